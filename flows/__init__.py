@@ -1,0 +1,1 @@
+"""Wiring only: Prefect flows around stages that do not know of Prefect."""

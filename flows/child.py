@@ -1,0 +1,94 @@
+"""One stage in a process of its own, watched: its log, its progress, its end.
+
+The child runs under `flows/guard.py` with its output piped to a log file, so that nothing of it outlives the caller. A bad-input exit
+comes back as the same one-line error that the stage printed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.config import RunConfig
+from pipeline.errors import BadInput, StageFailed
+from stages.chain import Planned
+from stages.process import progress_path
+from stages.progress import read_progress
+from storage.atomic import write_bytes
+
+TAIL_LINES: Final = 50
+POLL_SECONDS: Final = 0.2
+HOME: Final = Path(__file__).parent.parent
+
+OnProgress = Callable[[Mapping[str, Any]], None]
+
+
+def freeze(run: RunConfig) -> Path:
+    """Write the resolved configuration where stage processes read it; JSON is YAML."""
+    folder = run.root / "runs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{run.name}.config"
+        write_bytes(path, run.model_dump_json(indent=2).encode())
+    except OSError as error:
+        raise BadInput(f"root: {run.root}: cannot be written ({error.strerror}); correct root or its permissions") from error
+    return path
+
+
+def _tail(log: Path) -> str:
+    with log.open(errors="replace") as lines:
+        return "".join(deque(lines, TAIL_LINES)).strip()
+
+
+def _complaint(tail: str) -> str | None:
+    """The last line that a stage printed as `mind: ...`."""
+    lines = [line.removeprefix("mind: ") for line in tail.splitlines() if line.startswith("mind: ")]
+    return lines[-1] if lines else None
+
+
+def run_child(run: RunConfig, config_file: Path, planned: Planned, on_progress: OnProgress) -> Path:
+    """Run one stage to its end; returns its log.
+
+    Raises:
+        BadInput: the stage refused its input; the message is the stage's.
+        StageFailed: any other end; the message has the last lines of the log.
+    """
+    log = run.root / planned.name / f"{planned.fingerprint}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    progress = progress_path(run.root, planned)
+    command = [
+        sys.executable, "-m", "flows.guard",
+        sys.executable, "-m", f"stages.{planned.name}", "--config", str(config_file),
+    ]  # fmt: skip
+    path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        try:
+            while child.poll() is None:
+                time.sleep(POLL_SECONDS)
+                found = read_progress(progress)
+                if found is not None:
+                    on_progress(found)
+        finally:
+            if child.poll() is None:
+                child.terminate()
+            child.wait()
+    tail = _tail(log)
+    if child.returncode == BadInput.exit_code:
+        raise BadInput(_complaint(tail) or f"{planned.name}: bad input; see {log}")
+    if child.returncode:
+        said = _complaint(tail)
+        raise StageFailed(
+            f"{planned.name} ended with code {child.returncode}{': ' + said if said else ''}; run again to resume; "
+            f"the log is {log}, its end:\n{tail}"
+        )
+    return log

@@ -1,0 +1,83 @@
+"""Runs one command and leaves nothing of it behind: `python -m flows.guard COMMAND...`.
+
+Stands between whoever runs a stage and the stage's process tree. If the parent dies, if it is told to stop, or if the command ends,
+every descendant is ended: TERM, a grace, KILL. Orphans of the command become children of the guard (Linux: subreaper), so
+that a rank or an engine core whose parent was killed is found too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import FrameType
+from typing import Final
+
+import psutil
+
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_CHILD_SUBREAPER: Final = 36
+GRACE_SECONDS: Final = 8.0
+
+
+def _watch_parent() -> None:
+    """Ask the kernel for TERM when the parent dies, and for orphans of our descendants (Linux only)."""
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _end_descendants() -> None:
+    ours = psutil.Process().children(recursive=True)
+    for process in ours:
+        _signal(process, signal.SIGTERM)
+    _, alive = psutil.wait_procs(ours, timeout=GRACE_SECONDS)
+    for process in alive + psutil.Process().children(recursive=True):
+        _signal(process, signal.SIGKILL)
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+class _StoppedError(Exception):
+    """The guard was told to stop."""
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _StoppedError
+
+
+def guard(command: list[str]) -> int:
+    """Run `command`; its exit code, or 143 when stopped from outside."""
+    _watch_parent()
+    parent = os.getppid()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _stop)
+    code = 143
+    try:
+        with subprocess.Popen(command) as process:
+            while (answer := process.poll()) is None:
+                if os.getppid() != parent:  # the parent died before the kernel was asked to tell
+                    raise _StoppedError
+                time.sleep(0.1)
+            code = answer if answer >= 0 else 128 - answer
+    except _StoppedError:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        _end_descendants()
+        return 143
+    _end_descendants()
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(guard(sys.argv[1:]))

@@ -1,0 +1,41 @@
+"""What needs no Prefect: a run that is finished already, and one stage on its own."""
+
+from __future__ import annotations
+
+import time
+
+from flows import terminal
+from flows.child import freeze, run_child
+from flows.terminal import StageOutcome
+from pipeline.config import RunConfig
+from pipeline.errors import ArtifactMissing
+from stages.chain import plan
+from storage.artifact import Store
+
+
+def finished(config: RunConfig) -> dict[str, StageOutcome] | None:
+    """Every stage's artifact, or None where one is missing."""
+    store = Store(config.root)
+    planned = plan(config)
+    if not all(store.exists(name, item.fingerprint) for name, item in planned.items()):
+        return None
+    return {name: StageOutcome(store.open(name, item.fingerprint), True, 0.0) for name, item in planned.items()}
+
+
+def run_one(config: RunConfig, name: str) -> StageOutcome:
+    """One stage in a process of its own.
+
+    Raises:
+        ArtifactMissing: a stage that it reads from is not done.
+    """
+    store = Store(config.root)
+    planned = plan(config)[name]
+    if store.exists(name, planned.fingerprint):
+        return StageOutcome(store.open(name, planned.fingerprint), True, 0.0)
+    for needed, digest in planned.inputs.items():
+        if not store.exists(needed, digest):
+            raise ArtifactMissing(f"{name}: needs {needed}/{digest}, which is not there; run the {needed} stage first")
+    began = time.monotonic()
+    with terminal.watching(name) as show:
+        run_child(config, freeze(config), planned, show)
+    return StageOutcome(store.open(name, planned.fingerprint), False, time.monotonic() - began)

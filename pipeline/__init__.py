@@ -1,0 +1,1 @@
+"""What MIND is: the domain, without Prefect, artifact store or process management."""

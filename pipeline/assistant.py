@@ -1,0 +1,59 @@
+"""MetaNet, the teaching assistant: scores how well each rationale of a question suits the student now.
+
+Three stages [P]: alignment of features, synergy by attention across perspectives, one scoring head per perspective.
+A rationale's feature is a frozen encoder's mean-pooled hidden state of question and rationale (our choice); a
+perspective that a question lacks is masked everywhere.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class MetaNet(nn.Module):
+    """Scores of K perspectives from features (Q, K, F)."""
+
+    def __init__(self, perspectives: int, features: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.align = nn.Linear(features, width)
+        self.perspective = nn.Parameter(torch.randn(perspectives, width) * 0.02)
+        self.norm = nn.LayerNorm(width)
+        self.synergy = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width // 2), nn.GELU(), nn.Linear(width // 2, 1))
+            for _ in range(perspectives)
+        )
+
+    def forward(self, features_QKF: Tensor, mask_QK: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (Q, K), minus infinity where `mask_QK` is False, and the states after synergy (Q, K, D)."""
+        hidden_QKD = self.align(features_QKF) + self.perspective
+        normed_QKD = self.norm(hidden_QKD)
+        mixed_QKD, _ = self.synergy(normed_QKD, normed_QKD, normed_QKD, key_padding_mask=~mask_QK, need_weights=False)
+        hidden_QKD = hidden_QKD + mixed_QKD
+        scores_QK = torch.cat([head(hidden_QKD[:, k]) for k, head in enumerate(self.heads)], dim=1)
+        return scores_QK.masked_fill(~mask_QK, float("-inf")), hidden_QKD
+
+
+def preferences(scores_QK: Tensor, temperature: float) -> Tensor:
+    """π_τ(s): softmax over perspectives of s/τ; masked ones (minus infinity) get zero."""
+    return torch.softmax(scores_QK / temperature, dim=-1)
+
+
+def fused(scores_QK: Tensor, hidden_QKD: Tensor, temperature: float) -> Tensor:
+    """Σ_k π_k h'_k, one vector (Q, D) per question."""
+    return torch.einsum("qk,qkd->qd", preferences(scores_QK, temperature), hidden_QKD)
+
+
+def meta_loss(scores_QK: Tensor, targets_QK: Tensor, temperature: float, direction: str) -> Tensor:
+    """KL between π_τ(scores) and π_τ(targets), mean over questions.
+
+    `prediction_first` is KL(π(s) ‖ π(u)), as the paper prints it; `target_first` is KL(π(u) ‖ π(s)), which recovers from a
+    collapsed entry (our default).
+    """
+    log_s_QK = torch.log_softmax(scores_QK / temperature, dim=-1)
+    log_u_QK = torch.log_softmax(targets_QK / temperature, dim=-1)
+    first, second = (log_s_QK, log_u_QK) if direction == "prediction_first" else (log_u_QK, log_s_QK)
+    present = first.isfinite()
+    terms = first.exp() * (first - second)
+    return torch.where(present, terms, torch.zeros_like(terms)).sum(-1).mean()

@@ -1,0 +1,159 @@
+"""The command line `mind`. The outermost layer: it alone, of this package, knows flows and stages.
+
+Exit codes: 0 done, 1 a stage failed, 2 bad input. What takes long to import is imported by the command that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import RunConfig, load_config
+from pipeline.errors import MindError
+
+app = typer.Typer(
+    help="MIND: distil a student from a teacher's rationales in eight perspectives.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+miniature = typer.Typer(help="The offline world.", no_args_is_help=True)
+app.add_typer(miniature, name="miniature")
+
+ConfigFile = Annotated[Path, typer.Argument(help="a run's YAML file, for example configs/miniature.yaml")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field, for example training.steps=100")
+]
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """One line for what MIND raises on purpose; a clean word for Ctrl-C."""
+    try:
+        yield
+    except MindError as error:
+        print(f"mind: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("mind: stopped; run the same command again to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _load(config: Path, overrides: list[str] | None) -> RunConfig:
+    return load_config(config, tuple(overrides or ()))
+
+
+def _hints(run: RunConfig) -> list[str]:
+    shipped = Path(__file__).parent / "miniature" / "models"
+    if run.teacher.path is not None and run.teacher.path.is_relative_to(shipped):
+        return ["These are miniature models; for real ones set teacher.path and student.path (see configs/qwen2.5-1.5b.yaml)."]
+    return []
+
+
+def _prefect_home(root: Path) -> None:
+    """Keep Prefect's files beside the artifacts, and its temporary server patient; a person's own settings win."""
+    os.environ.setdefault("PREFECT_HOME", str(root / ".prefect"))
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    if "PREFECT_API_URL" not in os.environ:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+
+
+@app.command()
+def run(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Run the whole distillation, or whatever of it is not done yet."""
+    with _reported():
+        loaded = _load(config, overrides)
+        _prefect_home(loaded.root)
+        from flows import terminal
+        from flows.child import freeze
+        from flows.plain import finished
+
+        freeze(loaded)
+        outcomes = finished(loaded)
+        if outcomes is not None:
+            for name, outcome in outcomes.items():
+                terminal.say_stage(name, outcome)
+        else:
+            from flows.distill import distill
+
+            distill(loaded)
+            outcomes = finished(loaded)
+            assert outcomes is not None, "the flow ended well, so every artifact is there"
+        terminal.show_result(outcomes, _hints(loaded))
+
+
+@app.command()
+def stage(name: str, config: ConfigFile, overrides: Overrides = None) -> None:
+    """Run one stage; the stages it reads from must be done."""
+    with _reported():
+        from pipeline.errors import ConfigError
+        from stages.chain import ORDER
+
+        if name not in ORDER:
+            raise ConfigError(f"stage {name!r}: unknown; use one of {', '.join(ORDER)}")
+        loaded = _load(config, overrides)
+        from flows import terminal
+        from flows.plain import run_one
+
+        terminal.say_stage(name, run_one(loaded, name))
+
+
+@app.command()
+def plan(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Check the configuration and show what would run, without loading a model."""
+    with _reported():
+        loaded = _load(config, overrides)
+        from stages.chain import plan as planned_stages
+        from storage.artifact import Store
+
+        table = Table(box=None, pad_edge=False)
+        for column in ("stage", "artifact", "state"):
+            table.add_column(column)
+        store = Store(loaded.root)
+        for name, planned in planned_stages(loaded).items():
+            partial = store.folder(name, planned.fingerprint).with_suffix(".partial").exists()
+            state = "cached" if store.exists(name, planned.fingerprint) else "resume" if partial else "run"
+            table.add_row(name, planned.fingerprint, state)
+        Console().print(table)
+
+
+@app.command()
+def status(root: Annotated[Path, typer.Option(help="the artifact root")] = Path("artifacts")) -> None:
+    """The runs under an artifact root, newest first."""
+    from storage.catalogue import read_runs
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "status", "updated", "student"):
+        table.add_column(column)
+    for item in read_runs(root):
+        table.add_row(item["name"], item["status"], item["updated"], f"training/{item['stages']['training']}")
+    Console().print(table)
+
+
+@miniature.command()
+def build(
+    recipe: Annotated[Path, typer.Argument(help="the recipe")] = Path("configs/miniature-build.yaml"),
+    out: Annotated[Path, typer.Option(help="where the folders teacher/ and student/ go")] = Path("miniature-models"),
+    only: Annotated[str | None, typer.Option(help="teacher or student; both if left out")] = None,
+    items: Annotated[int, typer.Option(help="dev questions per family in the model cards")] = 200,
+) -> None:
+    """Train the miniature tokenizer, teacher and base student from scratch (about an hour on two cores)."""
+    with _reported():
+        from pipeline.miniature.build import build as build_models
+        from pipeline.miniature.build import load_recipe
+
+        build_models(load_recipe(recipe), out, only, items, lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,71 @@
+"""The exceptions of MIND: one root, and every message ends in the remedy.
+
+`exit_code` is what the command line returns: 2 for input that a person must mend, 1 for a stage that failed.
+Every error is built from its message alone, so all of them pickle.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MindError(Exception):
+    """Root of everything that MIND raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class BadInput(MindError, ValueError):
+    """Something a person wrote or provided cannot be used: file, field or row, what was expected, the remedy."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ConfigError(BadInput):
+    """The run's configuration."""
+
+
+class QuestionError(BadInput):
+    """A row or file of questions."""
+
+
+class ModelError(BadInput):
+    """A model or tokenizer folder."""
+
+
+class NothingSurvives(BadInput):
+    """Filtering left nothing to train on."""
+
+
+class ArtifactError(MindError):
+    """An artifact is missing, incomplete or damaged."""
+
+
+class ArtifactMissing(ArtifactError, BadInput):
+    """A stage was asked to run before the stages it reads from."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ArtifactBusy(ArtifactError, BadInput):
+    """Another live process is writing this artifact."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class RootNotWritable(ArtifactError, BadInput):
+    """The artifact root cannot be written."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class UnstableIdentity(ArtifactError, TypeError):
+    """A value without a stable identity was put into a fingerprint."""
+
+
+class EngineError(MindError, RuntimeError):
+    """A generation engine failed."""
+
+
+class StageFailed(MindError, RuntimeError):
+    """A stage's process ended badly."""

@@ -1,0 +1,65 @@
+"""Text generation behind one small protocol, with three engines: vLLM, an OpenAI-compatible server, transformers.
+
+`open_engine` starts one, and ends it with every process it started. All return the same `Completion`s, so whoever
+samples, attempts or evaluates does not know which engine ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pipeline.config import Engine as EngineConfig
+from pipeline.config import ModelSource
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are chosen. Temperature 0 is greedy and ignores `top_p` and seeds."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One generated text. `cumulative_logprob` is under the untempered distribution; None where not reported."""
+
+    text: str
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+    cumulative_logprob: float | None
+
+
+class Engine(Protocol):
+    """Anything that completes prompts."""
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+        """One completion per prompt, in order; `seeds[i]` alone decides the randomness of prompt i."""
+        ...
+
+
+@contextmanager
+def open_engine(config: EngineConfig, model: ModelSource, chat: bool) -> Iterator[Engine]:
+    """Start the engine that `config` names on `model`, and end it."""
+    # Each engine's library takes seconds to import; only the chosen one is.
+    match config.kind:
+        case "vllm":
+            from pipeline.generation.vllm_engine import open_vllm
+
+            with open_vllm(config, model, chat) as engine:
+                yield engine
+        case "openai":
+            from pipeline.generation.openai_engine import open_openai
+
+            with open_openai(config, chat) as engine:
+                yield engine
+        case "transformers":
+            from pipeline.generation.transformers_engine import open_transformers
+
+            with open_transformers(config, model, chat) as engine:
+                yield engine

@@ -1,0 +1,92 @@
+"""Plain batched transformers generation: slow, but runs wherever torch does.
+
+Rows are batched by prompt length so that no row is padded; each row draws from its own generator, so a seed gives the
+same text whatever else is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+
+from pipeline.config import Engine as EngineConfig
+from pipeline.config import ModelSource
+from pipeline.generation import Completion, Decoding
+from pipeline.prompts import prompt_tokens
+
+
+class _TransformersEngine:
+    def __init__(self, model: Any, tokenizer: Any, chat: bool, batch: int) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._chat = chat
+        self._batch = batch
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+        ids = [prompt_tokens(self._tokenizer, prompt, self._chat) for prompt in prompts]
+        completions: dict[int, Completion] = {}
+        by_length: dict[int, list[int]] = {}
+        for index, tokens in enumerate(ids):
+            by_length.setdefault(len(tokens), []).append(index)
+        for indices in by_length.values():
+            for first in range(0, len(indices), self._batch):
+                rows = indices[first : first + self._batch]
+                tokens_BT = torch.tensor([ids[row] for row in rows], device=self._model.device)
+                for row, completion in zip(rows, self._batched(tokens_BT, [seeds[r] for r in rows], decoding), strict=True):
+                    completions[row] = completion
+        return [completions[index] for index in range(len(ids))]
+
+    @torch.no_grad()
+    def _batched(self, tokens_BT: torch.Tensor, seeds: list[int], decoding: Decoding) -> list[Completion]:
+        rows, prompt_length = tokens_BT.shape
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        end = self._tokenizer.eos_token_id
+        cache, step_BT = DynamicCache(), tokens_BT
+        produced: list[list[int]] = [[] for _ in range(rows)]
+        logprobs, open_rows = [0.0] * rows, set(range(rows))
+        for _ in range(decoding.max_tokens):
+            logits_BV = self._model(input_ids=step_BT, past_key_values=cache, use_cache=True).logits[:, -1].float().cpu()
+            log_BV = torch.log_softmax(logits_BV, -1)
+            chosen = [_choose(logits_BV[row], generators[row], decoding) if row in open_rows else end for row in range(rows)]
+            for row in list(open_rows):
+                produced[row].append(chosen[row])
+                logprobs[row] += float(log_BV[row, chosen[row]])
+                if chosen[row] == end:
+                    open_rows.discard(row)
+            if not open_rows:
+                break
+            step_BT = torch.tensor(chosen, device=tokens_BT.device)[:, None]
+        return [
+            Completion(
+                text=self._tokenizer.decode(produced[row], skip_special_tokens=True),
+                finish_reason="length" if row in open_rows else "stop",
+                prompt_tokens=prompt_length,
+                completion_tokens=len(produced[row]),
+                cumulative_logprob=logprobs[row],
+            )
+            for row in range(rows)
+        ]
+
+
+def _choose(logits_V: torch.Tensor, generator: torch.Generator, decoding: Decoding) -> int:
+    if decoding.temperature == 0:
+        return int(logits_V.argmax())
+    probabilities_V, order_V = torch.softmax(logits_V / decoding.temperature, -1).sort(descending=True)
+    keep_V = probabilities_V.cumsum(-1) - probabilities_V < decoding.top_p
+    pick = torch.multinomial(probabilities_V * keep_V, 1, generator=generator)
+    return int(order_V[pick])
+
+
+@contextmanager
+def open_transformers(config: EngineConfig, model: ModelSource, chat: bool) -> Iterator[_TransformersEngine]:
+    """Load `model`, on a GPU where there is one."""
+    tokenizer = AutoTokenizer.from_pretrained(model.location, revision=model.revision)
+    network = AutoModelForCausalLM.from_pretrained(
+        model.location, revision=model.revision, dtype=config.dtype, use_safetensors=True
+    )
+    network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    yield _TransformersEngine(network, tokenizer, chat, config.batch)

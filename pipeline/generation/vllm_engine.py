@@ -1,0 +1,105 @@
+"""vLLM in this process (its engine core is a child process, ended on leaving).
+
+Our choices: eager execution, because compiling costs more than tiny models or short runs give back; prefix caching, so
+that the perspectives of one question share its tokens; no prompt is ever split between steps
+(`max_num_batched_tokens` >= the context), because seeded requests crash on a CPU when one is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pipeline.config import Engine as EngineConfig
+from pipeline.config import ModelSource
+from pipeline.errors import EngineError
+from pipeline.generation import Completion, Decoding
+from pipeline.prompts import prompt_tokens
+
+if TYPE_CHECKING:
+    from vllm import LLM
+
+GIB = 1 << 30
+
+
+class _VllmEngine:
+    def __init__(self, llm: LLM, chat: bool) -> None:
+        self._llm = llm
+        self._tokenizer = llm.get_tokenizer()
+        self._chat = chat
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+        from vllm import SamplingParams
+
+        greedy = decoding.temperature == 0
+        settings = [
+            SamplingParams(
+                temperature=decoding.temperature,
+                top_p=1.0 if greedy else decoding.top_p,
+                max_tokens=decoding.max_tokens,
+                seed=None if greedy else seed,
+                logprobs=0,
+            )
+            for seed in seeds
+        ]
+        requests: list[Any] = [{"prompt_token_ids": prompt_tokens(self._tokenizer, prompt, self._chat)} for prompt in prompts]
+        outputs = self._llm.generate(requests, settings, use_tqdm=False)
+        return [_completion(output) for output in outputs]
+
+
+def _completion(output: Any) -> Completion:
+    best = output.outputs[0]
+    return Completion(
+        text=best.text,
+        finish_reason="stop" if best.finish_reason == "stop" else "length",
+        prompt_tokens=len(output.prompt_token_ids),
+        completion_tokens=len(best.token_ids),
+        cumulative_logprob=best.cumulative_logprob,
+    )
+
+
+@contextmanager
+def open_vllm(config: EngineConfig, model: ModelSource, chat: bool) -> Iterator[_VllmEngine]:
+    """Start vLLM on `model`.
+
+    Raises:
+        EngineError: vLLM could not start.
+    """
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    if model.path is not None:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from vllm import LLM
+
+    memory: dict[str, Any] = (
+        {"gpu_memory_utilization": config.gpu_memory_utilization}
+        if torch.cuda.is_available()
+        else {"kv_cache_memory_bytes": int(config.kv_cache_gib * GIB)}
+    )
+    try:
+        llm = LLM(
+            model=model.location,
+            revision=model.revision,
+            dtype=config.dtype,
+            max_model_len=config.max_context,
+            max_num_batched_tokens=max(config.max_context, 4096),
+            max_num_seqs=config.max_sequences,
+            tensor_parallel_size=config.tensor_parallel,
+            enforce_eager=True,
+            enable_prefix_caching=True,
+            disable_log_stats=True,
+            trust_remote_code=False,
+            **memory,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise EngineError(f"vLLM could not start on {model.location}: {reason}; see the stage's log") from error
+    try:
+        yield _VllmEngine(llm, chat)
+    finally:
+        llm.llm_engine.engine_core.shutdown()

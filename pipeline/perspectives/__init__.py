@@ -1,0 +1,48 @@
+"""Perspectives are data: a YAML file of name, description and instruction. This is its one loader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import yaml
+from pydantic import ValidationError
+
+from pipeline.config import Frozen, identity, runtime
+from pipeline.errors import ConfigError
+
+SHIPPED: Final = Path(__file__).parent / "eight.yaml"
+
+
+class Perspective(Frozen):
+    """One way of reasoning and how a teacher is asked for it."""
+
+    name: str = identity(pattern=r"^[a-z0-9_-]+$")
+    description: str = runtime()
+    instruction: str = identity()
+
+
+class _File(Frozen):
+    version: int = runtime()
+    perspectives: tuple[Perspective, ...] = identity(min_length=1)
+
+
+def load_perspectives(path: Path | None) -> tuple[Perspective, ...]:
+    """The perspectives of a file, or the eight shipped ones.
+
+    Raises:
+        ConfigError: the file is missing, malformed, or names a perspective twice.
+    """
+    path = SHIPPED if path is None else path
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such perspectives file; correct `perspectives` in the config")
+    try:
+        perspectives = _File.model_validate(yaml.safe_load(path.read_text())).perspectives
+    except (ValidationError, yaml.YAMLError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not valid YAML"
+        raise ConfigError(f"{path}: {reason}; see pipeline/perspectives/eight.yaml for the form") from error
+    names = [perspective.name for perspective in perspectives]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{path}: perspective {name!r} appears twice; names must be unique")
+    return perspectives

@@ -1,0 +1,123 @@
+"""The report's plots, each a function from plain data to a matplotlib figure.
+
+One colour per model and one per perspective, everywhere the same; the palette is legible to colour-blind readers (Okabe and Ito).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib.figure import Figure
+
+OKABE_ITO: Final = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999900", "#444444")
+MODEL_COLOURS: Final = {"base": "#999999", "student": "#0072B2", "teacher": "#E69F00"}
+OUTCOME_COLOURS: Final = {"correct": "#009E73", "wrong": "#D55E00", "unparsed": "#CC79A7", "truncated": "#999999"}
+
+
+def _figure(width: float = 8.0, height: float = 3.6) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _colour(number: int) -> str:
+    return OKABE_ITO[number % len(OKABE_ITO)]
+
+
+def accuracy_by_set(accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]], labels: Mapping[str, str]) -> Figure:
+    """Bars with 95 % intervals: a group of bars per set in `labels` (place -> title), one bar per model."""
+    figure, axes = _figure()
+    places = np.arange(len(labels))
+    models = [model for model in ("base", "student", "teacher") if model in accuracy]
+    width = 0.8 / len(models)
+    for number, model in enumerate(models):
+        found = [accuracy[model][place] for place in labels]
+        values = np.array([item["accuracy"] for item in found]) * 100
+        errors = np.abs(np.array([[item["low"], item["high"]] for item in found]).T * 100 - values)
+        axes.bar(places + (number - (len(models) - 1) / 2) * width, values, width * 0.95, yerr=errors, capsize=2,
+                 color=MODEL_COLOURS[model], label=model, error_kw={"linewidth": 0.8})  # fmt: skip
+    axes.set_xticks(places, list(labels.values()))
+    axes.set_ylim(0, 100)
+    axes.set_ylabel("right answers, %")
+    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.14))
+    return figure
+
+
+def alpha_over_steps(alpha: Sequence[Sequence[float]], names: Sequence[str]) -> Figure:
+    """Mixture weight per perspective over steps, smoothed over ten steps, stacked to one."""
+    figure, axes = _figure()
+    values = np.array(alpha)
+    window = min(10, len(values))
+    smooth = np.stack([np.convolve(column, np.ones(window) / window, mode="valid") for column in values.T])
+    steps = np.arange(smooth.shape[1]) + window
+    axes.stackplot(steps, smooth, labels=names, colors=[_colour(number) for number in range(len(names))], alpha=0.9)
+    axes.set_xlim(steps[0], steps[-1] if len(steps) > 1 else steps[0] + 1)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("optimiser step")
+    axes.set_ylabel("mean weight α")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def losses_over_steps(log: Mapping[str, Sequence[float]]) -> Figure:
+    """Student's, consistency and MetaNet's loss over steps."""
+    figure = Figure(figsize=(8.0, 2.8), layout="constrained")
+    panels = figure.subplots(1, len(log))
+    for number, (axes, (name, values)) in enumerate(zip(np.atleast_1d(panels), log.items(), strict=True)):
+        axes.plot(values, color=_colour(number), linewidth=0.9)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("step")
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def loss_by_perspective(losses: Mapping[str, Sequence[float | None]]) -> Figure:
+    """The student's loss on each perspective's rationales over steps, smoothed where measured."""
+    figure, axes = _figure()
+    for number, (name, values) in enumerate(losses.items()):
+        points = [(step, value) for step, value in enumerate(values) if value is not None]
+        if len(points) < 2:
+            continue
+        steps, measured = (np.array(column) for column in zip(*points, strict=True))
+        window = min(10, len(measured))
+        axes.plot(steps[window - 1 :], np.convolve(measured, np.ones(window) / window, mode="valid"),
+                  color=_colour(number), label=name, linewidth=1.2)  # fmt: skip
+    axes.set_xlabel("optimiser step")
+    axes.set_ylabel("loss per token, nats")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def outcomes_by_perspective(outcomes: Mapping[str, Mapping[str, int]]) -> Figure:
+    """What became of the teacher's samples, per perspective, in shares."""
+    figure, axes = _figure()
+    names = list(outcomes)
+    totals = np.array([max(1, sum(outcomes[name].values())) for name in names])
+    left = np.zeros(len(names))
+    for kind, colour in OUTCOME_COLOURS.items():
+        values = np.array([outcomes[name][kind] for name in names]) / totals * 100
+        axes.barh(names, values, left=left, color=colour, label=kind)
+        left += values
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("samples, %")
+    axes.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.14))
+    return figure
+
+
+def token_ledger(ledger: Mapping[str, int]) -> Figure:
+    """Tokens from sampled to trained."""
+    figure, axes = _figure(8.0, 2.4)
+    bars = axes.barh(list(ledger), list(ledger.values()), color=_colour(0))
+    axes.bar_label(bars, labels=[f"{value:,}" for value in ledger.values()], padding=4, fontsize=9)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set_xlabel("tokens")
+    return figure

@@ -1,0 +1,85 @@
+"""From a question to the exact tokens a model reads, the same for sampling, training and evaluation.
+
+A prompt is rendered from a sandboxed Jinja template. For chat models it becomes the user's turn of the model's own chat
+template; plain prompts are tokenised as they stand. Beginning-of-sequence tokens are added once, by whichever of the
+two is responsible, so a double one cannot occur. The loss mask covers exactly the rationale and the end token.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from pipeline.config import Prompts
+from pipeline.errors import ConfigError, ModelError
+from pipeline.perspectives import Perspective
+from pipeline.questions import Question
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+
+
+@lru_cache(maxsize=16)
+def _template(source: str) -> Any:
+    return _ENVIRONMENT.from_string(source)
+
+
+def render(template: str, **values: str) -> str:
+    """Fill a template.
+
+    Raises:
+        ConfigError: a syntax error, or a name that the template may not use.
+    """
+    try:
+        return str(_template(template).render(**values))
+    except TemplateError as error:
+        names = ", ".join(sorted(values))
+        raise ConfigError(f"prompts: template {template[:60]!r}: {error}; it may use {names}") from error
+
+
+def student_prompt(prompts: Prompts, question: Question) -> str:
+    """What the student, and every evaluated model, is shown."""
+    return render(prompts.question, question=question.text)
+
+
+def teacher_prompt(prompts: Prompts, question: Question, perspective: Perspective) -> str:
+    """What the teacher is shown for one perspective."""
+    return render(
+        prompts.perspective,
+        question=question.text,
+        perspective=perspective.name,
+        instruction=perspective.instruction,
+    )
+
+
+def check_prompts(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> None:
+    """Render both templates once, so that a bad one is found before any model loads."""
+    probe = Question(id="probe", question="?", answer="", answer_type="text")
+    student_prompt(prompts, probe)
+    for perspective in perspectives:
+        teacher_prompt(prompts, probe, perspective)
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, text: str, chat: bool) -> list[int]:
+    """Token ids of a prompt, generation prompt included for chat models.
+
+    Raises:
+        ModelError: `chat` is on and the tokenizer has no chat template.
+    """
+    if not chat:
+        return list(tokenizer(text)["input_ids"])
+    if not tokenizer.chat_template:
+        raise ModelError(f"{tokenizer.name_or_path}: has no chat template; set prompts.chat to false for a plain model")
+    rendered = tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True)
+    return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+
+
+def rationale_tokens(tokenizer: PreTrainedTokenizerBase, rationale: str) -> list[int]:
+    """Token ids of a rationale as the student learns it: no special token but the end of sequence."""
+    end = tokenizer.eos_token_id
+    return [*tokenizer(rationale, add_special_tokens=False)["input_ids"], int(end)]

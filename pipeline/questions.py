@@ -1,0 +1,226 @@
+"""Questions and where they come from: the miniature world, a Parquet or JSONL file, a data set through `datasets`.
+
+A source yields checked `Question`s. A bad row is refused, never skipped, with file, row (from 1) and column, because a
+silently dropped row changes what was measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import FileSource, HubSource, MiniatureSource, Source
+from pipeline.errors import QuestionError
+from pipeline.grading import LETTERS, canonical
+from pipeline.miniature import families
+
+SCHEMA: Final = pa.schema(
+    [
+        ("id", pa.string()),
+        ("question", pa.string()),
+        ("answer", pa.string()),
+        ("answer_type", pa.string()),
+        ("choices", pa.list_(pa.string())),
+        ("rationale", pa.string()),
+        ("source", pa.string()),
+        ("split", pa.string()),
+        ("task", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One problem with a gold answer, as in `SCHEMA`."""
+
+    id: str
+    question: str
+    answer: str
+    answer_type: str
+    choices: tuple[str, ...] = ()
+    rationale: str = ""
+    source: str = ""
+    split: str = ""
+    task: str = ""
+
+    @property
+    def text(self) -> str:
+        """What a model is shown: the question, and lettered choices where there are any."""
+        if not self.choices:
+            return self.question
+        options = [f"({letter}) {choice}" for letter, choice in zip(LETTERS, self.choices, strict=False)]
+        return "\n".join([self.question, *options])
+
+
+def normalised(text: str) -> str:
+    """Lower case, compatibility characters folded, runs of anything but letters, digits and + - made one space."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return re.sub(r"[^\w+\-]+", " ", folded).strip()
+
+
+def to_table(questions: Iterable[Question]) -> pa.Table:
+    """Questions as a table of `SCHEMA`."""
+    rows = [{**asdict(question), "choices": list(question.choices)} for question in questions]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def from_table(table: pa.Table) -> list[Question]:
+    """The inverse of `to_table`."""
+    names = SCHEMA.names
+    return [Question(**{**row, "choices": tuple(row["choices"])}) for row in table.select(names).to_pylist()]
+
+
+def load(source: Source) -> list[Question]:
+    """All questions of a source, checked.
+
+    Raises:
+        QuestionError: file, row and column of the first thing that is wrong.
+    """
+    match source:
+        case MiniatureSource():
+            return _miniature(source)
+        case FileSource():
+            rows, split = _file_rows(source.path, source.columns.model_dump()), ""
+            return _checked(rows, source, str(source.path), source.path.stem, split)
+        case HubSource():
+            return _checked(_hub_rows(source), source, source.name, source.name, source.split)
+
+
+def content(source: Source) -> str | None:
+    """Digest of what a source reads from outside; `None` where its configuration says it all."""
+    match source:
+        case FileSource():
+            _must_exist(source.path)
+            return hashlib.sha256(source.path.read_bytes()).hexdigest()
+        case HubSource() if source.folder is not None:
+            digest = hashlib.sha256()
+            for path in sorted(item for item in source.folder.rglob("*") if item.is_file()):
+                digest.update(path.relative_to(source.folder).as_posix().encode() + b"\0")
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+            return digest.hexdigest()
+    return None
+
+
+def _miniature(source: MiniatureSource) -> list[Question]:
+    if source.family not in (families.ID_FAMILY, *families.OOD_FAMILIES):
+        known = ", ".join((families.ID_FAMILY, *families.OOD_FAMILIES))
+        raise QuestionError(f"questions: unknown family {source.family!r}; use one of {known}")
+    return [
+        Question(
+            id=families.question_id(problem),
+            question=families.ask(problem),
+            answer=families.solve(problem),
+            answer_type="text" if problem.family == "reverse" else "number",
+            source="miniature",
+            split=source.split,
+            task=problem.family,
+        )
+        for problem in families.distinct(source.family, source.split, source.count, source.seed)
+    ]
+
+
+def _must_exist(path: Path) -> None:
+    if not path.is_file():
+        raise QuestionError(f"{path}: no such file; correct the source's path")
+
+
+def _file_rows(path: Path, columns: Mapping[str, str | None]) -> Iterator[dict[str, Any]]:
+    _must_exist(path)
+    if path.suffix == ".parquet":
+        try:
+            file = pq.ParquetFile(path)
+        except pa.ArrowException as error:
+            raise QuestionError(f"{path}: not a readable Parquet file; write it again") from error
+        for role in ("id", "question", "answer"):
+            if columns[role] not in file.schema_arrow.names:
+                has = ", ".join(file.schema_arrow.names)
+                raise QuestionError(f"{path}: no column {columns[role]!r} for {role} (it has {has}); map it under columns")
+        for batch in file.iter_batches(batch_size=4096):
+            yield from batch.to_pylist()
+        return
+    if path.suffix != ".jsonl":
+        raise QuestionError(f"{path}: expected a .parquet or .jsonl file; convert it")
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise QuestionError(f"{path}: row {number}: not JSON; one object a line is expected") from error
+            if not isinstance(row, dict):
+                raise QuestionError(f"{path}: row {number}: expected a JSON object; one object a line is expected")
+            yield row
+
+
+def _hub_rows(source: HubSource) -> Iterator[dict[str, Any]]:
+    import datasets  # slow to import, and only hub sources need it
+
+    try:
+        table = datasets.load_dataset(source.name, source.subset, split=source.split, revision=source.revision)
+    except (OSError, ValueError, ConnectionError) as error:
+        reason = str(error).splitlines()[0]
+        raise QuestionError(f"{source.name}: cannot be loaded ({reason}); check name, subset, split, revision") from error
+    yield from table
+
+
+def _checked(
+    rows: Iterable[dict[str, Any]], source: FileSource | HubSource, where: str, task: str, split: str
+) -> list[Question]:
+    found: dict[str, int] = {}
+    questions: list[Question] = []
+    for number, row in enumerate(rows, 1):
+        if source.limit is not None and len(questions) == source.limit:
+            break
+        question = _question(row, source, f"{where}: row {number}", task, split)
+        if question.id in found:
+            raise QuestionError(
+                f"{where}: row {number}: column {source.columns.id!r}: id {question.id!r} is already in row "
+                f"{found[question.id]}; ids must be unique"
+            )
+        found[question.id] = number
+        questions.append(question)
+    if not questions:
+        raise QuestionError(f"{where}: no rows; give a file with questions")
+    return questions
+
+
+def _question(row: dict[str, Any], source: FileSource | HubSource, where: str, task: str, split: str) -> Question:
+    columns = source.columns
+
+    def text(column: str | None, required: bool) -> str:
+        value = row.get(column) if column is not None else None
+        if required and (value is None or not str(value).strip()):
+            raise QuestionError(f"{where}: column {column!r}: empty; fill it or remove the row")
+        return "" if value is None else str(value)
+
+    choices = row.get(columns.choices) if columns.choices is not None else None
+    answer_type = source.answer_type or text(columns.answer_type, False) or ("choice" if choices else "text")
+    if answer_type not in ("number", "choice", "boolean", "text"):
+        raise QuestionError(
+            f"{where}: column {columns.answer_type!r}: {answer_type!r} is not an answer type; use number, choice, boolean or text"
+        )
+    question = Question(
+        id=text(columns.id, True),
+        question=text(columns.question, True),
+        answer=text(columns.answer, True),
+        answer_type=answer_type,
+        choices=tuple(str(choice) for choice in choices or ()),
+        rationale=text(columns.rationale, False),
+        source=str(row.get("source") or where.split(": row")[0].rsplit("/", 1)[-1]),
+        split=str(row.get("split") or split),
+        task=text(columns.task, False) or task,
+    )
+    answer = canonical(question.answer, answer_type, question.choices)
+    if answer is None:
+        raise QuestionError(
+            f"{where}: column {columns.answer!r}: {question.answer!r} is not a {answer_type}; correct the answer or its type"
+        )
+    return question

@@ -1,0 +1,252 @@
+"""One optimiser step of joint training: MetaNet chooses, the student learns, its losses teach MetaNet.
+
+The order within a step: MetaNet scores the step's questions; selection and weights follow; only kept rationales are
+back-propagated; every `probe_every` steps the others are measured without gradient; the losses of all ranks are gathered;
+inertia takes them in; MetaNet learns from the filtered ones; the student's optimiser steps.
+
+MetaNet and the inertia state are replicas: every rank sees the losses of the global batch and takes the same step, so
+nothing but losses crosses between ranks. The student's loss is divided by the questions of the *global* batch and
+multiplied by the number of ranks, because data parallelism averages (method, section 5).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pipeline.assistant import MetaNet, meta_loss
+from pipeline.config import Training
+from pipeline.inertia import InertiaState, filtered, observe, targets
+from pipeline.mixture import Weights, effective_number, weigh
+from pipeline.objective import consistency, rationale_losses
+from pipeline.student import logits_of, measured_losses
+from pipeline.training_set import Batch, TrainingSet, batch, questions_of_step, rationale_spans
+
+
+class StudentEngine(Protocol):
+    """What is used of a DeepSpeed engine."""
+
+    device: torch.device
+
+    def __call__(self, *inputs: Tensor) -> Tensor: ...
+    def backward(self, loss: Tensor, scale_wrt_gas: bool = ...) -> None: ...
+    def step(self) -> None: ...
+
+
+@dataclass
+class Joint:
+    """The learners and their state. `metanet_optimizer` steps every `metanet_accumulation` steps."""
+
+    config: Training
+    data: TrainingSet
+    engine: Any
+    metanet: MetaNet
+    metanet_optimizer: torch.optim.Optimizer
+    inertia: InertiaState
+    seed: int
+    rank: int
+    ranks: int
+
+
+def learning_rate(config: Training, step: int) -> float:
+    """Linear warm-up, then cosine to `final_rate` of the peak."""
+    warm = max(1, round(config.warm_up * config.steps))
+    if step < warm:
+        return config.learning_rate * (step + 1) / warm
+    done = (step - warm) / max(1, config.steps - warm)
+    return config.learning_rate * (config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def choose(joint: Joint, index_Q: Tensor) -> Weights:
+    """Select and weigh the rationales of a step's questions."""
+    config, mask_QK = joint.config, joint.data.mask_NK[index_Q]
+    objective = config.objective
+    if config.inertia.kind == "none":
+        scores_QK = targets(filtered(joint.inertia, config.inertia, index_Q), mask_QK, objective.target)
+    else:
+        with torch.no_grad():
+            scores_QK, _ = joint.metanet(joint.data.features_NKF[index_Q], mask_QK)
+    return weigh(scores_QK, mask_QK, config.mixture, objective.temperature)
+
+
+@dataclass(frozen=True)
+class _Micro:
+    """Rows of one micro-batch and which question and perspective each belongs to."""
+
+    item: Batch
+    pairs: list[tuple[int, int]]
+    answers: list[list[Tensor]]
+    """Per question, per kept rationale: the positions p of its answer's logits."""
+
+
+def _assemble(joint: Joint, index_Q: Tensor, kept_QK: Tensor, local: range) -> _Micro:
+    data, term = joint.data, joint.config.consistency
+    pairs = [(q, k) for q in local for k in kept_QK[q].nonzero()[:, 0].tolist()]
+    rows = [data.row(int(index_Q[q]), k) for q, k in pairs]
+    spans = rationale_spans(rows)
+    from_context = term.weight > 0 and term.answer_context == "before_conclusion"
+    if from_context:
+        contexts = [data.context(int(index_Q[q]), k) for q, k in pairs]
+        rows, spans = rows + contexts, spans + [context.answer for context in contexts]
+    item = batch(rows, spans, data.pad)
+    answers: list[list[Tensor]] = []
+    for q in local if term.weight > 0 else ():
+        mine = [i for i, (question, _) in enumerate(pairs) if question == q]
+        first = rows[mine[0]].answer_tokens
+        positions = []
+        for i in mine:
+            # Answer tokens are compared position by position, so a rationale that spells them otherwise is left out.
+            if rows[i].answer_tokens == first:
+                row = i + len(pairs) if from_context else i
+                low, high = rows[row].answer
+                inside_P = (item.row_P == row) & (item.column_P >= low - 1) & (item.column_P < high - 1)
+                positions.append(inside_P.nonzero()[:, 0])
+            else:
+                positions.append(torch.zeros(0, dtype=torch.long))
+        answers.append(positions)
+    return _Micro(item, pairs, answers)
+
+
+def _micro_loss(joint: Joint, micro: _Micro, alpha_QK: Tensor, losses_QK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over the micro-batch's questions of L_SFT and L_cons, and the tokens trained; fills `losses_QK`."""
+    device = joint.engine.device
+    logits_PV = logits_of(joint.engine, micro.item, device)
+    main_P = micro.item.row_P < len(micro.pairs)
+    losses_B = rationale_losses(
+        logits_PV[main_P.to(device)],
+        micro.item.labels_P[main_P].to(device),
+        micro.item.row_P[main_P].to(device),
+        len(micro.pairs),
+    )
+    alpha_B = torch.stack([alpha_QK[q, k] for q, k in micro.pairs]).to(device)
+    sft = (alpha_B * losses_B).sum()
+    for (q, k), loss in zip(micro.pairs, losses_B.detach().cpu(), strict=True):
+        losses_QK[q, k] = loss
+    agreement = torch.zeros((), device=device)
+    order = [q for q, _ in micro.pairs]
+    for positions, q in zip(micro.answers, dict.fromkeys(order), strict=False):
+        there = [i for i, position in enumerate(positions) if len(position)]
+        alpha_K = alpha_B[[i for i, question in enumerate(order) if question == q]][there]
+        agreement = agreement + consistency([logits_PV[positions[i].to(device)] for i in there], alpha_K)
+    return sft, agreement, main_P.sum()
+
+
+def _probe(joint: Joint, index_Q: Tensor, skipped_QK: Tensor, losses_QK: Tensor, local: range) -> None:
+    """Measure the student's loss on rationales that were not trained on, without gradient."""
+    pairs = [(q, k) for q in local for k in skipped_QK[q].nonzero()[:, 0].tolist()]
+    rows = [joint.data.row(int(index_Q[q]), k) for q, k in pairs]
+    per_forward = joint.config.questions_per_micro_batch * skipped_QK.shape[1]
+    # Under ZeRO-3 every rank must run the same number of forwards; a rank without work repeats a row it owns.
+    share = len(local) * skipped_QK.shape[1]
+    forwards = math.ceil(share / per_forward)
+    filler = joint.data.row(int(index_Q[local[0]]), int(joint.data.mask_NK[index_Q[local[0]]].nonzero()[0, 0]))
+    padded = rows + [filler] * (1 if not rows else 0)
+    chunk = math.ceil(len(padded) / forwards)
+    measured: list[Tensor] = []
+    for number in range(forwards):
+        piece = padded[number * chunk : (number + 1) * chunk] or [filler]
+        measured.append(measured_losses(joint.engine, piece, joint.data.pad, joint.engine.device, len(piece)))
+    losses = torch.cat(measured)
+    for (q, k), loss in zip(pairs, losses, strict=False):
+        losses_QK[q, k] = loss
+
+
+def _shared(joint: Joint, tensor: Tensor) -> Tensor:
+    """Sum over ranks."""
+    if joint.ranks > 1:
+        moved = tensor.to(joint.engine.device)
+        dist.all_reduce(moved)
+        return moved.cpu()
+    return tensor
+
+
+def _teach(joint: Joint, index_Q: Tensor, step: int) -> float:
+    """One L_meta step of MetaNet from the filtered losses; returns the loss."""
+    config, mask_QK = joint.config, joint.data.mask_NK[index_Q]
+    objective = config.objective
+    wanted_QK = targets(filtered(joint.inertia, config.inertia, index_Q), mask_QK, objective.target)
+    scores_QK, _ = joint.metanet(joint.data.features_NKF[index_Q], mask_QK)
+    loss = meta_loss(scores_QK, wanted_QK, objective.temperature, objective.direction)
+    (loss / config.metanet_accumulation).backward()  # type: ignore[no-untyped-call]
+    if (step + 1) % config.metanet_accumulation == 0:
+        joint.metanet_optimizer.step()
+        joint.metanet_optimizer.zero_grad()
+    return float(loss.detach())
+
+
+def train_step(joint: Joint, step: int) -> dict[str, Any]:
+    """One step; returns what is logged of it. Losses are means over the global batch's questions."""
+    config, data = joint.config, joint.data
+    questions = config.questions_per_step
+    index_Q = questions_of_step(step, len(data.rows), questions, joint.seed)
+    weights = choose(joint, index_Q)
+    rate = learning_rate(config, step)
+    for group in joint.engine.optimizer.param_groups:
+        group["lr"] = rate
+
+    share = questions // joint.ranks
+    own = range(joint.rank * share, (joint.rank + 1) * share)
+    losses_QK = torch.zeros_like(weights.alpha_QK)
+    sums = torch.zeros(3)
+    seen_QK = weights.kept_QK.clone()
+    probing = step % config.probe_every == 0 and config.mixture.weights == "metanet"
+    if probing:
+        _probe(joint, index_Q, data.mask_NK[index_Q] & ~weights.kept_QK, losses_QK, own)
+        seen_QK = data.mask_NK[index_Q]
+    for first in range(own.start, own.stop, config.questions_per_micro_batch):
+        local = range(first, first + config.questions_per_micro_batch)
+        micro = _assemble(joint, index_Q, weights.kept_QK, local)
+        sft, agreement, tokens = _micro_loss(joint, micro, weights.alpha_QK, losses_QK)
+        loss = (sft + config.consistency.weight * agreement) * (joint.ranks / questions)
+        joint.engine.backward(loss, scale_wrt_gas=False)
+        joint.engine.step()
+        sums += torch.stack([sft.detach().cpu(), agreement.detach().cpu(), tokens.float()])
+
+    losses_QK, sums = _shared(joint, losses_QK), _shared(joint, sums)
+    meta = 0.0
+    if config.mixture.weights == "metanet":
+        observe(joint.inertia, config.inertia, index_Q, losses_QK, seen_QK)
+        if config.inertia.kind != "none":
+            meta = _teach(joint, index_Q, step)
+    return _log(joint, step, rate, weights, losses_QK, seen_QK, sums, meta)
+
+
+def _log(
+    joint: Joint,
+    step: int,
+    rate: float,
+    weights: Weights,
+    losses_QK: Tensor,
+    seen_QK: Tensor,
+    sums: Tensor,
+    meta: float,
+) -> dict[str, Any]:
+    questions = joint.config.questions_per_step
+    sft, agreement = float(sums[0]) / questions, float(sums[1]) / questions
+    counted_K = seen_QK.sum(0)
+    norm = joint.engine.get_global_grad_norm()
+    return {
+        "step": step,
+        "loss": sft + joint.config.consistency.weight * agreement,
+        "loss_sft": sft,
+        "loss_consistency": agreement,
+        "loss_meta": meta,
+        "alpha_K": weights.alpha_QK.mean(0).tolist(),
+        "losses_K": [
+            float(total / count) if count else None
+            for total, count in zip((losses_QK * seen_QK).sum(0), counted_K, strict=True)
+        ],
+        "kept": float(weights.kept_QK.sum(-1).float().mean()),
+        "effective_number": float(effective_number(weights.alpha_QK).mean()),
+        "temperature": float(weights.temperature_Q.mean()),
+        "widened": int(weights.widened_Q.sum()),
+        "tokens": int(sums[2]),
+        "learning_rate": rate,
+        "metanet_learning_rate": joint.metanet_optimizer.param_groups[0]["lr"],
+        "gradient_norm": float(norm) if norm is not None else None,
+    }

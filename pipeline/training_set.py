@@ -1,0 +1,135 @@
+"""The training artifact's tokens: every question's rationales as token ids, and padded batches of them.
+
+A `Row` is prompt + rationale with the places that carry loss; `batch` pads rows to the right, which needs no attention mask for a
+causal model, and lists the positions whose logits are wanted, so that logits are computed nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import ModelError
+from pipeline.prompts import rationale_tokens
+from pipeline.rationales import before_conclusion
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Row:
+    """Token ids; loss is taken on `tokens[start:]`; the answer's tokens are `tokens[answer[0]:answer[1]]`."""
+
+    tokens: list[int]
+    start: int
+    answer: tuple[int, int]
+
+    @property
+    def answer_tokens(self) -> list[int]:
+        """The tokens of the canonical answer inside its box."""
+        return self.tokens[self.answer[0] : self.answer[1]]
+
+
+def make_row(tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: str, answer: str, limit: int, where: str) -> Row:
+    """Tokens of one rationale behind its prompt.
+
+    Raises:
+        ModelError: the row is longer than `limit` tokens.
+    """
+    tokens = [*prompt, *rationale_tokens(tokenizer, rationale)]
+    if len(tokens) > limit:
+        raise ModelError(
+            f"{where}: {len(tokens)} tokens, over training.max_length {limit}; raise it or sample shorter rationales"
+        )
+    begin = len(rationale) - len(f"{answer}}}.")
+    end = begin + len(answer)
+    offsets = tokenizer(rationale, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    inside = [index for index, (left, right) in enumerate(offsets) if left < end and right > begin]
+    first = len(prompt) + inside[0]
+    return Row(tokens, len(prompt), (first, len(prompt) + inside[-1] + 1))
+
+
+def context_row(
+    tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: str, answer: str, limit: int, where: str
+) -> Row:
+    """The row of a rationale whose last reasoning sentence is left out: what its answer hangs on before it is said."""
+    return make_row(tokenizer, prompt, before_conclusion(rationale), answer, limit, where)
+
+
+class Batch(NamedTuple):
+    """Padded rows and the positions of wanted logits.
+
+    `tokens_BT` ids; position p predicts `labels_P[p]` from the hidden state at (`row_P[p]`, `column_P[p]`).
+    """
+
+    tokens_BT: Tensor
+    row_P: Tensor
+    column_P: Tensor
+    labels_P: Tensor
+
+
+def batch(rows: list[Row], spans: list[tuple[int, int]], pad: int) -> Batch:
+    """Pad `rows`; `spans[i]` is the token range of row i whose logits are wanted."""
+    width = max(len(row.tokens) for row in rows)
+    tokens_BT = torch.full((len(rows), width), pad)
+    row: list[int] = []
+    column: list[int] = []
+    labels: list[int] = []
+    for index, (item, (first, last)) in enumerate(zip(rows, spans, strict=True)):
+        tokens_BT[index, : len(item.tokens)] = torch.tensor(item.tokens)
+        row += [index] * (last - first)
+        column += range(first - 1, last - 1)
+        labels += item.tokens[first:last]
+    return Batch(tokens_BT, torch.tensor(row), torch.tensor(column), torch.tensor(labels))
+
+
+def rationale_spans(rows: list[Row]) -> list[tuple[int, int]]:
+    """The spans of whole rationales, end token included."""
+    return [(row.start, len(row.tokens)) for row in rows]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Everything that joint training reads, for N questions and K perspectives.
+
+    `rows[n][k]` and `contexts[n][k]` are None where `mask_NK` is False; `base_losses_NK` are the base student's.
+    """
+
+    rows: list[list[Row | None]]
+    contexts: list[list[Row | None]]
+    features_NKF: Tensor
+    mask_NK: Tensor
+    base_losses_NK: Tensor
+    pad: int
+
+    def row(self, question: int, perspective: int) -> Row:
+        """The row of a rationale that exists."""
+        row = self.rows[question][perspective]
+        assert row is not None, "the mask and the rows disagree"
+        return row
+
+    def context(self, question: int, perspective: int) -> Row:
+        """The context row of a rationale that exists."""
+        row = self.contexts[question][perspective]
+        assert row is not None, "the mask and the rows disagree"
+        return row
+
+
+def questions_of_step(step: int, questions: int, per_step: int, seed: int) -> Tensor:
+    """Indices (Q,) of the questions of one optimiser step: consecutive draws from seeded permutations, one per epoch.
+
+    A function of the step alone, so a resumed run needs no sampler state and every rank agrees.
+    """
+    chosen: list[Tensor] = []
+    position, end = step * per_step, (step + 1) * per_step
+    while position < end:
+        epoch, offset = divmod(position, questions)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        piece = torch.randperm(questions, generator=generator)[offset : offset + end - position]
+        chosen.append(piece)
+        position += len(piece)
+    return torch.cat(chosen)

@@ -1,0 +1,67 @@
+"""How stages hang together: their order, what each reads, and the fingerprint each will have for a run's configuration."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from pipeline.config import Frozen, RunConfig, identity_fields
+from stages.progress import Progress
+from storage.artifact import Artifact, Draft
+from storage.fingerprint import fingerprint
+
+ORDER: Final = ("questions", "sampling", "synthesis", "training", "evaluation", "report")
+
+
+class Stage(Protocol):
+    """What every stage module has."""
+
+    NAME: str
+    VERSION: int
+    INPUTS: tuple[str, ...]
+
+    def config_of(self, run: RunConfig) -> Frozen: ...
+    def outside(self, config: Any) -> dict[str, str]: ...
+    def check(self, config: Any) -> None: ...
+    def run(self, config: Any, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage of a run: what it is made from, and the name of what it will make."""
+
+    name: str
+    fingerprint: str
+    config: Frozen
+    identity: dict[str, Any]
+    inputs: dict[str, str]
+
+
+def stage_module(name: str) -> Stage:
+    """The module `stages.<name>`."""
+    return importlib.import_module(f"stages.{name}")
+
+
+def plan(run: RunConfig) -> dict[str, Planned]:
+    """Check the configuration of every stage and name their artifacts, in order. Loads no model.
+
+    Raises:
+        BadInput: the first thing that would make a stage fail.
+    """
+    planned: dict[str, Planned] = {}
+    for name in ORDER:
+        stage = stage_module(name)
+        config = stage.config_of(run)
+        stage.check(config)
+        inputs = {needed: planned[needed].fingerprint for needed in stage.INPUTS}
+        identity = {
+            "stage": name,
+            "version": stage.VERSION,
+            "config": identity_fields(config),
+            "inputs": inputs,
+            "outside": stage.outside(config),
+        }
+        planned[name] = Planned(name, fingerprint(identity), config, identity, inputs)
+    return planned

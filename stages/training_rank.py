@@ -1,0 +1,288 @@
+"""One rank of training: loads the student into DeepSpeed, takes the steps, writes checkpoints, exports the result.
+
+A checkpoint is DeepSpeed's own folder (parameters, student's optimiser) and one safetensors file (MetaNet, its optimiser and gathered
+gradients, inertia, random states). `checkpoint.json`, replaced after both are on disk, names the one that counts; the log of the steps
+before it is committed first. Resuming starts there and gives the losses that an uninterrupted run gives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import deepspeed
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pipeline.assistant import MetaNet
+from pipeline.config import Training
+from pipeline.errors import ConfigError, MindError
+from pipeline.inertia import InertiaState, lag_steps, observe
+from pipeline.prompts import prompt_tokens
+from pipeline.student import StudentLogits
+from pipeline.trainer import Joint, train_step
+from pipeline.training_set import TrainingSet, context_row, make_row
+from stages.progress import Progress
+from stages.training import Config
+from storage.atomic import write_bytes, write_parquet
+
+_RESUME: Final = "checkpoint.json"
+
+
+def load_training_set(config: Config, synthesis: Path, tokenizer: Any) -> TrainingSet:
+    """Tokens, features and base losses of everything that synthesis kept."""
+    import pyarrow.parquet as pq
+
+    rationales = pq.read_table(synthesis / "rationales.parquet").to_pylist()
+    features = torch.tensor(pq.read_table(synthesis / "features.parquet")["feature_F"].combine_chunks().flatten().to_numpy())
+    features_BF = features.reshape(len(rationales), -1)
+    names = [item.name for item in config.perspectives]
+    numbers = {question_id: n for n, question_id in enumerate(dict.fromkeys(row["question_id"] for row in rationales))}
+    shape = (len(numbers), len(names))
+    rows: list[list[Any]] = [[None] * shape[1] for _ in range(shape[0])]
+    contexts: list[list[Any]] = [[None] * shape[1] for _ in range(shape[0])]
+    mask_NK, losses_NK = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape)
+    features_NKF = torch.zeros(*shape, features_BF.shape[1])
+    limit = config.training.max_length
+    for number, item in enumerate(rationales):
+        n, k = numbers[item["question_id"]], names.index(item["perspective"])
+        prompt = prompt_tokens(tokenizer, item["prompt"], config.prompts.chat)
+        where = f"rationale of {item['question_id']!r}, {item['perspective']}"
+        rows[n][k] = make_row(tokenizer, prompt, item["rationale"], item["answer"], limit, where)
+        contexts[n][k] = context_row(tokenizer, prompt, item["rationale"], item["answer"], limit, where)
+        mask_NK[n, k], losses_NK[n, k], features_NKF[n, k] = True, item["base_loss"], features_BF[number]
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return TrainingSet(rows, contexts, features_NKF, mask_NK, losses_NK, pad)
+
+
+def deepspeed_config(training: Training) -> dict[str, Any]:
+    """DeepSpeed's settings for one run of ours. A micro-batch is counted in questions."""
+    share = training.ranks * training.questions_per_micro_batch
+    return {
+        "train_batch_size": training.questions_per_step,
+        "train_micro_batch_size_per_gpu": training.questions_per_micro_batch,
+        "gradient_accumulation_steps": training.questions_per_step // share,
+        "gradient_clipping": training.clip,
+        "zero_optimization": {"stage": training.zero_stage},
+        "bf16": {"enabled": training.precision == "bf16"},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
+
+
+def start_engine(config: Config) -> Any:
+    """The student inside a DeepSpeed engine, with a client AdamW so that nothing is compiled."""
+    training = config.training
+    student = AutoModelForCausalLM.from_pretrained(
+        config.student.location,
+        revision=config.student.revision,
+        dtype=torch.bfloat16 if training.precision == "bf16" else torch.float32,
+        use_safetensors=True,
+    )
+    if training.gradient_checkpointing:
+        student.gradient_checkpointing_enable()
+    student.train()
+    model = StudentLogits(student)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=training.weight_decay
+    )
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(training))
+    return engine
+
+
+def start_joint(config: Config, data: TrainingSet, engine: Any, metanet_file: Path | None) -> Joint:
+    """All learners, before any step. Inertia starts from the base student's losses."""
+    training = config.training
+    torch.manual_seed(config.seed)
+    metanet = MetaNet(len(config.perspectives), data.features_NKF.shape[-1], config.metanet_width, config.metanet_heads)
+    if metanet_file is not None:
+        metanet.load_state_dict(load_file(metanet_file))
+    inertia = InertiaState.empty(*data.mask_NK.shape)
+    observe(inertia, training.inertia, torch.arange(len(data.rows)), data.base_losses_NK, data.mask_NK)
+    optimizer = torch.optim.AdamW(metanet.parameters(), lr=training.metanet_rate)
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    return Joint(training, data, engine, metanet, optimizer, inertia, config.seed, rank, ranks)
+
+
+def _state(joint: Joint) -> dict[str, torch.Tensor]:
+    tensors = {f"metanet.{name}": value for name, value in joint.metanet.state_dict().items()}
+    tensors |= {f"inertia.{name}": value for name, value in joint.inertia.tensors().items()}
+    for name, parameter in joint.metanet.named_parameters():
+        if parameter.grad is not None:
+            tensors[f"gradient.{name}"] = parameter.grad
+    for number, values in joint.metanet_optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
+    tensors["random"] = torch.get_rng_state()
+    return {name: value.detach().clone().contiguous() for name, value in tensors.items()}
+
+
+def _restore(joint: Joint, tensors: dict[str, torch.Tensor]) -> None:
+    def part(prefix: str) -> dict[str, torch.Tensor]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    joint.metanet.load_state_dict(part("metanet."))
+    for name, value in part("inertia.").items():
+        setattr(joint.inertia, name, value)
+    gradients = part("gradient.")
+    for name, parameter in joint.metanet.named_parameters():
+        parameter.grad = gradients.get(name)
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in part("optimizer.").items():
+        number, field = name.split(".", 1)
+        state.setdefault(int(number), {})[field] = value
+    groups = joint.metanet_optimizer.state_dict()["param_groups"]
+    joint.metanet_optimizer.load_state_dict({"state": state, "param_groups": groups})
+    torch.set_rng_state(tensors["random"])
+
+
+def save_checkpoint(joint: Joint, scratch: Path, step: int) -> None:
+    """A checkpoint after `step` steps; older ones are removed once it counts."""
+    tag = f"step-{step:06d}"
+    joint.engine.save_checkpoint(str(scratch), tag=tag, save_latest=False)
+    save_file(_state(joint), scratch / tag / f"joint-{joint.rank}.safetensors")
+    if dist.is_initialized():
+        dist.barrier()
+    if joint.rank == 0:
+        write_bytes(scratch / _RESUME, json.dumps({"step": step, "tag": tag, "ranks": joint.ranks}).encode())
+        for old in scratch.glob("step-*"):
+            if old.name != tag:
+                shutil.rmtree(old)
+
+
+def load_checkpoint(joint: Joint, scratch: Path) -> int:
+    """Steps already taken; 0 without a checkpoint.
+
+    Raises:
+        ConfigError: the checkpoint was written by another number of ranks.
+    """
+    if not (scratch / _RESUME).exists():
+        return 0
+    found = json.loads((scratch / _RESUME).read_text())
+    if found["ranks"] != joint.ranks:
+        raise ConfigError(
+            f"training.ranks: {joint.ranks}, but the checkpoint in {scratch} was written by {found['ranks']}; "
+            f"resume with training.ranks={found['ranks']}, or remove that folder to start training again"
+        )
+    joint.engine.load_checkpoint(str(scratch), tag=found["tag"])
+    _restore(joint, load_file(scratch / found["tag"] / f"joint-{joint.rank}.safetensors"))
+    return int(found["step"])
+
+
+def export(joint: Joint, config: Config, folder: Path, tokenizer: Any) -> None:
+    """The student and its tokenizer as a transformers folder, written aside and renamed."""
+    engine = joint.engine
+    # Under ZeRO-3 no rank has the whole student; this private method is the only gather that DeepSpeed offers without a file.
+    gathered = config.training.zero_stage == 3
+    states = engine._zero3_consolidated_16bit_state_dict() if gathered else engine.module.state_dict()
+    if joint.rank:
+        return
+    aside = folder.with_name("student.aside")
+    shutil.rmtree(aside, ignore_errors=True)
+    student = engine.module.student
+    weights = {name.removeprefix("student."): value for name, value in states.items()}
+    if student.config.tie_word_embeddings:
+        weights = {name: value for name, value in weights.items() if not name.startswith("lm_head.")}
+    student.save_pretrained(aside, state_dict=weights, safe_serialization=True)
+    tokenizer.save_pretrained(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+def _commit_log(draft: Path, logs: list[dict[str, Any]], step: int, names: list[str]) -> None:
+    table = pa.Table.from_pylist(logs)
+    table = table.replace_schema_metadata({b"perspectives": json.dumps(names).encode()})
+    write_parquet(draft / f"steps-{step:06d}.parquet", table)
+
+
+def _forget_log_after(draft: Path, step: int) -> None:
+    for path in draft.glob("steps-*.parquet"):
+        if int(path.stem.removeprefix("steps-")) > step:
+            path.unlink()
+
+
+def train(config: Config, synthesis: Path, draft: Path, progress: Progress) -> None:
+    """All steps from wherever the last checkpoint ended."""
+    tokenizer = AutoTokenizer.from_pretrained(config.student.location, revision=config.student.revision)
+    data = load_training_set(config, synthesis, tokenizer)
+    engine = start_engine(config)
+    joint = start_joint(config, data, engine, synthesis / "metanet.safetensors")
+    training, scratch = config.training, draft / "scratch"
+    first = load_checkpoint(joint, scratch)
+    main = joint.rank == 0
+    names = [item.name for item in config.perspectives]
+    if main:
+        _forget_log_after(draft, first)
+        progress.start("optimiser steps", training.steps, "steps", first)
+    logs: list[dict[str, Any]] = []
+    began, tokens = time.monotonic(), 0
+    for step in range(first, training.steps):
+        at = time.monotonic()
+        log = train_step(joint, step)
+        seconds = time.monotonic() - at
+        logs.append({**log, "seconds": seconds, "tokens_per_second": log["tokens"] / seconds})
+        tokens += log["tokens"]
+        if main:
+            progress.advance(1, f"loss {log['loss']:.4f}, {tokens / (time.monotonic() - began):,.0f} tokens/s")
+        if (step + 1) % training.checkpoint_every == 0 or step + 1 == training.steps:
+            if main:
+                _commit_log(draft, logs, step + 1, names)
+            save_checkpoint(joint, scratch, step + 1)
+            logs = []
+    export(joint, config, draft / "student", tokenizer)
+    if main:
+        _finish(config, joint, draft, tokens / max(1e-9, time.monotonic() - began))
+
+
+def _finish(config: Config, joint: Joint, draft: Path, tokens_per_second: float) -> None:
+    import pyarrow.parquet as pq
+
+    training = config.training
+    save_file({k: v.contiguous() for k, v in joint.metanet.state_dict().items()}, draft / "metanet.safetensors")
+    save_file({k: v.contiguous() for k, v in joint.inertia.tensors().items()}, draft / "inertia.safetensors")
+    steps = pa.concat_tables([pq.read_table(path) for path in sorted(draft.glob("steps-*.parquet"))])
+    last = steps.slice(max(0, steps.num_rows - 10)).to_pylist()
+    summary = {
+        "steps": steps.num_rows,
+        "tokens_trained": sum(steps["tokens"].to_pylist()),
+        "tokens_per_second": round(tokens_per_second, 1),
+        "last_loss": sum(row["loss"] for row in last) / len(last),
+        "mean_kept": sum(steps["kept"].to_pylist()) / steps.num_rows,
+        "mean_effective_number": sum(steps["effective_number"].to_pylist()) / steps.num_rows,
+        "widened": sum(steps["widened"].to_pylist()),
+        "inertia": training.inertia.kind,
+        "optimizer_lag_steps": lag_steps(
+            training.metanet_accumulation, len(config.perspectives), training.objective.temperature, training.metanet_rate
+        ),
+        "ranks": joint.ranks,
+        "zero_stage": training.zero_stage,
+    }
+    write_bytes(draft / "scratch" / "summary.json", json.dumps(summary).encode())
+
+
+def main() -> None:
+    """The process that the launcher starts, once per rank."""
+    document = json.loads(Path(sys.argv[1]).read_text())
+    config = Config.model_validate(document["config"])
+    torch.set_num_threads(config.training.threads_per_rank)
+    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+    try:
+        train(config, Path(document["synthesis"]), Path(document["draft"]), Progress(Path(document["progress"]), "training"))
+    except MindError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"mind: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    finally:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
