@@ -68,11 +68,15 @@ class ModelSource(Frozen):
 
 
 class Columns(Frozen):
-    """Which columns of a source hold what; `None` where it has no such column."""
+    """Which columns of a source hold what; `None` where it has no such column.
 
-    id: str = identity("id")
+    Without an id column rows are numbered. `answer_pattern` is a regular expression whose one group is the answer.
+    """
+
+    id: str | None = identity("id")
     question: str = identity("question")
     answer: str = identity("answer")
+    answer_pattern: str | None = identity(None)
     answer_type: str | None = identity("answer_type")
     choices: str | None = identity("choices")
     rationale: str | None = identity("rationale")
@@ -103,27 +107,30 @@ class FileSource(Frozen):
 
 
 class HubSource(Frozen):
-    """A data set by name and pinned revision, or a local folder of the same layout, through `datasets`."""
+    """A data set through `datasets`: by hub name and pinned revision, or a local folder of the same layout."""
 
     kind: Literal["hub"] = identity("hub")
-    name: str = identity()
+    name: str | None = identity(None)
     revision: str | None = identity(None)
+    folder: FilePath | None = runtime(None)
     subset: str | None = identity(None)
     split: str = identity("train")
     columns: Columns = identity(Columns())
     answer_type: AnswerType | None = identity(None)
     limit: int | None = identity(None, ge=1)
 
-    @property
-    def folder(self) -> Path | None:
-        """The local folder, where `name` is one."""
-        return Path(self.name) if Path(self.name).is_dir() else None
-
     @model_validator(mode="after")
     def _pinned(self) -> HubSource:
-        if self.revision is None and self.folder is None:
+        if (self.name is None) == (self.folder is None):
+            raise ValueError("give either name and revision (a hub data set) or folder (a local one)")
+        if self.name is not None and self.revision is None:
             raise ValueError("a hub data set needs its revision, so that the run can be repeated")
         return self
+
+    @property
+    def location(self) -> str:
+        """What `load_dataset` takes."""
+        return str(self.folder) if self.folder is not None else str(self.name)
 
 
 Source = Annotated[MiniatureSource | FileSource | HubSource, Field(discriminator="kind")]

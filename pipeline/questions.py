@@ -92,7 +92,7 @@ def load(source: Source) -> list[Question]:
             rows, split = _file_rows(source.path, source.columns.model_dump()), ""
             return _checked(rows, source, str(source.path), source.path.stem, split)
         case HubSource():
-            return _checked(_hub_rows(source), source, source.name, source.name, source.split)
+            return _checked(_hub_rows(source), source, source.location, Path(source.location).name, source.split)
 
 
 def content(source: Source) -> str | None:
@@ -141,7 +141,7 @@ def _file_rows(path: Path, columns: Mapping[str, str | None]) -> Iterator[dict[s
         except pa.ArrowException as error:
             raise QuestionError(f"{path}: not a readable Parquet file; write it again") from error
         for role in ("id", "question", "answer"):
-            if columns[role] not in file.schema_arrow.names:
+            if columns[role] is not None and columns[role] not in file.schema_arrow.names:
                 has = ", ".join(file.schema_arrow.names)
                 raise QuestionError(f"{path}: no column {columns[role]!r} for {role} (it has {has}); map it under columns")
         for batch in file.iter_batches(batch_size=4096):
@@ -163,11 +163,13 @@ def _file_rows(path: Path, columns: Mapping[str, str | None]) -> Iterator[dict[s
 def _hub_rows(source: HubSource) -> Iterator[dict[str, Any]]:
     import datasets  # slow to import, and only hub sources need it
 
+    if source.folder is not None and not source.folder.is_dir():
+        raise QuestionError(f"{source.folder}: no such folder; correct the source's folder")
     try:
-        table = datasets.load_dataset(source.name, source.subset, split=source.split, revision=source.revision)
+        table = datasets.load_dataset(source.location, source.subset, split=source.split, revision=source.revision)
     except (OSError, ValueError, ConnectionError) as error:
         reason = str(error).splitlines()[0]
-        raise QuestionError(f"{source.name}: cannot be loaded ({reason}); check name, subset, split, revision") from error
+        raise QuestionError(f"{source.location}: cannot be loaded ({reason}); check name, subset, split, revision") from error
     yield from table
 
 
@@ -179,7 +181,7 @@ def _checked(
     for number, row in enumerate(rows, 1):
         if source.limit is not None and len(questions) == source.limit:
             break
-        question = _question(row, source, f"{where}: row {number}", task, split)
+        question = _question(row, source, number, f"{where}: row {number}", task, split)
         if question.id in found:
             raise QuestionError(
                 f"{where}: row {number}: column {source.columns.id!r}: id {question.id!r} is already in row "
@@ -192,7 +194,8 @@ def _checked(
     return questions
 
 
-def _question(row: dict[str, Any], source: FileSource | HubSource, where: str, task: str, split: str) -> Question:
+def _question(row: dict[str, Any], source: FileSource | HubSource, number: int, where: str, task: str, split: str) -> Question:
+    """One checked question; its answer is stored in canonical form, so that equal answers are equal everywhere."""
     columns = source.columns
 
     def text(column: str | None, required: bool) -> str:
@@ -207,20 +210,28 @@ def _question(row: dict[str, Any], source: FileSource | HubSource, where: str, t
         raise QuestionError(
             f"{where}: column {columns.answer_type!r}: {answer_type!r} is not an answer type; use number, choice, boolean or text"
         )
-    question = Question(
-        id=text(columns.id, True),
-        question=text(columns.question, True),
-        answer=text(columns.answer, True),
+    stated = text(columns.answer, True)
+    if columns.answer_pattern is not None:
+        found = re.search(columns.answer_pattern, stated)
+        if found is None:
+            raise QuestionError(
+                f"{where}: column {columns.answer!r}: {columns.answer_pattern!r} is not in it; correct the pattern"
+            )
+        stated = found[1]
+    wording, options = text(columns.question, True), tuple(str(choice) for choice in choices or ())
+    answer = canonical(stated, answer_type, options)
+    if answer is None:
+        raise QuestionError(
+            f"{where}: column {columns.answer!r}: {stated!r} is not a {answer_type}; correct the answer or its type"
+        )
+    return Question(
+        id=text(columns.id, True) if columns.id is not None else "/".join(filter(None, (task, split, str(number)))),
+        question=wording,
+        answer=answer,
         answer_type=answer_type,
-        choices=tuple(str(choice) for choice in choices or ()),
+        choices=options,
         rationale=text(columns.rationale, False),
         source=str(row.get("source") or where.split(": row")[0].rsplit("/", 1)[-1]),
         split=str(row.get("split") or split),
         task=text(columns.task, False) or task,
     )
-    answer = canonical(question.answer, answer_type, question.choices)
-    if answer is None:
-        raise QuestionError(
-            f"{where}: column {columns.answer!r}: {question.answer!r} is not a {answer_type}; correct the answer or its type"
-        )
-    return question

@@ -1,8 +1,8 @@
 """vLLM in this process (its engine core is a child process, ended on leaving).
 
 Our choices: eager execution, because compiling costs more than tiny models or short runs give back; prefix caching, so
-that the perspectives of one question share its tokens; no prompt is ever split between steps
-(`max_num_batched_tokens` >= the context), because seeded requests crash on a CPU when one is.
+that the perspectives of one question share its tokens; and on a CPU no prompt is ever split between steps (no chunked
+prefill), because vLLM's seeded requests crash there when one is.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ def open_vllm(config: EngineConfig, model: ModelSource, chat: bool) -> Iterator[
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from vllm import LLM
 
-    memory: dict[str, Any] = (
+    device: dict[str, Any] = (
         {"gpu_memory_utilization": config.gpu_memory_utilization}
         if torch.cuda.is_available()
-        else {"kv_cache_memory_bytes": int(config.kv_cache_gib * GIB)}
+        else {"kv_cache_memory_bytes": int(config.kv_cache_gib * GIB), "enable_chunked_prefill": False}
     )
     try:
         llm = LLM(
@@ -87,14 +87,14 @@ def open_vllm(config: EngineConfig, model: ModelSource, chat: bool) -> Iterator[
             revision=model.revision,
             dtype=config.dtype,
             max_model_len=config.max_context,
-            max_num_batched_tokens=max(config.max_context, 4096),
+            max_num_batched_tokens=max(config.max_context, 8192),
             max_num_seqs=config.max_sequences,
             tensor_parallel_size=config.tensor_parallel,
             enforce_eager=True,
             enable_prefix_caching=True,
             disable_log_stats=True,
             trust_remote_code=False,
-            **memory,
+            **device,
         )
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]

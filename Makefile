@@ -1,0 +1,36 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both set up .venv from the lock first.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements-cpu.lock
+READY := $(VENV)/ready
+
+.PHONY: demo test fast e2e lint clean
+
+demo: $(READY)
+	@$(BIN)/mind run configs/miniature.yaml
+
+test: $(READY) lint fast e2e
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fast: $(READY)
+	$(BIN)/pytest -m "not e2e"
+
+e2e: $(READY)
+	$(BIN)/pytest -m e2e
+
+$(READY): $(LOCK) pyproject.toml
+	@echo "setting up $(VENV) from $(LOCK): about three minutes, once"
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not here; install it, or name another: make PYTHON=python3" >&2; exit 2; }
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/pip install --quiet --quiet --no-deps --requirement $(LOCK)
+	@$(BIN)/pip install --quiet --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c "import torch" || { echo "make: this torch does not start here; the lock wants a CPU build of it" >&2; exit 2; }
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

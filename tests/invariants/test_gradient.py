@@ -1,0 +1,94 @@
+"""Promise 1: the gradient is the same for any split of the global batch into ranks and micro-batches."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import REPOSITORY
+from tests.invariants.one_step import RATE
+
+# The learning rate of the first step is the whole of RATE (no warm-up), and nothing is clipped.
+TRAINING = {
+    "steps": 10**6,
+    "questions_per_step": 8,
+    "learning_rate": RATE,
+    "warm_up": 0.0,
+    "clip": 1e9,
+    "precision": "fp32",
+    "max_length": 512,
+    "mixture": {"beta": 0.3},
+    "consistency": {"weight": 0.5},
+}
+SPLITS = {
+    1: {
+        "whole": {"questions_per_micro_batch": 8, "zero_stage": 0},
+        "two": {"questions_per_micro_batch": 4, "zero_stage": 1},
+        "eight": {"questions_per_micro_batch": 1, "zero_stage": 2},
+        "zero3": {"questions_per_micro_batch": 2, "zero_stage": 3},
+    },
+    2: {
+        "ranks-one-each": {"questions_per_micro_batch": 4, "zero_stage": 0},
+        "ranks-four-each": {"questions_per_micro_batch": 1, "zero_stage": 1},
+        "ranks-zero2": {"questions_per_micro_batch": 2, "zero_stage": 2},
+        "ranks-zero3": {"questions_per_micro_batch": 2, "zero_stage": 3},
+    },
+}
+
+
+def launch(folder: Path, model: Path, ranks: int) -> None:
+    perspectives = [{"name": f"p{k}", "description": "", "instruction": ""} for k in range(4)]
+    config = {
+        "student": {"path": str(model)},
+        "perspectives": perspectives,
+        "prompts": {"chat": False},
+        "training": {**TRAINING, "ranks": ranks},
+        "metanet_heads": 2,
+        "metanet_width": 16,
+        "seed": 0,
+    }
+    folder.mkdir()
+    (folder / "spec.json").write_text(json.dumps({"config": config, "variants": SPLITS[ranks]}))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={ranks}",
+               "--master-addr=127.0.0.1", f"--master-port={port}", "-m", "tests.invariants.one_step", str(folder)]  # fmt: skip
+    answer = subprocess.run(
+        command, cwd=REPOSITORY, env={**os.environ, "DS_ACCELERATOR": "cpu"}, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def gradients(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, torch.Tensor]:
+    """Flat gradient (weights before - after, over the rate) by split."""
+    folder = tmp_path_factory.mktemp("gradient")
+    before = {f"student.{name}": value for name, value in load_file(tiny_model / "model.safetensors").items()}
+    found = {}
+    for ranks in SPLITS:
+        launch(folder / str(ranks), tiny_model, ranks)
+        for name in SPLITS[ranks]:
+            after = load_file(folder / str(ranks) / f"{name}.safetensors")
+            found[name] = torch.cat([((before[key] - after[key]) / RATE).flatten() for key in sorted(before)])
+    return found
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("split", [name for ranks in SPLITS for name in SPLITS[ranks] if name != "whole"])
+def test_every_split_of_the_global_batch_gives_the_gradient_of_the_whole(gradients: dict[str, Any], split: str) -> None:
+    whole = gradients["whole"]
+    assert whole.norm() > 1e-3
+    difference = gradients[split] - whole
+    assert difference.norm() / whole.norm() <= 1e-5
+    # A one-sided drift would hide in the norm of many small errors.
+    assert abs(float(difference.sum())) / float(whole.abs().sum()) <= 1e-5

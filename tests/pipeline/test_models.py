@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import ModelSource
+from pipeline.errors import ModelError
+from pipeline.models import check_model, context_length, model_content
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def folder(tiny_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def _refusal(folder: Path) -> str:
+    with pytest.raises(ModelError) as raised:
+        check_model(ModelSource(path=folder), "teacher")
+    assert str(raised.value).startswith(f"teacher: {folder}")
+    return str(raised.value)
+
+
+def test_a_whole_folder_passes(folder: Path) -> None:
+    check_model(ModelSource(path=folder), "teacher")
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert "no such model folder; correct teacher.path" in _refusal(tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_folder_without_one_of_its_files_is_refused(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    assert f"has no {name}" in _refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_folder_with_a_damaged_file_is_refused(folder: Path, name: str) -> None:
+    (folder / name).write_text("{")
+    assert name in _refusal(folder)
+
+
+def test_a_folder_without_weights_is_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    message = _refusal(folder)
+    assert "has no weights" in message
+    assert "pickles" not in message
+
+
+def test_pickled_weights_are_not_read(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert "its .bin files are pickles and are not read; convert them" in _refusal(folder)
+
+
+def test_a_tokenizer_larger_than_the_vocabulary_is_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": config["vocab_size"] - 1}))
+    assert "use the tokenizer that belongs to these weights" in _refusal(folder)
+
+
+def test_content_does_not_depend_on_where_a_model_lies(folder: Path, tiny_model: Path) -> None:
+    (folder / "README.md").write_text("a card is not content")
+    assert model_content(ModelSource(path=folder)) == model_content(ModelSource(path=tiny_model))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_content_changes_with_any_byte_that_matters(folder: Path, tiny_model: Path, name: str) -> None:
+    with (folder / name).open("ab") as stream:
+        stream.write(b" ")
+    assert model_content(ModelSource(path=folder)) != model_content(ModelSource(path=tiny_model))
+
+
+def test_a_hub_model_is_its_pinned_revision() -> None:
+    model = ModelSource(name="some/model", revision=REVISION)
+    check_model(model, "teacher")
+    assert model_content(model) == f"some/model@{REVISION}"
+
+
+def test_the_context_is_what_the_configuration_says(folder: Path) -> None:
+    assert context_length(folder) == 8192
+    config = json.loads((folder / "config.json").read_text())
+    del config["max_position_embeddings"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert context_length(folder) is None

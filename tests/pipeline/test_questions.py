@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import Columns, FileSource, HubSource, MiniatureSource, Source
+from pipeline.errors import QuestionError
+from pipeline.questions import Question, content, from_table, load, normalised, to_table
+from tests.conftest import REPOSITORY
+
+GOOD: list[dict[str, Any]] = [
+    {"id": "q1", "question": "What is 3+4?", "answer": "7", "answer_type": "number", "task": "sums"},
+    {"id": "q2", "question": "Is ice cold?", "answer": "yes", "answer_type": "boolean", "task": "facts"},
+    {"id": "q3", "question": "Which flies?", "answer": "B", "choices": ["cat", "crow"], "task": "facts"},
+]
+SHARED = REPOSITORY.parent / "shared" / "data"
+
+words = st.text(st.characters(codec="utf-8"), max_size=12)
+questions = st.builds(
+    Question,
+    id=words, question=words, answer=words, answer_type=st.sampled_from(["number", "choice", "boolean", "text"]),
+    choices=st.lists(words, max_size=4).map(tuple), rationale=words, source=words, split=words, task=words,
+)  # fmt: skip
+
+
+def _jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def _parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = dict.fromkeys(name for row in rows for name in row)
+    pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows]), path)
+    return path
+
+
+@given(st.lists(questions, max_size=5))
+def test_a_table_of_questions_gives_them_back(items: list[Question]) -> None:
+    assert from_table(to_table(items)) == items
+
+
+@pytest.mark.parametrize("write", [_jsonl, _parquet])
+@pytest.mark.parametrize(
+    ("number", "change", "column", "said"),
+    [
+        (2, {"question": ""}, "question", "empty"),
+        (2, {"question": "  "}, "question", "empty"),
+        (3, {"answer": None}, "answer", "empty"),
+        (3, {"id": "q1"}, "id", "id 'q1' is already in row 1"),
+        (1, {"answer": "seven"}, "answer", "'seven' is not a number"),
+        (2, {"answer": "maybe"}, "answer", "'maybe' is not a boolean"),
+        (3, {"answer": "C"}, "answer", "'C' is not a choice"),
+        (1, {"answer_type": "integer"}, "answer_type", "'integer' is not an answer type"),
+    ],
+)
+def test_a_bad_row_is_refused_by_file_row_and_column(
+    tmp_path: Path, write: Any, number: int, change: dict[str, Any], column: str, said: str
+) -> None:
+    rows = [{**row, **change} if index == number else row for index, row in enumerate(GOOD, 1)]
+    path = write(tmp_path / ("q.jsonl" if write is _jsonl else "q.parquet"), rows)
+    with pytest.raises(QuestionError) as raised:
+        load(FileSource(path=path))
+    assert str(raised.value).startswith(f"{path}: row {number}: column {column!r}: {said}")
+
+
+def test_a_column_that_is_missing_is_refused_by_name(tmp_path: Path) -> None:
+    rows = [{"id": "q1", "prompt": "?", "answer": "7"}]
+    with pytest.raises(QuestionError, match=r"no column 'question' for question \(it has id, prompt, answer\)"):
+        load(FileSource(path=_parquet(tmp_path / "q.parquet", rows)))
+    with pytest.raises(QuestionError, match="row 1: column 'question'"):
+        load(FileSource(path=_jsonl(tmp_path / "q.jsonl", rows)))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("q.jsonl", b'{"id": "q1"', "row 1: not JSON"),
+        ("q.jsonl", b"[1, 2]\n", "row 1: expected a JSON object"),
+        ("q.jsonl", b"", "no rows"),
+        ("q.jsonl", b'{"id": "q1", "question": "caf\xe9", "answer": "7"}\n', "row 1"),
+        ("q.parquet", b"not parquet", "not a readable Parquet file"),
+        ("q.csv", b"id,question", "expected a .parquet or .jsonl file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, text: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(QuestionError, match=said):
+        load(FileSource(path=tmp_path / name))
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    for ask in (load, content):
+        with pytest.raises(QuestionError, match="no such file"):
+            ask(FileSource(path=tmp_path / "none.parquet"))
+
+
+def test_choices_that_are_not_a_list_are_refused(tmp_path: Path) -> None:
+    for choices in ({"label": ["A", "B"], "text": ["cat", "crow"]}, "cat, crow"):
+        path = _jsonl(tmp_path / "q.jsonl", [{**GOOD[2], "choices": choices}])
+        with pytest.raises(QuestionError, match="row 1: column 'choices'"):
+            load(FileSource(path=path))
+
+
+def test_parquet_and_jsonl_give_the_same_questions(tmp_path: Path) -> None:
+    def without_source(path: Path) -> list[Question]:
+        return [Question(**{**vars(question), "source": ""}) for question in load(FileSource(path=path))]
+
+    assert without_source(_parquet(tmp_path / "q.parquet", GOOD)) == without_source(_jsonl(tmp_path / "q.jsonl", GOOD))
+
+
+def test_columns_can_be_mapped_and_types_given(tmp_path: Path) -> None:
+    path = _jsonl(tmp_path / "q.jsonl", [{"key": 5, "prompt": "What is 3+4?", "gold": 7}])
+    columns = Columns(id="key", question="prompt", answer="gold", answer_type=None, choices=None, rationale=None, task=None)
+    (question,) = load(FileSource(path=path, columns=columns, answer_type="number"))
+    assert (question.id, question.question, question.answer, question.answer_type) == ("5", "What is 3+4?", "7", "number")
+
+
+def test_choices_are_shown_with_their_letters() -> None:
+    question = Question("q", "Which flies?", "B", "choice", ("cat", "crow"))
+    assert question.text == "Which flies?\n(A) cat\n(B) crow"
+
+
+def test_a_limit_takes_the_first_rows_and_looks_no_further(tmp_path: Path) -> None:
+    path = _jsonl(tmp_path / "q.jsonl", [*GOOD, {"id": "bad"}])
+    assert load(FileSource(path=path, limit=2)) == load(FileSource(path=path, limit=3))[:2]
+
+
+@pytest.mark.parametrize("write", [_jsonl, _parquet])
+def test_a_local_folder_loads_through_datasets_wherever_it_lies(tmp_path: Path, write: Any) -> None:
+    name = "train.jsonl" if write is _jsonl else "train.parquet"
+    rows = [{"rationale": "", "choices": ["x"], **row} for row in GOOD[:2]]
+    for row in rows:
+        row["choices"] = []
+    folders = [write(tmp_path / place / name, rows).parent for place in ("here", "there")]
+    here, there = (load(HubSource(name=str(folder))) for folder in folders)
+    assert [(question.id, question.text, question.answer) for question in here] == [
+        (row["id"], row["question"], row["answer"]) for row in GOOD[:2]
+    ]
+    assert here == there
+
+
+def test_a_local_folder_with_a_broken_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "train.parquet").write_bytes(b"not parquet")
+    with pytest.raises(QuestionError, match="cannot be loaded"):
+        load(HubSource(name=str(tmp_path / "broken")))
+
+
+@pytest.mark.parametrize("kind", ["file", "hub"])
+def test_the_digest_of_content_does_not_depend_on_the_place(tmp_path: Path, kind: str) -> None:
+    def digest(place: str, rows: list[dict[str, Any]]) -> str | None:
+        path = _jsonl(tmp_path / place / "train.jsonl", rows)
+        source: Source = FileSource(path=path) if kind == "file" else HubSource(name=str(path.parent))
+        return content(source)
+
+    assert digest("here", GOOD) == digest("there", GOOD)
+    assert digest("here", GOOD) != digest("here", GOOD[:2])
+
+
+def test_miniature_questions_need_nothing_from_outside() -> None:
+    source = MiniatureSource(family="reverse", split="test", count=5)
+    assert content(source) is None
+    assert len({question.id for question in load(source)}) == 5
+    assert load(source) == load(source)
+
+
+def test_an_unknown_family_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(QuestionError, match="unknown family 'dail'; use one of dial, "):
+        load(MiniatureSource(family="dail", split="test", count=5))
+
+
+@given(st.text(), st.sampled_from(["  ", "\n", ".", "?!", "\u00a0"]))
+def test_normalised_text_forgets_case_spacing_and_signs(text: str, noise: str) -> None:
+    ascii_text = text.encode("ascii", "ignore").decode()
+    assert normalised(f"{noise}{ascii_text.upper()}{noise}") == normalised(ascii_text)
+
+
+def test_normalised_text_keeps_the_sign_of_a_number() -> None:
+    assert normalised("Turn it +5, -3.") == "turn it +5 -3"
+    assert normalised("turn +5") != normalised("turn -5")
+
+
+@pytest.mark.skipif(not (SHARED / "MANIFEST.json").is_file(), reason=f"the benchmark data are not at {SHARED}")
+def test_every_row_of_the_benchmarks_loads() -> None:
+    files = [item for item in json.loads((SHARED / "MANIFEST.json").read_text())["files"] if item["kind"] == "examples"]
+    assert {item["path"]: len(load(FileSource(path=SHARED / item["path"]))) for item in files} == {
+        item["path"]: item["rows"] for item in files
+    }
