@@ -21,6 +21,7 @@ import psutil
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36
 GRACE_SECONDS: Final = 8.0
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def _watch_parent() -> None:
@@ -53,6 +54,8 @@ class _StoppedError(Exception):
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    for other in _SIGNALS:  # a second one must not interrupt the ending
+        signal.signal(other, signal.SIG_IGN)
     raise _StoppedError
 
 
@@ -60,21 +63,17 @@ def guard(command: list[str]) -> int:
     """Run `command`; its exit code, or 143 when stopped from outside."""
     _watch_parent()
     parent = os.getppid()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in _SIGNALS:
         signal.signal(number, _stop)
-    code = 143
     try:
-        with subprocess.Popen(command) as process:
-            while (answer := process.poll()) is None:
-                if os.getppid() != parent:  # the parent died before the kernel was asked to tell
-                    raise _StoppedError
-                time.sleep(0.1)
-            code = answer if answer >= 0 else 128 - answer
+        process = subprocess.Popen(command)
+        while (answer := process.poll()) is None:
+            if os.getppid() != parent:  # the parent died before the kernel was asked to tell
+                raise _StoppedError
+            time.sleep(0.1)
+        code = answer if answer >= 0 else 128 - answer
     except _StoppedError:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        _end_descendants()
-        return 143
+        code = 143
     _end_descendants()
     return code
 

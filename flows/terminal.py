@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from rich.table import Table
 from flows.child import OnProgress
 from storage.artifact import Artifact
 
-console = Console(highlight=False)
+console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=120)
 _LINE_SECONDS: Final = 15.0
 
 

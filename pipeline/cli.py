@@ -66,7 +66,7 @@ def _prefect_home(root: Path) -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     if "PREFECT_API_URL" not in os.environ:
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 
 
 @app.command()
@@ -79,12 +79,12 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         from flows.child import freeze
         from flows.plain import finished
 
-        freeze(loaded)
         outcomes = finished(loaded)
         if outcomes is not None:
             for name, outcome in outcomes.items():
                 terminal.say_stage(name, outcome)
         else:
+            freeze(loaded)  # a root that cannot be written is refused before a server starts
             from flows.distill import distill
 
             distill(loaded)

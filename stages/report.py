@@ -29,6 +29,7 @@ NAME: Final = "report"
 VERSION: Final = 1
 INPUTS: Final = ("questions", "sampling", "synthesis", "training", "evaluation")
 TEMPLATE: Final = Path(__file__).with_name("report.html")
+_GROUPS: Final = {"id": "In distribution", "ood": "Out of distribution"}
 
 
 class Config(Frozen):
@@ -65,7 +66,7 @@ def ledger(sampling: Mapping[str, Any], synthesis: Mapping[str, Any], training: 
 def findings(evaluation: Mapping[str, Any]) -> list[str]:
     """What a reader must not miss, good or bad, one sentence each."""
     said = []
-    for group, title in (("id", "in distribution"), ("ood", "out of distribution")):
+    for group, title in _GROUPS.items():
         place = f"group:{group}"
         if place not in evaluation["student_against_base"]:
             continue
@@ -76,24 +77,25 @@ def findings(evaluation: Mapping[str, Any]) -> list[str]:
         elif change["high"] < 0:
             words = "WORSE than its base"
         said.append(
-            f"{title.capitalize()} the student is {words}: {change['change'] * 100:+.1f} points "
+            f"{title} the student is {words}: {change['change'] * 100:+.1f} points "
             f"(95 % interval {change['low'] * 100:+.1f} to {change['high'] * 100:+.1f}, McNemar p = {change['p']:.2g})."
         )
     for name, lost in evaluation["forgetting"].items():
         if evaluation["student_against_base"][f"set:{name}"]["high"] < 0:
             said.append(f"Forgetting on {name}: {lost * 100:.1f} points lost.")
     for model, places in evaluation["accuracy"].items():
-        total = [places[f"group:{group}"] for group in ("id", "ood") if f"group:{group}" in places]
-        items = sum(item["items"] for item in total)
-        unread = sum(item["unparsed"] + item["truncated"] for item in total)
-        right = sum(item["correct"] for item in total)
-        if right / items < 0.05:
-            said.append(f"The {model} answers almost nothing right: {right} of {items} ({right / items:.1%}).")
-        if unread / items > 0.1:
-            said.append(
-                f"{unread / items:.0%} of the {model}'s answers could not be graded "
-                f"({sum(item['unparsed'] for item in total)} unparsed, {sum(item['truncated'] for item in total)} truncated)."
-            )
+        for place, cell in places.items():
+            if not place.startswith("group:"):
+                continue
+            items, unread = cell["items"], cell["unparsed"] + cell["truncated"]
+            where = _GROUPS[place.removeprefix("group:")]
+            if cell["correct"] / items < 0.05:
+                said.append(f"{where} the {model} answers almost nothing right: {cell['correct']} of {items}.")
+            if unread / items > 0.1:
+                said.append(
+                    f"{where} {unread / items:.0%} of the {model}'s answers could not be graded "
+                    f"({cell['unparsed']} unparsed, {cell['truncated']} truncated)."
+                )
     return said
 
 

@@ -273,6 +273,8 @@ def main() -> None:
     document = json.loads(Path(sys.argv[1]).read_text())
     config = Config.model_validate(document["config"])
     torch.set_num_threads(config.training.threads_per_rank)
+    # DeepSpeed would compile a shared-memory operator here at its first use: half a minute, and a compiler needed.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
     try:
         train(config, Path(document["synthesis"]), Path(document["draft"]), Progress(Path(document["progress"]), "training"))

@@ -35,7 +35,9 @@ def small_set(tokenizer: Any, questions: int, perspectives: int) -> TrainingSet:
     mask_NK[:, :2] = True
     for n in range(questions):
         prompt = tokenizer(f"Question: {n}+{n}? Solution:")["input_ids"]
-        texts = [f"{'Then 1+1=2. ' * (1 + (n * 3 + k * 5) % 7)}So {n}. The answer is \\boxed{{{n}}}." for k in range(perspectives)]
+        texts = [
+            f"{'Then 1+1=2. ' * (1 + (n * 3 + k * 5) % 7)}So {n}. The answer is \\boxed{{{n}}}." for k in range(perspectives)
+        ]
         made = [
             [maker(tokenizer, prompt, text, str(n), 512, "test") if mask_NK[n, k] else None for k, text in enumerate(texts)]
             for maker in (make_row, context_row)

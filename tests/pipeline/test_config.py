@@ -80,12 +80,17 @@ def test_an_unknown_key_like_no_other_is_to_be_removed(tmp_path: Path, run_tree:
         ("questions.train.0.kind", "web", "questions.train.0: "),
         ("questions.train.0.split", "all", "split: input should be 'train', 'dev' or 'test', not 'all'"),
         ("synthesis.metanet", {"width": 10, "heads": 4}, "synthesis.metanet: width 10 must be a multiple of heads 4"),
-        ("training.questions_per_step", 12, "questions_per_step 12 must be a multiple of ranks x questions_per_micro_batch = 8"),
+        (
+            "training.questions_per_step",
+            12,
+            "questions_per_step 12 must be a multiple of ranks x questions_per_micro_batch = 8",
+        ),
         ("sampling.engine", {"kind": "openai"}, "sampling.engine: the openai engine needs base_url"),
         ("teacher", {"name": "some/model"}, "a hub model needs its revision"),
         ("teacher", {"name": "some/model", "revision": "main"}, "teacher.revision: string should match pattern"),
         ("teacher", {}, "teacher: give either path"),
         ("questions.train.0", {"kind": "hub", "name": "some/set"}, "a hub data set needs its revision"),
+        ("questions.train.0", {"kind": "hub"}, "give either name and revision"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_by_its_field(
@@ -156,9 +161,7 @@ def test_an_override_does_not_reach_what_shares_a_yaml_anchor(tmp_path: Path, ru
     assert (run.sampling.engine.max_context, run.evaluation.engine.max_context) == (99, 512)
 
 
-def test_relative_paths_are_relative_to_the_file(
-    tmp_path: Path, run_tree: Tree, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_are_relative_to_the_file(tmp_path: Path, run_tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     run_tree |= {"root": "../results", "perspectives": "mine.yaml", "teacher": {"path": "models/teacher"}}
     run_tree["questions"]["train"] = [{"kind": "file", "path": "data/train.jsonl"}]
     path = write_config(tmp_path / "configs", run_tree)

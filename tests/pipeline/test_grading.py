@@ -149,9 +149,7 @@ def test_more_choices_than_letters_do_not_make_grading_fail() -> None:
         ("", "number", None, None),
     ],
 )
-def test_an_answer_is_read_by_the_first_rule_that_applies(
-    text: str, kind: str, answer: str | None, rule: str | None
-) -> None:
+def test_an_answer_is_read_by_the_first_rule_that_applies(text: str, kind: str, answer: str | None, rule: str | None) -> None:
     assert read_answer(text, kind, ANIMALS if kind == "choice" else ()) == (answer, rule)
 
 

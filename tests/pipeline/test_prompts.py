@@ -53,7 +53,6 @@ def test_an_unknown_name_is_refused_with_the_allowed_ones() -> None:
         "{{ question['__class__'] }}",
         "{{ self.__init__.__globals__ }}",
         "{{ '{0.__class__}'.format(question) }}",
-        "{% include '/etc/passwd' %}",
     ],
 )
 def test_a_bad_or_prying_template_is_refused(template: str) -> None:
@@ -61,7 +60,9 @@ def test_a_bad_or_prying_template_is_refused(template: str) -> None:
         render(template, question="?")
 
 
-@pytest.mark.parametrize("template", ["{{ question / 2 }}", "{{ 1 // 0 }}", "{{ range(10 ** 9) | list }}"])
+@pytest.mark.parametrize(
+    "template", ["{{ question / 2 }}", "{{ 1 // 0 }}", "{{ range(10 ** 9) | list }}", "{% include '/etc/passwd' %}"]
+)
 def test_a_template_that_fails_while_it_is_filled_is_refused(template: str) -> None:
     with pytest.raises(ConfigError, match="prompts: template"):
         render(template, question="?")

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from pipeline.config import Columns, FileSource, HubSource, MiniatureSource, Source
-from pipeline.errors import QuestionError
+from pipeline.errors import BadInput, QuestionError
 from pipeline.questions import Question, content, from_table, load, normalised, to_table
 from tests.conftest import REPOSITORY
 
@@ -135,35 +136,70 @@ def test_a_limit_takes_the_first_rows_and_looks_no_further(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("write", [_jsonl, _parquet])
-def test_a_local_folder_loads_through_datasets_wherever_it_lies(tmp_path: Path, write: Any) -> None:
+def test_a_local_folder_loads_through_datasets(tmp_path: Path, write: Any) -> None:
     name = "train.jsonl" if write is _jsonl else "train.parquet"
-    rows = [{"rationale": "", "choices": ["x"], **row} for row in GOOD[:2]]
-    for row in rows:
-        row["choices"] = []
-    folders = [write(tmp_path / place / name, rows).parent for place in ("here", "there")]
-    here, there = (load(HubSource(name=str(folder))) for folder in folders)
-    assert [(question.id, question.text, question.answer) for question in here] == [
-        (row["id"], row["question"], row["answer"]) for row in GOOD[:2]
+    rows = [{"answer_type": "choice", "choices": [], **row} for row in GOOD]
+    folder = write(tmp_path / name, rows).parent
+    found = load(HubSource(folder=folder))
+    assert [(question.id, question.text, question.answer) for question in found] == [
+        (question.id, question.text, question.answer) for question in load(FileSource(path=folder / name))
     ]
-    assert here == there
+    assert len(found) == 3
 
 
-def test_a_local_folder_with_a_broken_file_is_refused(tmp_path: Path) -> None:
+def test_a_local_folder_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "train.parquet").write_bytes(b"not parquet")
-    with pytest.raises(QuestionError, match="cannot be loaded"):
-        load(HubSource(name=str(tmp_path / "broken")))
+    for name in ("broken", "none"):
+        with pytest.raises(QuestionError, match=str(tmp_path / name)):
+            load(HubSource(folder=tmp_path / name))
+
+
+def _moved(kind: str, tmp_path: Path, rows: list[dict[str, Any]]) -> tuple[Source, Source]:
+    """The same rows at two places of different names."""
+    if kind == "file":
+        here, there = (_jsonl(tmp_path / place, rows) for place in ("here/train.jsonl", "there/moved.jsonl"))
+        return FileSource(path=here), FileSource(path=there)
+    here, there = (_jsonl(tmp_path / place / "train.jsonl", rows).parent for place in ("here", "there"))
+    return HubSource(folder=here), HubSource(folder=there)
 
 
 @pytest.mark.parametrize("kind", ["file", "hub"])
 def test_the_digest_of_content_does_not_depend_on_the_place(tmp_path: Path, kind: str) -> None:
-    def digest(place: str, rows: list[dict[str, Any]]) -> str | None:
-        path = _jsonl(tmp_path / place / "train.jsonl", rows)
-        source: Source = FileSource(path=path) if kind == "file" else HubSource(name=str(path.parent))
-        return content(source)
+    here, there = _moved(kind, tmp_path, GOOD)
+    assert content(here) == content(there)
+    fewer, _ = _moved(kind, tmp_path / "fewer", GOOD[:2])
+    assert content(here) != content(fewer)
 
-    assert digest("here", GOOD) == digest("there", GOOD)
-    assert digest("here", GOOD) != digest("here", GOOD[:2])
+
+@pytest.mark.parametrize("kind", ["file", "hub"])
+def test_sources_of_equal_digest_give_equal_questions(tmp_path: Path, kind: str) -> None:
+    columns = Columns(id=None, task=None, choices=None)
+    here, there = (source.model_copy(update={"columns": columns}) for source in _moved(kind, tmp_path, GOOD[:2]))
+    assert content(here) == content(there)
+    assert load(here) == load(there)
+
+
+def test_rows_without_an_id_column_are_numbered(tmp_path: Path) -> None:
+    path = _jsonl(tmp_path / "q.jsonl", GOOD)
+    ids = [question.id for question in load(FileSource(path=path, columns=Columns(id=None)))]
+    assert [identity.rsplit("/", 1)[-1] for identity in ids] == ["1", "2", "3"]
+
+
+def test_an_answer_can_be_cut_out_of_a_text(tmp_path: Path) -> None:
+    rows = [{"id": "q1", "question": "?", "answer": "3 and 4 make 1,007.\n#### 1,007"}]
+    columns = Columns(answer_pattern="#### (.+)")
+    (question,) = load(FileSource(path=_jsonl(tmp_path / "q.jsonl", rows), columns=columns, answer_type="number"))
+    assert question.answer == "1007"
+    with pytest.raises(QuestionError, match="row 1: column 'answer': .* is not in it"):
+        load(FileSource(path=tmp_path / "q.jsonl", columns=Columns(answer_pattern="=> (.+)"), answer_type="number"))
+
+
+@pytest.mark.parametrize("pattern", ["#### (", "####", "#### 7|(8)"])
+def test_an_answer_pattern_that_cannot_cut_out_an_answer_is_refused(tmp_path: Path, pattern: str) -> None:
+    path = _jsonl(tmp_path / "q.jsonl", [{"id": "q1", "question": "?", "answer": "#### 7"}])
+    with pytest.raises((BadInput, ValidationError)):
+        load(FileSource(path=path, columns=Columns(answer_pattern=pattern), answer_type="number"))
 
 
 def test_miniature_questions_need_nothing_from_outside() -> None:

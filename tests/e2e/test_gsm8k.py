@@ -1,0 +1,27 @@
+"""Real questions through the whole flow with models that cannot solve them: nothing crashes, and the page says so plainly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Run, mind
+
+pytestmark = pytest.mark.e2e
+
+
+def test_gsm8k_goes_through_and_the_page_says_that_almost_nothing_is_right(tmp_path: Path) -> None:
+    answer = mind("run", "configs/gsm8k-miniature.yaml", "--set", f"root={tmp_path}")
+    assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-3000:]
+    run = Run(tmp_path, answer.stdout)
+    assert run.manifest("questions")["summary"]["train"] == 64
+    accuracy = run.manifest("evaluation")["summary"]["accuracy"]
+    for model in ("base", "teacher", "student"):
+        cell = accuracy[model]["set:gsm8k"]
+        assert cell["items"] == cell["correct"] + cell["wrong"] + cell["unparsed"] + cell["truncated"] == 64
+        assert cell["accuracy"] < 0.2
+    page = (run.artifact("report") / "report.html").read_text()
+    assert "In distribution the base answers almost nothing right" in page
+    assert "truncated" in page
+    assert "unparsed" in page

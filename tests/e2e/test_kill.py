@@ -1,0 +1,89 @@
+"""Promises 4 and 8 on the real thing: kill -9 in the middle, run again, and the result is that of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from storage.fingerprint import file_digest
+from tests.conftest import REPOSITORY
+from tests.e2e.conftest import Run, command, environment, mind, overrides
+
+pytestmark = pytest.mark.e2e
+
+
+def copy_of(run: Run, folder: Path, *stages: str) -> Path:
+    for stage in stages:
+        shutil.copytree(run.artifact(stage), folder / stage / run.artifact(stage).name)
+    return folder
+
+
+def kill_when(stage: str, root: Path, reached: Callable[[], bool]) -> None:
+    """Start a stage, kill the command with -9 once `reached`, and see that nothing of it lives on."""
+    arguments = command("stage", stage, "configs/miniature.yaml", *overrides(root))
+    process = subprocess.Popen(
+        arguments, cwd=REPOSITORY, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 240
+    while not reached():
+        assert process.poll() is None, "the stage ended before it could be killed"
+        assert time.monotonic() < deadline, "the stage never came so far"
+        time.sleep(0.02)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 3, "the guard, the stage and what it started"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert not alive, [child.cmdline() for child in alive]
+
+
+def test_training_killed_between_checkpoints_goes_on_and_ends_with_the_same_losses_and_weights(
+    finished: Run, tmp_path: Path
+) -> None:
+    root = copy_of(finished, tmp_path, "questions", "sampling", "synthesis")
+
+    def past_second_checkpoint() -> bool:
+        found = list(root.glob("training/*.partial/scratch/checkpoint.json"))
+        return bool(found) and json.loads(found[0].read_text())["step"] >= 12
+
+    kill_when("training", root, past_second_checkpoint)
+    answer = mind("stage", "training", "configs/miniature.yaml", *overrides(root))
+    assert answer.returncode == 0, answer.stderr
+    log = next(root.glob("training/*.log")).read_text()
+    assert "12 there already" in log or "18 there already" in log
+
+    resumed = Run(root, "")
+    steps = [
+        [row for path in sorted(run.artifact("training").glob("steps-*.parquet")) for row in pq.read_table(path).to_pylist()]
+        for run in (finished, resumed)
+    ]
+    for undisturbed, after_kill in zip(*steps, strict=True):
+        for field in ("step", "loss", "loss_consistency", "loss_meta", "alpha_K", "losses_K", "gradient_norm"):
+            assert after_kill[field] == pytest.approx(undisturbed[field], rel=1e-5), field
+    digests = [file_digest(run.artifact("training") / "student" / "model.safetensors") for run in (finished, resumed)]
+    assert digests[0] == digests[1]
+    assert not list(root.glob("training/*.partial"))
+
+
+def test_sampling_killed_between_shards_goes_on_without_losing_or_repeating_a_row(finished: Run, tmp_path: Path) -> None:
+    root = copy_of(finished, tmp_path, "questions")
+    kill_when("sampling", root, lambda: bool(list(root.glob("sampling/*.partial/samples-00000.parquet"))))
+    kept = file_digest(next(root.glob("sampling/*.partial/samples-00000.parquet")))
+    answer = mind("stage", "sampling", "configs/miniature.yaml", *overrides(root))
+    assert answer.returncode == 0, answer.stderr
+    resumed = Run(root, "")
+    assert file_digest(resumed.artifact("sampling") / "samples-00000.parquet") == kept
+    rows = [pq.read_table(run.artifact("sampling")).to_pylist() for run in (finished, resumed)]
+    keys = [sorted((row["question_id"], row["perspective"], row["sample_index"]) for row in found) for found in rows]
+    assert len(set(keys[1])) == len(keys[1])
+    assert {key[:2] for key in keys[0]} == {key[:2] for key in keys[1]}

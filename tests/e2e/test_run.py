@@ -1,0 +1,112 @@
+"""The main job: one command, every part real, and the second time nothing is done again."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from stages.chain import ORDER
+from storage.artifact import Store
+from storage.catalogue import read_runs
+from tests.e2e.conftest import Run, mind, overrides
+
+pytestmark = pytest.mark.e2e
+
+
+def test_it_ends_with_accuracies_ledger_times_and_the_report(finished: Run) -> None:
+    for words in (
+        "base",
+        "student",
+        "teacher",
+        "ID",
+        "OOD",
+        "sampled",
+        "right",
+        "kept",
+        "trained",
+        "seconds",
+        "miniature models",
+    ):
+        assert words in finished.output
+    report = re.search(r"Report: (\S+report\.html)", finished.output)
+    assert report is not None
+    assert (finished.artifact("report") / "report.html").samefile(report[1])
+
+
+def test_the_second_run_finds_every_artifact_in_under_twenty_seconds(finished: Run) -> None:
+    began = time.monotonic()
+    answer = mind("run", "configs/miniature.yaml", *overrides(finished.root))
+    assert time.monotonic() - began < 20
+    for stage in ORDER:
+        assert re.search(rf"^{stage}\s+cached", answer.stdout, re.MULTILINE), answer.stdout
+
+
+def test_every_artifact_is_what_its_manifest_says(finished: Run) -> None:
+    for stage in ORDER:
+        manifest = finished.manifest(stage)
+        Store(finished.root).verify(stage, manifest["fingerprint"])
+        assert manifest["provenance"]["packages"]["torch"]
+
+
+def test_every_training_question_was_sampled_in_every_perspective_with_its_own_seed(finished: Run) -> None:
+    samples = pq.read_table(finished.artifact("sampling")).to_pylist()
+    keys = [(row["question_id"], row["perspective"], row["sample_index"]) for row in samples]
+    assert len(set(keys)) == len(keys)
+    assert len({(question, perspective) for question, perspective, _ in keys}) == 48 * 8
+    assert len({row["seed"] for row in samples}) > 0.999 * len(samples)
+    assert all(row["cumulative_logprob"] < 0 and row["completion_tokens"] > 0 for row in samples)
+    again = {key[:2] for key in keys if key[2] == 1}
+    assert again == {key[:2] for key, row in zip(keys, samples, strict=True) if key[2] == 0 and row["outcome"] != "correct"}
+
+
+def test_every_step_is_logged_once(finished: Run) -> None:
+    paths = sorted(finished.artifact("training").glob("steps-*.parquet"))
+    steps = [row for path in paths for row in pq.read_table(path).to_pylist()]
+    assert [row["step"] for row in steps] == list(range(24))
+    for row in steps:
+        assert sum(row["alpha_K"]) == pytest.approx(1, abs=1e-5)
+        assert row["kept"] >= 2
+        assert 1 <= row["effective_number"] <= 8
+        assert row["tokens_per_second"] > 0
+        assert row["gradient_norm"] > 0
+
+
+def test_the_student_is_a_transformers_folder_that_has_moved_from_its_base(finished: Run) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = finished.artifact("training") / "student"
+    student = AutoModelForCausalLM.from_pretrained(folder)
+    base = AutoModelForCausalLM.from_pretrained("pipeline/miniature/models/student")
+    moved = [not torch.equal(a, b) for a, b in zip(student.parameters(), base.parameters(), strict=True)]
+    assert all(moved)
+    assert len(AutoTokenizer.from_pretrained(folder)) <= student.config.vocab_size
+
+
+def test_the_same_items_were_answered_by_base_teacher_and_student(finished: Run) -> None:
+    items = [row for path in finished.artifact("evaluation").glob("items-*.parquet") for row in pq.read_table(path).to_pylist()]
+    by_model = {
+        model: {row["question_id"] for row in items if row["model"] == model} for model in ("base", "teacher", "student")
+    }
+    assert len(items) == 3 * 96
+    assert by_model["base"] == by_model["teacher"] == by_model["student"]
+
+
+def test_the_report_is_one_page_that_needs_no_network(finished: Run) -> None:
+    page = (finished.artifact("report") / "report.html").read_text()
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert "<script" not in page
+    for words in ("Accuracy by set", "Weight of each perspective over steps", "Token ledger", "McNemar", "truncated"):
+        assert words in page
+    images = list(finished.artifact("report").glob("*.png"))
+    assert len(images) == page.count("data:image/png;base64,") == 6
+
+
+def test_the_run_is_in_the_catalogue(finished: Run) -> None:
+    (run,) = read_runs(finished.root)
+    assert run["status"] == "done"
+    assert run["stages"] == {stage: finished.manifest(stage)["fingerprint"] for stage in ORDER}
+    assert (finished.root / "pointers" / "latest").read_text() == "miniature"

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pipeline.objective import consistency, jensen_shannon, rationale_losses
+
+seeds = st.integers(0, 10_000)
+
+
+def _logits(seed: int, *shape: int, scale: float = 3.0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+@given(seeds, seeds, st.floats(0.1, 60))
+def test_the_divergence_is_symmetric_and_between_zero_and_ln_2(one: int, other: int, scale: float) -> None:
+    left, right = (torch.log_softmax(_logits(seed, 4, 9, scale=scale), -1) for seed in (one, other))
+    value = float(jensen_shannon(left, right))
+    assert value == pytest.approx(float(jensen_shannon(right, left)), abs=1e-6)
+    assert -1e-6 <= value <= math.log(2) + 1e-6
+
+
+@given(seeds)
+def test_the_divergence_of_equal_distributions_is_zero(seed: int) -> None:
+    left = torch.log_softmax(_logits(seed, 4, 9), -1)
+    assert float(jensen_shannon(left, left)) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_divergence_of_distributions_that_share_nothing_is_ln_2() -> None:
+    left, right = (torch.log_softmax(torch.tensor([row]), -1) for row in ([80.0, 0, 0], [0, 80.0, 0]))
+    assert float(jensen_shannon(left, right)) == pytest.approx(math.log(2), abs=1e-5)
+
+
+@given(seeds, st.lists(st.integers(1, 5), min_size=1, max_size=4))
+def test_rationale_losses_are_those_of_a_plain_loop(seed: int, lengths: list[int]) -> None:
+    logits_PV = _logits(seed, sum(lengths), 7)
+    labels_P = torch.randint(7, (sum(lengths),), generator=torch.Generator().manual_seed(seed))
+    row_P = torch.tensor([row for row, length in enumerate(lengths) for _ in range(length)])
+    expected = []
+    for row in range(len(lengths)):
+        tokens = [
+            -math.log(float(torch.softmax(logits_PV[p].double(), -1)[labels_P[p]]))
+            for p in range(len(row_P))
+            if row_P[p] == row
+        ]
+        expected.append(sum(tokens) / len(tokens))
+    shuffled = torch.randperm(len(row_P), generator=torch.Generator().manual_seed(seed))
+    losses = rationale_losses(logits_PV[shuffled], labels_P[shuffled], row_P[shuffled], len(lengths))
+    assert losses.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_losses_are_taken_in_fp32_whatever_the_logits_are() -> None:
+    logits_PV = _logits(0, 3, 7).bfloat16()
+    assert rationale_losses(logits_PV, torch.tensor([1, 2, 3]), torch.tensor([0, 0, 1]), 2).dtype == torch.float32
+
+
+@given(seeds, st.integers(2, 5))
+def test_consistency_weighs_every_pair_by_both_weights(seed: int, many: int) -> None:
+    answers_KAV = [_logits(seed + k, 2, 6) for k in range(many)]
+    alpha_K = torch.softmax(_logits(seed, many), 0)
+    logs = [torch.log_softmax(logits, -1) for logits in answers_KAV]
+    expected = sum(
+        float(alpha_K[i] * alpha_K[j] * jensen_shannon(logs[i], logs[j])) for i in range(many) for j in range(i)
+    )  # fmt: skip
+    assert float(consistency(answers_KAV, alpha_K)) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_rationales_that_agree_or_stand_alone_are_consistent() -> None:
+    logits_AV = _logits(0, 2, 6)
+    assert float(consistency([logits_AV, logits_AV + 3], torch.tensor([0.5, 0.5]))) == pytest.approx(0, abs=1e-6)
+    assert float(consistency([logits_AV], torch.tensor([1.0]))) == 0
+    assert float(consistency([], torch.zeros(0))) == 0
+
+
+def test_both_sides_of_a_pair_get_a_gradient() -> None:
+    sides = [_logits(seed, 2, 6).requires_grad_() for seed in (1, 2)]
+    consistency(sides, torch.tensor([0.5, 0.5])).backward()  # type: ignore[no-untyped-call]
+    for side in sides:
+        assert side.grad is not None
+        assert side.grad.isfinite().all()
+        assert side.grad.abs().sum() > 0

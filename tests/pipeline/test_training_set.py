@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import ModelError
+from pipeline.grading import conclusion
+from pipeline.training_set import batch, context_row, make_row, questions_of_step, rationale_spans
+
+reasoning = st.lists(
+    st.sampled_from(["7+5=2.", "So é≠7.", "Let x=7.", "the answer is 9?", "{", "}"]), min_size=1, max_size=5
+).map(" ".join)
+answers = st.integers(0, 10**6).map(str) | st.sampled_from(["yes", "B", "the red fox", "d-c-b-a", "7/3", "café"])
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 5))
+def test_each_epoch_shows_every_question_exactly_once(questions: int, per_step: int, seed: int) -> None:
+    epochs = 3
+    steps = -(-epochs * questions // per_step)
+    shown = torch.cat([questions_of_step(step, questions, per_step, seed) for step in range(steps)])
+    assert len(shown) == steps * per_step
+    for epoch in shown[: epochs * questions].split(questions):
+        assert sorted(epoch.tolist()) == list(range(questions))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    orders = [tuple(questions_of_step(epoch, 30, 30, seed).tolist()) for epoch in range(2) for seed in range(2)]
+    assert len(set(orders)) == 4
+
+
+@given(reasoning, answers)
+def test_the_span_of_the_answer_decodes_to_the_answer(tiny_tokenizer: Any, text: str, answer: str) -> None:
+    prompt = tiny_tokenizer("Question: [7]")["input_ids"]
+    rationale = f"{text} {conclusion(answer)}"
+    for row in (make_row(tiny_tokenizer, prompt, rationale, answer, 500, ""), context_row(tiny_tokenizer, prompt, rationale, answer, 500, "")):  # fmt: skip
+        assert tiny_tokenizer.decode(row.answer_tokens) == answer
+        assert row.tokens[: len(prompt)] == prompt
+        assert row.start == len(prompt)
+
+
+@given(reasoning, answers)
+def test_the_loss_is_on_the_rationale_with_its_end_token_and_on_nothing_else(
+    tiny_tokenizer: Any, text: str, answer: str
+) -> None:
+    prompt = tiny_tokenizer("Question: [7]")["input_ids"]
+    rationale = f"{text} {conclusion(answer)}"
+    row = make_row(tiny_tokenizer, prompt, rationale, answer, 500, "")
+    ((first, last),) = rationale_spans([row])
+    *learned, end = row.tokens[first:last]
+    assert tiny_tokenizer.decode(learned) == rationale
+    assert end == tiny_tokenizer.eos_token_id
+    assert row.tokens == [*prompt, *learned, end]
+
+
+def test_the_answers_of_different_rationales_have_the_same_tokens(tiny_tokenizer: Any) -> None:
+    rows = [make_row(tiny_tokenizer, [5] * n, f"{'So. ' * n}{conclusion('1207')}", "1207", 500, "") for n in range(1, 6)]
+    assert len({tuple(row.answer_tokens) for row in rows}) == 1
+
+
+def test_a_row_over_the_limit_is_refused_by_its_place(tiny_tokenizer: Any) -> None:
+    rationale = f"So. {conclusion('7')}"
+    length = len(make_row(tiny_tokenizer, [5], rationale, "7", 500, "").tokens)
+    assert len(make_row(tiny_tokenizer, [5], rationale, "7", length, "").tokens) == length
+    with pytest.raises(ModelError, match=f"rationale of 'q': {length} tokens, over training.max_length {length - 1}"):
+        make_row(tiny_tokenizer, [5], rationale, "7", length - 1, "rationale of 'q'")
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), min_size=1, max_size=5))
+def test_a_batch_asks_for_the_logits_that_predict_the_wanted_tokens(tiny_tokenizer: Any, shapes: list[tuple[int, int]]) -> None:
+    rows = [make_row(tiny_tokenizer, [5] * n, f"{'So. ' * more}{conclusion('7')}", "7", 500, "") for n, more in shapes]
+    item = batch(rows, rationale_spans(rows), pad=0)
+    assert item.tokens_BT.shape == (len(rows), max(len(row.tokens) for row in rows))
+    for index, row in enumerate(rows):
+        assert item.tokens_BT[index].tolist() == row.tokens + [0] * (item.tokens_BT.shape[1] - len(row.tokens))
+        assert item.labels_P[item.row_P == index].tolist() == row.tokens[row.start :]
+    assert torch.equal(item.tokens_BT[item.row_P, item.column_P + 1], item.labels_P)
