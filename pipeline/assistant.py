@@ -53,7 +53,9 @@ def meta_loss(scores_QK: Tensor, targets_QK: Tensor, temperature: float, directi
     """
     log_s_QK = torch.log_softmax(scores_QK / temperature, dim=-1)
     log_u_QK = torch.log_softmax(targets_QK / temperature, dim=-1)
-    first, second = (log_s_QK, log_u_QK) if direction == "prediction_first" else (log_u_QK, log_s_QK)
-    present = first.isfinite()
-    terms = first.exp() * (first - second)
-    return torch.where(present, terms, torch.zeros_like(terms)).sum(-1).mean()
+    # Masked entries are minus infinity on both sides; filled before they are multiplied, or their gradient would be NaN.
+    missing_QK = targets_QK.isneginf()
+    log_s_QK, log_u_QK = log_s_QK.masked_fill(missing_QK, 0.0), log_u_QK.masked_fill(missing_QK, 0.0)
+    first_QK, second_QK = (log_s_QK, log_u_QK) if direction == "prediction_first" else (log_u_QK, log_s_QK)
+    terms_QK = (first_QK.exp() * (first_QK - second_QK)).masked_fill(missing_QK, 0.0)
+    return terms_QK.sum(-1).mean()

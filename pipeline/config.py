@@ -82,6 +82,16 @@ class Columns(Frozen):
     rationale: str | None = identity("rationale")
     task: str | None = identity("task")
 
+    @model_validator(mode="after")
+    def _one_group(self) -> Columns:
+        try:
+            groups = re.compile(self.answer_pattern or "()").groups
+        except re.error as error:
+            raise ValueError(f"answer_pattern is not a regular expression ({error})") from error
+        if groups != 1:
+            raise ValueError(f"answer_pattern has {groups} groups; it needs one, around the answer")
+        return self
+
 
 AnswerType = Literal["number", "choice", "boolean", "text"]
 
@@ -325,7 +335,7 @@ class RunConfig(Frozen):
     """One distillation run."""
 
     name: str = runtime(pattern=r"^[A-Za-z0-9_.-]+$")
-    root: FilePath = runtime(Path("artifacts"))
+    root: FilePath = runtime(Path("artifacts"), validate_default=True)
     seed: int = identity(0)
     perspectives: FilePath | None = runtime(None)
     teacher: ModelSource = identity()
@@ -403,10 +413,11 @@ def _override(tree: dict[str, Any], assignment: str) -> None:
         raise ConfigError(f"--set {assignment}: expected KEY=VALUE, for example training.steps=100")
     *parents, last = key.split(".")
     for parent in parents:
-        child = tree.setdefault(parent, {})
+        child = tree.get(parent, {})
         if not isinstance(child, dict):
             raise ConfigError(f"--set {assignment}: {parent} is not a section; name a field inside one")
-        tree = child
+        # A YAML anchor is one object in several places; the override is meant for this place only.
+        tree[parent] = tree = dict(child)
     try:
         tree[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
 from typing import Final, NamedTuple
@@ -20,8 +20,12 @@ from typing import Final, NamedTuple
 LETTERS: Final = string.ascii_uppercase
 
 _STATED: Final = re.compile(r"answer\s*(?:is|:|=)\s*:?\s*([^\n]+)", re.IGNORECASE)
-_NUMBER: Final = re.compile(r"[-+]?\$?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s*/\s*\d+)?%?")
+_DIGITS: Final = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
+_NUMERAL: Final = re.compile(rf"[-+]?\\?\$?[-+]?(?:{_DIGITS}\.?\d*|\.\d+)(?:[eE][-+]?\d{{1,3}})?")
+_MENTION: Final = re.compile(rf"(?:(?<![\w)\]])[-+])?\$?{_DIGITS}(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s*/\s*\d+)?%?")
+_CONCLUSION: Final = re.compile(r"\\boxed\{([^.\n]*)\}\.\s*$")
 _WORDS: Final = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
+_MOST_DIGITS: Final = 60
 
 
 class Outcome(StrEnum):
@@ -46,32 +50,35 @@ def conclusion(answer: str) -> str:
     return f"The answer is \\boxed{{{answer}}}."
 
 
+def _fraction(text: str) -> Fraction | None:
+    """One numeral, without sign of currency or thousands; None where it is not one or far too long to be meant."""
+    if len(text) > 4 * _MOST_DIGITS or not _NUMERAL.fullmatch(text):
+        return None
+    return Fraction(Decimal(re.sub(r"[\\$,]", "", text)))
+
+
 def _canonical_number(text: str) -> str | None:
-    cleaned = text.strip().strip("$").replace(",", "").replace("$", "").replace("\\", "").rstrip(".").strip()
+    cleaned = text.strip().rstrip(".")
     percent = cleaned.endswith("%")
-    cleaned = cleaned.rstrip("%").strip()
-    try:
-        if "/" in cleaned:
-            fraction = Fraction(cleaned.replace(" ", ""))
-            if percent:
-                fraction /= 100
-            return str(fraction) if fraction.denominator > 1 else str(fraction.numerator)
-        value = Decimal(cleaned)
-    except (InvalidOperation, ValueError, ZeroDivisionError):
+    parts = [_fraction(part.strip().rstrip("$")) for part in cleaned.rstrip("%").split("/")]
+    if len(parts) > 2 or parts[0] is None or parts[-1] is None or (len(parts) == 2 and not parts[1]):
         return None
-    if not value.is_finite() or abs(value.adjusted()) > 60:
+    value = (parts[0] / parts[1] if len(parts) == 2 and parts[1] else parts[0]) / (100 if percent else 1)
+    if max(abs(value.numerator), value.denominator) >= 10**_MOST_DIGITS:
         return None
-    fraction = Fraction(value) / (100 if percent else 1)
-    return str(fraction) if fraction.denominator > 1 else str(fraction.numerator)
+    return str(value)
 
 
 def _canonical_choice(text: str, choices: Sequence[str]) -> str | None:
-    cleaned = text.strip().rstrip(".").strip()
-    letter = re.fullmatch(r"\(?([A-Za-z])\)?(?:[).:].*)?", cleaned, re.DOTALL)
-    if letter and LETTERS.index(letter[1].upper()) < (len(choices) or len(LETTERS)):
+    def folded(choice: str) -> str:
+        return choice.strip().rstrip(".").strip().casefold()
+
+    letter = re.fullmatch(r"\(?([A-Za-z])\)?(?:[).:].*)?", text.strip().rstrip("."), re.DOTALL)
+    lettered = min(len(choices), len(LETTERS)) or len(LETTERS)
+    if letter and LETTERS.index(letter[1].upper()) < lettered:
         return letter[1].upper()
-    folded = [choice.casefold().strip() for choice in choices]
-    return LETTERS[folded.index(cleaned.casefold())] if cleaned.casefold() in folded else None
+    same = [number for number, choice in enumerate(choices[:lettered]) if folded(choice) == folded(text)]
+    return LETTERS[same[0]] if same else None
 
 
 def canonical(text: str, answer_type: str, choices: Sequence[str] = ()) -> str | None:
@@ -92,7 +99,13 @@ def canonical(text: str, answer_type: str, choices: Sequence[str] = ()) -> str |
 
 
 def _last_boxed(text: str) -> str | None:
-    """Content of the last complete `\\boxed{...}`, braces balanced."""
+    """Content of the last complete `\\boxed{...}`, braces balanced.
+
+    Answers may themselves be unbalanced brackets: where the text ends in the answer sentence, everything inside its box counts.
+    """
+    end = _CONCLUSION.search(text)
+    if end and "\\boxed" not in end[1]:
+        return end[1]
     for match in reversed(list(re.finditer(r"\\boxed\s*\{", text))):
         depth = 1
         for position in range(match.end(), len(text)):
@@ -105,7 +118,7 @@ def _last_boxed(text: str) -> str | None:
 def _last_mention(text: str, answer_type: str) -> str | None:
     match answer_type:
         case "number":
-            found = _NUMBER.findall(text)
+            found = _MENTION.findall(text)
         case "boolean":
             found = re.findall(r"\b(?:yes|no|true|false)\b", text, re.IGNORECASE)
         case "choice":
@@ -125,7 +138,7 @@ def read_answer(text: str, answer_type: str, choices: Sequence[str] = ()) -> tup
     stated = _STATED.findall(text)
     if stated:
         candidate = stated[-1].strip()
-        answer = canonical(candidate, answer_type, choices)
+        answer = canonical(candidate.rstrip(".") if answer_type == "text" else candidate, answer_type, choices)
         if answer is None and answer_type != "text":
             mention = _last_mention(candidate, answer_type)
             answer = canonical(mention, answer_type, choices) if mention is not None else None

@@ -46,7 +46,8 @@ def weigh(scores_QK: Tensor, mask_QK: Tensor, config: Mixture, temperature: floa
     p_QK = torch.softmax(scores_QK / temperature, -1)
     kept_QK = (p_QK >= config.beta * p_QK.max(-1, keepdim=True).values) & mask_QK
     widened_Q = (kept_QK.sum(-1) < 2) & (mask_QK.sum(-1) >= 2)
-    top_Q2 = p_QK.topk(min(2, p_QK.shape[-1]), dim=-1).indices
+    # By score, not by p: far-off scores all have p = 0, and the second best must be a rationale that exists.
+    top_Q2 = scores_QK.topk(min(2, p_QK.shape[-1]), dim=-1).indices
     best_QK = torch.zeros_like(kept_QK).scatter(-1, top_Q2, True)
     kept_QK = kept_QK | (best_QK & widened_Q[:, None] & mask_QK)
 

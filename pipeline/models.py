@@ -43,7 +43,12 @@ def check_model(model: ModelSource, role: str) -> None:
         rows = int(json.loads((folder / "config.json").read_text())["vocab_size"])
     except (ValueError, KeyError) as error:
         raise ModelError(f"{role}: {folder}/config.json: has no vocab_size; give a causal language model") from error
-    words = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size(with_added_tokens=True)
+    try:
+        words = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size(with_added_tokens=True)
+    except Exception as error:
+        raise ModelError(
+            f"{role}: {folder}/tokenizer.json: cannot be read; give a transformers folder that is whole"
+        ) from error
     if words > rows:
         raise ModelError(
             f"{role}: {folder}: tokenizer has {words} tokens, the model's vocabulary {rows}; "

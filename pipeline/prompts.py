@@ -37,7 +37,7 @@ def render(template: str, **values: str) -> str:
     """
     try:
         return str(_template(template).render(**values))
-    except TemplateError as error:
+    except (TemplateError, TypeError, ValueError, ArithmeticError, OverflowError) as error:
         names = ", ".join(sorted(values))
         raise ConfigError(f"prompts: template {template[:60]!r}: {error}; it may use {names}") from error
 
@@ -82,4 +82,6 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, text: str, chat: bool) -> 
 def rationale_tokens(tokenizer: PreTrainedTokenizerBase, rationale: str) -> list[int]:
     """Token ids of a rationale as the student learns it: no special token but the end of sequence."""
     end = tokenizer.eos_token_id
+    if end is None:
+        raise ModelError(f"{tokenizer.name_or_path}: has no end-of-sequence token; give a tokenizer that names one")
     return [*tokenizer(rationale, add_special_tokens=False)["input_ids"], int(end)]

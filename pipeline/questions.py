@@ -82,6 +82,9 @@ def from_table(table: pa.Table) -> list[Question]:
 def load(source: Source) -> list[Question]:
     """All questions of a source, checked.
 
+    What a question is depends on the content of its source, not on where that lies: rows without an id are numbered behind
+    a digest of the file or folder, or the hub name.
+
     Raises:
         QuestionError: file, row and column of the first thing that is wrong.
     """
@@ -89,10 +92,9 @@ def load(source: Source) -> list[Question]:
         case MiniatureSource():
             return _miniature(source)
         case FileSource():
-            rows, split = _file_rows(source.path, source.columns.model_dump()), ""
-            return _checked(rows, source, str(source.path), source.path.stem, split)
+            return _checked(_file_rows(source.path, source.columns.model_dump()), source, str(source.path), "")
         case HubSource():
-            return _checked(_hub_rows(source), source, source.location, Path(source.location).name, source.split)
+            return _checked(_hub_rows(source), source, source.location, source.split)
 
 
 def content(source: Source) -> str | None:
@@ -149,12 +151,12 @@ def _file_rows(path: Path, columns: Mapping[str, str | None]) -> Iterator[dict[s
         return
     if path.suffix != ".jsonl":
         raise QuestionError(f"{path}: expected a .parquet or .jsonl file; convert it")
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise QuestionError(f"{path}: row {number}: not JSON; one object a line is expected") from error
+                raise QuestionError(f"{path}: row {number}: not JSON in UTF-8; one object a line is expected") from error
             if not isinstance(row, dict):
                 raise QuestionError(f"{path}: row {number}: expected a JSON object; one object a line is expected")
             yield row
@@ -173,15 +175,16 @@ def _hub_rows(source: HubSource) -> Iterator[dict[str, Any]]:
     yield from table
 
 
-def _checked(
-    rows: Iterable[dict[str, Any]], source: FileSource | HubSource, where: str, task: str, split: str
-) -> list[Question]:
+def _checked(rows: Iterable[dict[str, Any]], source: FileSource | HubSource, where: str, split: str) -> list[Question]:
+    digest = content(source)
+    origin = digest[:12] if digest is not None else where
     found: dict[str, int] = {}
     questions: list[Question] = []
     for number, row in enumerate(rows, 1):
         if source.limit is not None and len(questions) == source.limit:
             break
-        question = _question(row, source, number, f"{where}: row {number}", task, split)
+        numbered = "/".join(filter(None, (origin, split, str(number))))
+        question = _question({"source": origin, "split": split, **row}, source, numbered, f"{where}: row {number}")
         if question.id in found:
             raise QuestionError(
                 f"{where}: row {number}: column {source.columns.id!r}: id {question.id!r} is already in row "
@@ -194,7 +197,7 @@ def _checked(
     return questions
 
 
-def _question(row: dict[str, Any], source: FileSource | HubSource, number: int, where: str, task: str, split: str) -> Question:
+def _question(row: dict[str, Any], source: FileSource | HubSource, numbered: str, where: str) -> Question:
     """One checked question; its answer is stored in canonical form, so that equal answers are equal everywhere."""
     columns = source.columns
 
@@ -205,6 +208,10 @@ def _question(row: dict[str, Any], source: FileSource | HubSource, number: int, 
         return "" if value is None else str(value)
 
     choices = row.get(columns.choices) if columns.choices is not None else None
+    if not isinstance(choices, list | None) or not all(isinstance(choice, str) for choice in choices or ()):
+        raise QuestionError(
+            f"{where}: column {columns.choices!r}: expected a list of texts; convert it, or set columns.choices to null"
+        )
     answer_type = source.answer_type or text(columns.answer_type, False) or ("choice" if choices else "text")
     if answer_type not in ("number", "choice", "boolean", "text"):
         raise QuestionError(
@@ -213,7 +220,7 @@ def _question(row: dict[str, Any], source: FileSource | HubSource, number: int, 
     stated = text(columns.answer, True)
     if columns.answer_pattern is not None:
         found = re.search(columns.answer_pattern, stated)
-        if found is None:
+        if found is None or found[1] is None:
             raise QuestionError(
                 f"{where}: column {columns.answer!r}: {columns.answer_pattern!r} is not in it; correct the pattern"
             )
@@ -225,13 +232,13 @@ def _question(row: dict[str, Any], source: FileSource | HubSource, number: int, 
             f"{where}: column {columns.answer!r}: {stated!r} is not a {answer_type}; correct the answer or its type"
         )
     return Question(
-        id=text(columns.id, True) if columns.id is not None else "/".join(filter(None, (task, split, str(number)))),
+        id=text(columns.id, True) if columns.id is not None else numbered,
         question=wording,
         answer=answer,
         answer_type=answer_type,
         choices=options,
         rationale=text(columns.rationale, False),
-        source=str(row.get("source") or where.split(": row")[0].rsplit("/", 1)[-1]),
-        split=str(row.get("split") or split),
-        task=text(columns.task, False) or task,
+        source=str(row["source"] or ""),
+        split=str(row["split"] or ""),
+        task=text(columns.task, False),
     )

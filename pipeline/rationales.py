@@ -16,9 +16,11 @@ from typing import Final
 from pipeline.grading import conclusion
 
 _CLOSING: Final = re.compile(
-    r"(?:\s|^)(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)[^\n]*$", re.IGNORECASE
+    r"(?:^|(?<=[.!?,;\n]))\s*(?:(?:and\s+)?(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)"
+    r"(?:(?!answer\s*(?:is|:)|[.!?]\s)[^\n])*$|\s+the answer is [^.\n]*\.?$",
+    re.IGNORECASE,
 )
-_BOXED_LINE: Final = re.compile(r"\s*\\\[?\$*\\boxed\s*\{[^{}]*\}\$*\\?\]?\.?\s*$")
+_BOXED_LINE: Final = re.compile(r"(?:\\\[|\$+)?\s*\\boxed\s*\{[^{}]*\}\s*(?:\\\]|\$+)?\.?\s*$")
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?;])\s+|\n+")
 _TOKEN: Final = re.compile(r"\w+|[^\w\s]")
 

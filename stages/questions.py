@@ -47,8 +47,8 @@ def check(config: Config) -> None:
 def separated(train: list[Question], evaluation: list[Question]) -> list[Question]:
     """Training questions whose id and normalised text no evaluation question has."""
     ids = {question.id for question in evaluation}
-    texts = {normalised(question.text) for question in evaluation}
-    return [question for question in train if question.id not in ids and normalised(question.text) not in texts]
+    texts = {normalised(question.question) for question in evaluation}
+    return [question for question in train if question.id not in ids and normalised(question.question) not in texts]
 
 
 def _unique(questions: list[Question], where: str) -> None:

@@ -141,7 +141,10 @@ class Store:
         folder = self.folder(stage, fingerprint)
         if not self.exists(stage, fingerprint):
             raise ArtifactMissing(f"{folder}: no {stage} artifact; run the {stage} stage first")
-        artifact = Artifact(folder, json.loads((folder / MANIFEST).read_text()))
+        try:
+            artifact = Artifact(folder, json.loads((folder / MANIFEST).read_text()))
+        except ValueError as error:
+            raise ArtifactError(f"{folder}/{MANIFEST}: damaged; remove {folder} and run {stage} again") from error
         for entry in artifact.manifest["files"]:
             path = folder / entry["path"]
             if not path.is_file() or path.stat().st_size != entry["bytes"]:

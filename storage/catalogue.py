@@ -21,7 +21,7 @@ def record_run(root: Path, name: str, stages: Mapping[str, str], config: Mapping
     document = {
         "name": name,
         "status": status,
-        "updated": datetime.now(UTC).isoformat(timespec="seconds"),
+        "updated": datetime.now(UTC).isoformat(timespec="microseconds"),
         "stages": dict(stages),
         "config": dict(config),
     }

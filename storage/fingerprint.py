@@ -18,12 +18,15 @@ from pipeline.errors import UnstableIdentity
 
 
 def _stable(value: Any, where: str) -> Any:
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | str):
         return value
+    if isinstance(value, int):
+        # JSON numbers end at 64 bits here; a larger one is told apart by its digits.
+        return value if -(2**63) <= value < 2**64 else {"integer": str(value)}
     if isinstance(value, float):
         if not math.isfinite(value):
             raise UnstableIdentity(f"{where}: {value} has no stable identity; use a finite number")
-        return int(value) if value.is_integer() else value
+        return _stable(int(value), where) if value.is_integer() else value
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):

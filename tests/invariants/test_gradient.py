@@ -35,14 +35,17 @@ SPLITS = {
         "two": {"questions_per_micro_batch": 4, "zero_stage": 1},
         "eight": {"questions_per_micro_batch": 1, "zero_stage": 2},
         "zero3": {"questions_per_micro_batch": 2, "zero_stage": 3},
+        "bf16": {"questions_per_micro_batch": 4, "zero_stage": 2, "precision": "bf16"},
     },
     2: {
         "ranks-one-each": {"questions_per_micro_batch": 4, "zero_stage": 0},
         "ranks-four-each": {"questions_per_micro_batch": 1, "zero_stage": 1},
         "ranks-zero2": {"questions_per_micro_batch": 2, "zero_stage": 2},
         "ranks-zero3": {"questions_per_micro_batch": 2, "zero_stage": 3},
+        "ranks-bf16-zero3": {"questions_per_micro_batch": 4, "zero_stage": 3, "precision": "bf16"},
     },
 }
+EXACT = [name for ranks in SPLITS for name in SPLITS[ranks] if name != "whole" and "bf16" not in name]
 
 
 def launch(folder: Path, model: Path, ranks: int) -> None:
@@ -79,12 +82,12 @@ def gradients(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dic
         launch(folder / str(ranks), tiny_model, ranks)
         for name in SPLITS[ranks]:
             after = load_file(folder / str(ranks) / f"{name}.safetensors")
-            found[name] = torch.cat([((before[key] - after[key]) / RATE).flatten() for key in sorted(before)])
+            found[name] = torch.cat([((before[key] - after[key].float()) / RATE).flatten() for key in sorted(before)])
     return found
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("split", [name for ranks in SPLITS for name in SPLITS[ranks] if name != "whole"])
+@pytest.mark.parametrize("split", EXACT)
 def test_every_split_of_the_global_batch_gives_the_gradient_of_the_whole(gradients: dict[str, Any], split: str) -> None:
     whole = gradients["whole"]
     assert whole.norm() > 1e-3
@@ -92,3 +95,10 @@ def test_every_split_of_the_global_batch_gives_the_gradient_of_the_whole(gradien
     assert difference.norm() / whole.norm() <= 1e-5
     # A one-sided drift would hide in the norm of many small errors.
     assert abs(float(difference.sum())) / float(whole.abs().sum()) <= 1e-5
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("split", ["bf16", "ranks-bf16-zero3"])
+def test_bfloat16_gives_that_gradient_to_its_own_precision(gradients: dict[str, Any], split: str) -> None:
+    whole = gradients["whole"]
+    assert (gradients[split] - whole).norm() / whole.norm() <= 0.03

@@ -96,7 +96,7 @@ def test_an_unknown_key_like_no_other_is_to_be_removed(tmp_path: Path, run_tree:
 def test_a_value_that_does_not_fit_is_refused_by_its_field(
     tmp_path: Path, run_tree: Tree, place: str, value: object, said: str
 ) -> None:
-    *parents, last = place.split(".")
+    last = place.rsplit(".", 1)[-1]
     tree = copy.deepcopy(run_tree)
     if last.isdigit():
         tree["questions"]["train"][int(last)] = value

@@ -85,7 +85,7 @@ def test_the_student_sees_the_choices_and_never_the_perspective() -> None:
 
 
 def test_chat_without_a_chat_template_is_refused(tiny_tokenizer: Any) -> None:
-    with pytest.raises(ModelError, match="has no chat template; set prompts.chat to false"):
+    with pytest.raises(ModelError, match=r"has no chat template; set prompts\.chat to false"):
         prompt_tokens(tiny_tokenizer, "hello", chat=True)
 
 

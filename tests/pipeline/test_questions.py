@@ -191,7 +191,7 @@ def test_an_answer_can_be_cut_out_of_a_text(tmp_path: Path) -> None:
     columns = Columns(answer_pattern="#### (.+)")
     (question,) = load(FileSource(path=_jsonl(tmp_path / "q.jsonl", rows), columns=columns, answer_type="number"))
     assert question.answer == "1007"
-    with pytest.raises(QuestionError, match="row 1: column 'answer': .* is not in it"):
+    with pytest.raises(QuestionError, match=r"row 1: column 'answer': .* is not in it"):
         load(FileSource(path=tmp_path / "q.jsonl", columns=Columns(answer_pattern="=> (.+)"), answer_type="number"))
 
 

@@ -36,7 +36,8 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 def test_the_span_of_the_answer_decodes_to_the_answer(tiny_tokenizer: Any, text: str, answer: str) -> None:
     prompt = tiny_tokenizer("Question: [7]")["input_ids"]
     rationale = f"{text} {conclusion(answer)}"
-    for row in (make_row(tiny_tokenizer, prompt, rationale, answer, 500, ""), context_row(tiny_tokenizer, prompt, rationale, answer, 500, "")):  # fmt: skip
+    for make in (make_row, context_row):
+        row = make(tiny_tokenizer, prompt, rationale, answer, 500, "")
         assert tiny_tokenizer.decode(row.answer_tokens) == answer
         assert row.tokens[: len(prompt)] == prompt
         assert row.start == len(prompt)
