@@ -91,7 +91,8 @@ def run_stage(run: RunConfig, name: str) -> Artifact:
     inputs = {needed: store.open(needed, digest) for needed, digest in planned.inputs.items()}
     started, began = datetime.now(UTC), time.monotonic()
     with store.draft(name, planned.fingerprint) as draft:
-        if store.exists(name, planned.fingerprint):  # another runner finished while this one waited for the lease
+        if store.exists(name, planned.fingerprint):  # another runner finished between the first look and the lease
+            draft.folder.rmdir()
             return store.open(name, planned.fingerprint)
         progress = Progress(progress_path(run.root, planned), name)
         summary = stage_module(name).run(planned.config, inputs, draft, progress)

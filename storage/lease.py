@@ -77,7 +77,15 @@ def hold(path: Path, what: str) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        path.unlink(missing_ok=True)
+        _release(path)
+
+
+def _release(path: Path) -> None:
+    """Remove the lease if it is still this process's; one that was taken over meanwhile is left alone."""
+    with FileLock(path.with_suffix(".lock")):
+        found = holder(path)
+        if found is not None and (found["host"], found["pid"]) == (socket.gethostname(), os.getpid()):
+            path.unlink()
 
 
 def _beat(path: Path) -> None:

@@ -51,6 +51,7 @@ class ModelRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     shape: Shape
     seed: int
+    threads: int
     steps: int
     batch: int
     learning_rate: float
@@ -69,7 +70,6 @@ class Recipe(BaseModel):
     perspective_template: str
     vocabulary: int
     context: int
-    threads: int
     teacher: ModelRecipe
     student: ModelRecipe
 
@@ -280,12 +280,12 @@ def save(folder: Path, network: LlamaForCausalLM, tokenizer: PreTrainedTokenizer
 
 def build(recipe: Recipe, out: Path, only: str | None, items: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Train what `only` names (both if None) and write `out/teacher` and `out/student`. Returns the figures."""
-    torch.set_num_threads(recipe.threads)
     tokenizer = build_tokenizer(recipe)
     figures: dict[str, Any] = {}
     for name, model in (("teacher", recipe.teacher), ("student", recipe.student)):
         if only not in (None, name):
             continue
+        torch.set_num_threads(model.threads)
         say(f"{name}: {model.steps:,} steps of {model.batch}")
         network = train_model(recipe, model, tokenizer, say)
         figures[name] = measure(recipe, network, tokenizer, items, named=model.named_perspective > 0)

@@ -11,7 +11,7 @@ The styles differ in text and in what they ask of a small model:
 | planning | ups and downs gathered first | filters the turns by sign |
 | counterfactual | first turn left out, put back at the end | order changes |
 | contrastive | last turn done both ways, one eliminated | **noisy**: the eliminated value is often wrong |
-| intuitive | two turns at once | **skips steps**: signed pairs in one look-up, and the sum that follows is not written out |
+| intuitive | two turns at once | **skips steps**: signed pairs in one look-up of its own |
 
 Noise is in the text that teachers learn from: the middle is wrong, the end is right (our choice).
 """
@@ -51,7 +51,7 @@ def _intuitive(start: int, turns: Turns, rng: random.Random) -> str:
         pair = turns[first : first + 2]
         after = running(value, pair)[-1]
         shown, net = "".join(f"{turn:+d}" for turn in pair), sum(pair) % 10
-        parts.append(f"{shown} is like +{net}, so {after}")
+        parts.append(f"{shown} is like +{net}, {value}+{net}={after}")
         value = after
     return "Roughly: " + "; ".join(parts) + "."
 
