@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import FileSource, HubSource, MiniatureSource, Source
 from pipeline.errors import QuestionError
-from pipeline.grading import LETTERS, canonical
+from pipeline.grading import LETTERS, Grade, canonical, grade
 from pipeline.miniature import families
 
 SCHEMA: Final = pa.schema(
@@ -40,7 +40,7 @@ SCHEMA: Final = pa.schema(
 
 @dataclass(frozen=True)
 class Question:
-    """One problem with a gold answer, as in `SCHEMA`."""
+    """One problem with a gold answer in canonical form, as in `SCHEMA`."""
 
     id: str
     question: str
@@ -59,6 +59,10 @@ class Question:
             return self.question
         options = [f"({letter}) {choice}" for letter, choice in zip(LETTERS, self.choices, strict=False)]
         return "\n".join([self.question, *options])
+
+    def grade(self, text: str, finished: bool) -> Grade:
+        """Grade one completion; see `pipeline/grading.py`."""
+        return grade(text, finished, self.answer, self.answer_type, self.choices)
 
 
 def normalised(text: str) -> str:

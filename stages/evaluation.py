@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import Evaluation, Frozen, ModelSource, Prompts, RunConfig, identity
 from pipeline.generation import Decoding, open_engine
-from pipeline.grading import Outcome, grade
+from pipeline.grading import Outcome
 from pipeline.models import check_model, model_content
 from pipeline.prompts import student_prompt
 from pipeline.questions import Question, from_table
@@ -102,7 +102,7 @@ def _answer(
             for (group, set_name, question), item in zip(
                 chunk, engine.generate(prompts, [0] * len(chunk), decoding), strict=True
             ):
-                graded = grade(item.text, item.finish_reason == "stop", question.answer, question.answer_type, question.choices)
+                graded = question.grade(item.text, item.finish_reason == "stop")
                 rows.append(
                     {
                         "model": name,

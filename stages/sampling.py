@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pipeline.config import Frozen, ModelSource, Prompts, RunConfig, Sampling, identity
 from pipeline.errors import QuestionError
 from pipeline.generation import Completion, Decoding, Engine, open_engine
-from pipeline.grading import Outcome, canonical, grade
+from pipeline.grading import Outcome
 from pipeline.models import check_model, model_content
 from pipeline.perspectives import Perspective, load_perspectives
 from pipeline.prompts import check_prompts, prompt_tokens, teacher_prompt
@@ -107,7 +107,7 @@ def check_lengths(tokenizer: PreTrainedTokenizerBase, prompts: Mapping[str, str]
 
 
 def _row(question: Question, perspective: str, index: int, seed: int, completion: Completion) -> dict[str, Any]:
-    graded = grade(completion.text, completion.finish_reason == "stop", question.answer, question.answer_type, question.choices)
+    graded = question.grade(completion.text, completion.finish_reason == "stop")
     return {
         "question_id": question.id,
         "perspective": perspective,
@@ -121,7 +121,7 @@ def _row(question: Question, perspective: str, index: int, seed: int, completion
         "outcome": graded.outcome.value,
         "answer": graded.answer,
         "rule": graded.rule,
-        "gold": canonical(question.answer, question.answer_type, question.choices),
+        "gold": question.answer,
     }
 
 
