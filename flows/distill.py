@@ -34,9 +34,8 @@ from storage.catalogue import record_run
 PROGRESS_SECONDS: Final = 2.0
 
 
-def _reporting(stage: str, show: OnProgress) -> OnProgress:
+def _reporting(stage: str, artifact: Any, show: OnProgress) -> OnProgress:
     """Draw in the terminal, and update a Prefect progress artifact every few seconds."""
-    artifact = create_progress_artifact(progress=0.0, key=f"{stage}-progress", description=f"{stage}: starting")
     last = {"at": 0.0}
 
     def report(found: Mapping[str, Any]) -> None:
@@ -46,7 +45,7 @@ def _reporting(stage: str, show: OnProgress) -> OnProgress:
             last["at"] = now
             rate = f"{found['rate']:.1f} {found['unit']}/s"
             update_progress_artifact(
-                artifact_id=artifact,  # type: ignore[arg-type]  # the sync call returns the id
+                artifact_id=artifact,
                 progress=100 * found["done"] / found["total"],
                 description=f"{stage}: {found['label']}: {found['done']}/{found['total']} {found['unit']}, {rate} {found['note']}",
             )
@@ -61,8 +60,10 @@ def run_stage(stage: str, fingerprint: str, config: RunConfig) -> State[float]:
     if store.exists(stage, fingerprint):
         return Completed(name="Cached", message=f"{stage}/{fingerprint} is there already", data=0.0)
     began = time.monotonic()
+    progress: Any = create_progress_artifact(progress=0.0, key=f"{stage}-progress", description=f"{stage}: starting")
     with terminal.watching(stage) as show:
-        run_child(config, freeze(config), plan(config)[stage], _reporting(stage, show))
+        run_child(config, freeze(config), plan(config)[stage], _reporting(stage, progress, show))
+    update_progress_artifact(artifact_id=progress, progress=100.0, description=f"{stage}: done")
     seconds = time.monotonic() - began
     get_run_logger().info("%s wrote %s in %.1f s", stage, store.folder(stage, fingerprint), seconds)
     return Completed(message=f"wrote {stage}/{fingerprint} in {seconds:.1f} s", data=seconds)
@@ -104,8 +105,8 @@ def _publish(outcomes: Mapping[str, StageOutcome]) -> None:
 
 
 @flow(name="distill", flow_run_name="{config.name}", validate_parameters=True)
-def distill(config: RunConfig) -> None:
-    """Questions -> sampling -> synthesis -> training -> evaluation -> report."""
+def distill(config: RunConfig) -> dict[str, float]:
+    """Questions -> sampling -> synthesis -> training -> evaluation -> report. Returns the seconds of the stages that ran."""
     outcomes: dict[str, StageOutcome] = {}
     planned = plan(config)
     stages = {name: item.fingerprint for name, item in planned.items()}
@@ -122,3 +123,4 @@ def distill(config: RunConfig) -> None:
         raise
     record_run(config.root, config.name, stages, config.model_dump(mode="json"), "done")
     _publish(outcomes)
+    return {name: outcome.seconds for name, outcome in outcomes.items() if not outcome.reused}

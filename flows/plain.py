@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from flows import terminal
 from flows.child import freeze, run_child
@@ -13,13 +15,16 @@ from stages.chain import plan
 from storage.artifact import Store
 
 
-def finished(config: RunConfig) -> dict[str, StageOutcome] | None:
-    """Every stage's artifact, or None where one is missing."""
+def finished(config: RunConfig, ran: Mapping[str, float] = MappingProxyType({})) -> dict[str, StageOutcome] | None:
+    """Every stage's artifact, or None where one is missing. `ran` has the seconds of stages that were not reused."""
     store = Store(config.root)
     planned = plan(config)
     if not all(store.exists(name, item.fingerprint) for name, item in planned.items()):
         return None
-    return {name: StageOutcome(store.open(name, item.fingerprint), True, 0.0) for name, item in planned.items()}
+    return {
+        name: StageOutcome(store.open(name, item.fingerprint), name not in ran, ran.get(name, 0.0))
+        for name, item in planned.items()
+    }
 
 
 def run_one(config: RunConfig, name: str) -> StageOutcome:

@@ -80,15 +80,16 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         from flows.plain import finished
 
         outcomes = finished(loaded)
-        if outcomes is not None:
+        if outcomes is not None and "PREFECT_API_URL" not in os.environ:
+            # Nothing to run and nowhere to show it: no reason to start a server.
             for name, outcome in outcomes.items():
                 terminal.say_stage(name, outcome)
         else:
             freeze(loaded)  # a root that cannot be written is refused before a server starts
             from flows.distill import distill
 
-            distill(loaded)
-            outcomes = finished(loaded)
+            seconds = distill(loaded)
+            outcomes = finished(loaded, seconds)
             assert outcomes is not None, "the flow ended well, so every artifact is there"
         terminal.show_result(outcomes, _hints(loaded))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.errors import ModelError, NothingSurvives
+from pipeline.errors import ModelError
 from pipeline.prompts import rationale_tokens
 from pipeline.rationales import before_conclusion
 
@@ -123,15 +123,8 @@ def questions_of_step(step: int, questions: int, per_step: int, seed: int) -> Te
     """Indices (Q,) of the different questions of one optimiser step: a slice of its epoch's seeded permutation.
 
     The few that do not fill a step at the end of an epoch wait for the next. A function of the step alone, so a resumed run needs
-    no sampler state and every rank agrees.
-
-    Raises:
-        NothingSurvives: there are fewer questions than a step takes.
+    no sampler state and every rank agrees. `questions` must be at least `per_step`.
     """
-    if questions < per_step:
-        raise NothingSurvives(
-            f"training.questions_per_step: {per_step}, but synthesis kept {questions} questions; lower it or sample more questions"
-        )
     epoch, place = divmod(step, questions // per_step)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(questions, generator=generator)[place * per_step : (place + 1) * per_step]

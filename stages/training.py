@@ -14,10 +14,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from pipeline.config import Frozen, ModelSource, Prompts, RunConfig, Training, identity
-from pipeline.errors import ConfigError, ModelError, StageFailed
+from pipeline.errors import BadInput, ConfigError, ModelError, NothingSurvives, StageFailed
 from pipeline.models import check_model, context_length, model_content
 from pipeline.perspectives import Perspective, load_perspectives
 from stages.progress import Progress
@@ -26,6 +27,7 @@ from storage.artifact import Artifact, Draft
 NAME: Final = "training"
 VERSION: Final = 1
 INPUTS: Final = ("synthesis",)
+REFUSED: Final = "refused"
 
 
 class Config(Frozen):
@@ -106,6 +108,11 @@ def _launch(config: Config, spec: str, port: int) -> None:
         except BaseException:
             launcher.terminate()
             raise
+    refused = Path(spec).with_name(REFUSED)
+    if code and refused.exists():
+        message = refused.read_text()
+        refused.unlink()
+        raise BadInput(message)
     if code:
         raise StageFailed(f"training: the launcher ended with code {code}; the log above says why; run again to resume")
 
@@ -117,7 +124,18 @@ def _has_gpu() -> bool:
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
-    """Launch the ranks and wait."""
+    """Launch the ranks and wait.
+
+    Raises:
+        NothingSurvives: synthesis kept fewer questions than a step takes.
+        BadInput: what a rank refused.
+        StageFailed: a rank or the launcher ended badly.
+    """
+    kept, wanted = inputs["synthesis"].summary["kept_questions"], config.training.questions_per_step
+    if kept < wanted:
+        raise NothingSurvives(
+            f"training.questions_per_step: {wanted}, but synthesis kept {kept} questions; lower it or sample more questions"
+        )
     port = _choose_port(config.training.port)
     spec = out.scratch / "spec.json"
     document = {

@@ -1,19 +1,17 @@
-"""One rank of training: loads the student into DeepSpeed, takes the steps, writes checkpoints, exports the result.
+"""One rank of training: loads the student into DeepSpeed, takes the steps, exports the result.
 
-A checkpoint is DeepSpeed's own folder (parameters, student's optimiser) and one safetensors file (MetaNet, its optimiser and gathered
-gradients, inertia, random states). `checkpoint.json`, replaced after both are on disk, names the one that counts; the log of the steps
-before it is committed first. Resuming starts there and gives the losses that an uninterrupted run gives.
+The log of a stretch of steps is committed before the checkpoint that ends it, and log shards after the checkpoint that counts are
+dropped on resuming, so no step is logged twice and the losses are those of an uninterrupted run.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import deepspeed
 import pyarrow as pa
@@ -24,17 +22,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.assistant import MetaNet
 from pipeline.config import Training
-from pipeline.errors import ConfigError, MindError
+from pipeline.errors import MindError
 from pipeline.inertia import InertiaState, lag_steps, observe
 from pipeline.prompts import prompt_tokens
 from pipeline.student import StudentLogits
 from pipeline.trainer import Joint, train_step
 from pipeline.training_set import TrainingSet, context_row, make_row
+from stages.checkpoint import load_checkpoint, save_checkpoint
 from stages.progress import Progress
-from stages.training import Config
+from stages.training import REFUSED, Config
 from storage.atomic import write_bytes, write_parquet
-
-_RESUME: Final = "checkpoint.json"
 
 
 def load_training_set(config: Config, synthesis: Path, tokenizer: Any) -> TrainingSet:
@@ -113,70 +110,6 @@ def start_joint(config: Config, data: TrainingSet, engine: Any, metanet_file: Pa
     return Joint(training, data, engine, metanet, optimizer, inertia, config.seed, rank, ranks)
 
 
-def _state(joint: Joint) -> dict[str, torch.Tensor]:
-    tensors = {f"metanet.{name}": value for name, value in joint.metanet.state_dict().items()}
-    tensors |= {f"inertia.{name}": value for name, value in joint.inertia.tensors().items()}
-    for name, parameter in joint.metanet.named_parameters():
-        if parameter.grad is not None:
-            tensors[f"gradient.{name}"] = parameter.grad
-    for number, values in joint.metanet_optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
-    tensors["random"] = torch.get_rng_state()
-    return {name: value.detach().clone().contiguous() for name, value in tensors.items()}
-
-
-def _restore(joint: Joint, tensors: dict[str, torch.Tensor]) -> None:
-    def part(prefix: str) -> dict[str, torch.Tensor]:
-        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-    joint.metanet.load_state_dict(part("metanet."))
-    for name, value in part("inertia.").items():
-        setattr(joint.inertia, name, value)
-    gradients = part("gradient.")
-    for name, parameter in joint.metanet.named_parameters():
-        parameter.grad = gradients.get(name)
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in part("optimizer.").items():
-        number, field = name.split(".", 1)
-        state.setdefault(int(number), {})[field] = value
-    groups = joint.metanet_optimizer.state_dict()["param_groups"]
-    joint.metanet_optimizer.load_state_dict({"state": state, "param_groups": groups})
-    torch.set_rng_state(tensors["random"])
-
-
-def save_checkpoint(joint: Joint, scratch: Path, step: int) -> None:
-    """A checkpoint after `step` steps; older ones are removed once it counts."""
-    tag = f"step-{step:06d}"
-    joint.engine.save_checkpoint(str(scratch), tag=tag, save_latest=False)
-    save_file(_state(joint), scratch / tag / f"joint-{joint.rank}.safetensors")
-    if dist.is_initialized():
-        dist.barrier()
-    if joint.rank == 0:
-        write_bytes(scratch / _RESUME, json.dumps({"step": step, "tag": tag, "ranks": joint.ranks}).encode())
-        for old in scratch.glob("step-*"):
-            if old.name != tag:
-                shutil.rmtree(old)
-
-
-def load_checkpoint(joint: Joint, scratch: Path) -> int:
-    """Steps already taken; 0 without a checkpoint.
-
-    Raises:
-        ConfigError: the checkpoint was written by another number of ranks.
-    """
-    if not (scratch / _RESUME).exists():
-        return 0
-    found = json.loads((scratch / _RESUME).read_text())
-    if found["ranks"] != joint.ranks:
-        raise ConfigError(
-            f"training.ranks: {joint.ranks}, but the checkpoint in {scratch} was written by {found['ranks']}; "
-            f"resume with training.ranks={found['ranks']}, or remove that folder to start training again"
-        )
-    joint.engine.load_checkpoint(str(scratch), tag=found["tag"])
-    _restore(joint, load_file(scratch / found["tag"] / f"joint-{joint.rank}.safetensors"))
-    return int(found["step"])
-
-
 def export(joint: Joint, config: Config, folder: Path, tokenizer: Any) -> None:
     """The student and its tokenizer as a transformers folder, written aside and renamed."""
     engine = joint.engine
@@ -239,10 +172,10 @@ def train(config: Config, synthesis: Path, draft: Path, progress: Progress) -> N
             logs = []
     export(joint, config, draft / "student", tokenizer)
     if main:
-        _finish(config, joint, draft, tokens / max(1e-9, time.monotonic() - began))
+        _finish(config, joint, draft)
 
 
-def _finish(config: Config, joint: Joint, draft: Path, tokens_per_second: float) -> None:
+def _finish(config: Config, joint: Joint, draft: Path) -> None:
     import pyarrow.parquet as pq
 
     training = config.training
@@ -250,10 +183,11 @@ def _finish(config: Config, joint: Joint, draft: Path, tokens_per_second: float)
     save_file({k: v.contiguous() for k, v in joint.inertia.tensors().items()}, draft / "inertia.safetensors")
     steps = pa.concat_tables([pq.read_table(path) for path in sorted(draft.glob("steps-*.parquet"))])
     last = steps.slice(max(0, steps.num_rows - 10)).to_pylist()
+    trained = sum(steps["tokens"].to_pylist())
     summary = {
         "steps": steps.num_rows,
-        "tokens_trained": sum(steps["tokens"].to_pylist()),
-        "tokens_per_second": round(tokens_per_second, 1),
+        "tokens_trained": trained,
+        "tokens_per_second": round(trained / sum(steps["seconds"].to_pylist()), 1),
         "last_loss": sum(row["loss"] for row in last) / len(last),
         "mean_kept": sum(steps["kept"].to_pylist()) / steps.num_rows,
         "mean_effective_number": sum(steps["effective_number"].to_pylist()) / steps.num_rows,
@@ -279,8 +213,8 @@ def main() -> None:
     try:
         train(config, Path(document["synthesis"]), Path(document["draft"]), Progress(Path(document["progress"]), "training"))
     except MindError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"mind: {error}", file=sys.stderr)
+        # The launcher passes on no message, so the stage finds it here.
+        write_bytes(Path(document["draft"]) / "scratch" / REFUSED, str(error).encode())
         raise SystemExit(error.exit_code) from None
     finally:
         dist.destroy_process_group()
