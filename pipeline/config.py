@@ -147,10 +147,11 @@ Source = Annotated[MiniatureSource | FileSource | HubSource, Field(discriminator
 
 
 class EvaluationSet(Frozen):
-    """One named set of questions that is only ever evaluated."""
+    """One named set of questions that is only ever evaluated: `dev` sets for choices, `test` sets for results."""
 
     name: str = identity(pattern=r"^[A-Za-z0-9_.-]+$")
     group: Literal["id", "ood"] = identity()
+    use: Literal["dev", "test"] = identity("test")
     source: Source = identity()
 
 
@@ -323,8 +324,9 @@ class Training(Frozen):
 
 
 class Evaluation(Frozen):
-    """Greedy evaluation of base, teacher and student on every set."""
+    """Greedy evaluation of base, teacher and student on every set of one use."""
 
+    use: Literal["dev", "test"] = identity("test")
     engine: Engine = identity(Engine())
     max_tokens: int = identity(1024, ge=1)
     bootstrap: int = identity(10_000, ge=100)
@@ -346,6 +348,12 @@ class RunConfig(Frozen):
     synthesis: Synthesis = identity(Synthesis())
     training: Training = identity(Training())
     evaluation: Evaluation = identity(Evaluation())
+
+    @model_validator(mode="after")
+    def _something_to_evaluate(self) -> RunConfig:
+        if not any(item.use == self.evaluation.use for item in self.questions.evaluation):
+            raise ValueError(f"evaluation.use is {self.evaluation.use!r} and no set under questions.evaluation has that use")
+        return self
 
 
 def identity_fields(value: Any) -> Any:

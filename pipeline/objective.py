@@ -7,6 +7,8 @@ the questions of the *global* batch, so that ranks and micro-batches do not chan
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,7 +24,7 @@ def rationale_losses(logits_PV: Tensor, labels_P: Tensor, row_P: Tensor, rows: i
 
 def jensen_shannon(left_AV: Tensor, right_AV: Tensor) -> Tensor:
     """JSD in nats between two sequences of log-distributions, averaged over their A positions; in [0, ln 2]."""
-    log_middle_AV = torch.logaddexp(left_AV, right_AV) - torch.log(torch.tensor(2.0))
+    log_middle_AV = torch.logaddexp(left_AV, right_AV) - math.log(2)
     left = (left_AV.exp() * (left_AV - log_middle_AV)).sum(-1)
     right = (right_AV.exp() * (right_AV - log_middle_AV)).sum(-1)
     return (0.5 * (left + right)).mean()

@@ -172,7 +172,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     from transformers import AutoTokenizer
 
     table = inputs["questions"].table("questions")
-    table = table.filter(pc.not_equal(table["role"], "train"))
+    table = table.filter(pc.equal(table["use"], config.evaluation.use))
     questions = from_table(table)
     items = list(zip(table["role"].to_pylist(), table["set"].to_pylist(), questions, strict=True))
     models = {

@@ -1,7 +1,7 @@
 """Stage 1: questions from their sources, checked, with no question on both sides.
 
-Writes `questions.parquet`: the schema of `pipeline/questions.py` plus `role` (train, id, ood) and `set`. A training question whose id
-or normalised text is also in an evaluation set is left out of training and counted.
+Writes `questions.parquet`: the schema of `pipeline/questions.py` plus `role` (train, id, ood), `set` and `use` (train, dev, test).
+A training question whose id or normalised text is also in an evaluation set is left out of training and counted.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def _unique(questions: list[Question], where: str) -> None:
         seen.add(question.id)
 
 
-def _marked(questions: list[Question], role: str, name: str) -> pa.Table:
+def _marked(questions: list[Question], **marks: str) -> pa.Table:
     table = to_table(questions)
-    return table.append_column("role", pa.array([role] * len(questions), pa.string())).append_column(
-        "set", pa.array([name] * len(questions), pa.string())
-    )
+    for column, value in marks.items():
+        table = table.append_column(column, pa.array([value] * len(questions), pa.string()))
+    return table
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
@@ -81,8 +81,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     train = separated(offered, [question for _, questions in evaluation for question in questions])
     if not train:
         raise QuestionError("questions.train: every question is also in an evaluation set; use another source")
-    tables = [_marked(train, "train", "train")]
-    tables += [_marked(questions, item.group, item.name) for item, questions in evaluation]
+    tables = [_marked(train, role="train", set="train", use="train")]
+    tables += [_marked(questions, role=item.group, set=item.name, use=item.use) for item, questions in evaluation]
     out.write_table("questions", pa.concat_tables(tables))
     return {
         "train": len(train),

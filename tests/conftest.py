@@ -96,11 +96,12 @@ def tree_of(model: Path) -> dict[str, Any]:
         "questions": {
             "train": [{"kind": "miniature", "family": "dial", "split": "train", "count": 12}],
             "evaluation": [
-                {
-                    "name": "dial",
-                    "group": "id",
-                    "source": {"kind": "miniature", "family": "dial", "split": "test", "count": 4, "seed": 1},
-                }
+                {"name": name, "group": "id", "use": use, "source": {**source, "split": use}}
+                for name, use, source in (
+                    ("dial", "test", {"kind": "miniature", "family": "dial", "count": 4, "seed": 1}),
+                    ("lift", "test", {"kind": "miniature", "family": "lift", "count": 4, "seed": 1}),
+                    ("dial-dev", "dev", {"kind": "miniature", "family": "dial", "count": 4, "seed": 1}),
+                )
             ],
         },
         "training": {"questions_per_step": 32, "ranks": 2, "questions_per_micro_batch": 4, "max_length": 512},

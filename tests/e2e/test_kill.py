@@ -87,3 +87,30 @@ def test_sampling_killed_between_shards_goes_on_without_losing_or_repeating_a_ro
     keys = [sorted((row["question_id"], row["perspective"], row["sample_index"]) for row in found) for found in rows]
     assert len(set(keys[1])) == len(keys[1])
     assert {key[:2] for key in keys[0]} == {key[:2] for key in keys[1]}
+
+
+def test_ctrl_c_ends_the_whole_run_with_a_clean_word_and_it_can_go_on(finished: Run, tmp_path: Path) -> None:
+    root = copy_of(finished, tmp_path, "questions")
+    process = subprocess.Popen(
+        command("run", "configs/miniature.yaml", *overrides(root)),
+        cwd=REPOSITORY,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 240
+    while not list(root.glob("sampling/*.progress")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; run the same command again to go on" in errors
+    assert "Traceback" not in errors
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert not alive
+    assert list(root.glob("sampling/*.partial"))
