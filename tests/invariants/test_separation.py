@@ -62,9 +62,13 @@ def test_the_questions_stage_leaves_out_what_is_evaluated_and_counts_it(tmp_path
     evaluated = [row for row in rows if row["role"] != "train"]
     assert not {row["id"] for row in train} & {row["id"] for row in evaluated}
     assert not {normalised(row["question"]) for row in train} & {normalised(row["question"]) for row in evaluated}
-    assert {row["set"]: row["role"] for row in evaluated} == {"dial": "id", "mine": "ood"}
+    assert {row["set"]: row["role"] for row in evaluated} == {"dial": "id", "lift": "id", "dial-dev": "id", "mine": "ood"}
     assert [row["id"] for row in train if row["task"] != "dial"] == ["c"]
-    assert artifact.summary == {"train": 13, "left_out_because_evaluated": 2, "evaluation": {"dial": 4, "mine": 2}}
+    assert artifact.summary == {
+        "train": 13,
+        "left_out_because_evaluated": 2,
+        "evaluation": {"dial": 4, "lift": 4, "dial-dev": 4, "mine": 2},
+    }
     assert len(from_table(table)) == 19
 
 
