@@ -69,7 +69,7 @@ def test_the_questions_stage_leaves_out_what_is_evaluated_and_counts_it(tmp_path
         "left_out_because_evaluated": 2,
         "evaluation": {"dial": 4, "lift": 4, "dial-dev": 4, "mine": 2},
     }
-    assert len(from_table(table)) == 19
+    assert len(from_table(table)) == 27
 
 
 def test_the_questions_stage_runs_once(tmp_path: Path, run_tree: Tree) -> None:
