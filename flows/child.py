@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.config import RunConfig
-from pipeline.errors import BadInput, StageFailed
+from pipeline.errors import BadInput, RootNotWritable, StageFailed
 from stages.chain import Planned
 from stages.process import progress_path
 from stages.progress import read_progress
@@ -29,20 +29,25 @@ HOME: Final = Path(__file__).parent.parent
 OnProgress = Callable[[Mapping[str, Any]], None]
 
 
-def freeze(run: RunConfig) -> Path:
-    """Write the resolved configuration where stage processes read it; JSON is YAML."""
-    folder = run.root / "runs"
+def freeze(run: RunConfig, planned: Planned) -> Path:
+    """Write the resolved configuration where the stage's process reads it, under the artifact's own name; JSON is YAML.
+
+    Raises:
+        RootNotWritable: the artifact root cannot be written.
+    """
+    path = run.root / planned.name / f"{planned.fingerprint}.config"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{run.name}.config"
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, run.model_dump_json(indent=2).encode())
     except OSError as error:
-        raise BadInput(f"root: {run.root}: cannot be written ({error.strerror}); correct root or its permissions") from error
+        raise RootNotWritable(f"{run.root}: cannot be written ({error.strerror}); correct root or its permissions") from error
     return path
 
 
-def _tail(log: Path) -> str:
+def _tail(log: Path, start: int) -> str:
+    """The last lines that were written after byte `start`."""
     with log.open(errors="replace") as lines:
+        lines.seek(start)
         return "".join(deque(lines, TAIL_LINES)).strip()
 
 
@@ -52,15 +57,16 @@ def _complaint(tail: str) -> str | None:
     return lines[-1] if lines else None
 
 
-def run_child(run: RunConfig, config_file: Path, planned: Planned, on_progress: OnProgress) -> Path:
+def run_child(run: RunConfig, planned: Planned, on_progress: OnProgress) -> Path:
     """Run one stage to its end; returns its log.
 
     Raises:
         BadInput: the stage refused its input; the message is the stage's.
         StageFailed: any other end; the message has the last lines of the log.
     """
-    log = run.root / planned.name / f"{planned.fingerprint}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    config_file = freeze(run, planned)
+    log = config_file.with_suffix(".log")
+    start = log.stat().st_size if log.exists() else 0
     progress = progress_path(run.root, planned)
     command = [
         sys.executable, "-m", "flows.guard",
@@ -82,7 +88,7 @@ def run_child(run: RunConfig, config_file: Path, planned: Planned, on_progress: 
             if child.poll() is None:
                 child.terminate()
             child.wait()
-    tail = _tail(log)
+    tail = _tail(log, start)
     if child.returncode == BadInput.exit_code:
         raise BadInput(_complaint(tail) or f"{planned.name}: bad input; see {log}")
     if child.returncode:

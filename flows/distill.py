@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from httpx import HTTPError
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
     create_link_artifact,
@@ -21,10 +22,11 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
 from prefect.states import Completed
 
 from flows import terminal
-from flows.child import OnProgress, freeze, run_child
+from flows.child import OnProgress, run_child
 from flows.terminal import StageOutcome
 from pipeline.config import RunConfig
 from stages.chain import plan
@@ -32,6 +34,14 @@ from storage.artifact import Store
 from storage.catalogue import record_run
 
 PROGRESS_SECONDS: Final = 2.0
+
+
+def _update(artifact: Any, progress: float, description: str) -> None:
+    """Tell the server; a server that does not answer must not end a stage that runs well."""
+    try:
+        update_progress_artifact(artifact_id=artifact, progress=progress, description=description)
+    except (HTTPError, PrefectException) as error:
+        get_run_logger().warning("progress could not be shown: %s", error)
 
 
 def _reporting(stage: str, artifact: Any, show: OnProgress) -> OnProgress:
@@ -44,10 +54,10 @@ def _reporting(stage: str, artifact: Any, show: OnProgress) -> OnProgress:
         if now - last["at"] > PROGRESS_SECONDS and found["total"]:
             last["at"] = now
             rate = f"{found['rate']:.1f} {found['unit']}/s"
-            update_progress_artifact(
-                artifact_id=artifact,
-                progress=100 * found["done"] / found["total"],
-                description=f"{stage}: {found['label']}: {found['done']}/{found['total']} {found['unit']}, {rate} {found['note']}",
+            _update(
+                artifact,
+                100 * found["done"] / found["total"],
+                f"{stage}: {found['label']}: {found['done']}/{found['total']} {found['unit']}, {rate} {found['note']}",
             )
 
     return report
@@ -62,8 +72,8 @@ def run_stage(stage: str, fingerprint: str, config: RunConfig) -> State[float]:
     began = time.monotonic()
     progress: Any = create_progress_artifact(progress=0.0, key=f"{stage}-progress", description=f"{stage}: starting")
     with terminal.watching(stage) as show:
-        run_child(config, freeze(config), plan(config)[stage], _reporting(stage, progress, show))
-    update_progress_artifact(artifact_id=progress, progress=100.0, description=f"{stage}: done")
+        run_child(config, plan(config)[stage], _reporting(stage, progress, show))
+    _update(progress, 100.0, f"{stage}: done")
     seconds = time.monotonic() - began
     get_run_logger().info("%s wrote %s in %.1f s", stage, store.folder(stage, fingerprint), seconds)
     return Completed(message=f"wrote {stage}/{fingerprint} in {seconds:.1f} s", data=seconds)
@@ -121,6 +131,6 @@ def distill(config: RunConfig) -> dict[str, float]:
     except BaseException:
         record_run(config.root, config.name, stages, config.model_dump(mode="json"), "failed")
         raise
-    record_run(config.root, config.name, stages, config.model_dump(mode="json"), "done")
     _publish(outcomes)
+    record_run(config.root, config.name, stages, config.model_dump(mode="json"), "done")
     return {name: outcome.seconds for name, outcome in outcomes.items() if not outcome.reused}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from flows import terminal
-from flows.child import freeze, run_child
+from flows.child import run_child
 from flows.terminal import StageOutcome
 from pipeline.config import RunConfig
 from pipeline.errors import ArtifactMissing
@@ -42,5 +42,5 @@ def run_one(config: RunConfig, name: str) -> StageOutcome:
             raise ArtifactMissing(f"{name}: needs {needed}/{digest}, which is not there; run the {needed} stage first")
     began = time.monotonic()
     with terminal.watching(name) as show:
-        run_child(config, freeze(config), planned, show)
+        run_child(config, planned, show)
     return StageOutcome(store.open(name, planned.fingerprint), False, time.monotonic() - began)

@@ -78,14 +78,19 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         from flows import terminal
         from flows.child import freeze
         from flows.plain import finished
+        from stages.chain import plan as planned_stages
+        from storage.catalogue import record_run
 
+        planned = planned_stages(loaded)
         outcomes = finished(loaded)
         if outcomes is not None and "PREFECT_API_URL" not in os.environ:
             # Nothing to run and nowhere to show it: no reason to start a server.
             for name, outcome in outcomes.items():
                 terminal.say_stage(name, outcome)
+            stages = {name: item.fingerprint for name, item in planned.items()}
+            record_run(loaded.root, loaded.name, stages, loaded.model_dump(mode="json"), "done")
         else:
-            freeze(loaded)  # a root that cannot be written is refused before a server starts
+            freeze(loaded, planned["questions"])  # a root that cannot be written is refused before a server starts
             from flows.distill import distill
 
             seconds = distill(loaded)

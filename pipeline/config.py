@@ -121,7 +121,7 @@ class HubSource(Frozen):
 
     kind: Literal["hub"] = identity("hub")
     name: str | None = identity(None)
-    revision: str | None = identity(None)
+    revision: str | None = identity(None, pattern=r"^[0-9a-f]{40}$")
     folder: FilePath | None = runtime(None)
     subset: str | None = identity(None)
     split: str = identity("train")
@@ -187,8 +187,8 @@ class Engine(Frozen):
     kind: Literal["vllm", "openai", "transformers"] = identity("vllm")
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = identity("auto")
     max_context: int = identity(2048, ge=16)
-    base_url: str | None = runtime(None)
-    served_model: str | None = runtime(None)
+    base_url: str | None = runtime(None, pattern=r"^https?://[^@\s]+$")
+    served_model: str | None = identity(None)
     key_variable: str = runtime("OPENAI_API_KEY")
     connections: int = runtime(32, ge=1)
     tensor_parallel: int = runtime(1, ge=1)
@@ -199,8 +199,8 @@ class Engine(Frozen):
 
     @model_validator(mode="after")
     def _server_address(self) -> Engine:
-        if self.kind == "openai" and self.base_url is None:
-            raise ValueError("the openai engine needs base_url, for example http://127.0.0.1:8000/v1")
+        if self.kind == "openai" and (self.base_url is None or self.served_model is None):
+            raise ValueError("the openai engine needs base_url, for example http://127.0.0.1:8000/v1, and served_model")
         return self
 
 
@@ -230,7 +230,7 @@ class MetaNetShape(Frozen):
 
 
 class Objective(Frozen):
-    """Temperatures and targets of L_meta; see `pipeline/inertia.py`."""
+    """L_meta, in the warm-up and in joint training: τ, direction of the divergence, target; see `pipeline/inertia.py`."""
 
     temperature: float = identity(1.0, gt=0)
     direction: Literal["prediction_first", "target_first"] = identity("target_first")
@@ -251,7 +251,6 @@ class Synthesis(Frozen):
     encoder: ModelSource | None = identity(None)
     encoder_context: int = identity(512, ge=8)
     metanet: MetaNetShape = identity(MetaNetShape())
-    objective: Objective = identity(Objective())
     warm_up_epochs: int = identity(3, ge=0)
     warm_up_rate: float = identity(1e-3, gt=0)
     batch_questions: int = identity(32, ge=1)
@@ -296,10 +295,9 @@ class Training(Frozen):
     clip: float = identity(1.0, gt=0)
     precision: Literal["fp32", "bf16"] = identity("bf16")
     max_length: int = identity(2048, ge=8)
-    metanet_rate: float = identity(1e-4, gt=0)
+    metanet_rate: float = identity(5e-6, gt=0)
     metanet_accumulation: int = identity(4, ge=1)
     probe_every: int = identity(4, ge=1)
-    objective: Objective = identity(Objective())
     inertia: Inertia = identity(Inertia())
     mixture: Mixture = identity(Mixture())
     consistency: Consistency = identity(Consistency())
@@ -311,6 +309,12 @@ class Training(Frozen):
     threads_per_rank: int = runtime(1, ge=1)
     port: int | None = runtime(None, ge=1, le=65535)
     """Rendezvous port on loopback; None chooses a free one."""
+
+    @model_validator(mode="after")
+    def _lags(self) -> Training:
+        if self.inertia.kind == "optimizer" and self.metanet_rate >= self.learning_rate:
+            raise ValueError("with inertia.kind optimizer, metanet_rate must be below learning_rate: that lag is the inertia")
+        return self
 
     @model_validator(mode="after")
     def _divisible(self) -> Training:
@@ -338,8 +342,10 @@ class RunConfig(Frozen):
 
     name: str = runtime(pattern=r"^[A-Za-z0-9_.-]+$")
     root: FilePath = runtime(Path("artifacts"), validate_default=True)
-    seed: int = identity(0)
+    seed: int = identity(0, ge=0, lt=2**31)
     perspectives: FilePath | None = runtime(None)
+    only_perspectives: tuple[str, ...] | None = identity(None, min_length=1)
+    objective: Objective = identity(Objective())
     teacher: ModelSource = identity()
     student: ModelSource = identity()
     prompts: Prompts = identity(Prompts())
@@ -348,6 +354,13 @@ class RunConfig(Frozen):
     synthesis: Synthesis = identity(Synthesis())
     training: Training = identity(Training())
     evaluation: Evaluation = identity(Evaluation())
+
+    @model_validator(mode="after")
+    def _one_server_one_model(self) -> RunConfig:
+        for name, engine in (("synthesis", self.synthesis.engine), ("evaluation", self.evaluation.engine)):
+            if engine.kind == "openai":
+                raise ValueError(f"{name}.engine: a server answers as one model, but here several are asked; use vllm")
+        return self
 
     @model_validator(mode="after")
     def _something_to_evaluate(self) -> RunConfig:

@@ -57,8 +57,15 @@ def _fraction(text: str) -> Fraction | None:
     return Fraction(Decimal(re.sub(r"[\\$,]", "", text)))
 
 
+def _plain(text: str) -> str:
+    """A number without its LaTeX: \\frac{a}{b} as a/b, \\text{...} and thin spaces left out."""
+    text = re.sub(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", text)
+    text = re.sub(r"\\text\{[^{}]*\}|\\[,!; ]", "", text)
+    return text.replace("{,}", ",").replace("\\%", "%").replace("−", "-")
+
+
 def _canonical_number(text: str) -> str | None:
-    cleaned = text.strip().rstrip(".")
+    cleaned = _plain(text).strip().rstrip(".")
     percent = cleaned.endswith("%")
     parts = [_fraction(part.strip().rstrip("$")) for part in cleaned.rstrip("%").split("/")]
     if len(parts) > 2 or parts[0] is None or parts[-1] is None or (len(parts) == 2 and not parts[1]):
@@ -134,6 +141,9 @@ def read_answer(text: str, answer_type: str, choices: Sequence[str] = ()) -> tup
     boxed = _last_boxed(text)
     if boxed is not None:
         answer = canonical(boxed, answer_type, choices)
+        if answer is None and answer_type == "number":
+            mentions = _MENTION.findall(_plain(boxed))  # 18 dollars, x=5
+            answer = canonical(mentions[0], answer_type) if len(mentions) == 1 else None
         return (answer, "boxed") if answer is not None else (None, None)
     stated = _STATED.findall(text)
     if stated:

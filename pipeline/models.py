@@ -1,11 +1,12 @@
-"""What can be said of a model folder without loading it: is it whole, does its tokenizer fit, what is its content."""
+"""Model folders: whether one is whole and what its content is, without loading it; and the one safe way to load it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tokenizers import Tokenizer
 
@@ -39,6 +40,11 @@ def check_model(model: ModelSource, role: str) -> None:
     if not list(folder.glob("*.safetensors")):
         hint = " (its .bin files are pickles and are not read; convert them)" if list(folder.glob("*.bin")) else ""
         raise ModelError(f"{role}: {folder}: has no weights, *.safetensors{hint}; give a folder with weights")
+    index = folder / "model.safetensors.index.json"
+    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
+    for shard in sorted(shards):
+        if not (folder / shard).is_file():
+            raise ModelError(f"{role}: {folder}: has no {shard}, which its index names; fetch the folder again")
     try:
         rows = int(json.loads((folder / "config.json").read_text())["vocab_size"])
     except (ValueError, KeyError) as error:
@@ -56,16 +62,51 @@ def check_model(model: ModelSource, role: str) -> None:
         )
 
 
+@lru_cache(maxsize=1024)
+def _file_digest(path: Path, size: int, modified: int) -> bytes:
+    """SHA-256 of a file; computed again only when its size or time changes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
 def model_content(model: ModelSource) -> str:
     """What a model is: a digest of its files, or its pinned hub revision. Independent of where it lies."""
     if model.path is None:
         return f"{model.name}@{model.revision}"
+    if not model.path.is_dir():
+        raise ModelError(f"{model.path}: no such model folder; correct the path")
     digest = hashlib.sha256()
     names = [name for name in _CONTENT if (model.path / name).is_file()]
     for path in [*(model.path / name for name in names), *sorted(model.path.glob("*.safetensors"))]:
-        with path.open("rb") as stream:
-            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
+        status = path.stat()
+        digest.update(path.name.encode() + b"\0" + _file_digest(path, status.st_size, status.st_mtime_ns))
     return digest.hexdigest()
+
+
+def load_tokenizer(model: ModelSource) -> Any:
+    """The tokenizer of a model; code that a folder brings along is never run."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model.location, revision=model.revision, trust_remote_code=False)
+
+
+def load_causal_model(model: ModelSource, dtype: Any) -> Any:
+    """The causal language model, from safetensors; code that a folder brings along is never run.
+
+    Raises:
+        ModelError: its logits are more than a projection of the last hidden states, which the objective relies on.
+    """
+    from transformers import AutoModelForCausalLM
+
+    network = AutoModelForCausalLM.from_pretrained(
+        model.location, revision=model.revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
+    )
+    for field in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+        if getattr(network.config, field, None) not in (None, 1, 1.0):
+            raise ModelError(
+                f"{model.location}: its config has {field}, which is not supported; use a Llama or Qwen family model"
+            )
+    return network
 
 
 def context_length(folder: Path) -> int | None:

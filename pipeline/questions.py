@@ -60,15 +60,20 @@ class Question:
         options = [f"({letter}) {choice}" for letter, choice in zip(LETTERS, self.choices, strict=False)]
         return "\n".join([self.question, *options])
 
+    @property
+    def wording(self) -> tuple[str, ...]:
+        """The question and its choices, normalised, whatever the order of the choices: equal for the same question."""
+        return (normalised(self.question), *sorted(normalised(choice) for choice in self.choices))
+
     def grade(self, text: str, finished: bool) -> Grade:
         """Grade one completion; see `pipeline/grading.py`."""
         return grade(text, finished, self.answer, self.answer_type, self.choices)
 
 
 def normalised(text: str) -> str:
-    """Lower case, compatibility characters folded, runs of anything but letters, digits and + - made one space."""
+    """Lower case, compatibility characters folded, runs of anything but letters, digits and operators made one space."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return re.sub(r"[^\w+\-]+", " ", folded).strip()
+    return re.sub(r"[^\w+\-*/=<>^%]+", " ", folded).strip()
 
 
 def to_table(questions: Iterable[Question]) -> pa.Table:

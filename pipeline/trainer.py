@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.assistant import MetaNet, meta_loss
-from pipeline.config import Training
+from pipeline.config import Objective, Training
 from pipeline.inertia import InertiaState, filtered, observe, targets
 from pipeline.mixture import Weights, effective_number, weigh
 from pipeline.objective import consistency, rationale_losses
@@ -43,6 +43,7 @@ class Joint:
     """The learners and their state. `metanet_optimizer` steps every `metanet_accumulation` steps."""
 
     config: Training
+    objective: Objective
     data: TrainingSet
     engine: Any
     metanet: MetaNet
@@ -65,7 +66,7 @@ def learning_rate(config: Training, step: int) -> float:
 def choose(joint: Joint, index_Q: Tensor) -> Weights:
     """Select and weigh the rationales of a step's questions."""
     config, mask_QK = joint.config, joint.data.mask_NK[index_Q]
-    objective = config.objective
+    objective = joint.objective
     if config.inertia.kind == "none":
         scores_QK = targets(filtered(joint.inertia, config.inertia, index_Q), mask_QK, objective.target)
     else:
@@ -168,7 +169,7 @@ def _shared(joint: Joint, tensor: Tensor) -> Tensor:
 def _teach(joint: Joint, index_Q: Tensor, step: int) -> float:
     """One L_meta step of MetaNet from the filtered losses; returns the loss."""
     config, mask_QK = joint.config, joint.data.mask_NK[index_Q]
-    objective = config.objective
+    objective = joint.objective
     wanted_QK = targets(filtered(joint.inertia, config.inertia, index_Q), mask_QK, objective.target)
     scores_QK, _ = joint.metanet(joint.data.features_NKF[index_Q], mask_QK)
     loss = meta_loss(scores_QK, wanted_QK, objective.temperature, objective.direction)
@@ -198,12 +199,14 @@ def train_step(joint: Joint, step: int) -> dict[str, Any]:
     if probing:
         _probe(joint, index_Q, data.mask_NK[index_Q] & ~weights.kept_QK, losses_QK, own)
         seen_QK = data.mask_NK[index_Q]
+    norm: float | None = None
     for first in range(own.start, own.stop, config.questions_per_micro_batch):
         local = range(first, first + config.questions_per_micro_batch)
         micro = _assemble(joint, index_Q, weights.kept_QK, local)
         sft, agreement, tokens = _micro_loss(joint, micro, weights.alpha_QK, losses_QK)
         loss = (sft + config.consistency.weight * agreement) * (joint.ranks / questions)
         joint.engine.backward(loss, scale_wrt_gas=False)
+        norm = _plain_norm(joint)
         joint.engine.step()
         sums += torch.stack([sft.detach().cpu(), agreement.detach().cpu(), tokens.float()])
 
@@ -213,7 +216,20 @@ def train_step(joint: Joint, step: int) -> dict[str, Any]:
         observe(joint.inertia, config.inertia, index_Q, losses_QK, seen_QK)
         if config.inertia.kind != "none":
             meta = _teach(joint, index_Q, step)
-    return _log(joint, step, rate, weights, losses_QK, seen_QK, sums, meta)
+    record = _log(joint, step, rate, weights, losses_QK, seen_QK, sums, meta)
+    return {**record, "coverage_K": data.mask_NK[index_Q].float().mean(0).tolist(), "gradient_norm": _norm(joint, norm)}
+
+
+def _plain_norm(joint: Joint) -> float | None:
+    """The gradient's norm before clipping without ZeRO, where DeepSpeed does not keep it."""
+    if joint.config.zero_stage:
+        return None
+    gradients = [parameter.grad for parameter in joint.engine.module.parameters() if parameter.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients))
+
+
+def _norm(joint: Joint, plain: float | None) -> float:
+    return plain if plain is not None else float(joint.engine.get_global_grad_norm())
 
 
 def _log(
@@ -229,7 +245,6 @@ def _log(
     questions = joint.config.questions_per_step
     sft, agreement = float(sums[0]) / questions, float(sums[1]) / questions
     counted_K = seen_QK.sum(0)
-    norm = joint.engine.get_global_grad_norm()
     return {
         "step": step,
         "loss": sft + joint.config.consistency.weight * agreement,
@@ -248,5 +263,4 @@ def _log(
         "tokens": int(sums[2]),
         "learning_rate": rate,
         "metanet_learning_rate": joint.metanet_optimizer.param_groups[0]["lr"],
-        "gradient_norm": float(norm) if norm is not None else None,
     }

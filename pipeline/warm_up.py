@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.assistant import MetaNet, meta_loss
-from pipeline.config import Synthesis
+from pipeline.config import Objective, Synthesis
 from pipeline.inertia import targets
 
 
@@ -24,7 +24,13 @@ class Warm(NamedTuple):
 
 
 def warm_up(
-    config: Synthesis, features_NKF: Tensor, losses_NK: Tensor, mask_NK: Tensor, seed: int, epoch_done: Callable[[float], None]
+    config: Synthesis,
+    objective: Objective,
+    features_NKF: Tensor,
+    losses_NK: Tensor,
+    mask_NK: Tensor,
+    seed: int,
+    epoch_done: Callable[[float], None],
 ) -> Warm:
     """Train a new MetaNet; `epoch_done` hears L_meta of each epoch."""
     torch.set_num_threads(1)  # for so small a network more threads only wait for each other
@@ -32,7 +38,6 @@ def warm_up(
     questions, perspectives, width = features_NKF.shape
     metanet = MetaNet(perspectives, width, config.metanet.width, config.metanet.heads)
     optimizer = torch.optim.AdamW(metanet.parameters(), lr=config.warm_up_rate)
-    objective = config.objective
     wanted_NK = targets(losses_NK, mask_NK, objective.target)
     epochs = []
     for _ in range(config.warm_up_epochs):

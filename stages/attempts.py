@@ -13,6 +13,7 @@ import pyarrow as pa
 from pipeline.config import ModelSource, Prompts, Synthesis
 from pipeline.generation import Decoding, Engine, open_engine
 from pipeline.grading import Outcome
+from pipeline.models import load_tokenizer
 from pipeline.prompts import student_prompt
 from pipeline.questions import Question
 from stages.progress import Progress
@@ -47,9 +48,7 @@ def pass_rates(
     missing = [(question, student_prompt(prompts, question)) for question in questions if question.id not in finished]
     progress.start("base student's attempts", len(questions), "questions", len(finished))
     if missing:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(student.location, revision=student.revision)
+        tokenizer = load_tokenizer(student)
         texts = {question.id: prompt for question, prompt in missing}
         check_lengths(tokenizer, texts, prompts.chat, settings.max_tokens, settings.engine.max_context)
         with open_engine(settings.engine, student, prompts.chat) as engine:

@@ -16,9 +16,9 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StageFailed
 from pipeline.trainer import Joint
-from storage.atomic import write_bytes
+from storage.atomic import sync_file, write_bytes
 
 _COUNTS: Final = "checkpoint.json"
 
@@ -32,6 +32,8 @@ def _state(joint: Joint) -> dict[str, torch.Tensor]:
     for number, values in joint.metanet_optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
     tensors["random"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random_cuda"] = torch.cuda.get_rng_state()
     return {name: value.detach().clone().contiguous() for name, value in tensors.items()}
 
 
@@ -52,6 +54,8 @@ def _restore(joint: Joint, tensors: dict[str, torch.Tensor]) -> None:
     groups = joint.metanet_optimizer.state_dict()["param_groups"]
     joint.metanet_optimizer.load_state_dict({"state": state, "param_groups": groups})
     torch.set_rng_state(tensors["random"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random_cuda"])
 
 
 def save_checkpoint(joint: Joint, scratch: Path, step: int) -> None:
@@ -62,7 +66,10 @@ def save_checkpoint(joint: Joint, scratch: Path, step: int) -> None:
     if dist.is_initialized():
         dist.barrier()
     if joint.rank == 0:
-        write_bytes(scratch / _COUNTS, json.dumps({"step": step, "tag": tag, "ranks": joint.ranks}).encode())
+        for path in (scratch / tag).iterdir():
+            sync_file(path)
+        counts = {"step": step, "tag": tag, "ranks": joint.ranks, "zero_stage": joint.config.zero_stage}
+        write_bytes(scratch / _COUNTS, json.dumps(counts).encode())
         for old in scratch.glob("step-*"):
             if old.name != tag:
                 shutil.rmtree(old)
@@ -72,16 +79,20 @@ def load_checkpoint(joint: Joint, scratch: Path) -> int:
     """Steps already taken; 0 without a checkpoint.
 
     Raises:
-        ConfigError: the checkpoint was written by another number of ranks.
+        ConfigError: the checkpoint was written by another number of ranks or under another ZeRO stage.
+        StageFailed: it cannot be loaded.
     """
     if not (scratch / _COUNTS).exists():
         return 0
     found = json.loads((scratch / _COUNTS).read_text())
-    if found["ranks"] != joint.ranks:
-        raise ConfigError(
-            f"training.ranks: {joint.ranks}, but the checkpoint in {scratch} was written by {found['ranks']}; "
-            f"resume with training.ranks={found['ranks']}, or remove that folder to start training again"
-        )
-    joint.engine.load_checkpoint(str(scratch), tag=found["tag"])
+    for field, now in (("ranks", joint.ranks), ("zero_stage", joint.config.zero_stage)):
+        if found[field] != now:
+            raise ConfigError(
+                f"training.{field}: {now}, but the checkpoint in {scratch} was written with {found[field]}; "
+                f"resume with training.{field}={found[field]}, or remove that folder to start training again"
+            )
+    loaded, _ = joint.engine.load_checkpoint(str(scratch), tag=found["tag"])
+    if loaded is None:
+        raise StageFailed(f"{scratch}/{found['tag']}: the checkpoint is damaged; remove {scratch} to start training again")
     _restore(joint, load_file(scratch / found["tag"] / f"joint-{joint.rank}.safetensors"))
     return int(found["step"])

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from pipeline.config import Evaluation, Frozen, ModelSource, Prompts, RunConfig, identity
 from pipeline.generation import Decoding, open_engine
 from pipeline.grading import Outcome
-from pipeline.models import check_model, model_content
+from pipeline.models import check_model, load_tokenizer, model_content
 from pipeline.prompts import student_prompt
 from pipeline.questions import Question, from_table
 from stages.progress import Progress
@@ -36,9 +36,12 @@ SCHEMA: Final = pa.schema(
         ("question_id", pa.string()),
         ("outcome", pa.string()),
         ("answer", pa.string()),
+        ("gold", pa.string()),
         ("rule", pa.string()),
         ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int32()),
         ("completion_tokens", pa.int32()),
+        ("cumulative_logprob", pa.float64()),
         ("text", pa.string()),
     ]
 )
@@ -111,9 +114,12 @@ def _answer(
                         "question_id": question.id,
                         "outcome": graded.outcome.value,
                         "answer": graded.answer,
+                        "gold": question.answer,
                         "rule": graded.rule,
                         "finish_reason": item.finish_reason,
+                        "prompt_tokens": item.prompt_tokens,
                         "completion_tokens": item.completion_tokens,
+                        "cumulative_logprob": item.cumulative_logprob,
                         "text": item.text,
                     }
                 )
@@ -169,8 +175,6 @@ def summarise(table: pa.Table, config: Config, models: list[str]) -> dict[str, A
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
     """Three models, one engine each."""
-    from transformers import AutoTokenizer
-
     table = inputs["questions"].table("questions")
     table = table.filter(pc.equal(table["use"], config.evaluation.use))
     questions = from_table(table)
@@ -181,9 +185,9 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         "student": ModelSource(path=inputs["training"].path("student")),
     }
     settings = config.evaluation
-    tokenizer = AutoTokenizer.from_pretrained(config.base.location, revision=config.base.revision)
     prompts = {question.id: student_prompt(config.prompts, question) for question in questions}
-    check_lengths(tokenizer, prompts, config.prompts.chat, settings.max_tokens, settings.engine.max_context)
+    for source in (config.base, config.teacher):
+        check_lengths(load_tokenizer(source), prompts, config.prompts.chat, settings.max_tokens, settings.engine.max_context)
     progress.start("greedy answers", len(items) * len(models), "items")
     tokens, seconds = 0, 0.0
     for name, model in models.items():
@@ -193,7 +197,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     return {
         **summarise(answered, config, list(models)),
         "tokens": sum(answered["completion_tokens"].to_pylist()),
-        "tokens_per_second": round(tokens / seconds, 1) if seconds else 0.0,
+        "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
     }
 
 

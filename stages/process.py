@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import socket
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any, Final
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import MindError
 from stages.chain import Planned, plan, stage_module
+from stages.memory import Peak, watched_memory
 from stages.progress import Progress
 from storage.artifact import Artifact, Store
 
@@ -52,19 +52,14 @@ def _device() -> str:
     return f"cpu: {platform.machine()}, {os.cpu_count()} cores"
 
 
-def _peak_mib() -> float:
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return kib / 1024
-
-
-def _manifest(planned: Planned, summary: dict[str, Any], started: datetime, seconds: float) -> dict[str, Any]:
+def _manifest(planned: Planned, summary: dict[str, Any], started: datetime, seconds: float, peak: Peak) -> dict[str, Any]:
     return {
         "identity": planned.identity,
         "config": planned.config.model_dump(mode="json"),
         "inputs": planned.inputs,
         "summary": summary,
         "timing": {"started": started.isoformat(timespec="seconds"), "seconds": round(seconds, 2)},
-        "peak_mib": round(_peak_mib()),
+        "peak_mib": round(peak.bytes / 2**20),
         "provenance": {
             "commit": _commit(),
             "arguments": sys.argv[1:],
@@ -95,8 +90,9 @@ def run_stage(run: RunConfig, name: str) -> Artifact:
             draft.folder.rmdir()
             return store.open(name, planned.fingerprint)
         progress = Progress(progress_path(run.root, planned), name)
-        summary = stage_module(name).run(planned.config, inputs, draft, progress)
-        artifact = store.commit(draft, _manifest(planned, summary, started, time.monotonic() - began))
+        with watched_memory() as peak:
+            summary = stage_module(name).run(planned.config, inputs, draft, progress)
+        artifact = store.commit(draft, _manifest(planned, summary, started, time.monotonic() - began, peak))
         progress.path.unlink(missing_ok=True)
     print(f"{name}: wrote {artifact.folder}", flush=True)
     return artifact

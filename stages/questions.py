@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline.config import EvaluationSet, Frozen, Questions, RunConfig, identity
 from pipeline.errors import QuestionError
-from pipeline.questions import Question, content, load, normalised, to_table
+from pipeline.questions import Question, content, load, to_table
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
@@ -47,8 +47,8 @@ def check(config: Config) -> None:
 def separated(train: list[Question], evaluation: list[Question]) -> list[Question]:
     """Training questions whose id and normalised text no evaluation question has."""
     ids = {question.id for question in evaluation}
-    texts = {normalised(question.question) for question in evaluation}
-    return [question for question in train if question.id not in ids and normalised(question.question) not in texts]
+    wordings = {question.wording for question in evaluation}
+    return [question for question in train if question.id not in ids and question.wording not in wordings]
 
 
 def _unique(questions: list[Question], where: str) -> None:

@@ -40,7 +40,7 @@ class Config(Frozen):
 
 def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
-    descriptions = {item.name: item.description for item in load_perspectives(run.perspectives)}
+    descriptions = {item.name: item.description for item in load_perspectives(run.perspectives, run.only_perspectives)}
     return Config(descriptions=descriptions)
 
 
@@ -76,13 +76,16 @@ def findings(evaluation: Mapping[str, Any]) -> list[str]:
             words = "better than its base"
         elif change["high"] < 0:
             words = "WORSE than its base"
+        elif change["change"] < 0:
+            words = "below its base, though within chance"
         said.append(
             f"{title} the student is {words}: {change['change'] * 100:+.1f} points "
             f"(95 % interval {change['low'] * 100:+.1f} to {change['high'] * 100:+.1f}, McNemar p = {change['p']:.2g})."
         )
     for name, lost in evaluation["forgetting"].items():
-        if evaluation["student_against_base"][f"set:{name}"]["high"] < 0:
-            said.append(f"Forgetting on {name}: {lost * 100:.1f} points lost.")
+        if lost > 0:
+            certain = evaluation["student_against_base"][f"set:{name}"]["high"] < 0
+            said.append(f"Forgetting on {name}: {lost * 100:.1f} points lost{'' if certain else ', within chance'}.")
     for model, places in evaluation["accuracy"].items():
         for place, cell in places.items():
             if not place.startswith("group:"):

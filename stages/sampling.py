@@ -19,7 +19,7 @@ from pipeline.config import Frozen, ModelSource, Prompts, RunConfig, Sampling, i
 from pipeline.errors import QuestionError
 from pipeline.generation import Completion, Decoding, Engine, open_engine
 from pipeline.grading import Outcome
-from pipeline.models import check_model, model_content
+from pipeline.models import check_model, load_tokenizer, model_content
 from pipeline.perspectives import Perspective, load_perspectives
 from pipeline.prompts import check_prompts, prompt_tokens, teacher_prompt
 from pipeline.questions import Question, from_table
@@ -66,7 +66,7 @@ def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
     return Config(
         teacher=run.teacher,
-        perspectives=load_perspectives(run.perspectives),
+        perspectives=load_perspectives(run.perspectives, run.only_perspectives),
         prompts=run.prompts,
         sampling=run.sampling,
         seed=run.seed,
@@ -74,7 +74,9 @@ def config_of(run: RunConfig) -> Config:
 
 
 def outside(config: Config) -> dict[str, str]:
-    """The teacher's content."""
+    """The teacher's content, where it runs here; what a server serves is known by its name only."""
+    if config.sampling.engine.kind == "openai":
+        return {}
     return {"teacher": model_content(config.teacher)}
 
 
@@ -155,7 +157,7 @@ def training_questions(questions: Artifact) -> list[Question]:
     return from_table(table.filter(pc.equal(table["role"], "train")))
 
 
-def summarise(table: pa.Table, perspectives: tuple[Perspective, ...], tokens_per_second: float) -> dict[str, Any]:
+def summarise(table: pa.Table, perspectives: tuple[Perspective, ...], tokens_per_second: float | None) -> dict[str, Any]:
     """Outcomes per perspective, coverage and tokens."""
     columns = [table[name].to_pylist() for name in ("question_id", "perspective", "outcome", "completion_tokens")]
     outcomes: dict[str, Counter[str]] = {item.name: Counter() for item in perspectives}
@@ -173,7 +175,7 @@ def summarise(table: pa.Table, perspectives: tuple[Perspective, ...], tokens_per
         "right": sum(counter[Outcome.CORRECT] for counter in outcomes.values()),
         "tokens": sum(columns[3]),
         "tokens_right": tokens_right,
-        "tokens_per_second": round(tokens_per_second, 1),
+        "tokens_per_second": round(tokens_per_second, 1) if tokens_per_second else None,
         "outcomes": {name: {kind.value: counter[kind] for kind in Outcome} for name, counter in outcomes.items()},
         "coverage": {name: len(ids) / questions for name, ids in covered.items()},
     }
@@ -186,12 +188,10 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     missing = [question for question in questions if question.id not in finished]
     engine_config = config.sampling.engine
     if engine_config.kind != "openai":
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(config.teacher.location, revision=config.teacher.revision)
-        longest = max(config.perspectives, key=lambda item: len(item.instruction))
-        prompts = {question.id: teacher_prompt(config.prompts, question, longest) for question in missing}
-        check_lengths(tokenizer, prompts, config.prompts.chat, config.sampling.max_tokens, engine_config.max_context)
+        tokenizer = load_tokenizer(config.teacher)
+        for item in config.perspectives:
+            prompts = {question.id: teacher_prompt(config.prompts, question, item) for question in missing}
+            check_lengths(tokenizer, prompts, config.prompts.chat, config.sampling.max_tokens, engine_config.max_context)
     progress.start("teacher's rationales", len(questions), "questions", len(finished))
     tokens, seconds = 0, 0.0
     if missing:
@@ -205,7 +205,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
                 tokens += sum(row["completion_tokens"] for row in rows)
                 progress.advance(len(chunk), f"{tokens / seconds:,.0f} tokens/s")
     table = pa.concat_tables(out.shards("samples"))
-    return summarise(table, config.perspectives, tokens / seconds if seconds else 0.0)
+    return summarise(table, config.perspectives, tokens / seconds if seconds else None)
 
 
 if __name__ == "__main__":

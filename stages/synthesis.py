@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.config import Frozen, ModelSource, Prompts, RunConfig, Synthesis, identity
+from pipeline.config import Frozen, ModelSource, Objective, Prompts, RunConfig, Synthesis, identity
 from pipeline.errors import NothingSurvives
-from pipeline.models import check_model, model_content
+from pipeline.models import check_model, load_causal_model, load_tokenizer, model_content
 from pipeline.perspectives import Perspective, load_perspectives
-from pipeline.prompts import check_prompts, prompt_tokens, student_prompt
+from pipeline.prompts import check_prompts, prompt_tokens, rationale_tokens, student_prompt
 from pipeline.questions import Question
 from pipeline.rationales import Curation, curate, first_right
 from stages.attempts import pass_rates
@@ -48,6 +48,7 @@ class Config(Frozen):
     perspectives: tuple[Perspective, ...] = identity()
     prompts: Prompts = identity()
     synthesis: Synthesis = identity()
+    objective: Objective = identity()
     max_length: int = identity()
     seed: int = identity()
 
@@ -56,9 +57,10 @@ def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
     return Config(
         student=run.student,
-        perspectives=load_perspectives(run.perspectives),
+        perspectives=load_perspectives(run.perspectives, run.only_perspectives),
         prompts=run.prompts,
         synthesis=run.synthesis,
+        objective=run.objective,
         max_length=run.training.max_length,
         seed=run.seed,
     )
@@ -80,11 +82,25 @@ def check(config: Config) -> None:
     check_prompts(config.prompts, config.perspectives)
 
 
-def _select(config: Config, sampling: Artifact, rates: Mapping[str, float]) -> Curation:
+def _right(config: Config, sampling: Artifact, questions: Mapping[str, Question]) -> tuple[dict[str, dict[str, str]], int]:
+    """Right, concluded rationales by question and perspective, and how many were too long to train on."""
+    tokenizer = load_tokenizer(config.student)
     order = [item.name for item in config.perspectives]
+    found = first_right(sampling.table("samples").to_pylist(), order)
+    too_long = 0
+    for question_id, rationales in found.items():
+        prompt = student_prompt(config.prompts, questions[question_id])
+        room = config.max_length - len(prompt_tokens(tokenizer, prompt, config.prompts.chat))
+        fits = {name: text for name, text in rationales.items() if len(rationale_tokens(tokenizer, text)) <= room}
+        too_long += len(rationales) - len(fits)
+        found[question_id] = fits
+    return found, too_long
+
+
+def _select(config: Config, right: Mapping[str, Mapping[str, str]], rates: Mapping[str, float]) -> Curation:
     settings = config.synthesis
     curation = curate(
-        first_right(sampling.table("samples").to_pylist(), order),
+        right,
         rates,
         duplicate_jaccard=settings.duplicate_jaccard,
         min_perspectives=settings.min_perspectives,
@@ -156,16 +172,18 @@ def _losses(config: Config, student: Any, kept: list[_Kept], pad: int, progress:
 
 def _features(config: Config, student: Any, kept: list[_Kept], progress: Progress) -> torch.Tensor:
     """Features (B, F) of prompt and rationale."""
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
     from pipeline.features import encode
 
     settings = config.synthesis
     source, encoder = settings.encoder or config.student, student
     if settings.encoder is not None:
-        encoder = AutoModel.from_pretrained(source.location, revision=source.revision, use_safetensors=True)
+        encoder = AutoModel.from_pretrained(
+            source.location, revision=source.revision, use_safetensors=True, trust_remote_code=False
+        )
         encoder.to(student.device).eval()
-    tokenizer = AutoTokenizer.from_pretrained(source.location, revision=source.revision)
+    tokenizer = load_tokenizer(source)
     progress.start("features", len(kept), "rationales")
     texts = [item.prompt + item.text for item in kept]
     features_BF = encode(encoder, tokenizer, texts, settings.encoder_context, settings.forward_rows)
@@ -189,7 +207,7 @@ def _write(
 
     names = [item.name for item in config.perspectives]
     ids = [item.question_id for item in curation.sets]
-    size, temperature = (len(ids), len(names)), config.synthesis.objective.temperature
+    size, temperature = (len(ids), len(names)), config.objective.temperature
     mask_NK = _table(kept, torch.ones(len(kept), dtype=torch.bool), size)
     with torch.no_grad():
         scores_NK, hidden_NKD = metanet(_table(kept, features_BF, size), mask_NK)
@@ -226,20 +244,17 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     """Attempts, selection, losses and features, warm-up."""
     questions = {question.id: question for question in training_questions(inputs["questions"])}
     rates = pass_rates(config.synthesis, config.student, config.prompts, list(questions.values()), config.seed, out, progress)
-    curation = _select(config, inputs["sampling"], rates)
+    right, too_long = _right(config, inputs["sampling"], questions)
+    curation = _select(config, right, rates)
     print(f"{NAME}: " + ", ".join(f"{name} {count}" for name, count in curation.counts.items()), flush=True)
 
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from pipeline.warm_up import warm_up
 
-    source = config.student
-    tokenizer = AutoTokenizer.from_pretrained(source.location, revision=source.revision)
+    tokenizer = load_tokenizer(config.student)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    student = AutoModelForCausalLM.from_pretrained(
-        source.location, revision=source.revision, dtype="auto", use_safetensors=True
-    )
+    student = load_causal_model(config.student, "auto")
     student.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     kept = _tokenise(config, curation, questions, tokenizer)
     losses_B = _losses(config, student, kept, pad, progress)
@@ -252,6 +267,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     progress.start("MetaNet's warm-up", config.synthesis.warm_up_epochs, "epochs")
     warm = warm_up(
         config.synthesis,
+        config.objective,
         _table(kept, features_BF, size),
         losses_NK,
         mask_NK,
@@ -262,6 +278,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     counts_K = mask_NK.sum(0).tolist()
     return {
         **curation.counts,
+        "too_long": too_long,
         "tokens_kept": sum(len(item.row.tokens) - item.row.start for item in kept),
         "mean_pass_rate": sum(rates.values()) / len(rates),
         "warm_up_losses": warm.losses,

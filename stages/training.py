@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.config import Frozen, ModelSource, Prompts, RunConfig, Training, identity
+from pipeline.config import Frozen, ModelSource, Objective, Prompts, RunConfig, Training, identity
 from pipeline.errors import BadInput, ConfigError, ModelError, NothingSurvives, StageFailed
 from pipeline.models import check_model, context_length, model_content
 from pipeline.perspectives import Perspective, load_perspectives
@@ -37,6 +37,7 @@ class Config(Frozen):
     perspectives: tuple[Perspective, ...] = identity()
     prompts: Prompts = identity()
     training: Training = identity()
+    objective: Objective = identity()
     metanet_heads: int = identity()
     metanet_width: int = identity()
     seed: int = identity()
@@ -46,9 +47,10 @@ def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
     return Config(
         student=run.student,
-        perspectives=load_perspectives(run.perspectives),
+        perspectives=load_perspectives(run.perspectives, run.only_perspectives),
         prompts=run.prompts,
         training=run.training,
+        objective=run.objective,
         metanet_heads=run.synthesis.metanet.heads,
         metanet_width=run.synthesis.metanet.width,
         seed=run.seed,
@@ -102,13 +104,14 @@ def _launch(config: Config, spec: str, port: int) -> None:
         "TOKENIZERS_PARALLELISM": "false",
         "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cuda" if _has_gpu() else "cpu"),
     }
+    refused = Path(spec).with_name(REFUSED)
+    refused.unlink(missing_ok=True)
     with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as launcher:
         try:
             code = launcher.wait()
         except BaseException:
             launcher.terminate()
             raise
-    refused = Path(spec).with_name(REFUSED)
     if code and refused.exists():
         message = refused.read_text()
         refused.unlink()
@@ -142,6 +145,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         "config": config.model_dump(mode="json"),
         "synthesis": str(inputs["synthesis"].folder),
         "draft": str(out.folder),
+        "scratch": str(out.scratch),
         "progress": str(progress.path),
     }
     spec.write_text(json.dumps(document))

@@ -11,19 +11,19 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import deepspeed
 import pyarrow as pa
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.assistant import MetaNet
 from pipeline.config import Training
 from pipeline.errors import MindError
 from pipeline.inertia import InertiaState, lag_steps, observe
+from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import prompt_tokens
 from pipeline.student import StudentLogits
 from pipeline.trainer import Joint, train_step
@@ -32,6 +32,25 @@ from stages.checkpoint import load_checkpoint, save_checkpoint
 from stages.progress import Progress
 from stages.training import REFUSED, Config
 from storage.atomic import write_bytes, write_parquet
+
+STEPS: Final = pa.schema(
+    [
+        ("step", pa.int64()),
+        *(
+            (name, pa.float64())
+            for name in ("loss", "loss_sft", "loss_consistency", "loss_meta", "kept", "effective_number", "temperature")
+        ),
+        ("alpha_K", pa.list_(pa.float64())),
+        ("coverage_K", pa.list_(pa.float64())),
+        ("losses_K", pa.list_(pa.float64())),
+        ("widened", pa.int64()),
+        ("tokens", pa.int64()),
+        *(
+            (name, pa.float64())
+            for name in ("learning_rate", "metanet_learning_rate", "gradient_norm", "seconds", "tokens_per_second")
+        ),
+    ]
+)
 
 
 def load_training_set(config: Config, synthesis: Path, tokenizer: Any) -> TrainingSet:
@@ -70,6 +89,8 @@ def deepspeed_config(training: Training) -> dict[str, Any]:
         "gradient_clipping": training.clip,
         "zero_optimization": {"stage": training.zero_stage},
         "bf16": {"enabled": training.precision == "bf16"},
+        # In bfloat16 the sum over micro-batches would depend on how many there are.
+        "data_types": {"grad_accum_dtype": "fp32"},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,
     }
@@ -78,12 +99,7 @@ def deepspeed_config(training: Training) -> dict[str, Any]:
 def start_engine(config: Config) -> Any:
     """The student inside a DeepSpeed engine, with a client AdamW so that nothing is compiled."""
     training = config.training
-    student = AutoModelForCausalLM.from_pretrained(
-        config.student.location,
-        revision=config.student.revision,
-        dtype=torch.bfloat16 if training.precision == "bf16" else torch.float32,
-        use_safetensors=True,
-    )
+    student = load_causal_model(config.student, torch.bfloat16 if training.precision == "bf16" else torch.float32)
     if training.gradient_checkpointing:
         student.gradient_checkpointing_enable()
     student.train()
@@ -107,7 +123,7 @@ def start_joint(config: Config, data: TrainingSet, engine: Any, metanet_file: Pa
     optimizer = torch.optim.AdamW(metanet.parameters(), lr=training.metanet_rate)
     ranks = dist.get_world_size() if dist.is_initialized() else 1
     rank = dist.get_rank() if dist.is_initialized() else 0
-    return Joint(training, data, engine, metanet, optimizer, inertia, config.seed, rank, ranks)
+    return Joint(training, config.objective, data, engine, metanet, optimizer, inertia, config.seed, rank, ranks)
 
 
 def export(joint: Joint, config: Config, folder: Path, tokenizer: Any) -> None:
@@ -131,7 +147,7 @@ def export(joint: Joint, config: Config, folder: Path, tokenizer: Any) -> None:
 
 
 def _commit_log(draft: Path, logs: list[dict[str, Any]], step: int, names: list[str]) -> None:
-    table = pa.Table.from_pylist(logs)
+    table = pa.Table.from_pylist(logs, schema=STEPS)
     table = table.replace_schema_metadata({b"perspectives": json.dumps(names).encode()})
     write_parquet(draft / f"steps-{step:06d}.parquet", table)
 
@@ -142,13 +158,13 @@ def _forget_log_after(draft: Path, step: int) -> None:
             path.unlink()
 
 
-def train(config: Config, synthesis: Path, draft: Path, progress: Progress) -> None:
+def train(config: Config, synthesis: Path, draft: Path, scratch: Path, progress: Progress) -> None:
     """All steps from wherever the last checkpoint ended."""
-    tokenizer = AutoTokenizer.from_pretrained(config.student.location, revision=config.student.revision)
+    tokenizer = load_tokenizer(config.student)
     data = load_training_set(config, synthesis, tokenizer)
     engine = start_engine(config)
     joint = start_joint(config, data, engine, synthesis / "metanet.safetensors")
-    training, scratch = config.training, draft / "scratch"
+    training = config.training
     first = load_checkpoint(joint, scratch)
     main = joint.rank == 0
     names = [item.name for item in config.perspectives]
@@ -172,10 +188,10 @@ def train(config: Config, synthesis: Path, draft: Path, progress: Progress) -> N
             logs = []
     export(joint, config, draft / "student", tokenizer)
     if main:
-        _finish(config, joint, draft)
+        _finish(config, joint, draft, scratch)
 
 
-def _finish(config: Config, joint: Joint, draft: Path) -> None:
+def _finish(config: Config, joint: Joint, draft: Path, scratch: Path) -> None:
     import pyarrow.parquet as pq
 
     training = config.training
@@ -194,12 +210,12 @@ def _finish(config: Config, joint: Joint, draft: Path) -> None:
         "widened": sum(steps["widened"].to_pylist()),
         "inertia": training.inertia.kind,
         "optimizer_lag_steps": lag_steps(
-            training.metanet_accumulation, len(config.perspectives), training.objective.temperature, training.metanet_rate
+            training.metanet_accumulation, len(config.perspectives), config.objective.temperature, training.metanet_rate
         ),
         "ranks": joint.ranks,
         "zero_stage": training.zero_stage,
     }
-    write_bytes(draft / "scratch" / "summary.json", json.dumps(summary).encode())
+    write_bytes(scratch / "summary.json", json.dumps(summary).encode())
 
 
 def main() -> None:
@@ -210,11 +226,12 @@ def main() -> None:
     # DeepSpeed would compile a shared-memory operator here at its first use: half a minute, and a compiler needed.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+    synthesis, draft, scratch = (Path(document[name]) for name in ("synthesis", "draft", "scratch"))
     try:
-        train(config, Path(document["synthesis"]), Path(document["draft"]), Progress(Path(document["progress"]), "training"))
+        train(config, synthesis, draft, scratch, Progress(Path(document["progress"]), "training"))
     except MindError as error:
         # The launcher passes on no message, so the stage finds it here.
-        write_bytes(Path(document["draft"]) / "scratch" / REFUSED, str(error).encode())
+        write_bytes(scratch / REFUSED, str(error).encode())
         raise SystemExit(error.exit_code) from None
     finally:
         dist.destroy_process_group()

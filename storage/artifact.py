@@ -27,7 +27,6 @@ from storage.fingerprint import file_digest
 
 MANIFEST: Final = "manifest.json"
 MANIFEST_VERSION: Final = 1
-SCRATCH: Final = "scratch"
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,8 @@ class Draft:
 
     @property
     def scratch(self) -> Path:
-        """A folder for what only a resumed run needs; it is not part of the artifact."""
-        folder = self.folder / SCRATCH
+        """A folder beside the draft for what only a resumed run needs; it goes when the artifact is there."""
+        folder = self.folder.with_suffix(".scratch")
         folder.mkdir(exist_ok=True)
         return folder
 
@@ -175,21 +174,21 @@ class Store:
         """
         partial = self.folder(stage, fingerprint).with_suffix(".partial")
         try:
-            partial.mkdir(parents=True, exist_ok=True)
-            if not os.access(partial, os.W_OK):
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(partial.parent, os.W_OK):
                 raise PermissionError(13, "permission denied")
         except OSError as error:
             raise RootNotWritable(
                 f"{self.root}: cannot be written ({error.strerror}); correct root or its permissions"
             ) from error
         with lease.hold(partial.with_suffix(".lease"), f"{stage}/{fingerprint}"):
+            partial.mkdir(exist_ok=True)
             for leftover in partial.glob(".*.tmp"):
                 leftover.unlink()
             yield Draft(partial, stage, fingerprint)
 
     def commit(self, draft: Draft, manifest: Mapping[str, Any]) -> Artifact:
         """Make a draft an artifact: manifest, fsync, rename, fsync."""
-        shutil.rmtree(draft.folder / SCRATCH, ignore_errors=True)
         (draft.folder / MANIFEST).unlink(missing_ok=True)
         for path in draft.folder.rglob("*"):
             if path.is_file():
@@ -205,4 +204,5 @@ class Store:
         final = self.folder(draft.stage, draft.fingerprint)
         draft.folder.rename(final)
         sync_folder(final.parent)
+        shutil.rmtree(draft.folder.with_suffix(".scratch"), ignore_errors=True)
         return self.open(draft.stage, draft.fingerprint)

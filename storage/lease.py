@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 from filelock import FileLock
 
 from pipeline.errors import ArtifactBusy
@@ -26,13 +27,13 @@ HEARTBEAT_SECONDS: Final = 5.0
 STALE_SECONDS: Final = 60.0
 
 
-def _process_started(pid: int) -> str | None:
-    """The start time of a process in clock ticks, so that a reused pid is not mistaken for the holder."""
+def _process_started(pid: int) -> float | None:
+    """When a live process started, so that a reused pid is not mistaken for the holder; None where there is none."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
         return None
-    return None if fields[0] == "Z" else fields[19]
 
 
 def _mine() -> dict[str, Any]:
@@ -42,7 +43,7 @@ def _mine() -> dict[str, Any]:
 
 def _is_live(lease: dict[str, Any]) -> bool:
     if lease["host"] == socket.gethostname():
-        return bool(_process_started(lease["pid"]) == lease["started"])
+        return bool(lease["started"] is not None and _process_started(lease["pid"]) == lease["started"])
     return time.time() - float(lease["beat"]) < STALE_SECONDS
 
 
@@ -94,4 +95,7 @@ def _beat(path: Path) -> None:
 
 def _heartbeat(path: Path, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
-        _beat(path)
+        try:
+            _beat(path)
+        except OSError:  # a full disk or a slow share: the next beat may get through, and until then this process is alive
+            continue

@@ -53,6 +53,7 @@ def set_in(tree: Tree, path: str, value: Any) -> None:
         ("sampling.engine.kind", "vlm", ("sampling.engine.kind", "'vllm'", "'vlm'")),
         ("teacher.path", "/nowhere/teacher", ("teacher", "/nowhere/teacher", "no such model folder", "correct")),
         ("perspectives", "/nowhere/p.yaml", ("/nowhere/p.yaml", "no such perspectives file")),
+        ("only_perspectives", ["formel"], ("only_perspectives", "'formel'", "did you mean 'formal'")),
         ("prompts.question", "{{ qestion }}", ("prompts", "qestion", "it may use question")),
         ("training.max_length", 10**6, ("training.max_length", "context", "lower it")),
         ("training.questions_per_step", 7, ("questions_per_step", "multiple of")),
@@ -174,19 +175,15 @@ def test_a_rendezvous_port_in_use_is_refused() -> None:
             _choose_port(port)
 
 
-def test_when_no_rationale_survives_the_counts_say_where_they_fell(tmp_path: Path) -> None:
+def test_when_no_rationale_survives_the_counts_say_where_they_fell() -> None:
     from pipeline.config import RunConfig
     from pipeline.errors import NothingSurvives
     from stages import synthesis
-    from stages.sampling import SCHEMA
-    from storage.artifact import Artifact
-    from storage.atomic import write_parquet
 
-    write_parquet(tmp_path / "samples.parquet", pa.Table.from_pylist([], schema=SCHEMA))
     tree = {"name": "x", "teacher": {"path": "t"}, "student": {"path": "s"}, "questions": {
         "train": [{"family": "dial", "split": "train", "count": 1, "kind": "miniature"}],
         "evaluation": [{"name": "d", "group": "id", "source": {"kind": "miniature", "family": "dial", "split": "test", "count": 1}}],
     }}  # fmt: skip
     config = synthesis.config_of(RunConfig.model_validate(tree))
     with pytest.raises(NothingSurvives, match=r"too_few_perspectives 2.*lower synthesis\.min_perspectives"):
-        synthesis._select(config, Artifact(tmp_path, {}), {"a": 0.0, "b": 0.0})
+        synthesis._select(config, {}, {"a": 0.0, "b": 0.0})

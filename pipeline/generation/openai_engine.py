@@ -24,7 +24,12 @@ class _OpenAIEngine:
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         with ThreadPoolExecutor(self._connections) as pool:
-            return list(pool.map(lambda pair: self._one(pair[0], pair[1], decoding), zip(prompts, seeds, strict=True)))
+            futures = [pool.submit(self._one, prompt, seed, decoding) for prompt, seed in zip(prompts, seeds, strict=True)]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # what has not been asked yet need not be paid for
+                raise
 
     def _one(self, prompt: str, seed: int, decoding: Decoding) -> Completion:
         settings: dict[str, Any] = {
@@ -61,15 +66,18 @@ class _OpenAIEngine:
 
 @contextmanager
 def open_openai(config: EngineConfig, chat: bool) -> Iterator[_OpenAIEngine]:
-    """Connect to `config.base_url`; the served model is `config.served_model` or the first one listed.
+    """Connect to `config.base_url`.
 
     Raises:
-        EngineError: the server cannot be reached.
+        EngineError: the server cannot be reached, or does not serve `config.served_model`.
     """
     client = OpenAI(base_url=config.base_url, api_key=os.environ.get(config.key_variable, "none"), max_retries=4)
     try:
-        model = config.served_model or client.models.list().data[0].id
-    except (OpenAIError, IndexError) as error:
+        served = [model.id for model in client.models.list().data]
+    except OpenAIError as error:
         raise EngineError(f"{config.base_url}: no server answers there; start one or correct engine.base_url") from error
+    model = str(config.served_model)
+    if model not in served:
+        raise EngineError(f"{config.base_url}: serves {', '.join(served)}, not {model!r}; correct engine.served_model")
     with client:
         yield _OpenAIEngine(client, model, chat, config.connections)

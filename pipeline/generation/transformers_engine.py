@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import DynamicCache
 
 from pipeline.config import Engine as EngineConfig
 from pipeline.config import ModelSource
 from pipeline.generation import Completion, Decoding
+from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import prompt_tokens
 
 
@@ -84,9 +85,7 @@ def _choose(logits_V: torch.Tensor, generator: torch.Generator, decoding: Decodi
 @contextmanager
 def open_transformers(config: EngineConfig, model: ModelSource, chat: bool) -> Iterator[_TransformersEngine]:
     """Load `model`, on a GPU where there is one."""
-    tokenizer = AutoTokenizer.from_pretrained(model.location, revision=model.revision)
-    network = AutoModelForCausalLM.from_pretrained(
-        model.location, revision=model.revision, dtype=config.dtype, use_safetensors=True
-    )
+    tokenizer = load_tokenizer(model)
+    network = load_causal_model(model, config.dtype)
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     yield _TransformersEngine(network, tokenizer, chat, config.batch)

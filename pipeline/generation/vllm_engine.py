@@ -1,6 +1,6 @@
 """vLLM in this process (its engine core is a child process, ended on leaving).
 
-Our choices: eager execution, because compiling costs more than tiny models or short runs give back; prefix caching, so
+Our choices: eager execution on a CPU, because compiling costs more than tiny models give back; prefix caching, so
 that the perspectives of one question share its tokens; and on a CPU no prompt is ever split between steps (no chunked
 prefill), because vLLM's seeded requests crash there when one is.
 """
@@ -90,7 +90,7 @@ def open_vllm(config: EngineConfig, model: ModelSource, chat: bool) -> Iterator[
             max_num_batched_tokens=max(config.max_context, 8192),
             max_num_seqs=config.max_sequences,
             tensor_parallel_size=config.tensor_parallel,
-            enforce_eager=True,
+            enforce_eager=not torch.cuda.is_available(),
             enable_prefix_caching=True,
             disable_log_stats=True,
             trust_remote_code=False,

@@ -7,7 +7,7 @@ The styles differ in text and in what they ask of a small model:
 | decomposition | one look-up, numbered | easiest: everything needed stands beside it |
 | socratic | one look-up, asked and answered | easy, wordy |
 | formal | sum or difference written in full, then reduced modulo ten | longer, two-digit values |
-| analogy | running values from zero, then one addition | the turns must be tracked by position |
+| analogy | the turns from zero, then one addition | one step more |
 | planning | ups and downs gathered first | filters the turns by sign |
 | counterfactual | first turn left out, put back at the end | order changes |
 | contrastive | last turn done both ways, one eliminated | **noisy**: the eliminated value is often wrong |
@@ -77,9 +77,8 @@ def _planning(start: int, turns: Turns, rng: random.Random) -> str:
 
 
 def _analogy(start: int, turns: Turns, rng: random.Random) -> str:
-    values = running(0, turns)
-    shown = ",".join(str(value) for value in [0, *values])
-    return f"Like a dial at 0: {shown}. Shift: {values[-1]}+{start}={(values[-1] + start) % 10}."
+    end = running(0, turns)[-1]
+    return f"Like a dial at 0: {', '.join(_chain(0, turns))}. Shift: {end}+{start}={(end + start) % 10}."
 
 
 def _socratic(start: int, turns: Turns, rng: random.Random) -> str:
@@ -93,7 +92,7 @@ def _contrastive(start: int, turns: Turns, rng: random.Random) -> str:
     right, other = (before + last) % 10, (before - last) % 10
     if rng.random() < CONTRASTIVE_NOISE:
         other = rng.choice([value for value in range(10) if value != other])
-    shown = ",".join(str(value) for value in values[:-1])
+    shown = ", ".join(_chain(start, turns[:-1]))
     rejected = f"{before}{-last:+d}={other}"
     return f"Up to the last: {shown}. Either {before}{last:+d}={right} or {rejected}. The turn is {_sign(last)}, so {right}."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Final
 
@@ -27,22 +28,27 @@ class _File(Frozen):
     perspectives: tuple[Perspective, ...] = identity(min_length=1)
 
 
-def load_perspectives(path: Path | None) -> tuple[Perspective, ...]:
-    """The perspectives of a file, or the eight shipped ones.
+def load_perspectives(path: Path | None, only: tuple[str, ...] | None = None) -> tuple[Perspective, ...]:
+    """The perspectives of a file, or the eight shipped ones; with `only`, those of them, in the file's order.
 
     Raises:
-        ConfigError: the file is missing, malformed, or names a perspective twice.
+        ConfigError: the file is missing or malformed, names a perspective twice, or has none that `only` names.
     """
     path = SHIPPED if path is None else path
     if not path.is_file():
         raise ConfigError(f"{path}: no such perspectives file; correct `perspectives` in the config")
     try:
         perspectives = _File.model_validate(yaml.safe_load(path.read_text())).perspectives
-    except (ValidationError, yaml.YAMLError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not valid YAML"
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not valid YAML in UTF-8"
         raise ConfigError(f"{path}: {reason}; see pipeline/perspectives/eight.yaml for the form") from error
     names = [perspective.name for perspective in perspectives]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{path}: perspective {name!r} appears twice; names must be unique")
-    return perspectives
+    for name in only or ():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"use some of {', '.join(names)}"
+            raise ConfigError(f"only_perspectives: unknown perspective {name!r} (not in {path.name}); {hint}")
+    return tuple(item for item in perspectives if only is None or item.name in only)

@@ -115,5 +115,5 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 
 def test_an_openai_compatible_server_answers_greedily_as_vllm_does(server: str, from_vllm: dict[str, list[Completion]]) -> None:
-    with open_engine(engine("openai", base_url=server, connections=4), STUDENT, chat=False) as client:
+    with open_engine(engine("openai", base_url=server, served_model="miniature", connections=4), STUDENT, chat=False) as client:
         same(client.generate(PROMPTS, [0] * 12, GREEDY), from_vllm["greedy"])

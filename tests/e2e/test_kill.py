@@ -53,7 +53,7 @@ def test_training_killed_between_checkpoints_goes_on_and_ends_with_the_same_loss
     root = copy_of(finished, tmp_path, "questions", "sampling", "synthesis")
 
     def past_second_checkpoint() -> bool:
-        found = list(root.glob("training/*.partial/scratch/checkpoint.json"))
+        found = list(root.glob("training/*.scratch/checkpoint.json"))
         return bool(found) and json.loads(found[0].read_text())["step"] >= 12
 
     kill_when("training", root, past_second_checkpoint)

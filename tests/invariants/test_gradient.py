@@ -55,6 +55,7 @@ def launch(folder: Path, model: Path, ranks: int) -> None:
         "perspectives": perspectives,
         "prompts": {"chat": False},
         "training": {**TRAINING, "ranks": ranks},
+        "objective": {},
         "metanet_heads": 2,
         "metanet_width": 16,
         "seed": 0,

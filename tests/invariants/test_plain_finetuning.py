@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.assistant import MetaNet
-from pipeline.config import Consistency, Mixture, Training
+from pipeline.config import Consistency, Mixture, Objective, Training
 from pipeline.grading import conclusion
 from pipeline.inertia import InertiaState, observe
 from pipeline.student import StudentLogits
@@ -77,7 +77,7 @@ def _step(student: Any, data: TrainingSet, training: Training, step: int) -> tup
     inertia = InertiaState.empty(QUESTIONS, PERSPECTIVES)
     observe(inertia, training.inertia, torch.arange(QUESTIONS), data.base_losses_NK, data.mask_NK)
     optimizer = torch.optim.AdamW(metanet.parameters(), lr=training.metanet_rate)
-    joint = Joint(training, data, GatheringEngine(StudentLogits(student)), metanet, optimizer, inertia, 0, 0, 1)
+    joint = Joint(training, Objective(), data, GatheringEngine(StudentLogits(student)), metanet, optimizer, inertia, 0, 0, 1)
     log = train_step(joint, step)
     return log, {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None}, joint
 

@@ -28,7 +28,12 @@ def test_a_student_below_its_base_is_said_in_capitals_with_what_it_forgot() -> N
 
 def test_a_change_whose_interval_holds_zero_is_not_called_one() -> None:
     assert "not distinguishable" in said(0.03, -0.01, 0.07)
-    assert "Forgetting" not in said(-0.03, -0.07, 0.01)
+    assert "Forgetting" not in said(0.03, -0.01, 0.07)
+
+
+def test_a_student_below_its_base_is_said_even_within_chance() -> None:
+    assert "below its base, though within chance: -3.0 points" in said(-0.03, -0.07, 0.01)
+    assert "Forgetting on lift: 3.0 points lost, within chance" in said(-0.03, -0.07, 0.01)
 
 
 def test_a_better_student_is_better() -> None:
