@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from storage.artifact import Store
 from tests.conftest import REPOSITORY
 
 SMALL = (
@@ -53,6 +54,10 @@ class Run(NamedTuple):
     def artifact(self, stage: str) -> Path:
         (found,) = (path.parent for path in (self.root / stage).glob("*/manifest.json"))
         return found
+
+    def rows(self, stage: str, table: str) -> list[dict[str, Any]]:
+        """All rows of one table of a stage's artifact."""
+        return list(Store(self.root).open(stage, self.artifact(stage).name).table(table).to_pylist())
 
     def manifest(self, stage: str) -> dict[str, Any]:
         return dict(json.loads((self.artifact(stage) / "manifest.json").read_text()))

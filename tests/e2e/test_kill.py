@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-import pyarrow.parquet as pq
 import pytest
 
 from storage.fingerprint import file_digest
@@ -63,10 +62,7 @@ def test_training_killed_between_checkpoints_goes_on_and_ends_with_the_same_loss
     assert "12 there already" in log or "18 there already" in log
 
     resumed = Run(root, "")
-    steps = [
-        [row for path in sorted(run.artifact("training").glob("steps-*.parquet")) for row in pq.read_table(path).to_pylist()]
-        for run in (finished, resumed)
-    ]
+    steps = [run.rows("training", "steps") for run in (finished, resumed)]
     for undisturbed, after_kill in zip(*steps, strict=True):
         for field in ("step", "loss", "loss_consistency", "loss_meta", "alpha_K", "losses_K", "gradient_norm"):
             assert after_kill[field] == pytest.approx(undisturbed[field], rel=1e-5), field
@@ -83,7 +79,7 @@ def test_sampling_killed_between_shards_goes_on_without_losing_or_repeating_a_ro
     assert answer.returncode == 0, answer.stderr
     resumed = Run(root, "")
     assert file_digest(resumed.artifact("sampling") / "samples-00000.parquet") == kept
-    rows = [pq.read_table(run.artifact("sampling")).to_pylist() for run in (finished, resumed)]
+    rows = [run.rows("sampling", "samples") for run in (finished, resumed)]
     keys = [sorted((row["question_id"], row["perspective"], row["sample_index"]) for row in found) for found in rows]
     assert len(set(keys[1])) == len(keys[1])
     assert {key[:2] for key in keys[0]} == {key[:2] for key in keys[1]}

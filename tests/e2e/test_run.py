@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 
-import pyarrow.parquet as pq
 import pytest
 
 from stages.chain import ORDER
@@ -52,7 +51,7 @@ def test_every_artifact_is_what_its_manifest_says(finished: Run) -> None:
 
 
 def test_every_training_question_was_sampled_in_every_perspective_with_its_own_seed(finished: Run) -> None:
-    samples = pq.read_table(finished.artifact("sampling")).to_pylist()
+    samples = finished.rows("sampling", "samples")
     keys = [(row["question_id"], row["perspective"], row["sample_index"]) for row in samples]
     assert len(set(keys)) == len(keys)
     assert len({(question, perspective) for question, perspective, _ in keys}) == 48 * 8
@@ -63,8 +62,7 @@ def test_every_training_question_was_sampled_in_every_perspective_with_its_own_s
 
 
 def test_every_step_is_logged_once(finished: Run) -> None:
-    paths = sorted(finished.artifact("training").glob("steps-*.parquet"))
-    steps = [row for path in paths for row in pq.read_table(path).to_pylist()]
+    steps = finished.rows("training", "steps")
     assert [row["step"] for row in steps] == list(range(24))
     for row in steps:
         assert sum(row["alpha_K"]) == pytest.approx(1, abs=1e-5)
@@ -87,7 +85,7 @@ def test_the_student_is_a_transformers_folder_that_has_moved_from_its_base(finis
 
 
 def test_the_same_items_were_answered_by_base_teacher_and_student(finished: Run) -> None:
-    items = [row for path in finished.artifact("evaluation").glob("items-*.parquet") for row in pq.read_table(path).to_pylist()]
+    items = finished.rows("evaluation", "items")
     by_model = {
         model: {row["question_id"] for row in items if row["model"] == model} for model in ("base", "teacher", "student")
     }
