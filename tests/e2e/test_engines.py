@@ -93,9 +93,18 @@ def server(tmp_path: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(STUDENT.path),
-               "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--kv-cache-memory-bytes", "300000000",
-               "--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192", "--served-model-name", "miniature"]  # fmt: skip
+    options = {
+        "--model": str(STUDENT.path),
+        "--host": "127.0.0.1",
+        "--port": str(port),
+        "--dtype": "float32",
+        "--max-model-len": "1024",
+        "--kv-cache-memory-bytes": "300000000",
+        "--max-num-batched-tokens": "8192",
+        "--served-model-name": "miniature",
+    }
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager", "--no-enable-chunked-prefill"]
+    command += [word for option in options.items() for word in option]
     environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
