@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -26,16 +26,6 @@ from pipeline.mixture import Weights, effective_number, weigh
 from pipeline.objective import consistency, rationale_losses
 from pipeline.student import logits_of, measured_losses
 from pipeline.training_set import Batch, TrainingSet, batch, questions_of_step, rationale_spans
-
-
-class StudentEngine(Protocol):
-    """What is used of a DeepSpeed engine."""
-
-    device: torch.device
-
-    def __call__(self, *inputs: Tensor) -> Tensor: ...
-    def backward(self, loss: Tensor, scale_wrt_gas: bool = ...) -> None: ...
-    def step(self) -> None: ...
 
 
 @dataclass
@@ -206,7 +196,9 @@ def train_step(joint: Joint, step: int) -> dict[str, Any]:
         sft, agreement, tokens = _micro_loss(joint, micro, weights.alpha_QK, losses_QK)
         loss = (sft + config.consistency.weight * agreement) * (joint.ranks / questions)
         joint.engine.backward(loss, scale_wrt_gas=False)
-        norm = _plain_norm(joint)
+        # The step clears the gradients, and only before the last one are they those of the whole batch.
+        if config.zero_stage == 0 and local.stop == own.stop:
+            norm = _plain_norm(joint)
         joint.engine.step()
         sums += torch.stack([sft.detach().cpu(), agreement.detach().cpu(), tokens.float()])
 
@@ -216,20 +208,18 @@ def train_step(joint: Joint, step: int) -> dict[str, Any]:
         observe(joint.inertia, config.inertia, index_Q, losses_QK, seen_QK)
         if config.inertia.kind != "none":
             meta = _teach(joint, index_Q, step)
-    record = _log(joint, step, rate, weights, losses_QK, seen_QK, sums, meta)
-    return {**record, "coverage_K": data.mask_NK[index_Q].float().mean(0).tolist(), "gradient_norm": _norm(joint, norm)}
+    kept_norm = joint.engine.get_global_grad_norm()
+    return {
+        **_log(joint, step, rate, weights, losses_QK, seen_QK, sums, meta),
+        "coverage_K": data.mask_NK[index_Q].float().mean(0).tolist(),
+        "gradient_norm": float(kept_norm) if kept_norm is not None else norm,
+    }
 
 
-def _plain_norm(joint: Joint) -> float | None:
-    """The gradient's norm before clipping without ZeRO, where DeepSpeed does not keep it."""
-    if joint.config.zero_stage:
-        return None
+def _plain_norm(joint: Joint) -> float:
+    """The gradient's norm before clipping, for where DeepSpeed keeps none: fp32 without ZeRO."""
     gradients = [parameter.grad for parameter in joint.engine.module.parameters() if parameter.grad is not None]
     return float(torch.nn.utils.get_total_norm(gradients))
-
-
-def _norm(joint: Joint, plain: float | None) -> float:
-    return plain if plain is not None else float(joint.engine.get_global_grad_norm())
 
 
 def _log(

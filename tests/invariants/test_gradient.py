@@ -78,12 +78,15 @@ def gradients(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dic
     """Flat gradient (weights before - after, over the rate) by split."""
     folder = tmp_path_factory.mktemp("gradient")
     before = {f"student.{name}": value for name, value in load_file(tiny_model / "model.safetensors").items()}
-    found = {}
+    found, logged = {}, {}
     for ranks in SPLITS:
         launch(folder / str(ranks), tiny_model, ranks)
         for name in SPLITS[ranks]:
+            logged[name] = json.loads((folder / str(ranks) / f"{name}.json").read_text())["gradient_norm"]
             after = load_file(folder / str(ranks) / f"{name}.safetensors")
             found[name] = torch.cat([((before[key] - after[key].float()) / RATE).flatten() for key in sorted(before)])
+    for name in EXACT:
+        assert logged[name] == pytest.approx(float(found["whole"].norm()), rel=1e-5), f"the logged norm of {name}"
     return found
 
 
