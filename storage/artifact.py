@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ArtifactError, ArtifactMissing, RootNotWritable
 from storage import lease
-from storage.atomic import sync_file, sync_folder, write_bytes, write_parquet
+from storage.atomic import parquet_batches, read_parquet, sync_file, sync_folder, write_bytes, write_parquet
 from storage.fingerprint import file_digest
 
 MANIFEST: Final = "manifest.json"
@@ -52,13 +52,22 @@ class Artifact:
         """A file of the artifact."""
         return self.folder / name
 
-    def table(self, name: str) -> pa.Table:
-        """All rows of `name.parquet`, or of every shard `name-*.parquet` in order."""
+    def files(self, name: str) -> list[Path]:
+        """`name.parquet`, or every shard `name-*.parquet` in order."""
         single = self.folder / f"{name}.parquet"
         shards = [single] if single.exists() else sorted(self.folder.glob(f"{name}-*.parquet"))
         if not shards:
             raise ArtifactError(f"{self.folder}: has no table {name!r}; remove the folder and run {self.stage} again")
-        return pa.concat_tables([pq.read_table(shard) for shard in shards])
+        return shards
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """All rows of a table at once: for tables that are known to be small, or a few narrow columns."""
+        return pa.concat_tables([read_parquet(shard, columns) for shard in self.files(name)])
+
+    def batches(self, name: str, columns: list[str] | None = None, rows: int = 4096) -> Iterator[pa.RecordBatch]:
+        """The rows of a table in order, at most `rows` at a time, so that memory does not grow with the table."""
+        for shard in self.files(name):
+            yield from parquet_batches(shard, columns, rows)
 
 
 @dataclass(frozen=True)
@@ -93,10 +102,15 @@ class Draft:
         taken = [int(path.stem.rsplit("-", 1)[1]) for path in self.folder.glob(f"{name}-*.parquet")]
         write_parquet(self.folder / f"{name}-{max(taken, default=-1) + 1:05d}.parquet", table)
 
-    def shards(self, name: str) -> Iterator[pa.Table]:
-        """The shards committed so far, by this process or by one before it."""
+    def shards(self, name: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The shards committed so far, by this process or by one before it, one at a time."""
         for path in sorted(self.folder.glob(f"{name}-*.parquet")):
-            yield pq.read_table(path)
+            yield read_parquet(path, columns)
+
+    def clear(self, name: str) -> None:
+        """Remove the shards of a table that is written anew."""
+        for path in self.folder.glob(f"{name}-*.parquet"):
+            path.unlink()
 
 
 def _rows(path: Path) -> int | None:

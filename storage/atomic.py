@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -50,12 +50,28 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
-    """`table` at `path`, atomically: zstd level 1, one row group, the schema version in the metadata."""
+    """`table` at `path`, atomically: zstd level 1, one row group, page checksums, the schema version in the metadata."""
     metadata = {**(table.schema.metadata or {}), b"mind_schema_version": SCHEMA_VERSION}
     versioned = table.replace_schema_metadata(metadata)
     replace_file(
         path,
         lambda temporary: pq.write_table(
-            versioned, temporary, compression="zstd", compression_level=1, row_group_size=max(1, table.num_rows)
+            versioned,
+            temporary,
+            compression="zstd",
+            compression_level=1,
+            row_group_size=max(1, table.num_rows),
+            write_page_checksum=True,
         ),
     )
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """A shard as a table; a page that was altered on disk is an error, not a wrong value."""
+    return pq.read_table(path, columns=columns, page_checksum_verification=True)
+
+
+def parquet_batches(path: Path, columns: list[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
+    """A shard's rows, at most `rows` at a time."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as shard:
+        yield from shard.iter_batches(batch_size=rows, columns=columns)
