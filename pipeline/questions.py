@@ -1,7 +1,8 @@
 """Questions and where they come from: the miniature world, a Parquet or JSONL file, a data set through `datasets`.
 
-A source yields checked `Question`s. A bad row is refused, never skipped, with file, row (from 1) and column, because a
-silently dropped row changes what was measured.
+A source is read as a stream of checked `Question`s, so that its size does not matter; of those that have passed only digests of
+their ids are kept. A bad row is refused, never skipped, with file, row (from 1) and column, because a silently dropped row
+changes what was measured.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import FileSource, HubSource, MiniatureSource, Source
+from pipeline.digests import digest
 from pipeline.errors import QuestionError
 from pipeline.grading import LETTERS, Grade, canonical, grade
 from pipeline.miniature import families
@@ -82,14 +85,14 @@ def to_table(questions: Iterable[Question]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def from_table(table: pa.Table) -> list[Question]:
+def from_table(table: pa.Table | pa.RecordBatch) -> list[Question]:
     """The inverse of `to_table`."""
     names = SCHEMA.names
     return [Question(**{**row, "choices": tuple(row["choices"])}) for row in table.select(names).to_pylist()]
 
 
-def load(source: Source) -> list[Question]:
-    """All questions of a source, checked.
+def load(source: Source) -> Iterator[Question]:
+    """The questions of a source in order, each checked before it is given.
 
     What a question is depends on the content of its source, not on where that lies: rows without an id are numbered behind
     a digest of the file or folder, or the hub name.
@@ -99,11 +102,11 @@ def load(source: Source) -> list[Question]:
     """
     match source:
         case MiniatureSource():
-            return _miniature(source)
+            yield from _miniature(source)
         case FileSource():
-            return _checked(_file_rows(source.path, source.columns.model_dump()), source, str(source.path), "")
+            yield from _unique(source, str(source.path), "")
         case HubSource():
-            return _checked(_hub_rows(source), source, source.location, source.split)
+            yield from _unique(source, source.location, source.split)
 
 
 def content(source: Source) -> str | None:
@@ -111,22 +114,27 @@ def content(source: Source) -> str | None:
     match source:
         case FileSource():
             _must_exist(source.path)
-            return hashlib.sha256(source.path.read_bytes()).hexdigest()
+            return _file_digest(source.path).hex()
         case HubSource() if source.folder is not None:
-            digest = hashlib.sha256()
+            whole = hashlib.sha256()
             for path in sorted(item for item in source.folder.rglob("*") if item.is_file()):
-                digest.update(path.relative_to(source.folder).as_posix().encode() + b"\0")
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-            return digest.hexdigest()
+                whole.update(path.relative_to(source.folder).as_posix().encode() + b"\0")
+                whole.update(_file_digest(path))
+            return whole.hexdigest()
     return None
 
 
-def _miniature(source: MiniatureSource) -> list[Question]:
+def _file_digest(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def _miniature(source: MiniatureSource) -> Iterator[Question]:
     if source.family not in (families.ID_FAMILY, *families.OOD_FAMILIES):
         known = ", ".join((families.ID_FAMILY, *families.OOD_FAMILIES))
         raise QuestionError(f"questions: unknown family {source.family!r}; use one of {known}")
-    return [
-        Question(
+    for problem in families.distinct(source.family, source.split, source.count, source.seed):
+        yield Question(
             id=families.question_id(problem),
             question=families.ask(problem),
             answer=families.solve(problem),
@@ -135,8 +143,6 @@ def _miniature(source: MiniatureSource) -> list[Question]:
             split=source.split,
             task=problem.family,
         )
-        for problem in families.distinct(source.family, source.split, source.count, source.seed)
-    ]
 
 
 def _must_exist(path: Path) -> None:
@@ -146,20 +152,30 @@ def _must_exist(path: Path) -> None:
 
 def _file_rows(path: Path, columns: Mapping[str, str | None]) -> Iterator[dict[str, Any]]:
     _must_exist(path)
-    if path.suffix == ".parquet":
-        try:
-            file = pq.ParquetFile(path)
-        except pa.ArrowException as error:
-            raise QuestionError(f"{path}: not a readable Parquet file; write it again") from error
+    match path.suffix:
+        case ".parquet":
+            return _parquet_rows(path, columns)
+        case ".jsonl":
+            return _jsonl_rows(path)
+    raise QuestionError(f"{path}: expected a .parquet or .jsonl file; convert it")
+
+
+def _parquet_rows(path: Path, columns: Mapping[str, str | None]) -> Iterator[dict[str, Any]]:
+    try:
+        # Buffered, or the columns of a whole row group are read at once, and many writers make only one.
+        file = pq.ParquetFile(path, buffer_size=1 << 20)
+    except pa.ArrowException as error:
+        raise QuestionError(f"{path}: not a readable Parquet file; write it again") from error
+    with file:
         for role in ("id", "question", "answer"):
             if columns[role] is not None and columns[role] not in file.schema_arrow.names:
                 has = ", ".join(file.schema_arrow.names)
                 raise QuestionError(f"{path}: no column {columns[role]!r} for {role} (it has {has}); map it under columns")
-        for batch in file.iter_batches(batch_size=4096):
+        for batch in file.iter_batches(batch_size=1024):
             yield from batch.to_pylist()
-        return
-    if path.suffix != ".jsonl":
-        raise QuestionError(f"{path}: expected a .parquet or .jsonl file; convert it")
+
+
+def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
@@ -184,26 +200,30 @@ def _hub_rows(source: HubSource) -> Iterator[dict[str, Any]]:
     yield from table
 
 
-def _checked(rows: Iterable[dict[str, Any]], source: FileSource | HubSource, where: str, split: str) -> list[Question]:
-    digest = content(source)
-    origin = digest[:12] if digest is not None else where
-    found: dict[str, int] = {}
-    questions: list[Question] = []
-    for number, row in enumerate(rows, 1):
-        if source.limit is not None and len(questions) == source.limit:
-            break
+def _checked(source: FileSource | HubSource, where: str, split: str) -> Iterator[Question]:
+    """The questions of the first rows, as many as wanted, before their ids are compared."""
+    whole = content(source)
+    origin = whole[:12] if whole is not None else where
+    rows = _file_rows(source.path, source.columns.model_dump()) if isinstance(source, FileSource) else _hub_rows(source)
+    for number, row in enumerate(islice(rows, source.limit), 1):
         numbered = "/".join(filter(None, (origin, split, str(number))))
-        question = _question({"source": origin, "split": split, **row}, source, numbered, f"{where}: row {number}")
-        if question.id in found:
+        yield _question({"source": origin, "split": split, **row}, source, numbered, f"{where}: row {number}")
+
+
+def _unique(source: FileSource | HubSource, where: str, split: str) -> Iterator[Question]:
+    seen: set[int] = set()
+    for number, question in enumerate(_checked(source, where, split), 1):
+        seen.add(digest(question.id))
+        if len(seen) < number:
+            # Rows are not remembered, so the one that had this id first is looked for again.
+            first = next(n for n, other in enumerate(_checked(source, where, split), 1) if other.id == question.id)
             raise QuestionError(
                 f"{where}: row {number}: column {source.columns.id!r}: id {question.id!r} is already in row "
-                f"{found[question.id]}; ids must be unique"
+                f"{first}; ids must be unique"
             )
-        found[question.id] = number
-        questions.append(question)
-    if not questions:
+        yield question
+    if not seen:
         raise QuestionError(f"{where}: no rows; give a file with questions")
-    return questions
 
 
 def _question(row: dict[str, Any], source: FileSource | HubSource, numbered: str, where: str) -> Question:

@@ -1,25 +1,32 @@
 """Stage 1: questions from their sources, checked, with no question on both sides.
 
-Writes `questions.parquet`: the schema of `pipeline/questions.py` plus `role` (train, id, ood), `set` and `use` (train, dev, test).
-A training question whose id or normalised text is also in an evaluation set is left out of training and counted.
+Writes `questions-*.parquet`: the schema of `pipeline/questions.py` plus `role` (train, id, ood), `set` and `use` (train, dev, test),
+evaluation first. A training question whose id or normalised text is also in an evaluation set is left out of training and counted.
+Questions pass through one shard at a time; only digests of their ids, and of the wordings of evaluated ones, are held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.config import EvaluationSet, Frozen, Questions, RunConfig, identity
+from pipeline.chunks import chunks
+from pipeline.config import Frozen, Questions, RunConfig, identity
+from pipeline.digests import digest
 from pipeline.errors import QuestionError
 from pipeline.questions import Question, content, load, to_table
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "questions"
-VERSION: Final = 1
+VERSION: Final = 2
 INPUTS: Final[tuple[str, ...]] = ()
+ROWS: Final = 8192
+"""Of one shard, the last one aside."""
 
 
 class Config(Frozen):
@@ -44,50 +51,84 @@ def check(config: Config) -> None:
     """Rows are checked by `run`, which loads no model."""
 
 
-def separated(train: list[Question], evaluation: list[Question]) -> list[Question]:
-    """Training questions whose id and normalised text no evaluation question has."""
-    ids = {question.id for question in evaluation}
-    wordings = {question.wording for question in evaluation}
-    return [question for question in train if question.id not in ids and question.wording not in wordings]
+def known_by(question: Question) -> tuple[int, int]:
+    """What makes it the same question as another, either of the two: its id, its wording."""
+    return digest(f"id\0{question.id}"), digest("\0".join(("wording", *question.wording)))
 
 
-def _unique(questions: list[Question], where: str) -> None:
-    seen: set[str] = set()
+def separated(train: Iterable[Question], evaluated: set[int]) -> Iterator[Question]:
+    """Training questions that no evaluated one is the same as; `evaluated` has what those are known by."""
+    return (question for question in train if evaluated.isdisjoint(known_by(question)))
+
+
+def _distinct(questions: Iterable[Question], seen: set[int], where: str) -> Iterator[Question]:
+    """The questions, of which none may have an id in `seen`, where theirs are put."""
     for question in questions:
-        if question.id in seen:
+        identity = digest(question.id)
+        if identity in seen:
             raise QuestionError(f"{where}: id {question.id!r} comes from two sources; give each question its own id")
-        seen.add(question.id)
+        seen.add(identity)
+        yield question
 
 
-def _marked(questions: list[Question], **marks: str) -> pa.Table:
-    table = to_table(questions)
-    for column, value in marks.items():
-        table = table.append_column(column, pa.array([value] * len(questions), pa.string()))
+class _Marked(NamedTuple):
+    """A question and what it is for."""
+
+    question: Question
+    role: str
+    set: str
+    use: str
+
+
+def _evaluation(config: Config, evaluated: set[int], counts: Counter[str], progress: Progress) -> Iterator[_Marked]:
+    """Evaluation questions; `evaluated` receives what they are known by."""
+    ids: set[int] = set()
+    for item in config.questions.evaluation:
+        for question in _distinct(load(item.source), ids, "questions.evaluation"):
+            evaluated.update(known_by(question))
+            counts[item.name] += 1
+            yield _Marked(question, item.group, item.name, item.use)
+        progress.advance(1)
+
+
+def _train(config: Config, evaluated: set[int], offered: Counter[str], progress: Progress) -> Iterator[_Marked]:
+    """Training questions that are not evaluated; `offered` counts all of them."""
+    ids: set[int] = set()
+    for source in config.questions.train:
+        every = _distinct(load(source), ids, "questions.train")
+        for question in separated(every, evaluated):
+            offered["train"] += 1
+            yield _Marked(question, "train", "train", "train")
+        progress.advance(1)
+    offered["all"] = len(ids)
+
+
+def _table(rows: list[_Marked]) -> pa.Table:
+    table = to_table(row.question for row in rows)
+    for column in ("role", "set", "use"):
+        table = table.append_column(column, pa.array([getattr(row, column) for row in rows], pa.string()))
     return table
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
-    """Load every source and write one table."""
+    """Stream every source into shards, evaluation first: what it holds decides what training may have."""
     sources = config.questions
     progress.start("sources", len(sources.train) + len(sources.evaluation), "sources")
-    offered = [question for source in sources.train for question in load(source)]
-    progress.advance(len(sources.train))
-    evaluation: list[tuple[EvaluationSet, list[Question]]] = []
-    for item in sources.evaluation:
-        evaluation.append((item, load(item.source)))
-        progress.advance(1)
-    _unique(offered, "questions.train")
-    _unique([question for _, questions in evaluation for question in questions], "questions.evaluation")
-    train = separated(offered, [question for _, questions in evaluation for question in questions])
-    if not train:
+    evaluated: set[int] = set()
+    evaluation, train = Counter[str](), Counter[str]()
+    out.clear("questions")
+    rows = chain(
+        _evaluation(config, evaluated, evaluation, progress),
+        _train(config, evaluated, train, progress),
+    )
+    for chunk in chunks(rows, ROWS):
+        out.write_shard("questions", _table(chunk))
+    if not train["train"]:
         raise QuestionError("questions.train: every question is also in an evaluation set; use another source")
-    tables = [_marked(train, role="train", set="train", use="train")]
-    tables += [_marked(questions, role=item.group, set=item.name, use=item.use) for item, questions in evaluation]
-    out.write_table("questions", pa.concat_tables(tables))
     return {
-        "train": len(train),
-        "left_out_because_evaluated": len(offered) - len(train),
-        "evaluation": {item.name: len(questions) for item, questions in evaluation},
+        "train": train["train"],
+        "left_out_because_evaluated": train["all"] - train["train"],
+        "evaluation": {item.name: evaluation[item.name] for item in sources.evaluation},
     }
 
 

@@ -228,12 +228,12 @@ def measure(
     network.eval()
     families: dict[str, float] = {}
     for family in WORKED_FAMILIES:
-        problems = distinct(family, "dev", items, seed=9)
+        problems = list(distinct(family, "dev", items, seed=9))
         prompts = [_prompt(recipe, problem, None) for problem in problems]
         families[family] = accuracy(network, tokenizer, prompts, [solve(p) for p in problems], None)
     result = {"greedy, by family": families}
     if named:
-        problems = distinct(ID_FAMILY, "dev", items, seed=9)
+        problems = list(distinct(ID_FAMILY, "dev", items, seed=9))
         answers = [solve(problem) for problem in problems]
         result["sampled at temperature 0.7, by perspective"] = {
             perspective: accuracy(

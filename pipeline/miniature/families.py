@@ -146,13 +146,14 @@ def stream(family: str, split: Split, seed: int) -> Iterator[Problem]:
             yield problem
 
 
-def distinct(family: str, split: Split, count: int, seed: int) -> list[Problem]:
-    """`count` different problems of one family and split."""
-    problems: dict[str, Problem] = {}
+def distinct(family: str, split: Split, count: int, seed: int) -> Iterator[Problem]:
+    """`count` different problems of one family and split, as they are drawn."""
+    seen: set[str] = set()
     for tries, problem in enumerate(stream(family, split, seed)):
-        problems.setdefault(question_id(problem), problem)
-        if len(problems) == count:
-            return list(problems.values())
+        if (identity := question_id(problem)) not in seen:
+            seen.add(identity)
+            yield problem
+        if len(seen) == count:
+            return
         if tries > 200 * count:
             raise ValueError(f"family {family!r} has fewer than {count} different {split} questions")
-    raise AssertionError("unreachable: the stream is endless")

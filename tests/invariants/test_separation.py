@@ -14,7 +14,8 @@ from pipeline.config import load_config
 from pipeline.errors import QuestionError
 from pipeline.questions import Question, from_table, normalised
 from stages.process import run_stage
-from stages.questions import separated
+from stages.questions import known_by
+from stages.questions import separated as without
 from storage.artifact import Artifact
 from tests.conftest import write_config
 
@@ -26,6 +27,10 @@ questions = st.builds(
     answer=st.just("7"),
     answer_type=st.just("number"),
 )
+
+
+def separated(train: list[Question], evaluation: list[Question]) -> list[Question]:
+    return list(without(train, {key for question in evaluation for key in known_by(question)}))
 
 
 @given(st.lists(questions, max_size=6), st.lists(questions, max_size=6))

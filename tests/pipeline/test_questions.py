@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pipeline import questions as source_questions
 from pipeline.config import Columns, FileSource, HubSource, MiniatureSource, Source
 from pipeline.errors import BadInput, QuestionError
-from pipeline.questions import Question, content, from_table, load, normalised, to_table
+from pipeline.questions import Question, content, from_table, normalised, to_table
 from tests.conftest import REPOSITORY
 
 GOOD: list[dict[str, Any]] = [
@@ -22,6 +23,11 @@ GOOD: list[dict[str, Any]] = [
     {"id": "q3", "question": "Which flies?", "answer": "B", "choices": ["cat", "crow"], "task": "facts"},
 ]
 SHARED = REPOSITORY.parent / "shared" / "data"
+
+
+def load(source: Source) -> list[Question]:
+    return list(source_questions.load(source))
+
 
 words = st.text(st.characters(codec="utf-8"), max_size=12)
 questions = st.builds(
@@ -128,6 +134,14 @@ def test_columns_can_be_mapped_and_types_given(tmp_path: Path) -> None:
 def test_choices_are_shown_with_their_letters() -> None:
     question = Question("q", "Which flies?", "B", "choice", ("cat", "crow"))
     assert question.text == "Which flies?\n(A) cat\n(B) crow"
+
+
+def test_a_question_is_given_before_the_next_row_is_read(tmp_path: Path) -> None:
+    path = _jsonl(tmp_path / "q.jsonl", [*GOOD, {"id": "bad"}])
+    stream = source_questions.load(FileSource(path=path))
+    assert [next(stream).id for _ in GOOD] == ["q1", "q2", "q3"]
+    with pytest.raises(QuestionError, match="row 4"):
+        next(stream)
 
 
 def test_a_limit_takes_the_first_rows_and_looks_no_further(tmp_path: Path) -> None:

@@ -36,10 +36,10 @@ def test_splits_share_no_question_whatever_their_seeds(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_distinct_questions_have_distinct_ids_and_texts_and_repeat(family: str) -> None:
-    found = distinct(family, "train", 60, 3)
+    found = list(distinct(family, "train", 60, 3))
     assert len({question_id(item) for item in found}) == len({ask(item) for item in found}) == 60
-    assert distinct(family, "train", 60, 3) == found
-    assert distinct(family, "train", 60, 4) != found
+    assert list(distinct(family, "train", 60, 3)) == found
+    assert list(distinct(family, "train", 60, 4)) != found
 
 
 @given(problems)
