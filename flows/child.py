@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.config import RunConfig
-from pipeline.errors import BadInput, RootNotWritable, StageFailed
+from pipeline.errors import BadInput, StageFailed
 from stages.chain import Planned
-from stages.process import progress_path
+from stages.process import progress_path, store_of
 from stages.progress import read_progress
-from storage.atomic import write_bytes
+from storage.atomic import write_bytes, writing
 
 TAIL_LINES: Final = 50
 POLL_SECONDS: Final = 0.2
@@ -35,12 +35,11 @@ def freeze(run: RunConfig, planned: Planned) -> Path:
     Raises:
         RootNotWritable: the artifact root cannot be written.
     """
-    path = run.root / planned.name / f"{planned.fingerprint}.config"
-    try:
+    root = store_of(run).root
+    path = root / planned.name / f"{planned.fingerprint}.config"
+    with writing(root):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, run.model_dump_json(indent=2).encode())
-    except OSError as error:
-        raise RootNotWritable(f"{run.root}: cannot be written ({error.strerror}); correct root or its permissions") from error
+    write_bytes(path, run.model_dump_json(indent=2).encode())
     return path
 
 
@@ -67,7 +66,7 @@ def run_child(run: RunConfig, planned: Planned, on_progress: OnProgress) -> Path
     config_file = freeze(run, planned)
     log = config_file.with_suffix(".log")
     start = log.stat().st_size if log.exists() else 0
-    progress = progress_path(run.root, planned)
+    progress = progress_path(store_of(run), planned)
     command = [
         sys.executable, "-m", "flows.guard",
         sys.executable, "-m", f"stages.{planned.name}", "--config", str(config_file),

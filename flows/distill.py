@@ -27,11 +27,11 @@ from prefect.states import Completed
 
 from flows import terminal
 from flows.child import OnProgress, run_child
+from flows.plain import fingerprints, record
 from flows.terminal import StageOutcome
 from pipeline.config import RunConfig
 from stages.chain import plan
-from storage.artifact import Store
-from storage.catalogue import record_run
+from stages.process import store_of
 
 PROGRESS_SECONDS: Final = 2.0
 
@@ -66,7 +66,7 @@ def _reporting(stage: str, artifact: Any, show: OnProgress) -> OnProgress:
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{stage} {fingerprint}")
 def run_stage(stage: str, fingerprint: str, config: RunConfig) -> State[float]:
     """One stage: `Cached` where its artifact is there, otherwise its process, watched."""
-    store = Store(config.root)
+    store = store_of(config)
     if store.exists(stage, fingerprint):
         return Completed(name="Cached", message=f"{stage}/{fingerprint} is there already", data=0.0)
     began = time.monotonic()
@@ -119,18 +119,17 @@ def distill(config: RunConfig) -> dict[str, float]:
     """Questions -> sampling -> synthesis -> training -> evaluation -> report. Returns the seconds of the stages that ran."""
     outcomes: dict[str, StageOutcome] = {}
     planned = plan(config)
-    stages = {name: item.fingerprint for name, item in planned.items()}
-    record_run(config.root, config.name, stages, config.model_dump(mode="json"), "running")
+    record(config, planned, "running")
     try:
-        for name, fingerprint in stages.items():
+        for name, fingerprint in fingerprints(planned).items():
             state: State[float] = run_stage(name, fingerprint, config, return_state=True)  # type: ignore[assignment]
             seconds = state.result()
-            artifact = Store(config.root).open(name, fingerprint)
+            artifact = store_of(config).open(name, fingerprint)
             outcomes[name] = StageOutcome(artifact, state.name == "Cached", seconds)
             terminal.say_stage(name, outcomes[name])
-    except BaseException:
-        record_run(config.root, config.name, stages, config.model_dump(mode="json"), "failed")
+    except BaseException as error:
+        record(config, planned, "failed" if isinstance(error, Exception) else "stopped")
         raise
     _publish(outcomes)
-    record_run(config.root, config.name, stages, config.model_dump(mode="json"), "done")
+    record(config, planned, "done")
     return {name: outcome.seconds for name, outcome in outcomes.items() if not outcome.reused}

@@ -11,13 +11,24 @@ from flows.child import run_child
 from flows.terminal import StageOutcome
 from pipeline.config import RunConfig
 from pipeline.errors import ArtifactMissing
-from stages.chain import plan
-from storage.artifact import Store
+from stages.chain import Planned, plan
+from stages.process import store_of
+from storage.catalogue import record_run
+
+
+def fingerprints(planned: Mapping[str, Planned]) -> dict[str, str]:
+    """Stage -> fingerprint."""
+    return {name: item.fingerprint for name, item in planned.items()}
+
+
+def record(config: RunConfig, planned: Mapping[str, Planned], status: str) -> None:
+    """Write a run into the catalogue."""
+    record_run(store_of(config).place, config.name, fingerprints(planned), config.model_dump(mode="json"), status)
 
 
 def finished(config: RunConfig, ran: Mapping[str, float] = MappingProxyType({})) -> dict[str, StageOutcome] | None:
     """Every stage's artifact, or None where one is missing. `ran` has the seconds of stages that were not reused."""
-    store = Store(config.root)
+    store = store_of(config)
     planned = plan(config)
     if not all(store.exists(name, item.fingerprint) for name, item in planned.items()):
         return None
@@ -33,14 +44,16 @@ def run_one(config: RunConfig, name: str) -> StageOutcome:
     Raises:
         ArtifactMissing: a stage that it reads from is not done.
     """
-    store = Store(config.root)
-    planned = plan(config)[name]
+    store, stages = store_of(config), plan(config)
+    planned = stages[name]
     if store.exists(name, planned.fingerprint):
         return StageOutcome(store.open(name, planned.fingerprint), True, 0.0)
     for needed, digest in planned.inputs.items():
         if not store.exists(needed, digest):
             raise ArtifactMissing(f"{name}: needs {needed}/{digest}, which is not there; run the {needed} stage first")
+    record(config, stages, "running")
     began = time.monotonic()
     with terminal.watching(name) as show:
         run_child(config, planned, show)
+    record(config, stages, "done" if all(store.exists(*item) for item in fingerprints(stages).items()) else "partial")
     return StageOutcome(store.open(name, planned.fingerprint), False, time.monotonic() - began)

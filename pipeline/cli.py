@@ -6,18 +6,14 @@ Exit codes: 0 done, 1 a stage failed, 2 bad input. What takes long to import is 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from pipeline import cli_artifacts
+from pipeline.cli_output import AsJson, duration, print_json, print_table, reported, size
 from pipeline.config import RunConfig, load_config
-from pipeline.errors import MindError
 
 app = typer.Typer(
     help="MIND: distil a student from a teacher's rationales in eight perspectives.",
@@ -26,25 +22,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 miniature = typer.Typer(help="The offline world.", no_args_is_help=True)
+app.add_typer(cli_artifacts.app)
 app.add_typer(miniature, name="miniature")
 
 ConfigFile = Annotated[Path, typer.Argument(help="a run's YAML file, for example configs/miniature.yaml")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field, for example training.steps=100")
 ]
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """One line for what MIND raises on purpose; a clean word for Ctrl-C."""
-    try:
-        yield
-    except MindError as error:
-        print(f"mind: {error}", file=sys.stderr)
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        print("mind: stopped; run the same command again to go on", file=sys.stderr)
-        raise typer.Exit(130) from None
 
 
 def _load(config: Path, overrides: list[str] | None) -> RunConfig:
@@ -72,14 +56,15 @@ def _prefect_home(root: Path) -> None:
 @app.command()
 def run(config: ConfigFile, overrides: Overrides = None) -> None:
     """Run the whole distillation, or whatever of it is not done yet."""
-    with _reported():
+    with reported():
         loaded = _load(config, overrides)
-        _prefect_home(loaded.root)
         from flows import terminal
         from flows.child import freeze
-        from flows.plain import finished
+        from flows.plain import finished, record
         from stages.chain import plan as planned_stages
-        from storage.catalogue import record_run
+        from stages.process import store_of
+
+        _prefect_home(store_of(loaded).root)
 
         planned = planned_stages(loaded)
         outcomes = finished(loaded)
@@ -87,8 +72,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
             # Nothing to run and nowhere to show it: no reason to start a server.
             for name, outcome in outcomes.items():
                 terminal.say_stage(name, outcome)
-            stages = {name: item.fingerprint for name, item in planned.items()}
-            record_run(loaded.root, loaded.name, stages, loaded.model_dump(mode="json"), "done")
+            record(loaded, planned, "done")
         else:
             freeze(loaded, planned["questions"])  # a root that cannot be written is refused before a server starts
             from flows.distill import distill
@@ -102,7 +86,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
 @app.command()
 def stage(name: str, config: ConfigFile, overrides: Overrides = None) -> None:
     """Run one stage; the stages it reads from must be done."""
-    with _reported():
+    with reported():
         from pipeline.errors import ConfigError
         from stages.chain import ORDER
 
@@ -116,35 +100,43 @@ def stage(name: str, config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def plan(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Check the configuration and show what would run, without loading a model."""
-    with _reported():
+def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Check the configuration and show what would run, why, and what it would take; loads no model."""
+    with reported():
         loaded = _load(config, overrides)
+        from dataclasses import asdict
+
         from stages.chain import plan as planned_stages
-        from storage.artifact import Store
+        from stages.explain import explain
 
-        table = Table(box=None, pad_edge=False)
-        for column in ("stage", "artifact", "state"):
-            table.add_column(column)
-        store = Store(loaded.root)
-        for name, planned in planned_stages(loaded).items():
-            partial = store.folder(name, planned.fingerprint).with_suffix(".partial").exists()
-            state = "cached" if store.exists(name, planned.fingerprint) else "resume" if partial else "run"
-            table.add_row(name, planned.fingerprint, state)
-        Console().print(table)
+        explained = explain(loaded, planned_stages(loaded))
+        if as_json:
+            changes = {item.stage: [change._asdict() for change in item.changes] for item in explained}
+            print_json([{**asdict(item), "changes": changes[item.stage]} for item in explained])
+            return
+        print_table(
+            ("stage", "artifact", "state", "tokens", "size", "time", "so far"),
+            (
+                (item.stage, item.fingerprint, item.state,
+                 f"~{item.expected.tokens:,}" if item.expected and item.expected.tokens is not None else None,
+                 f"~{size(item.expected.bytes)}" if item.expected else None,
+                 f"~{duration(item.expected.seconds)}" if item.expected else None, item.detail)
+                for item in explained
+            ),
+            right=("tokens", "size", "time"),
+        )  # fmt: skip
+        rows = [(item.stage, *map(_short, change)) for item in explained for change in item.changes]
+        if rows:
+            print()
+            print_table(("stage", "what changed", "old", "new"), rows)
+        against = [f"{item.stage} with {item.against}" for item in explained if item.against and item.changes]
+        if against:
+            print(f"\ncompared {', '.join(against)}; expected figures are that artifact's, scaled by the work")
 
 
-@app.command()
-def status(root: Annotated[Path, typer.Option(help="the artifact root")] = Path("artifacts")) -> None:
-    """The runs under an artifact root, newest first."""
-    from storage.catalogue import read_runs
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "status", "updated", "student"):
-        table.add_column(column)
-    for item in read_runs(root):
-        table.add_row(item["name"], item["status"], item["updated"], f"training/{item['stages']['training']}")
-    Console().print(table)
+def _short(value: object) -> str:
+    text = "-" if value is None else str(value).replace("\n", " ")
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 @miniature.command()
@@ -155,7 +147,7 @@ def build(
     items: Annotated[int, typer.Option(help="dev questions per family in the model cards")] = 200,
 ) -> None:
     """Train the miniature tokenizer, teacher and base student from scratch (about an hour on two cores)."""
-    with _reported():
+    with reported():
         from pipeline.miniature.build import build as build_models
         from pipeline.miniature.build import load_recipe
 

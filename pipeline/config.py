@@ -40,6 +40,14 @@ FilePath = Annotated[Path, AfterValidator(_resolve)]
 """A path; relative ones are resolved against the config file's folder while it is loaded."""
 
 
+def _locate(location: str, info: ValidationInfo) -> str:
+    return location if "://" in location else str(_resolve(Path(location), info))
+
+
+Location = Annotated[str, AfterValidator(_locate)]
+"""A local folder, or a URL such as s3://bucket/prefix."""
+
+
 class Frozen(BaseModel):
     """Base of every configuration model: immutable, and unknown keys are errors."""
 
@@ -341,7 +349,9 @@ class RunConfig(Frozen):
     """One distillation run."""
 
     name: str = runtime(pattern=r"^[A-Za-z0-9_.-]+$")
-    root: FilePath = runtime(Path("artifacts"), validate_default=True)
+    root: Location = runtime("artifacts", validate_default=True)
+    workspace: FilePath | None = runtime(None)
+    """Where the files of a remote root are worked on; a fast local disk. None: under the user's cache folder."""
     seed: int = identity(0, ge=0, lt=2**31)
     perspectives: FilePath | None = runtime(None)
     only_perspectives: tuple[str, ...] | None = identity(None, min_length=1)
@@ -445,6 +455,17 @@ def _override(tree: dict[str, Any], assignment: str) -> None:
         raise ConfigError(f"--set {assignment}: the value is not YAML; quote it") from error
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice; YAML would take the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if key.value != "<<"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     """Read, override and check a run's configuration.
 
@@ -454,10 +475,11 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give the path of a run's YAML file")
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.load(path.read_text(), _Loader)  # noqa: S506 - a safe loader, stricter than yaml.safe_load
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = f" line {error.problem_mark.line + 1}" if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else ""
-        raise ConfigError(f"{path}:{line} not valid YAML; correct the syntax") from error
+        problem = f" ({error.problem})" if isinstance(error, yaml.MarkedYAMLError) and error.problem else ""
+        raise ConfigError(f"{path}:{line} not valid YAML{problem}; correct it") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of sections; see configs/ for examples")
     for assignment in overrides:

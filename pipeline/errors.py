@@ -59,6 +59,18 @@ class RootNotWritable(ArtifactError, BadInput):
     exit_code: ClassVar[int] = 2
 
 
+class DiskFull(ArtifactError, OSError):
+    """The disk under the artifact root is full."""
+
+
+class RootUnavailable(ArtifactError, ConnectionError):
+    """A remote artifact root does not answer."""
+
+
+class LeaseLost(ArtifactError, RuntimeError):
+    """Another process took this one for dead and writes its artifact now."""
+
+
 class UnstableIdentity(ArtifactError, TypeError):
     """A value without a stable identity was put into a fingerprint."""
 

@@ -109,6 +109,30 @@ def load_causal_model(model: ModelSource, dtype: Any) -> Any:
     return network
 
 
+def check_weights(folder: Path) -> str | None:
+    """What keeps a student's folder from being loaded, if anything: names and shapes of its weights against its configuration.
+
+    No weight is read and no memory taken for one.
+    """
+    import torch
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    wanted = {name: list(value.shape) for name, value in network.state_dict().items()}
+    if network.config.tie_word_embeddings:
+        wanted.pop("lm_head.weight", None)
+    found: dict[str, list[int]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            found |= {name: list(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 - no mapping
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            return f"weight {name}: has shape {found.get(name)}, its configuration wants {wanted.get(name)}"
+    return None
+
+
 def context_length(folder: Path) -> int | None:
     """The longest sequence a local model's configuration allows, where it says."""
     value = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")

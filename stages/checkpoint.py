@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, StageFailed
 from pipeline.trainer import Joint
 from storage.atomic import sync_file, write_bytes
 
-_COUNTS: Final = "checkpoint.json"
+COUNTS: Final = "checkpoint.json"
 
 
 def _state(joint: Joint) -> dict[str, torch.Tensor]:
@@ -69,7 +69,7 @@ def save_checkpoint(joint: Joint, scratch: Path, step: int) -> None:
         for path in (scratch / tag).iterdir():
             sync_file(path)
         counts = {"step": step, "tag": tag, "ranks": joint.ranks, "zero_stage": joint.config.zero_stage}
-        write_bytes(scratch / _COUNTS, json.dumps(counts).encode())
+        write_bytes(scratch / COUNTS, json.dumps(counts).encode())
         for old in scratch.glob("step-*"):
             if old.name != tag:
                 shutil.rmtree(old)
@@ -82,9 +82,9 @@ def load_checkpoint(joint: Joint, scratch: Path) -> int:
         ConfigError: the checkpoint was written by another number of ranks or under another ZeRO stage.
         StageFailed: it cannot be loaded.
     """
-    if not (scratch / _COUNTS).exists():
+    if not (scratch / COUNTS).exists():
         return 0
-    found = json.loads((scratch / _COUNTS).read_text())
+    found = json.loads((scratch / COUNTS).read_text())
     for field, now in (("ranks", joint.ranks), ("zero_stage", joint.config.zero_stage)):
         if found[field] != now:
             raise ConfigError(

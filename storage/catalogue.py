@@ -1,38 +1,106 @@
-"""Runs by name: a small JSON per run, and pointers to runs, all replaced atomically.
+"""Runs and pointers: small documents that say which artifacts belong together and which count.
 
-`runs/<name>.json` holds {stage: fingerprint}, the config and the status; `pointers/<name>` holds a run's name.
+`runs/<name>.json` holds {stage: fingerprint}, the config and the status of a run, and what earlier runs of that name made, to compare with
+(that alone does not keep it). A pointer, `pointers/<name>.json`, holds a run's name
+and its artifacts as they were when it was set, so running again under the same name does not move it. `latest` is set by
+every run, `promoted` by a decision; pointers to earlier versions stay in a pointer's history.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
-from storage.atomic import write_bytes
+from pipeline.errors import ArtifactError, ArtifactMissing
+from storage.place import Place
+
+HISTORY: Final = 20
+EARLIER: Final = 5
 
 
-def record_run(root: Path, name: str, stages: Mapping[str, str], config: Mapping[str, Any], status: str) -> None:
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _read(place: Place, key: str) -> dict[str, Any] | None:
+    content = place.read(key)
+    if content is None:
+        return None
+    try:
+        found = orjson.loads(content)
+        return {"earlier": [], "history": [], **found, "stages": dict(found["stages"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{key}: damaged; remove it, and run its configuration again to have it back") from error
+
+
+def record_run(place: Place, name: str, stages: Mapping[str, str], config: Mapping[str, Any], status: str) -> None:
     """Write a run and let `latest` point to it."""
+    before = read_run(place, name)
+    earlier = [] if before is None else before["earlier"]
+    if before is not None and before["stages"] != dict(stages):
+        earlier = [before["stages"], *earlier][:EARLIER]
     document = {
         "name": name,
         "status": status,
-        "updated": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "updated": _now(),
         "stages": dict(stages),
+        "earlier": earlier,
         "config": dict(config),
     }
-    runs, pointers = root / "runs", root / "pointers"
-    runs.mkdir(parents=True, exist_ok=True)
-    pointers.mkdir(parents=True, exist_ok=True)
-    write_bytes(runs / f"{name}.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
-    write_bytes(pointers / "latest", name.encode())
+    place.write(f"runs/{name}.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    point(place, "latest", name, stages)
 
 
-def read_runs(root: Path) -> list[dict[str, Any]]:
-    """All runs, newest first."""
-    runs = [json.loads(path.read_text()) for path in (root / "runs").glob("*.json")]
-    return sorted(runs, key=lambda run: str(run["updated"]), reverse=True)
+def read_run(place: Place, name: str) -> dict[str, Any] | None:
+    """A run by its name, or None."""
+    return _read(place, f"runs/{name}.json")
+
+
+def run_names(place: Place) -> list[str]:
+    """All runs, those last written first."""
+    entries = place.entries("runs")
+    newest = sorted(entries, key=lambda name: (entries[name].modified, name), reverse=True)
+    return [name.removesuffix(".json") for name in newest if name.endswith(".json")]
+
+
+def read_runs(place: Place, limit: int | None = None) -> list[dict[str, Any]]:
+    """Runs, newest first."""
+    found = (read_run(place, name) for name in run_names(place)[:limit])
+    return sorted((run for run in found if run is not None), key=lambda run: str(run["updated"]), reverse=True)
+
+
+def point(place: Place, pointer: str, run: str, stages: Mapping[str, str]) -> None:
+    """Let a pointer point to a run's artifacts; what it pointed to goes into its history if that was something else."""
+    before = read_pointer(place, pointer)
+    history = before["history"] if before is not None else []
+    if before is not None and before["stages"] != dict(stages) and pointer != "latest":
+        history = [{key: before[key] for key in ("run", "stages", "updated")}, *history][:HISTORY]
+    document = {"run": run, "stages": dict(stages), "updated": _now(), "history": history}
+    place.write(f"pointers/{pointer}.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
+
+
+def read_pointer(place: Place, pointer: str) -> dict[str, Any] | None:
+    """Where a pointer points: run, stages, updated, history; or None."""
+    return _read(place, f"pointers/{pointer}.json")
+
+
+def pointers(place: Place) -> dict[str, dict[str, Any]]:
+    """All pointers by name."""
+    names = [name.removesuffix(".json") for name in place.names("pointers") if name.endswith(".json")]
+    found = ((name, read_pointer(place, name)) for name in names)
+    return {name: pointer for name, pointer in found if pointer is not None}
+
+
+def stages_of(place: Place, name: str) -> dict[str, str]:
+    """The artifacts of a pointer or a run.
+
+    Raises:
+        ArtifactMissing: there is neither.
+    """
+    found = read_pointer(place, name) or read_run(place, name)
+    if found is None:
+        raise ArtifactMissing(f"{name}: no such run or pointer; `mind status` lists them")
+    return dict(found["stages"])

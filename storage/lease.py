@@ -1,101 +1,207 @@
-"""One writer per artifact: a lease file with a heartbeat.
+"""One writer per artifact: a numbered lease with a heartbeat.
 
-The holder rewrites the lease every few seconds. Another process that finds a live lease leaves with a message; a lease whose
-holder is gone (its process on this host is dead, or the heartbeat is older than `STALE_SECONDS`) is taken over. The check and
-the take-over happen under a file lock, so two processes cannot both win.
+Leases on one artifact are documents numbered from 1; the highest number counts. Who wants to write looks at it, and where its
+holder is gone *creates* the next number, which only one of several can do. So taking over needs no lock, no rename and no common clock:
+
+- A holder on this machine is alive while its process is. Processes are told apart by when the kernel started them, counted from boot.
+- A holder elsewhere is alive while its beat changes. The observer counts seconds on its own steady clock, so a wall clock that is
+  wrong, or jumps, on either side is never asked.
+
+A holder that finds a higher number than its own has been taken for dead, and stops.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import orjson
 import psutil
-from filelock import FileLock
 
-from pipeline.errors import ArtifactBusy
-from storage.atomic import write_bytes
+from pipeline.errors import ArtifactBusy, ArtifactError, LeaseLost
+from storage.place import Place
 
 HEARTBEAT_SECONDS: Final = 5.0
-STALE_SECONDS: Final = 60.0
+STALE_SECONDS: Final = 30.0
 
 
-def _process_started(pid: int) -> float | None:
-    """When a live process started, so that a reused pid is not mistaken for the holder; None where there is none."""
+@dataclass(frozen=True)
+class Holder:
+    """What a lease says: who holds it, how long by the holder's own clock, and what the holders before spent."""
+
+    host: str
+    pid: int
+    process: str
+    number: int
+    beat: int = 0
+    seconds: float = 0.0
+    seconds_before: float = 0.0
+    released: bool = False
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+def this_host() -> str:
+    """The machine's name, this boot of it, and the process namespace: a process id means something within them only."""
+    name, boot, space = socket.gethostname(), Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    known = [boot.read_text().strip()[:8], str(space.readlink())] if boot.exists() and space.exists() else []
+    return " ".join([name, *known])
+
+
+def process_identity(pid: int) -> str | None:
+    """What tells a live process from a later one with the same id; None where there is none."""
     try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.NoSuchProcess:
+        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return None
+        if psutil.LINUX:
+            # Field 22: clock ticks from boot to the start of the process. psutil's create_time moves with the wall clock.
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return str(psutil.Process(pid).create_time())
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
         return None
 
 
-def _mine() -> dict[str, Any]:
-    pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "started": _process_started(pid)}
+def _key(prefix: str, number: int) -> str:
+    return f"{prefix}/{number:06d}"
 
 
-def _is_live(lease: dict[str, Any]) -> bool:
-    if lease["host"] == socket.gethostname():
-        return bool(lease["started"] is not None and _process_started(lease["pid"]) == lease["started"])
-    return time.time() - float(lease["beat"]) < STALE_SECONDS
+def _numbers(place: Place, prefix: str) -> list[int]:
+    return sorted(int(name) for name in place.names(prefix) if name.isdigit())
 
 
-def holder(path: Path) -> dict[str, Any] | None:
-    """The live holder of a lease, if any."""
+def _read(place: Place, prefix: str, number: int) -> Holder | None:
+    content = place.read(_key(prefix, number))
     try:
-        lease: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return lease if _is_live(lease) else None
+        return Holder(**orjson.loads(content)) if content else None
+    except (ValueError, TypeError):
+        return None  # damaged: nobody can be beating it
+
+
+def _dump(holder: Holder) -> bytes:
+    return orjson.dumps(holder)
+
+
+def last(place: Place, prefix: str) -> Holder | None:
+    """The lease that counts, whether its holder lives or not."""
+    numbers = _numbers(place, prefix)
+    return _read(place, prefix, numbers[-1]) if numbers else None
+
+
+def is_live(place: Place, prefix: str, holder: Holder, patience: float = STALE_SECONDS) -> bool:
+    """Whether a lease's holder still works; for a holder elsewhere this watches its beat for up to `patience` seconds."""
+    if holder.released:
+        return False
+    if holder.host == this_host():
+        return process_identity(holder.pid) == holder.process
+    began = time.monotonic()
+    while time.monotonic() - began < patience:
+        time.sleep(min(1.0, patience / 10))
+        found = _read(place, prefix, holder.number)
+        if found is not None and found.beat != holder.beat:
+            return not found.released
+    return False
+
+
+class Lease:
+    """A lease that this process holds."""
+
+    def __init__(self, place: Place, prefix: str, holder: Holder) -> None:
+        self.place, self.prefix, self.holder = place, prefix, holder
+        self.finished = False
+        self.lost = False
+        self._began = time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat_on, daemon=True, name="lease heartbeat")
+
+    def seconds(self) -> float:
+        """How long it has been held."""
+        return time.monotonic() - self._began
+
+    def check(self) -> None:
+        """Refuse to write on behalf of a lease that another process has taken over.
+
+        Raises:
+            LeaseLost: it has been taken over.
+        """
+        if self.lost:
+            raise LeaseLost(f"{self.prefix}: another process took this one for dead and goes on with the work; leave it to it")
+
+    def beat(self) -> None:
+        """Tell the others that this process lives; find out whether they believed otherwise."""
+        if self.place.read(_key(self.prefix, self.holder.number + 1)) is not None:
+            self.lost = True
+            return
+        self.holder = replace(self.holder, beat=self.holder.beat + 1, seconds=self.seconds())
+        self.place.write(_key(self.prefix, self.holder.number), _dump(self.holder))
+
+    def _beat_on(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            try:
+                self.beat()
+            except (ArtifactError, OSError):
+                continue  # a full disk or a slow store: the next beat may get through, and until then this process is alive
+            if self.lost:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop beating, and let the next one in at once; a finished artifact needs no lease at all."""
+        self._stop.set()
+        self._thread.join()
+        if self.finished:
+            self.place.remove_all(self.prefix)
+        elif not self.lost:
+            try:
+                released = replace(self.holder, released=True, seconds=self.seconds())
+                self.place.write(_key(self.prefix, self.holder.number), _dump(released))
+            except (ArtifactError, OSError):
+                return  # the process ends, which says the same
+
+
+def _take(place: Place, prefix: str, what: str) -> Holder:
+    while True:
+        numbers = _numbers(place, prefix)
+        found = _read(place, prefix, numbers[-1]) if numbers else None
+        if found is not None and is_live(place, prefix, found):
+            raise ArtifactBusy(
+                f"{what}: process {found.pid} on {found.host.split()[0]} is writing it; wait for it to end, or stop it"
+            )
+        process = process_identity(os.getpid())
+        assert process is not None, "this process lives"
+        number = (numbers[-1] if numbers else 0) + 1
+        before = found.seconds_before + found.seconds if found is not None else 0.0
+        mine = Holder(this_host(), os.getpid(), process, number, seconds_before=before)
+        if place.create(_key(prefix, number), _dump(mine)):
+            for old in numbers:
+                place.remove(_key(prefix, old))
+            return mine
 
 
 @contextmanager
-def hold(path: Path, what: str) -> Iterator[None]:
-    """Hold the lease at `path` while the body runs.
+def hold(place: Place, prefix: str, what: str) -> Iterator[Lease]:
+    """Hold the lease under `prefix` while the body runs.
 
     Raises:
         ArtifactBusy: a live process holds it.
+        LeaseLost: another process took it over meanwhile.
     """
-    with FileLock(path.with_suffix(".lock")):
-        other = holder(path)
-        if other is not None:
-            raise ArtifactBusy(
-                f"{what}: process {other['pid']} on {other['host']} is writing it; wait for it to end, or stop it"
-            )
-        _beat(path)
-    stop = threading.Event()
-    thread = threading.Thread(target=_heartbeat, args=(path, stop), daemon=True, name="lease heartbeat")
-    thread.start()
+    lease = Lease(place, prefix, _take(place, prefix, what))
+    lease.start()
     try:
-        yield
+        yield lease
+    except KeyboardInterrupt:
+        lease.check()
+        raise
     finally:
-        stop.set()
-        thread.join()
-        _release(path)
-
-
-def _release(path: Path) -> None:
-    """Remove the lease if it is still this process's; one that was taken over meanwhile is left alone."""
-    with FileLock(path.with_suffix(".lock")):
-        found = holder(path)
-        if found is not None and (found["host"], found["pid"]) == (socket.gethostname(), os.getpid()):
-            path.unlink()
-
-
-def _beat(path: Path) -> None:
-    write_bytes(path, json.dumps({**_mine(), "beat": time.time()}).encode())
-
-
-def _heartbeat(path: Path, stop: threading.Event) -> None:
-    while not stop.wait(HEARTBEAT_SECONDS):
-        try:
-            _beat(path)
-        except OSError:  # a full disk or a slow share: the next beat may get through, and until then this process is alive
-            continue
+        lease.stop()

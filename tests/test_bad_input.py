@@ -153,12 +153,12 @@ def test_an_artifact_root_that_cannot_be_written_is_refused(tmp_path: Path, run_
 def test_two_runs_on_one_artifact_do_not_both_write(tmp_path: Path, run_tree: Tree) -> None:
     from pipeline.config import load_config
     from stages.chain import plan
-    from storage.artifact import Store
+    from storage.store import open_store
 
     config = write_config(tmp_path, run_tree)
     loaded = load_config(config)
     planned = plan(loaded)["questions"]
-    with Store(loaded.root).draft("questions", planned.fingerprint):
+    with open_store(loaded.root).draft("questions", planned.fingerprint):
         refused(mind("stage", "questions", str(config)), f"questions/{planned.fingerprint}", "is writing it", "wait")
     assert mind("stage", "questions", str(config)).returncode == 0
 
@@ -176,14 +176,8 @@ def test_a_rendezvous_port_in_use_is_refused() -> None:
 
 
 def test_when_no_rationale_survives_the_counts_say_where_they_fell() -> None:
-    from pipeline.config import RunConfig
     from pipeline.errors import NothingSurvives
-    from stages import synthesis
+    from stages.synthesis import _refuse_nothing
 
-    tree = {"name": "x", "teacher": {"path": "t"}, "student": {"path": "s"}, "questions": {
-        "train": [{"family": "dial", "split": "train", "count": 1, "kind": "miniature"}],
-        "evaluation": [{"name": "d", "group": "id", "source": {"kind": "miniature", "family": "dial", "split": "test", "count": 1}}],
-    }}  # fmt: skip
-    config = synthesis.config_of(RunConfig.model_validate(tree))
     with pytest.raises(NothingSurvives, match=r"too_few_perspectives 2.*lower synthesis\.min_perspectives"):
-        synthesis._select(config, {}, {"a": 0.0, "b": 0.0})
+        _refuse_nothing({"questions": 2, "too_few_perspectives": 2, "kept_questions": 0}, 3)

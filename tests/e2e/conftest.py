@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from storage.artifact import Store
+from storage.store import Store
 from tests.conftest import REPOSITORY
 
 SMALL = (

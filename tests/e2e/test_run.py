@@ -8,8 +8,10 @@ import time
 import pytest
 
 from stages.chain import ORDER
-from storage.artifact import Store
-from storage.catalogue import read_runs
+from storage.store import Store
+from storage.verify import verify
+from storage.catalogue import read_pointer, read_runs
+from storage.place import Folder
 from tests.e2e.conftest import Run, mind, overrides
 
 pytestmark = pytest.mark.e2e
@@ -46,7 +48,7 @@ def test_the_second_run_finds_every_artifact_in_under_twenty_seconds(finished: R
 def test_every_artifact_is_what_its_manifest_says(finished: Run) -> None:
     for stage in ORDER:
         manifest = finished.manifest(stage)
-        Store(finished.root).verify(stage, manifest["fingerprint"])
+        assert verify(Store(finished.root), stage, manifest["fingerprint"]) == []
         assert manifest["provenance"]["packages"]["torch"]
 
 
@@ -104,7 +106,9 @@ def test_the_report_is_one_page_that_needs_no_network(finished: Run) -> None:
 
 
 def test_the_run_is_in_the_catalogue(finished: Run) -> None:
-    (run,) = read_runs(finished.root)
+    (run,) = read_runs(Folder(finished.root))
     assert run["status"] == "done"
     assert run["stages"] == {stage: finished.manifest(stage)["fingerprint"] for stage in ORDER}
-    assert (finished.root / "pointers" / "latest").read_text() == "miniature"
+    latest = read_pointer(Folder(finished.root), "latest")
+    assert latest is not None
+    assert latest["run"] == "miniature"

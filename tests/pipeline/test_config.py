@@ -167,7 +167,7 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path, run_tree: Tree,
     path = write_config(tmp_path / "configs", run_tree)
     monkeypatch.chdir("/")
     run = load_config(path)
-    assert run.root == tmp_path / "results"
+    assert run.root == str(tmp_path / "results")
     assert run.perspectives == tmp_path / "configs/mine.yaml"
     assert run.teacher.path == tmp_path / "configs/models/teacher"
     assert run.questions.train[0].path == tmp_path / "configs/data/train.jsonl"  # type: ignore[union-attr]

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import ArtifactBusy, ArtifactError, ArtifactMissing, RootNotWritable
-from storage.artifact import MANIFEST, Artifact, Store
+from storage.artifact import MANIFEST, Artifact
+from storage.store import Store
 
 STAGE, DIGEST = "sampling", "0123456789abcdef"
 

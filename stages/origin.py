@@ -1,0 +1,42 @@
+"""Where what came from outside lay: the question files, models and templates that an artifact's fingerprint knows by content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+
+class Origin(NamedTuple):
+    """Something from outside: what it was for, where it lay then, and the digest of its content where it has one."""
+
+    role: str
+    location: str
+    digest: str | None
+
+
+def _model(source: Mapping[str, Any]) -> str:
+    return str(source["path"]) if source.get("path") else f"{source['name']}@{source['revision']}"
+
+
+def _questions(source: Mapping[str, Any]) -> str:
+    if source["kind"] == "miniature":
+        return f"miniature {source['family']}, {source['split']}, {source['count']} questions, seed {source['seed']}"
+    place = source.get("path") or source.get("folder") or f"{source['name']}@{source['revision']}"
+    return f"{place}" + (f", split {source['split']}" if source["kind"] == "hub" else "")
+
+
+def _evaluated(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    train = [("train", source) for source in config["questions"]["train"]]
+    return train + [(f"{item['group']} {item['name']}", item["source"]) for item in config["questions"]["evaluation"]]
+
+
+def origins(manifest: Mapping[str, Any]) -> Iterator[Origin]:
+    """What one artifact took from outside."""
+    config, digests = manifest["config"], manifest["identity"]["outside"]
+    if manifest["stage"] == "questions":
+        for number, (role, source) in enumerate(_evaluated(config)):
+            yield Origin(role, _questions(source), digests.get(f"source {number}"))
+        return
+    for role, digest in digests.items():
+        source = config.get(role) or config.get("synthesis", {}).get(role)
+        yield Origin(role, _model(source) if source else "shipped with MIND", digest)

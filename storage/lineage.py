@@ -1,0 +1,78 @@
+"""From what an artifact was made: its ancestors, and what tells two artifacts apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pipeline.errors import ArtifactMissing
+from storage.catalogue import stages_of
+from storage.store import Store
+
+
+class Change(NamedTuple):
+    """A field that differs. `None` where one side has no such field."""
+
+    field: str
+    old: Any
+    new: Any
+
+
+def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested mappings and lists, as (dotted field, value)."""
+    if isinstance(tree, Mapping) and tree:
+        for key, value in tree.items():
+            yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(tree, list | tuple) and tree:
+        for number, value in enumerate(tree):
+            yield from flat(value, f"{prefix}.{number}")
+    else:
+        yield prefix, tree
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """The fields in which two trees differ, in the new one's order, then what only the old one has."""
+    before, after = dict(flat(old)), dict(flat(new))
+    fields = [*after, *(field for field in before if field not in after)]
+    return [Change(field, before.get(field), after.get(field)) for field in fields if before.get(field) != after.get(field)]
+
+
+def ancestors(store: Store, stage: str, fingerprint: str) -> dict[str, dict[str, Any]]:
+    """Manifests of an artifact and of everything that it was made from, by `stage/fingerprint`, itself first.
+
+    Raises:
+        ArtifactMissing: a link of the chain is gone.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    waiting = [(stage, fingerprint)]
+    while waiting:
+        stage, fingerprint = waiting.pop(0)
+        if f"{stage}/{fingerprint}" in found:
+            continue
+        manifest = store.manifest(stage, fingerprint)
+        found[f"{stage}/{fingerprint}"] = manifest
+        waiting += manifest["inputs"].items()
+    return found
+
+
+def resolve(store: Store, reference: str, default_stage: str) -> tuple[str, str]:
+    """What a person means by `stage/fingerprint`, its beginning, `run:stage`, or a run's or pointer's name.
+
+    Raises:
+        ArtifactMissing: nothing, or more than one thing, is called so.
+    """
+    if ":" in reference:
+        run, _, stage = reference.partition(":")
+        stages = stages_of(store.place, run)
+        if stage not in stages:
+            raise ArtifactMissing(f"{reference}: run {run} has no stage {stage!r}; it has {', '.join(stages)}")
+        return stage, stages[stage]
+    if "/" in reference:
+        stage, _, start = reference.partition("/")
+        found = [name for name in store.fingerprints(stage) if start and name.startswith(start)]
+        if len(found) != 1:
+            problem = "no such artifact" if not found else f"{len(found)} artifacts begin so"
+            raise ArtifactMissing(f"{reference}: {problem}; give more digits, or RUN:STAGE")
+        return stage, found[0]
+    stages = stages_of(store.place, reference)
+    return default_stage, stages[default_stage]

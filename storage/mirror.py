@@ -1,0 +1,110 @@
+"""Keeping a draft on a remote root in step with its local folder, so that any machine can go on with it.
+
+The remote root is the truth: a draft that is taken up becomes locally what the remote root has; what only the local folder has was never
+committed. Which local files are known to equal the remote ones stands in a record, a line per file with its size and time; it is believed
+only by the holder of the very next lease, for then nobody else has written in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from storage.place import Bucket
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A draft's two folders, `<name>.partial` here and `<name>/` there, and `<name>.scratch` in both."""
+
+    remote: Bucket
+    root: Path
+    name: str
+
+    @property
+    def _record(self) -> Path:
+        return self.root / f"{self.name}.synced"
+
+    @property
+    def _folders(self) -> dict[str, Path]:
+        return {self.name: self.root / f"{self.name}.partial", f"{self.name}.scratch": self.root / f"{self.name}.scratch"}
+
+    def take_up(self, lease_number: int) -> None:
+        """Make the local folders what the remote root has."""
+        known = self._known(lease_number - 1)
+        self._record.write_bytes(orjson.dumps(lease_number) + b"\n")
+        for prefix, folder in self._folders.items():
+            there, here = self.remote.tree(prefix), _files(folder)
+            for name in here.keys() - there.keys():
+                (folder / name).unlink()
+            for name in there:
+                key = f"{prefix}/{name}"
+                if name not in here or known.get(key) != here[name]:
+                    self.remote.download(key, folder / name)
+                self._remember(key, folder / name)
+
+    def _known(self, lease_number: int) -> dict[str, list[int]]:
+        if not self._record.exists():
+            return {}
+        number, *lines = self._record.read_bytes().splitlines()
+        if number != orjson.dumps(lease_number):
+            return {}
+        known: dict[str, list[int]] = {}
+        for line in lines:
+            try:
+                key, *state = orjson.loads(line)
+            except ValueError:  # torn by a kill; the file it was about is fetched again
+                continue
+            known[key] = state
+        return known
+
+    def _remember(self, key: str, path: Path) -> None:
+        with self._record.open("ab") as record:
+            record.write(orjson.dumps([key, *_state(path)]) + b"\n")
+
+    def send(self, name: str) -> None:
+        """Send one file of the draft."""
+        key, path = f"{self.name}/{name}", self._folders[self.name] / name
+        self.remote.upload(path, key)
+        self._remember(key, path)
+
+    def send_changes(self, last: str = "") -> None:
+        """Make the remote root what the local folders are.
+
+        The file called `last` is sent after all others, and only then are files removed that are gone here, so whoever reads in between
+        finds everything that it names.
+        """
+        for prefix, folder in reversed(self._folders.items()):
+            here, there = _files(folder), self.remote.tree(prefix)
+            known = self._known_now()
+            for name in sorted(here, key=lambda name: (name == last, name)):
+                key = f"{prefix}/{name}"
+                if name not in there or known.get(key) != here[name]:
+                    self.remote.upload(folder / name, key)
+                    self._remember(key, folder / name)
+            for name in there.keys() - here.keys():
+                self.remote.remove(f"{prefix}/{name}")
+
+    def _known_now(self) -> dict[str, list[int]]:
+        return self._known(int(self._record.read_bytes().splitlines()[0]))
+
+    def remove(self, name: str) -> None:
+        """Remove one file of the draft there."""
+        self.remote.remove(f"{self.name}/{name}")
+
+    def close(self) -> None:
+        """The artifact is complete: the scratch folder goes, and the record with it."""
+        self.remote.remove_all(f"{self.name}.scratch")
+        self._record.unlink(missing_ok=True)
+
+
+def _state(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _files(folder: Path) -> dict[str, list[int]]:
+    paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".tmp"))
+    return {path.relative_to(folder).as_posix(): _state(path) for path in paths}

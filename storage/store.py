@@ -1,0 +1,217 @@
+"""All artifacts under one root.
+
+A root is a local folder, or a URL that fsspec opens, with a local folder (the workspace) where its files are worked on. Both hold the
+same files under the same names:
+
+    <root>/<stage>/<fingerprint>/           complete: it has a manifest
+    <root>/<stage>/<fingerprint>.lease/     who writes it
+    <root>/<stage>/<fingerprint>.scratch/   what a resumed run needs, checkpoints for example
+    <root>/<stage>/<fingerprint>.partial/   local only: the draft, renamed when complete
+
+A store without rename has no `.partial`: shards go to their final names, and the manifest, put last, completes the artifact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import pyarrow.parquet as pq
+
+from pipeline.errors import ArtifactError, ArtifactMissing, ConfigError
+from storage import lease
+from storage.artifact import MANIFEST, Artifact, Draft
+from storage.atomic import sync_file, sync_folder, write_bytes, writing
+from storage.fingerprint import file_digest
+from storage.mirror import Mirror
+from storage.place import Bucket, Folder, Place
+
+MANIFEST_VERSION: Final = 2
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")
+
+
+def parse_manifest(content: bytes, where: str) -> dict[str, Any]:
+    """A manifest of this version or an older one, as this version has it.
+
+    Version 1 did not count the processes that an artifact took, and `timing.seconds` was that of the last one.
+
+    Raises:
+        ArtifactError: damaged, or written by a newer version.
+    """
+    try:
+        manifest: dict[str, Any] = orjson.loads(content)
+        version = int(manifest["schema_version"])
+        if version == 1:
+            manifest["timing"]["processes"] = 1
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{where}: damaged; remove its folder and run its stage again") from error
+    if version > MANIFEST_VERSION:
+        raise ArtifactError(f"{where}: written by a newer version of MIND (schema {version}); upgrade to read it")
+    return manifest
+
+
+@dataclass(frozen=True)
+class Store:
+    """`root` is the local folder: the root itself, or the workspace of `remote`."""
+
+    root: Path
+    remote: Bucket | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where artifacts and documents are looked for."""
+        return self.remote if self.remote is not None else Folder(self.root)
+
+    def folder(self, stage: str, fingerprint: str) -> Path:
+        """Where an artifact's files lie, or will lie, on this machine."""
+        return self.root / stage / fingerprint
+
+    def exists(self, stage: str, fingerprint: str) -> bool:
+        """Whether a complete artifact is there."""
+        return self.place.has(f"{stage}/{fingerprint}/{MANIFEST}")
+
+    def fingerprints(self, stage: str) -> list[str]:
+        """What looks like an artifact of a stage, complete or not, newest last as far as the root can tell."""
+        return [name for name in self.place.names(stage) if _FINGERPRINT.fullmatch(name)]
+
+    def manifest(self, stage: str, fingerprint: str) -> dict[str, Any]:
+        """The manifest of a complete artifact.
+
+        Raises:
+            ArtifactMissing: there is none.
+            ArtifactError: it is damaged, or newer than this program.
+        """
+        key = f"{stage}/{fingerprint}/{MANIFEST}"
+        content = self.place.read(key)
+        if content is None:
+            raise ArtifactMissing(f"{self.folder(stage, fingerprint)}: no {stage} artifact; run the {stage} stage first")
+        return parse_manifest(content, str(self.root / key))
+
+    def open(self, stage: str, fingerprint: str) -> Artifact:
+        """A complete artifact.
+
+        Raises:
+            ArtifactMissing: there is none.
+            ArtifactError: a file of the manifest is missing or has another size.
+        """
+        artifact = Artifact(self.folder(stage, fingerprint), self.manifest(stage, fingerprint), self.remote)
+        if self.remote is None:
+            for entry in artifact.manifest["files"]:
+                path = artifact.folder / entry["path"]
+                if not path.is_file() or path.stat().st_size != entry["bytes"]:
+                    raise ArtifactError(f"{path}: missing or of another size; remove {artifact.folder} and run {stage} again")
+        return artifact
+
+    @contextmanager
+    def draft(self, stage: str, fingerprint: str) -> Iterator[Draft]:
+        """Hold the lease on an artifact and its partial folder while the body writes it.
+
+        Raises:
+            ArtifactBusy: another live process writes it.
+            RootNotWritable: the root cannot be written.
+        """
+        partial = self.folder(stage, fingerprint).with_suffix(".partial")
+        with writing(self.root):
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(partial.parent, os.W_OK):
+                raise PermissionError(13, "permission denied")
+        if self.remote is not None:
+            self.remote.check_conditional_put()
+        name = f"{stage}/{fingerprint}"
+        with lease.hold(self.place, f"{name}.lease", name) as held:
+            with writing(self.root):
+                partial.mkdir(exist_ok=True)
+            for leftover in partial.glob(".*.tmp"):
+                leftover.unlink()
+            mirror = None if self.remote is None else Mirror(self.remote, self.root, name)
+            if mirror is not None and not self.exists(stage, fingerprint):
+                mirror.take_up(held.holder.number)
+            yield Draft(partial, stage, fingerprint, held, mirror)
+
+    def commit(self, draft: Draft, manifest: Mapping[str, Any]) -> Artifact:
+        """Make a draft an artifact.
+
+        `manifest["timing"]["seconds"]` is completed with what the processes before this one spent.
+        """
+        (draft.folder / MANIFEST).unlink(missing_ok=True)
+        return self.adopt(draft, orjson.dumps(self._document(draft, manifest), option=orjson.OPT_INDENT_2))
+
+    def adopt(self, draft: Draft, manifest: bytes) -> Artifact:
+        """Make a draft with this manifest an artifact. Locally: manifest, fsync, rename, fsync. Remotely: every file, then the manifest."""
+        draft.lease.check()
+        if draft.mirror is not None:
+            draft.mirror.send_changes()
+        write_bytes(draft.folder / MANIFEST, manifest)
+        draft.lease.check()
+        if draft.mirror is not None:
+            draft.mirror.remote.write(f"{draft.name}/{MANIFEST}", manifest)
+        final = self.folder(draft.stage, draft.fingerprint)
+        if final.exists():  # without a manifest, so not an artifact: what a cache, or a hand, has left
+            shutil.rmtree(final)
+        draft.folder.rename(final)
+        sync_folder(final.parent)
+        draft.lease.finished = True
+        shutil.rmtree(draft.folder.with_suffix(".scratch"), ignore_errors=True)
+        if draft.mirror is not None:
+            draft.mirror.close()
+        return self.open(draft.stage, draft.fingerprint)
+
+    def _document(self, draft: Draft, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        holder = draft.lease.holder
+        timing = {
+            **manifest.get("timing", {}),
+            "seconds": round(holder.seconds_before + draft.lease.seconds(), 2),
+            "processes": holder.number,
+        }
+        return {
+            "schema_version": MANIFEST_VERSION,
+            "stage": draft.stage,
+            "fingerprint": draft.fingerprint,
+            **manifest,
+            "timing": timing,
+            "files": _listing(draft.folder),
+        }
+
+
+def _rows(path: Path) -> int | None:
+    return int(pq.read_metadata(path).num_rows) if path.suffix == ".parquet" else None
+
+
+def _listing(folder: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        sync_file(path)
+        found.append(
+            {
+                "path": path.relative_to(folder).as_posix(),
+                "bytes": path.stat().st_size,
+                "rows": _rows(path),
+                "sha256": file_digest(path),
+            }
+        )
+    return found
+
+
+def open_store(root: str, workspace: Path | None = None) -> Store:
+    """The store at a local folder or a URL.
+
+    Raises:
+        ConfigError: the URL has a password in it, or names a local file system.
+    """
+    if "://" not in root:
+        return Store(Path(root))
+    address = root.partition("://")[2]
+    if "@" in address.split("/")[0]:
+        raise ConfigError("root: has a name or password in it, which would be written to manifests; put it in the environment")
+    if root.startswith(("file://", "local://")):
+        raise ConfigError(f"root: {root}: give a local folder as a plain path")
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mind"
+    return Store(workspace or cache / hashlib.sha256(root.encode()).hexdigest()[:16], Bucket(root.rstrip("/")))
