@@ -1,0 +1,135 @@
+"""What a disk does to files: full, read-only, truncated, flipped. One clear line, nothing lost, and it can go on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import load_config
+from tests.conftest import REPOSITORY
+from tests.faults.campaign import compare, copy_inputs, end, freeze, overrides, start, the_artifact
+from tests.faults.conftest import CONFIG
+
+pytestmark = pytest.mark.e2e
+
+
+def ready(stage: str, root: Path, peaceful: Path, teacher: str) -> Path:
+    """A root with everything that a stage reads; the file that its process is started with."""
+    run = load_config(CONFIG, overrides(root, teacher))
+    copy_inputs(peaceful, root, run, stage)
+    return freeze(run)
+
+
+def said(config: Path) -> str:
+    """The last thing that a stage told a person."""
+    lines = [line for line in config.with_suffix(".log").read_text().splitlines() if line.startswith("mind: ")]
+    return lines[-1]
+
+
+@contextmanager
+def small_disk(folder: Path, kib: int) -> Iterator[Path]:
+    """A file system of its own, so small that it fills up."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+@pytest.mark.parametrize(("stage", "room"), [("sampling", 60), ("training", 2500)])
+def test_a_full_disk_is_named_and_after_making_room_nothing_is_lost(
+    stage: str, room: int, peaceful: Path, teacher: str, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", 64 * 1024) as root:
+        config = ready(stage, root, peaceful, teacher)
+        used = sum(path.stat().st_blocks * 512 for path in root.rglob("*")) // 1024
+        remount(root, f"size={used + room}k")
+        code = end(start(stage, config), config.with_name("run.config"))
+        assert code == 1
+        assert "no space left; free some, then run again to resume" in said(config)
+        assert not list(root.rglob("*.tmp"))
+        remount(root, "size=64m")
+        assert end(start(stage, config), config) == 0
+        compare(stage, peaceful, root)
+
+
+def test_a_root_that_turns_read_only_is_refused(peaceful: Path, teacher: str, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64 * 1024) as root:
+        config = ready("sampling", root, peaceful, teacher)
+        remount(root, "ro")
+        answer = subprocess.run(
+            [sys.executable, "-m", "stages.sampling", "--config", str(config)],
+            cwd=REPOSITORY, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert answer.returncode == 2
+        assert "cannot be written (Read-only file system)" in answer.stderr
+        assert "Traceback" not in answer.stderr
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [flip, truncate])
+def test_a_damaged_shard_of_a_killed_stage_is_made_again(
+    damage: object, peaceful: Path, teacher: str, tmp_path: Path
+) -> None:
+    config = ready("sampling", tmp_path / "root", peaceful, teacher)
+    end(start("sampling", config, "stages.sampling - 25 after"), config)
+    shards = sorted((tmp_path / "root" / "sampling").glob("*.partial/samples-*.parquet"))
+    assert len(shards) > 1
+    damage(shards[0])  # type: ignore[operator]
+    assert end(start("sampling", config), config) == 0
+    assert "its rows are made again" in config.with_suffix(".log").read_text()
+    compare("sampling", peaceful, tmp_path / "root")
+
+
+def test_a_damaged_input_is_refused_by_name_before_it_is_used(peaceful: Path, teacher: str, tmp_path: Path) -> None:
+    config = ready("synthesis", tmp_path / "root", peaceful, teacher)
+    shard = the_artifact(tmp_path / "root", "sampling").files("samples")[3]
+    flip(shard)
+    assert end(start("synthesis", config), config) == 1
+    assert f"{shard}: damaged" in said(config)
+    assert "remove it and run its stage again" in said(config)
+
+
+def test_of_four_runners_on_one_artifact_one_writes_and_the_others_leave_with_a_word(
+    peaceful: Path, teacher: str, tmp_path: Path
+) -> None:
+    config = ready("sampling", tmp_path / "root", peaceful, teacher)
+    runners = [
+        subprocess.Popen(
+            [sys.executable, "-m", "stages.sampling", "--config", str(config)],
+            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    outputs = [runner.communicate(timeout=120)[0] for runner in runners]
+    wrote = [output for output in outputs if "sampling: wrote" in output]
+    assert len(wrote) == 1
+    for runner, output in zip(runners, outputs, strict=True):
+        if output not in wrote:
+            assert (runner.returncode, "is writing it; wait for it to end, or stop it" in output) == (2, True) or (
+                runner.returncode == 0 and "is there already" in output
+            )
+    compare("sampling", peaceful, tmp_path / "root")
