@@ -174,7 +174,7 @@ def train_step(joint: Joint, step: int) -> dict[str, Any]:
     """One step; returns what is logged of it. Losses are means over the global batch's questions."""
     config, data = joint.config, joint.data
     questions = config.questions_per_step
-    index_Q = questions_of_step(step, len(data.rows), questions, joint.seed)
+    index_Q = questions_of_step(step, len(data), questions, joint.seed)
     weights = choose(joint, index_Q)
     rate = learning_rate(config, step)
     for group in joint.engine.optimizer.param_groups:

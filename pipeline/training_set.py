@@ -1,13 +1,14 @@
 """The training artifact's tokens: every question's rationales as token ids, and padded batches of them.
 
 A `Row` is prompt + rationale with the places that carry loss; `batch` pads rows to the right, which needs no attention mask for a
-causal model, and lists the positions whose logits are wanted, so that logits are computed nowhere else.
+causal model, and lists the positions whose logits are wanted, so that logits are computed nowhere else. A `TrainingSet` holds all rows
+as a few flat tensors, which may be files: a step reads its own questions' part and nothing else.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,31 +93,45 @@ def rationale_spans(rows: list[Row]) -> list[tuple[int, int]]:
     return [(row.start, len(row.tokens)) for row in rows]
 
 
+PLACE: Final = 5
+"""Numbers that say where a row is: `(offset, length, start, first, last)` in the order of `place_of`."""
+
+
+def place_of(row: Row, offset: int) -> tuple[int, int, int, int, int]:
+    """A row whose tokens lie at `offset` of the flat tokens; a length of zero means that there is none."""
+    return offset, len(row.tokens), row.start, *row.answer
+
+
 @dataclass(frozen=True)
 class TrainingSet:
     """Everything that joint training reads, for N questions and K perspectives.
 
-    `rows[n][k]` and `contexts[n][k]` are None where `mask_NK` is False; `base_losses_NK` are the base student's.
+    `tokens_T` are the tokens of all rows on end; `places_NKRP` says where the row (R=0) and the context row (R=1) of a rationale
+    are. `mask_NK` is False where there is none; `base_losses_NK` are the base student's.
     """
 
-    rows: list[list[Row | None]]
-    contexts: list[list[Row | None]]
+    tokens_T: Tensor
+    places_NKRP: Tensor
     features_NKF: Tensor
     mask_NK: Tensor
     base_losses_NK: Tensor
     pad: int
 
+    def __len__(self) -> int:
+        return len(self.mask_NK)
+
     def row(self, question: int, perspective: int) -> Row:
         """The row of a rationale that exists."""
-        row = self.rows[question][perspective]
-        assert row is not None, "the mask and the rows disagree"
-        return row
+        return self._row(self.places_NKRP[question, perspective, 0])
 
     def context(self, question: int, perspective: int) -> Row:
         """The context row of a rationale that exists."""
-        row = self.contexts[question][perspective]
-        assert row is not None, "the mask and the rows disagree"
-        return row
+        return self._row(self.places_NKRP[question, perspective, 1])
+
+    def _row(self, place_P: Tensor) -> Row:
+        offset, length, start, first, last = place_P.tolist()
+        assert length, "the mask and the rows disagree"
+        return Row(self.tokens_T[offset : offset + length].tolist(), start, (first, last))
 
 
 def questions_of_step(step: int, questions: int, per_step: int, seed: int) -> Tensor:

@@ -24,13 +24,14 @@ from pipeline.config import Training
 from pipeline.errors import MindError
 from pipeline.inertia import InertiaState, lag_steps, observe
 from pipeline.models import load_causal_model, load_tokenizer
-from pipeline.prompts import prompt_tokens
 from pipeline.student import StudentLogits
 from pipeline.trainer import Joint, train_step
-from pipeline.training_set import TrainingSet, context_row, make_row
+from pipeline.training_set import TrainingSet
 from stages.checkpoint import load_checkpoint, save_checkpoint
 from stages.progress import Progress
 from stages.training import REFUSED, Config
+from stages.training_files import are_written, open_training_set, wait_for_training_files, write_training_files
+from storage.artifact import MANIFEST, Artifact
 from storage.atomic import write_bytes, write_parquet
 
 STEPS: Final = pa.schema(
@@ -53,30 +54,17 @@ STEPS: Final = pa.schema(
 )
 
 
-def load_training_set(config: Config, synthesis: Path, tokenizer: Any) -> TrainingSet:
-    """Tokens, features and base losses of everything that synthesis kept."""
-    import pyarrow.parquet as pq
-
-    rationales = pq.read_table(synthesis / "rationales.parquet").to_pylist()
-    features = torch.tensor(pq.read_table(synthesis / "features.parquet")["feature_F"].combine_chunks().flatten().to_numpy())
-    features_BF = features.reshape(len(rationales), -1)
-    names = [item.name for item in config.perspectives]
-    numbers = {question_id: n for n, question_id in enumerate(dict.fromkeys(row["question_id"] for row in rationales))}
-    shape = (len(numbers), len(names))
-    rows: list[list[Any]] = [[None] * shape[1] for _ in range(shape[0])]
-    contexts: list[list[Any]] = [[None] * shape[1] for _ in range(shape[0])]
-    mask_NK, losses_NK = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape)
-    features_NKF = torch.zeros(*shape, features_BF.shape[1])
-    limit = config.training.max_length
-    for number, item in enumerate(rationales):
-        n, k = numbers[item["question_id"]], names.index(item["perspective"])
-        prompt = prompt_tokens(tokenizer, item["prompt"], config.prompts.chat)
-        where = f"rationale of {item['question_id']!r}, {item['perspective']}"
-        rows[n][k] = make_row(tokenizer, prompt, item["rationale"], item["answer"], limit, where)
-        contexts[n][k] = context_row(tokenizer, prompt, item["rationale"], item["answer"], limit, where)
-        mask_NK[n, k], losses_NK[n, k], features_NKF[n, k] = True, item["base_loss"], features_BF[number]
+def load_training_set(config: Config, synthesis: Path, scratch: Path, tokenizer: Any) -> TrainingSet:
+    """Tokens, features and base losses of everything that synthesis kept, from files that rank 0 makes if they are not there."""
+    folder = scratch / "derived"
+    if not are_written(folder):
+        if dist.is_initialized() and dist.get_rank():
+            wait_for_training_files(folder)
+        else:
+            artifact = Artifact(synthesis, json.loads((synthesis / MANIFEST).read_text()))
+            write_training_files(config, artifact, tokenizer, folder)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return TrainingSet(rows, contexts, features_NKF, mask_NK, losses_NK, pad)
+    return open_training_set(folder, pad)
 
 
 def deepspeed_config(training: Training) -> dict[str, Any]:
@@ -119,7 +107,7 @@ def start_joint(config: Config, data: TrainingSet, engine: Any, metanet_file: Pa
     if metanet_file is not None:
         metanet.load_state_dict(load_file(metanet_file))
     inertia = InertiaState.empty(*data.mask_NK.shape)
-    observe(inertia, training.inertia, torch.arange(len(data.rows)), data.base_losses_NK, data.mask_NK)
+    observe(inertia, training.inertia, torch.arange(len(data)), data.base_losses_NK, data.mask_NK)
     optimizer = torch.optim.AdamW(metanet.parameters(), lr=training.metanet_rate)
     ranks = dist.get_world_size() if dist.is_initialized() else 1
     rank = dist.get_rank() if dist.is_initialized() else 0
@@ -161,7 +149,7 @@ def _forget_log_after(draft: Path, step: int) -> None:
 def train(config: Config, synthesis: Path, draft: Path, scratch: Path, progress: Progress) -> None:
     """All steps from wherever the last checkpoint ended."""
     tokenizer = load_tokenizer(config.student)
-    data = load_training_set(config, synthesis, tokenizer)
+    data = load_training_set(config, synthesis, scratch, tokenizer)
     engine = start_engine(config)
     joint = start_joint(config, data, engine, synthesis / "metanet.safetensors")
     training = config.training

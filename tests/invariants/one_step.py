@@ -22,6 +22,7 @@ from pipeline.trainer import train_step
 from pipeline.training_set import TrainingSet, context_row, make_row
 from stages.training import Config
 from stages.training_rank import deepspeed_config, start_joint
+from tests.training_sets import set_of
 
 RATE = 100.0
 
@@ -29,24 +30,17 @@ RATE = 100.0
 def small_set(tokenizer: Any, questions: int, perspectives: int) -> TrainingSet:
     """Rationales of very unequal length, some missing."""
     generator = torch.Generator().manual_seed(3)
-    rows: list[list[Any]] = []
-    contexts: list[list[Any]] = []
     mask_NK = torch.rand(questions, perspectives, generator=generator) > 0.3
     mask_NK[:, :2] = True
-    for n in range(questions):
+    pairs = {}
+    for n, k in mask_NK.nonzero().tolist():
         prompt = tokenizer(f"Question: {n}+{n}? Solution:")["input_ids"]
-        texts = [
-            f"{'Then 1+1=2. ' * (1 + (n * 3 + k * 5) % 7)}So {n}. The answer is \\boxed{{{n}}}." for k in range(perspectives)
-        ]
-        made = [
-            [maker(tokenizer, prompt, text, str(n), 512, "test") if mask_NK[n, k] else None for k, text in enumerate(texts)]
-            for maker in (make_row, context_row)
-        ]
-        rows.append(made[0])
-        contexts.append(made[1])
+        text = f"{'Then 1+1=2. ' * (1 + (n * 3 + k * 5) % 7)}So {n}. The answer is \\boxed{{{n}}}."
+        row, context = (make(tokenizer, prompt, text, str(n), 512, "test") for make in (make_row, context_row))
+        pairs[n, k] = row, context
     features_NKF = torch.randn(questions, perspectives, 16, generator=generator)
     losses_NK = torch.rand(questions, perspectives, generator=generator) * mask_NK
-    return TrainingSet(rows, contexts, features_NKF, mask_NK, losses_NK, int(tokenizer.pad_token_id))
+    return set_of(pairs, features_NKF, mask_NK, losses_NK, int(tokenizer.pad_token_id))
 
 
 def main(folder: Path) -> None:

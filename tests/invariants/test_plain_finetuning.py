@@ -19,6 +19,7 @@ from pipeline.inertia import InertiaState, observe
 from pipeline.student import StudentLogits
 from pipeline.trainer import Joint, learning_rate, train_step
 from pipeline.training_set import TrainingSet, context_row, make_row, questions_of_step
+from tests.training_sets import set_of
 
 QUESTIONS, PERSPECTIVES, FEATURES = 6, 3, 5
 MASK = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1], [1, 0, 0], [1, 1, 0]]).bool()
@@ -56,17 +57,16 @@ def student(tiny_model: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def data(tiny_tokenizer: Any) -> TrainingSet:
-    rows: list[list[Any]] = [[None] * PERSPECTIVES for _ in range(QUESTIONS)]
-    contexts: list[list[Any]] = [[None] * PERSPECTIVES for _ in range(QUESTIONS)]
+    pairs = {}
     for n, k in MASK.nonzero().tolist():
         prompt = tiny_tokenizer(f"Question: [{n}]{' Turn it' * n}\n")["input_ids"]
         rationale = f"{'So 7+5=2. ' * (k + 1)}Then {n}. {conclusion(str(n))}"
-        rows[n][k] = make_row(tiny_tokenizer, prompt, rationale, str(n), 500, "")
-        contexts[n][k] = context_row(tiny_tokenizer, prompt, rationale, str(n), 500, "")
+        row, context = (make(tiny_tokenizer, prompt, rationale, str(n), 500, "") for make in (make_row, context_row))
+        pairs[n, k] = row, context
     generator = torch.Generator().manual_seed(0)
     features_NKF = torch.randn(QUESTIONS, PERSPECTIVES, FEATURES, generator=generator)
     base_losses_NK = torch.rand(QUESTIONS, PERSPECTIVES, generator=generator)
-    return TrainingSet(rows, contexts, features_NKF, MASK, base_losses_NK, pad=0)
+    return set_of(pairs, features_NKF, MASK, base_losses_NK, pad=0)
 
 
 def _step(student: Any, data: TrainingSet, training: Training, step: int) -> tuple[dict[str, Any], dict[str, Tensor], Joint]:
@@ -87,9 +87,8 @@ def _plain_loss(student: Any, data: TrainingSet, index: list[int]) -> Tensor:
     of_questions = []
     for n in index:
         of_rationales = []
-        for row in data.rows[n]:
-            if row is None:
-                continue
+        for k in data.mask_NK[n].nonzero()[:, 0].tolist():
+            row = data.row(n, k)
             tokens = torch.tensor(row.tokens)
             logits = student(input_ids=tokens[None]).logits[0]
             of_rationales.append(F.cross_entropy(logits[row.start - 1 : -1], tokens[row.start :]))

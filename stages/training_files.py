@@ -1,0 +1,96 @@
+"""The training set as files in the scratch folder: tokens, places, features and losses of everything that synthesis kept.
+
+Rank 0 makes them once, going through the rationales in order; the other ranks wait, and a resumed run finds them. They are read as
+memory-mapped tensors, one copy in the page cache for all ranks. `shape.json` is written last: where it is, all are whole.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from pipeline.prompts import prompt_tokens
+from pipeline.training_set import PLACE, TrainingSet, context_row, make_row, place_of
+from stages.mapped import Piece, mapped, numbered, write_table
+from stages.training import Config
+from storage.artifact import Artifact
+from storage.atomic import sync_file, write_bytes
+
+_SHAPE: Final = "shape.json"
+_ROWS: Final = 1024
+
+
+def _rows(config: Config, tokenizer: Any, piece: Piece) -> Any:
+    """The row and the context row of every rationale of a piece."""
+    limit = config.training.max_length
+    for item in piece.to_pylist():
+        prompt = prompt_tokens(tokenizer, item["prompt"], config.prompts.chat)
+        where = f"rationale of {item['question_id']!r}, {item['perspective']}"
+        yield [make(tokenizer, prompt, item["rationale"], item["answer"], limit, where) for make in (make_row, context_row)]
+
+
+def _write_tokens(config: Config, synthesis: Artifact, tokenizer: Any, names: Sequence[str], folder: Path) -> int:
+    """`tokens.i32` and `places.i64`; returns the number of tokens."""
+    questions, offset = synthesis.summary["kept_questions"], 0
+    places = np.memmap(folder / "places.i64", np.int64, "w+", shape=(questions, len(names), 2, PLACE))
+    columns = ["question_id", "perspective", "prompt", "rationale", "answer"]
+    with (folder / "tokens.i32").open("wb") as tokens:
+        for piece, (n_B, k_B) in numbered(synthesis.batches("rationales", columns, _ROWS), names, questions):
+            for n, k, pair in zip(n_B, k_B, _rows(config, tokenizer, piece), strict=True):
+                for number, row in enumerate(pair):
+                    places[n, k, number] = place_of(row, offset)
+                    tokens.write(np.array(row.tokens, np.int32).tobytes())
+                    offset += len(row.tokens)
+    places.flush()
+    return offset
+
+
+def write_training_files(config: Config, synthesis: Artifact, tokenizer: Any, folder: Path) -> None:
+    """All files, whatever a killed process may have left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [item.name for item in config.perspectives]
+    size = (synthesis.summary["kept_questions"], len(names))
+    tokens = _write_tokens(config, synthesis, tokenizer, names, folder)
+    keys = ["question_id", "perspective"]
+    losses = numbered(synthesis.batches("rationales", [*keys, "base_loss"], _ROWS), names, size[0])
+    write_table(folder / "losses.f32", losses, "base_loss", size)
+    width = next(synthesis.batches("features", ["feature_F"], 1)).schema.field("feature_F").type.list_size
+    features = numbered(synthesis.batches("features", [*keys, "feature_F"], _ROWS), names, size[0])
+    write_table(folder / "features.f32", features, "feature_F", (*size, width))
+    for name in ("tokens.i32", "places.i64"):
+        sync_file(folder / name)
+    shape = {"questions": size[0], "perspectives": size[1], "features": width, "tokens": tokens}
+    write_bytes(folder / _SHAPE, json.dumps(shape).encode())
+
+
+def are_written(folder: Path) -> bool:
+    """Whether all files are there."""
+    return (folder / _SHAPE).exists()
+
+
+def wait_for_training_files(folder: Path) -> None:
+    """Until rank 0 has them; should it fail, the launcher ends this process."""
+    # A barrier would give up after its time limit, and tokenising millions of rows may take longer.
+    while not are_written(folder):
+        time.sleep(0.2)
+
+
+def open_training_set(folder: Path, pad: int) -> TrainingSet:
+    """The files as a training set; only the mask is held in memory."""
+    shape = json.loads((folder / _SHAPE).read_text())
+    size = (shape["questions"], shape["perspectives"])
+    places_NKRP = mapped(folder / "places.i64", (*size, 2, PLACE), torch.int64)
+    return TrainingSet(
+        tokens_T=mapped(folder / "tokens.i32", (shape["tokens"],), torch.int32),
+        places_NKRP=places_NKRP,
+        features_NKF=mapped(folder / "features.f32", (*size, shape["features"])),
+        mask_NK=places_NKRP[:, :, 0, 1] > 0,
+        base_losses_NK=mapped(folder / "losses.f32", size),
+        pad=pad,
+    )
