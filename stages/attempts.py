@@ -1,23 +1,25 @@
 """The base student's attempts at the training questions: a question's difficulty is their pass rate.
 
-A part of synthesis with shards of its own, so that a kill loses one chunk of attempts at most.
+A part of synthesis with shards of its own, each with all attempts at its questions, so that a kill loses one chunk of them at most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import pyarrow as pa
 
+from pipeline.chunks import chunks
 from pipeline.config import ModelSource, Prompts, Synthesis
+from pipeline.digests import digest
 from pipeline.generation import Decoding, Engine, open_engine
 from pipeline.grading import Outcome
 from pipeline.models import load_tokenizer
 from pipeline.prompts import student_prompt
 from pipeline.questions import Question
 from stages.progress import Progress
-from stages.sampling import check_lengths, sample_seed
+from stages.sampling import check_lengths, finished_questions, sample_seed
 from storage.artifact import Draft
 
 _CHUNK: Final = 256
@@ -34,30 +36,39 @@ def _attempts(engine: Engine, settings: Synthesis, chunk: list[tuple[Question, s
         yield {"question_id": question.id, "attempt": index, "text": item.text, "outcome": outcome}
 
 
-def pass_rates(
+def attempt(
     settings: Synthesis,
     student: ModelSource,
     prompts: Prompts,
-    questions: list[Question],
+    questions: Callable[[], Iterable[Question]],
+    total: int,
     seed: int,
     out: Draft,
     progress: Progress,
-) -> dict[str, float]:
-    """Question id -> share of right attempts; asks only for what no shard has."""
-    finished = {row for shard in out.shards(_SHARDS) for row in shard["question_id"].to_pylist()}
-    missing = [(question, student_prompt(prompts, question)) for question in questions if question.id not in finished]
-    progress.start("base student's attempts", len(questions), "questions", len(finished))
-    if missing:
-        tokenizer = load_tokenizer(student)
-        texts = {question.id: prompt for question, prompt in missing}
-        check_lengths(tokenizer, texts, prompts.chat, settings.max_tokens, settings.engine.max_context)
-        with open_engine(settings.engine, student, prompts.chat) as engine:
-            for first in range(0, len(missing), _CHUNK):
-                chunk = missing[first : first + _CHUNK]
-                out.write_shard(_SHARDS, pa.Table.from_pylist(list(_attempts(engine, settings, chunk, seed))))
-                progress.advance(len(chunk))
-    right: dict[str, list[bool]] = {question.id: [] for question in questions}
-    for shard in out.shards(_SHARDS):
+) -> None:
+    """Ask the student what no shard has. `questions` gives the stream of all, of which there are `total`, anew at each call."""
+    finished = finished_questions(out.shards(_SHARDS, ["question_id"]))
+
+    def missing() -> Iterator[tuple[Question, str]]:
+        every = (question for question in questions() if digest(question.id) not in finished)
+        return ((question, student_prompt(prompts, question)) for question in every)
+
+    progress.start("base student's attempts", total, "questions", len(finished))
+    if len(finished) == total:
+        return
+    asked = ((question.id, prompt) for question, prompt in missing())
+    check_lengths(load_tokenizer(student), asked, prompts.chat, settings.max_tokens, settings.engine.max_context)
+    with open_engine(settings.engine, student, prompts.chat) as engine:
+        for chunk in chunks(missing(), _CHUNK):
+            out.write_shard(_SHARDS, pa.Table.from_pylist(list(_attempts(engine, settings, chunk, seed))))
+            progress.advance(len(chunk))
+
+
+def pass_rates(out: Draft) -> Iterator[tuple[str, float]]:
+    """Every attempted question's id and its share of right attempts."""
+    for shard in out.shards(_SHARDS, ["question_id", "outcome"]):
+        right: dict[str, list[bool]] = {}
         for question_id, outcome in zip(shard["question_id"].to_pylist(), shard["outcome"].to_pylist(), strict=True):
-            right[question_id].append(outcome == Outcome.CORRECT)
-    return {question_id: sum(values) / len(values) for question_id, values in right.items()}
+            right.setdefault(question_id, []).append(outcome == Outcome.CORRECT)
+        for question_id, values in right.items():
+            yield question_id, sum(values) / len(values)

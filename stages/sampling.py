@@ -2,20 +2,22 @@
 
 A shard holds all samples of some questions and is committed at once; a resumed run asks only for questions that no shard has, whatever
 the shards' sizes, so nothing depends on positions. Every sample has its own seed from question, perspective and sample index.
+Questions stream by, once for their lengths and once to be asked; what is held are a shard and the digests of finished questions.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.chunks import chunks
 from pipeline.config import Frozen, ModelSource, Prompts, RunConfig, Sampling, identity
+from pipeline.digests import digest, digests
 from pipeline.errors import QuestionError
 from pipeline.generation import Completion, Decoding, Engine, open_engine
 from pipeline.grading import Outcome
@@ -24,6 +26,7 @@ from pipeline.perspectives import Perspective, load_perspectives
 from pipeline.prompts import check_prompts, prompt_tokens, teacher_prompt
 from pipeline.questions import Question, from_table
 from stages.progress import Progress
+from stages.tally import COUNTED, tally
 from storage.artifact import Artifact, Draft
 
 if TYPE_CHECKING:
@@ -93,13 +96,15 @@ def sample_seed(seed: int, question_id: str, perspective: str, index: int) -> in
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def check_lengths(tokenizer: PreTrainedTokenizerBase, prompts: Mapping[str, str], chat: bool, room: int, limit: int) -> None:
-    """Refuse prompts (by question id) that leave no room for an answer.
+def check_lengths(
+    tokenizer: PreTrainedTokenizerBase, prompts: Iterable[tuple[str, str]], chat: bool, room: int, limit: int
+) -> None:
+    """Refuse prompts, each with its question's id, that leave no room for an answer.
 
     Raises:
         QuestionError: names the first one.
     """
-    for question_id, prompt in prompts.items():
+    for question_id, prompt in prompts:
         length = len(prompt_tokens(tokenizer, prompt, chat))
         if length + room > limit:
             raise QuestionError(
@@ -151,61 +156,55 @@ def _shard(engine: Engine, config: Config, questions: list[Question]) -> list[di
     return sorted(rows, key=lambda row: order[row["question_id"]])
 
 
-def training_questions(questions: Artifact) -> list[Question]:
-    """The questions that are distilled."""
-    table = questions.table("questions")
-    return from_table(table.filter(pc.equal(table["role"], "train")))
+def training_questions(questions: Artifact) -> Iterator[Question]:
+    """The questions that are distilled, in order."""
+    for batch in questions.batches("questions", rows=1024):
+        yield from from_table(batch.filter(pc.equal(batch["role"], "train")))
 
 
-def summarise(table: pa.Table, perspectives: tuple[Perspective, ...], tokens_per_second: float | None) -> dict[str, Any]:
-    """Outcomes per perspective, coverage and tokens."""
-    columns = [table[name].to_pylist() for name in ("question_id", "perspective", "outcome", "completion_tokens")]
-    outcomes: dict[str, Counter[str]] = {item.name: Counter() for item in perspectives}
-    covered: dict[str, set[str]] = {item.name: set() for item in perspectives}
-    tokens_right = 0
-    for question_id, perspective, outcome, tokens in zip(*columns, strict=True):
-        outcomes[perspective][outcome] += 1
-        if outcome == Outcome.CORRECT:
-            covered[perspective].add(question_id)
-            tokens_right += tokens
-    questions = len(set(columns[0]))
-    return {
-        "questions": questions,
-        "samples": table.num_rows,
-        "right": sum(counter[Outcome.CORRECT] for counter in outcomes.values()),
-        "tokens": sum(columns[3]),
-        "tokens_right": tokens_right,
-        "tokens_per_second": round(tokens_per_second, 1) if tokens_per_second else None,
-        "outcomes": {name: {kind.value: counter[kind] for kind in Outcome} for name, counter in outcomes.items()},
-        "coverage": {name: len(ids) / questions for name, ids in covered.items()},
-    }
+def finished_questions(shards: Iterable[pa.Table]) -> set[int]:
+    """Digests of the questions that some shards have."""
+    finished: set[int] = set()
+    for shard in shards:
+        finished |= digests(shard["question_id"].unique().to_pylist())
+    return finished
+
+
+def _check_prompts(config: Config, questions: Iterable[Question]) -> None:
+    """Before the teacher is loaded. A server has a tokenizer of its own."""
+    settings = config.sampling
+    if settings.engine.kind == "openai":
+        return
+    prompts = (
+        (question.id, teacher_prompt(config.prompts, question, item)) for question in questions for item in config.perspectives
+    )
+    tokenizer = load_tokenizer(config.teacher)
+    check_lengths(tokenizer, prompts, config.prompts.chat, settings.max_tokens, settings.engine.max_context)
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
     """Sample what no shard has yet."""
-    questions = training_questions(inputs["questions"])
-    finished = {row for shard in out.shards("samples") for row in shard["question_id"].to_pylist()}
-    missing = [question for question in questions if question.id not in finished]
-    engine_config = config.sampling.engine
-    if engine_config.kind != "openai":
-        tokenizer = load_tokenizer(config.teacher)
-        for item in config.perspectives:
-            prompts = {question.id: teacher_prompt(config.prompts, question, item) for question in missing}
-            check_lengths(tokenizer, prompts, config.prompts.chat, config.sampling.max_tokens, engine_config.max_context)
-    progress.start("teacher's rationales", len(questions), "questions", len(finished))
+    questions, settings = inputs["questions"], config.sampling
+    finished = finished_questions(out.shards("samples", ["question_id"]))
+
+    def missing() -> Iterator[Question]:
+        return (question for question in training_questions(questions) if digest(question.id) not in finished)
+
+    _check_prompts(config, missing())
+    total = questions.summary["train"]
+    progress.start("teacher's rationales", total, "questions", len(finished))
     tokens, seconds = 0, 0.0
-    if missing:
-        with open_engine(engine_config, config.teacher, config.prompts.chat) as engine:
-            size = config.sampling.questions_per_shard
-            for first in range(0, len(missing), size):
-                chunk, began = missing[first : first + size], time.monotonic()
+    if len(finished) < total:
+        with open_engine(settings.engine, config.teacher, config.prompts.chat) as engine:
+            for chunk in chunks(missing(), settings.questions_per_shard):
+                began = time.monotonic()
                 rows = _shard(engine, config, chunk)
                 out.write_shard("samples", pa.Table.from_pylist(rows, schema=SCHEMA))
                 seconds += time.monotonic() - began
                 tokens += sum(row["completion_tokens"] for row in rows)
                 progress.advance(len(chunk), f"{tokens / seconds:,.0f} tokens/s")
-    table = pa.concat_tables(out.shards("samples"))
-    return summarise(table, config.perspectives, tokens / seconds if seconds else None)
+    summary = tally(out.shards("samples", COUNTED), [item.name for item in config.perspectives], out.folder)
+    return {**summary, "tokens_per_second": round(tokens / seconds, 1) if seconds else None}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,88 @@
+"""Which rationales of one shard of samples are kept. A shard has all samples of its questions, and every rule is one of a question.
+
+Right samples that fit the student's longest row go through the rules of `pipeline/rationales.py`, and are tokenised as they will be
+trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import pyarrow as pa
+
+from pipeline.config import Synthesis
+from pipeline.prompts import prompt_tokens, rationale_tokens
+from pipeline.rationales import curate, first_right
+from pipeline.training_set import Row, make_row
+from stages.lookup import Asked
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SAMPLE: Final = ["question_id", "perspective", "sample_index", "outcome", "text", "gold"]
+
+
+class Kept(NamedTuple):
+    """One kept rationale: whose it is, its tokens and its words."""
+
+    question_id: str
+    perspective: str
+    row: Row
+    prompt: str
+    text: str
+    answer: str
+
+
+class Student(NamedTuple):
+    """How the student reads: its tokenizer, whether it chats, the tokens of its longest row."""
+
+    tokenizer: PreTrainedTokenizerBase
+    chat: bool
+    max_length: int
+
+    def prompt(self, asked: Asked) -> list[int]:
+        return prompt_tokens(self.tokenizer, asked.prompt, self.chat)
+
+
+def select(
+    samples: pa.Table, asked: Mapping[str, Asked], names: Sequence[str], student: Student, settings: Synthesis, seed: int
+) -> tuple[list[Kept], dict[str, int]]:
+    """Kept rationales of one shard with the columns `SAMPLE`, by question and perspective, and what fell at each rule."""
+    rows: list[dict[str, Any]] = samples.to_pylist()
+    right = first_right(rows, names)
+    prompts = {question_id: student.prompt(asked[question_id]) for question_id in right}
+    too_long = _drop_too_long(right, prompts, student)
+    curation = curate(
+        right,
+        {question_id: item.pass_rate for question_id, item in asked.items()},
+        duplicate_jaccard=settings.duplicate_jaccard,
+        min_perspectives=settings.min_perspectives,
+        easy_above=settings.easy_above,
+        keep_easy=settings.keep_easy,
+        seed=seed,
+    )
+    kept = [
+        _kept(item.question_id, name, text, prompts[item.question_id], asked[item.question_id], student)
+        for item in curation.sets
+        for name, text in item.rationales.items()
+    ]
+    tokens = sum(len(item.row.tokens) - item.row.start for item in kept)
+    return kept, {**curation.counts, "too_long": too_long, "tokens_kept": tokens}
+
+
+def _drop_too_long(right: dict[str, dict[str, str]], prompts: Mapping[str, list[int]], student: Student) -> int:
+    """Take out what the student cannot be trained on; returns how many."""
+    dropped = 0
+    for question_id, rationales in right.items():
+        room = student.max_length - len(prompts[question_id])
+        fits = {name: text for name, text in rationales.items() if len(rationale_tokens(student.tokenizer, text)) <= room}
+        dropped += len(rationales) - len(fits)
+        right[question_id] = fits
+    return dropped
+
+
+def _kept(question_id: str, name: str, text: str, prompt: list[int], asked: Asked, student: Student) -> Kept:
+    where = f"rationale of {question_id!r}, {name}"
+    row = make_row(student.tokenizer, prompt, text, asked.answer, student.max_length, where)
+    return Kept(question_id, name, row, asked.prompt, text, asked.answer)
