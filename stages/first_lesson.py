@@ -14,7 +14,7 @@ from pipeline.assistant import MetaNet, fused, preferences
 from pipeline.config import Objective, Synthesis
 from pipeline.warm_up import warm_up
 from stages.lookup import Lookup, look_up
-from stages.mapped import mapped, numbered, values, write_table
+from stages.mapped import derived, mapped, numbered, values, write_table
 from stages.progress import Progress
 from storage.artifact import Draft
 
@@ -52,7 +52,7 @@ def _losses(out: Draft, names: list[str], questions: int) -> tuple[Tensor, Tenso
 def _features(out: Draft, names: list[str], questions: int) -> Tensor:
     """Features (N, K, F) in a file of the draft's scratch folder."""
     width = next(out.shards("features", ["feature_F"])).schema.field("feature_F").type.list_size
-    shape, path = (questions, len(names), width), out.scratch / "derived" / "features.f32"
+    shape, path = (questions, len(names), width), derived(out.scratch) / "features.f32"
     if not path.exists():
         write_table(path, numbered(out.shards("features"), names, questions), "feature_F", shape)
     return mapped(path, shape)
@@ -70,8 +70,8 @@ def teach(
         progress.advance(1, f"L_meta {loss:.4f}")
 
     warm = warm_up(settings, objective, features_NKF, losses_NK, mask_NK, seed, said)
-    kept_K, total_K = mask_NK.sum(0).tolist(), losses_NK.sum(0).tolist()
-    base_loss_K = [total / count if count else None for total, count in zip(total_K, kept_K, strict=True)]
+    kept_K = mask_NK.sum(0).tolist()
+    base_loss_K = [float(total / count) if count else None for total, count in zip(losses_NK.sum(0), kept_K, strict=True)]
     return Lesson(warm.metanet, warm.losses, kept_K, base_loss_K)
 
 

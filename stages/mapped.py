@@ -8,9 +8,10 @@ from the page cache, and the system takes it back when it needs the room.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -54,11 +55,28 @@ def values(piece: Piece, column: str) -> NDArray[np.float32]:
     return np.asarray(found.to_numpy(), np.float32)
 
 
+def derived(scratch: Path) -> Path:
+    """The folder for what can be made again from the inputs and the shards, without what a killed process has left half-made."""
+    folder = scratch / "derived"
+    folder.mkdir(exist_ok=True)
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink()
+    return folder
+
+
+def blank(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.memmap[Any, Any]:
+    """A new file of zeros, to be filled."""
+    with path.open("wb") as file:
+        # All its room now, or an error: a mapped page that finds none on the disk later ends the process without a word.
+        os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(dtype).itemsize)
+    return np.memmap(path, dtype, "r+", shape=shape)
+
+
 def write_table(path: Path, pieces: Iterable[tuple[Piece, Places]], column: str, shape: tuple[int, ...]) -> None:
     """`column` as a file of float32 of `shape` (N, K, ...), zero where a question has no such rationale."""
 
     def write(temporary: Path) -> None:
-        table = np.memmap(temporary, np.float32, "w+", shape=shape)
+        table = blank(temporary, shape, np.float32)
         for piece, places in pieces:
             table[places] = values(piece, column)
         table.flush()

@@ -80,7 +80,6 @@ def check(config: Config) -> None:
 
 
 def _attempt(config: Config, questions: Artifact, out: Draft, progress: Progress) -> None:
-    """The base student's attempts, and beside them what is looked up of each question from then on."""
     attempt(
         config.synthesis,
         config.student,
@@ -91,17 +90,17 @@ def _attempt(config: Config, questions: Artifact, out: Draft, progress: Progress
         out,
         progress,
     )
-    path = _derived(out) / "questions.sqlite"
+
+
+def _lookup(config: Config, questions: Artifact, out: Draft) -> Path:
+    """The file in which is looked up what must be known of a question."""
+    from stages.mapped import derived
+
+    path = derived(out.scratch) / "questions.sqlite"
     if not path.exists():
         asked = ((item.id, student_prompt(config.prompts, item), item.answer) for item in training_questions(questions))
         write_lookup(path, asked, pass_rates(out))
-
-
-def _derived(out: Draft) -> Path:
-    """Where lies what can be made again from the inputs and the shards."""
-    folder = out.scratch / "derived"
-    folder.mkdir(exist_ok=True)
-    return folder
+    return path
 
 
 def _is_measured(out: Draft, number: int) -> bool:
@@ -154,7 +153,7 @@ def _refuse_nothing(counts: Mapping[str, int], min_perspectives: int) -> None:
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
     """Attempts, selection, losses and features, warm-up."""
     _attempt(config, inputs["questions"], out, progress)
-    with open_lookup(_derived(out) / "questions.sqlite") as lookup:
+    with open_lookup(_lookup(config, inputs["questions"], out)) as lookup:
         _measure(config, inputs["sampling"], lookup, out, progress)
         counts = _counted(out, inputs["questions"].summary["train"])
         print(f"{NAME}: " + ", ".join(f"{name} {count}" for name, count in counts.items()), flush=True)

@@ -17,7 +17,7 @@ import torch
 
 from pipeline.prompts import prompt_tokens
 from pipeline.training_set import PLACE, TrainingSet, context_row, make_row, place_of
-from stages.mapped import Piece, mapped, numbered, write_table
+from stages.mapped import Piece, blank, derived, mapped, numbered, write_table
 from stages.training import Config
 from storage.artifact import Artifact
 from storage.atomic import sync_file, write_bytes
@@ -38,7 +38,7 @@ def _rows(config: Config, tokenizer: Any, piece: Piece) -> Any:
 def _write_tokens(config: Config, synthesis: Artifact, tokenizer: Any, names: Sequence[str], folder: Path) -> int:
     """`tokens.i32` and `places.i64`; returns the number of tokens."""
     questions, offset = synthesis.summary["kept_questions"], 0
-    places = np.memmap(folder / "places.i64", np.int64, "w+", shape=(questions, len(names), 2, PLACE))
+    places = blank(folder / "places.i64", (questions, len(names), 2, PLACE), np.int64)
     columns = ["question_id", "perspective", "prompt", "rationale", "answer"]
     with (folder / "tokens.i32").open("wb") as tokens:
         for piece, (n_B, k_B) in numbered(synthesis.batches("rationales", columns, _ROWS), names, questions):
@@ -51,10 +51,9 @@ def _write_tokens(config: Config, synthesis: Artifact, tokenizer: Any, names: Se
     return offset
 
 
-def write_training_files(config: Config, synthesis: Artifact, tokenizer: Any, folder: Path) -> None:
+def write_training_files(config: Config, synthesis: Artifact, tokenizer: Any, scratch: Path) -> None:
     """All files, whatever a killed process may have left."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = [item.name for item in config.perspectives]
+    folder, names = derived(scratch), [item.name for item in config.perspectives]
     size = (synthesis.summary["kept_questions"], len(names))
     tokens = _write_tokens(config, synthesis, tokenizer, names, folder)
     keys = ["question_id", "perspective"]
@@ -69,20 +68,21 @@ def write_training_files(config: Config, synthesis: Artifact, tokenizer: Any, fo
     write_bytes(folder / _SHAPE, json.dumps(shape).encode())
 
 
-def are_written(folder: Path) -> bool:
+def are_written(scratch: Path) -> bool:
     """Whether all files are there."""
-    return (folder / _SHAPE).exists()
+    return (scratch / "derived" / _SHAPE).exists()
 
 
-def wait_for_training_files(folder: Path) -> None:
+def wait_for_training_files(scratch: Path) -> None:
     """Until rank 0 has them; should it fail, the launcher ends this process."""
     # A barrier would give up after its time limit, and tokenising millions of rows may take longer.
-    while not are_written(folder):
+    while not are_written(scratch):
         time.sleep(0.2)
 
 
-def open_training_set(folder: Path, pad: int) -> TrainingSet:
+def open_training_set(scratch: Path, pad: int) -> TrainingSet:
     """The files as a training set; only the mask is held in memory."""
+    folder = scratch / "derived"
     shape = json.loads((folder / _SHAPE).read_text())
     size = (shape["questions"], shape["perspectives"])
     places_NKRP = mapped(folder / "places.i64", (*size, 2, PLACE), torch.int64)

@@ -56,15 +56,13 @@ STEPS: Final = pa.schema(
 
 def load_training_set(config: Config, synthesis: Path, scratch: Path, tokenizer: Any) -> TrainingSet:
     """Tokens, features and base losses of everything that synthesis kept, from files that rank 0 makes if they are not there."""
-    folder = scratch / "derived"
-    if not are_written(folder):
-        if dist.is_initialized() and dist.get_rank():
-            wait_for_training_files(folder)
-        else:
-            artifact = Artifact(synthesis, json.loads((synthesis / MANIFEST).read_text()))
-            write_training_files(config, artifact, tokenizer, folder)
+    if dist.is_initialized() and dist.get_rank():
+        wait_for_training_files(scratch)
+    elif not are_written(scratch):
+        artifact = Artifact(synthesis, json.loads((synthesis / MANIFEST).read_text()))
+        write_training_files(config, artifact, tokenizer, scratch)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return open_training_set(folder, pad)
+    return open_training_set(scratch, pad)
 
 
 def deepspeed_config(training: Training) -> dict[str, Any]:
