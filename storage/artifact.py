@@ -16,7 +16,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from pipeline.errors import ArtifactError
-from storage.atomic import parquet_batches, read_parquet, write_bytes, write_parquet
+from storage.atomic import is_readable, parquet_batches, read_parquet, write_bytes, write_parquet, writing
 from storage.fingerprint import file_digest
 from storage.lease import Lease
 from storage.mirror import Mirror
@@ -126,13 +126,13 @@ class Draft:
         """Commit `name.parquet`."""
         self.lease.check()
         write_parquet(self.folder / f"{name}.parquet", table)
-        self._send(f"{name}.parquet")
+        self._committed(f"{name}.parquet")
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Commit a small file."""
         self.lease.check()
         write_bytes(self.folder / name, content)
-        self._send(name)
+        self._committed(name)
 
     def write_shard(self, name: str, table: pa.Table) -> None:
         """Commit the next shard `name-NNNNN.parquet`; numbers go on after a restart and are never reused."""
@@ -140,9 +140,16 @@ class Draft:
         taken = [int(path.stem.rsplit("-", 1)[1]) for path in self._shard_paths(name)]
         shard = f"{name}-{max(taken, default=-1) + 1:05d}.parquet"
         write_parquet(self.folder / shard, table)
-        self._send(shard)
+        self._committed(shard)
 
-    def _send(self, name: str) -> None:
+    @property
+    def digests(self) -> Path:
+        """Beside the draft, a line per committed file: its name and SHA-256. A kill may have torn or left out the last."""
+        return self.folder.with_suffix(".digests")
+
+    def _committed(self, name: str) -> None:
+        with writing(self.folder), self.digests.open("a") as lines:
+            lines.write(f"{file_digest(self.folder / name)} {name}\n")
         if self.mirror is not None:
             self.mirror.send(name)
 
@@ -150,18 +157,19 @@ class Draft:
         return sorted(self.folder.glob(f"{name}-*.parquet"))
 
     def shards(self, name: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """The shards committed so far, by this process or by one before it, one at a time.
-
-        One that the disk has damaged since is removed, so that its work is done again.
-        """
+        """The shards committed so far, by this process or by one before it, one at a time."""
         for path in self._shard_paths(name):
-            try:
-                table = read_parquet(path, columns)
-            except ArtifactError as error:
-                print(f"{self.stage}: {error}; its rows are made again", flush=True)
+            yield read_parquet(path, columns)
+
+    def drop_damaged(self) -> None:
+        """Remove the tables that the disk has damaged since a process before this one wrote them, so that their rows are made again."""
+        lines = self.digests.read_text().splitlines() if self.digests.exists() else []
+        known = {line[65:]: line[:64] for line in lines}
+        for path in sorted(self.folder.glob("*.parquet")):
+            whole = file_digest(path) == known[path.name] if path.name in known else is_readable(path)
+            if not whole:
+                print(f"{self.stage}: {path.name}: damaged on disk; its rows are made again", flush=True)
                 self._remove(path)
-                continue
-            yield table
 
     def clear(self, name: str) -> None:
         """Remove the shards of a table that is written anew."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import ArtifactError, DiskFull, RootNotWritable
 
 SCHEMA_VERSION: Final = 1
+FULL_BYTES: Final = 2 * 2**20
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST)
 
@@ -38,6 +40,11 @@ def writing(where: Path) -> Iterator[None]:
         if error.errno in _FORBIDDEN:
             raise RootNotWritable(f"{where}: cannot be written ({error.strerror}); correct root or its permissions") from error
         raise
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk under a folder has next to nothing left."""
+    return shutil.disk_usage(folder).free < FULL_BYTES
 
 
 def sync_folder(folder: Path) -> None:
@@ -106,7 +113,18 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise ArtifactError(f"{path}: damaged ({error}); remove it and run its stage again") from error
+        raise ArtifactError(f"{path}: damaged ({error}); remove {path.parent} and run its stage again") from error
+
+
+def is_readable(path: Path) -> bool:
+    """Whether every page of a shard has the checksum that it was written with."""
+    try:
+        with _opened(path) as shard:
+            for _ in shard.iter_batches(batch_size=16_384):
+                pass
+    except ArtifactError:
+        return False
+    return True
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:

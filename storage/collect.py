@@ -103,7 +103,7 @@ def _bytes(store: Store, stage: str, name: str, complete: bool) -> int:
 def _why(kind: str, complete: bool, kept: bool) -> str | None:
     if not kept:
         return "no run or pointer reaches it"
-    if kind in ("partial", "scratch", "lease", "synced", "progress") and complete:
+    if kind in ("partial", "scratch", "lease", "digests", "synced", "progress") and complete:
         return "left over: its artifact is complete"
     return None
 

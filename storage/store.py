@@ -134,7 +134,9 @@ class Store:
             mirror = None if self.remote is None else Mirror(self.remote, self.root, name)
             if mirror is not None and not self.exists(stage, fingerprint):
                 mirror.take_up(held.holder.number)
-            yield Draft(partial, stage, fingerprint, held, mirror)
+            draft = Draft(partial, stage, fingerprint, held, mirror)
+            draft.drop_damaged()
+            yield draft
 
     def commit(self, draft: Draft, manifest: Mapping[str, Any]) -> Artifact:
         """Make a draft an artifact.
@@ -160,6 +162,7 @@ class Store:
         sync_folder(final.parent)
         draft.lease.finished = True
         shutil.rmtree(draft.folder.with_suffix(".scratch"), ignore_errors=True)
+        draft.digests.unlink(missing_ok=True)
         if draft.mirror is not None:
             draft.mirror.close()
         return self.open(draft.stage, draft.fingerprint)

@@ -1,8 +1,8 @@
 """Kills a stage again and again, at commit points and at random moments, until it is done; then compares with a run left in peace.
 
-`python -m tests.faults.campaign --kills 200` is the long form (`make soak`); the tests of this folder run short ones. Each life of a stage is
-its real process under the real guard; what is killed is the stage, or for training also a rank or the launcher. Compared are: every file's
-hash where the stage is deterministic; every row, and that no key comes twice, where it samples; every loss of training.
+`python -m tests.faults.campaign --kills 200` is the long form (`make soak`); the tests of this folder run short ones. Each life of a
+stage is its real process under the real guard; what is killed is the stage, or for training also a rank. Compared are: every file's hash
+where the stage is deterministic; every row, and that no key comes twice, where it samples; every loss of training.
 """
 
 from __future__ import annotations
@@ -184,7 +184,9 @@ def compare(stage: str, peaceful: Path, killed: Path) -> None:
     elif stage == "training":
         steps = [artifact.table("steps").to_pylist() for artifact in (one, other)]
         for mine, theirs in zip(*steps, strict=True):
-            assert {k: v for k, v in mine.items() if k not in _MEASURED} == {k: v for k, v in theirs.items() if k not in _MEASURED}
+            assert {k: v for k, v in mine.items() if k not in _MEASURED} == {
+                k: v for k, v in theirs.items() if k not in _MEASURED
+            }
         differ = {name for name, digest in _hashes(one).items() if _hashes(other)[name] != digest}
         assert all(name.startswith("steps-") for name in differ), differ
     elif stage == "report":
