@@ -21,18 +21,20 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.assistant import MetaNet
 from pipeline.config import Training
-from pipeline.errors import MindError
+from pipeline.errors import MindError, StageFailed
 from pipeline.inertia import InertiaState, lag_steps, observe
 from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.student import StudentLogits
 from pipeline.trainer import Joint, train_step
 from pipeline.training_set import TrainingSet
-from stages.checkpoint import load_checkpoint, save_checkpoint
+from stages.checkpoint import COUNTS, load_checkpoint, save_checkpoint
 from stages.progress import Progress
 from stages.training import REFUSED, Config
 from stages.training_files import are_written, open_training_set, wait_for_training_files, write_training_files
 from storage.artifact import MANIFEST, Artifact
-from storage.atomic import write_bytes, write_parquet
+from storage.atomic import read_parquet, write_bytes, write_parquet
+from storage.mirror import Mirror
+from storage.place import Bucket
 
 STEPS: Final = pa.schema(
     [
@@ -112,7 +114,7 @@ def start_joint(config: Config, data: TrainingSet, engine: Any, metanet_file: Pa
     return Joint(training, config.objective, data, engine, metanet, optimizer, inertia, config.seed, rank, ranks)
 
 
-def export(joint: Joint, config: Config, folder: Path, tokenizer: Any) -> None:
+def export(joint: Joint, config: Config, folder: Path) -> None:
     """The student and its tokenizer as a transformers folder, written aside and renamed."""
     engine = joint.engine
     # Under ZeRO-3 no rank has the whole student; this private method is the only gather that DeepSpeed offers without a file.
@@ -127,7 +129,8 @@ def export(joint: Joint, config: Config, folder: Path, tokenizer: Any) -> None:
     if student.config.tie_word_embeddings:
         weights = {name: value for name, value in weights.items() if not name.startswith("lm_head.")}
     student.save_pretrained(aside, state_dict=weights, safe_serialization=True)
-    tokenizer.save_pretrained(aside)
+    # A tokenizer that was used remembers how it was called, and only a first life uses it: a fresh one is the same in every life.
+    load_tokenizer(config.student).save_pretrained(aside)
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
 
@@ -144,7 +147,19 @@ def _forget_log_after(draft: Path, step: int) -> None:
             path.unlink()
 
 
-def train(config: Config, synthesis: Path, draft: Path, scratch: Path, progress: Progress) -> None:
+def _check_log(draft: Path, first: int) -> None:
+    """Refuse to go on where steps that were taken are no longer in the log; they cannot be taken again without the steps after them."""
+    logged = sum(read_parquet(path, ["step"]).num_rows for path in draft.glob("steps-*.parquet"))
+    if logged != first:
+        raise StageFailed(
+            f"{draft}: its log has {logged} steps, the checkpoint {first}; "
+            f"remove {draft} and {draft.with_suffix('.scratch')} to start training again"
+        )
+
+
+def train(
+    config: Config, synthesis: Path, draft: Path, scratch: Path, progress: Progress, mirror: Mirror | None = None
+) -> None:
     """All steps from wherever the last checkpoint ended."""
     tokenizer = load_tokenizer(config.student)
     data = load_training_set(config, synthesis, scratch, tokenizer)
@@ -156,6 +171,7 @@ def train(config: Config, synthesis: Path, draft: Path, scratch: Path, progress:
     names = [item.name for item in config.perspectives]
     if main:
         _forget_log_after(draft, first)
+        _check_log(draft, first)
         progress.start("optimiser steps", training.steps, "steps", first)
     logs: list[dict[str, Any]] = []
     began, tokens = time.monotonic(), 0
@@ -171,8 +187,10 @@ def train(config: Config, synthesis: Path, draft: Path, scratch: Path, progress:
             if main:
                 _commit_log(draft, logs, step + 1, names)
             save_checkpoint(joint, scratch, step + 1)
+            if main and mirror is not None:
+                mirror.send_changes(last=COUNTS)
             logs = []
-    export(joint, config, draft / "student", tokenizer)
+    export(joint, config, draft / "student")
     if main:
         _finish(config, joint, draft, scratch)
 
@@ -214,7 +232,9 @@ def main() -> None:
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
     synthesis, draft, scratch = (Path(document[name]) for name in ("synthesis", "draft", "scratch"))
     try:
-        train(config, synthesis, draft, scratch, Progress(Path(document["progress"]), "training"))
+        there = document["mirror"]
+        mirror = None if there is None else Mirror(Bucket(there["url"]), Path(there["root"]), there["name"])
+        train(config, synthesis, draft, scratch, Progress(Path(document["progress"]), "training"), mirror)
     except MindError as error:
         # The launcher passes on no message, so the stage finds it here.
         write_bytes(scratch / REFUSED, str(error).encode())
