@@ -44,7 +44,7 @@ def _losses(out: Draft, names: list[str], questions: int) -> tuple[Tensor, Tenso
     losses_NK = torch.zeros(questions, len(names))
     mask_NK = torch.zeros(questions, len(names), dtype=torch.bool)
     for piece, places in numbered(out.shards("rationales", ["question_id", "perspective", "base_loss"]), names, questions):
-        losses_NK[places] = torch.from_numpy(values(piece, "base_loss"))
+        losses_NK[places] = torch.tensor(values(piece, "base_loss"))
         mask_NK[places] = True
     return losses_NK, mask_NK
 
@@ -79,7 +79,7 @@ def _thought(metanet: MetaNet, shard: pa.Table, names: list[str], temperature: f
     """Scores, preferences and fused vectors of the questions of one shard of features."""
     ids = shard["question_id"].unique().to_pylist()
     ((_, places),) = numbered([shard], names, len(ids))
-    features_BF = torch.from_numpy(values(shard, "feature_F"))
+    features_BF = torch.tensor(values(shard, "feature_F"))
     features_QKF = torch.zeros(len(ids), len(names), features_BF.shape[1])
     mask_QK = torch.zeros(len(ids), len(names), dtype=torch.bool)
     features_QKF[places], mask_QK[places] = features_BF, True

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ModelError
 from pipeline.grading import conclusion
-from pipeline.training_set import batch, context_row, make_row, questions_of_step, rationale_spans
+from pipeline.training_set import Row, batch, context_row, make_row, questions_of_step, rationale_spans
+from tests.training_sets import set_of
 
 reasoning = st.lists(
     st.sampled_from(["7+5=2.", "So é≠7.", "Let x=7.", "the answer is 9?", "{", "}"]), min_size=1, max_size=5
@@ -77,3 +78,19 @@ def test_a_batch_asks_for_the_logits_that_predict_the_wanted_tokens(tiny_tokeniz
         assert item.tokens_BT[index].tolist() == row.tokens + [0] * (item.tokens_BT.shape[1] - len(row.tokens))
         assert item.labels_P[item.row_P == index].tolist() == row.tokens[row.start :]
     assert torch.equal(item.tokens_BT[item.row_P, item.column_P + 1], item.labels_P)
+
+
+rows = st.builds(
+    lambda tokens, start, first, more: Row(tokens, start, (first, first + more)),
+    st.lists(st.integers(0, 99), min_size=1, max_size=9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 3),
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 2)), st.tuples(rows, rows), min_size=1))
+def test_a_set_gives_back_the_rows_it_was_made_of(pairs: dict[tuple[int, int], tuple[Row, Row]]) -> None:
+    mask_NK = torch.zeros(4, 3, dtype=torch.bool)
+    for place in pairs:
+        mask_NK[place] = True
+    data = set_of(pairs, torch.zeros(4, 3, 1), mask_NK, torch.zeros(4, 3), pad=0)
+    assert len(data) == 4
+    assert {(n, k): (data.row(n, k), data.context(n, k)) for n, k in mask_NK.nonzero().tolist()} == pairs

@@ -1,0 +1,179 @@
+"""What the bench feeds to a stage: artifacts of the stages before it, of any size, and an engine that answers at once.
+
+Questions have a number, from which their answer follows, so that an answer can be written without knowing the question's row. Rationales
+differ between perspectives, are right, and about forty words long.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.chunks import chunks
+from pipeline.config import RunConfig
+from pipeline.generation import Completion, Decoding
+from pipeline.grading import conclusion
+from pipeline.perspectives import load_perspectives
+from pipeline.prompts import student_prompt
+from pipeline.questions import Question, to_table
+from stages import sampling
+from stages.chain import plan
+from stages.process import store_of
+from storage.artifact import Draft
+
+FEATURES = 16
+SHARD = 64
+PERSPECTIVES = [item.name for item in load_perspectives(None, None)]
+
+
+def question(number: int) -> Question:
+    text = f"Item {number}: a dial with ten marks reads [{number % 10}]. Turn it by ten marks. What does it read?"
+    return Question(f"bench/{number:08d}", text, str(number % 10), "number", source="bench", split="train", task="dial")
+
+
+def rationale(number: int, k: int) -> str:
+    steps = [f"Way {k} step {j}{k} goes from {number % 10} by {j * (k + 3)} over {number}." for j in range(5)]
+    return f"{' '.join(steps)} {conclusion(str(number % 10))}"
+
+
+def answer(prompt: str, seed: int) -> str:
+    found = re.search(r"Item (\d+):", prompt)
+    assert found is not None, prompt
+    return rationale(int(found[1]), seed % len(PERSPECTIVES))
+
+
+class _Instant:
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+        texts = [answer(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        return [Completion(text, "stop", 40, 60, -1.0) for text in texts]
+
+
+@contextmanager
+def open_instant(*_: Any) -> Iterator[_Instant]:
+    """In the place of `open_engine`."""
+    yield _Instant()
+
+
+def tree(model: Path, root: Path, stage: str, rows: int, server: str | None) -> dict[str, Any]:
+    """A run whose `stage` handles about `rows` rows of rationales (of answers in evaluation)."""
+    questions = rows // len(PERSPECTIVES)
+    items = rows // 3 if stage == "evaluation" else 50
+    engine = {"kind": "openai", "base_url": server, "served_model": "bench", "connections": 8} if server else {}
+    source = {"kind": "miniature", "family": "dial"}
+    return {
+        "name": "bench",
+        "root": str(root),
+        "teacher": {"path": str(model)},
+        "student": {"path": str(model)},
+        "prompts": {"chat": False},
+        "questions": {
+            "train": [{"kind": "file", "path": str(root / "train.parquet")}]
+            if stage == "questions"
+            else [{**source, "split": "train", "count": questions}],
+            "evaluation": [{"name": "dial", "group": "id", "source": {**source, "split": "test", "count": items}}],
+        },
+        "sampling": {"engine": engine, "questions_per_shard": SHARD, "tries": 1, "max_tokens": 256},
+        "synthesis": {
+            "attempts": 1, "keep_easy": 1.0, "max_tokens": 256, "warm_up_epochs": 1, "metanet": {"width": 16, "heads": 2},
+        },
+        "training": {
+            "steps": 20, "questions_per_step": 8, "precision": "fp32", "checkpoint_every": 10, "zero_stage": 0, "max_length": 512,
+        },
+        "evaluation": {"max_tokens": 256},
+    }  # fmt: skip
+
+
+def _numbers(count: int) -> Iterator[list[int]]:
+    return chunks(range(count), SHARD)
+
+
+def _questions(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str, Any]:
+    for role, name, use, total in (("id", "dial", "test", items), ("train", "train", "train", count)):
+        for numbers in chunks(range(total), 8192):
+            table = to_table(map(question, numbers))
+            for column, value in (("role", role), ("set", name), ("use", use)):
+                table = table.append_column(column, pa.array([value] * len(numbers), pa.string()))
+            draft.write_shard("questions", table)
+    return {"train": count, "evaluation": {"dial": items}}
+
+
+def _sampling(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str, Any]:
+    for numbers in _numbers(count):
+        rows = [
+            {
+                "question_id": question(n).id, "perspective": name, "sample_index": 0, "seed": 1, "text": rationale(n, k),
+                "finish_reason": "stop", "prompt_tokens": 40, "completion_tokens": 60, "cumulative_logprob": -1.0,
+                "outcome": "correct", "answer": str(n % 10), "rule": "boxed", "gold": str(n % 10),
+            }
+            for n in numbers for k, name in enumerate(PERSPECTIVES)
+        ]  # fmt: skip
+        draft.write_shard("samples", pa.Table.from_pylist(rows, schema=sampling.SCHEMA))
+    return {"questions": count}
+
+
+def _synthesis(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str, Any]:
+    import torch
+    from safetensors.torch import save
+
+    from pipeline.assistant import MetaNet
+    from pipeline.training_set import Row
+    from stages.measuring import feature_table, rationale_table
+    from stages.selection import Kept
+
+    row = Row([1] * 60, 20, (50, 51))
+    for numbers in _numbers(count):
+        prompts = {n: student_prompt(run.prompts, question(n)) for n in numbers}
+        kept = [
+            Kept(question(n).id, name, row, prompts[n], rationale(n, k), str(n % 10))
+            for n in numbers
+            for k, name in enumerate(PERSPECTIVES)
+        ]
+        draft.write_shard("features", feature_table(kept, torch.rand(len(kept), FEATURES)))
+        draft.write_shard("rationales", rationale_table(kept, torch.rand(len(kept))))
+    shape = run.synthesis.metanet
+    draft.write_bytes("metanet.safetensors", save(MetaNet(len(PERSPECTIVES), FEATURES, shape.width, shape.heads).state_dict()))
+    return {"kept_questions": count}
+
+
+def _training(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str, Any]:
+    """Only the student, which evaluation names; the engine that answers does not look at it."""
+    draft.path("student").mkdir(exist_ok=True)
+    draft.write_bytes("student/config.json", b"{}")
+    return {}
+
+
+_MAKE: dict[str, Callable[[RunConfig, Draft, int, int], dict[str, Any]]] = {
+    "questions": _questions,
+    "sampling": _sampling,
+    "synthesis": _synthesis,
+    "training": _training,
+}
+_NEEDED = {
+    "questions": (),
+    "sampling": ("questions",),
+    "synthesis": ("questions", "sampling"),
+    "training": ("synthesis",),
+    "evaluation": ("questions", "training"),
+}
+
+
+def make_inputs(run: RunConfig, stage: str, rows: int) -> None:
+    """Commit what `stage` reads, at the fingerprints that it will look for."""
+    count, items = rows // len(PERSPECTIVES), run.questions.evaluation[0].source.count  # type: ignore[union-attr]
+    if stage == "questions":
+        schema = to_table([]).schema
+        with pq.ParquetWriter(Path(run.root) / "train.parquet", schema) as file:
+            for numbers in chunks(range(count), 8192):
+                file.write_table(to_table(map(question, numbers)))
+    store, planned = store_of(run), plan(run)
+    for name in _NEEDED[stage]:
+        mine = planned[name]
+        with store.draft(name, mine.fingerprint) as draft:
+            summary = _MAKE[name](run, draft, 1 if stage == "evaluation" else count, items)
+            store.commit(draft, {"summary": summary, "inputs": mine.inputs, "identity": mine.identity})

@@ -1,0 +1,19 @@
+"""Small artifacts of a stage, written as a stage's process writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from storage.artifact import Artifact, Draft
+from storage.store import open_store
+
+FINGERPRINT = "0" * 16
+
+
+def write_artifact(root: Path, stage: str, write: Callable[[Draft], dict[str, Any]]) -> Artifact:
+    """What `write` puts into a draft, committed with the summary that it returns."""
+    store = open_store(str(root))
+    with store.draft(stage, FINGERPRINT) as draft:
+        return store.commit(draft, {"summary": write(draft)})
