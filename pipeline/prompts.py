@@ -79,9 +79,18 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, text: str, chat: bool) -> 
     return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
 
-def rationale_tokens(tokenizer: PreTrainedTokenizerBase, rationale: str) -> list[int]:
-    """Token ids of a rationale as the student learns it: no special token but the end of sequence."""
+def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that ends every rationale.
+
+    Raises:
+        ModelError: the tokenizer has none.
+    """
     end = tokenizer.eos_token_id
     if end is None:
         raise ModelError(f"{tokenizer.name_or_path}: has no end-of-sequence token; give a tokenizer that names one")
-    return [*tokenizer(rationale, add_special_tokens=False)["input_ids"], int(end)]
+    return int(end)
+
+
+def rationale_tokens(tokenizer: PreTrainedTokenizerBase, rationale: str) -> list[int]:
+    """Token ids of a rationale as the student learns it: no special token but the end of sequence."""
+    return [*tokenizer(rationale, add_special_tokens=False)["input_ids"], end_token(tokenizer)]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ModelError
-from pipeline.prompts import rationale_tokens
+from pipeline.prompts import end_token
 from pipeline.rationales import before_conclusion
 
 if TYPE_CHECKING:
@@ -41,15 +41,15 @@ def make_row(tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: s
     Raises:
         ModelError: the row is longer than `limit` tokens.
     """
-    tokens = [*prompt, *rationale_tokens(tokenizer, rationale)]
+    encoded = tokenizer(rationale, add_special_tokens=False, return_offsets_mapping=True)
+    tokens = [*prompt, *encoded["input_ids"], end_token(tokenizer)]
     if len(tokens) > limit:
         raise ModelError(
             f"{where}: {len(tokens)} tokens, over training.max_length {limit}; raise it or sample shorter rationales"
         )
     begin = len(rationale) - len(f"{answer}}}.")
     end = begin + len(answer)
-    offsets = tokenizer(rationale, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    inside = [index for index, (left, right) in enumerate(offsets) if left < end and right > begin]
+    inside = [index for index, (left, right) in enumerate(encoded["offset_mapping"]) if left < end and right > begin]
     first = len(prompt) + inside[0]
     return Row(tokens, len(prompt), (first, len(prompt) + inside[-1] + 1))
 

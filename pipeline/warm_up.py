@@ -1,6 +1,7 @@
 """MetaNet's warm-up: a few epochs on the base student's losses, before any joint step (method, section 3).
 
-At the start every loss has been measured once, so inertia has nothing to filter and the losses are the targets as they stand.
+At the start every loss has been measured once, so inertia has nothing to filter and the losses are the targets as they stand. Features
+may lie in a file: a mini-batch takes its own questions' and no more. The order of mini-batches follows from the seed.
 """
 
 from __future__ import annotations

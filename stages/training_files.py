@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pipeline.prompts import prompt_tokens
-from pipeline.training_set import PLACE, TrainingSet, context_row, make_row, place_of
+from pipeline.training_set import PLACE, Row, TrainingSet, context_row, make_row, place_of
 from stages.mapped import Piece, blank, derived, mapped, numbered, write_table
 from stages.training import Config
 from storage.artifact import Artifact
@@ -26,7 +26,7 @@ _SHAPE: Final = "shape.json"
 _ROWS: Final = 1024
 
 
-def _rows(config: Config, tokenizer: Any, piece: Piece) -> Any:
+def _rows(config: Config, tokenizer: Any, piece: Piece) -> Iterator[list[Row]]:
     """The row and the context row of every rationale of a piece."""
     limit = config.training.max_length
     for item in piece.to_pylist():

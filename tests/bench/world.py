@@ -1,7 +1,7 @@
 """What the bench feeds to a stage: artifacts of the stages before it, of any size, and an engine that answers at once.
 
 Questions have a number, from which their answer follows, so that an answer can be written without knowing the question's row. Rationales
-differ between perspectives, are right, and about forty words long.
+differ between perspectives and are right; they are short, because what is measured is the number of rows.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ PERSPECTIVES = [item.name for item in load_perspectives(None, None)]
 
 
 def question(number: int) -> Question:
-    text = f"Item {number}: a dial with ten marks reads [{number % 10}]. Turn it by ten marks. What does it read?"
+    text = f"Item {number}: what is {number % 10} modulo 10?"
     return Question(f"bench/{number:08d}", text, str(number % 10), "number", source="bench", split="train", task="dial")
 
 
 def rationale(number: int, k: int) -> str:
-    steps = [f"Way {k} step {j}{k} goes from {number % 10} by {j * (k + 3)} over {number}." for j in range(5)]
+    steps = [f"{k}{j} plus {number % 10} is {number % 10 + k * 10 + j}." for j in range(3)]
     return f"{' '.join(steps)} {conclusion(str(number % 10))}"
 
 
@@ -71,7 +71,7 @@ def tree(model: Path, root: Path, stage: str, rows: int, server: str | None) -> 
         "root": str(root),
         "teacher": {"path": str(model)},
         "student": {"path": str(model)},
-        "prompts": {"chat": False},
+        "prompts": {"chat": False, "question": "{{ question }}", "perspective": "{{ perspective }}: {{ question }}"},
         "questions": {
             "train": [{"kind": "file", "path": str(root / "train.parquet")}]
             if stage == "questions"
