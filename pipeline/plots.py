@@ -121,3 +121,26 @@ def token_ledger(ledger: Mapping[str, int]) -> Figure:
     axes.margins(x=0.15)
     axes.set_xlabel("tokens")
     return figure
+
+
+def lineage(made_from: Mapping[str, Sequence[str]], labels: Mapping[str, str]) -> Figure:
+    """Boxes from left to right, an arrow from each artifact to what was made from it.
+
+    `made_from` has each stage's inputs, in the order of the stages; `labels` each stage's fingerprint.
+    """
+    figure, axes = _figure(8.0, 2.2)
+    axes.axis("off")
+    places = {stage: number for number, stage in enumerate(made_from)}
+    for stage, inputs in made_from.items():
+        for needed in inputs:
+            left, right = places[needed], places[stage]
+            neighbours = right - left == 1
+            start, end = ((left + 0.4, 0.0), (right - 0.4, 0.0)) if neighbours else ((left, 0.25), (right, 0.25))
+            style = f"arc3,rad={0.0 if neighbours else -0.3}"
+            axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#667085", "connectionstyle": style})
+    for stage, x in places.items():
+        box = {"boxstyle": "round,pad=0.5", "facecolor": "#f2f7fb", "edgecolor": MODEL_COLOURS["student"]}
+        axes.text(x, 0.0, f"{stage}\n{labels[stage]}", ha="center", va="center", fontsize=8, bbox=box)
+    axes.set_xlim(-0.5, len(places) - 0.5)
+    axes.set_ylim(-0.4, 1.1)
+    return figure

@@ -18,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.config import Frozen, RunConfig, identity
 from pipeline.perspectives import load_perspectives
+from stages.origin import origins
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 from storage.fingerprint import file_digest
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME: Final = "report"
-VERSION: Final = 1
+VERSION: Final = 2
 INPUTS: Final = ("questions", "sampling", "synthesis", "training", "evaluation")
 TEMPLATE: Final = Path(__file__).with_name("report.html")
 _GROUPS: Final = {"id": "In distribution", "ood": "Out of distribution"}
@@ -132,6 +133,10 @@ def _figures(inputs: Mapping[str, Artifact], tokens: dict[str, int]) -> dict[str
         "The student's loss on each perspective": plots.loss_by_perspective(dict(zip(names, per_perspective, strict=True))),
         "The teacher's samples": plots.outcomes_by_perspective(inputs["sampling"].summary["outcomes"]),
         "Token ledger": plots.token_ledger(tokens),
+        "From what the student was made": plots.lineage(
+            {name: [needed for needed in artifact.manifest["inputs"] if needed in inputs] for name, artifact in inputs.items()},
+            {name: artifact.fingerprint for name, artifact in inputs.items()},
+        ),
     }
 
 
@@ -155,6 +160,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         ledger=tokens,
         summaries=summaries,
         manifests={name: artifact.manifest for name, artifact in inputs.items()},
+        origins={name: list(origins(artifact.manifest)) for name, artifact in inputs.items()},
     )
     out.write_bytes("report.html", page.encode())
     return {"page": "report.html", "ledger": tokens, "findings": findings(summaries["evaluation"])}

@@ -8,10 +8,10 @@ import time
 import pytest
 
 from stages.chain import ORDER
-from storage.store import Store
-from storage.verify import verify
 from storage.catalogue import read_pointer, read_runs
 from storage.place import Folder
+from storage.store import Store
+from storage.verify import verify
 from tests.e2e.conftest import Run, mind, overrides
 
 pytestmark = pytest.mark.e2e
@@ -101,8 +101,9 @@ def test_the_report_is_one_page_that_needs_no_network(finished: Run) -> None:
     assert "<script" not in page
     for words in ("Accuracy by set", "Weight of each perspective over steps", "Token ledger", "McNemar", "truncated"):
         assert words in page
+    assert "From what the student was made" in page
     images = list(finished.artifact("report").glob("*.png"))
-    assert len(images) == page.count("data:image/png;base64,") == 6
+    assert len(images) == page.count("data:image/png;base64,") == 7
 
 
 def test_the_run_is_in_the_catalogue(finished: Run) -> None:
