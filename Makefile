@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := requirements-cpu.lock
 READY := $(VENV)/ready
 
-.PHONY: demo test fast e2e lint clean
+.PHONY: demo test fast e2e lint soak bench-storage bench-growth clean
 
 demo: $(READY)
 	@$(BIN)/mind run configs/miniature.yaml
@@ -31,6 +31,16 @@ $(READY): $(LOCK) pyproject.toml
 	@$(BIN)/pip install --quiet --quiet --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -c "import torch" || { echo "make: this torch does not start here; the lock wants a CPU build of it" >&2; exit 2; }
 	@touch $@
+
+# The long forms: not part of `make test`.
+soak: $(READY)
+	@folder=$$(mktemp -d) && $(BIN)/python -m tests.faults.campaign --kills 200 --folder $$folder; code=$$?; rm -rf $$folder; exit $$code
+
+bench-storage: $(READY)
+	@$(BIN)/python -m tests.bench.storage
+
+bench-growth: $(READY)
+	@$(BIN)/python -m tests.bench.growth
 
 clean:
 	rm -rf $(VENV)

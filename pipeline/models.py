@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sqlite3
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +16,8 @@ from tokenizers import Tokenizer
 from pipeline.config import ModelSource
 from pipeline.errors import ModelError
 
+_MEMORY: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mind" / "digests.sqlite"
+_LARGE_BYTES: Final = 256 * 2**20
 _CONTENT: Final = (
     "config.json",
     "generation_config.json",
@@ -64,7 +69,23 @@ def check_model(model: ModelSource, role: str) -> None:
 
 @lru_cache(maxsize=1024)
 def _file_digest(path: Path, size: int, modified: int) -> bytes:
-    """SHA-256 of a file; computed again only when its size or time changes."""
+    """SHA-256 of a file; computed again only when its size or time changes, and for a large one remembered between processes."""
+    if size < _LARGE_BYTES:
+        return _hashed(path)
+    _MEMORY.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(_MEMORY, timeout=60)) as memory, memory:
+        memory.execute("CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INT, modified INT, digest BLOB)")
+        query = "SELECT digest FROM digests WHERE path = ? AND size = ? AND modified = ?"
+        found = memory.execute(query, (str(path.resolve()), size, modified)).fetchone()
+        if found is not None:
+            return bytes(found[0])
+    digest = _hashed(path)
+    with closing(sqlite3.connect(_MEMORY, timeout=60)) as memory, memory:
+        memory.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (str(path.resolve()), size, modified, digest))
+    return digest
+
+
+def _hashed(path: Path) -> bytes:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from pipeline import models
 from pipeline.config import ModelSource
 from pipeline.errors import ModelError
 from pipeline.models import check_model, context_length, model_content
@@ -87,3 +89,26 @@ def test_the_context_is_what_the_configuration_says(folder: Path) -> None:
     del config["max_position_embeddings"]
     (folder / "config.json").write_text(json.dumps(config))
     assert context_length(folder) is None
+
+
+def test_the_digest_of_a_large_file_is_remembered_until_the_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "_MEMORY", tmp_path / "cache" / "digests.sqlite")
+    monkeypatch.setattr(models, "_LARGE_BYTES", 4)
+    read: list[Path] = []
+    original = models._hashed
+    monkeypatch.setattr(models, "_hashed", lambda path: read.append(path) or original(path))
+    file = tmp_path / "weights"
+
+    def digest() -> bytes:
+        models._file_digest.cache_clear()  # as in another process
+        status = file.stat()
+        return models._file_digest(file, status.st_size, status.st_mtime_ns)
+
+    file.write_bytes(b"12345")
+    assert digest() == digest() == hashlib.sha256(b"12345").digest()
+    assert len(read) == 1
+    file.write_bytes(b"123456")
+    assert digest() == hashlib.sha256(b"123456").digest()
+    assert len(read) == 2
