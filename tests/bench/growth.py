@@ -28,7 +28,7 @@ import yaml
 
 STAGES = ("questions", "sampling, openai", "sampling", "synthesis", "training", "evaluation")
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
-PATIENCE = 600.0
+PATIENCE = 720.0
 MIB = 2**20
 
 
@@ -38,12 +38,18 @@ class Measured(NamedTuple):
 
 
 def _anonymous(process: psutil.Process) -> int:
-    """Bytes of private memory of one process."""
-    try:
-        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+    """Bytes of private memory of a process and all it started."""
+    total = 0
+    for member in (process, *process.children(recursive=True)):
+        try:
+            parent = Path(f"/proc/{member.ppid()}/cmdline").read_bytes()
+            if Path(f"/proc/{member.pid}/cmdline").read_bytes() == parent:
+                continue  # forked and about to become another program: until then its memory is its parent's
+            lines = Path(f"/proc/{member.pid}/status").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):
+            continue
+        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+    return total
 
 
 def _child(action: str, config: Path, stage: str, rows: int) -> subprocess.Popen[bytes]:
@@ -56,7 +62,7 @@ def _watched(process: subprocess.Popen[bytes]) -> Measured:
     family = psutil.Process(process.pid)
     while process.poll() is None:
         try:
-            peak = max(peak, sum(map(_anonymous, (family, *family.children(recursive=True)))))
+            peak = max(peak, _anonymous(family))
         except psutil.NoSuchProcess:
             break
         time.sleep(0.02)
@@ -150,7 +156,18 @@ def _report(found: dict[str, dict[int, Measured | None]], sizes: list[int]) -> I
         if len(there) == 2 and there[0][0] >= 100_000:
             slope = f"{(there[1][1].peak - there[0][1].peak) / (there[1][0] - there[0][0]):,.0f}"
         yield f"{label:24}" + "".join(texts) + f"{slope:>20}"
-    yield f"skipped: would have taken more than about {PATIENCE / 60:.0f} minutes"
+    yield f"skipped: would have taken more than {PATIENCE / 60:.0f} minutes"
+
+
+def _expected(cells: dict[int, Measured | None], size: int) -> float:
+    """Seconds that a size will take, from those measured: a start, and so much per row."""
+    known = [(rows, cell.seconds) for rows, cell in cells.items() if cell is not None]
+    if len(known) < 2:
+        return 0.0
+    if len(known) < len(cells):
+        return PATIENCE
+    (less, before), (more, after) = known[-2:]
+    return after + (after - before) / (more - less) * (size - more)
 
 
 def bench(labels: list[str], sizes: list[int]) -> None:
@@ -160,12 +177,9 @@ def bench(labels: list[str], sizes: list[int]) -> None:
         model = tiny_model(Path(folder))
         for label in labels:
             cells = found.setdefault(label, {})
-            expected = 0.0
             for size in sizes:
-                cell = measure(label, size, model, server) if expected < PATIENCE else None
-                cells[size] = cell
-                expected = cell.seconds * 10 if cell is not None else PATIENCE
-                print(label, size, cell, file=sys.stderr, flush=True)
+                cells[size] = measure(label, size, model, server) if _expected(cells, size) < PATIENCE else None
+                print(label, size, cells[size], file=sys.stderr, flush=True)
     print("\n".join(_report(found, sizes)), flush=True)
 
 
