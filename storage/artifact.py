@@ -16,7 +16,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from pipeline.errors import ArtifactError
-from storage.atomic import is_readable, parquet_batches, read_parquet, write_bytes, write_parquet, writing
+from storage.atomic import Damaged, is_readable, parquet_batches, read_parquet, write_bytes, write_parquet, writing
 from storage.fingerprint import file_digest
 from storage.lease import Lease
 from storage.mirror import Mirror
@@ -66,13 +66,13 @@ class Artifact:
         path = self.folder / entry["path"]
         if path.is_file() and path.stat().st_size == entry["bytes"]:
             return
-        remote.download(f"{self.name}/{entry['path']}", path)
-        if file_digest(path) != entry["sha256"]:
-            path.unlink()
-            raise ArtifactError(
-                f"{remote.url}/{self.name}/{entry['path']}: content differs from the manifest; "
-                f"remove {remote.url}/{self.name} and run {self.stage} again"
-            )
+        key, remedy = f"{self.name}/{entry['path']}", f"remove {remote.url}/{self.name} and run {self.stage} again"
+        try:
+            remote.download(key, path, entry["sha256"])
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{remote.url}/{key}: missing; {remedy}") from error
+        except Damaged as error:
+            raise Damaged(f"{error}; {remedy}") from error
 
     def files(self, name: str) -> list[Path]:
         """`name.parquet`, or every shard `name-*.parquet` in order."""
@@ -124,34 +124,35 @@ class Draft:
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Commit `name.parquet`."""
-        self.lease.check()
-        write_parquet(self.folder / f"{name}.parquet", table)
+        write_parquet(self.folder / f"{name}.parquet", table, self.lease.check)
         self._committed(f"{name}.parquet")
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Commit a small file."""
-        self.lease.check()
-        write_bytes(self.folder / name, content)
+        write_bytes(self.folder / name, content, self.lease.check)
         self._committed(name)
 
     def write_shard(self, name: str, table: pa.Table) -> None:
         """Commit the next shard `name-NNNNN.parquet`; numbers go on after a restart and are never reused."""
-        self.lease.check()
         taken = [int(path.stem.rsplit("-", 1)[1]) for path in self._shard_paths(name)]
         shard = f"{name}-{max(taken, default=-1) + 1:05d}.parquet"
-        write_parquet(self.folder / shard, table)
-        self._committed(shard)
+        write_parquet(self.folder / shard, table, self.lease.check)
+        self._committed(shard, new=True)
 
     @property
     def digests(self) -> Path:
         """Beside the draft, a line per committed file: its name and SHA-256. A kill may have torn or left out the last."""
         return self.folder.with_suffix(".digests")
 
-    def _committed(self, name: str) -> None:
+    def remember(self, name: str) -> None:
+        """Note what a file holds now."""
         with writing(self.folder), self.digests.open("a") as lines:
             lines.write(f"{file_digest(self.folder / name)} {name}\n")
+
+    def _committed(self, name: str, new: bool = False) -> None:
+        self.remember(name)
         if self.mirror is not None:
-            self.mirror.send(name)
+            self.mirror.send(name, new)
 
     def _shard_paths(self, name: str) -> list[Path]:
         return sorted(self.folder.glob(f"{name}-*.parquet"))
@@ -162,13 +163,26 @@ class Draft:
             yield read_parquet(path, columns)
 
     def drop_damaged(self) -> None:
-        """Remove the tables that the disk has damaged since a process before this one wrote them, so that their rows are made again."""
-        lines = self.digests.read_text().splitlines() if self.digests.exists() else []
+        """Remove the tables that the disk has damaged since a process before this one wrote them.
+
+        Their rows are made again; under a remote root, fetched again.
+        """
+        lines = self.digests.read_text(errors="replace").splitlines() if self.digests.exists() else []
         known = {line[65:]: line[:64] for line in lines}
         for path in sorted(self.folder.glob("*.parquet")):
             whole = file_digest(path) == known[path.name] if path.name in known else is_readable(path)
             if not whole:
                 print(f"{self.stage}: {path.name}: damaged on disk; its rows are made again", flush=True)
+                path.unlink()
+
+    def take_up(self) -> None:
+        """Go on from what is there."""
+        self.drop_damaged()
+        if self.mirror is not None:
+            for name in self.mirror.take_up(self.lease.holder.number):
+                self.remember(name)
+            for path in [path for path in sorted(self.folder.glob("*.parquet")) if not is_readable(path)]:
+                print(f"{self.stage}: {path.name}: was damaged on its way; its rows are made again", flush=True)
                 self._remove(path)
 
     def clear(self, name: str) -> None:
@@ -177,6 +191,7 @@ class Draft:
             self._remove(path)
 
     def _remove(self, path: Path) -> None:
+        self.lease.check()
         path.unlink()
         if self.mirror is not None:
             self.mirror.remove(path.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,14 @@ SCHEMA_VERSION: Final = 1
 FULL_BYTES: Final = 2 * 2**20
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST)
+
+
+class Damaged(ArtifactError):
+    """A shard does not hold what was written: torn, or altered on disk."""
+
+
+def nothing() -> None:
+    """No last look before a file is put in place."""
 
 
 @contextmanager
@@ -62,29 +71,31 @@ def sync_file(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, fsync it, and rename it over `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def replace_file(path: Path, write: Callable[[Path], None], look: Callable[[], None] = nothing) -> None:
+    """Let `write` fill a temporary file beside `path`, fsync it, and rename it over `path` unless a last `look` raises."""
+    # Not named by process id: two containers that share a folder may both be process 1.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with writing(path.parent):
             write(temporary)
             sync_file(temporary)
+            look()
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, look: Callable[[], None] = nothing) -> None:
     """`content` at `path`, atomically."""
-    replace_file(path, lambda temporary: _write(temporary, content))
+    replace_file(path, lambda temporary: _write(temporary, content), look)
 
 
 def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def write_parquet(path: Path, table: pa.Table) -> None:
+def write_parquet(path: Path, table: pa.Table, look: Callable[[], None] = nothing) -> None:
     """`table` at `path`, atomically: zstd level 1, one row group, page checksums, the schema version in the metadata."""
     metadata = {**(table.schema.metadata or {}), b"mind_schema_version": str(SCHEMA_VERSION).encode()}
     versioned = table.replace_schema_metadata(metadata)
@@ -98,6 +109,7 @@ def write_parquet(path: Path, table: pa.Table) -> None:
             row_group_size=max(1, table.num_rows),
             write_page_checksum=True,
         ),
+        look,
     )
 
 
@@ -110,19 +122,26 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
             if version > SCHEMA_VERSION:
                 raise ArtifactError(f"{path}: written by a newer version of MIND (schema {version}); upgrade to read it")
             yield shard
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ArtifactError(f"{path}: damaged ({error}); remove {path.parent} and run its stage again") from error
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        # What the system says, too many open files for example, has a number and is not about the content; Arrow's own has none.
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+            raise ArtifactError(f"{path}: cannot be read ({error}); mend that, then run again") from error
+        raise Damaged(f"{path}: damaged ({error}); remove {path.parent} and run its stage again") from error
 
 
 def is_readable(path: Path) -> bool:
-    """Whether every page of a shard has the checksum that it was written with."""
+    """Whether every page of a shard has the checksum that it was written with.
+
+    Raises:
+        ArtifactError: it was written by a newer version, or cannot be read: nothing is known about its pages.
+    """
     try:
         with _opened(path) as shard:
             for _ in shard.iter_batches(batch_size=16_384):
                 pass
-    except ArtifactError:
+    except Damaged:
         return False
     return True
 
@@ -131,7 +150,8 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """A shard as a table.
 
     Raises:
-        ArtifactError: the shard is damaged, or written by a newer version.
+        Damaged: it does not hold what was written.
+        ArtifactError: it was written by a newer version, or cannot be read.
     """
     with _opened(path) as shard:
         return shard.read(columns=columns)

@@ -6,11 +6,13 @@ resume from them; and whatever a live process writes. The rest goes, manifests f
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Final, NamedTuple
 
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactBusy, ArtifactError
 from storage import lease
 from storage.artifact import MANIFEST
 from storage.catalogue import pointers, read_runs
@@ -18,6 +20,10 @@ from storage.place import Place
 from storage.store import Store
 
 _NOT_STAGES: Final = ("runs", "pointers")
+_OURS: Final = re.compile(r"([0-9a-f]{16})(?:\.([a-z]+))?")
+"""Names of artifacts and what lies beside them. Nothing else is ever touched: the root may be a folder that holds more than ours."""
+
+_LEFT_OVER: Final = "left over: its artifact is complete"
 FORGOTTEN_SECONDS: Final = 7 * 24 * 3600.0
 """After so long without a beat, a lease of another machine is taken for one that will never be released."""
 
@@ -78,7 +84,7 @@ def garbage(store: Store) -> Iterator[Garbage]:
     for stage in place.names(""):
         if stage in _NOT_STAGES or stage.startswith("."):
             continue
-        names = place.names(stage)
+        names = [name for name in place.names(stage) if _OURS.fullmatch(name)]
         digests = {name.partition(".")[0] for name in names}
         written = {digest for digest in digests if f"{digest}.lease" in names and _is_written(place, f"{stage}/{digest}")}
         for name in names:
@@ -103,20 +109,33 @@ def _bytes(store: Store, stage: str, name: str, complete: bool) -> int:
 def _why(kind: str, complete: bool, kept: bool) -> str | None:
     if not kept:
         return "no run or pointer reaches it"
-    if kind in ("partial", "scratch", "lease", "digests", "synced", "progress") and complete:
-        return "left over: its artifact is complete"
+    if kind and complete:
+        return _LEFT_OVER
     return None
 
 
 def collect(store: Store, found: list[Garbage]) -> int:
     """Remove what `garbage` found, except what a run has reached since; returns the bytes that were freed."""
     freed, kept = 0, reachable(store)
-    for item in found:
-        if item.key in kept or (item.key.partition(".")[0] in kept and not item.why.startswith("left over")):
+    for name, items in groupby(found, key=lambda item: item.key.partition(".")[0]):
+        chosen = [item for item in items if item.why == _LEFT_OVER or name not in kept]
+        if not chosen or _is_written(store.place, name):
             continue
-        store.place.remove(f"{item.key}/{MANIFEST}")
-        store.place.remove_all(item.key)
-        if not store.place.names(item.key):
-            store.place.remove(item.key)
-        freed += item.bytes
+        try:
+            # Held, so that no runner begins on what is being removed; released with the lease's own folder.
+            with lease.hold(store.place, f"{name}.lease", name) as held:
+                for item in chosen:
+                    _remove(store.place, item.key)
+                    freed += item.bytes
+                held.finished = True
+        except ArtifactBusy:
+            continue
     return freed
+
+
+def _remove(place: Place, key: str) -> None:
+    if key.endswith(".lease"):
+        return
+    place.remove(f"{key}/{MANIFEST}")
+    place.remove_all(key)
+    place.remove(key)  # where it was a file

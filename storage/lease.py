@@ -20,7 +20,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -80,7 +80,8 @@ def _numbers(place: Place, prefix: str) -> list[int]:
 def _read(place: Place, prefix: str, number: int) -> Holder | None:
     content = place.read(_key(prefix, number))
     try:
-        return Holder(**orjson.loads(content)) if content else None
+        said = orjson.loads(content) if content else {}
+        return Holder(**{item.name: said[item.name] for item in fields(Holder) if item.name in said})
     except (ValueError, TypeError):
         return None  # damaged: nobody can be beating it
 
@@ -95,7 +96,7 @@ def last(place: Place, prefix: str) -> Holder | None:
     return _read(place, prefix, numbers[-1]) if numbers else None
 
 
-def is_live(place: Place, prefix: str, holder: Holder, patience: float = STALE_SECONDS) -> bool:
+def is_live(place: Place, prefix: str, holder: Holder, patience: float) -> bool:
     """Whether a lease's holder still works; for a holder elsewhere this watches its beat for up to `patience` seconds."""
     if holder.released:
         return False
@@ -131,13 +132,24 @@ class Lease:
         Raises:
             LeaseLost: it has been taken over.
         """
+        self._look()
         if self.lost:
-            raise LeaseLost(f"{self.prefix}: another process took this one for dead and goes on with the work; leave it to it")
+            raise self.loss()
+
+    def loss(self) -> LeaseLost:
+        """What to say when it is lost."""
+        return LeaseLost(f"{self.prefix}: another process took this one for dead and goes on with the work; leave it to it")
+
+    def _look(self) -> None:
+        # A successor creates the next number, then removes this one; its own successor may have removed the next one since.
+        number = self.holder.number
+        if self.place.read(_key(self.prefix, number + 1)) is not None or self.place.read(_key(self.prefix, number)) is None:
+            self.lost = True
 
     def beat(self) -> None:
         """Tell the others that this process lives; find out whether they believed otherwise."""
-        if self.place.read(_key(self.prefix, self.holder.number + 1)) is not None:
-            self.lost = True
+        self._look()
+        if self.lost:
             return
         self.holder = replace(self.holder, beat=self.holder.beat + 1, seconds=self.seconds())
         self.place.write(_key(self.prefix, self.holder.number), _dump(self.holder))
@@ -159,21 +171,23 @@ class Lease:
         """Stop beating, and let the next one in at once; a finished artifact needs no lease at all."""
         self._stop.set()
         self._thread.join()
-        if self.finished:
-            self.place.remove_all(self.prefix)
-        elif not self.lost:
-            try:
+        try:
+            if self.finished:
+                self.place.remove_all(self.prefix)
+                return
+            self._look()
+            if not self.lost:
                 released = replace(self.holder, released=True, seconds=self.seconds())
                 self.place.write(_key(self.prefix, self.holder.number), _dump(released))
-            except (ArtifactError, OSError):
-                return  # the process ends, which says the same
+        except (ArtifactError, OSError):
+            return  # the process ends, or the artifact is there, which says the same
 
 
 def _take(place: Place, prefix: str, what: str) -> Holder:
     while True:
         numbers = _numbers(place, prefix)
         found = _read(place, prefix, numbers[-1]) if numbers else None
-        if found is not None and is_live(place, prefix, found):
+        if found is not None and is_live(place, prefix, found, STALE_SECONDS):
             raise ArtifactBusy(
                 f"{what}: process {found.pid} on {found.host.split()[0]} is writing it; wait for it to end, or stop it"
             )
@@ -199,9 +213,12 @@ def hold(place: Place, prefix: str, what: str) -> Iterator[Lease]:
     lease = Lease(place, prefix, _take(place, prefix, what))
     lease.start()
     try:
-        yield lease
-    except KeyboardInterrupt:
-        lease.check()
+        try:
+            yield lease
+        finally:
+            lease.stop()
+    except (KeyboardInterrupt, Exception) as error:
+        # The heart's own signal, or what comes of a successor's having moved the files: both mean only that.
+        if lease.lost and not isinstance(error, LeaseLost):
+            raise lease.loss() from error
         raise
-    finally:
-        lease.stop()

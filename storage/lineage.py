@@ -61,18 +61,15 @@ def resolve(store: Store, reference: str, default_stage: str) -> tuple[str, str]
     Raises:
         ArtifactMissing: nothing, or more than one thing, is called so.
     """
-    if ":" in reference:
+    if "/" not in reference:
         run, _, stage = reference.partition(":")
-        stages = stages_of(store.place, run)
+        stage, stages = stage or default_stage, stages_of(store.place, run)
         if stage not in stages:
             raise ArtifactMissing(f"{reference}: run {run} has no stage {stage!r}; it has {', '.join(stages)}")
         return stage, stages[stage]
-    if "/" in reference:
-        stage, _, start = reference.partition("/")
-        found = [name for name in store.fingerprints(stage) if start and name.startswith(start)]
-        if len(found) != 1:
-            problem = "no such artifact" if not found else f"{len(found)} artifacts begin so"
-            raise ArtifactMissing(f"{reference}: {problem}; give more digits, or RUN:STAGE")
-        return stage, found[0]
-    stages = stages_of(store.place, reference)
-    return default_stage, stages[default_stage]
+    stage, _, start = reference.partition("/")
+    found = [name for name in store.fingerprints(stage) if start and name.startswith(start)]
+    if len(found) != 1:
+        problem = "no such artifact" if not found else f"{len(found)} artifacts begin so"
+        raise ArtifactMissing(f"{reference}: {problem}; give more digits, or RUN:STAGE")
+    return stage, found[0]

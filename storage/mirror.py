@@ -1,7 +1,8 @@
 """Keeping a draft on a remote root in step with its local folder, so that any machine can go on with it.
 
 The remote root is the truth: a draft that is taken up becomes locally what the remote root has; what only the local folder has was never
-committed. Which local files are known to equal the remote ones stands in a record, a line per file with its size and time; it is believed
+committed. What is new there is never put over another file: a holder that was taken for dead may have a request under way for minutes.
+Which local files are known to equal the remote ones stands in a record, a line per file with its size and time; it is believed
 only by the holder of the very next lease, for then nobody else has written in between.
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import orjson
 
+from pipeline.errors import LeaseLost
 from storage.place import Bucket
 
 
@@ -31,8 +33,9 @@ class Mirror:
     def _folders(self) -> dict[str, Path]:
         return {self.name: self.root / f"{self.name}.partial", f"{self.name}.scratch": self.root / f"{self.name}.scratch"}
 
-    def take_up(self, lease_number: int) -> None:
-        """Make the local folders what the remote root has."""
+    def take_up(self, lease_number: int) -> list[str]:
+        """Make the local folders what the remote root has; returns the draft's files that came from there."""
+        fetched = []
         known = self._known(lease_number - 1)
         self._record.write_bytes(orjson.dumps(lease_number) + b"\n")
         for prefix, folder in self._folders.items():
@@ -41,14 +44,16 @@ class Mirror:
                 (folder / name).unlink()
             for name in there:
                 key = f"{prefix}/{name}"
-                if name not in here or known.get(key) != here[name]:
+                if name not in here or known.get(key) != here[name] or here[name][0] != there[name].bytes:
                     self.remote.download(key, folder / name)
+                    fetched += [name] if prefix == self.name else []
                 self._remember(key, folder / name)
+        return fetched
 
     def _known(self, lease_number: int) -> dict[str, list[int]]:
         if not self._record.exists():
             return {}
-        number, *lines = self._record.read_bytes().splitlines()
+        number, *lines = self._record.read_bytes().splitlines() or [b""]
         if number != orjson.dumps(lease_number):
             return {}
         known: dict[str, list[int]] = {}
@@ -64,10 +69,15 @@ class Mirror:
         with self._record.open("ab") as record:
             record.write(orjson.dumps([key, *_state(path)]) + b"\n")
 
-    def send(self, name: str) -> None:
-        """Send one file of the draft."""
-        key, path = f"{self.name}/{name}", self._folders[self.name] / name
-        self.remote.upload(path, key)
+    def send(self, name: str, new: bool = False) -> None:
+        """Send one file of the draft; a `new` one is never sent over another."""
+        self._send(f"{self.name}/{name}", self._folders[self.name] / name, new)
+
+    def _send(self, key: str, path: Path, new: bool) -> None:
+        if not new:
+            self.remote.upload(path, key)
+        elif not self.remote.upload_new(path, key):
+            raise LeaseLost(f"{key}: another process has written this file; run again to go on from there")
         self._remember(key, path)
 
     def send_changes(self, last: str = "") -> None:
@@ -82,8 +92,7 @@ class Mirror:
             for name in sorted(here, key=lambda name: (name == last, name)):
                 key = f"{prefix}/{name}"
                 if name not in there or known.get(key) != here[name]:
-                    self.remote.upload(folder / name, key)
-                    self._remember(key, folder / name)
+                    self._send(key, folder / name, new=name not in there)
             for name in there.keys() - here.keys():
                 self.remote.remove(f"{prefix}/{name}")
 

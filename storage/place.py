@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple, Protocol
 
-from pipeline.errors import ConfigError, RootUnavailable
-from storage.atomic import sync_folder, write_bytes, writing
+from pipeline.errors import ArtifactError, ConfigError, RootNotWritable, RootUnavailable
+from storage.atomic import Damaged, sync_file, sync_folder, write_bytes, writing
+from storage.fingerprint import file_digest
 
 _S3_SETTINGS: Final = {
     "config_kwargs": {"retries": {"mode": "standard", "max_attempts": 8}, "connect_timeout": 10, "read_timeout": 60}
@@ -72,13 +75,18 @@ class Folder:
         """Write a document unless there is one; whether it was written. A hard link is the one step that only one can win."""
         path = self.root / key
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        with writing(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(aside, content)
         try:
-            with writing(self.root):
-                path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(aside, content)
             path.hardlink_to(aside)
         except FileExistsError:
-            return False
+            return self.read(key) == content  # a network file system may ask twice, when the first answer was lost
+        except OSError as error:
+            raise RootNotWritable(
+                f"{self.root}: cannot make a hard link ({error.strerror}), without which two runners could write one artifact; "
+                "put root on a file system that has them"
+            ) from error
         finally:
             aside.unlink(missing_ok=True)
         sync_folder(path.parent)
@@ -93,19 +101,28 @@ class Folder:
 
     def entries(self, folder: str) -> dict[str, Entry]:
         """Files directly under a folder."""
-        try:
-            found = [(item.name, item.stat()) for item in os.scandir(self.root / folder) if item.is_file()]
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        return {name: Entry(status.st_size, status.st_mtime) for name, status in found if not name.endswith(".tmp")}
+        found = {}
+        for name in self.names(folder):
+            with suppress(FileNotFoundError):  # removed since it was listed; the others are there
+                status = (self.root / folder / name).stat()
+                if stat.S_ISREG(status.st_mode):
+                    found[name] = Entry(status.st_size, status.st_mtime)
+        return found
 
     def remove(self, key: str) -> None:
         """Remove a document, if it is there."""
-        (self.root / key).unlink(missing_ok=True)
+        with writing(self.root), suppress(FileNotFoundError, NotADirectoryError):
+            (self.root / key).unlink()
 
     def remove_all(self, folder: str) -> None:
         """Remove a folder and everything in it."""
-        shutil.rmtree(self.root / folder, ignore_errors=True)
+        with writing(self.root):
+            shutil.rmtree(self.root / folder, onerror=_unless_gone)
+
+
+def _unless_gone(function: Any, path: str, error: tuple[Any, BaseException, Any]) -> None:
+    if not isinstance(error[1], FileNotFoundError | NotADirectoryError):
+        raise error[1]
 
 
 @dataclass(frozen=True)
@@ -162,10 +179,32 @@ class Bucket:
         except FileNotFoundError:
             return None
 
+    @contextmanager
+    def _taken_in(self) -> Iterator[None]:
+        """As `_reached`, for what writes: that something is missing there can only mean the bucket."""
+        try:
+            with self._reached():
+                yield
+        except FileNotFoundError as error:
+            raise ConfigError(f"root: {self.url}: {error}; make the bucket, or correct root") from error
+
+    @contextmanager
+    def _created(self) -> Iterator[None]:
+        """As `_taken_in`; every store's way to say that a key is taken, or is being taken by another, becomes a FileExistsError."""
+        try:
+            with self._taken_in():
+                yield
+        except RootUnavailable as error:
+            # Only some stores name the condition that failed, and only then does s3fs make it a FileExistsError.
+            answer = getattr(getattr(error.__cause__, "__cause__", None), "response", {})
+            if answer.get("ResponseMetadata", {}).get("HTTPStatusCode") in (409, 412):
+                raise FileExistsError(str(error)) from error
+            raise
+
     def write(self, key: str, content: bytes) -> None:
         """Replace a document."""
         filesystem, path = self._at(key)
-        with self._reached():
+        with self._taken_in():
             filesystem.pipe_file(path, content)
 
     def create(self, key: str, content: bytes) -> bool:
@@ -175,7 +214,7 @@ class Bucket:
         """
         filesystem, path = self._at(key)
         try:
-            with self._reached():
+            with self._created():
                 filesystem.pipe_file(path, content, mode="create")
         except FileExistsError:
             return self.read(key) == content
@@ -217,19 +256,48 @@ class Bucket:
             self.remove(f"{folder}/{name}")
 
     def upload(self, file: Path, key: str) -> None:
-        """Copy a local file to the store."""
+        """Copy a local file to the store, over what is there."""
         filesystem, path = self._at(key)
-        with self._reached():
+        with self._taken_in():
             filesystem.put_file(str(file), path)
 
-    def download(self, key: str, file: Path) -> None:
-        """Copy a file of the store here, whole or not at all."""
+    def upload_new(self, file: Path, key: str) -> bool:
+        """Copy a local file to the store unless something else is there; whether the store has it now.
+
+        Also a request that was sent long ago and arrives late can so overwrite nothing.
+        """
         filesystem, path = self._at(key)
-        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._created():
+                filesystem.put_file(str(file), path, mode="create")
+        except FileExistsError:
+            with TemporaryDirectory() as folder:
+                there = Path(folder) / file.name
+                self.download(key, there)
+                return file_digest(there) == file_digest(file)
+        return True
+
+    def download(self, key: str, file: Path, digest: str | None = None) -> None:
+        """Copy a file of the store here, whole or not at all.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            Damaged: its content does not have the digest.
+        ArtifactError: its key leads elsewhere.
+        """
+        if ".." in key.split("/"):
+            raise ArtifactError(f"{self.url}/{key}: not a plain path; remove it, somebody else has put it there")
+        filesystem, path = self._at(key)
         aside = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
         try:
+            with writing(file.parent):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                aside.touch()
             with self._reached():
                 filesystem.get_file(path, str(aside))
+            if digest is not None and file_digest(aside) != digest:
+                raise Damaged(f"{self.url}/{key}: content differs from the manifest")
+            sync_file(aside)
             aside.replace(file)
         finally:
             aside.unlink(missing_ok=True)

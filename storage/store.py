@@ -35,6 +35,7 @@ from storage.mirror import Mirror
 from storage.place import Bucket, Folder, Place
 
 MANIFEST_VERSION: Final = 2
+_FIELDS: Final = {"stage": str, "fingerprint": str, "identity": dict, "inputs": dict, "timing": dict, "files": list}
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")
 
 
@@ -49,12 +50,19 @@ def parse_manifest(content: bytes, where: str) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = orjson.loads(content)
         version = int(manifest["schema_version"])
+        if version > MANIFEST_VERSION:
+            raise ArtifactError(f"{where}: written by a newer version of MIND (schema {version}); upgrade to read it")
         if version == 1:
             manifest["timing"]["processes"] = 1
-    except (ValueError, KeyError, TypeError) as error:
+        for field, kind in _FIELDS.items():
+            if not isinstance(manifest[field], kind):
+                raise TypeError(field)
+        for entry in manifest["files"]:
+            # A manifest may come from a shared root or a tar file, and its paths are opened and written.
+            if {*entry["path"].split("/")} & {"", ".", ".."} or entry.keys() != {"path", "bytes", "rows", "sha256"}:
+                raise ValueError(entry["path"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{where}: damaged; remove its folder and run its stage again") from error
-    if version > MANIFEST_VERSION:
-        raise ArtifactError(f"{where}: written by a newer version of MIND (schema {version}); upgrade to read it")
     return manifest
 
 
@@ -89,11 +97,17 @@ class Store:
             ArtifactMissing: there is none.
             ArtifactError: it is damaged, or newer than this program.
         """
+        return self._manifest(stage, fingerprint)[1]
+
+    def _manifest(self, stage: str, fingerprint: str) -> tuple[bytes, dict[str, Any]]:
         key = f"{stage}/{fingerprint}/{MANIFEST}"
-        content = self.place.read(key)
+        content, where = self.place.read(key), f"{self.remote.url if self.remote is not None else self.root}/{key}"
         if content is None:
-            raise ArtifactMissing(f"{self.folder(stage, fingerprint)}: no {stage} artifact; run the {stage} stage first")
-        return parse_manifest(content, str(self.root / key))
+            raise ArtifactMissing(f"{where.removesuffix(f'/{MANIFEST}')}: no {stage} artifact; run the {stage} stage first")
+        manifest = parse_manifest(content, where)
+        if (manifest["stage"], manifest["fingerprint"]) != (stage, fingerprint):
+            raise ArtifactError(f"{where}: is that of {manifest['stage']}/{manifest['fingerprint']}; remove its folder")
+        return content, manifest
 
     def open(self, stage: str, fingerprint: str) -> Artifact:
         """A complete artifact.
@@ -102,8 +116,11 @@ class Store:
             ArtifactMissing: there is none.
             ArtifactError: a file of the manifest is missing or has another size.
         """
-        artifact = Artifact(self.folder(stage, fingerprint), self.manifest(stage, fingerprint), self.remote)
-        if self.remote is None:
+        content, manifest = self._manifest(stage, fingerprint)
+        artifact = Artifact(self.folder(stage, fingerprint), manifest, self.remote)
+        if self.remote is not None:
+            _renew(artifact.folder, content)
+        else:
             for entry in artifact.manifest["files"]:
                 path = artifact.folder / entry["path"]
                 if not path.is_file() or path.stat().st_size != entry["bytes"]:
@@ -129,13 +146,12 @@ class Store:
         with lease.hold(self.place, f"{name}.lease", name) as held:
             with writing(self.root):
                 partial.mkdir(exist_ok=True)
-            for leftover in partial.glob(".*.tmp"):
+            for leftover in partial.rglob(".*.tmp"):
                 leftover.unlink()
             mirror = None if self.remote is None else Mirror(self.remote, self.root, name)
-            if mirror is not None and not self.exists(stage, fingerprint):
-                mirror.take_up(held.holder.number)
             draft = Draft(partial, stage, fingerprint, held, mirror)
-            draft.drop_damaged()
+            if not self.exists(stage, fingerprint):
+                draft.take_up()
             yield draft
 
     def commit(self, draft: Draft, manifest: Mapping[str, Any]) -> Artifact:
@@ -147,19 +163,28 @@ class Store:
         return self.adopt(draft, orjson.dumps(self._document(draft, manifest), option=orjson.OPT_INDENT_2))
 
     def adopt(self, draft: Draft, manifest: bytes) -> Artifact:
-        """Make a draft with this manifest an artifact. Locally: manifest, fsync, rename, fsync. Remotely: every file, then the manifest."""
+        """Make a draft with this manifest an artifact. Locally: manifest, fsync, rename, fsync. Remotely: every file, then the manifest.
+
+        Raises:
+            LeaseLost: another process took the draft over; it may have finished it.
+        """
         draft.lease.check()
         if draft.mirror is not None:
             draft.mirror.send_changes()
         write_bytes(draft.folder / MANIFEST, manifest)
+        for folder in [path for path in draft.folder.rglob("*") if path.is_dir()]:
+            sync_folder(folder)
         draft.lease.check()
-        if draft.mirror is not None:
-            draft.mirror.remote.write(f"{draft.name}/{MANIFEST}", manifest)
+        if draft.mirror is not None and not draft.mirror.remote.create(f"{draft.name}/{MANIFEST}", manifest):
+            raise draft.lease.loss()
+        if draft.mirror is None and self.exists(draft.stage, draft.fingerprint):
+            raise draft.lease.loss()
         final = self.folder(draft.stage, draft.fingerprint)
         if final.exists():  # without a manifest, so not an artifact: what a cache, or a hand, has left
             shutil.rmtree(final)
         draft.folder.rename(final)
         sync_folder(final.parent)
+        sync_folder(final.parent.parent)
         draft.lease.finished = True
         shutil.rmtree(draft.folder.with_suffix(".scratch"), ignore_errors=True)
         draft.digests.unlink(missing_ok=True)
@@ -178,10 +203,24 @@ class Store:
             "schema_version": MANIFEST_VERSION,
             "stage": draft.stage,
             "fingerprint": draft.fingerprint,
+            "identity": {},
+            "inputs": {},
             **manifest,
             "timing": timing,
             "files": _listing(draft.folder),
         }
+
+
+def _renew(folder: Path, manifest: bytes) -> None:
+    """Let a workspace folder be of this manifest: what was fetched by another one, of an artifact made anew since, may differ."""
+    kept = folder / MANIFEST
+    if kept.exists() and kept.read_bytes() == manifest:
+        return
+    if any(not path.name.endswith(".tmp") for path in folder.glob("*")):
+        shutil.rmtree(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(kept, manifest)
 
 
 def _rows(path: Path) -> int | None:

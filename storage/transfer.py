@@ -17,11 +17,12 @@ import orjson
 
 from pipeline.errors import ArtifactError
 from storage.artifact import MANIFEST
-from storage.atomic import replace_file, sync_file
+from storage.atomic import replace_file, sync_file, writing
 from storage.fingerprint import file_digest, fingerprint
 from storage.lineage import ancestors
 from storage.store import Store, parse_manifest
 
+_MANIFEST_BYTES: Final = 64 * 2**20
 _MEMBER: Final = re.compile(r"([a-z][a-z0-9_]*)/([0-9a-f]{16})/([^/\\\0]+(?:/[^/\\\0]+)*)")
 
 
@@ -30,7 +31,7 @@ def export(store: Store, stage: str, digest: str, file: Path) -> list[str]:
     chain = ancestors(store, stage, digest)
 
     def write(path: Path) -> None:
-        with tarfile.open(path, "w") as tar:
+        with tarfile.open(path, "w", dereference=True) as tar:
             for name, manifest in reversed(chain.items()):
                 artifact = store.open(*name.split("/"))
                 for entry in manifest["files"]:
@@ -47,7 +48,8 @@ def export(store: Store, stage: str, digest: str, file: Path) -> list[str]:
 
 def _member(member: tarfile.TarInfo, file: Path) -> tuple[str, str, str]:
     match = _MEMBER.fullmatch(member.name)
-    if match is None or not member.isreg() or any(part in ("", ".", "..") for part in member.name.split("/")):
+    plain = member.isreg() and not member.issparse() and not {"", ".", ".."} & {*member.name.split("/")}
+    if match is None or not plain or match[1] in ("runs", "pointers"):
         raise ArtifactError(f"{file}: member {member.name!r} is not a file of an artifact; export the artifact again")
     return match[1], match[2], match[3]
 
@@ -60,6 +62,7 @@ def import_(store: Store, file: Path) -> list[tuple[str, bool]]:
     """
     found: list[tuple[str, bool]] = []
     try:
+        _see_the_end(file)
         with tarfile.open(file, "r|") as tar:
             member = tar.next()
             while member is not None:
@@ -74,6 +77,15 @@ def import_(store: Store, file: Path) -> list[tuple[str, bool]]:
     return found
 
 
+def _see_the_end(file: Path) -> None:
+    """Cut between two artifacts, a tar file reads like a whole one but for the zeros at its end."""
+    with file.open("rb") as stream:
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
+        if size % tarfile.BLOCKSIZE or stream.read().strip(b"\0") or not size:
+            raise tarfile.ReadError("its end is missing")
+
+
 def _skip(tar: tarfile.TarFile, prefix: str) -> tarfile.TarInfo | None:
     while (member := tar.next()) is not None and member.name.startswith(prefix):
         pass
@@ -84,39 +96,58 @@ def _take_in(store: Store, tar: tarfile.TarFile, member: tarfile.TarInfo, file: 
     """Read one artifact, from its first member on; returns the member after its last."""
     stage, digest, _ = _member(member, file)
     with store.draft(stage, digest) as draft:
-        shutil.rmtree(draft.folder)  # a run's unfinished draft: the whole artifact is here
-        draft.folder.mkdir()
-        content, current = None, member
-        while current is not None and current.name.startswith(f"{stage}/{digest}/"):
-            name = _member(current, file)[2]
-            source = tar.extractfile(current)
-            assert source is not None, "a plain file"
-            if name == MANIFEST:
-                content = source.read()
-            else:
-                path = draft.path(name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("wb") as target:
-                    shutil.copyfileobj(source, target)
-                sync_file(path)
-            current = tar.next()  # type: ignore[assignment]
+        if store.exists(stage, digest):  # finished by a runner since
+            draft.lease.finished = True
+            return _skip(tar, f"{stage}/{digest}/")
+        # Aside: until the whole of it is checked, a run's unfinished draft stays what it was.
+        incoming = draft.folder.with_suffix(".incoming")
+        shutil.rmtree(incoming, ignore_errors=True)
         try:
-            store.adopt(draft, _checked(content, draft.folder, digest, file))
-        except ArtifactError:
+            with writing(store.root):
+                following, content = _unpack(tar, member, incoming, file)
+            manifest = _checked(content, incoming, (stage, digest), file)
             shutil.rmtree(draft.folder)
-            raise
-    return current
+            incoming.rename(draft.folder)
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+        store.adopt(draft, manifest)
+    return following
 
 
-def _checked(content: bytes | None, folder: Path, digest: str, file: Path) -> bytes:
+def _unpack(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, file: Path
+) -> tuple[tarfile.TarInfo | None, bytes | None]:
+    """Write the files of one artifact; returns the member after its last, and its manifest."""
+    stage, digest, _ = _member(member, file)
+    content, current = None, member
+    folder.mkdir()
+    while current is not None and current.name.startswith(f"{stage}/{digest}/"):
+        name = _member(current, file)[2]
+        source = tar.extractfile(current)
+        assert source is not None, "a plain file"
+        if name == MANIFEST:
+            content = source.read(_MANIFEST_BYTES)
+        else:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            sync_file(path)
+        current = tar.next()  # type: ignore[assignment]
+    return current, content
+
+
+def _checked(content: bytes | None, folder: Path, name: tuple[str, str], file: Path) -> bytes:
     """The manifest, if it and the files beside it belong together."""
+    digest = name[1]
     if content is None:
         raise ArtifactError(f"{file}: {digest} has no manifest; export the artifact again")
     manifest = parse_manifest(content, f"{file}: {digest}")
-    if fingerprint(manifest["identity"]) != digest or manifest["fingerprint"] != digest:
+    if fingerprint(manifest["identity"]) != digest or (manifest["stage"], manifest["fingerprint"]) != name:
         raise ArtifactError(f"{file}: {digest}: its identity does not give its fingerprint; export the artifact again")
-    listed = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
-    there = {path.relative_to(folder).as_posix(): file_digest(path) for path in folder.rglob("*") if path.is_file()}
+    listed = {entry["path"]: (entry["bytes"], entry["sha256"]) for entry in manifest["files"]}
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    there = {path.relative_to(folder).as_posix(): (path.stat().st_size, file_digest(path)) for path in paths}
     if listed != there:
         wrong = sorted(name for name in listed.keys() | there.keys() if listed.get(name) != there.get(name))[0]
         raise ArtifactError(f"{file}: {digest}/{wrong}: not what its manifest says; export the artifact again")

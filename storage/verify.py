@@ -5,17 +5,18 @@ Needs the artifact alone: no network beyond the root, no model in memory.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, RootUnavailable
 from storage.artifact import MANIFEST, Artifact
+from storage.atomic import Damaged, writing
 from storage.fingerprint import file_digest, fingerprint
 from storage.store import Store
 
@@ -46,25 +47,35 @@ def _broken(path: Path, entry: dict[str, Any]) -> str | None:
     return None
 
 
+def _problem(artifact: Artifact, entry: dict[str, Any]) -> str | None:
+    try:
+        return _broken(artifact.path(entry["path"]), entry)
+    except Damaged:
+        return "content differs from the manifest"
+    except RootUnavailable:
+        raise
+    except ArtifactError:
+        return "missing"
+
+
+def _there(artifact: Artifact) -> list[str]:
+    if artifact.remote is not None:
+        return sorted(artifact.remote.tree(artifact.name))
+    return sorted(path.relative_to(artifact.folder).as_posix() for path in artifact.folder.rglob("*") if path.is_file())
+
+
 def _findings(store: Store, artifact: Artifact) -> Iterator[Finding]:
     manifest = artifact.manifest
     if fingerprint(manifest["identity"]) != artifact.fingerprint:
-        yield Finding(f"{artifact.folder}/{MANIFEST}", "its identity does not give its fingerprint: it was altered")
-    if store.remote is not None:
-        shutil.rmtree(artifact.folder, ignore_errors=True)  # what is here is a copy; what is there counts
+        yield Finding(f"{artifact.name}/{MANIFEST}", "its identity does not give its fingerprint: it was altered")
     for entry in manifest["files"]:
-        problem = None
-        try:
-            path = artifact.path(entry["path"])
-        except (ArtifactError, FileNotFoundError):
-            problem = "missing, or content differs from the manifest"
-        problem = problem or _broken(path, entry)
+        problem = _problem(artifact, entry)
         if problem is not None:
             yield Finding(f"{artifact.name}/{entry['path']}", problem)
     known = {MANIFEST, *(entry["path"] for entry in manifest["files"])}
-    for extra in sorted(path for path in artifact.folder.rglob("*") if path.is_file()):
-        if extra.relative_to(artifact.folder).as_posix() not in known:
-            yield Finding(str(extra), "not in the manifest")
+    for extra in _there(artifact):
+        if extra not in known:
+            yield Finding(f"{artifact.name}/{extra}", "not in the manifest")
     for stage, digest in manifest["inputs"].items():
         if not store.exists(stage, digest):
             yield Finding(artifact.name, f"was made from {stage}/{digest}, which is gone")
@@ -73,7 +84,15 @@ def _findings(store: Store, artifact: Artifact) -> Iterator[Finding]:
 def verify(store: Store, stage: str, digest: str) -> list[Finding]:
     """Everything that is wrong with an artifact; nothing if it is whole."""
     try:
-        artifact = Artifact(store.folder(stage, digest), store.manifest(stage, digest), store.remote)
+        manifest = store.manifest(stage, digest)
+    except RootUnavailable:
+        raise
     except ArtifactError as error:
         return [Finding(f"{stage}/{digest}", str(error))]
-    return list(_findings(store, artifact))
+    if store.remote is None:
+        return list(_findings(store, Artifact(store.folder(stage, digest), manifest)))
+    with writing(store.root):
+        store.root.mkdir(parents=True, exist_ok=True)
+    # What is in the workspace is a copy that a run may be reading; what is there counts, and is fetched aside.
+    with TemporaryDirectory(dir=store.root, prefix=".verify-") as folder:
+        return list(_findings(store, Artifact(Path(folder), manifest, store.remote)))
