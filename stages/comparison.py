@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.digests import digest
+from pipeline.errors import ArtifactError
 from pipeline.grading import Outcome
 from pipeline.statistics import mcnemar, paired_bootstrap, wilson
 
@@ -29,7 +30,7 @@ _ANSWER: Final = np.dtype([("question", np.uint64), ("set", np.int16), ("outcome
 
 def _read(shards: Iterable[pa.Table], models: Sequence[str]) -> tuple[dict[str, NDArray[np.void]], list[Set], int]:
     """The answers of every model, the sets that their numbers stand for, and all their tokens."""
-    found: dict[str, list[NDArray[np.void]]] = {model: [] for model in models}
+    found = {model: [np.empty(0, _ANSWER)] for model in models}
     numbers: dict[Set, int] = {}
     tokens = 0
     for shard in shards:
@@ -56,9 +57,9 @@ def _accuracy(answers: NDArray[np.void]) -> dict[str, Any]:
 
 
 def _paired(base: NDArray[np.void], student: NDArray[np.void], resamples: int, seed: int) -> dict[str, Any]:
-    """Student against base on identical items."""
+    """Student against base, which must be on identical items."""
     if not np.array_equal(base["question"], student["question"]):
-        raise AssertionError("base and student answered different items")
+        raise ArtifactError("evaluation: base and student answered different items; run it again")
     right = [answers["outcome"] == _OUTCOMES.index(Outcome.CORRECT) for answers in (base, student)]
     change = paired_bootstrap(right[0], right[1], resamples, seed)
     return {"change": change.value, "low": change.low, "high": change.high, "p": mcnemar(right[0], right[1])}

@@ -26,7 +26,11 @@ class Asked(NamedTuple):
 
 
 def write_lookup(path: Path, questions: Iterable[tuple[str, str, str]], rates: Iterable[tuple[str, float]]) -> None:
-    """Questions as (id, prompt, answer) and difficulties as (id, pass rate), each in its own order."""
+    """Questions as (id, prompt, answer) and difficulties as (id, pass rate), each in its own order.
+
+    Raises:
+        ArtifactError: there are more of one than of the other.
+    """
 
     def write(temporary: Path) -> None:
         with closing(sqlite3.connect(temporary)) as file:
@@ -34,8 +38,10 @@ def write_lookup(path: Path, questions: Iterable[tuple[str, str, str]], rates: I
             file.execute("PRAGMA journal_mode = OFF")
             file.execute("CREATE TABLE question (id TEXT, prompt TEXT, answer TEXT)")
             file.execute("CREATE TABLE difficulty (id TEXT, pass_rate REAL)")
-            file.executemany("INSERT INTO question VALUES (?, ?, ?)", questions)
-            file.executemany("INSERT INTO difficulty VALUES (?, ?)", rates)
+            asked = file.executemany("INSERT INTO question VALUES (?, ?, ?)", questions).rowcount
+            attempted = file.executemany("INSERT INTO difficulty VALUES (?, ?)", rates).rowcount
+            if asked != attempted:
+                raise ArtifactError(f"synthesis: {attempted} of {asked} questions have been attempted; run it again")
             file.execute("CREATE UNIQUE INDEX question_by_id ON question (id)")
             file.execute("CREATE UNIQUE INDEX difficulty_by_id ON difficulty (id)")
             file.commit()

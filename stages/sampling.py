@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pipeline.chunks import chunks
 from pipeline.config import Frozen, ModelSource, Prompts, RunConfig, Sampling, identity
 from pipeline.digests import digest, digests
-from pipeline.errors import QuestionError
+from pipeline.errors import ArtifactError, QuestionError
 from pipeline.generation import Completion, Decoding, Engine, open_engine
 from pipeline.grading import Outcome
 from pipeline.models import check_model, load_tokenizer, model_content
@@ -204,6 +204,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
                 tokens += sum(row["completion_tokens"] for row in rows)
                 progress.advance(len(chunk), f"{tokens / seconds:,.0f} tokens/s")
     summary = tally(out.shards("samples", COUNTED), [item.name for item in config.perspectives], out.folder)
+    if summary["questions"] != total:
+        raise ArtifactError(f"sampling: {summary['questions']} of {total} questions have samples; run it again")
     return {**summary, "tokens_per_second": round(tokens / seconds, 1) if seconds else None}
 
 
