@@ -1,4 +1,4 @@
-"""The commands about what is on disk: status, show, diff, lineage, verify, promote, gc, export, import.
+"""The commands about what is on disk: status, show, diff, lineage, verify, promote, forget, gc, export, import.
 
 An artifact is named `stage/fingerprint` (or the beginning of it), `RUN:STAGE`, or by a run's or pointer's name alone, which means its
 student.
@@ -234,6 +234,16 @@ def promote(run: str, root: Root = "artifacts") -> None:
 
 
 @app.command()
+def forget(run: str, root: Root = "artifacts") -> None:
+    """Take a run out of the catalogue, so that `mind gc` may remove what only it reaches."""
+    with reported():
+        from storage.catalogue import forget_run
+
+        forget_run(open_store(root).place, run)
+        print(f"{run}: forgotten; `mind gc` removes what only it reached")
+
+
+@app.command()
 def gc(
     root: Root = "artifacts",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would go, and remove nothing")] = False,
@@ -265,12 +275,20 @@ def export(artifact: Reference, file: Annotated[Path, typer.Argument(help="the t
 
 
 @app.command(name="import")
-def import_(file: Annotated[Path, typer.Argument(help="what `mind export` wrote")], root: Root = "artifacts") -> None:
-    """Add the artifacts of a tar file, checked file by file."""
+def import_(
+    file: Annotated[Path, typer.Argument(help="what `mind export` wrote")],
+    root: Root = "artifacts",
+    name: Annotated[str | None, typer.Option(help="the name they get in the catalogue; the file's, if left out")] = None,
+) -> None:
+    """Add the artifacts of a tar file, checked file by file, and a run in the catalogue that keeps them."""
     with reported():
+        from storage.catalogue import record_run
         from storage.transfer import import_ as import_from
 
         if not file.is_file():
             raise ConfigError(f"{file}: no such file; give what `mind export` wrote")
-        for name, new in import_from(open_store(root), file):
-            print(f"{name}: {'added' if new else 'is there already'}")
+        store = open_store(root)
+        found = import_from(store, file)
+        record_run(store.place, name or file.stem, dict(artifact.split("/") for artifact, _ in found), {}, "imported")
+        for artifact, new in found:
+            print(f"{artifact}: {'added' if new else 'is there already'}")

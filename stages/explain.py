@@ -104,7 +104,7 @@ def _expected(store: Store, planned: Planned, manifest: Json, left: float) -> Ex
 def _candidates(store: Store, run: RunConfig, planned: Planned) -> list[Json]:
     """Manifests of finished artifacts of a stage, the most telling first."""
     same_name = read_run(store.place, run.name)
-    runs = [] if same_name is None else [same_name["stages"], *same_name["earlier"]]
+    runs = [] if same_name is None else [same_name["stages"], *same_name.get("earlier", [])]
     runs += [found["stages"] for found in read_runs(store.place, _RECENT)]
     names = [stages.get(planned.name) for stages in runs]
     found: list[Json] = []

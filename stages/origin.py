@@ -37,6 +37,9 @@ def origins(manifest: Mapping[str, Any]) -> Iterator[Origin]:
         for number, (role, source) in enumerate(_evaluated(config)):
             yield Origin(role, _questions(source), digests.get(f"source {number}"))
         return
+    engine = config.get("sampling", {}).get("engine", {})
+    if engine.get("kind") == "openai":
+        yield Origin("teacher", f"{engine['served_model']} at {engine['base_url']}", None)
     for role, digest in digests.items():
         source = config.get(role) or config.get("synthesis", {}).get(role)
         yield Origin(role, _model(source) if source else "shipped with MIND", digest)

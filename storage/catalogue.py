@@ -31,7 +31,7 @@ def _read(place: Place, key: str) -> dict[str, Any] | None:
         return None
     try:
         found = orjson.loads(content)
-        return {"earlier": [], "history": [], **found, "stages": dict(found["stages"])}
+        return {**found, "stages": dict(found["stages"])}
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{key}: damaged; remove it, and run its configuration again to have it back") from error
 
@@ -39,7 +39,7 @@ def _read(place: Place, key: str) -> dict[str, Any] | None:
 def record_run(place: Place, name: str, stages: Mapping[str, str], config: Mapping[str, Any], status: str) -> None:
     """Write a run and let `latest` point to it."""
     before = read_run(place, name)
-    earlier = [] if before is None else before["earlier"]
+    earlier = [] if before is None else before.get("earlier", [])
     if before is not None and before["stages"] != dict(stages):
         earlier = [before["stages"], *earlier][:EARLIER]
     document = {
@@ -52,6 +52,20 @@ def record_run(place: Place, name: str, stages: Mapping[str, str], config: Mappi
     }
     place.write(f"runs/{name}.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
     point(place, "latest", name, stages)
+
+
+def forget_run(place: Place, name: str) -> None:
+    """Remove a run from the catalogue; what only it reached is garbage from then on.
+
+    Raises:
+        ArtifactMissing: there is no such run.
+    """
+    if read_run(place, name) is None:
+        raise ArtifactMissing(f"{name}: no such run; `mind status` lists them")
+    place.remove(f"runs/{name}.json")
+    latest = read_pointer(place, "latest")
+    if latest is not None and latest["run"] == name:
+        place.remove("pointers/latest.json")
 
 
 def read_run(place: Place, name: str) -> dict[str, Any] | None:
