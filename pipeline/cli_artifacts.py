@@ -282,13 +282,13 @@ def import_(
 ) -> None:
     """Add the artifacts of a tar file, checked file by file, and a run in the catalogue that keeps them."""
     with reported():
-        from storage.catalogue import record_run
+        from storage.catalogue import write_run
         from storage.transfer import import_ as import_from
 
         if not file.is_file():
             raise ConfigError(f"{file}: no such file; give what `mind export` wrote")
         store = open_store(root)
         found = import_from(store, file)
-        record_run(store.place, name or file.stem, dict(artifact.split("/") for artifact, _ in found), {}, "imported")
+        write_run(store.place, name or file.stem, dict(artifact.split("/") for artifact, _ in found), {}, "imported")
         for artifact, new in found:
             print(f"{artifact}: {'added' if new else 'is there already'}")

@@ -38,6 +38,12 @@ def _read(place: Place, key: str) -> dict[str, Any] | None:
 
 def record_run(place: Place, name: str, stages: Mapping[str, str], config: Mapping[str, Any], status: str) -> None:
     """Write a run and let `latest` point to it."""
+    write_run(place, name, stages, config, status)
+    point(place, "latest", name, stages)
+
+
+def write_run(place: Place, name: str, stages: Mapping[str, str], config: Mapping[str, Any], status: str) -> None:
+    """Write a run."""
     before = read_run(place, name)
     earlier = [] if before is None else before.get("earlier", [])
     if before is not None and before["stages"] != dict(stages):
@@ -51,7 +57,6 @@ def record_run(place: Place, name: str, stages: Mapping[str, str], config: Mappi
         "config": dict(config),
     }
     place.write(f"runs/{name}.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
-    point(place, "latest", name, stages)
 
 
 def forget_run(place: Place, name: str) -> None:
