@@ -31,10 +31,11 @@ from stages.checkpoint import COUNTS, load_checkpoint, save_checkpoint
 from stages.progress import Progress
 from stages.training import REFUSED, Config
 from stages.training_files import are_written, open_training_set, wait_for_training_files, write_training_files
-from storage.artifact import MANIFEST, Artifact
+from storage.artifact import Artifact
 from storage.atomic import read_parquet, write_bytes, write_parquet
 from storage.mirror import Mirror
 from storage.place import Bucket
+from storage.store import Store
 
 STEPS: Final = pa.schema(
     [
@@ -56,13 +57,12 @@ STEPS: Final = pa.schema(
 )
 
 
-def load_training_set(config: Config, synthesis: Path, scratch: Path, tokenizer: Any) -> TrainingSet:
+def load_training_set(config: Config, synthesis: Artifact, scratch: Path, tokenizer: Any) -> TrainingSet:
     """Tokens, features and base losses of everything that synthesis kept, from files that rank 0 makes if they are not there."""
     if dist.is_initialized() and dist.get_rank():
         wait_for_training_files(scratch)
     elif not are_written(scratch):
-        artifact = Artifact(synthesis, json.loads((synthesis / MANIFEST).read_text()))
-        write_training_files(config, artifact, tokenizer, scratch)
+        write_training_files(config, synthesis, tokenizer, scratch)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return open_training_set(scratch, pad)
 
@@ -162,9 +162,11 @@ def train(
 ) -> None:
     """All steps from wherever the last checkpoint ended."""
     tokenizer = load_tokenizer(config.student)
-    data = load_training_set(config, synthesis, scratch, tokenizer)
+    store = Store(synthesis.parents[1], None if mirror is None else mirror.remote)
+    artifact = store.open("synthesis", synthesis.name)
+    data = load_training_set(config, artifact, scratch, tokenizer)
     engine = start_engine(config)
-    joint = start_joint(config, data, engine, synthesis / "metanet.safetensors")
+    joint = start_joint(config, data, engine, artifact.path("metanet.safetensors"))
     training = config.training
     first = load_checkpoint(joint, scratch)
     main = joint.rank == 0
