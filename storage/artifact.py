@@ -122,21 +122,31 @@ class Draft:
         folder.mkdir(exist_ok=True)
         return folder
 
+    def check(self) -> None:
+        """Refuse to write on behalf of a lease that is another's now, also where that one has finished and left no lease.
+
+        Raises:
+            LeaseLost: the work goes on elsewhere, or is done.
+        """
+        self.lease.check()
+        if self.lease.place.has(f"{self.name}/{MANIFEST}"):
+            raise self.lease.loss()
+
     def write_table(self, name: str, table: pa.Table) -> None:
         """Commit `name.parquet`."""
-        write_parquet(self.folder / f"{name}.parquet", table, self.lease.check)
+        write_parquet(self.folder / f"{name}.parquet", table, self.check)
         self._committed(f"{name}.parquet")
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Commit a small file."""
-        write_bytes(self.folder / name, content, self.lease.check)
+        write_bytes(self.folder / name, content, self.check)
         self._committed(name)
 
     def write_shard(self, name: str, table: pa.Table) -> None:
         """Commit the next shard `name-NNNNN.parquet`; numbers go on after a restart and are never reused."""
         taken = [int(path.stem.rsplit("-", 1)[1]) for path in self._shard_paths(name)]
         shard = f"{name}-{max(taken, default=-1) + 1:05d}.parquet"
-        write_parquet(self.folder / shard, table, self.lease.check)
+        write_parquet(self.folder / shard, table, self.check)
         self._committed(shard, new=True)
 
     @property
@@ -191,7 +201,7 @@ class Draft:
             self._remove(path)
 
     def _remove(self, path: Path) -> None:
-        self.lease.check()
+        self.check()
         path.unlink()
         if self.mirror is not None:
             self.mirror.remove(path.name)

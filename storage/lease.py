@@ -141,9 +141,8 @@ class Lease:
         return LeaseLost(f"{self.prefix}: another process took this one for dead and goes on with the work; leave it to it")
 
     def _look(self) -> None:
-        # A successor creates the next number, then removes this one; its own successor may have removed the next one since.
-        number = self.holder.number
-        if self.place.read(_key(self.prefix, number + 1)) is not None or self.place.read(_key(self.prefix, number)) is None:
+        # A successor creates the next number and removes this one; what it does at its own end must not hide that it was there.
+        if _numbers(self.place, self.prefix)[-1:] != [self.holder.number]:
             self.lost = True
 
     def beat(self) -> None:

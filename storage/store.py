@@ -168,16 +168,14 @@ class Store:
         Raises:
             LeaseLost: another process took the draft over; it may have finished it.
         """
-        draft.lease.check()
+        draft.check()
         if draft.mirror is not None:
             draft.mirror.send_changes()
         write_bytes(draft.folder / MANIFEST, manifest)
         for folder in [path for path in draft.folder.rglob("*") if path.is_dir()]:
             sync_folder(folder)
-        draft.lease.check()
+        draft.check()
         if draft.mirror is not None and not draft.mirror.remote.create(f"{draft.name}/{MANIFEST}", manifest):
-            raise draft.lease.loss()
-        if draft.mirror is None and self.exists(draft.stage, draft.fingerprint):
             raise draft.lease.loss()
         final = self.folder(draft.stage, draft.fingerprint)
         if final.exists():  # without a manifest, so not an artifact: what a cache, or a hand, has left

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+import resource
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.atomic import replace_file, write_bytes, write_parquet
+from pipeline.errors import ArtifactError, DiskFull, RootNotWritable
+from storage import atomic
+from storage.atomic import Damaged, is_readable, parquet_batches, read_parquet, replace_file, write_bytes, write_parquet
 
 
 @given(st.binary(max_size=64), st.binary(max_size=64))
@@ -57,3 +62,116 @@ def test_a_table_is_one_zstd_row_group_that_says_its_schema_version(tmp_path: Pa
     assert pq.read_table(tmp_path / "t.parquet").equals(table)
     if rows:
         assert metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+SMALL = pa.table({"id": ["a", "b"], "number": pa.array([1, 2], pa.int64())})
+
+
+@given(st.data())
+def test_a_shard_that_is_cut_short_is_damaged(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "t.parquet"
+    write_parquet(path, SMALL)
+    content = path.read_bytes()
+    path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    with pytest.raises(Damaged, match=r"t\.parquet: damaged .*; remove .* and run its stage again"):
+        read_parquet(path)
+    assert not is_readable(path)
+
+
+@given(st.data())
+def test_a_flipped_bit_gives_no_other_value_and_no_other_error(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "t.parquet"
+    write_parquet(path, SMALL)
+    content = bytearray(path.read_bytes())
+    bit = data.draw(st.integers(0, 8 * len(content) - 1))
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    try:
+        found = read_parquet(path)
+    except ArtifactError:
+        return
+    # The footer has no checksum of its own: names and types may be other ones, which the digests of files are for.
+    if found.schema.equals(SMALL.schema):
+        assert found.to_pydict() == SMALL.slice(0, found.num_rows).to_pydict()
+
+
+def test_a_shard_of_a_newer_version_is_refused_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "SCHEMA_VERSION", 2)
+        write_parquet(path, SMALL)
+    for read in (read_parquet, is_readable, lambda path: list(parquet_batches(path, None, 1))):
+        with pytest.raises(
+            ArtifactError, match=r"written by a newer version of MIND \(schema 2\); upgrade to read it"
+        ) as caught:
+            read(path)
+        assert not isinstance(caught.value, Damaged)
+
+
+def test_a_shard_that_the_system_does_not_let_us_read_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    write_parquet(path, SMALL)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(ArtifactError, match="cannot be read") as caught:
+            read_parquet(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert not isinstance(caught.value, Damaged)
+
+
+def test_batches_are_the_rows_in_order_and_no_longer_than_asked(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    write_parquet(path, pa.table({"a": range(10), "b": range(10)}))
+    batches = list(parquet_batches(path, ["b"], 4))
+    assert [batch.num_rows for batch in batches] == [4, 4, 2]
+    assert pa.Table.from_batches(batches).to_pydict() == {"b": list(range(10))}
+
+
+def test_a_last_look_that_raises_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    path.write_text("old")
+
+    def refuse() -> None:
+        assert len(list(tmp_path.iterdir())) == 2, "the look comes after all has been written"
+        raise ArtifactError("not yours any more")
+
+    with pytest.raises(ArtifactError, match="not yours"):
+        write_parquet(path, SMALL, refuse)
+    assert {item.name: item.read_text() for item in tmp_path.iterdir()} == {"t.parquet": "old"}
+
+
+def test_two_writers_of_one_file_never_mix(tmp_path: Path) -> None:
+    """In two containers that share a folder both may be process 1: what they write aside must have other names."""
+    path, seen = tmp_path / "file", list[Path]()
+
+    def write(temporary: Path) -> None:
+        seen.append(temporary)
+        temporary.write_text("x")
+        if len(seen) == 1:
+            replace_file(path, write)
+
+    replace_file(path, write)
+    assert len(set(seen)) == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "message"),
+    [
+        (errno.ENOSPC, DiskFull, "no space left; free some, then run again to resume"),
+        (errno.EDQUOT, DiskFull, "no space left"),
+        (errno.EACCES, RootNotWritable, "cannot be written .*; correct root or its permissions"),
+        (errno.EROFS, RootNotWritable, "cannot be written"),
+    ],
+)
+def test_what_the_disk_says_becomes_a_line_with_a_remedy(
+    tmp_path: Path, number: int, kind: type[Exception], message: str
+) -> None:
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(kind, match=f"{tmp_path}: {message}"):
+        replace_file(tmp_path / "file", fail)
+    assert not list(tmp_path.iterdir())

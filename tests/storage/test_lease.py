@@ -1,111 +1,262 @@
 from __future__ import annotations
 
-import json
-import socket
-import subprocess
-import sys
+import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
-from pipeline.errors import ArtifactBusy
+from pipeline.errors import ArtifactBusy, ArtifactError, LeaseLost, RootNotWritable
 from storage import lease
-from tests.conftest import REPOSITORY
+from storage.place import Bucket, Folder, Place
+from storage.store import open_store
+from tests.storage.machine import DIGEST, SHARDS, STAGE, Machine, hold, many, observe, stage, stopping_stage
+from tests.storage.s3 import S3
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from pipeline.errors import ArtifactBusy
-from storage import lease
-folder, name = Path(sys.argv[1]), sys.argv[2]
-(folder / f"{name}.ready").touch()
-while not (folder / "go").exists():
-    time.sleep(0.01)
-try:
-    with lease.hold(folder / "artifact.lease", "training/abc"):
-        (folder / f"{name}.won").touch()
-        while not (folder / "stop").exists():
-            time.sleep(0.01)
-except ArtifactBusy as error:
-    (folder / f"{name}.busy").write_text(str(error))
-"""
+PREFIX = "artifact.lease"
 
 
-def _start(folder: Path, name: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", HOLD, str(folder), name], cwd=REPOSITORY)
+@pytest.fixture(params=["local", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, str]]:
+    """A root, and the environment that a process needs to reach it."""
+    if request.param == "local":
+        return str(tmp_path / "root"), {}
+    s3: S3 = request.getfixturevalue("s3")
+    return s3.root(), s3.environment
 
 
-def _wait_for(folder: Path, pattern: str, count: int) -> list[Path]:
-    until = time.monotonic() + 60
-    while len(found := sorted(folder.glob(pattern))) < count:
-        assert time.monotonic() < until, f"no {count} files {pattern} in a minute"
-        time.sleep(0.01)
+@pytest.fixture
+def place(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def _alter(place: Place, **changes: Any) -> lease.Holder:
+    """Change what the lease that counts says."""
+    number = max(int(name) for name in place.names(PREFIX))
+    key = f"{PREFIX}/{number:06d}"
+    content = place.read(key)
+    assert content is not None
+    place.write(key, orjson.dumps({**orjson.loads(content), **changes}))
+    found = lease.last(place, PREFIX)
+    assert found is not None
     return found
 
 
-def test_of_four_processes_one_wins_and_a_killed_winner_is_succeeded(tmp_path: Path) -> None:
-    processes = [_start(tmp_path, str(number)) for number in range(4)]
-    try:
-        _wait_for(tmp_path, "*.ready", 4)
-        (tmp_path / "go").touch()
-        losers = _wait_for(tmp_path, "*.busy", 3)
-        winners = _wait_for(tmp_path, "*.won", 1)
-        assert len(winners) == 1
-        assert {path.stem for path in losers + winners} == {"0", "1", "2", "3"}
-        winner = processes[int(winners[0].stem)]
-        for loser in losers:
-            assert f"training/abc: process {winner.pid} on {socket.gethostname()}" in loser.read_text()
-            assert loser.read_text().endswith("wait for it to end, or stop it")
+def test_of_four_processes_one_wins_and_a_killed_winner_is_succeeded(root: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+    url, environment = root
+    with many(4, hold, url, tmp_path / "workspace", environment=environment) as machines:
+        assert [machine.said() for machine in machines] == ["ready"] * 4
+        for machine in machines:
+            machine.tell()
+        answers = [machine.said() for machine in machines]
+        (winner,) = [machine for machine, answer in zip(machines, answers, strict=True) if answer == "won"]
+        refused = [answer for answer in answers if answer != "won"]
+        assert len(refused) == 3
+        for kind, message in refused:
+            assert kind == "ArtifactBusy"
+            assert message.startswith(f"training/abc: process {winner.process.pid} on ")
+            assert message.endswith("is writing it; wait for it to end, or stop it")
 
-        path = tmp_path / "artifact.lease"
-        with pytest.raises(ArtifactBusy, match=str(winner.pid)), lease.hold(path, "training/abc"):
+        where = open_store(url, tmp_path / "workspace").place
+        with pytest.raises(ArtifactBusy, match=str(winner.process.pid)), lease.hold(where, PREFIX, "it"):
             pass
-        winner.kill()
-        winner.wait()
-        assert path.exists()
-        with lease.hold(path, "training/abc"):
-            assert json.loads(path.read_text())["pid"] != winner.pid
-        assert not path.exists()
-    finally:
-        (tmp_path / "stop").touch()
-        for process in processes:
-            process.wait()
+        winner.signal(signal.SIGKILL)
+        winner.end()
+        with lease.hold(where, PREFIX, "it") as held:
+            assert held.holder.number == 2
+            assert where.names(PREFIX) == ["000002"]
 
 
-def test_a_lease_ends_with_its_body_even_if_that_fails(tmp_path: Path) -> None:
-    path = tmp_path / "artifact.lease"
-    with pytest.raises(ZeroDivisionError), lease.hold(path, "it"):
-        assert lease.holder(path) is not None
+def test_a_lease_ends_with_its_body_even_if_that_fails(place: Folder) -> None:
+    with pytest.raises(ZeroDivisionError), lease.hold(place, PREFIX, "it"):
         raise ZeroDivisionError
-    assert lease.holder(path) is None
+    found = lease.last(place, PREFIX)
+    assert found is not None
+    assert found.released
+    assert not lease.is_live(place, PREFIX, found, 60)
     assert not any(thread.name == "lease heartbeat" for thread in threading.enumerate())
 
 
-def test_the_same_process_cannot_hold_it_twice(tmp_path: Path) -> None:
-    path = tmp_path / "artifact.lease"
-    with lease.hold(path, "it"), pytest.raises(ArtifactBusy), lease.hold(path, "it"):
+def test_nothing_is_left_of_the_lease_on_a_finished_artifact(place: Folder) -> None:
+    with lease.hold(place, PREFIX, "it") as held:
+        held.finished = True
+    assert lease.last(place, PREFIX) is None
+    assert not (place.root / PREFIX).exists()
+
+
+def test_the_same_process_cannot_hold_it_twice(place: Folder) -> None:
+    with lease.hold(place, PREFIX, "it"), pytest.raises(ArtifactBusy), lease.hold(place, PREFIX, "it"):
         pass
 
 
-@pytest.mark.parametrize(("age", "live"), [(lease.STALE_SECONDS / 2, True), (lease.STALE_SECONDS * 2, False)])
-def test_a_lease_of_another_host_lives_as_long_as_its_heartbeat(tmp_path: Path, age: float, live: bool) -> None:
-    path = tmp_path / "artifact.lease"
-    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": "1", "beat": time.time() - age}))
-    assert (lease.holder(path) is not None) is live
+def test_a_process_number_that_was_used_again_is_not_the_holder(place: Folder) -> None:
+    with lease.hold(place, PREFIX, "it") as held:
+        assert lease.is_live(place, PREFIX, held.holder, 0)
+        assert not lease.is_live(place, PREFIX, _alter(place, process="0"), 60)
 
 
-def test_a_process_number_that_was_used_again_is_not_the_holder(tmp_path: Path) -> None:
-    path = tmp_path / "artifact.lease"
-    with lease.hold(path, "it"):
-        document = json.loads(path.read_text())
-    path.write_text(json.dumps({**document, "started": "0"}))
-    assert lease.holder(path) is None
+@pytest.mark.parametrize("content", [b"{", b"", b"[]", b"null", b'{"host": "here"}'])
+def test_a_damaged_lease_has_no_holder(place: Folder, content: bytes) -> None:
+    place.write(f"{PREFIX}/000007", content)
+    with lease.hold(place, PREFIX, "it") as held:
+        assert held.holder.number == 8
 
 
-def test_a_damaged_lease_has_no_holder(tmp_path: Path) -> None:
-    path = tmp_path / "artifact.lease"
-    path.write_text("{")
-    with lease.hold(path, "it"):
-        assert lease.holder(path) is not None
+def test_a_lease_that_says_more_than_this_version_knows_still_has_its_holder(place: Folder) -> None:
+    with lease.hold(place, PREFIX, "it"):
+        _alter(place, colour="blue")
+        with pytest.raises(ArtifactBusy), lease.hold(place, PREFIX, "it"):
+            pass
+
+
+@pytest.mark.parametrize("shift", [0.0, 86_400.0, -86_400.0])
+def test_a_holder_elsewhere_lives_while_its_beat_changes_whatever_the_wall_clocks_say(tmp_path: Path, shift: float) -> None:
+    with Machine(hold, str(tmp_path), tmp_path, host="elsewhere") as holder:
+        assert holder.said() == "ready"
+        holder.tell()
+        assert holder.said() == "won"
+        with Machine(observe, tmp_path, shift) as observer:
+            assert observer.said() is True
+        holder.signal(signal.SIGSTOP)
+        holder.wait_stopped()
+        with Machine(observe, tmp_path, shift) as observer:
+            assert observer.said() is False
+
+
+def test_a_holder_elsewhere_that_stops_is_waited_for_no_longer_than_patience(
+    place: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "STALE_SECONDS", 0.4)
+    with lease.hold(place, PREFIX, "it"):
+        pass
+    _alter(place, host="elsewhere", released=False)
+    began = time.monotonic()
+    with lease.hold(place, PREFIX, "it") as held:
+        assert 0.4 <= time.monotonic() - began < 5
+        assert held.holder.number == 2
+
+
+def test_a_holder_elsewhere_that_releases_is_succeeded_at_once(place: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lease.hold(place, PREFIX, "it"):
+        pass
+    _alter(place, host="elsewhere")
+    monkeypatch.setattr(lease, "STALE_SECONDS", 3600.0)
+    with lease.hold(place, PREFIX, "it") as held:
+        assert held.holder.number == 2
+
+
+def test_seconds_and_numbers_add_up_over_holders(place: Folder) -> None:
+    for number, seconds, before in ((1, 100.0, 0.0), (2, 20.0, 100.0), (3, 3.0, 120.0)):
+        with lease.hold(place, PREFIX, "it") as held:
+            assert (held.holder.number, held.holder.seconds_before) == (number, before)
+        _alter(place, seconds=seconds)
+    with lease.hold(place, PREFIX, "it") as held:
+        assert held.holder.seconds_before == 123.0
+
+
+def test_seconds_of_a_killed_holder_count_up_to_its_last_beat(tmp_path: Path, place: Folder) -> None:
+    with Machine(hold, str(tmp_path), tmp_path, host=None) as holder:
+        assert holder.said() == "ready"
+        holder.tell()
+        assert holder.said() == "won"
+        time.sleep(0.5)
+        holder.signal(signal.SIGKILL)
+        holder.end()
+    with lease.hold(place, PREFIX, "it") as held:
+        assert 0.2 < held.holder.seconds_before < 30
+
+
+def test_a_holder_finds_out_at_once_that_it_was_succeeded(place: Folder) -> None:
+    with pytest.raises(LeaseLost, match="leave it to it"), lease.hold(place, PREFIX, "it") as held:
+        place.create(f"{PREFIX}/000002", b"{}")
+        held.check()
+    assert place.read(f"{PREFIX}/000002") == b"{}"
+
+
+def test_a_holder_finds_out_after_its_successors_successor_and_after_all_have_gone(place: Folder) -> None:
+    for leave in (["000005"], []):
+        with pytest.raises(LeaseLost), lease.hold(place, PREFIX, "it") as held:
+            place.remove_all(PREFIX)
+            for name in leave:
+                place.write(f"{PREFIX}/{name}", b"{}")
+            held.beat()
+            held.check()
+        assert place.names(PREFIX) == leave
+        place.remove_all(PREFIX)
+
+
+def test_what_comes_of_losing_a_lease_is_said_as_that(place: Folder) -> None:
+    """The successor has moved the files away: the message must not send anybody to look for missing permissions."""
+    with pytest.raises(LeaseLost), lease.hold(place, PREFIX, "it"):
+        place.remove_all(PREFIX)
+        raise RootNotWritable("no such file or directory; correct root or its permissions")
+
+
+def test_ctrl_c_stays_ctrl_c(place: Folder) -> None:
+    with pytest.raises(KeyboardInterrupt), lease.hold(place, PREFIX, "it"):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["between shards", "in the middle of a shard"])
+def test_a_paused_holder_that_was_taken_over_writes_nothing_more(
+    root: tuple[str, dict[str, str]], tmp_path: Path, within: bool
+) -> None:
+    url, environment = root
+    arguments = (stopping_stage, url, tmp_path / "first", SHARDS - 1, within)
+    with Machine(*arguments, environment=environment, host="elsewhere", beat=0.2) as paused:
+        paused.wait_stopped()
+        with Machine(stage, url, tmp_path / "second", environment=environment, host="here", patience=1.0) as successor:
+            assert successor.said() == "done"
+        store = open_store(url, tmp_path / "second")
+        before = _everything(store.place, f"{STAGE}/{DIGEST}")
+        paused.signal(signal.SIGCONT)
+        kind, message = paused.said()
+        assert (kind, "goes on with the work" in message) == ("LeaseLost", True)
+        assert _everything(store.place, f"{STAGE}/{DIGEST}") == before
+        assert store.open(STAGE, DIGEST).table("samples")["number"].to_pylist() == list(range(SHARDS))
+        assert store.manifest(STAGE, DIGEST)["timing"]["processes"] == 2
+
+
+def test_a_paused_holder_stops_while_its_successor_still_works(tmp_path: Path) -> None:
+    url = str(tmp_path / "root")
+    with Machine(stopping_stage, url, tmp_path, 2, True, host="elsewhere") as paused:
+        paused.wait_stopped()
+        with Machine(stopping_stage, url, tmp_path, 2, False, host="here", patience=0.5) as successor:
+            successor.wait_stopped()
+            paused.signal(signal.SIGCONT)
+            assert paused.said()[0] == "LeaseLost"
+            successor.signal(signal.SIGCONT)
+            assert successor.said() == "done"
+    assert open_store(url).open(STAGE, DIGEST).table("samples")["number"].to_pylist() == list(range(SHARDS))
+
+
+def _everything(place: Place, folder: str) -> dict[str, bytes | None]:
+    if isinstance(place, Bucket):
+        return {name: place.read(f"{folder}/{name}") for name in place.tree(folder)}
+    assert isinstance(place, Folder)
+    return {str(path): path.read_bytes() for path in (place.root / folder).rglob("*") if path.is_file()}
+
+
+def test_a_store_that_fails_for_a_while_does_not_end_a_heart(place: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.02)
+    with lease.hold(place, PREFIX, "it") as held:
+        place.root.chmod(0o500)
+        (place.root / PREFIX).chmod(0o500)
+        time.sleep(0.1)
+        place.root.chmod(0o700)
+        (place.root / PREFIX).chmod(0o700)
+        beat = held.holder.beat
+        until = time.monotonic() + 10
+        while held.holder.beat <= beat:
+            assert time.monotonic() < until, "it beats no more"
+            time.sleep(0.01)
+        held.check()
+
+
+def test_a_root_that_cannot_be_written_has_no_holder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ArtifactError, match="cannot be written"), lease.hold(Folder(tmp_path / "file"), PREFIX, "it"):
+        pass

@@ -1,0 +1,24 @@
+"""Roots to store under: a local folder, and an S3 server with a proxy before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.store import Store, open_store
+from tests.storage.s3 import S3, served
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "root"))
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    with served() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
