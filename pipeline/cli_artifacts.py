@@ -65,6 +65,9 @@ def status(
             shown = [{**run, "status": states[run["name"]]} for run in runs]
             print_json({"runs": shown, "runs_in_all": total, "pointers": found})
             return
+        if not runs:
+            print(f"no runs under {root}")
+            return
         print_table(
             ("run", "status", "updated", "student", "pointers"),
             (

@@ -24,7 +24,7 @@ import psutil
 
 from pipeline.config import RunConfig, load_config
 from stages.chain import plan
-from storage.artifact import MANIFEST, Artifact
+from storage.artifact import Artifact
 from storage.store import Store
 from storage.verify import verify
 from tests.conftest import REPOSITORY
@@ -39,7 +39,7 @@ POINTS: Final = {"questions": 24, "sampling": 40, "synthesis": 40, "training": 3
 """About how many commit points a life of the stage has; a number beyond means that life ends well."""
 
 
-def overrides(root: Path, teacher: str) -> tuple[str, ...]:
+def overrides(root: Path | str, teacher: str) -> tuple[str, ...]:
     """A run of all stages in little time, with many commits in each."""
     own = "{kind: transformers, dtype: float32, max_context: 512}"
     return (
@@ -76,9 +76,9 @@ class Toll:
     lives: int = 0
 
 
-def freeze(run: RunConfig) -> Path:
-    """The run's configuration as a file that a stage's process reads."""
-    path = Path(run.root) / "run.config"
+def freeze(run: RunConfig, folder: Path | None = None) -> Path:
+    """The run's configuration as a file that a stage's process reads; its log will lie beside it."""
+    path = (folder or Path(run.root)) / "run.config"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(run.model_dump_json())
     return path
@@ -136,7 +136,7 @@ def one_life(stage: str, config: Path, rng: random.Random, toll: Toll, typical: 
     victim = rng.choice(VICTIMS.get(stage, (f"stages.{stage} -",)))
     killed = config.with_name("killed")
     killed.unlink(missing_ok=True)
-    if rng.random() < 0.6:
+    if rng.random() < 0.6 and victim != "stages.training_rank 1":  # rank 1 commits nothing itself
         when = rng.choice(("before", "after"))
         code = end(start(stage, config, f"{victim} {rng.randint(1, POINTS[stage])} {when}"), config)
         if killed.exists():
@@ -150,10 +150,10 @@ def one_life(stage: str, config: Path, rng: random.Random, toll: Toll, typical: 
     return code
 
 
-def the_artifact(root: Path, stage: str) -> Artifact:
+def the_artifact(store: Store, stage: str) -> Artifact:
     """The one artifact that a root has of a stage."""
-    (digest,) = (path.parent.name for path in (root / stage).glob(f"*/{MANIFEST}"))
-    return Store(root).open(stage, digest)
+    (digest,) = (digest for digest in store.fingerprints(stage) if store.exists(stage, digest))
+    return store.open(stage, digest)
 
 
 def _hashes(artifact: Artifact) -> dict[str, str]:
@@ -174,11 +174,11 @@ def _rows(artifact: Artifact, table: str, key: tuple[str, ...]) -> list[dict[str
     return sorted(rows, key=lambda row: tuple(row[name] for name in key))
 
 
-def compare(stage: str, peaceful: Path, killed: Path) -> None:
+def compare(stage: str, peaceful: Store, killed: Store) -> None:
     """Fail unless the artifact of the killed root is that of the peaceful one."""
     one, other = the_artifact(peaceful, stage), the_artifact(killed, stage)
     assert one.fingerprint == other.fingerprint
-    assert verify(Store(killed), stage, other.fingerprint) == []
+    assert verify(killed, stage, other.fingerprint) == []
     if stage in _KEYS:
         assert _rows(one, *_KEYS[stage]) == _rows(other, *_KEYS[stage])
     elif stage == "training":
@@ -202,7 +202,7 @@ def copy_inputs(source: Path, target: Path, run: RunConfig, stage: str) -> None:
     planned = plan(run)
     for needed in STAGES[: STAGES.index(stage)]:
         name = Path(needed) / planned[needed].fingerprint
-        shutil.copytree(source / name, target / name)
+        shutil.copytree(source / name, target / name, dirs_exist_ok=True)
 
 
 def peace(config_file: Path, root: Path, teacher: str) -> RunConfig:
@@ -218,7 +218,7 @@ def peace(config_file: Path, root: Path, teacher: str) -> RunConfig:
 def campaign(stage: str, kills: int, rng: random.Random, config_file: Path, peaceful: Path, folder: Path, teacher: str) -> Toll:
     """Kill one stage `kills` times; each time it comes through, compare and start anew."""
     toll, row = Toll(), 0
-    typical = the_artifact(peaceful, stage).manifest["timing"]["seconds"] + 3.0
+    typical = the_artifact(Store(peaceful), stage).manifest["timing"]["seconds"] + 3.0
     root = folder / f"{stage}-0"
     while sum(toll.kills.values()) < kills or row:
         if not root.exists():
@@ -229,7 +229,7 @@ def campaign(stage: str, kills: int, rng: random.Random, config_file: Path, peac
         assert code == 0 or not enough, config.with_suffix(".log").read_text()[-3000:]
         row = 0 if code == 0 else row + 1
         if code == 0:
-            compare(stage, peaceful, root)
+            compare(stage, Store(peaceful), Store(root))
             shutil.rmtree(root)
             toll.finished += 1
             root = folder / f"{stage}-{toll.finished}"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import load_config
+from storage.store import Store
 from tests.conftest import REPOSITORY
 from tests.faults.campaign import compare, copy_inputs, end, freeze, overrides, start, the_artifact
 from tests.faults.conftest import CONFIG
@@ -66,7 +67,7 @@ def test_a_full_disk_is_named_and_after_making_room_nothing_is_lost(
         assert not list(root.rglob("*.tmp"))
         remount(root, "size=64m")
         assert end(start(stage, config), config) == 0
-        compare(stage, peaceful, root)
+        compare(stage, Store(peaceful), Store(root))
 
 
 def test_a_root_that_turns_read_only_is_refused(peaceful: Path, teacher: str, tmp_path: Path) -> None:
@@ -102,12 +103,12 @@ def test_a_damaged_shard_of_a_killed_stage_is_made_again(damage: object, peacefu
     damage(shards[0])  # type: ignore[operator]
     assert end(start("sampling", config), config) == 0
     assert "its rows are made again" in config.with_suffix(".log").read_text()
-    compare("sampling", peaceful, tmp_path / "root")
+    compare("sampling", Store(peaceful), Store(tmp_path / "root"))
 
 
 def test_a_damaged_input_is_refused_by_name_before_it_is_used(peaceful: Path, teacher: str, tmp_path: Path) -> None:
     config = ready("synthesis", tmp_path / "root", peaceful, teacher)
-    shard = the_artifact(tmp_path / "root", "sampling").files("samples")[3]
+    shard = the_artifact(Store(tmp_path / "root"), "sampling").files("samples")[3]
     flip(shard)
     assert end(start("synthesis", config), config) == 1
     assert f"{shard}: damaged" in said(config)
@@ -133,4 +134,4 @@ def test_of_four_runners_on_one_artifact_one_writes_and_the_others_leave_with_a_
             assert (runner.returncode, "is writing it; wait for it to end, or stop it" in output) == (2, True) or (
                 runner.returncode == 0 and "is there already" in output
             )
-    compare("sampling", peaceful, tmp_path / "root")
+    compare("sampling", Store(peaceful), Store(tmp_path / "root"))
