@@ -23,8 +23,7 @@ def encode(encoder: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str
     """Features (len(texts), F), fp32 on the CPU."""
     chunks: list[Row] = []
     owner: list[int] = []
-    for number, text in enumerate(texts):
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    for number, ids in enumerate(tokenizer(list(texts), add_special_tokens=False)["input_ids"]):
         for first in range(0, len(ids), context):
             chunks.append(Row(ids[first : first + context], 0, (0, 0)))
             owner.append(number)
