@@ -128,7 +128,9 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
         # What the system says, too many open files for example, has a number and is not about the content; Arrow's own has none.
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
             raise ArtifactError(f"{path}: cannot be read ({error}); mend that, then run again") from error
-        raise Damaged(f"{path}: damaged ({error}); remove {path.parent} and run its stage again") from error
+        raise Damaged(
+            f"{path}: damaged ({' '.join(str(error).split())}); remove {path.parent} and run its stage again"
+        ) from error
 
 
 def is_readable(path: Path) -> bool:

@@ -28,7 +28,7 @@ import orjson
 import psutil
 
 from pipeline.errors import ArtifactBusy, ArtifactError, LeaseLost
-from storage.place import Place
+from storage.place import Folder, Place
 
 HEARTBEAT_SECONDS: Final = 5.0
 STALE_SECONDS: Final = 30.0
@@ -209,6 +209,11 @@ def hold(place: Place, prefix: str, what: str) -> Iterator[Lease]:
         ArtifactBusy: a live process holds it.
         LeaseLost: another process took it over meanwhile.
     """
+    if isinstance(place, Folder) and place.has(prefix):
+        left = place.root / prefix
+        raise ArtifactBusy(
+            f"{what}: {left} is a lease of an earlier version of MIND; see to it that none runs, then remove this file"
+        )
     lease = Lease(place, prefix, _take(place, prefix, what))
     lease.start()
     try:

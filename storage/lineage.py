@@ -38,21 +38,25 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
 
 
 def ancestors(store: Store, stage: str, fingerprint: str) -> dict[str, dict[str, Any]]:
-    """Manifests of an artifact and of everything that it was made from, by `stage/fingerprint`, itself first.
+    """Manifests of an artifact and of everything that it was made from, by `stage/fingerprint`, each before what it was made from.
 
     Raises:
         ArtifactMissing: a link of the chain is gone.
     """
     found: dict[str, dict[str, Any]] = {}
-    waiting = [(stage, fingerprint)]
-    while waiting:
-        stage, fingerprint = waiting.pop(0)
-        if f"{stage}/{fingerprint}" in found:
-            continue
+    seen: set[tuple[str, str]] = set()
+
+    def climb(stage: str, fingerprint: str) -> None:
+        if (stage, fingerprint) in seen:
+            return
+        seen.add((stage, fingerprint))
         manifest = store.manifest(stage, fingerprint)
+        for needed, digest in manifest["inputs"].items():
+            climb(needed, digest)
         found[f"{stage}/{fingerprint}"] = manifest
-        waiting += manifest["inputs"].items()
-    return found
+
+    climb(stage, fingerprint)
+    return dict(reversed(found.items()))
 
 
 def resolve(store: Store, reference: str, default_stage: str) -> tuple[str, str]:

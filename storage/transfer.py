@@ -35,7 +35,7 @@ def export(store: Store, stage: str, digest: str, file: Path) -> list[str]:
             for name, manifest in reversed(chain.items()):
                 artifact = store.open(*name.split("/"))
                 for entry in manifest["files"]:
-                    tar.add(artifact.path(entry["path"]), f"{name}/{entry['path']}", recursive=False)
+                    tar.add(artifact.path(entry["path"]), f"{name}/{entry['path']}", recursive=False, filter=_anonymous)
                 content = store.place.read(f"{name}/{MANIFEST}")
                 assert content is not None, "it was read a moment ago"
                 member = tarfile.TarInfo(f"{name}/{MANIFEST}")
@@ -44,6 +44,11 @@ def export(store: Store, stage: str, digest: str, file: Path) -> list[str]:
 
     replace_file(file, write)
     return list(chain)
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid, member.gid, member.uname, member.gname = 0, 0, "", ""
+    return member
 
 
 def _member(member: tarfile.TarInfo, file: Path) -> tuple[str, str, str]:

@@ -260,3 +260,10 @@ def test_a_root_that_cannot_be_written_has_no_holder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ArtifactError, match="cannot be written"), lease.hold(Folder(tmp_path / "file"), PREFIX, "it"):
         pass
+
+
+def test_a_lease_file_of_an_earlier_version_is_refused_by_name(place: Folder) -> None:
+    (place.root / PREFIX).write_text('{"host": "here", "pid": 1, "started": "1", "beat": 0}')
+    message = f"{place.root / PREFIX} is a lease of an earlier version of MIND; .* remove this file"
+    with pytest.raises(ArtifactBusy, match=message), lease.hold(place, PREFIX, "it"):
+        pass

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import ArtifactMissing
+from storage.catalogue import record_run
+from storage.lineage import ancestors, differences, flat, resolve
+from storage.store import Store
+from tests.storage.made import chain, make
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.text("ab", max_size=2)
+TREES = st.dictionaries(
+    st.text("abc", min_size=1, max_size=2),
+    st.recursive(
+        LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("xyz"), inner, max_size=3)
+    ),
+    max_size=4,
+)
+
+
+@given(TREES)
+def test_a_tree_does_not_differ_from_itself(tree: dict[str, Any]) -> None:
+    assert differences(tree, tree) == []
+
+
+@given(TREES, TREES)
+def test_differences_are_the_fields_that_one_must_change_to_get_the_other(old: dict[str, Any], new: dict[str, Any]) -> None:
+    changed = dict(flat(old))
+    for field, before, after in differences(old, new):
+        assert changed.get(field) == before
+        changed[field] = after
+    assert {key: value for key, value in changed.items() if value is not None} == {
+        key: value for key, value in flat(new) if value is not None
+    }
+
+
+def test_ancestors_are_found_once_each_before_what_it_was_made_from(store: Store) -> None:
+    made = chain(store)
+    found = ancestors(store, "training", made[2].fingerprint)
+    assert list(found) == [made[2].name, made[1].name, made[0].name]
+    assert found[made[1].name]["inputs"] == {"questions": made[0].fingerprint}
+
+
+def test_a_broken_chain_is_named(store: Store) -> None:
+    child = make(store, "training", {"sampling": "0" * 16})
+    with pytest.raises(ArtifactMissing, match=f"sampling/{'0' * 16}: no sampling artifact"):
+        ancestors(store, "training", child.fingerprint)
+
+
+def test_an_artifact_is_meant_by_its_name_the_beginning_of_it_or_a_run(store: Store) -> None:
+    made = chain(store)
+    stages = {artifact.stage: artifact.fingerprint for artifact in made}
+    record_run(store.place, "first", stages, {}, "done")
+    expected = ("training", made[2].fingerprint)
+    for reference in (made[2].name, made[2].name[:14], "first:training", "first", "latest", "latest:training"):
+        assert resolve(store, reference, "training") == expected
+    assert resolve(store, "first:questions", "training") == ("questions", made[0].fingerprint)
+
+
+def test_what_means_nothing_or_too_much_is_refused(store: Store) -> None:
+    for number in range(17):  # of 17 names two begin alike
+        make(store, "questions", number=number)
+    record_run(store.place, "half", {"questions": "0" * 16}, {}, "running")
+    starts = [name[0] for name in store.fingerprints("questions")]
+    twice = next(start for start in starts if starts.count(start) > 1)
+    for reference, problem in (
+        (f"questions/{twice}", "artifacts begin so; give more digits"),
+        ("questions/", "no such artifact"),
+        ("questions/zz", "no such artifact"),
+        ("half", "run half has no stage 'training'; it has questions"),
+        ("half:report", "no stage 'report'"),
+        ("other", "no such run or pointer"),
+    ):
+        with pytest.raises(ArtifactMissing, match=problem):
+            resolve(store, reference, "training")

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import MindError
+from storage.artifact import MANIFEST, Artifact
+from storage.fingerprint import file_digest
+from storage.store import Store, open_store
+from storage.verify import verify
+from tests.storage.made import VERSION_1, chain, files, make
+
+
+@pytest.fixture
+def artifact(store: Store) -> Artifact:
+    return make(store, "training")
+
+
+def _problems(store: Store, artifact: Artifact) -> list[str]:
+    return [f"{where}: {problem}" for where, problem in verify(store, artifact.stage, artifact.fingerprint)]
+
+
+def _alter(artifact: Artifact, change: Callable[[dict[str, Any]], Any]) -> None:
+    path = artifact.folder / MANIFEST
+    manifest = orjson.loads(path.read_bytes())
+    change(manifest)
+    path.write_bytes(orjson.dumps(manifest))
+
+
+def test_whole_artifacts_have_nothing_wrong_and_are_not_changed(store: Store) -> None:
+    made = chain(store)
+    before = files(store.root)
+    assert [_problems(store, artifact) for artifact in made] == [[], [], []]
+    assert files(store.root) == before
+
+
+def test_a_flipped_byte_that_open_cannot_see_is_found(store: Store, artifact: Artifact) -> None:
+    path = artifact.path("student/weights")
+    path.write_bytes(b"x" * path.stat().st_size)
+    store.open("training", artifact.fingerprint)
+    assert _problems(store, artifact) == [f"{artifact.name}/student/weights: content differs from the manifest"]
+
+
+@given(st.data())
+def test_any_altered_byte_of_any_file_is_found(tmp_path: Path, data: st.DataObject) -> None:
+    """In the manifest too, where it is about the identity, a file or an input; elsewhere it is read as what it says."""
+    root = tmp_path / str(len(list(tmp_path.iterdir())))
+    artifact = make(open_store(str(root)), "training")
+    name = data.draw(st.sampled_from([entry["path"] for entry in artifact.manifest["files"]]))
+    content = bytearray(artifact.path(name).read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    artifact.path(name).write_bytes(content)
+    assert _problems(open_store(str(root)), artifact) == [f"{artifact.name}/{name}: content differs from the manifest"]
+
+
+def test_what_is_missing_of_another_size_or_too_much_is_found(store: Store, artifact: Artifact) -> None:
+    artifact.path("rows-00000.parquet").unlink()
+    artifact.path("rows-00001.parquet").write_bytes(b"short")
+    artifact.path("student/more").write_bytes(b"")
+    size = artifact.manifest["files"][1]["bytes"]
+    assert _problems(store, artifact) == [
+        f"{artifact.name}/rows-00000.parquet: missing",
+        f"{artifact.name}/rows-00001.parquet: has 5 bytes, not {size}",
+        f"{artifact.name}/student/more: not in the manifest",
+    ]
+
+
+def test_an_altered_identity_is_found(store: Store, artifact: Artifact) -> None:
+    _alter(artifact, lambda manifest: manifest["identity"]["config"].update(rate=2))
+    assert _problems(store, artifact) == [
+        f"{artifact.name}/{MANIFEST}: its identity does not give its fingerprint: it was altered"
+    ]
+
+
+def test_a_wrong_hash_or_number_of_rows_in_the_manifest_is_found(store: Store, artifact: Artifact) -> None:
+    _alter(artifact, lambda manifest: manifest["files"][0].update(sha256="0" * 64))
+    _alter(artifact, lambda manifest: manifest["files"][1].update(rows=5))
+    assert _problems(store, artifact) == [
+        f"{artifact.name}/rows-00000.parquet: content differs from the manifest",
+        f"{artifact.name}/rows-00001.parquet: has 1 rows, not 5",
+    ]
+
+
+@pytest.mark.parametrize("name", ["rows-00000.parquet", "student/model.safetensors"])
+def test_a_file_that_has_its_hash_but_cannot_be_opened_is_found(store: Store, artifact: Artifact, name: str) -> None:
+    artifact.path(name).write_bytes(b"not what its name says")
+
+    def listed(manifest: dict[str, Any]) -> None:
+        kept = [entry for entry in manifest["files"] if entry["path"] != name]
+        path = artifact.path(name)
+        entry = {"path": name, "bytes": path.stat().st_size, "rows": None, "sha256": file_digest(path)}
+        manifest["files"] = [*kept, entry]
+
+    _alter(artifact, listed)
+    (problem,) = _problems(store, artifact)
+    assert problem.startswith(f"{artifact.name}/{name}: cannot be opened (")
+
+
+def test_an_input_that_is_gone_is_found(store: Store) -> None:
+    questions, sampling, _ = chain(store)
+    (questions.folder / MANIFEST).unlink()
+    assert _problems(store, sampling) == [f"{sampling.name}: was made from {questions.name}, which is gone"]
+
+
+def test_a_damaged_or_missing_manifest_is_a_finding_too(store: Store, artifact: Artifact) -> None:
+    for content in (b"{", b'{"schema_version": 3}', b'{"schema_version": 2}'):
+        (artifact.folder / MANIFEST).write_bytes(content)
+        (problem,) = _problems(store, artifact)
+        assert problem.startswith(f"{artifact.name}: ")
+    (artifact.folder / MANIFEST).unlink()
+    assert "no training artifact" in _problems(store, artifact)[0]
+
+
+@given(st.data())
+def test_no_manifest_makes_verify_itself_fail(tmp_path: Path, data: st.DataObject) -> None:
+    source = next(VERSION_1.glob("questions/*"))
+    content = bytearray((source / MANIFEST).read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(32, 126))
+    store = open_store(str(tmp_path))
+    store.place.write(f"questions/{source.name}/{MANIFEST}", bytes(content))
+    store.place.write(f"questions/{source.name}/questions.parquet", (source / "questions.parquet").read_bytes())
+    try:
+        verify(store, "questions", source.name)
+    except MindError as error:
+        raise AssertionError("a finding, not an error") from error
