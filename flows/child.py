@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from pipeline.config import RunConfig
 from pipeline.errors import BadInput, DiskFull, StageFailed
@@ -27,6 +27,7 @@ POLL_SECONDS: Final = 0.2
 HOME: Final = Path(__file__).parent.parent
 
 OnProgress = Callable[[Mapping[str, Any]], None]
+OnLines = Callable[[list[str]], None]
 
 
 def freeze(run: RunConfig, planned: Planned) -> Path:
@@ -56,7 +57,16 @@ def _complaint(tail: str) -> str | None:
     return lines[-1] if lines else None
 
 
-def run_child(run: RunConfig, planned: Planned, on_progress: OnProgress) -> Path:
+def _new_lines(log: BinaryIO) -> list[str]:
+    """Whole lines that were written since the last look. Of a line that a bar drew over and over, its last form."""
+    content = log.read()
+    whole, _, rest = content.rpartition(b"\n")
+    log.seek(-len(rest), os.SEEK_CUR)
+    lines = (line.rstrip("\r").rpartition("\r")[2] for line in whole.decode(errors="replace").splitlines())
+    return [line for line in lines if line.strip()]
+
+
+def run_child(run: RunConfig, planned: Planned, on_progress: OnProgress, on_lines: OnLines | None = None) -> Path:
     """Run one stage to its end; returns its log.
 
     Raises:
@@ -70,10 +80,12 @@ def run_child(run: RunConfig, planned: Planned, on_progress: OnProgress) -> Path
     command = [
         sys.executable, "-m", "flows.guard",
         sys.executable, "-m", f"stages.{planned.name}", "--config", str(config_file),
+        *(f"--given={stage}={digest}" for stage, digest in planned.given.items()),
     ]  # fmt: skip
     path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    with log.open("ab") as output:
+    with log.open("ab") as output, log.open("rb") as written:
+        written.seek(start)
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
@@ -83,6 +95,8 @@ def run_child(run: RunConfig, planned: Planned, on_progress: OnProgress) -> Path
                 found = read_progress(progress)
                 if found is not None:
                     on_progress(found)
+                if on_lines is not None and (lines := _new_lines(written)):
+                    on_lines(lines)
         finally:
             if child.poll() is None:
                 child.terminate()

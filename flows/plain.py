@@ -14,6 +14,7 @@ from pipeline.errors import ArtifactMissing
 from stages.chain import Planned, plan
 from stages.process import store_of
 from storage.catalogue import record_run
+from storage.store import Store
 
 
 def fingerprints(planned: Mapping[str, Planned]) -> dict[str, str]:
@@ -24,6 +25,23 @@ def fingerprints(planned: Mapping[str, Planned]) -> dict[str, str]:
 def record(config: RunConfig, planned: Mapping[str, Planned], status: str) -> None:
     """Write a run into the catalogue."""
     record_run(store_of(config).place, config.name, fingerprints(planned), config.model_dump(mode="json"), status)
+
+
+def record_stage(config: RunConfig) -> None:
+    """After one stage: the run is done if all of its artifacts are there."""
+    store, planned = store_of(config), plan(config)
+    record(config, planned, "done" if all(store.exists(*item) for item in fingerprints(planned).items()) else "partial")
+
+
+def needed(store: Store, planned: Planned) -> None:
+    """Refuse to start a stage before those that it reads from.
+
+    Raises:
+        ArtifactMissing: names the first that is not done.
+    """
+    for name, digest in planned.inputs.items():
+        if not store.exists(name, digest):
+            raise ArtifactMissing(f"{planned.name}: needs {name}/{digest}, which is not there; run the {name} stage first")
 
 
 def finished(config: RunConfig, ran: Mapping[str, float] = MappingProxyType({})) -> dict[str, StageOutcome] | None:
@@ -48,12 +66,10 @@ def run_one(config: RunConfig, name: str) -> StageOutcome:
     planned = stages[name]
     if store.exists(name, planned.fingerprint):
         return StageOutcome(store.open(name, planned.fingerprint), True, 0.0)
-    for needed, digest in planned.inputs.items():
-        if not store.exists(needed, digest):
-            raise ArtifactMissing(f"{name}: needs {needed}/{digest}, which is not there; run the {needed} stage first")
+    needed(store, planned)
     record(config, stages, "running")
     began = time.monotonic()
     with terminal.watching(name) as show:
         run_child(config, planned, show)
-    record(config, stages, "done" if all(store.exists(*item) for item in fingerprints(stages).items()) else "partial")
+    record_stage(config)
     return StageOutcome(store.open(name, planned.fingerprint), False, time.monotonic() - began)

@@ -76,8 +76,9 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         else:
             freeze(loaded, planned["questions"])  # a root that cannot be written is refused before a server starts
             from flows.distill import distill
+            from flows.job import Job
 
-            seconds = distill(loaded)
+            seconds = distill(Job(config=str(config.resolve()), changes=tuple(overrides or ())))
             outcomes = finished(loaded, seconds)
             assert outcomes is not None, "the flow ended well, so every artifact is there"
         terminal.show_result(outcomes, _hints(loaded))
@@ -97,6 +98,30 @@ def stage(name: str, config: ConfigFile, overrides: Overrides = None) -> None:
         from flows.plain import run_one
 
         terminal.say_stage(name, run_one(loaded, name))
+
+
+@app.command()
+def redistill(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    margin: Annotated[float, typer.Option(help="how much worse in distribution is accepted; 0.02 is 2 points")] = 0.02,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be done or decided, and change nothing")] = False,
+) -> None:
+    """Distil anew if something changed, and promote the student if it is not worse than the promoted one."""
+    with reported():
+        loaded = _load(config, overrides)
+        from stages.process import store_of
+
+        _prefect_home(store_of(loaded).root)
+        from flows.job import Job
+        from flows.redistill import redistill as flow
+        from pipeline.promotion import Policy
+
+        job = Job(config=str(config.resolve()), changes=tuple(overrides or ()))
+        state = flow(job, Policy(margin=margin), dry_run, return_state=True)
+        if state.is_failed() or state.is_crashed():
+            state.result()
+        print(f"{state.name}: {state.message}")
 
 
 @app.command()

@@ -237,6 +237,16 @@ def promote(run: str, root: Root = "artifacts") -> None:
 
 
 @app.command()
+def rollback(root: Root = "artifacts") -> None:
+    """Let `promoted` point to the version before; re-distillation does not promote the one that goes again."""
+    with reported():
+        from flows.redistill import rollback as roll_back
+
+        before = roll_back(open_store(root))
+        print(f"promoted: {before['run']}, {STUDENT}/{before['stages'][STUDENT]}")
+
+
+@app.command()
 def forget(run: str, root: Root = "artifacts") -> None:
     """Take a run out of the catalogue, so that `mind gc` may remove what only it reaches."""
     with reported():

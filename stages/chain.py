@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from pipeline.config import Frozen, RunConfig, identity_fields
@@ -37,6 +38,7 @@ class Planned:
     config: Frozen
     identity: dict[str, Any]
     inputs: dict[str, str]
+    given: dict[str, str]
 
 
 def stage_module(name: str) -> Stage:
@@ -44,8 +46,11 @@ def stage_module(name: str) -> Stage:
     return importlib.import_module(f"stages.{name}")
 
 
-def plan(run: RunConfig) -> dict[str, Planned]:
+def plan(run: RunConfig, given: Mapping[str, str] = MappingProxyType({})) -> dict[str, Planned]:
     """Check the configuration of every stage and name their artifacts, in order. Loads no model.
+
+    `given` has fingerprints of artifacts that take the place of this run's own: with {"training": another student's}, the evaluation planned is
+    that student's on this run's items.
 
     Raises:
         BadInput: the first thing that would make a stage fail.
@@ -63,5 +68,5 @@ def plan(run: RunConfig) -> dict[str, Planned]:
             "inputs": inputs,
             "outside": stage.outside(config),
         }
-        planned[name] = Planned(name, fingerprint(identity), config, identity, inputs)
+        planned[name] = Planned(name, given.get(name) or fingerprint(identity), config, identity, inputs, dict(given))
     return planned

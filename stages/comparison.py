@@ -6,11 +6,12 @@ out-of-distribution set. Of each answer eleven bytes are held: a digest of its q
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.digests import digest
@@ -65,15 +66,42 @@ def _paired(base: NDArray[np.void], student: NDArray[np.void], resamples: int, s
     return {"change": change.value, "low": change.low, "high": change.high, "p": mcnemar(right[0], right[1])}
 
 
-def summarise(shards: Iterable[pa.Table], models: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
-    """Accuracy by group and set for every model; paired changes; forgetting per OOD set (base − student)."""
-    answers, sets, tokens = _read(shards, models)
+def _places(sets: Sequence[Set]) -> dict[str, list[int]]:
+    """Both groups and every set, as the numbers of the sets in them."""
     places = {
         f"group:{group}": [number for number, item in enumerate(sets) if item[0] == group]
         for group in ("id", "ood")
         if any(item[0] == group for item in sets)
     }
-    places |= {f"set:{name}": [number] for number, (_, name) in enumerate(sets)}
+    return places | {f"set:{name}": [number] for number, (_, name) in enumerate(sets)}
+
+
+def compare_students(
+    incumbent: Iterable[pa.Table], candidate: Iterable[pa.Table], resamples: int, seed: int
+) -> dict[str, dict[str, Any]] | None:
+    """Candidate − incumbent by place, from the students' rows of two evaluations; None where they answered different items."""
+    (before, sets, _), (after, candidate_sets, _) = (_read(_students(shards), ["student"]) for shards in (incumbent, candidate))
+    if sorted(sets) != sorted(candidate_sets):
+        return None
+    found = {}
+    for place, numbers in _places(sets).items():
+        theirs = [candidate_sets.index(sets[number]) for number in numbers]
+        old, new = _of(before["student"], numbers), _of(after["student"], theirs)
+        if not np.array_equal(old["question"], new["question"]):
+            return None
+        found[place] = _paired(old, new, resamples, seed)
+    return found
+
+
+def _students(shards: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    for shard in shards:
+        yield shard.filter(pc.equal(shard["model"], "student"))
+
+
+def summarise(shards: Iterable[pa.Table], models: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
+    """Accuracy by group and set for every model; paired changes; forgetting per OOD set (base − student)."""
+    answers, sets, tokens = _read(shards, models)
+    places = _places(sets)
     paired = {
         place: _paired(_of(answers["base"], numbers), _of(answers["student"], numbers), resamples, seed)
         for place, numbers in places.items()

@@ -13,9 +13,11 @@ import socket
 import subprocess
 import sys
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from pipeline.config import RunConfig, load_config
@@ -82,9 +84,9 @@ def progress_path(store: Store, planned: Planned) -> Path:
     return store.root / planned.name / f"{planned.fingerprint}.progress"
 
 
-def run_stage(run: RunConfig, name: str) -> Artifact:
-    """Run one stage of `run` in this process, or find its artifact."""
-    planned = plan(run)[name]
+def run_stage(run: RunConfig, name: str, given: Mapping[str, str] = MappingProxyType({})) -> Artifact:
+    """Run one stage of `run` in this process, or find its artifact; `given` as in `plan`."""
+    planned = plan(run, given)[name]
     store = store_of(run)
     if store.exists(name, planned.fingerprint):
         print(f"{name}: {planned.fingerprint} is there already", flush=True)
@@ -117,9 +119,13 @@ def main(name: str) -> None:
     parser = argparse.ArgumentParser(prog=f"python -m stages.{name}")
     parser.add_argument("--config", type=Path, required=True, help="the run's YAML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument(
+        "--given", action="append", default=[], metavar="STAGE=FINGERPRINT", help="an artifact to use in the place of the run's own"
+    )
     arguments = parser.parse_args()
     try:
-        run_stage(load_config(arguments.config, tuple(arguments.overrides)), name)
+        given = dict(item.partition("=")[::2] for item in arguments.given)
+        run_stage(load_config(arguments.config, tuple(arguments.overrides)), name, given)
     except MindError as error:
         print(f"mind: {error}", file=sys.stderr)
         if isinstance(error, StageFailed):

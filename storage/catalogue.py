@@ -91,11 +91,15 @@ def read_runs(place: Place, limit: int | None = None) -> list[dict[str, Any]]:
     return sorted((run for run in found if run is not None), key=lambda run: str(run["updated"]), reverse=True)
 
 
-def point(place: Place, pointer: str, run: str, stages: Mapping[str, str]) -> None:
-    """Let a pointer point to a run's artifacts; what it pointed to goes into its history if that was something else."""
+def point(place: Place, pointer: str, run: str, stages: Mapping[str, str], history: list[dict[str, Any]] | None = None) -> None:
+    """Let a pointer point to a run's artifacts.
+
+    What it pointed to goes into its history if that was something else, unless the history is given.
+    """
     before = read_pointer(place, pointer)
-    history = before["history"] if before is not None else []
-    if before is not None and before["stages"] != dict(stages) and pointer != "latest":
+    given = history is not None
+    history = history if history is not None else before["history"] if before is not None else []
+    if before is not None and before["stages"] != dict(stages) and pointer != "latest" and not given:
         history = [{key: before[key] for key in ("run", "stages", "updated")}, *history][:HISTORY]
     document = {"run": run, "stages": dict(stages), "updated": _now(), "history": history}
     place.write(f"pointers/{pointer}.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))

@@ -1,0 +1,42 @@
+"""What a deployment is asked to do: a configuration on the machine that runs it, and changes to it. Small enough for a form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config import Frozen, RunConfig, load_config
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+Change = Annotated[str, Field(pattern=r"^[a-z_]+(\.[a-z_]+)*=.+$")]
+
+
+class Job(Frozen):
+    """One distillation."""
+
+    config: str = Field(
+        "configs/miniature.yaml",
+        min_length=1,
+        description="a run's YAML file, on the machine that runs this; relative to the repository",
+    )
+    name: Name | None = Field(None, description="the run's name in the catalogue; the configuration's own, if left out")
+    changes: tuple[Change, ...] = Field((), description="fields to override, for example training.steps=100")
+    stage_runner: Literal["process", "deployment"] = Field(
+        "process", description="process: every stage on this machine; deployment: each stage is sent to its own deployment"
+    )
+
+    @property
+    def title(self) -> str:
+        """What a person calls it."""
+        return self.name or Path(self.config).stem
+
+    def load(self) -> RunConfig:
+        """The configuration, checked.
+
+        Raises:
+            ConfigError: file, field, what was expected, the remedy.
+        """
+        named = (f"name={self.name}",) if self.name is not None else ()
+        return load_config(Path(self.config), (*self.changes, *named))

@@ -1,0 +1,197 @@
+"""Re-distillation: when something that the student depends on has changed, distil anew, compare, and promote only what is not worse.
+
+1. What changed: the student that the configuration would give now (a fingerprint over question files, models, configuration) against the
+   promoted one and against the candidates that were refused before. Nothing new: nothing is done, and that is said.
+2. Distil the candidate (every stage resumes or is reused as in `distill`).
+3. Both students on identical items: the promoted one's recorded answers where it answered the same items in the same way, otherwise it
+   answers this run's items now. The first candidate is held against its own base.
+4. `pipeline/promotion.py` decides. `promoted` moves only then; its history keeps the versions before, for `mind rollback`.
+
+The decision with its figures goes to the catalogue (`decisions/`), to Prefect as an artifact, and out as an event that an automation can
+act on: `mind.student.promoted`, `mind.student.refused`, `mind.student.unchanged`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import orjson
+from prefect import flow, get_run_logger, runtime
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.events import emit_event
+from prefect.states import Completed
+from pydantic import Field
+
+from flows.distill import publish, run_all
+from flows.job import Job
+from flows.plain import fingerprints
+from flows.stage_task import run_stage
+from pipeline.config import RunConfig
+from pipeline.errors import ArtifactMissing
+from pipeline.promotion import Decision, Policy, decide
+from stages.chain import plan
+from stages.comparison import COUNTED, compare_students
+from stages.process import store_of
+from storage.artifact import Artifact
+from storage.catalogue import point, read_pointer
+from storage.store import Store
+
+PROMOTED: Final = "promoted"
+STUDENT: Final = "training"
+
+
+def decisions(store: Store) -> list[dict[str, Any]]:
+    """All decisions so far, oldest first."""
+    found = (store.place.read(f"decisions/{name}") for name in store.place.names("decisions"))
+    return [orjson.loads(content) for content in found if content is not None]
+
+
+def why_not(store: Store, candidate: str) -> str | None:
+    """Why there is nothing to distil, if there is nothing."""
+    incumbent = read_pointer(store.place, PROMOTED)
+    if incumbent is not None and incumbent["stages"][STUDENT] == candidate:
+        return f"nothing changed: {STUDENT}/{candidate} is the promoted student since {incumbent['updated'][:19]}"
+    standing = None if incumbent is None else incumbent["stages"][STUDENT]
+    for decision in decisions(store):
+        if (decision["candidate"], decision["incumbent"], decision["promote"]) == (candidate, standing, False):
+            return f"nothing changed: {STUDENT}/{candidate} was refused on {decision['when'][:19]}: {' '.join(decision['reasons'])}"
+    return None
+
+
+def _comparable(one: Artifact, other: Artifact) -> bool:
+    """Whether two evaluations asked in the same way; whether they asked the same is seen from the answers."""
+    asked = [
+        {key: artifact.manifest["identity"]["config"][key] for key in ("prompts", "evaluation")} for artifact in (one, other)
+    ]
+    return bool(asked[0] == asked[1])
+
+
+def compare(config: RunConfig, incumbent: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Candidate − incumbent by place, on identical items; the incumbent answers this run's items now if it has not."""
+    store = store_of(config)
+    candidate = store.open("evaluation", plan(config)["evaluation"].fingerprint)
+    settings = (config.evaluation.bootstrap, config.seed)
+    answered = incumbent.get("evaluation")
+    if answered is not None and store.exists("evaluation", answered):
+        before = store.open("evaluation", answered)
+        if _comparable(before, candidate):
+            changes = compare_students(_items(before), _items(candidate), *settings)
+            if changes is not None:
+                return changes
+    given = {STUDENT: incumbent[STUDENT]}
+    planned = plan(config, given)["evaluation"]
+    run_stage("evaluation", planned.fingerprint, config, given=given)
+    changes = compare_students(_items(store.open("evaluation", planned.fingerprint)), _items(candidate), *settings)
+    assert changes is not None, "both answered the questions of one artifact"
+    return changes
+
+
+def _items(artifact: Artifact) -> Any:
+    import pyarrow as pa
+
+    return (pa.Table.from_batches([batch]) for batch in artifact.batches("items", COUNTED))
+
+
+def judge(config: RunConfig, policy: Policy) -> tuple[Decision, str | None]:
+    """The decision on a finished candidate, and the student that it was held against (None: its own base)."""
+    store = store_of(config)
+    evaluation = store.open("evaluation", plan(config)["evaluation"].fingerprint).summary
+    ood = [name for group, name in evaluation["sets"] if group == "ood"]
+    incumbent = read_pointer(store.place, PROMOTED)
+    if incumbent is None:
+        return decide(evaluation["student_against_base"], ood, policy), None
+    return decide(compare(config, incumbent["stages"]), ood, policy), incumbent["stages"][STUDENT]
+
+
+def settle(config: RunConfig, decision: Decision, incumbent: str | None) -> dict[str, Any]:
+    """Write the decision, and move `promoted` if it says so. The document that was written."""
+    store, stages = store_of(config), fingerprints(plan(config))
+    document = {
+        "when": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "run": config.name,
+        "candidate": stages[STUDENT],
+        "incumbent": incumbent,
+        "promote": decision.promote,
+        "reasons": decision.reasons,
+        "figures": decision.figures,
+    }
+    store.place.write(
+        f"decisions/{document['when']}.json".replace(":", "-"), orjson.dumps(document, option=orjson.OPT_INDENT_2)
+    )
+    if decision.promote:
+        point(store.place, PROMOTED, config.name, stages)
+    return document
+
+
+def rollback(store: Store) -> dict[str, Any]:
+    """Let `promoted` point to the version before; the one that goes is not promoted again by a schedule. The pointer as it is then.
+
+    Raises:
+        ArtifactMissing: there is no version before.
+    """
+    now = read_pointer(store.place, PROMOTED)
+    if now is None or not now["history"]:
+        raise ArtifactMissing(f"{PROMOTED}: no earlier version; `mind promote RUN` sets one")
+    before = now["history"][0]
+    refused = Decision(False, ["Rolled back by hand."], {"changes": {}, "corrected_p": {}})
+    _write(store, now["run"], now["stages"][STUDENT], before["stages"][STUDENT], refused)
+    point(store.place, PROMOTED, before["run"], before["stages"], now["history"][1:])
+    return before
+
+
+def _tell(config: RunConfig, outcome: str, text: str, payload: dict[str, Any]) -> None:
+    create_markdown_artifact(key="decision", description=f"{config.name}: {outcome}", markdown=text)
+    emit_event(f"mind.student.{outcome}", {"prefect.resource.id": f"mind.run.{config.name}"}, payload={"text": text, **payload})
+    get_run_logger().info("%s: %s", outcome, text)
+
+
+def _table(decision: Decision) -> str:
+    lines = ["| items | change, points | 95 % interval | p |", "|---|---|---|---|"]
+    for place, change in decision.figures["changes"].items():
+        low, high = change["low"] * 100, change["high"] * 100
+        lines.append(f"| {place} | {change['change'] * 100:+.1f} | {low:+.1f} to {high:+.1f} | {change['p']:.2g} |")
+    return "\n".join(lines)
+
+
+def _hours_late() -> float:
+    """How long after its scheduled time this run began; a worker that was away runs every schedule it missed."""
+    due = runtime.flow_run.scheduled_start_time
+    return 0.0 if due is None else max(0.0, (datetime.now(UTC) - due).total_seconds() / 3600)
+
+
+@flow(name="redistill", flow_run_name="redistill {job.title}", validate_parameters=True)
+def redistill(
+    job: Job,
+    policy: Policy = Policy(),  # noqa: B008 - frozen
+    dry_run: Annotated[bool, Field(description="say what would be done or decided, and change nothing")] = False,
+    skip_if_late_hours: Annotated[
+        float, Field(gt=0, description="a scheduled run that begins later than this is skipped")
+    ] = 6.0,
+) -> State[Any]:
+    """Distil anew if something changed; promote the candidate if it is not worse than the promoted student."""
+    if _hours_late() > skip_if_late_hours:
+        return Completed(
+            name="Skipped", message=f"began {_hours_late():.1f} h after its time; the next one on schedule will do"
+        )
+    config = job.load()
+    store, planned = store_of(config), plan(config)
+    nothing = why_not(store, planned[STUDENT].fingerprint)
+    if nothing is not None:
+        _tell(config, "unchanged", nothing, {"student": planned[STUDENT].fingerprint})
+        return Completed(name="Unchanged", message=nothing)
+    missing = [name for name, item in planned.items() if not store.exists(name, item.fingerprint)]
+    if dry_run and missing:
+        return Completed(name="DryRun", message=f"would run {', '.join(missing)}, then compare and decide")
+    if not dry_run:
+        publish(run_all(config, job.stage_runner == "deployment"))
+    decision, incumbent = judge(config, policy)
+    word = "promoted" if decision.promote else "refused"
+    against = "its own base, as nothing is promoted yet" if incumbent is None else f"{STUDENT}/{incumbent}"
+    text = f"{STUDENT}/{planned[STUDENT].fingerprint} against {against}: {' '.join(decision.reasons)}"
+    if dry_run:
+        return Completed(name="DryRun", message=f"would be {word}: {text}")
+    document = settle(config, decision, incumbent)
+    _tell(config, word, f"{text}\n\n{_table(decision)}", {key: document[key] for key in ("candidate", "incumbent", "promote")})
+    return Completed(name=word.capitalize(), message=text)

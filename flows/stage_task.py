@@ -1,0 +1,141 @@
+"""One stage as a Prefect task: `Cached` where its artifact is there, otherwise its process, watched.
+
+What a person sees of it: a progress artifact with rate and time left, the stage's log lines (so many at a time, so that a server is not
+flooded), and in the state's message the last lines of a stage that failed. Stages that may use an accelerator take this machine's slot, a
+Prefect concurrency limit called `mind-HOST`, so that two never share a card by accident; it is made with one place at first use.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from httpx import HTTPError
+from prefect import get_run_logger, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.client.schemas.objects import State
+from prefect.concurrency.sync import concurrency
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectException
+from prefect.states import Completed
+
+from flows import terminal
+from flows.child import OnProgress, run_child
+from pipeline.config import RunConfig
+from pipeline.errors import StageFailed
+from stages.chain import plan
+from stages.process import store_of
+
+PROGRESS_SECONDS: Final = 2.0
+LOG_SECONDS: Final = 5.0
+LOG_LINES: Final = 20
+SLOT_LEASE_SECONDS: Final = 60.0
+ACCELERATED: Final = ("sampling", "synthesis", "training", "evaluation")
+DEPLOYMENTS: Final = {stage: f"{stage}/gpu" for stage in ACCELERATED} | {"questions": "questions/cpu", "report": "report/cpu"}
+
+
+def _update(artifact: Any, progress: float, description: str) -> None:
+    """Tell the server; a server that does not answer must not end a stage that runs well."""
+    try:
+        update_progress_artifact(artifact_id=artifact, progress=progress, description=description)
+    except (HTTPError, PrefectException) as error:
+        get_run_logger().warning("progress could not be shown: %s", error)
+
+
+def _reporting(stage: str, artifact: Any, show: OnProgress) -> OnProgress:
+    """Draw in the terminal, and update a Prefect progress artifact every few seconds."""
+    last = {"at": 0.0}
+
+    def report(found: Mapping[str, Any]) -> None:
+        show(found)
+        now = time.monotonic()
+        if now - last["at"] > PROGRESS_SECONDS and found["total"]:
+            last["at"] = now
+            left = "" if found["seconds_left"] is None else f", {found['seconds_left']:,.0f} s left"
+            rate = f"{found['rate']:,.1f} {found['unit']}/s"
+            _update(
+                artifact,
+                100 * found["done"] / found["total"],
+                f"{stage}: {found['label']}: {found['done']}/{found['total']} {found['unit']}, {rate}{left} {found['note']}".rstrip(),
+            )
+
+    return report
+
+
+class _Lines:
+    """Passes log lines on, at most so many every few seconds; the rest are in the log file."""
+
+    def __init__(self) -> None:
+        self._sent, self._since, self._left_out = 0, time.monotonic(), 0
+
+    def __call__(self, lines: list[str]) -> None:
+        now = time.monotonic()
+        if now - self._since > LOG_SECONDS:
+            self._sent, self._since = 0, now
+        room = max(0, LOG_LINES - self._sent)
+        shown = lines[-room:] if room else []
+        self._left_out += len(lines) - len(shown)
+        if shown:
+            before = f"({self._left_out} lines are in the log file only)\n" if self._left_out else ""
+            get_run_logger().info("%s%s", before, "\n".join(shown))
+            self._sent, self._left_out = self._sent + len(shown), 0
+
+
+@contextmanager
+def _slot(stage: str) -> Iterator[None]:
+    """This machine's place for stages that may use an accelerator."""
+    if stage not in ACCELERATED:
+        yield
+        return
+    name = f"mind-{socket.gethostname()}"
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(name)
+        except ObjectNotFound:
+            try:
+                client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
+            except ObjectAlreadyExists:
+                get_run_logger().debug("another run made %s just now", name)
+    with concurrency(name, lease_duration=SLOT_LEASE_SECONDS):
+        yield
+
+
+def _here(config: RunConfig, stage: str, given: Mapping[str, str]) -> None:
+    progress: Any = create_progress_artifact(progress=0.0, key=f"{stage}-progress", description=f"{stage}: starting")
+    with _slot(stage), terminal.watching(stage) as show:
+        run_child(config, plan(config, given)[stage], _reporting(stage, progress, show), _Lines())
+    _update(progress, 100.0, f"{stage}: done")
+
+
+def _elsewhere(config: RunConfig, stage: str) -> None:
+    """Through the stage's own deployment; the run is known there by its name in the catalogue."""
+    parameters = {"run": config.name, "root": config.root}
+    answer: Any = run_deployment(
+        DEPLOYMENTS[stage], parameters=parameters, timeout=None, flow_run_name=f"{stage} {config.name}"
+    )
+    if not answer.state.is_completed():
+        raise StageFailed(f"{stage}: its deployment {DEPLOYMENTS[stage]} ended {answer.state.name}: {answer.state.message}")
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{stage} {fingerprint}")
+def run_stage(
+    stage: str, fingerprint: str, config: RunConfig, elsewhere: bool = False, given: Mapping[str, str] | None = None
+) -> State[float]:
+    """One stage. Its result is the seconds that it took; 0 where there was nothing to do."""
+    store = store_of(config)
+    if store.exists(stage, fingerprint):
+        return Completed(name="Cached", message=f"{stage}/{fingerprint} is there already", data=0.0)
+    began = time.monotonic()
+    if elsewhere:
+        _elsewhere(config, stage)
+    else:
+        _here(config, stage, given or {})
+    seconds = time.monotonic() - began
+    get_run_logger().info("%s wrote %s in %.1f s", stage, store.folder(stage, fingerprint), seconds)
+    return Completed(message=f"wrote {stage}/{fingerprint} in {seconds:.1f} s", data=seconds)
