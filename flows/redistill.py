@@ -108,20 +108,24 @@ def judge(config: RunConfig, policy: Policy) -> tuple[Decision, str | None]:
 def settle(config: RunConfig, decision: Decision, incumbent: str | None) -> dict[str, Any]:
     """Write the decision, and move `promoted` if it says so. The document that was written."""
     store, stages = store_of(config), fingerprints(plan(config))
-    document = {
+    document = _write(store, config.name, stages[STUDENT], incumbent, decision)
+    if decision.promote:
+        point(store.place, PROMOTED, config.name, stages)
+    return document
+
+
+def _write(store: Store, run: str, candidate: str, incumbent: str | None, decision: Decision) -> dict[str, Any]:
+    document: dict[str, Any] = {
         "when": datetime.now(UTC).isoformat(timespec="microseconds"),
-        "run": config.name,
-        "candidate": stages[STUDENT],
+        "run": run,
+        "candidate": candidate,
         "incumbent": incumbent,
         "promote": decision.promote,
         "reasons": decision.reasons,
         "figures": decision.figures,
     }
-    store.place.write(
-        f"decisions/{document['when']}.json".replace(":", "-"), orjson.dumps(document, option=orjson.OPT_INDENT_2)
-    )
-    if decision.promote:
-        point(store.place, PROMOTED, config.name, stages)
+    name = document["when"].replace(":", "-")
+    store.place.write(f"decisions/{name}.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
     return document
 
 
@@ -134,7 +138,7 @@ def rollback(store: Store) -> dict[str, Any]:
     now = read_pointer(store.place, PROMOTED)
     if now is None or not now["history"]:
         raise ArtifactMissing(f"{PROMOTED}: no earlier version; `mind promote RUN` sets one")
-    before = now["history"][0]
+    before: dict[str, Any] = now["history"][0]
     refused = Decision(False, ["Rolled back by hand."], {"changes": {}, "corrected_p": {}})
     _write(store, now["run"], now["stages"][STUDENT], before["stages"][STUDENT], refused)
     point(store.place, PROMOTED, before["run"], before["stages"], now["history"][1:])
