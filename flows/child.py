@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final
 from pipeline.config import RunConfig
 from pipeline.errors import BadInput, DiskFull, StageFailed
 from stages.chain import Planned
-from stages.process import progress_path, store_of
+from stages.process import FLOW_RUN_PAGE, progress_path, store_of
 from stages.progress import read_progress
 from storage.atomic import is_full, write_bytes, writing
 
@@ -66,8 +66,10 @@ def _new_lines(log: BinaryIO) -> list[str]:
     return [line for line in lines if line.strip()]
 
 
-def run_child(run: RunConfig, planned: Planned, on_progress: OnProgress, on_lines: OnLines | None = None) -> Path:
-    """Run one stage to its end; returns its log.
+def run_child(
+    run: RunConfig, planned: Planned, on_progress: OnProgress, on_lines: OnLines | None = None, page: str | None = None
+) -> Path:
+    """Run one stage to its end; returns its log. `page` is where the flow run can be looked at, for the manifest.
 
     Raises:
         BadInput: the stage refused its input; the message is the stage's.
@@ -83,7 +85,9 @@ def run_child(run: RunConfig, planned: Planned, on_progress: OnProgress, on_line
         *(f"--given={stage}={digest}" for stage, digest in planned.given.items()),
     ]  # fmt: skip
     path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    # Libraries' bars and warnings about their own future drown what the stage says.
+    quiet = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore::FutureWarning")}
+    environment = {**os.environ, **quiet, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", FLOW_RUN_PAGE: page or ""}
     with log.open("ab") as output, log.open("rb") as written:
         written.seek(start)
         child = subprocess.Popen(

@@ -7,10 +7,16 @@ temporary server.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 
 from prefect import flow
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 from prefect.client.schemas.objects import State
 
 from flows import terminal
@@ -53,7 +59,11 @@ def publish(outcomes: Mapping[str, StageOutcome]) -> None:
             for place, change in evaluation["student_against_base"].items()
         ],
     )
-    findings = "\n".join(f"- {finding}" for finding in outcomes["report"].artifact.summary["findings"])
+    report = outcomes["report"].artifact
+    for title in ("accuracy-by-set", "weight-of-each-perspective-over-steps"):
+        image = base64.b64encode(report.path(f"{title}.png").read_bytes()).decode()
+        create_image_artifact(key=title, description=title.replace("-", " "), image_url=f"data:image/png;base64,{image}")
+    findings = "\n".join(f"- {finding}" for finding in report.summary["findings"])
     create_markdown_artifact(key="findings", description="What happened", markdown=findings)
     create_link_artifact(key="report", link=terminal.page(outcomes).as_uri(), link_text="The report")
 

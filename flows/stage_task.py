@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from httpx import HTTPError
-from prefect import get_run_logger, task
+from prefect import get_run_logger, runtime, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
@@ -24,6 +24,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectException
 from prefect.states import Completed
+from prefect.utilities.urls import url_for
 
 from flows import terminal
 from flows.child import OnProgress, run_child
@@ -109,7 +110,8 @@ def _slot(stage: str) -> Iterator[None]:
 def _here(config: RunConfig, stage: str, given: Mapping[str, str]) -> None:
     progress: Any = create_progress_artifact(progress=0.0, key=f"{stage}-progress", description=f"{stage}: starting")
     with _slot(stage), terminal.watching(stage) as show:
-        run_child(config, plan(config, given)[stage], _reporting(stage, progress, show), _Lines())
+        page = url_for("flow-run", runtime.flow_run.id)
+        run_child(config, plan(config, given)[stage], _reporting(stage, progress, show), _Lines(), page)
     _update(progress, 100.0, f"{stage}: done")
 
 

