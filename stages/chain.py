@@ -49,8 +49,8 @@ def stage_module(name: str) -> Stage:
 def plan(run: RunConfig, given: Mapping[str, str] = MappingProxyType({})) -> dict[str, Planned]:
     """Check the configuration of every stage and name their artifacts, in order. Loads no model.
 
-    `given` has fingerprints of artifacts that take the place of this run's own: with {"training": another student's}, the evaluation planned is
-    that student's on this run's items.
+    `given` has fingerprints of artifacts that take the place of this run's own: with {"training": another student's}, the evaluation
+    planned is that student's on this run's items.
 
     Raises:
         BadInput: the first thing that would make a stage fail.

@@ -19,7 +19,7 @@ from storage.catalogue import pointers, read_runs
 from storage.place import Place
 from storage.store import Store
 
-_NOT_STAGES: Final = ("runs", "pointers")
+_NOT_STAGES: Final = ("runs", "pointers", "decisions")
 _OURS: Final = re.compile(r"([0-9a-f]{16})(?:\.([a-z]+))?")
 """Names of artifacts and what lies beside them. Nothing else is ever touched: the root may be a folder that holds more than ours."""
 

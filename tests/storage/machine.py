@@ -20,9 +20,12 @@ import s3fs  # noqa: F401 - imported once, by the process that all others are fo
 
 from pipeline.errors import MindError
 from storage import artifact, lease, place
+from storage.fingerprint import fingerprint
 from storage.store import Store, open_store
 
-STAGE, DIGEST = "sampling", "0123456789abcdef"
+STAGE = "sampling"
+IDENTITY = {"stage": STAGE}
+DIGEST = fingerprint(IDENTITY)
 SHARDS = 3
 WAIT = 60.0
 
@@ -122,10 +125,10 @@ def observe(pipe: Connection, folder: Path, shift: float) -> None:
     pipe.send(lease.is_live(where, "artifact.lease", found, 0.6))
 
 
-def quickly(read_timeout: float = 60.0) -> None:
+def quickly(read_timeout: float = 60.0, attempts: int = 3) -> None:
     """The store's library tries less often, so that a test need not wait."""
     place._S3_SETTINGS["config_kwargs"] = {  # type: ignore[index]
-        "retries": {"mode": "standard", "max_attempts": 3},
+        "retries": {"mode": "standard", "max_attempts": attempts},
         "connect_timeout": 2,
         "read_timeout": read_timeout,
     }
@@ -147,7 +150,7 @@ def write(store: Store, pause: Callable[[int], None] = lambda shard: None) -> No
         draft.write_bytes("page.html", b"<p>hello</p>")
         draft.path("student").mkdir(exist_ok=True)
         draft.path("student/weights").write_bytes(b"weights")
-        store.commit(draft, {"summary": {"rows": SHARDS}})
+        store.commit(draft, {"identity": IDENTITY, "summary": {"rows": SHARDS}})
 
 
 def stage(pipe: Connection, root: str, workspace: Path, read_timeout: float = 60.0, **pretend: Any) -> None:

@@ -52,7 +52,7 @@ class Proxy:
     """What lies between the code under test and the store."""
 
     moto: int
-    stall_seconds: float = 2.0
+    stall_seconds: float = 1.0
     faults: list[Fault] = field(default_factory=list)
     seen: list[tuple[str, str]] = field(default_factory=list)
     one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
@@ -78,6 +78,7 @@ class Proxy:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     proxy: Proxy
 
     def log_message(self, format: str, *args: Any) -> None:
