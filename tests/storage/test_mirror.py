@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ArtifactError, LeaseLost
+from storage.mirror import Mirror
+from storage.place import Bucket
+from tests.storage.made import files
+from tests.storage.s3 import S3
+
+NAME = "sampling/0123456789abcdef"
+
+
+@pytest.fixture
+def remote(s3: S3) -> Bucket:
+    return Bucket(s3.root())
+
+
+@pytest.fixture
+def here(remote: Bucket, tmp_path: Path) -> Mirror:
+    return _machine(remote, tmp_path / "here")
+
+
+def _machine(remote: Bucket, root: Path) -> Mirror:
+    for kind in ("partial", "scratch"):
+        (root / f"{NAME}.{kind}").mkdir(parents=True)
+    mirror = Mirror(remote, root, NAME)
+    mirror.take_up(1)
+    return mirror
+
+
+def _write(mirror: Mirror, name: str, content: str, kind: str = "partial") -> None:
+    path = mirror.root / f"{NAME}.{kind}" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def _there(remote: Bucket) -> dict[str, bytes | None]:
+    return {name: remote.read(f"{NAME}{name}") for name in remote.tree("sampling") for name in [name.removeprefix(NAME[9:])]}
+
+
+def test_what_is_sent_is_there_and_another_machine_takes_it_up(here: Mirror, remote: Bucket, tmp_path: Path) -> None:
+    _write(here, "a.parquet", "a")
+    here.send("a.parquet", new=True)
+    _write(here, "step-1/weights", "w", "scratch")
+    _write(here, "never-sent", "x")
+    other = _machine(remote, tmp_path / "other")
+    assert files(other.root / f"{NAME}.partial") == {"a.parquet": b"a"}
+    here.send_changes(last="counts")
+    assert other.take_up(2) == ["never-sent"]
+    assert files(other.root / f"{NAME}.partial") == files(here.root / f"{NAME}.partial")
+    assert files(other.root / f"{NAME}.scratch") == {"step-1/weights": b"w"}
+
+
+def test_a_draft_that_is_taken_up_becomes_what_is_there(here: Mirror, remote: Bucket) -> None:
+    for name in ("kept", "altered", "gone"):
+        _write(here, name, name)
+        here.send(name)
+    _write(here, "altered", "otherwise")
+    _write(here, "local", "never committed")
+    remote.remove(f"{NAME}/gone")
+    remote.write(f"{NAME}/new", b"new")
+    here.take_up(2)
+    assert files(here.root / f"{NAME}.partial") == {"kept": b"kept", "altered": b"altered", "new": b"new"}
+
+
+def test_only_what_changed_is_fetched_again_and_only_by_the_next_lease(here: Mirror, s3: S3) -> None:
+    for name in ("a", "b"):
+        _write(here, name, name)
+        here.send(name)
+    _write(here, "b", "B")
+    assert here.take_up(2) == ["b"]
+    assert here.take_up(3) == []
+    assert sorted(here.take_up(5)) == ["a", "b"]
+    assert s3.port
+
+
+@pytest.mark.parametrize("record", [b"", b"\n", b'1\n["sampling', b"\x00\x00\x00", b"7\n"])
+def test_a_record_that_a_kill_or_the_disk_has_torn_only_costs_fetching_again(here: Mirror, record: bytes) -> None:
+    _write(here, "a", "a")
+    here.send("a")
+    (here.root / f"{NAME}.synced").write_bytes(record)
+    assert here.take_up(2) == ["a"]
+    assert files(here.root / f"{NAME}.partial") == {"a": b"a"}
+
+
+def test_changes_are_sent_with_the_last_one_last_and_then_the_rest_removed(here: Mirror, remote: Bucket, s3: S3) -> None:
+    _write(here, "step-1/weights", "1", "scratch")
+    _write(here, "counts", "1", "scratch")
+    here.send_changes(last="counts")
+    _write(here, "step-2/weights", "2", "scratch")
+    _write(here, "counts", "2", "scratch")
+    (here.root / f"{NAME}.scratch" / "step-1" / "weights").unlink()
+    s3.proxy.seen.clear()
+    here.send_changes(last="counts")
+    sent = [(method, key.rpartition(".scratch/")[2]) for method, key in s3.proxy.seen if method in ("PUT", "DELETE")]
+    assert sent == [("PUT", "step-2/weights"), ("PUT", "counts"), ("DELETE", "step-1/weights")]
+    s3.proxy.seen.clear()
+    here.send_changes(last="counts")
+    assert not [method for method, _ in s3.proxy.seen if method in ("PUT", "DELETE")]
+
+
+def test_a_new_file_is_never_sent_over_one_that_another_has_sent(here: Mirror, remote: Bucket) -> None:
+    """A request of a holder that was taken for dead may have been under way for minutes."""
+    remote.write(f"{NAME}/rows-00000.parquet", b"of its successor")
+    _write(here, "rows-00000.parquet", "ours")
+    with pytest.raises(LeaseLost, match="another process has written this file"):
+        here.send("rows-00000.parquet", new=True)
+    assert remote.read(f"{NAME}/rows-00000.parquet") == b"of its successor"
+
+
+def test_a_key_that_leads_out_of_the_folder_is_refused(here: Mirror, remote: Bucket, tmp_path: Path) -> None:
+    remote.write(f"{NAME}/../../../evil", b"x")
+    before = files(tmp_path)
+    try:
+        here.take_up(2)
+    except ArtifactError as error:
+        assert "not a plain path" in str(error)
+    assert {name for name in files(tmp_path) if "synced" not in name} == {name for name in before if "synced" not in name}

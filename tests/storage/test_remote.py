@@ -1,0 +1,336 @@
+"""The store on an object store: what holds for a local folder holds there, with other machines, kills and a bad network between."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli_artifacts import app
+from pipeline.errors import ArtifactError, ConfigError, LeaseLost, RootUnavailable
+from storage import place as places
+from storage.artifact import MANIFEST
+from storage.catalogue import record_run
+from storage.collect import collect, garbage
+from storage.place import Bucket
+from storage.store import Store, open_store
+from storage.transfer import export, import_
+from storage.verify import verify
+from tests.storage.machine import DIGEST, SHARDS, STAGE, Machine, many, numbers, quickly, stage, stopping_stage, write
+from tests.storage.made import chain, files
+from tests.storage.s3 import S3, Fault
+
+NAME = f"{STAGE}/{DIGEST}"
+ROWS = list(range(SHARDS))
+
+
+@pytest.fixture
+def root(s3: S3) -> str:
+    return s3.root()
+
+
+@pytest.fixture
+def store(root: str, tmp_path: Path) -> Store:
+    return open_store(root, tmp_path / "workspace")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(places, "_S3_SETTINGS", dict(places._S3_SETTINGS))
+    quickly()
+    yield
+
+
+def _another(root: str, folder: Path) -> Store:
+    return open_store(root, folder / "another")
+
+
+def _remote(store: Store) -> Bucket:
+    assert store.remote is not None
+    return store.remote
+
+
+def _listed(store: Store) -> dict[str, str]:
+    return {entry["path"]: entry["sha256"] for entry in store.manifest(STAGE, DIGEST)["files"]}
+
+
+def _is_whole(store: Store, folder: Path) -> None:
+    """Complete, as listed, the same rows as ever, and nothing beside it; seen from a machine that has nothing yet."""
+    remote = _remote(store)
+    elsewhere = _another(remote.url, folder)
+    assert verify(elsewhere, STAGE, DIGEST) == []
+    assert elsewhere.open(STAGE, DIGEST).table("samples")["number"].to_pylist() == ROWS
+    assert set(remote.tree(NAME)) == {MANIFEST, *_listed(store)}
+    assert remote.names(STAGE) == [DIGEST]
+
+
+def test_a_local_and_a_remote_root_end_with_the_same_files(store: Store, tmp_path: Path) -> None:
+    local = open_store(str(tmp_path / "local"))
+    for where in (local, store):
+        write(where)
+    assert _listed(local) == _listed(store)
+    remote = _remote(store)
+    there = {name: hashlib.sha256(remote.read(f"{NAME}/{name}") or b"").hexdigest() for name in remote.tree(NAME)}
+    assert {name: digest for name, digest in there.items() if name != MANIFEST} == _listed(local)
+    _is_whole(store, tmp_path)
+    assert [artifact.fingerprint for artifact in chain(local)] == [artifact.fingerprint for artifact in chain(store)]
+
+
+def test_a_second_machine_goes_on_from_the_firsts_shards_and_scratch(store: Store, root: str, tmp_path: Path) -> None:
+    def stop(shard: int) -> None:
+        if shard == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(store, stop)
+    assert not store.exists(STAGE, DIGEST)
+    other, begun = _another(root, tmp_path), list[int]()
+    with other.draft(STAGE, DIGEST) as draft:
+        assert (draft.scratch / "state").read_text() == "after 1"
+        assert [table["number"].to_pylist() for table in draft.shards("samples")] == [[0], [1]]
+    write(other, begun.append)
+    assert begun == [2]
+    assert other.manifest(STAGE, DIGEST)["timing"]["processes"] == 3
+    _is_whole(store, tmp_path / "third")
+
+
+def test_work_goes_back_and_forth_between_machines(store: Store, root: str, tmp_path: Path) -> None:
+    """What the first machine still has of its own last attempt is not what counts when it comes back."""
+    other = _another(root, tmp_path)
+    with store.draft(STAGE, DIGEST) as draft:
+        draft.write_shard("samples", numbers(0))
+    (store.folder(STAGE, DIGEST).with_suffix(".partial") / "samples-00001.parquet").write_bytes(b"local, never sent")
+    store.folder(STAGE, DIGEST).with_suffix(".digests").open("a").write(f"{'0' * 64} samples-00001.parquet\n")
+    with other.draft(STAGE, DIGEST) as draft:
+        draft.write_shard("samples", numbers(1))
+    for machine in (store, other, store):
+        with machine.draft(STAGE, DIGEST) as draft:
+            assert [table["number"].to_pylist() for table in draft.shards("samples")] == [[0], [1]]
+    write(store)
+    _is_whole(store, tmp_path / "third")
+
+
+def test_a_shard_that_the_local_disk_damaged_is_fetched_again(store: Store, tmp_path: Path) -> None:
+    with store.draft(STAGE, DIGEST) as draft:
+        draft.write_shard("samples", numbers(0))
+        path = draft.path("samples-00000.parquet")
+    path.write_bytes(path.read_bytes()[:-30])
+    with store.draft(STAGE, DIGEST) as draft:
+        assert [table["number"].to_pylist() for table in draft.shards("samples")] == [[0]]
+
+
+def test_a_shard_that_is_damaged_there_is_made_again(store: Store, root: str, tmp_path: Path) -> None:
+    with store.draft(STAGE, DIGEST) as draft:
+        draft.write_shard("samples", numbers(0))
+    _remote(store).write(f"{NAME}/samples-00000.parquet", b"PAR1 and no more")
+    write(_another(root, tmp_path))
+    assert _another(root, tmp_path).open(STAGE, DIGEST).table("samples")["number"].to_pylist() == ROWS
+
+
+def test_killed_between_any_two_puts_the_next_machine_ends_with_the_same_artifact(s3: S3, tmp_path: Path) -> None:
+    """The first machine dies when its first put has arrived, or its second, and so on until none is left."""
+    for at in itertools.count():
+        root = s3.root()
+        with Machine(stage, root, tmp_path / f"{at} first", environment=s3.environment, beat=60.0) as machine:
+            killed = list[int]()
+
+            def kill(machine: Machine = machine, killed: list[int] = killed) -> bool:
+                killed.append(1)
+                machine.signal(signal.SIGKILL)
+                machine.end()
+                return True
+
+            with s3.proxy.failing(Fault(kill, key=NAME, skip=at, times=1)):
+                assert machine.said() == (None if machine.end() else "done")
+        store = open_store(root, tmp_path / f"{at} second")
+        if not killed:
+            break
+        write(store)
+        record_run(store.place, "run", {STAGE: DIGEST}, {}, "done")
+        collect(store, list(garbage(store)))  # a kill after the manifest leaves the lease and the scratch folder
+        _is_whole(store, tmp_path / f"{at} third")
+    assert at == 1 + 2 * SHARDS + 3, "the lease, shards and states, two more files and the manifest"
+
+
+@pytest.mark.parametrize("fault", [500, 503, "drop before", "drop after"])
+def test_a_bad_network_costs_time_and_nothing_else(store: Store, s3: S3, tmp_path: Path, fault: int | str) -> None:
+    """Puts fail, once each; also the answer of a conditional put that has arrived may be lost."""
+    with s3.proxy.failing(*(Fault(fault, key=NAME, skip=skip, times=1) for skip in (1, 4, 5, 11))):
+        write(store)
+    _is_whole(store, tmp_path)
+
+
+def test_an_answer_that_does_not_come_in_time_is_asked_for_again(s3: S3, root: str, tmp_path: Path) -> None:
+    with (
+        s3.proxy.failing(Fault("stall", key=f"{NAME}/samples-00001", times=1), Fault("stall", key=MANIFEST, times=1)),
+        Machine(stage, root, tmp_path / "first", environment=s3.environment, read_timeout=0.4) as machine,
+    ):
+        assert machine.said() == "done"
+    _is_whole(open_store(root, tmp_path / "second"), tmp_path)
+
+
+@pytest.mark.parametrize("fault", ["drop after", "unnamed"])
+def test_a_conditional_put_whose_answer_was_lost_is_ours_and_anothers_is_not(store: Store, s3: S3, fault: str) -> None:
+    """Also on a store that does not say which condition failed."""
+    remote = _remote(store)
+    with s3.proxy.failing(Fault(fault, times=1), Fault("unnamed")):
+        assert remote.create("runs/a", b"first")
+        assert not remote.create("runs/a", b"second")
+        assert remote.create("runs/a", b"first")
+    assert remote.read("runs/a") == b"first"
+
+
+def test_a_conflict_between_two_puts_at_once_is_nobodys_error(store: Store, s3: S3) -> None:
+    with s3.proxy.failing(Fault(409, times=1)):
+        assert not _remote(store).create("runs/a", b"first")
+    assert _remote(store).create("runs/a", b"first")
+
+
+def test_of_four_machines_one_writes_and_the_others_are_told_who(s3: S3, root: str, tmp_path: Path) -> None:
+    with many(4, stopping_stage, root, tmp_path, 1, False, environment=s3.environment) as machines:
+        waiting = list(machines)
+        refused = []
+        while len(waiting) > 1:
+            done = next((machine for machine in waiting if machine.pipe.poll(0.05)), None)
+            if done is not None:
+                refused.append(done.said())
+                waiting.remove(done)
+        waiting[0].wait_stopped()
+        for kind, message in refused:
+            assert kind == "ArtifactBusy"
+            assert message.startswith(f"{NAME}: process {waiting[0].process.pid} on ")
+        waiting[0].signal(signal.SIGCONT)
+        assert waiting[0].said() == "done"
+    _is_whole(open_store(root, tmp_path / "fifth"), tmp_path)
+
+
+def test_a_store_without_conditional_put_is_refused(store: Store, s3: S3) -> None:
+    with s3.proxy.failing(Fault("unconditional")), pytest.raises(ConfigError, match=r"no conditional put.*or a local folder"):
+        write(store)
+    assert _remote(store).names("") == []
+
+
+def test_a_late_manifest_does_not_replace_the_one_that_counts(store: Store, s3: S3, root: str, tmp_path: Path) -> None:
+    """The first holder is delayed between its last look and its last put; meanwhile another finishes."""
+    other = _another(root, tmp_path)
+
+    def overtaken() -> bool:
+        s3.proxy.faults.clear()
+        _remote(other).remove(f"{NAME}.lease/000001")
+        write(other)
+        return True
+
+    with s3.proxy.failing(Fault(overtaken, key=f"{NAME}/{MANIFEST}", times=1)), pytest.raises(LeaseLost):
+        write(store)
+    _is_whole(other, tmp_path / "third")
+
+
+def test_files_are_checked_as_they_come_and_once(store: Store, s3: S3, root: str, tmp_path: Path) -> None:
+    write(store)
+    other = _another(root, tmp_path)
+    artifact = other.open(STAGE, DIGEST)
+    assert artifact.path("student").is_dir()
+    assert artifact.path("student/weights").read_bytes() == b"weights"
+    s3.proxy.seen.clear()
+    artifact.path("student/weights")
+    assert s3.proxy.seen == []
+
+    _remote(store).write(f"{NAME}/page.html", b"<p>hollo</p>")
+    for name, key in (("page.html", "page.html"), ("samples-00000.parquet", None)):
+        if key is None:
+            _remote(store).remove(f"{NAME}/{name}")
+        with pytest.raises(
+            ArtifactError, match=rf"{name}: (content differs|missing).*; remove {root}/{NAME} and run {STAGE} again"
+        ):
+            artifact.path(name)
+        assert not (artifact.folder / name).exists()
+
+
+def test_what_a_workspace_has_of_an_artifact_that_was_made_anew_is_not_used(store: Store, root: str, tmp_path: Path) -> None:
+    """Weights are always of the same size: only the manifest tells that they are other ones."""
+    write(store)
+    other = _another(root, tmp_path)
+    assert other.open(STAGE, DIGEST).path("student/weights").read_bytes() == b"weights"
+    _remote(store).remove_all(NAME)
+    with store.draft(STAGE, DIGEST) as draft:
+        draft.path("student").mkdir()
+        draft.path("student/weights").write_bytes(b"WEIGHTS")
+        store.commit(draft, {"summary": {}})
+    assert other.open(STAGE, DIGEST).path("student/weights").read_bytes() == b"WEIGHTS"
+    assert store.open(STAGE, DIGEST).path("student/weights").read_bytes() == b"WEIGHTS"
+
+
+def test_verifying_reads_what_is_there_and_leaves_the_workspace_to_those_who_use_it(store: Store) -> None:
+    write(store)
+    before = files(store.root)
+    assert verify(store, STAGE, DIGEST) == []
+    remote = _remote(store)
+    remote.write(f"{NAME}/page.html", b"<p>hollo</p>")
+    remote.write(f"{NAME}/stray", b"x")
+    remote.remove(f"{NAME}/student/weights")
+    assert [str(finding.problem) for finding in verify(store, STAGE, DIGEST)] == [
+        "content differs from the manifest",
+        "missing",
+        "not in the manifest",
+    ]
+    assert files(store.root) == before
+
+
+def test_garbage_is_collected_there(store: Store) -> None:
+    made = chain(store)
+    record_run(store.place, "run", {"sampling": made[1].fingerprint}, {}, "done")
+    with store.draft(STAGE, DIGEST) as draft:
+        draft.write_shard("samples", numbers(0))
+        found = list(garbage(store))
+        assert {item.key for item in found} == {made[2].name}
+        collect(store, found)
+    assert {item.key for item in garbage(store)} == {NAME, f"{NAME}.lease"}
+    collect(store, list(garbage(store)))
+    remote = _remote(store)
+    assert {stage: remote.names(stage) for stage in remote.names("") if stage not in ("runs", "pointers")} == {
+        made[0].stage: [made[0].fingerprint],
+        made[1].stage: [made[1].fingerprint],
+    }
+    assert verify(store, "sampling", made[1].fingerprint) == []
+
+
+def test_an_export_from_one_kind_of_root_is_imported_into_another(store: Store, tmp_path: Path) -> None:
+    local = open_store(str(tmp_path / "local"))
+    made = chain(local)[2]
+    export(local, "training", made.fingerprint, tmp_path / "up.tar")
+    assert len(import_(store, tmp_path / "up.tar")) == 3
+    export(store, "training", made.fingerprint, tmp_path / "down.tar")
+    back = open_store(str(tmp_path / "back"))
+    import_(back, tmp_path / "down.tar")
+    assert files(back.root) == files(local.root)
+
+
+@pytest.mark.parametrize("command", [["status"], ["gc"], ["verify"], ["show", "run"], ["lineage", "training/0123"]])
+def test_a_root_that_cannot_be_reached_is_one_line(
+    s3: S3, command: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quickly(attempts=1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(SystemExit) as ended:
+        app([*command, "--root", "s3://bucket/x"], prog_name="mind")
+    assert ended.value.code == 1
+    said = capfd.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("mind: s3://bucket/x: ")
+    assert line.endswith("see to it that it can be reached, then run again to resume")
+
+
+def test_a_root_that_goes_away_in_the_middle_of_the_work_is_one_line_and_costs_nothing(
+    store: Store, s3: S3, tmp_path: Path
+) -> None:
+    with s3.proxy.failing(Fault(503, key=f"{NAME}/samples-00002")), pytest.raises(RootUnavailable, match="run again to resume"):
+        write(store)
+    begun = list[int]()
+    write(store, begun.append)
+    assert begun == [2]
+    _is_whole(store, tmp_path)
