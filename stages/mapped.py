@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pipeline.errors import ArtifactError
 from storage.atomic import replace_file
+from storage.mirror import DERIVED
 
 Piece: TypeAlias = pa.Table | pa.RecordBatch
 Places = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -57,7 +58,7 @@ def values(piece: Piece, column: str) -> NDArray[np.float32]:
 
 def derived(scratch: Path) -> Path:
     """The folder for what can be made again from the inputs and the shards, without what a killed process has left half-made."""
-    folder = scratch / "derived"
+    folder = scratch / DERIVED
     folder.mkdir(exist_ok=True)
     for leftover in folder.glob(".*.tmp"):
         leftover.unlink()

@@ -21,6 +21,7 @@ from stages.mapped import Piece, blank, derived, mapped, numbered, write_table
 from stages.training import Config
 from storage.artifact import Artifact
 from storage.atomic import sync_file, write_bytes
+from storage.mirror import DERIVED
 
 _SHAPE: Final = "shape.json"
 _ROWS: Final = 1024
@@ -70,7 +71,7 @@ def write_training_files(config: Config, synthesis: Artifact, tokenizer: Any, sc
 
 def are_written(scratch: Path) -> bool:
     """Whether all files are there."""
-    return (scratch / "derived" / _SHAPE).exists()
+    return (scratch / DERIVED / _SHAPE).exists()
 
 
 def wait_for_training_files(scratch: Path) -> None:
@@ -82,7 +83,7 @@ def wait_for_training_files(scratch: Path) -> None:
 
 def open_training_set(scratch: Path, pad: int) -> TrainingSet:
     """The files as a training set; only the mask is held in memory."""
-    folder = scratch / "derived"
+    folder = scratch / DERIVED
     shape = json.loads((folder / _SHAPE).read_text())
     size = (shape["questions"], shape["perspectives"])
     places_NKRP = mapped(folder / "places.i64", (*size, 2, PLACE), torch.int64)

@@ -7,8 +7,8 @@ under a remote root it is also sent there at once, so that another machine can g
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
@@ -93,7 +93,12 @@ class Artifact:
 
 def table_files(paths: list[str], name: str) -> list[str]:
     """Which of some files make up the table `name`, in order."""
-    return sorted(path for path in paths if path == f"{name}.parquet" or fnmatch(path, f"{name}-*.parquet"))
+    return in_order(path for path in paths if path == f"{name}.parquet" or fnmatch(path, f"{name}-*.parquet"))
+
+
+def in_order(shards: Iterable[str]) -> list[str]:
+    """Shards of one table by number; from 100,000 on their names are longer."""
+    return sorted(shards, key=lambda shard: (len(shard), shard))
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,7 @@ class Draft:
     fingerprint: str
     lease: Lease
     mirror: Mirror | None = None
+    _next: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -130,7 +136,7 @@ class Draft:
         """
         self.lease.check()
         if self.lease.place.has(f"{self.name}/{MANIFEST}"):
-            raise self.lease.loss()
+            raise self.lease.lose()
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Commit `name.parquet`."""
@@ -144,8 +150,11 @@ class Draft:
 
     def write_shard(self, name: str, table: pa.Table) -> None:
         """Commit the next shard `name-NNNNN.parquet`; numbers go on after a restart and are never reused."""
-        taken = [int(path.stem.rsplit("-", 1)[1]) for path in self._shard_paths(name)]
-        shard = f"{name}-{max(taken, default=-1) + 1:05d}.parquet"
+        if name not in self._next:
+            taken = [int(path.stem.rsplit("-", 1)[1]) for path in self._shard_paths(name)]
+            self._next[name] = max(taken, default=-1) + 1
+        shard = f"{name}-{self._next[name]:05d}.parquet"
+        self._next[name] += 1
         write_parquet(self.folder / shard, table, self.check)
         self._committed(shard, new=True)
 
@@ -165,7 +174,7 @@ class Draft:
             self.mirror.send(name, new)
 
     def _shard_paths(self, name: str) -> list[Path]:
-        return sorted(self.folder.glob(f"{name}-*.parquet"))
+        return [self.folder / path for path in in_order(path.name for path in self.folder.glob(f"{name}-*.parquet"))]
 
     def shards(self, name: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The shards committed so far, by this process or by one before it, one at a time."""
@@ -199,6 +208,7 @@ class Draft:
         """Remove the shards of a table that is written anew."""
         for path in self._shard_paths(name):
             self._remove(path)
+        self._next.pop(name, None)
 
     def _remove(self, path: Path) -> None:
         self.check()

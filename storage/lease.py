@@ -118,6 +118,7 @@ class Lease:
         self.place, self.prefix, self.holder = place, prefix, holder
         self.finished = False
         self.lost = False
+        self._told = threading.Lock()
         self._began = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, daemon=True, name="lease heartbeat")
@@ -134,10 +135,12 @@ class Lease:
         """
         self._look()
         if self.lost:
-            raise self.loss()
+            raise self.lose()
 
-    def loss(self) -> LeaseLost:
-        """What to say when it is lost."""
+    def lose(self) -> LeaseLost:
+        """Take it for lost; what to raise then."""
+        self.lost = True
+        self._told.acquire(blocking=False)
         return LeaseLost(f"{self.prefix}: another process took this one for dead and goes on with the work; leave it to it")
 
     def _look(self) -> None:
@@ -159,8 +162,10 @@ class Lease:
                 self.beat()
             except (ArtifactError, OSError):
                 continue  # a full disk or a slow store: the next beat may get through, and until then this process is alive
-            if self.lost:
+            # Once only, and not where the main thread knows already: it may have left by then, and the signal would hit something else.
+            if self.lost and self._told.acquire(blocking=False):
                 os.kill(os.getpid(), signal.SIGINT)
+            if self.lost:
                 return
 
     def start(self) -> None:
@@ -169,6 +174,7 @@ class Lease:
     def stop(self) -> None:
         """Stop beating, and let the next one in at once; a finished artifact needs no lease at all."""
         self._stop.set()
+        self._told.acquire(blocking=False)
         self._thread.join()
         try:
             if self.finished:
@@ -224,5 +230,5 @@ def hold(place: Place, prefix: str, what: str) -> Iterator[Lease]:
     except (KeyboardInterrupt, Exception) as error:
         # The heart's own signal, or what comes of a successor's having moved the files: both mean only that.
         if lease.lost and not isinstance(error, LeaseLost):
-            raise lease.loss() from error
+            raise lease.lose() from error
         raise

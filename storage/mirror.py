@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import orjson
 
 from pipeline.errors import LeaseLost
 from storage.place import Bucket
+
+DERIVED: Final = "derived"
+"""A folder in the scratch folder for what can be made again from the inputs: it is not sent."""
 
 
 @dataclass(frozen=True)
@@ -115,5 +119,7 @@ def _state(path: Path) -> list[int]:
 
 
 def _files(folder: Path) -> dict[str, list[int]]:
+    """Size and time of every file but temporary ones and, in a scratch folder, what can be derived again."""
     paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".tmp"))
-    return {path.relative_to(folder).as_posix(): _state(path) for path in paths}
+    names = ((path.relative_to(folder), path) for path in paths)
+    return {name.as_posix(): _state(path) for name, path in names if name.parts[0] != DERIVED}

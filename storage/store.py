@@ -176,7 +176,7 @@ class Store:
             sync_folder(folder)
         draft.check()
         if draft.mirror is not None and not draft.mirror.remote.create(f"{draft.name}/{MANIFEST}", manifest):
-            raise draft.lease.loss()
+            raise draft.lease.lose()
         final = self.folder(draft.stage, draft.fingerprint)
         if final.exists():  # without a manifest, so not an artifact: what a cache, or a hand, has left
             shutil.rmtree(final)
