@@ -117,7 +117,10 @@ def _launch(config: Config, spec: str, port: int) -> None:
         refused.unlink()
         raise BadInput(message)
     if code:
-        raise StageFailed(f"training: the launcher ended with code {code}; the log above says why; run again to resume")
+        raise StageFailed(
+            f"training: the launcher ended with code {code}; the log above says why (a rank with signal 9 was killed, mostly for want "
+            "of memory: lower questions_per_micro_batch or raise zero_stage); run again to resume"
+        )
 
 
 def _has_gpu() -> bool:
@@ -147,7 +150,9 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         "draft": str(out.folder),
         "scratch": str(out.scratch),
         "progress": str(progress.path),
-        "mirror": None if out.mirror is None else {"url": out.mirror.remote.url, "root": str(out.mirror.root), "name": out.name},
+        "mirror": None
+        if out.mirror is None
+        else {"url": out.mirror.remote.url, "root": str(out.mirror.root), "name": out.name},
     }
     spec.write_text(json.dumps(document))
     if not (out.scratch / "summary.json").exists() or not out.path("student").is_dir():

@@ -1,0 +1,32 @@
+"""A rank that the system kills for want of memory: the others end, a person is told, and training goes on from its checkpoint."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from storage.store import Store
+from tests.faults.campaign import compare, end, kill_after, start
+from tests.faults.test_damage import ready, said
+
+pytestmark = pytest.mark.e2e
+
+
+def test_a_rank_killed_for_memory_ends_the_others_and_is_explained(peaceful: Path, teacher: str, tmp_path: Path) -> None:
+    config = ready("training", tmp_path / "root", peaceful, teacher)
+    guard = start("training", config)
+    while not list((tmp_path / "root" / "training").glob("*.scratch/checkpoint.json")):
+        assert guard.poll() is None
+        time.sleep(0.05)
+    family = psutil.Process(guard.pid).children(recursive=True)
+    assert kill_after(guard, "stages.training_rank 1", 0.0)
+    assert end(guard, config) == 1
+    assert "signal 9 was killed, mostly for want of memory" in said(config)
+    assert "run again to resume" in said(config)
+    assert not psutil.wait_procs(family, timeout=10)[1]
+    assert end(start("training", config), config) == 0
+    assert "there already" in config.with_suffix(".log").read_text()
+    compare("training", Store(peaceful), Store(tmp_path / "root"))
