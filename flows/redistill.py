@@ -32,7 +32,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import ArtifactMissing
 from pipeline.promotion import Decision, Policy, decide
 from stages.chain import plan
-from stages.comparison import COUNTED, compare_students
+from stages.comparison import COUNTED, asked, compare_students
 from stages.process import store_of
 from storage.artifact import Artifact
 from storage.catalogue import point, read_pointer
@@ -60,31 +60,31 @@ def why_not(store: Store, candidate: str) -> str | None:
     return None
 
 
-def _comparable(one: Artifact, other: Artifact) -> bool:
-    """Whether two evaluations asked in the same way; whether they asked the same is seen from the answers."""
-    asked = [
-        {key: artifact.manifest["identity"]["config"][key] for key in ("prompts", "evaluation")} for artifact in (one, other)
-    ]
-    return bool(asked[0] == asked[1])
+def _asked(store: Store, evaluation: Artifact) -> dict[str, Any]:
+    """What an evaluation asked, and how."""
+    config = evaluation.manifest["identity"]["config"]
+    questions = store.open("questions", evaluation.manifest["inputs"]["questions"])
+    return {"prompts": config["prompts"], "how": config["evaluation"], "what": asked(questions, config["evaluation"]["use"])}
 
 
 def compare(config: RunConfig, incumbent: dict[str, str]) -> dict[str, dict[str, Any]]:
     """Candidate − incumbent by place, on identical items; the incumbent answers this run's items now if it has not."""
     store = store_of(config)
     candidate = store.open("evaluation", plan(config)["evaluation"].fingerprint)
-    settings = (config.evaluation.bootstrap, config.seed)
     answered = incumbent.get("evaluation")
     if answered is not None and store.exists("evaluation", answered):
         before = store.open("evaluation", answered)
-        if _comparable(before, candidate):
-            changes = compare_students(_items(before), _items(candidate), *settings)
-            if changes is not None:
-                return changes
+        if _asked(store, before) == _asked(store, candidate):
+            return _compared(before, candidate, config)
     given = {STUDENT: incumbent[STUDENT]}
     planned = plan(config, given)["evaluation"]
     run_stage("evaluation", planned.fingerprint, config, given=given)
-    changes = compare_students(_items(store.open("evaluation", planned.fingerprint)), _items(candidate), *settings)
-    assert changes is not None, "both answered the questions of one artifact"
+    return _compared(store.open("evaluation", planned.fingerprint), candidate, config)
+
+
+def _compared(before: Artifact, after: Artifact, config: RunConfig) -> dict[str, dict[str, Any]]:
+    changes = compare_students(_items(before), _items(after), config.evaluation.bootstrap, config.seed)
+    assert changes is not None, "both were asked the same"
     return changes
 
 

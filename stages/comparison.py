@@ -6,10 +6,12 @@ out-of-distribution set. Of each answer eleven bytes are held: a digest of its q
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from pipeline.digests import digest
 from pipeline.errors import ArtifactError
 from pipeline.grading import Outcome
 from pipeline.statistics import mcnemar, paired_bootstrap, wilson
+from storage.artifact import Artifact
 
 COUNTED: Final = ["model", "group", "set", "question_id", "outcome", "completion_tokens"]
 _OUTCOMES: Final = [kind.value for kind in Outcome]
@@ -91,6 +94,15 @@ def compare_students(
             return None
         found[place] = _paired(old, new, resamples, seed)
     return found
+
+
+def asked(questions: Artifact, use: str) -> str:
+    """A digest of everything that an evaluation of one use asks, in order: two that are equal asked the same."""
+    found = hashlib.sha256()
+    for batch in questions.batches("questions"):
+        wanted = batch.filter(pc.equal(batch["use"], use))
+        found.update(orjson.dumps(wanted.to_pylist()))
+    return found.hexdigest()
 
 
 def _students(shards: Iterable[pa.Table]) -> Iterator[pa.Table]:
