@@ -134,14 +134,14 @@ def quickly(read_timeout: float = 60.0, attempts: int = 3) -> None:
     }
 
 
-def write(store: Store, pause: Callable[[int], None] = lambda shard: None) -> None:
+def write(store: Store, pause: Callable[[int], None] = lambda shard: None, shards: int = SHARDS) -> None:
     """A small stage: rows that are resumed shard by shard, a state in the scratch folder, files in a folder."""
     with store.draft(STAGE, DIGEST) as draft:
         if store.exists(STAGE, DIGEST):
             draft.lease.finished = True
             return
         there = [row for shard in draft.shards("samples") for row in shard["number"].to_pylist()]
-        for number in (number for number in range(SHARDS) if number not in there):
+        for number in (number for number in range(shards) if number not in there):
             pause(number)
             draft.write_shard("samples", numbers(number))
             (draft.scratch / "state").write_text(f"after {number}")
@@ -150,14 +150,16 @@ def write(store: Store, pause: Callable[[int], None] = lambda shard: None) -> No
         draft.write_bytes("page.html", b"<p>hello</p>")
         draft.path("student").mkdir(exist_ok=True)
         draft.path("student/weights").write_bytes(b"weights")
-        store.commit(draft, {"identity": IDENTITY, "summary": {"rows": SHARDS}})
+        store.commit(draft, {"identity": IDENTITY, "summary": {"rows": shards}})
 
 
-def stage(pipe: Connection, root: str, workspace: Path, read_timeout: float = 60.0, **pretend: Any) -> None:
+def stage(
+    pipe: Connection, root: str, workspace: Path, read_timeout: float = 60.0, shards: int = SHARDS, **pretend: Any
+) -> None:
     """Write the artifact."""
     _pretend(**{"host": None, **pretend})
     quickly(read_timeout)
-    write(open_store(root, workspace))
+    write(open_store(root, workspace), shards=shards)
     pipe.send("done")
 
 

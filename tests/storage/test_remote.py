@@ -58,12 +58,12 @@ def _listed(store: Store) -> dict[str, str]:
     return {entry["path"]: entry["sha256"] for entry in store.manifest(STAGE, DIGEST)["files"]}
 
 
-def _is_whole(store: Store, folder: Path) -> None:
+def _is_whole(store: Store, folder: Path, rows: list[int] = ROWS) -> None:
     """Complete, as listed, the same rows as ever, and nothing beside it; seen from a machine that has nothing yet."""
     remote = _remote(store)
     elsewhere = _another(remote.url, folder)
     assert verify(elsewhere, STAGE, DIGEST) == []
-    assert elsewhere.open(STAGE, DIGEST).table("samples")["number"].to_pylist() == ROWS
+    assert elsewhere.open(STAGE, DIGEST).table("samples")["number"].to_pylist() == rows
     assert set(remote.tree(NAME)) == {MANIFEST, *_listed(store)}
     assert remote.names(STAGE) == [DIGEST]
 
@@ -135,7 +135,7 @@ def test_killed_between_any_two_puts_the_next_machine_ends_with_the_same_artifac
     """The first machine dies when its first put has arrived, or its second, and so on until none is left."""
     for at in itertools.count():
         root = s3.root()
-        with Machine(stage, root, tmp_path / f"{at} first", environment=s3.environment, beat=60.0) as machine:
+        with Machine(stage, root, tmp_path / f"{at} first", environment=s3.environment, shards=2, beat=60.0) as machine:
             killed = list[int]()
 
             def kill(machine: Machine = machine, killed: list[int] = killed) -> bool:
@@ -149,14 +149,14 @@ def test_killed_between_any_two_puts_the_next_machine_ends_with_the_same_artifac
         store = open_store(root, tmp_path / f"{at} second")
         if not killed:
             break
-        write(store)
+        write(store, shards=2)
         record_run(store.place, "run", {STAGE: DIGEST}, {}, "done")
         collect(store, list(garbage(store)))  # a kill after the manifest leaves the lease and the scratch folder
-        _is_whole(store, tmp_path / f"{at} third")
-    assert at == 1 + 2 * SHARDS + 3, "the lease, shards and states, two more files and the manifest"
+        _is_whole(store, tmp_path / f"{at} third", ROWS[:2])
+    assert at == 1 + 2 * 2 + 3, "the lease, shards and states, two more files and the manifest"
 
 
-@pytest.mark.parametrize("fault", [500, 503, "drop before", "drop after"])
+@pytest.mark.parametrize("fault", [503, "drop before", "drop after"])
 def test_a_bad_network_costs_time_and_nothing_else(store: Store, s3: S3, tmp_path: Path, fault: int | str) -> None:
     """Puts fail, once each; also the answer of a conditional put that has arrived may be lost."""
     with s3.proxy.failing(*(Fault(fault, key=NAME, skip=skip, times=1) for skip in (1, 4, 5, 11))):
@@ -328,6 +328,7 @@ def test_a_root_that_cannot_be_reached_is_one_line(
 def test_a_root_that_goes_away_in_the_middle_of_the_work_is_one_line_and_costs_nothing(
     store: Store, s3: S3, tmp_path: Path
 ) -> None:
+    quickly(attempts=2)
     with s3.proxy.failing(Fault(503, key=f"{NAME}/samples-00002")), pytest.raises(RootUnavailable, match="run again to resume"):
         write(store)
     begun = list[int]()
