@@ -101,7 +101,8 @@ def asked(questions: Artifact, use: str) -> str:
     found = hashlib.sha256()
     for batch in questions.batches("questions"):
         wanted = batch.filter(pc.equal(batch["use"], use))
-        found.update(orjson.dumps(wanted.to_pylist()))
+        for row in wanted.to_pylist():
+            found.update(orjson.dumps(row))
     return found.hexdigest()
 
 
