@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.errors import ArtifactError
 from pipeline.grading import Outcome
 from pipeline.statistics import wilson
-from stages.comparison import COUNTED, summarise
+from stages.comparison import COUNTED, compare_students, summarise
 
 MODELS = ("base", "teacher", "student")
 SETS = [("id", "dial"), ("ood", "lift"), ("ood", "count")]
@@ -61,3 +61,26 @@ def test_models_that_answered_different_items_are_not_compared() -> None:
     found = rows([(SETS[0], "correct", "wrong", "correct"), (SETS[0], "wrong", "wrong", "wrong")])
     with pytest.raises(ArtifactError, match="different items"):
         summary(found[:-1], 9)
+
+
+def table(found: list[Row]) -> list[pa.Table]:
+    return [pa.table(dict(zip(COUNTED, map(list, zip(*found, strict=True)), strict=True)))]
+
+
+@given(answers, st.randoms())
+def test_two_students_are_compared_item_by_item_whatever_else_was_answered_and_in_what_order(
+    found: list[Any], random: Any
+) -> None:
+    """The base's answers stand in for the incumbent's, so the change must be that of student against base."""
+    every = rows(found)
+    incumbent = [("student", *row[1:]) for row in every if row[0] == "base"] + [row for row in every if row[0] == "teacher"]
+    changes = compare_students(table(random.sample(incumbent, len(incumbent))), table(every), 100, 0)
+    assert changes == summary(every, 5)["student_against_base"]
+
+
+def test_students_that_answered_different_items_are_not_compared() -> None:
+    every = rows([(SETS[0], "correct", "wrong", "correct"), (SETS[0], "wrong", "wrong", "correct")])
+    fewer = [row for row in every if not row[3].endswith("/1")]
+    assert compare_students(table(fewer), table(every), 100, 0) is None
+    elsewhere = [(row[0], "ood", "lift", *row[3:]) for row in every]
+    assert compare_students(table(elsewhere), table(every), 100, 0) is None
