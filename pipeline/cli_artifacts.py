@@ -6,6 +6,8 @@ student.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +42,7 @@ def _state(store: Store, run: dict[str, Any]) -> str:
     for stage, digest in run["stages"].items():
         if not store.exists(stage, digest):
             holder = lease.last(store.place, f"{stage}/{digest}.lease")
-            if holder is None or not lease.is_live(store.place, f"{stage}/{digest}.lease", holder, patience=6.0):
+            if holder is None or not lease.is_live(store.place, f"{stage}/{digest}.lease", holder, patience=12.0):
                 return f"interrupted before {stage} was done"
             return f"running {stage}"
     return "interrupted"
@@ -60,7 +62,8 @@ def status(
         runs, total = read_runs(store.place, limit or None), len(run_names(store.place))
         found = pointers(store.place)
         marks = {run["name"]: [name for name, item in found.items() if item["run"] == run["name"]] for run in runs}
-        states = {run["name"]: _state(store, run) for run in runs}
+        with ThreadPoolExecutor(8) as pool:  # to tell whether a run on another machine lives takes seconds of looking
+            states = dict(zip((run["name"] for run in runs), pool.map(partial(_state, store), runs), strict=True))
         if as_json:
             shown = [{**run, "status": states[run["name"]]} for run in runs]
             print_json({"runs": shown, "runs_in_all": total, "pointers": found})
@@ -230,7 +233,7 @@ def promote(run: str, root: Root = "artifacts") -> None:
 
         store = open_store(root)
         found = read_run(store.place, run)
-        if found is None or found["status"] != "done":
+        if found is None or found["status"] != "done" or STUDENT not in found["stages"]:
             raise ConfigError(f"{run}: no finished run of this name; `mind status` lists them")
         point(store.place, "promoted", run, found["stages"])
         print(f"promoted: {run}, {STUDENT}/{found['stages'][STUDENT]}")

@@ -59,6 +59,10 @@ class RootNotWritable(ArtifactError, BadInput):
     exit_code: ClassVar[int] = 2
 
 
+class Damaged(ArtifactError):
+    """A file does not hold what was written."""
+
+
 class DiskFull(ArtifactError, OSError):
     """The disk under the artifact root is full."""
 

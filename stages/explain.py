@@ -86,7 +86,13 @@ def _scale(store: Store, planned: Planned, manifest: Json) -> float:
     try:
         wanted = work(planned.config.model_dump(mode="json"), _inputs(store, planned.inputs))
         return wanted / work(manifest["config"], _inputs(store, manifest["inputs"]))
-    except (KeyError, ZeroDivisionError):
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ZeroDivisionError,
+    ):  # an earlier version's summary had another shape
         return 1.0
 
 

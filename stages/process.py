@@ -94,9 +94,9 @@ def run_stage(run: RunConfig, name: str, given: Mapping[str, str] = MappingProxy
     if store.exists(name, planned.fingerprint):
         print(f"{name}: {planned.fingerprint} is there already", flush=True)
         return store.open(name, planned.fingerprint)
-    inputs = {needed: store.open(needed, digest) for needed, digest in planned.inputs.items()}
     started = datetime.now(UTC)
-    with store.draft(name, planned.fingerprint) as draft:
+    with store.draft(name, planned.fingerprint, planned.inputs) as draft:
+        inputs = {needed: store.open(needed, digest) for needed, digest in planned.inputs.items()}
         if store.exists(name, planned.fingerprint):  # another runner finished between the first look and the lease
             draft.lease.finished = True
             return store.open(name, planned.fingerprint)
@@ -109,9 +109,9 @@ def run_stage(run: RunConfig, name: str, given: Mapping[str, str] = MappingProxy
     return artifact
 
 
-def _blame_disk(config: Path) -> None:
+def _blame_disk(run: RunConfig) -> None:
     """Libraries that write files of their own say many things when the disk is full, seldom that."""
-    root = store_of(load_config(config)).root.resolve()
+    root = store_of(run).root.resolve()
     folder = next(folder for folder in (root, *root.parents) if folder.exists())
     if is_full(folder):
         print(f"mind: {folder}: no space left; free some, then run again to resume", file=sys.stderr)
@@ -130,15 +130,21 @@ def main(name: str) -> None:
         help="an artifact to use in the place of the run's own",
     )
     arguments = parser.parse_args()
+    run = None
     try:
         given = dict(item.partition("=")[::2] for item in arguments.given)
-        run_stage(load_config(arguments.config, tuple(arguments.overrides)), name, given)
+        run = load_config(arguments.config, tuple(arguments.overrides))
+        run_stage(run, name, given)
     except MindError as error:
         print(f"mind: {error}", file=sys.stderr)
-        if isinstance(error, StageFailed):
-            _blame_disk(arguments.config)
+        if run is not None and isinstance(error, StageFailed):
+            _blame_disk(run)
         raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("mind: stopped; run it again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
     except Exception:  # noqa: BLE001 - the process ends here, and the log needs the traceback
         traceback.print_exc()
-        _blame_disk(arguments.config)
+        if run is not None:
+            _blame_disk(run)
         raise SystemExit(1) from None

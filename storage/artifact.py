@@ -7,16 +7,16 @@ under a remote root it is also sent there at once, so that another machine can g
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 
-from pipeline.errors import ArtifactError
-from storage.atomic import Damaged, is_readable, parquet_batches, read_parquet, write_bytes, write_parquet, writing
+from pipeline.errors import ArtifactError, Damaged
+from storage.atomic import is_readable, parquet_batches, read_parquet, write_bytes, write_parquet, writing
 from storage.fingerprint import file_digest
 from storage.lease import Lease
 from storage.mirror import Mirror
@@ -93,7 +93,8 @@ class Artifact:
 
 def table_files(paths: list[str], name: str) -> list[str]:
     """Which of some files make up the table `name`, in order."""
-    return in_order(path for path in paths if path == f"{name}.parquet" or fnmatch(path, f"{name}-*.parquet"))
+    shards = re.compile(rf"{re.escape(name)}(-\d+)?\.parquet")
+    return in_order(path for path in paths if shards.fullmatch(path))
 
 
 def in_order(shards: Iterable[str]) -> list[str]:
@@ -174,7 +175,7 @@ class Draft:
             self.mirror.send(name, new)
 
     def _shard_paths(self, name: str) -> list[Path]:
-        return [self.folder / path for path in in_order(path.name for path in self.folder.glob(f"{name}-*.parquet"))]
+        return [self.folder / path for path in table_files([path.name for path in self.folder.glob(f"{name}-*.parquet")], name)]
 
     def shards(self, name: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The shards committed so far, by this process or by one before it, one at a time."""

@@ -17,16 +17,12 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import ArtifactError, DiskFull, RootNotWritable
+from pipeline.errors import ArtifactError, Damaged, DiskFull, RootNotWritable
 
 SCHEMA_VERSION: Final = 1
 FULL_BYTES: Final = 2 * 2**20
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST)
-
-
-class Damaged(ArtifactError):
-    """A shard does not hold what was written: torn, or altered on disk."""
 
 
 def nothing() -> None:

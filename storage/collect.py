@@ -1,7 +1,8 @@
 """Garbage collection: what no run and no pointer reaches.
 
 Kept is every artifact that a run, a pointer or a pointer's history names, with all its ancestors; unfinished ones of recorded runs, which
-resume from them; and whatever a live process writes. The rest goes, manifests first, so that what is half removed is no artifact.
+resume from them; and whatever a live process writes or reads from. The rest goes, manifests first, so that what is half removed is no
+artifact.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _NOT_STAGES: Final = ("runs", "pointers", "decisions")
 _OURS: Final = re.compile(r"([0-9a-f]{16})(?:\.([a-z]+))?")
 """Names of artifacts and what lies beside them. Nothing else is ever touched: the root may be a folder that holds more than ours."""
 
+_STAYS: Final = ("", "log", "config")
+"""What a complete artifact has beside it for people to read; all else is of use to an unfinished one only."""
 _LEFT_OVER: Final = "left over: its artifact is complete"
 FORGOTTEN_SECONDS: Final = 7 * 24 * 3600.0
 """After so long without a beat, a lease of another machine is taken for one that will never be released."""
@@ -36,16 +39,25 @@ class Garbage(NamedTuple):
     why: str
 
 
-def _roots(place: Place) -> set[str]:
+def _roots(store: Store) -> set[str]:
+    """What runs and pointers name, and what live processes read from."""
+    place = store.place
     found = [run["stages"] for run in read_runs(place)]
     for pointer in pointers(place).values():
         found += [pointer["stages"], *(earlier["stages"] for earlier in pointer["history"])]
-    return {f"{stage}/{digest}" for stages in found for stage, digest in stages.items()}
+    named = {f"{stage}/{digest}" for stages in found for stage, digest in stages.items()}
+    leases = (f"{stage}/{name}" for stage in _stages(place) for name in place.names(stage) if name.endswith(".lease"))
+    holders = (lease.last(place, key) for key in leases if _is_written(place, key.removesuffix(".lease")))
+    return named | {needed for holder in holders if holder is not None for needed in holder.needs}
+
+
+def _stages(place: Place) -> list[str]:
+    return [name for name in place.names("") if name not in _NOT_STAGES and not name.startswith(".")]
 
 
 def reachable(store: Store) -> set[str]:
     """`stage/fingerprint` of everything that a run or pointer names, and its ancestors."""
-    waiting, found = list(_roots(store.place)), set[str]()
+    waiting, found = list(_roots(store)), set[str]()
     while waiting:
         name = waiting.pop()
         if name in found:
@@ -81,9 +93,7 @@ def _is_written(place: Place, name: str) -> bool:
 def garbage(store: Store) -> Iterator[Garbage]:
     """Everything that can go, stage by stage."""
     place, kept = store.place, reachable(store)
-    for stage in place.names(""):
-        if stage in _NOT_STAGES or stage.startswith("."):
-            continue
+    for stage in _stages(place):
         names = [name for name in place.names(stage) if _OURS.fullmatch(name)]
         digests = {name.partition(".")[0] for name in names}
         written = {digest for digest in digests if f"{digest}.lease" in names and _is_written(place, f"{stage}/{digest}")}
@@ -109,7 +119,7 @@ def _bytes(store: Store, stage: str, name: str, complete: bool) -> int:
 def _why(kind: str, complete: bool, kept: bool) -> str | None:
     if not kept:
         return "no run or pointer reaches it"
-    if kind and complete:
+    if kind not in _STAYS and complete:
         return _LEFT_OVER
     return None
 

@@ -36,7 +36,7 @@ STALE_SECONDS: Final = 30.0
 
 @dataclass(frozen=True)
 class Holder:
-    """What a lease says: who holds it, how long by the holder's own clock, and what the holders before spent."""
+    """What a lease says: who holds it, how long by the holder's own clock, what the holders before spent, what it reads from."""
 
     host: str
     pid: int
@@ -46,6 +46,7 @@ class Holder:
     seconds: float = 0.0
     seconds_before: float = 0.0
     released: bool = False
+    needs: tuple[str, ...] = ()
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -188,7 +189,7 @@ class Lease:
             return  # the process ends, or the artifact is there, which says the same
 
 
-def _take(place: Place, prefix: str, what: str) -> Holder:
+def _take(place: Place, prefix: str, what: str, needs: tuple[str, ...]) -> Holder:
     while True:
         numbers = _numbers(place, prefix)
         found = _read(place, prefix, numbers[-1]) if numbers else None
@@ -200,7 +201,7 @@ def _take(place: Place, prefix: str, what: str) -> Holder:
         assert process is not None, "this process lives"
         number = (numbers[-1] if numbers else 0) + 1
         before = found.seconds_before + found.seconds if found is not None else 0.0
-        mine = Holder(this_host(), os.getpid(), process, number, seconds_before=before)
+        mine = Holder(this_host(), os.getpid(), process, number, seconds_before=before, needs=needs)
         if place.create(_key(prefix, number), _dump(mine)):
             for old in numbers:
                 place.remove(_key(prefix, old))
@@ -208,8 +209,8 @@ def _take(place: Place, prefix: str, what: str) -> Holder:
 
 
 @contextmanager
-def hold(place: Place, prefix: str, what: str) -> Iterator[Lease]:
-    """Hold the lease under `prefix` while the body runs.
+def hold(place: Place, prefix: str, what: str, needs: tuple[str, ...] = ()) -> Iterator[Lease]:
+    """Hold the lease under `prefix` while the body runs. `needs` are the artifacts that it reads from, which must stay meanwhile.
 
     Raises:
         ArtifactBusy: a live process holds it.
@@ -220,7 +221,7 @@ def hold(place: Place, prefix: str, what: str) -> Iterator[Lease]:
         raise ArtifactBusy(
             f"{what}: {left} is a lease of an earlier version of MIND; see to it that none runs, then remove this file"
         )
-    lease = Lease(place, prefix, _take(place, prefix, what))
+    lease = Lease(place, prefix, _take(place, prefix, what, needs))
     lease.start()
     try:
         try:

@@ -85,14 +85,16 @@ class Mirror:
         self._remember(key, path)
 
     def send_changes(self, last: str = "") -> None:
-        """Make the remote root what the local folders are.
+        """Make the remote root what the local folders are, if the lease is still the one under which they were taken up.
 
         The file called `last` is sent after all others, and only then are files removed that are gone here, so whoever reads in between
         finds everything that it names.
         """
         for prefix, folder in reversed(self._folders.items()):
             here, there = _files(folder), self.remote.tree(prefix)
-            known = self._known_now()
+            number, known = self._known_now()
+            if self.remote.names(f"{self.name}.lease")[-1:] != [f"{number:06d}"]:
+                raise LeaseLost(f"{self.name}: another process goes on with the work; leave it to it")
             for name in sorted(here, key=lambda name: (name == last, name)):
                 key = f"{prefix}/{name}"
                 if name not in there or known.get(key) != here[name]:
@@ -100,8 +102,9 @@ class Mirror:
             for name in there.keys() - here.keys():
                 self.remote.remove(f"{prefix}/{name}")
 
-    def _known_now(self) -> dict[str, list[int]]:
-        return self._known(int(self._record.read_bytes().splitlines()[0]))
+    def _known_now(self) -> tuple[int, dict[str, list[int]]]:
+        number = int(self._record.read_bytes().splitlines()[0])
+        return number, self._known(number)
 
     def remove(self, name: str) -> None:
         """Remove one file of the draft there."""
@@ -122,4 +125,5 @@ def _files(folder: Path) -> dict[str, list[int]]:
     """Size and time of every file but temporary ones and, in a scratch folder, what can be derived again."""
     paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".tmp"))
     names = ((path.relative_to(folder), path) for path in paths)
-    return {name.as_posix(): _state(path) for name, path in names if name.parts[0] != DERIVED}
+    derived = DERIVED if folder.suffix == ".scratch" else None
+    return {name.as_posix(): _state(path) for name, path in names if name.parts[0] != derived}

@@ -19,8 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple, Protocol
 
-from pipeline.errors import ArtifactError, ConfigError, RootNotWritable, RootUnavailable
-from storage.atomic import Damaged, sync_file, sync_folder, write_bytes, writing
+from pipeline.errors import ArtifactError, ConfigError, Damaged, RootNotWritable, RootUnavailable
+from storage.atomic import sync_file, sync_folder, write_bytes, writing
 from storage.fingerprint import file_digest
 
 _S3_SETTINGS: Final = {

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -128,8 +129,8 @@ class Store:
         return artifact
 
     @contextmanager
-    def draft(self, stage: str, fingerprint: str) -> Iterator[Draft]:
-        """Hold the lease on an artifact and its partial folder while the body writes it.
+    def draft(self, stage: str, fingerprint: str, inputs: Mapping[str, str] = MappingProxyType({})) -> Iterator[Draft]:
+        """Hold the lease on an artifact and its partial folder while the body writes it; `inputs` stay while it does.
 
         Raises:
             ArtifactBusy: another live process writes it.
@@ -142,8 +143,8 @@ class Store:
                 raise PermissionError(13, "permission denied")
         if self.remote is not None:
             self.remote.check_conditional_put()
-        name = f"{stage}/{fingerprint}"
-        with lease.hold(self.place, f"{name}.lease", name) as held:
+        name, needs = f"{stage}/{fingerprint}", tuple(f"{needed}/{digest}" for needed, digest in inputs.items())
+        with lease.hold(self.place, f"{name}.lease", name, needs) as held:
             with writing(self.root):
                 partial.mkdir(exist_ok=True)
             for leftover in partial.rglob(".*.tmp"):

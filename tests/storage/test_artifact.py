@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ArtifactError, LeaseLost
+from pipeline.errors import ArtifactError, Damaged, LeaseLost
 from storage import atomic
-from storage.atomic import Damaged
 from storage.store import Store, open_store
 from tests.storage.machine import DIGEST, STAGE, numbers
 from tests.storage.made import make

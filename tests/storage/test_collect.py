@@ -178,3 +178,22 @@ def test_a_damaged_document_stops_it_before_anything_goes(store: Store) -> None:
             list(garbage(store))
         store.place.write(name, content)
     assert _artifacts(store) == {artifact.name, reached.name}
+
+
+def test_what_a_live_process_reads_from_stays_though_no_run_names_it(store: Store) -> None:
+    questions, sampling, _ = chain(store)
+    with store.draft("synthesis", DIGEST, {"questions": questions.fingerprint, "sampling": sampling.fingerprint}):
+        _collect(store)
+        assert {questions.name, sampling.name} <= _artifacts(store)
+    _collect(store)
+    assert _artifacts(store) == set()
+
+
+def test_logs_of_a_finished_artifact_stay_for_people_to_read(store: Store) -> None:
+    questions = chain(store)[0]
+    record_run(store.place, "run", {"questions": questions.fingerprint}, {}, "done")
+    for kind in ("log", "config"):
+        questions.folder.with_suffix(f".{kind}").write_text("said")
+    _collect(store)
+    assert questions.folder.with_suffix(".log").exists()
+    assert questions.folder.with_suffix(".config").exists()

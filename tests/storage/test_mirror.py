@@ -27,6 +27,7 @@ def _machine(remote: Bucket, root: Path) -> Mirror:
     for kind in ("partial", "scratch"):
         (root / f"{NAME}.{kind}").mkdir(parents=True)
     mirror = Mirror(remote, root, NAME)
+    remote.write(f"{NAME}.lease/000001", b"{}")
     mirror.take_up(1)
     return mirror
 
@@ -119,3 +120,21 @@ def test_a_key_that_leads_out_of_the_folder_is_refused(here: Mirror, remote: Buc
     except ArtifactError as error:
         assert "not a plain path" in str(error)
     assert {name for name in files(tmp_path) if "synced" not in name} == {name for name in before if "synced" not in name}
+
+
+def test_who_was_taken_over_sends_nothing_more(here: Mirror, remote: Bucket) -> None:
+    _write(here, "counts", "1", "scratch")
+    here.send_changes()
+    remote.write(f"{NAME}.lease/000002", b"{}")
+    _write(here, "counts", "22", "scratch")
+    with pytest.raises(LeaseLost, match="another process goes on"):
+        here.send_changes()
+    assert remote.read(f"{NAME}.scratch/counts") == b"1"
+
+
+def test_what_can_be_derived_again_is_not_sent_but_what_is_called_so_in_an_artifact_is(here: Mirror, remote: Bucket) -> None:
+    _write(here, "derived/tokens", "t", "scratch")
+    _write(here, "derived/table", "t")
+    here.send_changes()
+    assert remote.tree(f"{NAME}.scratch") == {}
+    assert list(remote.tree(NAME)) == ["derived/table"]
