@@ -40,6 +40,8 @@ from storage.store import Store
 
 PROMOTED: Final = "promoted"
 STUDENT: Final = "training"
+ROLLED_BACK: Final = "Rolled back by hand."
+"""A reason that holds against whatever student is promoted since."""
 
 
 def decisions(store: Store) -> list[dict[str, Any]]:
@@ -55,7 +57,8 @@ def why_not(store: Store, candidate: str) -> str | None:
         return f"nothing changed: {STUDENT}/{candidate} is the promoted student since {incumbent['updated'][:19]}"
     standing = None if incumbent is None else incumbent["stages"][STUDENT]
     for decision in decisions(store):
-        if (decision["candidate"], decision["incumbent"], decision["promote"]) == (candidate, standing, False):
+        holds = decision["incumbent"] == standing or ROLLED_BACK in decision["reasons"]
+        if decision["candidate"] == candidate and not decision["promote"] and holds:
             return f"nothing changed: {STUDENT}/{candidate} was refused on {decision['when'][:19]}: {' '.join(decision['reasons'])}"
     return None
 
@@ -139,7 +142,7 @@ def rollback(store: Store) -> dict[str, Any]:
     if now is None or not now["history"]:
         raise ArtifactMissing(f"{PROMOTED}: no earlier version; `mind promote RUN` sets one")
     before: dict[str, Any] = now["history"][0]
-    refused = Decision(False, ["Rolled back by hand."], {"changes": {}, "corrected_p": {}})
+    refused = Decision(False, [ROLLED_BACK], {"changes": {}, "corrected_p": {}})
     _write(store, now["run"], now["stages"][STUDENT], before["stages"][STUDENT], refused)
     point(store.place, PROMOTED, before["run"], before["stages"], now["history"][1:])
     return before

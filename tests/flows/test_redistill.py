@@ -1,0 +1,180 @@
+"""When there is something to distil, which students are compared on what, and where `promoted` points afterwards. No server is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.plain import fingerprints
+from flows.redistill import PROMOTED, decisions, judge, rollback, settle, why_not
+from pipeline.config import RunConfig
+from pipeline.errors import ArtifactMissing
+from pipeline.promotion import Policy
+from stages.chain import plan
+from stages.process import run_stage, store_of
+from storage.catalogue import point, read_pointer
+from storage.store import Store
+from tests.stages.students import Item, asked, grade
+
+SETS = {"dial": ("id", 100), "lift": ("ood", 40), "count": ("ood", 40)}
+
+
+def every(item: Item) -> bool:
+    return True
+
+
+def none(item: Item) -> bool:
+    return False
+
+
+def all_but_lift(item: Item) -> bool:
+    return item[1] != "lift"
+
+
+@dataclass(frozen=True)
+class World:
+    """A root, and configurations that differ in their training, so that each means another student."""
+
+    tree: dict[str, Any]
+
+    def config(self, rate: float = 1e-4) -> RunConfig:
+        training = {**self.tree["training"], "learning_rate": rate}
+        return RunConfig.model_validate({**self.tree, "training": training, "name": f"rate-{rate:g}"})
+
+    @property
+    def store(self) -> Store:
+        return store_of(self.config())
+
+    def student(self, rate: float) -> str:
+        return plan(self.config(rate))["training"].fingerprint
+
+    def evaluated(self, rate: float, right: Callable[[Item], bool]) -> RunConfig:
+        """A candidate that was asked everything and answered so."""
+        config = self.config(rate)
+        grade(self.store, plan(config)["evaluation"], asked(run_stage(config, "questions")), right)
+        return config
+
+    def night(self, rate: float, right: Callable[[Item], bool]) -> dict[str, Any]:
+        """A candidate is evaluated, judged, and the judgement carried out."""
+        config = self.evaluated(rate, right)
+        return settle(config, *judge(config, Policy()))
+
+    def promoted(self) -> str | None:
+        found = read_pointer(self.store.place, PROMOTED)
+        return None if found is None else str(found["stages"]["training"])
+
+
+@pytest.fixture
+def world(run_tree: dict[str, Any], tmp_path: Path) -> World:
+    source = {"kind": "miniature", "split": "test", "seed": 1}
+    sets = [
+        {"name": name, "group": group, "source": {**source, "family": name, "count": count}}
+        for name, (group, count) in SETS.items()
+    ]
+    questions = {**run_tree["questions"], "evaluation": sets}
+    return World({**run_tree, "root": str(tmp_path / "root"), "questions": questions, "evaluation": {"bootstrap": 200}})
+
+
+def test_with_nothing_promoted_there_is_something_to_do(world: World) -> None:
+    assert why_not(world.store, world.student(1e-4)) is None
+
+
+def test_the_first_candidate_is_held_against_its_own_base(world: World) -> None:
+    decision, incumbent = judge(world.evaluated(1e-4, every), Policy())
+    assert incumbent is None
+    assert decision.promote
+    assert decision.figures["changes"]["group:id"]["change"] == 1.0
+
+
+def test_a_candidate_that_is_as_good_takes_the_place_of_the_promoted_one(world: World) -> None:
+    world.night(1e-4, every)
+    document = world.night(2e-4, every)
+    assert document["promote"]
+    assert (document["candidate"], document["incumbent"]) == (world.student(2e-4), world.student(1e-4))
+    assert world.promoted() == world.student(2e-4)
+
+
+@pytest.mark.parametrize(("right", "reason"), [(none, "In distribution may be worse"), (all_but_lift, "Worse on lift")])
+def test_a_worse_candidate_is_refused_with_the_reason_and_promoted_stays(
+    world: World, right: Callable[[Item], bool], reason: str
+) -> None:
+    world.night(1e-4, every)
+    document = world.night(2e-4, right)
+    assert not document["promote"]
+    assert any(line.startswith(reason) for line in document["reasons"])
+    assert world.promoted() == world.student(1e-4)
+
+
+def test_the_margin_is_the_callers(world: World) -> None:
+    world.night(1e-4, every)
+    lost = iter(range(3))
+    candidate = world.evaluated(2e-4, lambda item: next(lost, None) is None)  # three of a hundred
+    assert not judge(candidate, Policy(margin=0.01))[0].promote
+    assert judge(candidate, Policy(margin=0.2))[0].promote
+
+
+def test_judging_alone_writes_nothing(world: World) -> None:
+    world.night(1e-4, every)
+    candidate = world.evaluated(2e-4, every)
+    before = {path: path.read_bytes() for path in world.store.root.rglob("*") if path.is_file()}
+    judge(candidate, Policy())
+    assert {path: path.read_bytes() for path in world.store.root.rglob("*") if path.is_file()} == before
+
+
+def test_the_promoted_student_and_a_refused_one_are_not_distilled_again(world: World) -> None:
+    world.night(1e-4, every)
+    world.night(2e-4, none)
+    assert "is the promoted student since" in str(why_not(world.store, world.student(1e-4)))
+    assert "was refused on" in str(why_not(world.store, world.student(2e-4)))
+    assert "In distribution may be worse" in str(why_not(world.store, world.student(2e-4)))
+    assert why_not(world.store, world.student(3e-4)) is None
+
+
+def test_a_candidate_refused_against_another_student_gets_another_chance(world: World) -> None:
+    world.night(1e-4, every)
+    world.night(2e-4, none)
+    other = world.config(3e-4)
+    point(world.store.place, PROMOTED, other.name, fingerprints(plan(other)))
+    assert why_not(world.store, world.student(2e-4)) is None
+
+
+def test_rollback_goes_back_version_by_version_and_says_when_there_is_none_left(world: World) -> None:
+    for rate in (1e-4, 2e-4, 3e-4):
+        world.night(rate, every)
+    assert rollback(world.store)["stages"]["training"] == world.student(2e-4)
+    assert world.promoted() == world.student(2e-4)
+    rollback(world.store)
+    assert world.promoted() == world.student(1e-4)
+    with pytest.raises(ArtifactMissing, match="no earlier version"):
+        rollback(world.store)
+    assert world.promoted() == world.student(1e-4)
+
+
+def test_what_was_rolled_back_is_not_promoted_again_by_a_schedule(world: World) -> None:
+    world.night(1e-4, every)
+    world.night(2e-4, every)
+    rollback(world.store)
+    assert "Rolled back by hand" in str(why_not(world.store, world.student(2e-4)))
+
+
+def test_nor_after_going_back_two_versions(world: World) -> None:
+    for rate in (1e-4, 2e-4, 3e-4):
+        world.night(rate, every)
+    rollback(world.store)
+    rollback(world.store)
+    for rate in (2e-4, 3e-4):
+        assert "Rolled back by hand" in str(why_not(world.store, world.student(rate))), rate
+
+
+def test_every_decision_is_kept_with_its_figures_in_order(world: World) -> None:
+    world.night(1e-4, every)
+    world.night(2e-4, none)
+    found = decisions(world.store)
+    assert [item["promote"] for item in found] == [True, False]
+    assert [item["when"] for item in found] == sorted(item["when"] for item in found)
+    assert found[1]["figures"]["changes"]["group:id"]["change"] == -1.0
+    assert set(found[1]["figures"]["corrected_p"]) == {"lift", "count"}
