@@ -20,9 +20,9 @@ pytestmark = pytest.mark.e2e
 
 KILLS = {
     "questions": ("stages.questions - 5 after",),
-    "sampling": ("stages.sampling - 14 before", "stages.sampling - 20 after"),
+    "sampling": ("stages.sampling - 20 after",),
     "synthesis": ("stages.synthesis - 24 before",),
-    "training": ("stages.training_rank 0 16 before", "stages.training_rank 0 5 after"),
+    "training": ("stages.training_rank 0 16 before",),
     "evaluation": ("stages.evaluation - 16 after",),
     "report": ("stages.report - 12 before",),
 }
