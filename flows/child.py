@@ -105,6 +105,8 @@ def run_child(
             if child.poll() is None:
                 child.terminate()
             child.wait()
+        if on_lines is not None and (lines := _new_lines(written)):
+            on_lines(lines)
     tail = _tail(log, start)
     if child.returncode == BadInput.exit_code:
         raise BadInput(_complaint(tail) or f"{planned.name}: bad input; see {log}")

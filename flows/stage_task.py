@@ -97,7 +97,11 @@ def _slot(stage: str) -> Iterator[None]:
     name = f"mind-{socket.gethostname()}"
     with get_client(sync_client=True) as client:
         try:
-            client.read_global_concurrency_limit_by_name(name)
+            if client.read_global_concurrency_limit_by_name(name).active_slots:
+                get_run_logger().info(
+                    "%s waits for %s: another stage is using this machine, or was killed in the last %.0f s",
+                    stage, name, SLOT_LEASE_SECONDS,
+                )  # fmt: skip
         except ObjectNotFound:
             try:
                 client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
@@ -107,22 +111,28 @@ def _slot(stage: str) -> Iterator[None]:
         yield
 
 
-def _here(config: RunConfig, stage: str, given: Mapping[str, str]) -> None:
+def _here(config: RunConfig, stage: str, given: Mapping[str, str]) -> float:
+    """Seconds without those spent waiting for the machine."""
     progress: Any = create_progress_artifact(progress=0.0, key=f"{stage}-progress", description=f"{stage}: starting")
     with _slot(stage), terminal.watching(stage) as show:
+        began = time.monotonic()
         page = url_for("flow-run", runtime.flow_run.id)
         run_child(config, plan(config, given)[stage], _reporting(stage, progress, show), _Lines(), page)
+        seconds = time.monotonic() - began
     _update(progress, 100.0, f"{stage}: done")
+    return seconds
 
 
-def _elsewhere(config: RunConfig, stage: str) -> None:
+def _elsewhere(config: RunConfig, stage: str) -> float:
     """Through the stage's own deployment; the run is known there by its name in the catalogue."""
+    began = time.monotonic()
     parameters = {"run": config.name, "root": config.root}
     answer: Any = run_deployment(
         DEPLOYMENTS[stage], parameters=parameters, timeout=None, flow_run_name=f"{stage} {config.name}"
     )
     if not answer.state.is_completed():
         raise StageFailed(f"{stage}: its deployment {DEPLOYMENTS[stage]} ended {answer.state.name}: {answer.state.message}")
+    return time.monotonic() - began
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{stage} {fingerprint}")
@@ -133,11 +143,6 @@ def run_stage(
     store = store_of(config)
     if store.exists(stage, fingerprint):
         return Completed(name="Cached", message=f"{stage}/{fingerprint} is there already", data=0.0)
-    began = time.monotonic()
-    if elsewhere:
-        _elsewhere(config, stage)
-    else:
-        _here(config, stage, given or {})
-    seconds = time.monotonic() - began
+    seconds = _elsewhere(config, stage) if elsewhere else _here(config, stage, given or {})
     get_run_logger().info("%s wrote %s in %.1f s", stage, store.folder(stage, fingerprint), seconds)
     return Completed(message=f"wrote {stage}/{fingerprint} in {seconds:.1f} s", data=seconds)

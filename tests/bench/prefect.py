@@ -1,0 +1,144 @@
+"""What Prefect costs: `make bench-prefect` prints it. A real server and real workers; a small run of all stages, medians over repeats.
+
+- from asking for a run to the start of its first stage (the worker looks every two seconds here, every ten by default);
+- a stage in a flow, from its task's start to the next one's, against `python -m stages.NAME` called directly, in alternation;
+- cancel and kill -9 during training: until the last process is gone, until the state says so;
+- a night on which nothing has changed;
+- requests to the server and log lines of a whole run, without the workers' looking for work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+from tests.conftest import REPOSITORY
+from tests.deployments.jobs import Job, fill
+from tests.deployments.world import Prefect, deployed, eventually, named
+from tests.faults.campaign import STAGES, freeze
+from tests.faults.teacher import serve
+
+REQUEST: Final = re.compile(r'"(GET|POST|PUT|PATCH|DELETE) (/api/\S*)')
+LOOKING: Final = "/api/work_pools/"
+
+
+class Bench:
+    """A server with everything deployed, a finished run to copy from, and a new job for every measurement."""
+
+    def __init__(self, prefect: Prefect, folder: Path, teacher: str) -> None:
+        self.prefect, self.folder, self.teacher = prefect, folder, teacher
+        self._numbers = count()
+        self.finished = self.job()
+        self.direct(self.finished)
+
+    def job(self, *without: str) -> Job:
+        """Fresh, or with everything but some stages."""
+        name = f"bench-{next(self._numbers)}"
+        job = Job(self.folder / name, self.teacher, name)
+        job.root.mkdir()
+        return fill(job, self.finished.root, without) if without else job
+
+    def direct(self, job: Job) -> dict[str, float]:
+        """Seconds of every stage, each a process without Prefect."""
+        config = freeze(job.config)
+        seconds = {}
+        for stage in STAGES:
+            began = time.monotonic()
+            command = [sys.executable, "-m", f"stages.{stage}", "--config", str(config)]
+            subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+            seconds[stage] = time.monotonic() - began
+        return seconds
+
+    def in_flow(self) -> tuple[float, dict[str, float], int, int]:
+        """Seconds to the first stage, of every stage; requests; log lines."""
+        job, before, asked = self.job(), len(self._requests()), time.time()
+        run = self.prefect.start("distill/full", job.parameters)
+        polls = 0
+        while self.prefect.run(run)["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
+            polls += 1
+            time.sleep(2)
+        state = self.prefect.run(run)["state"]
+        assert state["type"] == "COMPLETED", state
+        requests = (
+            len(self._requests()) - before - polls - 4
+        )  # ours: to find the deployment, to start, to look once or twice more
+        tasks = self.prefect.tasks(run)
+        starts = [_at(task["start_time"]) for task in tasks]
+        ends = [*starts[1:], _at(tasks[-1]["end_time"])]
+        seconds = {stage: end - start for stage, start, end in zip(STAGES, starts, ends, strict=True)}
+        lines = sum(len(message.splitlines()) for message in self.prefect.logs(run))
+        return starts[0] - asked, seconds, requests, lines
+
+    def _requests(self) -> list[str]:
+        found = REQUEST.findall((self.prefect.home / "server.log").read_text())
+        return [path for _, path in found if not path.startswith(LOOKING)]
+
+    def interrupted(self, interrupt: Callable[[str], Any]) -> tuple[float, float]:
+        """Seconds until the last process of a training is gone, and until the run has its last state."""
+        job = self.job("training")
+        run = self.prefect.start("distill/full", job.parameters)
+        eventually(lambda: job.checkpoint() >= 2, "a checkpoint")
+        family = named(str(job.root))
+        began, clock = time.monotonic(), time.time()
+        interrupt(run)
+        eventually(lambda: not any(process.is_running() for process in family), "the end of every process", pause=0.02)
+        gone = time.monotonic() - began
+        marked = _at(self.prefect.end(run)["timestamp"]) - clock
+        for limit in self.prefect.post("/v2/concurrency_limits/filter"):  # a killed holder's slot is taken for another minute
+            self.prefect.request("PATCH", f"/v2/concurrency_limits/{limit['id']}", {"active_slots": 0})
+        return gone, marked
+
+    def night(self) -> float:
+        """Seconds of a night, from asking to its end."""
+        began = time.monotonic()
+        self.prefect.outcome("redistill/nightly", self.finished.parameters)
+        return time.monotonic() - began
+
+
+def _at(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
+
+
+def _row(what: str, values: Sequence[float], aim: str = "") -> None:
+    print(f"{what:<46}{statistics.median(values):>8.1f}{min(values):>8.1f}{max(values):>8.1f}  {aim}", flush=True)
+
+
+def main() -> None:
+    """The tables."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.prefect")
+    parser.add_argument("--repeats", type=int, default=3)
+    repeats = range(parser.parse_args().repeats)
+    with tempfile.TemporaryDirectory() as folder, serve() as teacher, deployed(Path(folder) / "prefect") as prefect:
+        bench = Bench(prefect, Path(folder), teacher)
+        pairs = [(bench.direct(bench.job()), bench.in_flow()) for _ in repeats]
+        print(f"seconds, {len(repeats)} repeats{'':<28}{'median':>8}{'min':>8}{'max':>8}  aim")
+        _row("asked for -> first stage starts", [flow[0] for _, flow in pairs])
+        for stage in STAGES:
+            _row(f"{stage}, called directly", [direct[stage] for direct, _ in pairs])
+            _row(f"{stage}, in a flow", [flow[1][stage] for _, flow in pairs])
+        _row("a stage in a flow, more than called directly",
+             [flow[1][stage] - direct[stage] for direct, flow in pairs for stage in STAGES], "< 3")  # fmt: skip
+        cancelled = [bench.interrupted(prefect.cancel) for _ in repeats]
+        _row("cancel -> last process gone", [gone for gone, _ in cancelled], "< 15")
+        _row("cancel -> Cancelled", [marked for _, marked in cancelled])
+        killed = [bench.interrupted(lambda run: prefect.engine(run).kill()) for _ in repeats]
+        _row("kill -9 of the flow -> last process gone", [gone for gone, _ in killed], "< 10")
+        _row("kill -9 of the flow -> Crashed", [marked for _, marked in killed])
+        bench.night()  # promotes
+        _row("a night without changes", [bench.night() for _ in repeats], "< 15")
+        _row("requests to the server in a whole run", [flow[2] for _, flow in pairs])
+        _row("log lines of a whole run", [flow[3] for _, flow in pairs])
+
+
+if __name__ == "__main__":
+    main()

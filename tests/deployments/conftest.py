@@ -1,0 +1,76 @@
+"""One server with everything deployed and its workers, for all tests of this folder; roots to run in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from pipeline.config import RunConfig
+from tests.deployments.jobs import Job, fill
+from tests.deployments.world import Prefect, deployed, eventually, named
+from tests.faults.campaign import peace
+from tests.faults.conftest import CONFIG, teacher
+
+__all__ = ["teacher"]
+
+NewJob = Callable[..., Job]
+
+
+@pytest.fixture(scope="session")
+def finishing(teacher: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[RunConfig]]:
+    """A run of every stage, made while the server starts."""
+    with ThreadPoolExecutor(1) as thread:
+        yield thread.submit(peace, CONFIG, tmp_path_factory.mktemp("peace"), teacher)
+
+
+@pytest.fixture(scope="session")
+def peaceful(finishing: Future[RunConfig]) -> Path:
+    """The root of a finished run."""
+    return Path(finishing.result().root)
+
+
+@pytest.fixture(scope="session")
+def prefect(finishing: Future[RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    with deployed(tmp_path_factory.mktemp("prefect")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def new_job(peaceful: Path, teacher: str, tmp_path_factory: pytest.TempPathFactory) -> NewJob:
+    """`new_job("training")`: a job of which everything is done but the training."""
+    numbers = count(1)
+
+    def make(*without: str) -> Job:
+        name = f"run-{next(numbers)}"
+        return fill(Job(tmp_path_factory.mktemp(name), teacher, name), peaceful, without)
+
+    return make
+
+
+class Crashed(NamedTuple):
+    """A run whose flow was killed in the middle of training."""
+
+    job: Job
+    run: str
+    state: dict[str, Any]
+    orphans_for: float
+    step: int
+
+
+@pytest.fixture(scope="session")
+def crashed(prefect: Prefect, new_job: NewJob) -> Crashed:
+    job = new_job("training")
+    run = prefect.start("distill/full", job.parameters)
+    eventually(lambda: job.checkpoint() >= 2, "a checkpoint")
+    assert len(named(str(job.root))) >= 5, "the guard, the stage, the launcher and two ranks"
+    began = time.monotonic()
+    prefect.engine(run).kill()
+    eventually(lambda: not named(str(job.root)), "the end of every process", patience=60)
+    orphans_for = time.monotonic() - began
+    return Crashed(job, run, prefect.end(run), orphans_for, job.checkpoint())

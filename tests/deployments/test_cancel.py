@@ -1,0 +1,70 @@
+"""The cancel button during training: nothing of it lives on, nothing is lost, and it can go on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.deployments.conftest import NewJob
+from tests.deployments.jobs import Job
+from tests.deployments.world import Prefect, eventually, named
+
+pytestmark = pytest.mark.e2e
+
+GONE = 15.0
+
+
+class Cancelled(NamedTuple):
+    job: Job
+    state: Mapping[str, Any]
+    seconds: float
+    step: int
+
+
+@pytest.fixture(scope="module")
+def cancelled(prefect: Prefect, new_job: NewJob) -> Cancelled:
+    job = new_job("training")
+    run = prefect.start("distill/full", job.parameters)
+    eventually(lambda: job.checkpoint() >= 2, "a checkpoint")
+    family = named(str(job.root))
+    assert len(family) >= 5, "the guard, the stage, the launcher and two ranks"
+    began = time.monotonic()
+    prefect.cancel(run)
+    eventually(lambda: not any(process.is_running() for process in family), "the end of every process", patience=60)
+    return Cancelled(job, prefect.end(run), time.monotonic() - began, job.checkpoint())
+
+
+def test_every_process_is_gone_soon_and_the_run_is_cancelled(cancelled: Cancelled) -> None:
+    assert cancelled.seconds < GONE
+    assert cancelled.state["type"] == "CANCELLED"
+    assert named(str(cancelled.job.root)) == []
+
+
+def test_the_catalogue_says_that_the_run_was_stopped(cancelled: Cancelled) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "status", "--root", str(cancelled.job.root)],
+        cwd=REPOSITORY, env=dict(os.environ), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert cancelled.job.name in answer.stdout
+    assert "stopped" in answer.stdout
+
+
+def test_the_stages_deployment_goes_on_from_the_checkpoint(prefect: Prefect, cancelled: Cancelled) -> None:
+    job = cancelled.job
+    parameters = {"run": job.name, "root": str(job.root)}
+    run = prefect.start("training/gpu", parameters)
+    state = prefect.end(run)
+    assert state["type"] == "COMPLETED", state
+    assert any(f"{cancelled.step} there already" in message for message in prefect.logs(run))
+    assert job.artifact("training").manifest["timing"]["processes"] == 2
+
+    again = prefect.outcome("training/gpu", parameters)
+    assert again["name"] == "Cached"
+    assert job.fingerprint("training") in again["message"]

@@ -1,0 +1,39 @@
+"""kill -9 of the flow's own process during training: it is marked, nothing lives on, and another way of starting it goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.deployments.conftest import Crashed
+from tests.deployments.world import named
+
+pytestmark = pytest.mark.e2e
+
+
+def test_the_run_is_marked_as_crashed_with_the_reason(crashed: Crashed) -> None:
+    assert crashed.state["type"] == "CRASHED"
+    assert "-9" in crashed.state["message"]
+
+
+def test_nothing_of_it_lives_on(crashed: Crashed) -> None:
+    assert crashed.orphans_for < 10
+    assert named(str(crashed.job.root)) == []
+
+
+def test_mind_stage_goes_on_from_the_checkpoint(crashed: Crashed, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(crashed.job.root, root)
+    job = replace(crashed.job, root=root)
+    changes = [word for change in job.changes for word in ("--set", change)]
+    command = [sys.executable, "-m", "pipeline.cli", "stage", "training", "configs/miniature.yaml", *changes]
+    answer = subprocess.run(command, cwd=REPOSITORY, env=dict(os.environ), capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert f"{crashed.step} there already" in job.log("training")

@@ -1,0 +1,185 @@
+"""The scheduled re-distillation: what it decides, what it leaves alone, and where a person sees it.
+
+Nights on one root, one after another; each test is the next night. The students' answers are what the test wants, everything else is real.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flows.redistill import decisions
+from stages.chain import plan
+from stages.process import run_stage
+from storage.catalogue import read_pointer
+from tests.conftest import REPOSITORY
+from tests.deployments.conftest import NewJob
+from tests.deployments.jobs import Job, everything, rename
+from tests.deployments.world import Prefect, eventually, late
+from tests.stages.students import Item, asked, grade
+
+pytestmark = pytest.mark.e2e
+
+NIGHTLY = "redistill/nightly"
+WORSE = "training.learning_rate=1.0e-4"
+OTHER_ITEMS = (
+    "questions.evaluation=[{name: dial, group: id, source: {kind: miniature, family: dial, split: test, count: 9, seed: 5}},"
+    " {name: lift, group: ood, source: {kind: miniature, family: lift, split: test, count: 6, seed: 5}}]"
+)
+
+
+def promoted(job: Job) -> str:
+    """The student that `promoted` points to."""
+    found = read_pointer(job.store.place, "promoted")
+    assert found is not None
+    return str(found["stages"]["training"])
+
+
+def event(prefect: Prefect, job: Job, word: str) -> dict[str, Any]:
+    """The newest about a job; events arrive a little later than states."""
+
+    def look() -> list[dict[str, Any]]:
+        found = prefect.events(f"mind.student.{word}")
+        return [item for item in found if item["resource"]["prefect.resource.id"] == f"mind.run.{job.name}"]
+
+    return dict(eventually(look, f"the event {word}", patience=30)[0])
+
+
+def forged(job: Job, source: Job, right: Callable[[Item], bool]) -> Job:
+    """A finished run whose student answers so; what does not matter here it has from another."""
+    run_stage(job.config, "questions")
+    for stage in ("sampling", "synthesis", "training"):
+        if not job.store.exists(stage, job.fingerprint(stage)):
+            rename(job, stage, source.artifact(stage))
+    grade(job.store, job.plan()["evaluation"], asked(job.artifact("questions")), right)
+    rename(job, "report", source.artifact("report"))
+    return job
+
+
+def mind(prefect: Prefect, *arguments: str) -> str:
+    answer = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *arguments],
+        cwd=REPOSITORY, env=prefect.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+@pytest.fixture(scope="module")
+def first(new_job: NewJob) -> Job:
+    """A finished run whose student is always right; nothing is promoted yet."""
+    job = new_job("evaluation")
+    grade(job.store, job.plan()["evaluation"], asked(job.artifact("questions")), lambda item: True)
+    return job
+
+
+def test_the_first_candidate_is_held_against_its_base_and_promoted(prefect: Prefect, first: Job) -> None:
+    run = prefect.start(NIGHTLY, first.parameters)
+    state = prefect.end(run)
+    assert state["name"] == "Promoted", state
+    assert "its own base" in state["message"]
+    assert promoted(first) == first.fingerprint("training")
+    (decision,) = decisions(first.store)
+    assert (decision["candidate"], decision["incumbent"], decision["promote"]) == (first.fingerprint("training"), None, True)
+    assert "| group:id | +100.0 |" in prefect.artifacts(run)["decision"]["data"]
+    assert event(prefect, first, "promoted")["payload"]["candidate"] == first.fingerprint("training")
+
+
+def test_a_night_without_changes_is_short_and_says_so(prefect: Prefect, first: Job) -> None:
+    before = everything(first.root)
+    began = time.monotonic()
+    run = prefect.start(NIGHTLY, first.parameters)
+    state = prefect.end(run)
+    assert time.monotonic() - began < 15
+    assert state["name"] == "Unchanged"
+    assert first.fingerprint("training") in state["message"]
+    assert prefect.tasks(run) == []
+    assert "nothing changed" in prefect.artifacts(run)["decision"]["data"]
+    assert event(prefect, first, "unchanged")["payload"]["student"] == first.fingerprint("training")
+    assert everything(first.root) == before
+
+
+def test_a_dry_run_says_what_would_run_and_changes_nothing(prefect: Prefect, first: Job) -> None:
+    candidate = first.with_("training.steps=10")
+    before = everything(first.root)
+    answer = prefect.outcome(NIGHTLY, {**candidate.parameters, "dry_run": True})
+    assert answer["name"] == "DryRun"
+    assert "would run training, evaluation, report" in answer["message"]
+    assert everything(first.root) == before
+
+
+def test_a_worse_candidate_is_refused_and_a_dry_run_says_so_beforehand(prefect: Prefect, first: Job) -> None:
+    candidate = forged(first.with_(WORSE), first, lambda item: False)
+    before = everything(first.root)
+    changes = [word for change in (*candidate.changes, f"name={first.name}") for word in ("--set", change)]
+    assert "would be refused" in mind(prefect, "redistill", "configs/miniature.yaml", "--dry-run", *changes)
+    after = everything(first.root)
+    assert {name: after[name] for name in after if not name.startswith(".prefect/")} == before
+
+    state = prefect.outcome(NIGHTLY, candidate.parameters)
+    assert state["name"] == "Refused", state
+    assert "In distribution may be worse: -100.0 points" in state["message"]
+    assert promoted(first) == first.fingerprint("training")
+    assert decisions(first.store)[-1]["candidate"] == candidate.fingerprint("training")
+    assert event(prefect, first, "refused")["payload"]["candidate"] == candidate.fingerprint("training")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param("teacher.path=/nowhere", "/nowhere", id="before it begins, as the teacher is gone"),
+        pytest.param("training.questions_per_step=1000", "synthesis kept", id="in a stage, as its input is too small"),
+    ],
+)
+def test_a_candidate_that_fails_leaves_the_promoted_one_alone(prefect: Prefect, first: Job, change: str, said: str) -> None:
+    candidate = first.with_(change)
+    before = len(decisions(first.store))
+    state = prefect.outcome(NIGHTLY, candidate.parameters)
+    assert state["type"] == "FAILED"
+    assert said in state["message"]
+    assert promoted(first) == first.fingerprint("training")
+    assert len(decisions(first.store)) == before
+
+
+def test_a_run_that_begins_hours_late_is_skipped(prefect: Prefect, first: Job) -> None:
+    before = everything(first.root)
+    candidate = first.with_("training.steps=10")
+    state = prefect.end(prefect.start(NIGHTLY, candidate.parameters, **late(hours=7)))
+    assert state["name"] == "Skipped"
+    assert "7.0 h after its time" in state["message"]
+    assert everything(first.root) == before
+
+
+def test_on_other_items_the_promoted_student_answers_them_first_and_a_second_run_is_turned_away(
+    prefect: Prefect, first: Job
+) -> None:
+    candidate = forged(first.with_(OTHER_ITEMS), first, lambda item: True)
+    run = prefect.start(NIGHTLY, candidate.parameters)
+    eventually(lambda: prefect.run(run)["state"]["type"] == "RUNNING", "the start")
+    assert prefect.outcome(NIGHTLY, candidate.parameters)["type"] == "CANCELLED"
+
+    state = prefect.end(run)
+    assert state["name"] == "Promoted", state
+    given = {"training": first.fingerprint("training")}
+    answers = candidate.store.open("evaluation", plan(candidate.config, given)["evaluation"].fingerprint)
+    assert answers.manifest["inputs"]["training"] == first.fingerprint("training")
+    assert answers.manifest["inputs"]["questions"] == candidate.fingerprint("questions")
+    assert sorted(set(answers.table("items")["question_id"].to_pylist())) == sorted(
+        item[2] for item in asked(candidate.artifact("questions"))
+    )
+    assert promoted(first) == candidate.fingerprint("training")
+
+
+def test_after_a_rollback_the_schedule_does_not_promote_the_same_again(prefect: Prefect, first: Job) -> None:
+    candidate = first.with_(OTHER_ITEMS)
+    assert first.fingerprint("training") in mind(prefect, "rollback", "--root", str(first.root))
+    assert promoted(first) == first.fingerprint("training")
+    state = prefect.outcome(NIGHTLY, candidate.parameters)
+    assert state["name"] == "Unchanged"
+    assert "Rolled back by hand" in state["message"]
+    assert promoted(first) == first.fingerprint("training")

@@ -1,0 +1,166 @@
+"""What a person sees of a run in Prefect, and of Prefect in what the run made."""
+
+from __future__ import annotations
+
+import html
+import json
+import shutil
+import subprocess
+import tempfile
+from typing import Any, NamedTuple
+
+import pytest
+
+from flows.stage_task import LOG_LINES, LOG_SECONDS
+from storage.catalogue import read_run
+from tests.deployments.conftest import NewJob
+from tests.deployments.jobs import Job
+from tests.deployments.world import Prefect, eventually
+from tests.faults.campaign import STAGES
+
+pytestmark = pytest.mark.e2e
+
+RAN = ("sampling", "report")
+
+
+class Full(NamedTuple):
+    """A run of which two stages were left to do."""
+
+    job: Job
+    run: str
+    state: dict[str, Any]
+
+
+class Begun(NamedTuple):
+    """A run that nobody has waited for yet."""
+
+    job: Job
+    run: str
+
+
+@pytest.fixture(scope="module")
+def begun(prefect: Prefect, new_job: NewJob) -> dict[str, Begun]:
+    """All runs of this page, at once."""
+    full, spread = new_job(*RAN), new_job("questions", "sampling")
+    failing = new_job("sampling").with_("sampling.engine.base_url=http://127.0.0.1:9/v1")
+    runner = {"job": {**spread.parameters["job"], "stage_runner": "deployment"}}
+    return {
+        "full": Begun(full, prefect.start("distill/full", full.parameters)),
+        "spread": Begun(spread, prefect.start("distill/spread", runner)),
+        "failing": Begun(failing, prefect.start("distill/full", failing.parameters)),
+    }
+
+
+@pytest.fixture(scope="module")
+def full(prefect: Prefect, begun: dict[str, Begun]) -> Full:
+    return Full(*begun["full"], prefect.end(begun["full"].run))
+
+
+def test_a_run_completes_and_is_called_by_its_name(prefect: Prefect, full: Full) -> None:
+    assert full.state["type"] == "COMPLETED", full.state
+    assert prefect.run(full.run)["name"] == full.job.name
+
+
+def test_every_stage_is_a_task_in_order_named_by_stage_and_fingerprint(prefect: Prefect, full: Full) -> None:
+    assert [task["name"] for task in prefect.tasks(full.run)] == [f"{stage} {full.job.fingerprint(stage)}" for stage in STAGES]
+
+
+def test_what_was_there_is_cached_and_says_so_and_the_rest_is_completed(prefect: Prefect, full: Full) -> None:
+    for stage, task in zip(STAGES, prefect.tasks(full.run), strict=True):
+        assert task["state_name"] == ("Completed" if stage in RAN else "Cached")
+        assert f"{stage}/{full.job.fingerprint(stage)}" in task["state"]["message"]
+
+
+def test_the_result_is_there_as_tables_findings_pictures_and_a_link(prefect: Prefect, full: Full) -> None:
+    found = prefect.artifacts(full.run)
+    for stage in RAN:
+        assert found[f"{stage}-progress"]["data"] == 100.0
+    for key in ("stages", "accuracy"):
+        assert found[key]["type"] == "table"
+    assert full.job.fingerprint("training") in found["stages"]["data"]
+    assert {"group:id", "set:dial", "set:lift"} <= {row["set"] for row in json.loads(found["accuracy"]["data"])}
+    assert found["findings"]["data"].startswith("- ")
+    assert full.job.artifact("report").path("report.html").as_uri() in found["report"]["data"]
+    for key in ("accuracy-by-set", "weight-of-each-perspective-over-steps"):
+        assert found[key]["type"] == "image"
+        assert found[key]["data"].startswith("data:image/png;base64,")
+
+
+def test_a_stages_log_lines_are_in_prefects_logs_and_bounded(prefect: Prefect, full: Full) -> None:
+    wanted = {f"{stage}: wrote {full.job.artifact(stage).folder}" for stage in RAN}
+
+    def arrived() -> list[str]:
+        """Logs come a little later than states."""
+        found = [line for message in prefect.logs(full.run) for line in message.splitlines()]
+        return found if wanted <= {*found} else []
+
+    lines = eventually(arrived, "the last lines", patience=30)
+    seconds = sum(full.job.artifact(stage).manifest["timing"]["seconds"] + 30 for stage in RAN)
+    assert len(lines) < LOG_LINES * (seconds / LOG_SECONDS) + 40
+
+
+def test_the_manifest_and_the_report_link_to_the_page_of_the_run(prefect: Prefect, full: Full) -> None:
+    for stage in RAN:
+        assert full.job.artifact(stage).manifest["provenance"]["flow_run"] == prefect.page(full.run)
+    page = full.job.artifact("report").path("report.html").read_text()
+    assert f'href="{prefect.page(full.run)}"' in page
+
+
+def test_the_catalogue_has_the_run(full: Full) -> None:
+    found = read_run(full.job.store.place, full.job.name)
+    assert found is not None
+    assert (found["status"], found["stages"]) == ("done", {stage: full.job.fingerprint(stage) for stage in STAGES})
+
+
+def test_spread_sends_each_stage_that_is_to_be_run_to_its_own_deployment(prefect: Prefect, begun: dict[str, Begun]) -> None:
+    job, run = begun["spread"]
+    state = prefect.end(run)
+    assert state["type"] == "COMPLETED", state
+    deployments = {item["id"]: name for name, item in prefect.deployments().items()}
+    found = prefect.children(run)
+    assert [deployments[child["deployment_id"]] for child in found] == ["questions/cpu", "sampling/gpu"]
+    assert [child["work_pool_name"] for child in found] == ["mind-cpu", "mind-gpu"]
+    assert all(job.store.exists(stage, job.fingerprint(stage)) for stage in STAGES)
+
+
+def test_a_failed_stage_shows_the_end_of_its_log_in_its_state(prefect: Prefect, begun: dict[str, Begun]) -> None:
+    job, run = begun["failing"]
+    state = prefect.end(run)
+    assert state["type"] == "FAILED", state
+    task = prefect.tasks(run)[-1]
+    assert task["name"].startswith("sampling")
+    last = job.log("sampling").strip().splitlines()[-1]
+    assert last in task["state"]["message"]
+    assert last in state["message"]
+
+
+def dom(url: str) -> str:
+    """A page after its scripts have run, as a browser shows it."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("no chromium on the PATH")
+    with tempfile.TemporaryDirectory() as profile:
+        return subprocess.run(
+            [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}",
+             "--virtual-time-budget=15000", "--dump-dom", url],
+            capture_output=True, text=True, check=True, timeout=180,
+        ).stdout  # fmt: skip
+
+
+def test_a_browser_shows_the_run_with_its_state_and_stages(prefect: Prefect, full: Full) -> None:
+    wanted = ("Completed", full.job.name, *STAGES)
+
+    def shown() -> bool:
+        """What the page asks the server for may come after the browser has printed it."""
+        page = dom(prefect.page(full.run))
+        return all(word in page for word in wanted)
+
+    eventually(shown, f"a page with {', '.join(wanted)}", patience=60)
+
+
+def test_a_browser_shows_the_report_with_accuracies_and_findings(full: Full) -> None:
+    page = dom(full.job.artifact("report").path("report.html").as_uri())
+    for name in ("dial", "lift", "base", "student", "teacher"):
+        assert name in page
+    for finding in full.job.artifact("report").summary["findings"]:
+        assert html.escape(finding, quote=False) in page

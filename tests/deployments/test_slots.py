@@ -1,0 +1,28 @@
+"""Stages that may use an accelerator take turns on one machine."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.deployments.conftest import NewJob
+from tests.deployments.world import PATIENCE, Prefect, named
+
+pytestmark = pytest.mark.e2e
+
+
+def test_two_runs_at_once_never_sample_at_the_same_time(prefect: Prefect, new_job: NewJob) -> None:
+    jobs = [new_job("sampling"), new_job("sampling")]
+    for job in jobs:
+        job.record()
+    runs = [prefect.start("sampling/gpu", {"run": job.name, "root": str(job.root)}) for job in jobs]
+    seen: set[str] = set()
+    until = time.monotonic() + PATIENCE
+    while not all(job.store.exists("sampling", job.fingerprint("sampling")) for job in jobs):
+        assert time.monotonic() < until
+        busy = {job.name for job in jobs if named(str(job.root / "sampling"))}
+        assert len(busy) <= 1, "both at once"
+        seen |= busy
+    assert seen == {job.name for job in jobs}
+    assert {prefect.end(run)["type"] for run in runs} == {"COMPLETED"}
