@@ -112,3 +112,17 @@ def test_the_digest_of_a_large_file_is_remembered_until_the_file_changes(
     file.write_bytes(b"123456")
     assert digest() == hashlib.sha256(b"123456").digest()
     assert len(read) == 2
+
+
+def test_a_student_whose_weights_do_not_fit_its_configuration_is_named_without_loading_it(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    assert models.check_weights(folder) is None
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    name = "model.layers.1.mlp.up_proj.weight"
+    save_file({**weights, name: weights[name][:-1].contiguous()}, file, {"format": "pt"})
+    assert f"weight {name}: has shape [47, 32], its configuration wants [48, 32]" in str(models.check_weights(folder))
+    del weights[name]
+    save_file(weights, file, {"format": "pt"})
+    assert f"weight {name}: has shape None" in str(models.check_weights(folder))

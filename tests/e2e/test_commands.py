@@ -1,0 +1,144 @@
+"""The commands about what is on disk, on a finished run: what they print for people, and for programs with --json."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.chain import ORDER
+from storage.place import Folder
+from storage.store import Store
+from tests.e2e.conftest import Run, mind, overrides
+
+pytestmark = pytest.mark.e2e
+
+
+def said(*arguments: str, code: int = 0) -> str:
+    answer = mind(*arguments)
+    assert answer.returncode == code, answer.stdout + answer.stderr
+    assert "Traceback" not in answer.stderr
+    return answer.stdout if code == 0 else answer.stderr
+
+
+def told(*arguments: str) -> Any:
+    return json.loads(said(*arguments, "--json"))
+
+
+@pytest.fixture
+def copied(finished: Run, tmp_path: Path) -> Run:
+    """The finished run in a root that a test may change."""
+    root = tmp_path / "root"
+    shutil.copytree(finished.root, root, ignore=shutil.ignore_patterns(".prefect"))
+    return Run(root, finished.output)
+
+
+def test_plan_names_the_changed_field_from_old_to_new_and_what_follows_from_it(finished: Run) -> None:
+    arguments = ("plan", "configs/miniature.yaml", *overrides(finished.root), "--set", "training.learning_rate=1e-3")
+    plan = {item["stage"]: item for item in told(*arguments)}
+    states = {stage: item["state"] for stage, item in plan.items()}
+    assert states == {stage: "run" if stage in ("training", "evaluation", "report") else "cached" for stage in ORDER}
+    assert plan["training"]["changes"] == [{"field": "config.training.learning_rate", "old": 0.0002, "new": 0.001}]
+    assert plan["evaluation"]["changes"][0]["field"] == "inputs.training"
+    manifest = finished.manifest("training")
+    expected = plan["training"]["expected"]
+    assert expected["tokens"] == manifest["summary"]["tokens_trained"]
+    assert expected["seconds"] == pytest.approx(manifest["timing"]["seconds"], abs=0.1)
+    table = said(*arguments)
+    for words in ("config.training.learning_rate", "0.0002", "0.001", f"training/{manifest['fingerprint']}"):
+        assert words in table
+
+
+def test_plan_scales_what_it_expects_by_the_work(finished: Run) -> None:
+    longer = ("plan", "configs/miniature.yaml", *overrides(finished.root, "training.steps=48"))
+    (training,) = (item for item in told(*longer) if item["stage"] == "training")
+    assert training["expected"]["tokens"] == 2 * finished.manifest("training")["summary"]["tokens_trained"]
+
+
+def test_plan_says_how_far_an_unfinished_stage_is(copied: Run) -> None:
+    sampling = copied.artifact("sampling")
+    partial = sampling.rename(sampling.with_suffix(".partial"))
+    (partial / "manifest.json").unlink()
+    shutil.rmtree(copied.root / "pointers")
+    (item,) = (
+        item
+        for item in told("plan", "configs/miniature.yaml", *overrides(copied.root))
+        if item["stage"] == "sampling"
+    )  # fmt: skip
+    assert item["state"] == "resume"
+    assert f"{len(list(partial.glob('samples-*')))} shards of samples" in item["detail"]
+
+
+def test_status_lists_the_run_with_its_student_and_pointer(finished: Run) -> None:
+    table = said("status", "--root", str(finished.root))
+    assert f"training/{finished.artifact('training').name}" in table
+    assert "latest" in table
+    (run,) = told("status", "--root", str(finished.root))["runs"]
+    assert (run["name"], run["status"], len(run["stages"])) == ("miniature", "done", len(ORDER))
+
+
+def test_a_run_whose_process_is_gone_is_called_interrupted(copied: Run) -> None:
+    path = copied.root / "runs" / "miniature.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "status": "running"}))
+    shutil.rmtree(copied.artifact("evaluation"))
+    assert "interrupted before evaluation was done" in said("status", "--root", str(copied.root))
+
+
+def test_lineage_goes_from_the_student_to_question_sources_and_models(finished: Run) -> None:
+    tree = said("lineage", "miniature", "--root", str(finished.root))
+    for stage in ("training", "synthesis", "sampling", "questions"):
+        assert f"{stage}/{finished.artifact(stage).name}" in tree
+    assert "train: miniature dial, train, 48 questions, seed 0" in tree
+    assert "miniature/models/teacher" in tree
+    chain = told("lineage", "miniature:report", "--root", str(finished.root))
+    assert len(chain) == len(ORDER)
+
+
+def test_show_and_diff_tell_of_one_artifact_and_of_what_makes_two_differ(finished: Run) -> None:
+    student = finished.artifact("training").name
+    assert f"training/{student}" in said("show", f"training/{student[:6]}", "--root", str(finished.root))
+    assert told("show", "miniature:sampling", "--root", str(finished.root)) == finished.manifest("sampling")
+    assert "the same artifact" in said("diff", "miniature", f"training/{student}", "--root", str(finished.root))
+    assert "are of different stages" in said("diff", "miniature", "miniature:report", "--root", str(finished.root), code=2)
+    assert "no such run or pointer" in said("show", "nobody", "--root", str(finished.root), code=2)
+
+
+def test_verify_is_content_with_a_whole_run_and_names_a_flipped_byte(copied: Run) -> None:
+    assert said("verify", "--root", str(copied.root)).count(": whole") == len(ORDER)
+    shard = next(copied.artifact("sampling").glob("samples-*.parquet"))
+    content = bytearray(shard.read_bytes())
+    content[40] ^= 1
+    shard.write_bytes(content)
+    errors = said("verify", "miniature:sampling", "--root", str(copied.root), code=1)
+    assert f"{shard.name}: content differs from the manifest" in errors
+
+
+def test_gc_keeps_a_run_and_removes_it_once_it_is_forgotten(copied: Run) -> None:
+    root = ("--root", str(copied.root))
+    before = told("gc", "--dry-run", *root)
+    assert not [item for item in before["garbage"] if "left over" not in item["why"]]
+    said("promote", "miniature", *root)
+    said("forget", "miniature", *root)
+    said("gc", *root)
+    assert Store(copied.root).exists("training", copied.artifact("training").name), "promoted keeps it"
+    Folder(copied.root).remove("pointers/promoted.json")
+    removed = told("gc", *root)
+    assert removed["bytes"] > 0
+    assert not list(copied.root.glob("*/*/manifest.json"))
+
+
+def test_an_export_carries_a_student_and_its_ancestors_to_another_root(finished: Run, tmp_path: Path) -> None:
+    file, there = tmp_path / "student.tar", str(tmp_path / "there")
+    assert "4 artifacts" in said("export", "miniature", str(file), "--root", str(finished.root))
+    assert said("import", str(file), "--root", there).count("added") == 4
+    assert said("import", str(file), "--root", there).count("is there already") == 4
+    assert said("verify", "--root", there).count(": whole") == 4
+    assert "imported" in said("status", "--root", there)
+    assert told("gc", "--dry-run", "--root", there)["garbage"] == []
+
+
+def test_rollback_without_an_earlier_version_is_refused(finished: Run) -> None:
+    assert "no earlier version" in said("rollback", "--root", str(finished.root), code=2)
