@@ -88,7 +88,7 @@ class Store:
         return self.place.has(f"{stage}/{fingerprint}/{MANIFEST}")
 
     def fingerprints(self, stage: str) -> list[str]:
-        """What looks like an artifact of a stage, complete or not, newest last as far as the root can tell."""
+        """What looks like an artifact of a stage, complete or not, by name."""
         return [name for name in self.place.names(stage) if _FINGERPRINT.fullmatch(name)]
 
     def manifest(self, stage: str, fingerprint: str) -> dict[str, Any]:
