@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,30 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     LlamaForCausalLM(shape).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def teacher() -> Iterator[str]:
+    """The address of a teacher that answers at once."""
+    from tests.faults.teacher import serve
+
+    with serve() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def finishing(teacher: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Any]]:
+    """A small run of every stage that nobody disturbs, made while whoever needs it does something else."""
+    from tests.faults.campaign import CONFIG, peace
+
+    with ThreadPoolExecutor(1) as thread:
+        yield thread.submit(peace, CONFIG, tmp_path_factory.mktemp("peace"), teacher)
+
+
+@pytest.fixture(scope="session")
+def peaceful(finishing: Future[Any]) -> Path:
+    """The root of that run."""
+    return Path(finishing.result().root)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,25 +14,8 @@ import pytest
 from pipeline.config import RunConfig
 from tests.deployments.jobs import Job, fill
 from tests.deployments.world import Prefect, deployed, eventually, named
-from tests.faults.campaign import peace
-from tests.faults.conftest import CONFIG, teacher
-
-__all__ = ["teacher"]
 
 NewJob = Callable[..., Job]
-
-
-@pytest.fixture(scope="session")
-def finishing(teacher: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[RunConfig]]:
-    """A run of every stage, made while the server starts."""
-    with ThreadPoolExecutor(1) as thread:
-        yield thread.submit(peace, CONFIG, tmp_path_factory.mktemp("peace"), teacher)
-
-
-@pytest.fixture(scope="session")
-def peaceful(finishing: Future[RunConfig]) -> Path:
-    """The root of a finished run."""
-    return Path(finishing.result().root)
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,7 @@ from stages.chain import Planned, plan
 from stages.process import store_of
 from storage.artifact import Artifact
 from storage.store import Store
-from tests.faults.campaign import overrides
-from tests.faults.conftest import CONFIG
+from tests.faults.campaign import CONFIG, overrides
 
 
 @dataclass(frozen=True)

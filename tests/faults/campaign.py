@@ -30,6 +30,7 @@ from storage.verify import verify
 from tests.conftest import REPOSITORY
 from tests.faults.teacher import serve
 
+CONFIG: Final = REPOSITORY / "configs" / "miniature.yaml"
 SITE: Final = Path(__file__).parent / "site"
 STAGES: Final = ("questions", "sampling", "synthesis", "training", "evaluation", "report")
 PATIENCE: Final = 12
@@ -248,16 +249,15 @@ def main() -> None:
     chosen = [arguments.only] if arguments.only else list(STAGES)
     rng = random.Random(arguments.seed)
     with serve() as teacher:
-        config_file = REPOSITORY / "configs" / "miniature.yaml"
         began = time.monotonic()
-        peace(config_file, arguments.folder / "peace", teacher)
+        peace(CONFIG, arguments.folder / "peace", teacher)
         print(f"a run left in peace: {time.monotonic() - began:.0f} s", flush=True)
         print(f"{'stage':<12}{'kills':>6}{'at points':>11}{'lives':>7}{'ended well':>12}{'seconds':>9}  rows lost", flush=True)
         total = 0
         for stage in chosen:
             began = time.monotonic()
             kills = arguments.kills if arguments.only else round(arguments.kills * shares[stage])
-            toll = campaign(stage, kills, rng, config_file, arguments.folder / "peace", arguments.folder, teacher)
+            toll = campaign(stage, kills, rng, CONFIG, arguments.folder / "peace", arguments.folder, teacher)
             count = sum(toll.kills.values())
             total += count
             seconds = time.monotonic() - began

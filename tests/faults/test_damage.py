@@ -15,8 +15,7 @@ import pytest
 from pipeline.config import load_config
 from storage.store import Store
 from tests.conftest import REPOSITORY
-from tests.faults.campaign import compare, copy_inputs, end, freeze, overrides, start, the_artifact
-from tests.faults.conftest import CONFIG
+from tests.faults.campaign import CONFIG, compare, copy_inputs, end, freeze, overrides, start, the_artifact
 
 pytestmark = pytest.mark.e2e
 

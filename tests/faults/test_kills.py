@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import campaign
-from tests.faults.conftest import CONFIG
+from tests.faults.campaign import CONFIG, campaign
 
 pytestmark = pytest.mark.e2e
 

@@ -13,8 +13,7 @@ import pytest
 
 from pipeline.config import load_config
 from storage.store import Store, open_store
-from tests.faults.campaign import STAGES, compare, end, freeze, overrides, start
-from tests.faults.conftest import CONFIG
+from tests.faults.campaign import CONFIG, STAGES, compare, end, freeze, overrides, start
 
 pytestmark = pytest.mark.e2e
 
