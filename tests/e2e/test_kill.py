@@ -1,8 +1,7 @@
-"""Promises 4 and 8 on the real thing: kill -9 in the middle, run again, and the result is that of an undisturbed run."""
+"""Promise 4 under vLLM and the whole flow: kill -9 or Ctrl-C in the middle, run again, and nothing is lost. Every other kill: tests/faults."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -44,33 +43,6 @@ def kill_when(stage: str, root: Path, reached: Callable[[], bool]) -> None:
     process.wait()
     _, alive = psutil.wait_procs(family, timeout=15)
     assert not alive, [child.cmdline() for child in alive]
-
-
-def test_training_killed_between_checkpoints_goes_on_and_ends_with_the_same_losses_and_weights(
-    finished: Run, tmp_path: Path
-) -> None:
-    root = copy_of(finished, tmp_path, "questions", "sampling", "synthesis")
-
-    def past_second_checkpoint() -> bool:
-        found = list(root.glob("training/*.scratch/checkpoint.json"))
-        return bool(found) and json.loads(found[0].read_text())["step"] >= 12
-
-    kill_when("training", root, past_second_checkpoint)
-    answer = mind("stage", "training", "configs/miniature.yaml", *overrides(root))
-    assert answer.returncode == 0, answer.stderr
-    log = next(root.glob("training/*.log")).read_text()
-    assert "12 there already" in log or "18 there already" in log
-
-    resumed = Run(root, "")
-    steps = [run.rows("training", "steps") for run in (finished, resumed)]
-    for undisturbed, after_kill in zip(*steps, strict=True):
-        for field in ("step", "loss", "loss_consistency", "loss_meta", "alpha_K", "gradient_norm"):
-            assert after_kill[field] == pytest.approx(undisturbed[field], rel=1e-5), field
-        measured = [[loss for loss in row["losses_K"] if loss is not None] for row in (undisturbed, after_kill)]
-        assert measured[1] == pytest.approx(measured[0], rel=1e-5)
-    digests = [file_digest(run.artifact("training") / "student" / "model.safetensors") for run in (finished, resumed)]
-    assert digests[0] == digests[1]
-    assert not list(root.glob("training/*.partial"))
 
 
 def test_sampling_killed_between_shards_goes_on_without_losing_or_repeating_a_row(finished: Run, tmp_path: Path) -> None:

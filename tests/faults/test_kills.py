@@ -13,7 +13,7 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.parametrize(
-    ("stage", "kills"), [("questions", 5), ("sampling", 7), ("synthesis", 4), ("training", 4), ("evaluation", 4), ("report", 2)]
+    ("stage", "kills"), [("questions", 5), ("sampling", 7), ("synthesis", 3), ("training", 3), ("evaluation", 3), ("report", 2)]
 )
 def test_a_stage_killed_again_and_again_ends_as_if_it_had_not_been(
     stage: str, kills: int, peaceful: Path, teacher: str, tmp_path: Path
