@@ -1,4 +1,4 @@
-"""Promise 4 under vLLM and the whole flow: kill -9 or Ctrl-C in the middle, run again, and nothing is lost. Every other kill: tests/faults."""
+"""Promise 4 under vLLM and the whole flow: kill -9 or Ctrl-C, run again, and nothing is lost. All other kills: tests/faults."""
 
 from __future__ import annotations
 
