@@ -18,13 +18,13 @@ from tests.deployments.world import Prefect, deployed, eventually, named
 NewJob = Callable[..., Job]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prefect(finishing: Future[RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
     with deployed(tmp_path_factory.mktemp("prefect")) as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def new_job(peaceful: Path, teacher: str, tmp_path_factory: pytest.TempPathFactory) -> NewJob:
     """`new_job("training")`: a job of which everything is done but the training."""
     numbers = count(1)
@@ -46,7 +46,7 @@ class Crashed(NamedTuple):
     step: int
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def crashed(prefect: Prefect, new_job: NewJob) -> Crashed:
     job = new_job("training")
     run = prefect.start("distill/full", job.parameters)
