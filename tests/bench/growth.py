@@ -11,17 +11,13 @@ times a second. Pages of mapped files are left out: they are the page cache's, w
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
 import yaml
@@ -69,47 +65,6 @@ def _watched(process: subprocess.Popen[bytes]) -> Measured:
     if process.wait():
         raise SystemExit(f"growth: the stage ended with code {process.returncode}")
     return Measured(peak, time.monotonic() - began)
-
-
-class _Teacher(BaseHTTPRequestHandler):
-    """A server that answers every prompt at once."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self._answer({"object": "list", "data": [{"id": "bench", "object": "model", "created": 0, "owned_by": "bench"}]})
-
-    def do_POST(self) -> None:
-        from tests.bench.world import answer
-
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        choice = {"index": 0, "text": answer(asked["prompt"], asked["seed"]), "finish_reason": "stop", "logprobs": None}
-        usage = {"prompt_tokens": 40, "completion_tokens": 60, "total_tokens": 100}
-        self._answer(
-            {"id": "1", "object": "text_completion", "created": 0, "model": "bench", "choices": [choice], "usage": usage}
-        )
-
-    def _answer(self, document: dict[str, Any]) -> None:
-        content = json.dumps(document).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@contextmanager
-def _server() -> Iterator[str]:
-    """Its address; it runs in this process, whose memory is not measured."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Teacher)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
 
 
 def tiny_model(folder: Path) -> Path:
@@ -172,8 +127,12 @@ def _expected(cells: dict[int, Measured | None], size: int) -> float:
 
 def bench(labels: list[str], sizes: list[int]) -> None:
     """Measure and print, a line as soon as it is known."""
+    # Imported here, not above: the processes that are measured start from this file too.
+    from tests.bench.world import answer
+    from tests.faults.teacher import serve
+
     found: dict[str, dict[int, Measured | None]] = {}
-    with tempfile.TemporaryDirectory(prefix="growth-model-") as folder, _server() as server:
+    with tempfile.TemporaryDirectory(prefix="growth-model-") as folder, serve(answer) as server:
         model = tiny_model(Path(folder))
         for label in labels:
             cells = found.setdefault(label, {})

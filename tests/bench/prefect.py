@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.conftest import REPOSITORY
-from tests.deployments.jobs import Job, fill
+from tests.deployments.jobs import Job, fill, start_training
 from tests.deployments.world import Prefect, deployed, eventually, named
 from tests.faults.campaign import STAGES, freeze
 from tests.faults.teacher import serve
@@ -86,8 +86,7 @@ class Bench:
     def interrupted(self, interrupt: Callable[[str], Any]) -> tuple[float, float]:
         """Seconds until the last process of a training is gone, and until the run has its last state."""
         job = self.job("training")
-        run = self.prefect.start("distill/full", job.parameters)
-        eventually(lambda: job.checkpoint() >= 2, "a checkpoint")
+        run = start_training(self.prefect, job)
         family = named(str(job.root))
         began, clock = time.monotonic(), time.time()
         interrupt(run)

@@ -64,7 +64,7 @@ def tree(model: Path, root: Path, stage: str, rows: int, server: str | None) -> 
     """A run whose `stage` handles about `rows` rows of rationales (of answers in evaluation)."""
     questions = rows // len(PERSPECTIVES)
     items = rows // 3 if stage == "evaluation" else 50
-    engine = {"kind": "openai", "base_url": server, "served_model": "bench", "connections": 8} if server else {}
+    engine = {"kind": "openai", "base_url": server, "served_model": "simulated", "connections": 8} if server else {}
     source = {"kind": "miniature", "family": "dial"}
     return {
         "name": "bench",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pipeline.config import RunConfig
-from tests.deployments.jobs import Job, fill
+from tests.deployments.jobs import Job, fill, start_training
 from tests.deployments.world import Prefect, deployed, eventually, named
 
 NewJob = Callable[..., Job]
@@ -49,9 +49,7 @@ class Crashed(NamedTuple):
 @pytest.fixture(scope="package")
 def crashed(prefect: Prefect, new_job: NewJob) -> Crashed:
     job = new_job("training")
-    run = prefect.start("distill/full", job.parameters)
-    eventually(lambda: job.checkpoint() >= 2, "a checkpoint")
-    assert len(named(str(job.root))) >= 5, "the guard, the stage, the launcher and two ranks"
+    run = start_training(prefect, job)
     began = time.monotonic()
     prefect.engine(run).kill()
     eventually(lambda: not named(str(job.root)), "the end of every process", patience=60)

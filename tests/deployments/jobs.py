@@ -16,6 +16,7 @@ from stages.chain import Planned, plan
 from stages.process import store_of
 from storage.artifact import Artifact
 from storage.store import Store
+from tests.deployments.world import Prefect, eventually, named
 from tests.faults.campaign import CONFIG, overrides
 
 
@@ -77,6 +78,14 @@ def fill(job: Job, source: Path, without: tuple[str, ...] = ()) -> Job:
             name = Path(stage) / planned.fingerprint
             shutil.copytree(source / name, job.root / name)
     return job
+
+
+def start_training(prefect: Prefect, job: Job) -> str:
+    """Start a job of which only the training is left, and wait for a checkpoint; returns the flow run."""
+    run = prefect.start("distill/full", job.parameters)
+    eventually(lambda: job.checkpoint() >= 2, "a checkpoint")
+    assert len(named(str(job.root))) >= 5, "the guard, the stage, the launcher and two ranks"
+    return run
 
 
 def rename(job: Job, stage: str, source: Artifact) -> None:
