@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.objective import rationale_losses
+from pipeline.objective import real_losses, token_losses
 from pipeline.training_set import Batch, Row, batch, rationale_spans
 
 
@@ -18,28 +18,45 @@ class StudentLogits(nn.Module):
         super().__init__()
         self.student = student
 
-    def forward(self, tokens_BT: Tensor, row_P: Tensor, column_P: Tensor) -> Tensor:
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        line_P: Tensor,
+        column_P: Tensor,
+        positions_BT: Tensor | None = None,
+        sees_BTT: Tensor | None = None,
+    ) -> Tensor:
         """Logits (P, V)."""
-        hidden_BTD = self.student.base_model(input_ids=tokens_BT, use_cache=False).last_hidden_state
-        logits_PV: Tensor = self.student.get_output_embeddings()(hidden_BTD[row_P, column_P])
+        more: dict[str, Tensor] = {}
+        if positions_BT is not None and sees_BTT is not None:
+            dtype = self.student.get_input_embeddings().weight.dtype
+            blocked_B1TT = torch.zeros(sees_BTT.shape, dtype=dtype, device=sees_BTT.device)[:, None]
+            more["attention_mask"] = blocked_B1TT.masked_fill(~sees_BTT[:, None], torch.finfo(dtype).min)
+            more["position_ids"] = positions_BT
+        hidden_BTD = self.student.base_model(input_ids=tokens_BT, use_cache=False, **more).last_hidden_state
+        logits_PV: Tensor = self.student.get_output_embeddings()(hidden_BTD[line_P, column_P])
         return logits_PV
 
 
 def logits_of(model: nn.Module, item: Batch, device: torch.device) -> Tensor:
     """Logits (P, V) of a batch through `model` (a `StudentLogits`, possibly wrapped by DeepSpeed)."""
-    logits_PV: Tensor = model(item.tokens_BT.to(device), item.row_P.to(device), item.column_P.to(device))
+    wanted = (item.tokens_BT, item.line_P, item.column_P, item.positions_BT, item.sees_BTT)
+    logits_PV: Tensor = model(*(None if tensor is None else tensor.to(device) for tensor in wanted))
     return logits_PV
 
 
 @torch.no_grad()
-def measured_losses(model: nn.Module, rows: list[Row], pad: int, device: torch.device, rows_at_once: int) -> Tensor:
+def measured_losses(
+    model: nn.Module, rows: list[Row], pad: int, device: torch.device, rows_at_once: int, hardest: float
+) -> Tensor:
     """L_real per rationale (rows,), fp32 on the CPU, without gradient."""
     losses = []
     for first in range(0, len(rows), rows_at_once):
         chunk = rows[first : first + rows_at_once]
         item = batch(chunk, rationale_spans(chunk), pad)
         logits_PV = logits_of(model, item, device)
-        losses.append(rationale_losses(logits_PV, item.labels_P.to(device), item.row_P.to(device), len(chunk)).cpu())
+        tokens_P = token_losses(logits_PV, item.labels_P.to(device))
+        losses.append(real_losses(tokens_P, item.row_P.to(device), len(chunk), hardest).cpu())
     return torch.cat(losses) if losses else torch.zeros(0)
 
 

@@ -1,4 +1,4 @@
-"""With uniform weights, λ=0 and β=0 MIND is plain mean fine-tuning; and its gradient is the same however a step is split."""
+"""With uniform weights, λ=0 and β=0 MIND is plain mean fine-tuning; its gradient is the same however a step is split or packed."""
 
 from __future__ import annotations
 
@@ -122,11 +122,13 @@ def test_uniform_weights_without_consistency_are_plain_mean_fine_tuning(
 
 @pytest.mark.parametrize("context", ["full", "before_conclusion"])
 @pytest.mark.parametrize("kind", ["ema", "optimizer", "none"])
-def test_the_gradient_is_the_same_for_any_micro_batch(student: Any, data: TrainingSet, context: Any, kind: Any) -> None:
+def test_the_gradient_is_the_same_for_any_micro_batch_packed_or_padded(
+    student: Any, data: TrainingSet, context: Any, kind: Any
+) -> None:
     found = []
-    for micro in (1, 2, 4):
+    for micro, packs in ((1, False), (2, True), (4, True), (2, False), (4, False)):
         training = Training(
-            questions_per_step=4, questions_per_micro_batch=micro, probe_every=1,
+            questions_per_step=4, questions_per_micro_batch=micro, probe_every=1, shared_prefix=packs,
             consistency=Consistency(weight=0.5, answer_context=context), inertia={"kind": kind},
         )  # fmt: skip
         found.append(_step(student, data, training, step=0))
