@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from pipeline.statistics import mcnemar, paired_bootstrap, wilson
+from pipeline.statistics import holm, mcnemar, paired_bootstrap, wilson
 
 pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60)
 
@@ -62,3 +63,29 @@ def test_mcnemars_p_is_the_binomial_one(gained: int, lost: int, p: float) -> Non
     before = np.array([False] * gained + [True] * lost + [True, False])
     after = np.array([True] * gained + [False] * lost + [True, False])
     assert mcnemar(before, after) == pytest.approx(p)
+
+
+probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=12)
+
+
+@given(probabilities)
+def test_holm_keeps_order_and_never_makes_a_p_smaller(p_values: list[float]) -> None:
+    corrected = holm(p_values)
+    for plain, value in zip(p_values, corrected, strict=True):
+        assert plain <= value <= min(1, plain * len(p_values))
+    ranked = sorted(zip(p_values, corrected, strict=True))
+    assert [value for _, value in ranked] == sorted(corrected)
+    # Holm is never kinder than Benjamini and Hochberg.
+    others = stats.false_discovery_control(p_values)
+    assert all(mine >= other - 1e-12 for mine, other in zip(corrected, others, strict=True))
+
+
+@given(probabilities, st.floats(0, 1), st.data())
+def test_a_larger_p_makes_no_corrected_one_smaller(p_values: list[float], larger: float, data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, len(p_values) - 1))
+    raised = [max(p, larger) if number == index else p for number, p in enumerate(p_values)]
+    assert all(after >= before for before, after in zip(holm(p_values), holm(raised), strict=True))
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
