@@ -115,7 +115,7 @@ def phase_diagram(cells: Mapping[tuple[str, int], Interval]) -> Figure:
     image = axes.imshow(points, cmap=WORSE_TO_BETTER, vmin=-most, vmax=most, origin="lower", aspect="auto")
     for (size, count), interval in cells.items():
         x, y = counts.index(count), sizes.index(size)
-        ink = "white" if abs(interval.value * 100) > 0.7 * most else "black"
+        ink = "white" if abs(interval.value * 100) > 0.85 * most else "black"
         value, low, high = (f"{end * 100:+.1f}".replace("-", "−") for end in interval)
         axes.text(x, y + 0.1, value, ha="center", va="center", color=ink, fontsize=11)
         axes.text(x, y - 0.2, f"{low} to {high}", ha="center", va="center", color=ink, fontsize=7)
