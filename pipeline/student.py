@@ -1,4 +1,4 @@
-"""The student as the objective sees it: logits where they are wanted, and nowhere else."""
+"""The student as the objective sees it, logits where they are wanted and nowhere else; and its states, pooled, for whoever studies them."""
 
 from __future__ import annotations
 
@@ -60,18 +60,45 @@ def measured_losses(
     return torch.cat(losses) if losses else torch.zeros(0)
 
 
+def _padded(rows: list[Row], pad: int) -> tuple[Tensor, Tensor]:
+    """Tokens (B, T) padded to the right, and where they are real."""
+    width = max(len(row.tokens) for row in rows)
+    tokens_BT = torch.tensor([row.tokens + [pad] * (width - len(row.tokens)) for row in rows])
+    return tokens_BT, torch.arange(width)[None] < torch.tensor([len(row.tokens) for row in rows])[:, None]
+
+
 @torch.no_grad()
 def pooled_states(student: Any, rows: list[Row], pad: int, device: torch.device, rows_at_once: int) -> Tensor:
     """Mean-pooled last hidden states (rows, D) over question and rationale, fp32 on the CPU."""
     pooled = []
     for first in range(0, len(rows), rows_at_once):
-        chunk = rows[first : first + rows_at_once]
-        width = max(len(row.tokens) for row in chunk)
-        tokens_BT = torch.tensor([row.tokens + [pad] * (width - len(row.tokens)) for row in chunk])
-        real_BT = torch.arange(width)[None] < torch.tensor([len(row.tokens) for row in chunk])[:, None]
+        tokens_BT, real_BT = _padded(rows[first : first + rows_at_once], pad)
         hidden_BTD = student.base_model(
             input_ids=tokens_BT.to(device), attention_mask=real_BT.to(device), use_cache=False
         ).last_hidden_state.float()
         weight_BT1 = real_BT.to(device)[..., None]
         pooled.append(((hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1)).cpu())
+    return torch.cat(pooled)
+
+
+@torch.no_grad()
+def layer_states(student: Any, rows: list[Row], pad: int, device: torch.device, rows_at_once: int) -> Tensor:
+    """Mean-pooled hidden states (rows, layers + 1, D) of every layer over the rationale's tokens alone, fp32 on the CPU.
+
+    The prompt is read but not pooled, the end token is: the span that carries loss. Layer 0 are the embeddings, the last is after the
+    final norm.
+    """
+    pooled = []
+    for first in range(0, len(rows), rows_at_once):
+        chunk = rows[first : first + rows_at_once]
+        tokens_BT, real_BT = _padded(chunk, pad)
+        behind_BT = torch.arange(tokens_BT.shape[1])[None] >= torch.tensor([row.start for row in chunk])[:, None]
+        hidden_states = student.base_model(
+            input_ids=tokens_BT.to(device), attention_mask=real_BT.to(device), use_cache=False, output_hidden_states=True
+        ).hidden_states
+        weight_BT1 = (real_BT & behind_BT).to(device)[..., None]
+        # A layer at a time, so that no copy of all of them in fp32 is needed.
+        pooled.append(
+            torch.stack([((layer.float() * weight_BT1).sum(1) / weight_BT1.sum(1)).cpu() for layer in hidden_states], 1)
+        )
     return torch.cat(pooled)
