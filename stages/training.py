@@ -1,4 +1,4 @@
-"""Stage 4: the student learns, under DeepSpeed ZeRO, from one or more ranks started by torch's launcher.
+"""Stage 5: the student learns, under DeepSpeed ZeRO, from one or more ranks started by torch's launcher.
 
 This process only launches `stages/training_rank.py`, watches it and collects what it wrote. Writes `student/` (a transformers folder
 that `from_pretrained` and vLLM load), `metanet.safetensors`, `inertia.safetensors`, and the log of every step as Parquet.
