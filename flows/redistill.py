@@ -65,10 +65,11 @@ def why_not(store: Store, candidate: str) -> str | None:
 
 
 def _asked(store: Store, evaluation: Artifact) -> dict[str, Any]:
-    """What an evaluation asked, and how."""
-    config = evaluation.manifest["identity"]["config"]
+    """What an evaluation asked, and how, which includes the stage's version."""
+    identity = evaluation.manifest["identity"]
     questions = store.open("questions", evaluation.manifest["inputs"]["questions"])
-    return {"prompts": config["prompts"], "how": config["evaluation"], "what": asked(questions, config["evaluation"]["use"])}
+    how = {name: identity["config"][name] for name in ("prompts", "evaluation")}
+    return {"version": identity["version"], **how, "what": asked(questions, how["evaluation"]["use"])}
 
 
 def compare(config: RunConfig, incumbent: dict[str, str]) -> dict[str, dict[str, Any]]:
