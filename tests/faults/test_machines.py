@@ -19,6 +19,7 @@ pytestmark = pytest.mark.e2e
 
 KILLS = {
     "questions": ("stages.questions - 5 after",),
+    "references": ("stages.references - 30 after",),
     "sampling": ("stages.sampling - 20 after",),
     "synthesis": ("stages.synthesis - 24 before",),
     "training": ("stages.training_rank 0 16 before",),
