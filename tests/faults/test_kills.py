@@ -28,7 +28,7 @@ def test_a_stage_killed_again_and_again_ends_as_if_it_had_not_been(
 
 def test_killed_references_go_on_from_their_shards(peaceful: Path, teacher: str, tmp_path: Path) -> None:
     config = ready("references", tmp_path / "root", peaceful, teacher)
-    assert end(start("references", config, "stages.references - 50 after"), config) != 0
+    assert end(start("references", config, "stages.references - 50 before"), config) != 0
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("root/references/*.partial/items-*.parquet")}
     assert 5 < len(kept) < 10, "the base has answered everything, the teacher something"
     assert end(start("references", config), config) == 0
