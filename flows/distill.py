@@ -70,7 +70,7 @@ def publish(outcomes: Mapping[str, StageOutcome]) -> None:
 
 @flow(name="distill", flow_run_name="{job.title}", validate_parameters=True)
 def distill(job: Job) -> dict[str, float]:
-    """Questions -> sampling -> synthesis -> training -> evaluation -> report. Returns the seconds of the stages that ran."""
+    """Questions -> references -> sampling -> synthesis -> training -> evaluation -> report. Returns the seconds of the stages that ran."""
     outcomes = run_all(job.load(), job.stage_runner == "deployment")
     publish(outcomes)
     return {name: outcome.seconds for name, outcome in outcomes.items() if not outcome.reused}

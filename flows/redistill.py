@@ -4,7 +4,7 @@
    promoted one and against the candidates that were refused before. Nothing new: nothing is done, and that is said.
 2. Distil the candidate (every stage resumes or is reused as in `distill`).
 3. Both students on identical items: the promoted one's recorded answers where it answered the same items in the same way, otherwise it
-   answers this run's items now. The first candidate is held against its own base.
+   answers this run's items now; base and teacher are not asked again for it. The first candidate is held against its own base.
 4. `pipeline/promotion.py` decides. `promoted` moves only then; its history keeps the versions before, for `mind rollback`.
 
 The decision with its figures goes to the catalogue (`decisions/`), to Prefect as an artifact, and out as an event that an automation can
@@ -31,8 +31,9 @@ from flows.stage_task import run_stage
 from pipeline.config import RunConfig
 from pipeline.errors import ArtifactMissing
 from pipeline.promotion import Decision, Policy, decide
+from stages.answering import asked
 from stages.chain import plan
-from stages.comparison import COUNTED, asked, compare_students
+from stages.comparison import COUNTED, compare_students
 from stages.process import store_of
 from storage.artifact import Artifact
 from storage.catalogue import point, read_pointer
@@ -64,10 +65,11 @@ def why_not(store: Store, candidate: str) -> str | None:
 
 
 def _asked(store: Store, evaluation: Artifact) -> dict[str, Any]:
-    """What an evaluation asked, and how."""
-    config = evaluation.manifest["identity"]["config"]
+    """What an evaluation asked, and how, which includes the stage's version."""
+    identity = evaluation.manifest["identity"]
     questions = store.open("questions", evaluation.manifest["inputs"]["questions"])
-    return {"prompts": config["prompts"], "how": config["evaluation"], "what": asked(questions, config["evaluation"]["use"])}
+    how = {name: identity["config"][name] for name in ("prompts", "evaluation")}
+    return {"version": identity["version"], **how, "what": asked(questions, how["evaluation"]["use"])}
 
 
 def compare(config: RunConfig, incumbent: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -86,15 +88,10 @@ def compare(config: RunConfig, incumbent: dict[str, str]) -> dict[str, dict[str,
 
 
 def _compared(before: Artifact, after: Artifact, config: RunConfig) -> dict[str, dict[str, Any]]:
-    changes = compare_students(_items(before), _items(after), config.evaluation.bootstrap, config.seed)
+    theirs, ours = before.batches("items", COUNTED), after.batches("items", COUNTED)
+    changes = compare_students(theirs, ours, config.evaluation.bootstrap, config.seed)
     assert changes is not None, "both were asked the same"
     return changes
-
-
-def _items(artifact: Artifact) -> Any:
-    import pyarrow as pa
-
-    return (pa.Table.from_batches([batch]) for batch in artifact.batches("items", COUNTED))
 
 
 def judge(config: RunConfig, policy: Policy) -> tuple[Decision, str | None]:

@@ -57,6 +57,7 @@ def _flow(stage: str) -> Any:
 
 
 questions: Final = _flow("questions")
+references: Final = _flow("references")
 sampling: Final = _flow("sampling")
 synthesis: Final = _flow("synthesis")
 training: Final = _flow("training")

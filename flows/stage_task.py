@@ -37,7 +37,7 @@ PROGRESS_SECONDS: Final = 2.0
 LOG_SECONDS: Final = 5.0
 LOG_LINES: Final = 20
 SLOT_LEASE_SECONDS: Final = 60.0
-ACCELERATED: Final = ("sampling", "synthesis", "training", "evaluation")
+ACCELERATED: Final = ("references", "sampling", "synthesis", "training", "evaluation")
 DEPLOYMENTS: Final = {stage: f"{stage}/gpu" for stage in ACCELERATED} | {"questions": "questions/cpu", "report": "report/cpu"}
 
 

@@ -140,8 +140,8 @@ def lineage(made_from: Mapping[str, Sequence[str]], labels: Mapping[str, str]) -
             style = f"arc3,rad={0.0 if neighbours else -0.3}"
             axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#667085", "connectionstyle": style})
     for stage, x in places.items():
-        box = {"boxstyle": "round,pad=0.5", "facecolor": "#f2f7fb", "edgecolor": MODEL_COLOURS["student"]}
-        axes.text(x, 0.0, f"{stage}\n{labels[stage]}", ha="center", va="center", fontsize=8, bbox=box)
+        box = {"boxstyle": "round,pad=0.4", "facecolor": "#f2f7fb", "edgecolor": MODEL_COLOURS["student"]}
+        axes.text(x, 0.0, f"{stage}\n{labels[stage]}", ha="center", va="center", fontsize=7, bbox=box)
     axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_ylim(-0.4, 1.1)
     return figure

@@ -13,7 +13,8 @@ from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 from storage.fingerprint import fingerprint
 
-ORDER: Final = ("questions", "sampling", "synthesis", "training", "evaluation", "report")
+ORDER: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation", "report")
+"""References come early: what is wrong with the models or the items is found before anything expensive is done."""
 
 
 class Stage(Protocol):

@@ -61,15 +61,16 @@ def _training_work(config: Json, inputs: Mapping[str, Json]) -> float:
     return float(config["training"]["steps"]) * int(config["training"]["questions_per_step"])
 
 
-def _evaluation_work(config: Json, inputs: Mapping[str, Json]) -> float:
+def _answering_work(config: Json, inputs: Mapping[str, Json]) -> float:
     return float(sum(inputs["questions"]["evaluation"].values()))
 
 
 WORK: Final[Mapping[str, Callable[[Json, Mapping[str, Json]], float]]] = {
+    "references": _answering_work,
     "sampling": _sampling_work,
     "synthesis": _synthesis_work,
     "training": _training_work,
-    "evaluation": _evaluation_work,
+    "evaluation": _answering_work,
 }
 """How much a stage has to do, from its configuration and the summaries of its inputs; the others take no time to speak of."""
 

@@ -1,4 +1,4 @@
-"""Stage 6: one self-contained page that says what happened, and its plots as PNG.
+"""Stage 7: one self-contained page that says what happened, and its plots as PNG.
 
 The page needs no network and no script. It says plainly what is bad news: a student below its base, forgetting, answers that could
 not be read. Template: `stages/report.html`.
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME: Final = "report"
-VERSION: Final = 2
-INPUTS: Final = ("questions", "sampling", "synthesis", "training", "evaluation")
+VERSION: Final = 3
+INPUTS: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation")
 TEMPLATE: Final = Path(__file__).with_name("report.html")
 _GROUPS: Final = {"id": "In distribution", "ood": "Out of distribution"}
 

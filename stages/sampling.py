@@ -1,4 +1,4 @@
-"""Stage 2: the teacher writes rationales, per question and perspective, graded as they come.
+"""Stage 3: the teacher writes rationales, per question and perspective, graded as they come.
 
 A shard holds all samples of some questions and is committed at once; a resumed run asks only for questions that no shard has, whatever
 the shards' sizes, so nothing depends on positions. Every sample has its own seed from question, perspective and sample index.

@@ -1,4 +1,4 @@
-"""Stage 3: perspective synthesis. Which rationales are kept, what MetaNet sees of them, and what it thinks at the start.
+"""Stage 4: perspective synthesis. Which rationales are kept, what MetaNet sees of them, and what it thinks at the start.
 
 1. The base student attempts every question; its pass rate is the question's difficulty.
 2. Right, different rationales are kept; easy questions are thinned (`stages/selection.py`).

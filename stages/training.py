@@ -1,4 +1,4 @@
-"""Stage 4: the student learns, under DeepSpeed ZeRO, on one or more ranks.
+"""Stage 5: the student learns, under DeepSpeed ZeRO, on one or more ranks.
 
 One rank is this process itself; more are started by torch's launcher and watched. Writes `student/` (a transformers folder that
 `from_pretrained` and vLLM load), `metanet.safetensors`, `inertia.safetensors`, and the log of every step as Parquet. Checkpoints

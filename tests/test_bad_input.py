@@ -140,6 +140,18 @@ def test_a_question_longer_than_the_context_is_refused_before_the_teacher_loads(
     refused(mind("stage", "sampling", config), "'q1'", "tokens", "context of 512")
 
 
+def test_an_evaluation_question_longer_than_the_context_is_refused_right_after_the_questions(
+    tmp_path: Path, run_tree: Tree
+) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows({}, {"question": "why? " * 900})))
+    run_tree["questions"]["evaluation"][0]["source"] = {"kind": "file", "path": str(path)}
+    run_tree["evaluation"] = {"engine": {"max_context": 512}, "max_tokens": 64}
+    config = str(write_config(tmp_path, run_tree))
+    assert mind("stage", "questions", config).returncode == 0
+    refused(mind("stage", "references", config), "'q1'", "tokens", "context of 512")
+
+
 def test_a_stage_before_its_inputs_says_which_to_run(tmp_path: Path, run_tree: Tree) -> None:
     refused(mind("stage", "training", str(write_config(tmp_path, run_tree))), "training", "run the synthesis stage first")
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import psutil
 import yaml
 
-STAGES = ("questions", "sampling, openai", "sampling", "synthesis", "training", "evaluation")
+STAGES = ("questions", "references", "sampling, openai", "sampling", "synthesis", "training", "evaluation")
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 PATIENCE = 720.0
 MIB = 2**20
@@ -150,9 +150,9 @@ def _act(action: str, config: Path, stage: str, rows: int) -> None:
     if action == "make":
         world.make_inputs(run, stage, rows)
         return
-    from stages import attempts, evaluation, process, sampling
+    from stages import answering, attempts, process, sampling
 
-    for module in (attempts, evaluation, *([] if run.sampling.engine.kind == "openai" else [sampling])):
+    for module in (answering, attempts, *([] if run.sampling.engine.kind == "openai" else [sampling])):
         module.open_engine = world.open_instant  # type: ignore[attr-defined, assignment]
     process.run_stage(run, stage)
 

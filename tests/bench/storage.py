@@ -150,7 +150,9 @@ def _first_sign(stage: str, config: Path, kill: str) -> float:
 
 def resume(folder: Path) -> None:
     """Of each stage: a fresh life, killed on its way, then the one that goes on."""
-    points = {"questions": 16, "sampling": 34, "synthesis": 30, "training": 24, "evaluation": 28, "report": 34}
+    points = {
+        "questions": 16, "references": 40, "sampling": 34, "synthesis": 30, "training": 24, "evaluation": 28, "report": 34,
+    }  # fmt: skip
     print("\nseconds to the first sign of work (median of 3)")
     print(f"{'stage':<12}{'fresh':>8}{'resumed':>9}{'more':>8}")
     with serve() as teacher:

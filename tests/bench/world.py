@@ -7,6 +7,7 @@ differ between perspectives and are right; they are short, because what is measu
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from pipeline.grading import conclusion
 from pipeline.perspectives import load_perspectives
 from pipeline.prompts import student_prompt
 from pipeline.questions import Question, to_table
-from stages import sampling
+from stages import answering, sampling
 from stages.chain import plan
 from stages.process import store_of
 from storage.artifact import Draft
@@ -61,9 +62,9 @@ def open_instant(*_: Any) -> Iterator[_Instant]:
 
 
 def tree(model: Path, root: Path, stage: str, rows: int, server: str | None) -> dict[str, Any]:
-    """A run whose `stage` handles about `rows` rows of rationales (of answers in evaluation)."""
+    """A run whose `stage` handles about `rows` rows of rationales (of answers that it makes, in references and evaluation)."""
     questions = rows // len(PERSPECTIVES)
-    items = rows // 3 if stage == "evaluation" else 50
+    items = {"references": rows // 2, "evaluation": rows}.get(stage, 50)
     engine = {"kind": "openai", "base_url": server, "served_model": "simulated", "connections": 8} if server else {}
     source = {"kind": "miniature", "family": "dial"}
     return {
@@ -101,6 +102,23 @@ def _questions(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str
                 table = table.append_column(column, pa.array([value] * len(numbers), pa.string()))
             draft.write_shard("questions", table)
     return {"train": count, "evaluation": {"dial": items}}
+
+
+def _references(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str, Any]:
+    for model in ("base", "teacher"):
+        for numbers in chunks(range(items), 256):
+            rows = [
+                {
+                    "model": model, "group": "id", "set": "dial", "question_id": question(n).id, "outcome": "correct",
+                    "answer": str(n % 10), "gold": str(n % 10), "rule": "boxed", "finish_reason": "stop",
+                    "prompt_tokens": 40, "completion_tokens": 60, "cumulative_logprob": -1.0, "text": rationale(n, 0),
+                }
+                for n in numbers
+            ]  # fmt: skip
+            draft.write_shard("items", pa.Table.from_pylist(rows, schema=answering.SCHEMA))
+    store, planned = store_of(run), plan(run)
+    questions = store.open("questions", planned["questions"].fingerprint)
+    return {"asked": answering.asked(questions, run.evaluation.use)}
 
 
 def _sampling(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str, Any]:
@@ -142,24 +160,26 @@ def _synthesis(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str
 
 
 def _training(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str, Any]:
-    """Only the student, which evaluation names; the engine that answers does not look at it."""
-    draft.path("student").mkdir(exist_ok=True)
-    draft.write_bytes("student/config.json", b"{}")
+    """Only the student: its tokenizer is what evaluation looks at; the engine that answers does not."""
+    assert run.student.path is not None
+    shutil.copytree(run.student.path, draft.path("student"))
     return {}
 
 
 _MAKE: dict[str, Callable[[RunConfig, Draft, int, int], dict[str, Any]]] = {
     "questions": _questions,
+    "references": _references,
     "sampling": _sampling,
     "synthesis": _synthesis,
     "training": _training,
 }
 _NEEDED = {
     "questions": (),
+    "references": ("questions",),
     "sampling": ("questions",),
     "synthesis": ("questions", "sampling"),
     "training": ("synthesis",),
-    "evaluation": ("questions", "training"),
+    "evaluation": ("questions", "references", "training"),
 }
 
 
@@ -175,5 +195,5 @@ def make_inputs(run: RunConfig, stage: str, rows: int) -> None:
     for name in _NEEDED[stage]:
         mine = planned[name]
         with store.draft(name, mine.fingerprint) as draft:
-            summary = _MAKE[name](run, draft, 1 if stage == "evaluation" else count, items)
+            summary = _MAKE[name](run, draft, 1 if stage in ("references", "evaluation") else count, items)
             store.commit(draft, {"summary": summary, "inputs": mine.inputs, "identity": mine.identity})

@@ -56,7 +56,7 @@ def test_redistillation_is_scheduled_for_the_night_and_never_twice_at_once() -> 
 
 def test_heavy_stages_go_to_machines_with_accelerators_and_light_ones_anywhere() -> None:
     pools = {label(declared): declared["work_pool"]["name"] for declared in DECLARED}
-    for stage in ("sampling", "synthesis", "training", "evaluation"):
+    for stage in ("references", "sampling", "synthesis", "training", "evaluation"):
         assert pools[f"{stage}/gpu"] == "mind-gpu"
     assert pools["questions/cpu"] == pools["report/cpu"] == pools["distill/spread"] == "mind-cpu"
 

@@ -56,7 +56,7 @@ def forged(job: Job, source: Job, right: Callable[[Item], bool]) -> Job:
     for stage in ("sampling", "synthesis", "training"):
         if not job.store.exists(stage, job.fingerprint(stage)):
             rename(job, stage, source.artifact(stage))
-    grade(job.store, job.plan()["evaluation"], asked(job.artifact("questions")), right)
+    grade(job.store, job.plan(), right)
     rename(job, "report", source.artifact("report"))
     return job
 
@@ -73,8 +73,8 @@ def mind(prefect: Prefect, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def first(new_job: NewJob) -> Job:
     """A finished run whose student is always right; nothing is promoted yet."""
-    job = new_job("evaluation")
-    grade(job.store, job.plan()["evaluation"], asked(job.artifact("questions")), lambda item: True)
+    job = new_job("references", "evaluation")
+    grade(job.store, job.plan(), lambda item: True)
     return job
 
 
@@ -155,7 +155,7 @@ def test_a_run_that_begins_hours_late_is_skipped(prefect: Prefect, first: Job) -
     assert everything(first.root) == before
 
 
-def test_on_other_items_the_promoted_student_answers_them_first_and_a_second_run_is_turned_away(
+def test_on_other_items_the_promoted_student_alone_answers_them_first_and_a_second_run_is_turned_away(
     prefect: Prefect, first: Job
 ) -> None:
     candidate = forged(first.with_(OTHER_ITEMS), first, lambda item: True)
@@ -168,10 +168,11 @@ def test_on_other_items_the_promoted_student_answers_them_first_and_a_second_run
     given = {"training": first.fingerprint("training")}
     answers = candidate.store.open("evaluation", plan(candidate.config, given)["evaluation"].fingerprint)
     assert answers.manifest["inputs"]["training"] == first.fingerprint("training")
-    assert answers.manifest["inputs"]["questions"] == candidate.fingerprint("questions")
-    assert sorted(set(answers.table("items")["question_id"].to_pylist())) == sorted(
-        item[2] for item in asked(candidate.artifact("questions"))
-    )
+    for stage in ("questions", "references"):
+        assert answers.manifest["inputs"][stage] == candidate.fingerprint(stage)
+    items = answers.table("items")
+    assert set(items["model"].to_pylist()) == {"student"}
+    assert sorted(items["question_id"].to_pylist()) == sorted(item[2] for item in asked(candidate.artifact("questions")))
     assert promoted(first) == candidate.fingerprint("training")
 
 

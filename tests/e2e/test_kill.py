@@ -60,7 +60,7 @@ def test_sampling_killed_between_shards_goes_on_without_losing_or_repeating_a_ro
 
 
 def test_ctrl_c_ends_the_whole_run_with_a_clean_word_and_it_can_go_on(finished: Run, tmp_path: Path) -> None:
-    root = copy_of(finished, tmp_path, "questions")
+    root = copy_of(finished, tmp_path, "questions", "references")
     process = subprocess.Popen(
         command("run", "configs/miniature.yaml", *overrides(root)),
         cwd=REPOSITORY,

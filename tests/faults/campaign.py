@@ -32,11 +32,19 @@ from tests.faults.teacher import serve
 
 CONFIG: Final = REPOSITORY / "configs" / "miniature.yaml"
 SITE: Final = Path(__file__).parent / "site"
-STAGES: Final = ("questions", "sampling", "synthesis", "training", "evaluation", "report")
+STAGES: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation", "report")
 PATIENCE: Final = 12
 """After so many kills in a row a life is left in peace, so that a campaign comes to its end."""
 VICTIMS: Final = {"training": ("stages.training -", "stages.training_rank 0", "stages.training_rank 1")}
-POINTS: Final = {"questions": 24, "sampling": 40, "synthesis": 40, "training": 30, "evaluation": 30, "report": 60}
+POINTS: Final = {
+    "questions": 24,
+    "references": 60,
+    "sampling": 40,
+    "synthesis": 40,
+    "training": 30,
+    "evaluation": 40,
+    "report": 60,
+}
 """About how many commit points a life of the stage has; a number beyond means that life ends well."""
 
 
@@ -61,7 +69,7 @@ def overrides(root: Path | str, teacher: str) -> tuple[str, ...]:
         "training.questions_per_micro_batch=2",
         "training.checkpoint_every=2",
         f"evaluation.engine={own}",
-        "evaluation.items_per_shard=8",
+        "evaluation.items_per_shard=4",
         "evaluation.max_tokens=32",
         "evaluation.bootstrap=100",
     )
@@ -163,6 +171,7 @@ def _hashes(artifact: Artifact) -> dict[str, str]:
 
 _KEYS: Final = {
     "sampling": ("samples", ("question_id", "perspective", "sample_index")),
+    "references": ("items", ("model", "question_id")),
     "evaluation": ("items", ("model", "question_id")),
 }
 _MEASURED: Final = ("tokens_per_second", "seconds")
@@ -245,7 +254,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="an empty folder to work in")
     parser.add_argument("--only", choices=STAGES, help="one stage alone")
     arguments = parser.parse_args()
-    shares = {"questions": 0.15, "sampling": 0.25, "synthesis": 0.15, "training": 0.2, "evaluation": 0.15, "report": 0.1}
+    shares = {
+        "questions": 0.1, "references": 0.1, "sampling": 0.25, "synthesis": 0.15, "training": 0.2, "evaluation": 0.1, "report": 0.1,
+    }  # fmt: skip
     chosen = [arguments.only] if arguments.only else list(STAGES)
     rng = random.Random(arguments.seed)
     with serve() as teacher:

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import CONFIG, campaign
+from storage.store import Store
+from tests.faults.campaign import CONFIG, campaign, compare, end, start, the_artifact
+from tests.faults.test_damage import ready
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.parametrize(
-    ("stage", "kills"), [("questions", 5), ("sampling", 7), ("synthesis", 3), ("training", 3), ("evaluation", 3), ("report", 2)]
+    ("stage", "kills"),
+    [("questions", 5), ("references", 3), ("sampling", 7), ("synthesis", 3), ("training", 3), ("evaluation", 3), ("report", 2)],
 )
 def test_a_stage_killed_again_and_again_ends_as_if_it_had_not_been(
     stage: str, kills: int, peaceful: Path, teacher: str, tmp_path: Path
@@ -21,3 +24,15 @@ def test_a_stage_killed_again_and_again_ends_as_if_it_had_not_been(
     toll = campaign(stage, kills, random.Random(stage), CONFIG, peaceful, tmp_path, teacher)
     assert sum(toll.kills.values()) >= kills
     assert toll.finished >= 1
+
+
+def test_killed_references_go_on_from_their_shards(peaceful: Path, teacher: str, tmp_path: Path) -> None:
+    config = ready("references", tmp_path / "root", peaceful, teacher)
+    assert end(start("references", config, "stages.references - 50 before"), config) != 0
+    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("root/references/*.partial/items-*.parquet")}
+    assert 5 < len(kept) < 10, "the base has answered everything, the teacher something"
+    assert end(start("references", config), config) == 0
+    assert f"40 items, {4 * len(kept)} there already" in config.with_suffix(".log").read_text()
+    made = the_artifact(Store(tmp_path / "root"), "references")
+    assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in made.files("items")}.items(), "written again"
+    compare("references", Store(peaceful), Store(tmp_path / "root"))

@@ -19,10 +19,11 @@ pytestmark = pytest.mark.e2e
 
 KILLS = {
     "questions": ("stages.questions - 5 after",),
+    "references": ("stages.references - 30 before",),
     "sampling": ("stages.sampling - 20 after",),
     "synthesis": ("stages.synthesis - 24 before",),
     "training": ("stages.training_rank 0 16 before",),
-    "evaluation": ("stages.evaluation - 16 after",),
+    "evaluation": ("stages.evaluation - 16 before",),
     "report": ("stages.report - 12 before",),
 }
 

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
+from flows import redistill
 from flows.plain import fingerprints
 from flows.redistill import PROMOTED, decisions, judge, rollback, settle, why_not
 from pipeline.config import RunConfig
 from pipeline.errors import ArtifactMissing
 from pipeline.promotion import Policy
+from stages import evaluation
 from stages.chain import plan
 from stages.process import run_stage, store_of
 from storage.catalogue import point, read_pointer
 from storage.store import Store
-from tests.stages.students import Item, asked, grade
+from tests.stages.students import Item, grade
 
 SETS = {"dial": ("id", 100), "lift": ("ood", 40), "count": ("ood", 40)}
 
@@ -55,7 +57,8 @@ class World:
     def evaluated(self, rate: float, right: Callable[[Item], bool]) -> RunConfig:
         """A candidate that was asked everything and answered so."""
         config = self.config(rate)
-        grade(self.store, plan(config)["evaluation"], asked(run_stage(config, "questions")), right)
+        run_stage(config, "questions")
+        grade(self.store, plan(config), right)
         return config
 
     def night(self, rate: float, right: Callable[[Item], bool]) -> dict[str, Any]:
@@ -115,6 +118,26 @@ def test_the_margin_is_the_callers(world: World) -> None:
     candidate = world.evaluated(2e-4, lambda item: next(lost, None) is None)  # three of a hundred
     assert not judge(candidate, Policy(margin=0.01))[0].promote
     assert judge(candidate, Policy(margin=0.2))[0].promote
+
+
+def test_a_student_that_an_earlier_version_of_the_stage_evaluated_is_asked_again_and_base_and_teacher_are_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(evaluation, "VERSION", evaluation.VERSION - 1)
+        world.night(1e-4, every)
+    candidate = world.evaluated(2e-4, every)
+    references = {path: path.read_bytes() for path in world.store.root.glob("references/*/*")}
+    again = []
+
+    def answer(stage: str, fingerprint: str, config: RunConfig, given: dict[str, str]) -> None:
+        again.append((stage, given))
+        assert grade(world.store, plan(config, given), every).fingerprint == fingerprint
+
+    monkeypatch.setattr(redistill, "run_stage", answer)
+    assert judge(candidate, Policy())[0].promote
+    assert again == [("evaluation", {"training": world.student(1e-4)})]
+    assert {path: path.read_bytes() for path in world.store.root.glob("references/*/*")} == references
 
 
 def test_judging_alone_writes_nothing(world: World) -> None:

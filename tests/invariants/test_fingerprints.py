@@ -140,15 +140,40 @@ def test_an_identity_field_runs_its_stage_and_those_after_it(
         (("synthesis", "warm_up_epochs"), 4, "synthesis"),
         (("training", "learning_rate"), 2e-5, "training"),
         (("training", "consistency", "weight"), 0.2, "training"),
-        (("evaluation", "max_tokens"), 99, "evaluation"),
+        (("evaluation", "max_tokens"), 99, "references"),
+        (("evaluation", "use"), "dev", "references"),
+        (("evaluation", "bootstrap"), 200, "evaluation"),
     ],
 )
-def test_stages_before_the_changed_one_are_kept(
-    tmp_path: Path, run_tree: Tree, tiny_model: Path, place: Place, value: Any, first: str
+def test_stages_that_do_not_read_from_the_changed_one_are_kept(
+    tmp_path: Path, tiny_model: Path, place: Place, value: Any, first: str
 ) -> None:
     plain = _fingerprints(write_config(tmp_path, _full(tiny_model)))
     changed = _fingerprints(write_config(tmp_path, _changed(_full(tiny_model), place, value)))
-    assert {name for name in ORDER if plain[name] != changed[name]} == set(ORDER[ORDER.index(first) :])
+    assert {name for name in ORDER if plain[name] != changed[name]} == _after({first})
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("seed",), 1),
+        (("only_perspectives",), ["formal", "planning"]),
+        (("prompts", "perspective"), "{{ question }} {{ instruction }}"),
+        (("sampling", "tries"), 3),
+        (("synthesis", "keep_easy"), 1.0),
+        (("objective", "temperature"), 2.0),
+        (("training", "mixture", "weights"), "uniform"),
+        (("evaluation", "bootstrap"), 200),
+    ],
+)
+def test_base_and_teacher_are_not_asked_again_for_another_student_or_another_way_to_compare(
+    tmp_path: Path, tiny_model: Path, place: Place, value: Any
+) -> None:
+    tree = _full(tiny_model)
+    changed = _fingerprints(write_config(tmp_path, _changed(tree, place, value)))
+    plain = _fingerprints(write_config(tmp_path, tree))
+    assert changed["references"] == plain["references"]
+    assert changed["evaluation"] != plain["evaluation"]
 
 
 @given(st.randoms())
@@ -200,9 +225,8 @@ def test_what_lies_at_a_path_counts(tmp_path: Path, tiny_model: Path, what: str)
     path = {"model": tmp_path / "model" / "generation_config.json", "data": data, "perspectives": mine}[what]
     path.write_text(path.read_text().replace("Say it.", "Say it twice.") + "\n")
     after = _fingerprints(write_config(tmp_path, tree))
-    first = {"model": "sampling", "data": "questions", "perspectives": "sampling"}[what]
-    changed = {name for name in ORDER if before[name] != after[name]}
-    assert changed == set(ORDER[ORDER.index(first) :])
+    first = {"model": {"references", "sampling"}, "data": {"questions"}, "perspectives": {"sampling"}}[what]
+    assert {name for name in ORDER if before[name] != after[name]} == _after(first)
 
 
 def test_only_locations_and_what_they_exclude_were_left_out_above() -> None:

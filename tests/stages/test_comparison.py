@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from pipeline.errors import ArtifactError
 from pipeline.grading import Outcome
 from pipeline.statistics import wilson
-from stages.comparison import COUNTED, compare_students, summarise
+from stages.comparison import COUNTED, MODELS, accuracies, compare_students, summarise
 
-MODELS = ("base", "teacher", "student")
 SETS = [("id", "dial"), ("ood", "lift"), ("ood", "count")]
 outcomes = st.sampled_from([kind.value for kind in Outcome])
 answers = st.lists(st.tuples(st.sampled_from(SETS), outcomes, outcomes, outcomes), min_size=1, max_size=30)
@@ -21,16 +20,19 @@ Row = tuple[Any, ...]
 
 def rows(found: list[Any]) -> list[Row]:
     return [
-        (model, *place, f"{place[1]}/{number}", of_models[m], number)
+        (model, *place, f"{place[1]}/{number}", of_models[m])
         for number, (place, *of_models) in enumerate(found)
         for m, model in enumerate(MODELS)
     ]
 
 
-def summary(found: list[Row], size: int) -> dict[str, Any]:
+def tables(found: list[Row], size: int) -> list[pa.Table]:
     pieces = [found[n : n + size] for n in range(0, len(found), size)]
-    shards = [pa.table(dict(zip(COUNTED, map(list, zip(*piece, strict=True)), strict=True))) for piece in pieces]
-    return summarise(shards, MODELS, 100, 0)
+    return [pa.table(dict(zip(COUNTED, map(list, zip(*piece, strict=True)), strict=True))) for piece in pieces]
+
+
+def summary(found: list[Row], size: int) -> dict[str, Any]:
+    return summarise(tables(found, size), 100, 0)
 
 
 @given(answers, st.integers(1, 9), st.randoms())
@@ -54,33 +56,43 @@ def test_accuracies_and_changes_are_those_of_the_answers(found: list[Any]) -> No
         change = (sum(right["student"]) - sum(right["base"])) / len(mine)
         assert result["student_against_base"][f"group:{group}"]["change"] == pytest.approx(change)
     assert set(result["forgetting"]) == {place[1] for place, *_ in found if place[0] == "ood"}
-    assert result["tokens"] == 3 * sum(range(len(found)))
 
 
-def test_models_that_answered_different_items_are_not_compared() -> None:
+@given(answers)
+def test_two_models_alone_have_the_accuracies_that_they_have_beside_the_third(found: list[Any]) -> None:
+    every, models = rows(found), ("base", "teacher")
+    alone, beside = accuracies(tables([row for row in every if row[0] in models], 4), models), summary(every, 4)
+    assert alone == {"accuracy": {model: beside["accuracy"][model] for model in models}, "sets": beside["sets"]}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_models_that_answered_different_items_are_not_compared(model: str) -> None:
     found = rows([(SETS[0], "correct", "wrong", "correct"), (SETS[0], "wrong", "wrong", "wrong")])
-    with pytest.raises(ArtifactError, match="different items"):
-        summary(found[:-1], 9)
+    fewer = [row for row in found if (row[0], row[3]) != (model, "dial/1")]
+    elsewhere = [(row[0], *SETS[1], *row[3:]) if row[0] == model else row for row in found]
+    for other in (fewer, elsewhere):
+        with pytest.raises(ArtifactError, match="different items"):
+            summary(other, 9)
 
 
-def table(found: list[Row]) -> list[pa.Table]:
-    return [pa.table(dict(zip(COUNTED, map(list, zip(*found, strict=True)), strict=True)))]
+def of(model: str, every: list[Row]) -> list[Row]:
+    return [("student", *row[1:]) for row in every if row[0] == model]
 
 
-@given(answers, st.randoms())
-def test_two_students_are_compared_item_by_item_whatever_else_was_answered_and_in_what_order(
-    found: list[Any], random: Any
+@given(answers, st.integers(1, 9), st.randoms())
+def test_two_students_are_compared_item_by_item_in_whatever_order_they_answered(
+    found: list[Any], size: int, random: Any
 ) -> None:
     """The base's answers stand in for the incumbent's, so the change must be that of student against base."""
     every = rows(found)
-    incumbent = [("student", *row[1:]) for row in every if row[0] == "base"] + [row for row in every if row[0] == "teacher"]
-    changes = compare_students(table(random.sample(incumbent, len(incumbent))), table(every), 100, 0)
+    incumbent = of("base", every)
+    changes = compare_students(tables(random.sample(incumbent, len(incumbent)), size), tables(of("student", every), 3), 100, 0)
     assert changes == summary(every, 5)["student_against_base"]
 
 
 def test_students_that_answered_different_items_are_not_compared() -> None:
-    every = rows([(SETS[0], "correct", "wrong", "correct"), (SETS[0], "wrong", "wrong", "correct")])
+    every = of("student", rows([(SETS[0], "correct", "wrong", "correct"), (SETS[0], "wrong", "wrong", "correct")]))
     fewer = [row for row in every if not row[3].endswith("/1")]
-    assert compare_students(table(fewer), table(every), 100, 0) is None
+    assert compare_students(tables(fewer, 9), tables(every, 9), 100, 0) is None
     elsewhere = [(row[0], "ood", "lift", *row[3:]) for row in every]
-    assert compare_students(table(elsewhere), table(every), 100, 0) is None
+    assert compare_students(tables(elsewhere, 9), tables(every, 9), 100, 0) is None

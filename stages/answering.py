@@ -1,0 +1,163 @@
+"""Greedy answers to every evaluation question: what the stages `references` and `evaluation` share.
+
+Each model answers the items of all sets through one engine. A chunk of items is committed as a shard of `items`, a row per model and item;
+a resumed run asks only for what no shard has. Questions stream by, once for their lengths and once to be asked, the same ones
+for each model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.chunks import chunks
+from pipeline.config import Evaluation, ModelSource, Prompts
+from pipeline.digests import digest
+from pipeline.generation import Decoding, Engine, open_engine
+from pipeline.models import load_tokenizer
+from pipeline.prompts import student_prompt
+from pipeline.questions import Question, from_table
+from stages.progress import Progress
+from stages.sampling import check_lengths, finished_questions
+from storage.artifact import Artifact, Draft
+
+SCHEMA: Final = pa.schema(
+    [
+        ("model", pa.string()),
+        ("group", pa.string()),
+        ("set", pa.string()),
+        ("question_id", pa.string()),
+        ("outcome", pa.string()),
+        ("answer", pa.string()),
+        ("gold", pa.string()),
+        ("rule", pa.string()),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("completion_tokens", pa.int32()),
+        ("cumulative_logprob", pa.float64()),
+        ("text", pa.string()),
+    ]
+)
+
+
+class Item(NamedTuple):
+    """One question of one evaluation set."""
+
+    group: str
+    set: str
+    question: Question
+
+
+class Asking(NamedTuple):
+    """What models are asked, and how."""
+
+    questions: Artifact
+    prompts: Prompts
+    settings: Evaluation
+
+
+def _wanted(questions: Artifact, use: str) -> Iterator[pa.RecordBatch]:
+    for batch in questions.batches("questions", rows=1024):
+        yield batch.filter(pc.equal(batch["use"], use))
+
+
+def asked(questions: Artifact, use: str) -> str:
+    """A digest of everything that is asked for one use, in order: two that are equal asked the same."""
+    found = hashlib.sha256()
+    for wanted in _wanted(questions, use):
+        for row in wanted.to_pylist():
+            found.update(orjson.dumps(row))
+    return found.hexdigest()
+
+
+def items(asking: Asking) -> Iterator[Item]:
+    """Everything that is asked, in order."""
+    for wanted in _wanted(asking.questions, asking.settings.use):
+        yield from map(Item, wanted["role"].to_pylist(), wanted["set"].to_pylist(), from_table(wanted))
+
+
+def _count(asking: Asking) -> int:
+    batches = asking.questions.batches("questions", ["use"], rows=1 << 16)
+    return sum(pc.sum(pc.equal(batch["use"], asking.settings.use)).as_py() for batch in batches)
+
+
+def _check_prompts(asking: Asking, models: Iterable[ModelSource]) -> None:
+    """Before any model is loaded."""
+    prompts, settings = asking.prompts, asking.settings
+    for model in models:
+        every = ((item.question.id, student_prompt(prompts, item.question)) for item in items(asking))
+        check_lengths(load_tokenizer(model), every, prompts.chat, settings.max_tokens, settings.engine.max_context)
+
+
+def _rows(asking: Asking, name: str, engine: Engine, chunk: list[Item]) -> list[dict[str, Any]]:
+    """One model's answers to some items, graded."""
+    prompts = [student_prompt(asking.prompts, item.question) for item in chunk]
+    decoding = Decoding(0.0, 1.0, asking.settings.max_tokens)
+    rows = []
+    for item, answer in zip(chunk, engine.generate(prompts, [0] * len(chunk), decoding), strict=True):
+        graded = item.question.grade(answer.text, answer.finish_reason == "stop")
+        rows.append(
+            {
+                "model": name,
+                "group": item.group,
+                "set": item.set,
+                "question_id": item.question.id,
+                "outcome": graded.outcome.value,
+                "answer": graded.answer,
+                "gold": item.question.answer,
+                "rule": graded.rule,
+                "finish_reason": answer.finish_reason,
+                "prompt_tokens": answer.prompt_tokens,
+                "completion_tokens": answer.completion_tokens,
+                "cumulative_logprob": answer.cumulative_logprob,
+                "text": answer.text,
+            }
+        )
+    return rows
+
+
+def _answer(
+    asking: Asking, name: str, model: ModelSource, finished: set[int], out: Draft, progress: Progress
+) -> tuple[int, float]:
+    """Answer what is not finished; returns tokens and seconds."""
+    tokens, seconds = 0, 0.0
+    missing = (item for item in items(asking) if digest(item.question.id) not in finished)
+    with open_engine(asking.settings.engine, model, asking.prompts.chat) as engine:
+        for chunk in chunks(missing, asking.settings.items_per_shard):
+            began = time.monotonic()
+            rows = _rows(asking, name, engine, chunk)
+            out.write_shard("items", pa.Table.from_pylist(rows, schema=SCHEMA))
+            seconds += time.monotonic() - began
+            tokens += sum(row["completion_tokens"] for row in rows)
+            progress.advance(len(chunk), f"{name}: {tokens / seconds:,.0f} tokens/s")
+    return tokens, seconds
+
+
+def _finished(out: Draft, name: str) -> set[int]:
+    """Digests of the questions that some shard has a model's answers to."""
+    shards = out.shards("items", ["model", "question_id"])
+    return finished_questions(shard.filter(pc.equal(shard["model"], name)) for shard in shards)
+
+
+def answer(asking: Asking, models: Mapping[str, ModelSource], out: Draft, progress: Progress) -> dict[str, Any]:
+    """Let every model answer what no shard has, one engine each; returns tokens, and their rate if any were made now.
+
+    Raises:
+        QuestionError: a prompt leaves a model no room for an answer.
+    """
+    _check_prompts(asking, models.values())
+    total, finished = _count(asking), {name: _finished(out, name) for name in models}
+    progress.start("greedy answers", total * len(models), "items", sum(map(len, finished.values())))
+    tokens, seconds = 0, 0.0
+    for name, model in models.items():
+        if len(finished[name]) < total:
+            more = _answer(asking, name, model, finished[name], out, progress)
+            tokens, seconds = tokens + more[0], seconds + more[1]
+    counts = (pc.sum(shard["completion_tokens"]).as_py() for shard in out.shards("items", ["completion_tokens"]))
+    return {"tokens": sum(counts), "tokens_per_second": round(tokens / seconds, 1) if seconds else None}

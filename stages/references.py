@@ -1,0 +1,82 @@
+"""Stage 2: the undistilled base student and the teacher answer every evaluation question greedily.
+
+No training changes their answers, so all students that come of the same questions are held against the same ones. It is also the first
+look at the models: a prompt that is too long, or a teacher that cannot do what it is to teach, shows before anything expensive is done.
+Writes `items-*.parquet` (`stages/answering.py`) and a summary with both models' accuracies and a digest of what was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pipeline.config import Evaluation, Frozen, ModelSource, Prompts, RunConfig, identity
+from pipeline.models import check_model, model_content
+from stages.answering import Asking, answer, asked
+from stages.progress import Progress
+from storage.artifact import Artifact, Draft
+
+NAME: Final = "references"
+VERSION: Final = 1
+INPUTS: Final = ("questions",)
+
+
+class Config(Frozen):
+    """Both models, and how they answer."""
+
+    base: ModelSource = identity()
+    teacher: ModelSource = identity()
+    prompts: Prompts = identity()
+    evaluation: Evaluation = identity()
+
+
+def config_of(run: RunConfig) -> Config:
+    """The part of a run's configuration that this stage depends on.
+
+    Prompts for sampling and training and the comparison's resampling are left at their defaults: they change no answer, so they must not
+    make these ones stale.
+    """
+    how = run.evaluation
+    return Config(
+        base=run.student,
+        teacher=run.teacher,
+        prompts=Prompts(question=run.prompts.question, chat=run.prompts.chat),
+        evaluation=Evaluation(use=how.use, engine=how.engine, max_tokens=how.max_tokens, items_per_shard=how.items_per_shard),
+    )
+
+
+def outside(config: Config) -> dict[str, str]:
+    """Both models' content."""
+    return {"base": model_content(config.base), "teacher": model_content(config.teacher)}
+
+
+def check(config: Config) -> None:
+    """Model folders."""
+    check_model(config.base, "student")
+    check_model(config.teacher, "teacher")
+
+
+def _say(accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """For the log: whoever reads it now can still stop before sampling."""
+    for model, places in accuracy.items():
+        shares = ", ".join(f"{place} {cell['accuracy']:.1%}" for place, cell in places.items())
+        print(f"{NAME}: {model} right: {shares}", flush=True)
+
+
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+    """Two models, one engine each."""
+    models = {"base": config.base, "teacher": config.teacher}
+    asking = Asking(inputs["questions"], config.prompts, config.evaluation)
+    spent = answer(asking, models, out, progress)
+
+    from stages.comparison import COUNTED, accuracies
+
+    found = accuracies(out.shards("items", COUNTED), tuple(models))
+    _say(found["accuracy"])
+    return {**found, **spent, "asked": asked(asking.questions, config.evaluation.use)}
+
+
+if __name__ == "__main__":
+    from stages.process import main
+
+    main(NAME)
