@@ -44,6 +44,7 @@ class Experiment(Frozen):
     seeds: int = Field(5, ge=1, le=100, description="how many seeds, from 0")
     use: Literal["dev", "test"] = Field("dev", description="which sets are answered: dev for choices, test once")
     against: str = Field("mind", description="the arm that the others are compared with")
+    copied: str | None = Field(None, description="the perspective that one arm samples many times; the first, if left out")
     workers: int = Field(2, ge=1, description="processes at a time; one per core")
 
 
@@ -64,7 +65,7 @@ def chosen(experiment: Experiment) -> tuple[Arm, ...]:
     """
     base = load_config(Path(experiment.config), experiment.changes)
     names = [item.name for item in load_perspectives(base.perspectives, base.only_perspectives)]
-    known = {arm.name: arm for arm in arms(base.training.questions_per_step, names)}
+    known = {arm.name: arm for arm in arms(base.training.questions_per_step, names, experiment.copied or names[0])}
     for name in (*(experiment.arms or ()), experiment.against):
         if name not in known:
             raise ConfigError(f"arm {name!r}: unknown; use one of {', '.join(known)}")

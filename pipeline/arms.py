@@ -3,9 +3,9 @@
 An arm is data: fields of `RunConfig` and their values, as `--set` takes them. What it leaves alone it shares with the others, and so
 with their artifacts: nearly all read the same synthesis, and differ in training alone.
 
-Arms are matched in optimiser steps and in rationales per step. With Q questions a step, MIND keeps about half of eight
-rationales of each, 4Q in all; an arm that takes r rationales of a question sees 4Q/r questions a step. So those with few see more
-different questions; the table of results has what was trained in the end (method, section 6).
+Arms are matched in optimiser steps and in rationales per step. With Q questions a step, MIND trains on about KEPT·Q rationales; an arm
+that takes r rationales of a question sees KEPT·Q/r questions a step. So those with few see more different questions; the table
+of results has what was trained in the end (method, section 6).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-KEPT: Final = 4
-"""Rationales that MIND keeps of eight, about; the table of results shows how many they were."""
+KEPT: Final = 3.2
+"""Rationales that MIND keeps of eight, about, with the configuration of the experiment; the table of results shows how many they were."""
 
 Kind = Literal["mind", "baseline", "ablation"]
 
@@ -35,7 +35,7 @@ class Arm(NamedTuple):
 
 
 def _taking(rationales: float, questions: int) -> dict[str, Any]:
-    """As many questions a step as make 4Q rationales."""
+    """As many questions a step as make KEPT·Q rationales."""
     per_step = max(1, round(questions * KEPT / rationales))
     return {"training.questions_per_step": per_step, "training.questions_per_micro_batch": per_step}
 
@@ -43,8 +43,8 @@ def _taking(rationales: float, questions: int) -> dict[str, Any]:
 _UNIFORM: Final = {"training.mixture.weights": "uniform", "training.mixture.beta": 0.0, "training.consistency.weight": 0.0}
 
 
-def arms(questions: int, perspectives: Sequence[str]) -> tuple[Arm, ...]:
-    """All arms for runs of so many questions a step and these perspectives."""
+def arms(questions: int, perspectives: Sequence[str], copied: str) -> tuple[Arm, ...]:
+    """All arms for runs of so many questions a step and these perspectives, of which `copied` is the one that is sampled many times."""
     every = len(perspectives)
 
     def arm(name: str, says: str, kind: Kind, rationales: float = KEPT, **changes: Any) -> Arm:
@@ -62,7 +62,7 @@ def arms(questions: int, perspectives: Sequence[str]) -> tuple[Arm, ...]:
     few = [
         arm(f"mind-{number}", f"MIND with {number} of {every} perspectives", "ablation", rationales,
             training__perspectives=list(perspectives[:number]))
-        for number, rationales in ((2, 2), (4, 3))
+        for number, rationales in ((2, 2), (4, 2))
         if number < every
     ]  # fmt: skip
     return (
@@ -74,6 +74,8 @@ def arms(questions: int, perspectives: Sequence[str]) -> tuple[Arm, ...]:
         uniform("mcc-kd", "two random rationales, 0.1 symmetric KL of their answers", 2, training__mixture__draw=2,
                 training__consistency__weight=0.4, training__consistency__divergence="symmetric_kl"),
         uniform("uniform", "all perspectives, equal weights", every),
+        uniform(f"copies-{copied}", f"{every} samples of one perspective, {copied}, equal weights", every,
+                only_perspectives=[copied], perspective_copies=every, synthesis__duplicate_jaccard=1.0),
         arm("random-weights", "MIND's weights dealt out at random", "ablation", training__mixture__order="shuffled"),
         arm("inverted", "MIND's scores turned round", "ablation", training__mixture__order="inverted"),
         arm("static", "weights from the base student's losses", "ablation", training__mixture__weights="static"),

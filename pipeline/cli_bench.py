@@ -29,6 +29,7 @@ def science(
     seeds: Annotated[int, typer.Option(help="how many seeds, from 0", min=1)] = 5,
     use: Annotated[str, typer.Option(help="dev for choices; test, once, for results")] = "dev",
     against: Annotated[str, typer.Option(help="the arm that the others are compared with")] = "mind",
+    copied: Annotated[str | None, typer.Option(help="the perspective that one arm samples many times")] = None,
     workers: Annotated[int, typer.Option(help="processes at a time, one per core", min=1)] = 2,
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +50,8 @@ def science(
             experiment = Experiment.model_validate(
                 {
                     "config": str(config.resolve()), "changes": tuple(overrides or ()), "seeds": seeds, "use": use,
-                    "arms": tuple(arms.split(",")) if arms else None, "against": against, "workers": workers,
+                    "arms": tuple(arms.split(",")) if arms else None, "against": against,
+                    "copied": copied, "workers": workers,
                 }
             )  # fmt: skip
         except ValidationError as error:

@@ -377,6 +377,8 @@ class RunConfig(Frozen):
     seed: int = identity(0, ge=0, lt=2**31)
     perspectives: FilePath | None = runtime(None)
     only_perspectives: tuple[str, ...] | None = identity(None, min_length=1)
+    perspective_copies: int = identity(1, ge=1)
+    """How often each perspective is there: several samples of one take the places of several perspectives."""
     objective: Objective = identity(Objective())
     teacher: ModelSource = identity()
     student: ModelSource = identity()

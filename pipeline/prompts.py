@@ -52,7 +52,7 @@ def teacher_prompt(prompts: Prompts, question: Question, perspective: Perspectiv
     return render(
         prompts.perspective,
         question=question.text,
-        perspective=perspective.name,
+        perspective=perspective.called or perspective.name,
         instruction=perspective.instruction,
     )
 

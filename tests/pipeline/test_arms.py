@@ -11,7 +11,7 @@ from pipeline.perspectives import load_perspectives
 SCIENCE = Path(__file__).parents[2] / "configs/science.yaml"
 NAMES = [item.name for item in load_perspectives(None)]
 BASE = load_config(SCIENCE)
-ARMS = arms(BASE.training.questions_per_step, NAMES)
+ARMS = arms(BASE.training.questions_per_step, NAMES, "analogy")
 
 
 def _run(name: str) -> RunConfig:
@@ -42,8 +42,15 @@ def test_the_first_arm_is_the_configuration_itself() -> None:
     ("name", "rationales"), [(f"single-{NAMES[0]}", 1), ("mcc-kd", 2), ("uniform", 8), ("top-1", 1), ("no-selection", 8)]
 )
 def test_arms_that_take_fewer_rationales_of_a_question_see_more_questions(name: str, rationales: int) -> None:
-    assert _run(name).training.questions_per_step * rationales == BASE.training.questions_per_step * KEPT
+    assert _run(name).training.questions_per_step * rationales == pytest.approx(BASE.training.questions_per_step * KEPT)
 
 
 def test_there_is_one_specialist_for_each_perspective() -> None:
     assert [_run(f"single-{name}").training.perspectives for name in NAMES] == [(name,) for name in NAMES]
+
+
+def test_the_copies_of_a_perspective_are_asked_for_alike_and_sampled_apart() -> None:
+    run = _run("copies-analogy")
+    copies = load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies)
+    assert {item.called for item in copies} == {"analogy"}
+    assert len({item.name for item in copies}) == len(copies) == len(NAMES)
