@@ -190,6 +190,10 @@ class Prompts(Frozen):
     answer: str = identity("{{ prompt }}\n\nGive the answer alone, without reasoning.")
     chat: bool = identity(True)
 
+    def of_rationales(self) -> Prompts:
+        """Those that stages before training use: with another second task they would make the same again."""
+        return self.model_copy(update={"answer": Prompts().answer})
+
 
 class Engine(Frozen):
     """What generates text: vLLM in process, an OpenAI-compatible server, or plain transformers."""

@@ -70,7 +70,7 @@ def config_of(run: RunConfig) -> Config:
     return Config(
         teacher=run.teacher,
         perspectives=load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies),
-        prompts=run.prompts,
+        prompts=run.prompts.of_rationales(),
         sampling=run.sampling,
         seed=run.seed,
     )

@@ -55,7 +55,7 @@ def config_of(run: RunConfig) -> Config:
     return Config(
         student=run.student,
         perspectives=load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies),
-        prompts=run.prompts,
+        prompts=run.prompts.of_rationales(),
         synthesis=run.synthesis,
         objective=run.objective,
         max_length=run.training.max_length,

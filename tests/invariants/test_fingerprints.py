@@ -76,7 +76,7 @@ def _value(tree: Tree, place: Place) -> Any:
 
 
 LEAVES = list(_leaves(RunConfig.model_validate(tree_of(Path("model")))))
-LOCATIONS = {"path", "perspectives"}
+LOCATIONS = {("teacher", "path"), ("student", "path"), ("perspectives",)}
 """Where something lies: what lies there counts, and has tests of its own below."""
 ONE_OF_TWO = {("teacher", "name"), ("teacher", "revision"), ("student", "name"), ("student", "revision")}
 """Empty while a path is given."""
@@ -86,7 +86,7 @@ def _names(role: str) -> list[Any]:
     return [
         pytest.param(place, annotation, id=".".join(map(str, place)))
         for place, mine, annotation in LEAVES
-        if mine == role and place[-1] not in LOCATIONS and place not in ONE_OF_TWO
+        if mine == role and place not in LOCATIONS and place not in ONE_OF_TWO
         if place[-1] != "kind" or place[-2] == "engine" or place[-2] == "inertia"
         if place != ("synthesis", "encoder")
     ]
@@ -233,6 +233,6 @@ def test_only_locations_and_what_they_exclude_were_left_out_above() -> None:
     tested = {tuple(item.values[0]) for role in ("runtime", "identity") for item in _names(role)}
     left = {place for place, _, _ in LEAVES} - tested
     kinds = {place for place in left if place[-1] == "kind"}
-    assert left - kinds == ONE_OF_TWO | {("teacher", "path"), ("student", "path"), ("perspectives",), ("synthesis", "encoder")}
+    assert left - kinds == ONE_OF_TWO | LOCATIONS | {("synthesis", "encoder")}
     assert all(FileSource.model_fields[name].json_schema_extra == {"role": "runtime"} for name in ("path",))
     assert HubSource.model_fields["folder"].json_schema_extra == {"role": "runtime"}

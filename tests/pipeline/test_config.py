@@ -14,7 +14,7 @@ from pipeline.perspectives import Perspective
 from tests.conftest import REPOSITORY, write_config
 
 Tree = dict[str, Any]
-RUN_CONFIGS = sorted(path for path in (REPOSITORY / "configs").glob("*.yaml") if path.name != "miniature-build.yaml")
+RUN_CONFIGS = sorted(path for path in (REPOSITORY / "configs").glob("*.yaml") if "build" not in path.name)
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
