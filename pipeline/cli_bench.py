@@ -40,11 +40,13 @@ def science(
         from pipeline.cli import prefect_home
         from pipeline.config import load_config
         from pipeline.errors import ConfigError
+        from stages.chain import plan
         from stages.process import store_of
 
         prefect_home(store_of(load_config(config, tuple(overrides or ()))).root)
-        from flows.arms import Experiment, chosen, folder_of
+        from flows.arms import Experiment, folder_of, runs_of
         from flows.arms import science as flow
+        from flows.child import freeze
 
         try:
             experiment = Experiment.model_validate(
@@ -57,7 +59,9 @@ def science(
         except ValidationError as error:
             first = error.errors()[0]
             raise ConfigError(f"--{first['loc'][0]}: {first['msg'].lower()}, not {first['input']!r}; correct it") from error
-        chosen(experiment)  # an unknown arm is refused before a server starts
+        # An unknown arm, a bad field or a root that cannot be written is refused before a server starts.
+        first_run = runs_of(experiment)[0].config
+        freeze(first_run, plan(first_run)["questions"])
         found = flow(experiment)
         if as_json:
             print_json(found)
