@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -76,14 +76,28 @@ def run_child(
         StageFailed: any other end; the message has the last lines of the log.
     """
     config_file = freeze(run, planned)
-    log = config_file.with_suffix(".log")
+    arguments = ["--config", str(config_file), *(f"--given={stage}={digest}" for stage, digest in planned.given.items())]
+    log, progress = config_file.with_suffix(".log"), progress_path(store_of(run), planned)
+    watch(planned.name, arguments, log, progress, on_progress, on_lines, page)
+    return log
+
+
+def watch(
+    module: str,
+    arguments: Sequence[str],
+    log: Path,
+    progress: Path,
+    on_progress: OnProgress,
+    on_lines: OnLines | None = None,
+    page: str | None = None,
+) -> None:
+    """Run `python -m stages.MODULE` to its end, its output appended to `log`.
+
+    Raises:
+        BadInput, StageFailed: as `run_child`.
+    """
     start = log.stat().st_size if log.exists() else 0
-    progress = progress_path(store_of(run), planned)
-    command = [
-        sys.executable, "-m", "flows.guard",
-        sys.executable, "-m", f"stages.{planned.name}", "--config", str(config_file),
-        *(f"--given={stage}={digest}" for stage, digest in planned.given.items()),
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "flows.guard", sys.executable, "-m", f"stages.{module}", *arguments]
     path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
     # Libraries' bars and warnings about their own future drown what the stage says.
     quiet = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore::FutureWarning")}
@@ -107,15 +121,19 @@ def run_child(
             child.wait()
         if on_lines is not None and (lines := _new_lines(written)):
             on_lines(lines)
+    _blame(module, child.returncode, log, start)
+
+
+def _blame(module: str, code: int, log: Path, start: int) -> None:
+    """Raise what a process's end means."""
     tail = _tail(log, start)
-    if child.returncode == BadInput.exit_code:
-        raise BadInput(_complaint(tail) or f"{planned.name}: bad input; see {log}")
-    if child.returncode:
+    if code == BadInput.exit_code:
+        raise BadInput(_complaint(tail) or f"{module}: bad input; see {log}")
+    if code:
         said = _complaint(tail)
         if said is None and is_full(log.parent):  # so the log could not take the stage's last words
             raise DiskFull(f"{log.parent}: no space left; free some, then run again to resume")
         raise StageFailed(
-            f"{planned.name} ended with code {child.returncode}{': ' + said if said else ''}; run again to resume; "
+            f"{module} ended with code {code}{': ' + said if said else ''}; run again to resume; "
             f"the log is {log}, its end:\n{tail}"
         )
-    return log

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 
 class MetaNet(nn.Module):
-    """Scores of K perspectives from features (Q, K, F)."""
+    """Scores of K perspectives from features (Q, K, F); with no heads, without attention across them (an ablation)."""
 
     def __init__(self, perspectives: int, features: int, width: int, heads: int) -> None:
         super().__init__()
         self.align = nn.Linear(features, width)
         self.perspective = nn.Parameter(torch.randn(perspectives, width) * 0.02)
         self.norm = nn.LayerNorm(width)
-        self.synergy = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.synergy = nn.MultiheadAttention(width, heads, batch_first=True) if heads else None
         self.heads = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width // 2), nn.GELU(), nn.Linear(width // 2, 1))
             for _ in range(perspectives)
@@ -29,8 +29,9 @@ class MetaNet(nn.Module):
         """Scores (Q, K), minus infinity where `mask_QK` is False, and the states after synergy (Q, K, D)."""
         hidden_QKD = self.align(features_QKF) + self.perspective
         normed_QKD = self.norm(hidden_QKD)
-        mixed_QKD, _ = self.synergy(normed_QKD, normed_QKD, normed_QKD, key_padding_mask=~mask_QK, need_weights=False)
-        hidden_QKD = hidden_QKD + mixed_QKD
+        if self.synergy is not None:
+            mixed_QKD, _ = self.synergy(normed_QKD, normed_QKD, normed_QKD, key_padding_mask=~mask_QK, need_weights=False)
+            hidden_QKD = hidden_QKD + mixed_QKD
         scores_QK = torch.cat([head(hidden_QKD[:, k]) for k, head in enumerate(self.heads)], dim=1)
         return scores_QK.masked_fill(~mask_QK, float("-inf")), hidden_QKD
 

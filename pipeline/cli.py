@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import cli_artifacts
+from pipeline import cli_artifacts, cli_bench
 from pipeline.cli_output import AsJson, duration, print_json, print_table, reported, size
 from pipeline.config import RunConfig, load_config
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 miniature = typer.Typer(help="The offline world.", no_args_is_help=True)
 app.add_typer(cli_artifacts.app)
 app.add_typer(miniature, name="miniature")
+app.add_typer(cli_bench.app, name="bench")
 
 ConfigFile = Annotated[Path, typer.Argument(help="a run's YAML file, for example configs/miniature.yaml")]
 Overrides = Annotated[
@@ -42,7 +43,7 @@ def _hints(run: RunConfig) -> list[str]:
     return []
 
 
-def _prefect_home(root: Path) -> None:
+def prefect_home(root: Path) -> None:
     """Keep Prefect's files beside the artifacts, and its temporary server patient; a person's own settings win."""
     os.environ.setdefault("PREFECT_HOME", str(root / ".prefect"))
     os.environ.setdefault("PREFECT_MEMO_STORE_PATH", str(Path(os.environ["PREFECT_HOME"]) / "memo_store.toml"))
@@ -64,7 +65,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         from stages.chain import plan as planned_stages
         from stages.process import store_of
 
-        _prefect_home(store_of(loaded).root)
+        prefect_home(store_of(loaded).root)
 
         planned = planned_stages(loaded)
         outcomes = finished(loaded)
@@ -112,7 +113,7 @@ def redistill(
         loaded = _load(config, overrides)
         from stages.process import store_of
 
-        _prefect_home(store_of(loaded).root)
+        prefect_home(store_of(loaded).root)
         from flows.job import Job
         from flows.redistill import redistill as flow
         from pipeline.promotion import Policy

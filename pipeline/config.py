@@ -181,11 +181,13 @@ class Questions(Frozen):
 class Prompts(Frozen):
     """Jinja templates (sandboxed). `question` is what the student sees; `perspective` is what the teacher sees.
 
-    With `chat` the rendered text becomes the user's turn of the model's own chat template.
+    `answer` is `question` rendered, in words that ask for the answer at once: the second task of `training.answer_weight`. With `chat`
+    the rendered text becomes the user's turn of the model's own chat template.
     """
 
     question: str = identity("{{ question }}\n\nReason step by step. End with the sentence: The answer is \\boxed{ANSWER}.")
     perspective: str = identity("{{ question }}\n\n{{ instruction }}\nEnd with the sentence: The answer is \\boxed{ANSWER}.")
+    answer: str = identity("{{ prompt }}\n\nGive the answer alone, without reasoning.")
     chat: bool = identity(True)
 
 
@@ -225,21 +227,25 @@ class Sampling(Frozen):
 
 
 class MetaNetShape(Frozen):
-    """The teaching assistant: model width, attention heads across perspectives."""
+    """The teaching assistant: model width, attention heads across perspectives (0: no attention)."""
 
     width: int = identity(256, ge=8)
-    heads: int = identity(4, ge=1)
+    heads: int = identity(4, ge=0)
 
     @model_validator(mode="after")
     def _divisible(self) -> MetaNetShape:
-        if self.width % self.heads:
+        if self.heads and self.width % self.heads:
             raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
         return self
 
 
 class Objective(Frozen):
-    """L_meta, in the warm-up and in joint training: τ, direction of the divergence, target; see `pipeline/inertia.py`."""
+    """L_meta, in the warm-up and in joint training: τ, direction of the divergence, target; see `pipeline/inertia.py`.
 
+    `hardest` is the share of a rationale's tokens, those with the largest loss, that L_real is the mean of; see `pipeline/objective.py`.
+    """
+
+    hardest: float = identity(1.0, gt=0, le=1)
     temperature: float = identity(1.0, gt=0)
     direction: Literal["prediction_first", "target_first"] = identity("target_first")
     target: Literal["z", "raw"] = identity("z")
@@ -256,6 +262,8 @@ class Synthesis(Frozen):
     easy_above: float = identity(0.5, ge=0, le=1)
     min_perspectives: int = identity(3, ge=1)
     duplicate_jaccard: float = identity(0.6, gt=0, le=1)
+    thoughts: Literal["drop", "keep"] = identity("drop")
+    """Whether what a thinking teacher writes before `</think>` is part of the rationale."""
     encoder: ModelSource | None = identity(None)
     encoder_context: int = identity(512, ge=8)
     metanet: MetaNetShape = identity(MetaNetShape())
@@ -266,7 +274,7 @@ class Synthesis(Frozen):
 
 
 class Inertia(Frozen):
-    """How slowly scores follow the loss. `optimizer` is the paper's lag, `ema` the explicit filter, `none` the ablation."""
+    """How slowly targets follow the loss. `optimizer` is the paper's lag, `ema` the explicit filter, `none` the last loss."""
 
     kind: Literal["optimizer", "ema", "none"] = identity("ema")
     gamma: float = identity(0.7, ge=0, lt=1)
@@ -275,19 +283,27 @@ class Inertia(Frozen):
 
 
 class Mixture(Frozen):
-    """Selection and weights; `uniform` gives every right rationale the same weight."""
+    """Selection and weights, from scores that are MetaNet's, or the losses' own.
 
-    weights: Literal["metanet", "uniform"] = identity("metanet")
+    `table` scores by the filtered losses without a network, `static` by the base student's, `uniform` not at all. `order` turns the
+    scores round, or deals them out at random among a question's rationales. `draw` takes so many of the kept ones at random.
+    """
+
+    weights: Literal["metanet", "table", "static", "uniform"] = identity("metanet")
+    order: Literal["scored", "inverted", "shuffled"] = identity("scored")
     beta: float = identity(0.3, ge=0, le=1)
     temperature: float = identity(1.0, gt=0)
     epsilon: float = identity(0.1, ge=0, le=1)
+    min_kept: int = identity(2, ge=1)
     min_effective: float = identity(1.5, ge=1)
+    draw: int | None = identity(None, ge=1)
 
 
 class Consistency(Frozen):
-    """The term L_cons: its weight λ and how much of a rationale the answer is conditioned on."""
+    """The term L_cons: its weight λ, how it measures, and how much of a rationale the answer is conditioned on."""
 
     weight: float = identity(0.1, ge=0)
+    divergence: Literal["jensen_shannon", "symmetric_kl"] = identity("jensen_shannon")
     answer_context: Literal["full", "before_conclusion"] = identity("before_conclusion")
 
 
@@ -309,11 +325,17 @@ class Training(Frozen):
     inertia: Inertia = identity(Inertia())
     mixture: Mixture = identity(Mixture())
     consistency: Consistency = identity(Consistency())
+    perspectives: tuple[str, ...] | None = identity(None, min_length=1)
+    """Train on these alone, of those that synthesis kept."""
+    answer_weight: float = identity(0.0, ge=0, lt=1)
+    """The share of the loss that goes to a second task: the answer at once, behind the prompt `prompts.answer`."""
     zero_stage: Literal[0, 1, 2, 3] = runtime(2)
     ranks: int = runtime(1, ge=1)
     questions_per_micro_batch: int = runtime(4, ge=1)
     checkpoint_every: int = runtime(50, ge=1)
     gradient_checkpointing: bool = runtime(False)
+    shared_prefix: bool = runtime(False)
+    """Compute what a question's rows have in common once. Dense masks: for short rows, or few of them at a time."""
     threads_per_rank: int = runtime(1, ge=1)
     port: int | None = runtime(None, ge=1, le=65535)
     """Rendezvous port on loopback; None chooses a free one."""
@@ -355,6 +377,8 @@ class RunConfig(Frozen):
     seed: int = identity(0, ge=0, lt=2**31)
     perspectives: FilePath | None = runtime(None)
     only_perspectives: tuple[str, ...] | None = identity(None, min_length=1)
+    perspective_copies: int = identity(1, ge=1)
+    """How often each perspective is there: several samples of one take the places of several perspectives."""
     objective: Objective = identity(Objective())
     teacher: ModelSource = identity()
     student: ModelSource = identity()

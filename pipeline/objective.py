@@ -14,12 +14,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def rationale_losses(logits_PV: Tensor, labels_P: Tensor, row_P: Tensor, rows: int) -> Tensor:
-    """Mean cross-entropy per rationale (rows,), fp32, from logits at its P token positions; `row_P` says whose each is."""
-    tokens_P = F.cross_entropy(logits_PV.float(), labels_P, reduction="none")
+def token_losses(logits_PV: Tensor, labels_P: Tensor) -> Tensor:
+    """Cross-entropy (P,), fp32, at each wanted position."""
+    return F.cross_entropy(logits_PV.float(), labels_P, reduction="none")
+
+
+def rationale_losses(tokens_P: Tensor, row_P: Tensor, rows: int) -> Tensor:
+    """Mean cross-entropy per rationale (rows,) from that of its tokens; `row_P` says whose each is."""
     total = torch.zeros(rows, dtype=tokens_P.dtype, device=tokens_P.device).index_add(0, row_P, tokens_P)
     count = torch.bincount(row_P, minlength=rows).clamp(min=1)
     return total / count
+
+
+@torch.no_grad()
+def real_losses(tokens_P: Tensor, row_P: Tensor, rows: int, hardest: float) -> Tensor:
+    """L_real per rationale (rows,): the mean over the hardest share of its tokens, at least one; 1 takes all, as the paper does.
+
+    Most of a rationale is text that any student soon learns; whether it can follow hangs on the few tokens where something has to be
+    worked out, which a mean over all of them hides (our choice).
+    """
+    if hardest == 1:
+        return rationale_losses(tokens_P, row_P, rows)
+    order_P = tokens_P.argsort(descending=True)
+    order_P = order_P[row_P[order_P].argsort(stable=True)]  # by row, and within a row the hardest first
+    count = torch.bincount(row_P, minlength=rows)
+    rank_P = torch.arange(len(row_P), device=row_P.device) - (count.cumsum(0) - count)[row_P[order_P]]
+    few = (count * hardest).ceil().clamp(min=1)
+    kept_P = order_P[rank_P < few[row_P[order_P]]]
+    return rationale_losses(tokens_P[kept_P], row_P[kept_P], rows)
 
 
 def jensen_shannon(left_AV: Tensor, right_AV: Tensor) -> Tensor:
@@ -30,11 +52,17 @@ def jensen_shannon(left_AV: Tensor, right_AV: Tensor) -> Tensor:
     return (0.5 * (left + right)).mean()
 
 
-def consistency(answers_KAV: list[Tensor], alpha_K: Tensor) -> Tensor:
+def symmetric_kl(left_AV: Tensor, right_AV: Tensor) -> Tensor:
+    """KL(P ‖ Q) + KL(Q ‖ P) in nats between log-distributions, averaged over their A positions (MCC-KD's measure)."""
+    return ((left_AV.exp() - right_AV.exp()) * (left_AV - right_AV)).sum(-1).mean()
+
+
+def consistency(answers_KAV: list[Tensor], alpha_K: Tensor, divergence: str) -> Tensor:
     """L_cons of one question from the logits (A, V) at its answer's tokens, one tensor per kept rationale."""
+    between = symmetric_kl if divergence == "symmetric_kl" else jensen_shannon
     log_KAV = [torch.log_softmax(logits_AV.float(), -1) for logits_AV in answers_KAV]
     loss = alpha_K.new_zeros(())
     for i in range(len(log_KAV)):
         for j in range(i + 1, len(log_KAV)):
-            loss = loss + alpha_K[i] * alpha_K[j] * jensen_shannon(log_KAV[i], log_KAV[j])
+            loss = loss + alpha_K[i] * alpha_K[j] * between(log_KAV[i], log_KAV[j])
     return loss

@@ -27,7 +27,8 @@ def _figure(width: float = 8.0, height: float = 3.6) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _colour(number: int) -> str:
+def colour_of(number: int) -> str:
+    """The colour of the perspective of this number, counted in the order of the run's perspectives."""
     return OKABE_ITO[number % len(OKABE_ITO)]
 
 
@@ -57,7 +58,7 @@ def alpha_over_steps(alpha: Sequence[Sequence[float]], names: Sequence[str]) -> 
     window = min(10, len(values))
     smooth = np.stack([np.convolve(column, np.ones(window) / window, mode="valid") for column in values.T])
     steps = np.arange(smooth.shape[1]) + window
-    axes.stackplot(steps, smooth, labels=names, colors=[_colour(number) for number in range(len(names))], alpha=0.9)
+    axes.stackplot(steps, smooth, labels=names, colors=[colour_of(number) for number in range(len(names))], alpha=0.9)
     axes.set_xlim(steps[0], steps[-1] if len(steps) > 1 else steps[0] + 1)
     axes.set_ylim(0, 1)
     axes.set_xlabel("optimiser step")
@@ -71,7 +72,7 @@ def losses_over_steps(log: Mapping[str, Sequence[float]]) -> Figure:
     figure = Figure(figsize=(8.0, 2.8), layout="constrained")
     panels = figure.subplots(1, len(log))
     for number, (axes, (name, values)) in enumerate(zip(np.atleast_1d(panels), log.items(), strict=True)):
-        axes.plot(values, color=_colour(number), linewidth=0.9)
+        axes.plot(values, color=colour_of(number), linewidth=0.9)
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("step")
         axes.spines[["top", "right"]].set_visible(False)
@@ -88,7 +89,7 @@ def loss_by_perspective(losses: Mapping[str, Sequence[float | None]]) -> Figure:
         steps, measured = (np.array(column) for column in zip(*points, strict=True))
         window = min(10, len(measured))
         axes.plot(steps[window - 1 :], np.convolve(measured, np.ones(window) / window, mode="valid"),
-                  color=_colour(number), label=name, linewidth=1.2)  # fmt: skip
+                  color=colour_of(number), label=name, linewidth=1.2)  # fmt: skip
     axes.set_xlabel("optimiser step")
     axes.set_ylabel("loss per token, nats")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -115,7 +116,7 @@ def outcomes_by_perspective(outcomes: Mapping[str, Mapping[str, int]]) -> Figure
 def token_ledger(ledger: Mapping[str, int]) -> Figure:
     """Tokens from sampled to trained."""
     figure, axes = _figure(8.0, 2.4)
-    bars = axes.barh(list(ledger), list(ledger.values()), color=_colour(0))
+    bars = axes.barh(list(ledger), list(ledger.values()), color=colour_of(0))
     axes.bar_label(bars, labels=[f"{value:,}" for value in ledger.values()], padding=4, fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.15)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import Frozen, runtime
+from pipeline.statistics import holm
 
 
 class Policy(Frozen):
@@ -28,16 +29,6 @@ class Decision:
     promote: bool
     reasons: list[str]
     figures: dict[str, Any]
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979), in the order given."""
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, p_values[index] * (len(p_values) - rank)))
-        corrected[index] = largest
-    return corrected
 
 
 def _points(change: Mapping[str, float]) -> str:

@@ -52,15 +52,15 @@ def teacher_prompt(prompts: Prompts, question: Question, perspective: Perspectiv
     return render(
         prompts.perspective,
         question=question.text,
-        perspective=perspective.name,
+        perspective=perspective.called or perspective.name,
         instruction=perspective.instruction,
     )
 
 
 def check_prompts(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> None:
-    """Render both templates once, so that a bad one is found before any model loads."""
+    """Render the templates once, so that a bad one is found before any model loads."""
     probe = Question(id="probe", question="?", answer="", answer_type="text")
-    student_prompt(prompts, probe)
+    render(prompts.answer, prompt=student_prompt(prompts, probe))
     for perspective in perspectives:
         teacher_prompt(prompts, probe, perspective)
 

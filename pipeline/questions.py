@@ -130,15 +130,16 @@ def _file_digest(path: Path) -> bytes:
 
 
 def _miniature(source: MiniatureSource) -> Iterator[Question]:
-    if source.family not in (families.ID_FAMILY, *families.OOD_FAMILIES):
-        known = ", ".join((families.ID_FAMILY, *families.OOD_FAMILIES))
+    if source.family not in (*families.ID_FAMILIES, *families.OOD_FAMILIES):
+        known = ", ".join((*families.ID_FAMILIES, *families.OOD_FAMILIES))
         raise QuestionError(f"questions: unknown family {source.family!r}; use one of {known}")
     for problem in families.distinct(source.family, source.split, source.count, source.seed):
+        answer = families.solve(problem)
         yield Question(
             id=families.question_id(problem),
             question=families.ask(problem),
-            answer=families.solve(problem),
-            answer_type="text" if problem.family == "reverse" else "number",
+            answer=answer,
+            answer_type="number" if answer.isdigit() else "text",
             source="miniature",
             split=source.split,
             task=problem.family,

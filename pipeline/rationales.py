@@ -1,8 +1,9 @@
 """From graded samples to the rationales that are trained on.
 
-A right sample is rewritten to end in the one answer sentence; per question and perspective the first right one is kept; of
-two that say the same (5-gram Jaccard) the later counts as missing; easy questions are thinned; questions with too few
-perspectives are dropped. Every count is kept, so that the token ledger adds up. Our choices throughout (method, section 1).
+A right sample is rewritten to end in the one answer sentence, without what a thinking model thought before it spoke; per question
+and perspective the first right one is kept; of two that say the same (5-gram Jaccard) the later counts as missing; easy
+questions are thinned; questions with too few perspectives are dropped. Every count is kept, so that the token ledger adds up. Our
+choices throughout (method, section 1).
 """
 
 from __future__ import annotations
@@ -20,9 +21,16 @@ _CLOSING: Final = re.compile(
     r"(?:(?!answer\s*(?:is|:)|[.!?]\s)[^\n])*$|\s+the answer is [^.\n]*\.?$",
     re.IGNORECASE,
 )
+_THOUGHT: Final = re.compile(r"^.*</think>\s*", re.DOTALL)
+"""Up to the last end of a thought: where it begins may stand in the prompt."""
 _BOXED_LINE: Final = re.compile(r"(?:\\\[|\$+)?\s*\\boxed\s*\{[^{}]*\}\s*(?:\\\]|\$+)?\.?\s*$")
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?;])\s+|\n+")
 _TOKEN: Final = re.compile(r"\w+|[^\w\s]")
+
+
+def spoken(text: str) -> str:
+    """A sample without its thoughts."""
+    return _THOUGHT.sub("", text)
 
 
 def body(text: str) -> str:
@@ -130,13 +138,16 @@ def curate(
     return Curation(sets, counts)
 
 
-def first_right(samples: Iterable[Mapping[str, object]], order: Sequence[str]) -> dict[str, dict[str, str]]:
+def first_right(
+    samples: Iterable[Mapping[str, object]], order: Sequence[str], thoughts: str = "drop"
+) -> dict[str, dict[str, str]]:
     """question id -> perspective (in `order`) -> the right sample with the lowest index, concluded."""
     best: dict[str, dict[str, tuple[int, str]]] = {}
     for sample in samples:
         if sample["outcome"] != "correct":
             continue
-        text = concluded(str(sample["text"]), str(sample["gold"]))
+        said = str(sample["text"])
+        text = concluded(spoken(said) if thoughts == "drop" else said, str(sample["gold"]))
         if text is None:
             continue
         mine = best.setdefault(str(sample["question_id"]), {})

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -23,7 +24,8 @@ from pipeline.assistant import MetaNet, meta_loss
 from pipeline.config import Objective, Training
 from pipeline.inertia import InertiaState, filtered, observe, targets
 from pipeline.mixture import Weights, effective_number, weigh
-from pipeline.objective import consistency, rationale_losses
+from pipeline.objective import consistency, rationale_losses, real_losses, token_losses
+from pipeline.packing import packed
 from pipeline.student import logits_of, measured_losses
 from pipeline.training_set import Batch, TrainingSet, batch, questions_of_step, rationale_spans
 
@@ -53,25 +55,37 @@ def learning_rate(config: Training, step: int) -> float:
     return config.learning_rate * (config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def choose(joint: Joint, index_Q: Tensor) -> Weights:
+def scores(joint: Joint, index_Q: Tensor) -> Tensor:
+    """Scores (Q, K) of a step's rationales: MetaNet's, or straight from losses where the mixture does without it."""
+    mask_QK, objective, data = joint.data.mask_NK[index_Q], joint.objective, joint.data
+    match joint.config.mixture.weights:
+        case "table":
+            return targets(filtered(joint.inertia, joint.config.inertia, index_Q), mask_QK, objective.target)
+        case "static":
+            return targets(data.base_losses_NK[index_Q], mask_QK, objective.target)
+        case "uniform":
+            return torch.zeros(mask_QK.shape)
+    with torch.no_grad():
+        scores_QK: Tensor = joint.metanet(data.features_NKF[index_Q], mask_QK)[0]
+    return scores_QK
+
+
+def choose(joint: Joint, index_Q: Tensor, step: int) -> Weights:
     """Select and weigh the rationales of a step's questions."""
-    config, mask_QK = joint.config, joint.data.mask_NK[index_Q]
-    objective = joint.objective
-    if config.inertia.kind == "none":
-        scores_QK = targets(filtered(joint.inertia, config.inertia, index_Q), mask_QK, objective.target)
-    else:
-        with torch.no_grad():
-            scores_QK, _ = joint.metanet(joint.data.features_NKF[index_Q], mask_QK)
-    return weigh(scores_QK, mask_QK, config.mixture, objective.temperature)
+    random = torch.Generator().manual_seed(joint.seed * 1_000_003 + step)
+    scores_QK, mask_QK = scores(joint, index_Q), joint.data.mask_NK[index_Q]
+    return weigh(scores_QK, mask_QK, joint.config.mixture, joint.objective.temperature, random)
 
 
 @dataclass(frozen=True)
 class _Micro:
-    """Rows of one micro-batch and which question and perspective each belongs to."""
+    """Rows of one micro-batch: first one of each pair of question and perspective, then those of the second task, then contexts."""
 
     item: Batch
     pairs: list[tuple[int, int]]
-    answers: list[list[Tensor]]
+    at_once: int
+    """How many rows of the second task there are: one per question, or none."""
+    answers: list[list[range]]
     """Per question, per kept rationale: the positions p of its answer's logits."""
 
 
@@ -79,51 +93,57 @@ def _assemble(joint: Joint, index_Q: Tensor, kept_QK: Tensor, local: range) -> _
     data, term = joint.data, joint.config.consistency
     pairs = [(q, k) for q in local for k in kept_QK[q].nonzero()[:, 0].tolist()]
     rows = [data.row(int(index_Q[q]), k) for q, k in pairs]
+    lines = [local.index(q) for q, _ in pairs]
     spans = rationale_spans(rows)
+    at_once = [data.answer(int(index_Q[q])) for q in local] if joint.config.answer_weight > 0 else []
+    rows, spans, lines = rows + at_once, spans + rationale_spans(at_once), lines + list(range(len(at_once)))
     from_context = term.weight > 0 and term.answer_context == "before_conclusion"
+    first_context = len(rows)
     if from_context:
         contexts = [data.context(int(index_Q[q]), k) for q, k in pairs]
         rows, spans = rows + contexts, spans + [context.answer for context in contexts]
-    item = batch(rows, spans, data.pad)
-    answers: list[list[Tensor]] = []
+        lines += lines[: len(pairs)]
+    packs = joint.config.shared_prefix
+    item = packed(rows, spans, lines, data.pad) if packs else batch(rows, spans, data.pad)
+    begins = [0, *accumulate(last - first for first, last in spans)]
+    answers: list[list[range]] = []
     for q in local if term.weight > 0 else ():
         mine = [i for i, (question, _) in enumerate(pairs) if question == q]
-        first = rows[mine[0]].answer_tokens
+        spelled = rows[mine[0]].answer_tokens
         positions = []
         for i in mine:
+            row = i + first_context if from_context else i
+            begin, (first, _), (low, high) = begins[row], spans[row], rows[row].answer
             # Answer tokens are compared position by position, so a rationale that spells them otherwise is left out.
-            if rows[i].answer_tokens == first:
-                row = i + len(pairs) if from_context else i
-                low, high = rows[row].answer
-                inside_P = (item.row_P == row) & (item.column_P >= low - 1) & (item.column_P < high - 1)
-                positions.append(inside_P.nonzero()[:, 0])
-            else:
-                positions.append(torch.zeros(0, dtype=torch.long))
+            alike = rows[i].answer_tokens == spelled
+            positions.append(range(begin + low - first, begin + high - first) if alike else range(0))
         answers.append(positions)
-    return _Micro(item, pairs, answers)
+    return _Micro(item, pairs, len(at_once), answers)
 
 
 def _micro_loss(joint: Joint, micro: _Micro, alpha_QK: Tensor, losses_QK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over the micro-batch's questions of L_SFT and L_cons, and the tokens trained; fills `losses_QK`."""
-    device = joint.engine.device
+    device, share = joint.engine.device, joint.config.answer_weight
     logits_PV = logits_of(joint.engine, micro.item, device)
-    main_P = micro.item.row_P < len(micro.pairs)
-    losses_B = rationale_losses(
-        logits_PV[main_P.to(device)],
-        micro.item.labels_P[main_P].to(device),
-        micro.item.row_P[main_P].to(device),
-        len(micro.pairs),
-    )
+    trained = len(micro.pairs) + micro.at_once
+    main_P = micro.item.row_P < trained
+    tokens_P = token_losses(logits_PV[main_P.to(device)], micro.item.labels_P[main_P].to(device))
+    row_P = micro.item.row_P[main_P].to(device)
+    losses_R = rationale_losses(tokens_P, row_P, trained)
+    losses_B = losses_R[: len(micro.pairs)]
     alpha_B = torch.stack([alpha_QK[q, k] for q, k in micro.pairs]).to(device)
-    sft = (alpha_B * losses_B).sum()
-    for (q, k), loss in zip(micro.pairs, losses_B.detach().cpu(), strict=True):
+    sft = (1 - share) * (alpha_B * losses_B).sum() + share * losses_R[len(micro.pairs) :].sum()
+    real_R = real_losses(tokens_P.detach(), row_P, trained, joint.objective.hardest).cpu()
+    for (q, k), loss in zip(micro.pairs, real_R, strict=False):
         losses_QK[q, k] = loss
     agreement = torch.zeros((), device=device)
     order = [q for q, _ in micro.pairs]
     for positions, q in zip(micro.answers, dict.fromkeys(order), strict=False):
         there = [i for i, position in enumerate(positions) if len(position)]
         alpha_K = alpha_B[[i for i, question in enumerate(order) if question == q]][there]
-        agreement = agreement + consistency([logits_PV[positions[i].to(device)] for i in there], alpha_K)
+        agreement = agreement + consistency(
+            [logits_PV[positions[i].start : positions[i].stop] for i in there], alpha_K, joint.config.consistency.divergence
+        )
     return sft, agreement, main_P.sum()
 
 
@@ -141,7 +161,9 @@ def _probe(joint: Joint, index_Q: Tensor, skipped_QK: Tensor, losses_QK: Tensor,
     measured: list[Tensor] = []
     for number in range(forwards):
         piece = padded[number * chunk : (number + 1) * chunk] or [filler]
-        measured.append(measured_losses(joint.engine, piece, joint.data.pad, joint.engine.device, len(piece)))
+        measured.append(
+            measured_losses(joint.engine, piece, joint.data.pad, joint.engine.device, len(piece), joint.objective.hardest)
+        )
     losses = torch.cat(measured)
     for (q, k), loss in zip(pairs, losses, strict=False):
         losses_QK[q, k] = loss
@@ -175,7 +197,7 @@ def train_step(joint: Joint, step: int) -> dict[str, Any]:
     config, data = joint.config, joint.data
     questions = config.questions_per_step
     index_Q = questions_of_step(step, len(data), questions, joint.seed)
-    weights = choose(joint, index_Q)
+    weights = choose(joint, index_Q, step)
     rate = learning_rate(config, step)
     for group in joint.engine.optimizer.param_groups:
         group["lr"] = rate
@@ -185,7 +207,8 @@ def train_step(joint: Joint, step: int) -> dict[str, Any]:
     losses_QK = torch.zeros_like(weights.alpha_QK)
     sums = torch.zeros(3)
     seen_QK = weights.kept_QK.clone()
-    probing = step % config.probe_every == 0 and config.mixture.weights == "metanet"
+    follows_losses = config.mixture.weights in ("metanet", "table")
+    probing = step % config.probe_every == 0 and follows_losses
     if probing:
         _probe(joint, index_Q, data.mask_NK[index_Q] & ~weights.kept_QK, losses_QK, own)
         seen_QK = data.mask_NK[index_Q]
@@ -204,10 +227,10 @@ def train_step(joint: Joint, step: int) -> dict[str, Any]:
 
     losses_QK, sums = _shared(joint, losses_QK), _shared(joint, sums)
     meta = 0.0
-    if config.mixture.weights == "metanet":
+    if follows_losses:
         observe(joint.inertia, config.inertia, index_Q, losses_QK, seen_QK)
-        if config.inertia.kind != "none":
-            meta = _teach(joint, index_Q, step)
+    if config.mixture.weights == "metanet":
+        meta = _teach(joint, index_Q, step)
     kept_norm = joint.engine.get_global_grad_norm()
     return {
         **_log(joint, step, rate, weights, losses_QK, seen_QK, sums, meta),

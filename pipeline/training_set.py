@@ -7,13 +7,14 @@ as a few flat tensors, which may be files: a step reads its own questions' part 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, NothingSurvives
+from pipeline.grading import conclusion
 from pipeline.prompts import end_token
 from pipeline.rationales import before_conclusion
 
@@ -54,6 +55,11 @@ def make_row(tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: s
     return Row(tokens, len(prompt), (first, len(prompt) + inside[-1] + 1))
 
 
+def answer_row(tokenizer: PreTrainedTokenizerBase, prompt: list[int], answer: str, limit: int, where: str) -> Row:
+    """The row of the second task, the answer at once: `prompt` asks for it, the answer sentence is all that follows."""
+    return make_row(tokenizer, prompt, conclusion(answer), answer, limit, where)
+
+
 def context_row(
     tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: str, answer: str, limit: int, where: str
 ) -> Row:
@@ -62,15 +68,20 @@ def context_row(
 
 
 class Batch(NamedTuple):
-    """Padded rows and the positions of wanted logits.
+    """Rows as lines of tokens, and the positions of wanted logits.
 
-    `tokens_BT` ids; position p predicts `labels_P[p]` from the hidden state at (`row_P[p]`, `column_P[p]`).
+    `tokens_BT` ids; position p, of row `row_P[p]`, predicts `labels_P[p]` from the hidden state at (`line_P[p]`, `column_P[p]`). Padded
+    rows have a line each; packed ones (`pipeline/packing.py`) share lines, and then each token has its position, and sees what
+    `sees_BTT` says.
     """
 
     tokens_BT: Tensor
     row_P: Tensor
+    line_P: Tensor
     column_P: Tensor
     labels_P: Tensor
+    positions_BT: Tensor | None = None
+    sees_BTT: Tensor | None = None
 
 
 def batch(rows: list[Row], spans: list[tuple[int, int]], pad: int) -> Batch:
@@ -85,7 +96,8 @@ def batch(rows: list[Row], spans: list[tuple[int, int]], pad: int) -> Batch:
         row += [index] * (last - first)
         column += range(first - 1, last - 1)
         labels += item.tokens[first:last]
-    return Batch(tokens_BT, torch.tensor(row), torch.tensor(column), torch.tensor(labels))
+    row_P = torch.tensor(row)
+    return Batch(tokens_BT, row_P, row_P, torch.tensor(column), torch.tensor(labels))
 
 
 def rationale_spans(rows: list[Row]) -> list[tuple[int, int]]:
@@ -107,7 +119,8 @@ class TrainingSet:
     """Everything that joint training reads, for N questions and K perspectives.
 
     `tokens_T` are the tokens of all rows on end; `places_NKRP` says where the row (R=0) and the context row (R=1) of a rationale
-    are. `mask_NK` is False where there is none; `base_losses_NK` are the base student's.
+    are; `answers_NP` say where the rows of the second task are, if there is one. `mask_NK` is False where there is no rationale;
+    `base_losses_NK` are the base student's.
     """
 
     tokens_T: Tensor
@@ -116,6 +129,7 @@ class TrainingSet:
     mask_NK: Tensor
     base_losses_NK: Tensor
     pad: int
+    answers_NP: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.mask_NK)
@@ -128,10 +142,38 @@ class TrainingSet:
         """The context row of a rationale that exists."""
         return self._row(self.places_NKRP[question, perspective, 1])
 
+    def answer(self, question: int) -> Row:
+        """The row of the second task."""
+        assert self.answers_NP is not None, "the second task has a weight, so its rows were written"
+        return self._row(self.answers_NP[question])
+
     def _row(self, place_P: Tensor) -> Row:
         offset, length, start, first, last = place_P.tolist()
         assert length, "the mask and the rows disagree"
         return Row(self.tokens_T[offset : offset + length].tolist(), start, (first, last))
+
+
+def restricted(data: TrainingSet, wanted_K: Tensor, least: int) -> TrainingSet:
+    """The questions that have a rationale in a wanted perspective, and those rationales alone.
+
+    Raises:
+        NothingSurvives: there are fewer such questions than `least`, those that a step takes.
+    """
+    mask_NK = data.mask_NK & wanted_K
+    there_N = mask_NK.any(-1)
+    if (found := int(there_N.sum())) < least:
+        raise NothingSurvives(
+            f"training.perspectives: {found} questions have a rationale in one of them, fewer than training.questions_per_step "
+            f"{least}; name more perspectives or lower it"
+        )
+    return replace(
+        data,
+        places_NKRP=data.places_NKRP[there_N],
+        features_NKF=data.features_NKF[there_N],
+        mask_NK=mask_NK[there_N],
+        base_losses_NK=data.base_losses_NK[there_N],
+        answers_NP=None if data.answers_NP is None else data.answers_NP[there_N],
+    )
 
 
 def questions_of_step(step: int, questions: int, per_step: int, seed: int) -> Tensor:

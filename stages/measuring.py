@@ -50,12 +50,12 @@ def open_models(source: ModelSource, settings: Synthesis) -> Models:
     return Models(student, pad, encoder.to(student.device).eval(), load_tokenizer(other))
 
 
-def measure(models: Models, settings: Synthesis, kept: list[Kept]) -> tuple[Tensor, Tensor]:
-    """The base student's loss on each rationale (B,) and its features (B, F), fp32 on the CPU."""
+def measure(models: Models, settings: Synthesis, hardest: float, kept: list[Kept]) -> tuple[Tensor, Tensor]:
+    """The base student's L_real on each rationale (B,) and its features (B, F), fp32 on the CPU."""
     if not kept:
         return torch.zeros(0), torch.zeros(0, models.encoder.config.hidden_size)
     student, rows = models.student, [item.row for item in kept]
-    losses_B = measured_losses(StudentLogits(student), rows, models.pad, student.device, settings.forward_rows)
+    losses_B = measured_losses(StudentLogits(student), rows, models.pad, student.device, settings.forward_rows, hardest)
     texts = [item.prompt + item.text for item in kept]
     features_BF = encode(models.encoder, models.encoder_tokenizer, texts, settings.encoder_context, settings.forward_rows)
     return losses_B, features_BF

@@ -41,7 +41,8 @@ class Config(Frozen):
 
 def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
-    descriptions = {item.name: item.description for item in load_perspectives(run.perspectives, run.only_perspectives)}
+    perspectives = load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies)
+    descriptions = {item.name: item.description for item in perspectives}
     return Config(descriptions=descriptions)
 
 

@@ -69,7 +69,7 @@ def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
     return Config(
         teacher=run.teacher,
-        perspectives=load_perspectives(run.perspectives, run.only_perspectives),
+        perspectives=load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies),
         prompts=run.prompts,
         sampling=run.sampling,
         seed=run.seed,

@@ -50,7 +50,7 @@ def select(
 ) -> tuple[list[Kept], dict[str, int]]:
     """Kept rationales of one shard with the columns `SAMPLE`, by question and perspective, and what fell at each rule."""
     rows: list[dict[str, Any]] = samples.to_pylist()
-    right = first_right(rows, names)
+    right = first_right(rows, names, settings.thoughts)
     prompts = {question_id: student.prompt(asked[question_id]) for question_id in right}
     too_long = _drop_too_long(right, prompts, student)
     curation = curate(

@@ -54,7 +54,7 @@ def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
     return Config(
         student=run.student,
-        perspectives=load_perspectives(run.perspectives, run.only_perspectives),
+        perspectives=load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies),
         prompts=run.prompts,
         synthesis=run.synthesis,
         objective=run.objective,
@@ -124,7 +124,7 @@ def _measure(config: Config, sampling: Artifact, lookup: Lookup, out: Draft, pro
         samples = read_parquet(path, SAMPLE)
         asked = look_up(lookup, samples["question_id"].unique().to_pylist())
         kept, counts = select(samples, asked, names, student, config.synthesis, config.seed)
-        losses_B, features_BF = measure(models, config.synthesis, kept)
+        losses_B, features_BF = measure(models, config.synthesis, config.objective.hardest, kept)
         rationales = rationale_table(kept, losses_B).replace_schema_metadata({_COUNTS: json.dumps(counts).encode()})
         out.write_table(f"features-{number:05d}", feature_table(kept, features_BF))
         out.write_table(f"rationales-{number:05d}", rationales)

@@ -1,8 +1,8 @@
-"""Stage 5: the student learns, under DeepSpeed ZeRO, from one or more ranks started by torch's launcher.
+"""Stage 5: the student learns, under DeepSpeed ZeRO, on one or more ranks.
 
-This process only launches `stages/training_rank.py`, watches it and collects what it wrote. Writes `student/` (a transformers folder
-that `from_pretrained` and vLLM load), `metanet.safetensors`, `inertia.safetensors`, and the log of every step as Parquet.
-Checkpoints live in the draft's scratch folder and end with it.
+One rank is this process itself; more are started by torch's launcher and watched. Writes `student/` (a transformers folder that
+`from_pretrained` and vLLM load), `metanet.safetensors`, `inertia.safetensors`, and the log of every step as Parquet. Checkpoints
+live in the draft's scratch folder and end with it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
     return Config(
         student=run.student,
-        perspectives=load_perspectives(run.perspectives, run.only_perspectives),
+        perspectives=load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies),
         prompts=run.prompts,
         training=run.training,
         objective=run.objective,
@@ -73,8 +73,12 @@ def _port_is_free(port: int) -> bool:
 
 
 def check(config: Config) -> None:
-    """Model folder and the longest row it could take."""
+    """Model folder, the longest row it could take, and the perspectives that are named."""
     check_model(config.student, "student")
+    known = [item.name for item in config.perspectives]
+    for name in config.training.perspectives or ():
+        if name not in known:
+            raise ConfigError(f"training.perspectives: no perspective {name!r}; there are {', '.join(known)}")
     limit = context_length(config.student.path) if config.student.path is not None else None
     if limit is not None and config.training.max_length > limit:
         raise ModelError(
@@ -93,17 +97,13 @@ def _choose_port(wanted: int | None) -> int:
 
 
 def _launch(config: Config, spec: str, port: int) -> None:
+    """Start the ranks and wait for them."""
     training = config.training
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(training.ranks),
         "--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "stages.training_rank", spec,
     ]  # fmt: skip
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(training.threads_per_rank),
-        "TOKENIZERS_PARALLELISM": "false",
-        "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cuda" if _has_gpu() else "cpu"),
-    }
+    environment = {**os.environ, **_surroundings(training)}
     refused = Path(spec).with_name(REFUSED)
     refused.unlink(missing_ok=True)
     with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as launcher:
@@ -123,14 +123,29 @@ def _launch(config: Config, spec: str, port: int) -> None:
         )
 
 
-def _has_gpu() -> bool:
+def _surroundings(training: Training) -> dict[str, str]:
+    """Environment variables of every rank."""
     import torch
 
-    return bool(torch.cuda.is_available())
+    return {
+        "OMP_NUM_THREADS": str(training.threads_per_rank),
+        "TOKENIZERS_PARALLELISM": "false",
+        "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu"),
+    }
+
+
+def _be_the_rank(config: Config, document: dict[str, Any], port: int) -> None:
+    """Train in this process, which saves the start of another; several trainings in one process share its process group."""
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ.update({**_surroundings(config.training), **alone})
+    from stages import training_rank
+
+    training_rank.join(config.training)
+    training_rank.train_as(document)
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
-    """Launch the ranks and wait.
+    """All steps, here or in ranks of their own.
 
     Raises:
         NothingSurvives: synthesis kept fewer questions than a step takes.
@@ -143,7 +158,6 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
             f"training.questions_per_step: {wanted}, but synthesis kept {kept} questions; lower it or sample more questions"
         )
     port = _choose_port(config.training.port)
-    spec = out.scratch / "spec.json"
     document = {
         "config": config.model_dump(mode="json"),
         "synthesis": str(inputs["synthesis"].folder),
@@ -154,9 +168,13 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         if out.mirror is None
         else {"url": out.mirror.remote.url, "root": str(out.mirror.root), "name": out.name},
     }
-    spec.write_text(json.dumps(document))
     if not (out.scratch / "summary.json").exists() or not out.path("student").is_dir():
-        _launch(config, str(spec), port)
+        if config.training.ranks == 1:
+            _be_the_rank(config, document, port)
+        else:
+            spec = out.scratch / "spec.json"
+            spec.write_text(json.dumps(document))
+            _launch(config, str(spec), port)
     summary: dict[str, Any] = json.loads((out.scratch / "summary.json").read_text())
     for leftover in out.folder.glob("student.*"):
         shutil.rmtree(leftover)

@@ -15,8 +15,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from pipeline.prompts import prompt_tokens
-from pipeline.training_set import PLACE, Row, TrainingSet, context_row, make_row, place_of
+from pipeline.prompts import prompt_tokens, render
+from pipeline.training_set import PLACE, Row, TrainingSet, answer_row, context_row, make_row, place_of
 from stages.mapped import Piece, blank, derived, mapped, numbered, write_table
 from stages.training import Config
 from storage.artifact import Artifact
@@ -52,11 +52,34 @@ def _write_tokens(config: Config, synthesis: Artifact, tokenizer: Any, names: Se
     return offset
 
 
+def _write_answers(config: Config, synthesis: Artifact, tokenizer: Any, offset: int, folder: Path) -> int:
+    """`answers.i64`, and their tokens behind the others; returns the number of all tokens."""
+    questions, names = synthesis.summary["kept_questions"], [item.name for item in config.perspectives]
+    places = blank(folder / "answers.i64", (questions, PLACE), np.int64)
+    limit, prompts = config.training.max_length, config.prompts
+    with (folder / "tokens.i32").open("ab") as tokens:
+        pieces = synthesis.batches("rationales", ["question_id", "perspective", "prompt", "answer"], _ROWS)
+        for piece, (n_B, _) in numbered(pieces, names, questions):
+            for n, item in zip(n_B, piece.to_pylist(), strict=True):
+                if places[n, 1]:
+                    continue
+                asked = prompt_tokens(tokenizer, render(prompts.answer, prompt=item["prompt"]), prompts.chat)
+                row = answer_row(tokenizer, asked, item["answer"], limit, f"answer of {item['question_id']!r}")
+                places[n] = place_of(row, offset)
+                tokens.write(np.array(row.tokens, np.int32).tobytes())
+                offset += len(row.tokens)
+    places.flush()
+    sync_file(folder / "answers.i64")
+    return offset
+
+
 def write_training_files(config: Config, synthesis: Artifact, tokenizer: Any, scratch: Path) -> None:
     """All files, whatever a killed process may have left."""
     folder, names = derived(scratch), [item.name for item in config.perspectives]
     size = (synthesis.summary["kept_questions"], len(names))
     tokens = _write_tokens(config, synthesis, tokenizer, names, folder)
+    if config.training.answer_weight:
+        tokens = _write_answers(config, synthesis, tokenizer, tokens, folder)
     keys = ["question_id", "perspective"]
     losses = numbered(synthesis.batches("rationales", [*keys, "base_loss"], _ROWS), names, size[0])
     write_table(folder / "losses.f32", losses, "base_loss", size)
@@ -65,7 +88,13 @@ def write_training_files(config: Config, synthesis: Artifact, tokenizer: Any, sc
     write_table(folder / "features.f32", features, "feature_F", (*size, width))
     for name in ("tokens.i32", "places.i64"):
         sync_file(folder / name)
-    shape = {"questions": size[0], "perspectives": size[1], "features": width, "tokens": tokens}
+    shape = {
+        "questions": size[0],
+        "perspectives": size[1],
+        "features": width,
+        "tokens": tokens,
+        "answers": config.training.answer_weight > 0,
+    }
     write_bytes(folder / _SHAPE, json.dumps(shape).encode())
 
 
@@ -94,4 +123,5 @@ def open_training_set(scratch: Path, pad: int) -> TrainingSet:
         mask_NK=places_NKRP[:, :, 0, 1] > 0,
         base_losses_NK=mapped(folder / "losses.f32", size),
         pad=pad,
+        answers_NP=mapped(folder / "answers.i64", (size[0], PLACE), torch.int64) if shape["answers"] else None,
     )

@@ -26,7 +26,7 @@ from pipeline.inertia import InertiaState, lag_steps, observe
 from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.student import StudentLogits
 from pipeline.trainer import Joint, train_step
-from pipeline.training_set import TrainingSet
+from pipeline.training_set import TrainingSet, restricted
 from stages.checkpoint import COUNTS, load_checkpoint, save_checkpoint
 from stages.progress import Progress
 from stages.training import REFUSED, Config
@@ -64,7 +64,13 @@ def load_training_set(config: Config, synthesis: Artifact, scratch: Path, tokeni
     elif not are_written(scratch):
         write_training_files(config, synthesis, tokenizer, scratch)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return open_training_set(scratch, pad)
+    data = open_training_set(scratch, pad)
+    wanted = config.training.perspectives
+    if wanted is None:
+        return data
+    return restricted(
+        data, torch.tensor([item.name in wanted for item in config.perspectives]), config.training.questions_per_step
+    )
 
 
 def deepspeed_config(training: Training) -> dict[str, Any]:
@@ -224,22 +230,33 @@ def _finish(config: Config, joint: Joint, draft: Path, scratch: Path) -> None:
     write_bytes(scratch / "summary.json", json.dumps(summary).encode())
 
 
+def join(training: Training) -> None:
+    """Make this process a rank of the process group that its environment names, once."""
+    torch.set_num_threads(training.threads_per_rank)
+    # DeepSpeed would compile a shared-memory operator here at its first use: half a minute, and a compiler needed.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not dist.is_initialized():
+        deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+
+
+def train_as(document: dict[str, Any]) -> None:
+    """Train as the stage asks, in a group that was joined."""
+    synthesis, draft, scratch = (Path(document[name]) for name in ("synthesis", "draft", "scratch"))
+    there = document["mirror"]
+    mirror = None if there is None else Mirror(Bucket(there["url"]), Path(there["root"]), there["name"])
+    config = Config.model_validate(document["config"])
+    train(config, synthesis, draft, scratch, Progress(Path(document["progress"]), "training"), mirror)
+
+
 def main() -> None:
     """The process that the launcher starts, once per rank."""
     document = json.loads(Path(sys.argv[1]).read_text())
-    config = Config.model_validate(document["config"])
-    torch.set_num_threads(config.training.threads_per_rank)
-    # DeepSpeed would compile a shared-memory operator here at its first use: half a minute, and a compiler needed.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
-    synthesis, draft, scratch = (Path(document[name]) for name in ("synthesis", "draft", "scratch"))
+    join(Training.model_validate(document["config"]["training"]))
     try:
-        there = document["mirror"]
-        mirror = None if there is None else Mirror(Bucket(there["url"]), Path(there["root"]), there["name"])
-        train(config, synthesis, draft, scratch, Progress(Path(document["progress"]), "training"), mirror)
+        train_as(document)
     except MindError as error:
         # The launcher passes on no message, so the stage finds it here.
-        write_bytes(scratch / REFUSED, str(error).encode())
+        write_bytes(Path(document["scratch"]) / REFUSED, str(error).encode())
         raise SystemExit(error.exit_code) from None
     finally:
         dist.destroy_process_group()

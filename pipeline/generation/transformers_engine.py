@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 from transformers import DynamicCache
@@ -18,6 +18,9 @@ from pipeline.config import ModelSource
 from pipeline.generation import Completion, Decoding
 from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import prompt_tokens
+
+_SHRINK: Final = 0.75
+"""The batch shrinks when no more than this share of it is still open; to shrink it costs a copy of the cache."""
 
 
 class _TransformersEngine:
@@ -48,23 +51,29 @@ class _TransformersEngine:
         end = self._tokenizer.eos_token_id
         cache, step_BT = DynamicCache(), tokens_BT
         produced: list[list[int]] = [[] for _ in range(rows)]
-        logprobs, open_rows = [0.0] * rows, set(range(rows))
+        logprobs, ended = [0.0] * rows, [False] * rows
+        batch = list(range(rows))  # the rows that are in the batch; those that have ended leave it now and then
         for _ in range(decoding.max_tokens):
             logits_BV = self._model(input_ids=step_BT, past_key_values=cache, use_cache=True).logits[:, -1].float().cpu()
-            log_BV = torch.log_softmax(logits_BV, -1)
-            chosen = [_choose(logits_BV[row], generators[row], decoding) if row in open_rows else end for row in range(rows)]
-            for row in list(open_rows):
-                produced[row].append(chosen[row])
-                logprobs[row] += float(log_BV[row, chosen[row]])
-                if chosen[row] == end:
-                    open_rows.discard(row)
-            if not open_rows:
+            chosen_B = _choose_all(logits_BV, [generators[row] for row in batch], decoding)
+            spent_B = torch.log_softmax(logits_BV, -1).gather(-1, chosen_B[:, None])[:, 0]
+            for row, token, logprob in zip(batch, chosen_B.tolist(), spent_B.tolist(), strict=True):
+                if not ended[row]:
+                    produced[row].append(token)
+                    logprobs[row] += logprob
+                    ended[row] = token == end
+            open_B = [place for place, row in enumerate(batch) if not ended[row]]
+            if not open_B:
                 break
-            step_BT = torch.tensor(chosen, device=tokens_BT.device)[:, None]
+            if len(open_B) <= _SHRINK * len(batch):
+                kept = torch.tensor(open_B)
+                cache.batch_select_indices(kept.to(tokens_BT.device))
+                batch, chosen_B = [batch[place] for place in open_B], chosen_B[kept]
+            step_BT = chosen_B.to(tokens_BT.device)[:, None]
         return [
             Completion(
                 text=self._tokenizer.decode(produced[row], skip_special_tokens=True),
-                finish_reason="length" if row in open_rows else "stop",
+                finish_reason="stop" if ended[row] else "length",
                 prompt_tokens=prompt_length,
                 completion_tokens=len(produced[row]),
                 cumulative_logprob=logprobs[row],
@@ -73,9 +82,15 @@ class _TransformersEngine:
         ]
 
 
-def _choose(logits_V: torch.Tensor, generator: torch.Generator, decoding: Decoding) -> int:
+def _choose_all(logits_BV: torch.Tensor, generators: list[torch.Generator], decoding: Decoding) -> torch.Tensor:
     if decoding.temperature == 0:
-        return int(logits_V.argmax())
+        return logits_BV.argmax(-1)
+    return torch.tensor(
+        [_choose(logits_V, generator, decoding) for logits_V, generator in zip(logits_BV, generators, strict=True)]
+    )
+
+
+def _choose(logits_V: torch.Tensor, generator: torch.Generator, decoding: Decoding) -> int:
     probabilities_V, order_V = torch.softmax(logits_V / decoding.temperature, -1).sort(descending=True)
     keep_V = probabilities_V.cumsum(-1) - probabilities_V < decoding.top_p
     pick = torch.multinomial(probabilities_V * keep_V, 1, generator=generator)

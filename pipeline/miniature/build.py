@@ -24,13 +24,13 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pipeline.grading import Outcome, grade
-from pipeline.miniature.families import ID_FAMILY, OOD_FAMILIES, Problem, ask, distinct, draw, size, solve, split_of
-from pipeline.miniature.styles import DIAL_STYLES, solution
+from pipeline.miniature.families import ID_FAMILIES, OOD_FAMILIES, Problem, ask, distinct, draw, size, solve, split_of
+from pipeline.miniature.styles import RING_STYLES, leaps, solution, thoughtful_solution
 from pipeline.prompts import render
 
 END: Final = "<|end|>"
 PAD: Final = "<|pad|>"
-WORKED_FAMILIES: Final = (ID_FAMILY, *OOD_FAMILIES)
+WORKED_FAMILIES: Final = (*ID_FAMILIES, *OOD_FAMILIES)
 
 
 class Shape(BaseModel):
@@ -45,7 +45,8 @@ class Shape(BaseModel):
 class ModelRecipe(BaseModel):
     """How one model is trained. `families` and `perspectives` are sampling weights.
 
-    `sizes` gives, for a family, the share of questions of each size that is kept; a family without an entry is kept whole.
+    One that `thinks` sees every perspective, and what was thought before a leap; one that does not sees no perspective where it
+    leaps. `sizes` gives, for a family, the share of questions of each size that is kept; a family without an entry is kept whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +58,7 @@ class ModelRecipe(BaseModel):
     learning_rate: float
     families: dict[str, float]
     perspectives: dict[str, float]
+    thinks: bool
     sizes: dict[str, dict[int, float]]
     named_perspective: float
     """Share of dial questions whose prompt names the perspective, as a teacher's prompt does."""
@@ -89,7 +91,6 @@ def corpus(recipe: Recipe, model: ModelRecipe) -> Iterator[tuple[str, str]]:
     """Endless (prompt, rationale) pairs from the train split."""
     rng = random.Random(model.seed)
     families, family_weights = zip(*model.families.items(), strict=True)
-    perspectives, perspective_weights = zip(*model.perspectives.items(), strict=True)
     while True:
         family = rng.choices(families, family_weights)[0]
         problem = draw(family, rng)
@@ -97,9 +98,11 @@ def corpus(recipe: Recipe, model: ModelRecipe) -> Iterator[tuple[str, str]]:
             continue
         if family in model.sizes and rng.random() >= model.sizes[family].get(size(problem), 0.0):
             continue
-        perspective = rng.choices(perspectives, perspective_weights)[0]
+        able = {name: weight for name, weight in model.perspectives.items() if model.thinks or not leaps(name, family)}
+        perspective = rng.choices(list(able), list(able.values()))[0]
         named = perspective if rng.random() < model.named_perspective else None
-        yield _prompt(recipe, problem, named), solution(problem, perspective, rng)
+        write = thoughtful_solution if model.thinks else solution
+        yield _prompt(recipe, problem, named), write(problem, perspective, rng)
 
 
 def build_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -169,6 +172,7 @@ def train_model(
 ) -> LlamaForCausalLM:
     """Plain next-token training on the worked text: AdamW, linear warm-up over 2 %, cosine to a tenth."""
     network = _new_model(recipe, model, tokenizer)
+    network.to("cuda" if torch.cuda.is_available() else "cpu")
     optimizer = torch.optim.AdamW(network.parameters(), lr=model.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     pairs = corpus(recipe, model)
     began, tokens = time.monotonic(), 0
@@ -177,7 +181,8 @@ def train_model(
         factor = min(1.0, (step + 1) / (0.02 * model.steps)) * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
         optimizer.param_groups[0]["lr"] = model.learning_rate * factor
         tokens_BT, labels_BT = _batch([next(pairs) for _ in range(model.batch)], tokenizer)
-        loss = network(input_ids=tokens_BT, labels=labels_BT).loss
+        with torch.autocast(network.device.type, torch.bfloat16, enabled=network.device.type == "cuda"):
+            loss = network(input_ids=tokens_BT.to(network.device), labels=labels_BT.to(network.device)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
@@ -205,12 +210,13 @@ def accuracy(
     for first in range(0, len(prompts), 128):
         batch = tokenizer(prompts[first : first + 128], return_tensors="pt", padding=True)
         settings = GenerationConfig(
-            max_new_tokens=160,
+            max_new_tokens=240,
             do_sample=temperature is not None,
             **({} if temperature is None else {"temperature": temperature}),
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
+        batch = batch.to(network.device)
         output = network.generate(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=settings
         )
@@ -233,13 +239,13 @@ def measure(
         families[family] = accuracy(network, tokenizer, prompts, [solve(p) for p in problems], None)
     result = {"greedy, by family": families}
     if named:
-        problems = list(distinct(ID_FAMILY, "dev", items, seed=9))
+        problems = [item for family in ID_FAMILIES for item in distinct(family, "dev", items // len(ID_FAMILIES), seed=9)]
         answers = [solve(problem) for problem in problems]
         result["sampled at temperature 0.7, by perspective"] = {
             perspective: accuracy(
                 network, tokenizer, [_prompt(recipe, problem, perspective) for problem in problems], answers, 0.7
             )
-            for perspective in DIAL_STYLES
+            for perspective in RING_STYLES
         }
     return result
 

@@ -1,9 +1,9 @@
 """Procedural question families with exact answers.
 
 A `Problem` is the machine-readable form of a question; `draw` makes one from a random stream, `ask` words it
-and `solve` computes the answer. In distribution: `dial` (two to four turns of a dial with ten marks). Out of
-distribution: the same with more turns (`dial_long`) and in other words (`lift`), and other operations (`largest`,
-`count`, `reverse`). A question belongs to train, dev or test by a hash of its text, for ever and everywhere,
+and `solve` computes the answer. In distribution: two to four turns of a ring with ten marks, told in four ways (`dial`,
+`belt`, `wheel`, `clock`). Out of distribution: more turns (`dial_long`), other words (`lift`, `tram`), and other operations
+(`largest`, `count`, `reverse`). A question belongs to train, dev or test by a hash of its text, for ever and everywhere,
 so that no question can reach two of them (our choice).
 """
 
@@ -18,14 +18,14 @@ from typing import Final, Literal
 Split = Literal["train", "dev", "test"]
 Turns = tuple[int, ...]
 
-ID_FAMILY: Final = "dial"
-OOD_FAMILIES: Final = ("dial_long", "lift", "largest", "count", "reverse")
+ID_FAMILIES: Final = ("dial", "belt", "wheel", "clock")
+OOD_FAMILIES: Final = ("dial_long", "lift", "tram", "largest", "count", "reverse")
 LETTERS: Final = "abcd"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem. `start` and signed `turns` for dial-like families, `items` for lists, `target` for counting."""
+    """One problem. `start` and signed `turns` for rings, `items` for lists, `target` for counting."""
 
     family: str
     start: int = 0
@@ -38,16 +38,8 @@ def _turns(rng: random.Random, low: int, high: int) -> Turns:
     return tuple(rng.choice((-1, 1)) * rng.randint(1, 9) for _ in range(rng.randint(low, high)))
 
 
-def _draw_dial(rng: random.Random) -> Problem:
-    return Problem("dial", start=rng.randint(0, 9), turns=_turns(rng, 2, 4))
-
-
-def _draw_dial_long(rng: random.Random) -> Problem:
-    return Problem("dial_long", start=rng.randint(0, 9), turns=_turns(rng, 5, 6))
-
-
-def _draw_lift(rng: random.Random) -> Problem:
-    return Problem("lift", start=rng.randint(0, 9), turns=_turns(rng, 2, 4))
+def _ring(family: str, low: int, high: int) -> Callable[[random.Random], Problem]:
+    return lambda rng: Problem(family, start=rng.randint(0, 9), turns=_turns(rng, low, high))
 
 
 def _draw_largest(rng: random.Random) -> Problem:
@@ -64,9 +56,8 @@ def _draw_reverse(rng: random.Random) -> Problem:
 
 
 _DRAW: Final[dict[str, Callable[[random.Random], Problem]]] = {
-    "dial": _draw_dial,
-    "dial_long": _draw_dial_long,
-    "lift": _draw_lift,
+    **{family: _ring(family, 2, 4) for family in (*ID_FAMILIES, "lift", "tram")},
+    "dial_long": _ring("dial_long", 5, 6),
     "largest": _draw_largest,
     "count": _draw_count,
     "reverse": _draw_reverse,
@@ -85,14 +76,23 @@ def size(problem: Problem) -> int:
 
 def ask(problem: Problem) -> str:
     """The question in words."""
-    items = "-".join(problem.items)
+    items, start = "-".join(problem.items), problem.start
+    turns = ", ".join(f"{turn:+d}" for turn in problem.turns)
     match problem.family:
         case "dial" | "dial_long":
-            turns = ", ".join(f"{turn:+d}" for turn in problem.turns)
-            return f"A dial with ten marks reads [{problem.start}]. Turn it {turns}. What does it read?"
+            return f"A dial with ten marks reads [{start}]. Turn it {turns}. What does it read?"
+        case "belt":
+            return f"Ten cups ride on a belt. Cup [{start}] is first. Move the belt {turns}. Which cup is first?"
+        case "wheel":
+            return f"A wheel of ten seats stops at [{start}]. Spin it {turns}. Which seat is it?"
+        case "clock":
+            return f"A clock of ten hours shows [{start}]. It goes {turns}. Which hour is it?"
         case "lift":
             moves = ", then ".join(f"{'up' if turn > 0 else 'down'} ({abs(turn)})" for turn in problem.turns)
-            return f"Ten floors form a ring. The lift is at ({problem.start}) and goes {moves}. Where is it?"
+            return f"Ten floors form a ring. The lift is at ({start}) and goes {moves}. Where is it?"
+        case "tram":
+            moves = "; ".join(f"{abs(turn)} {'forth' if turn > 0 else 'back'}" for turn in problem.turns)
+            return f"A tram line is a ring of ten stops. The tram leaves stop <{start}>: {moves}. Where does it end?"
         case "largest":
             return f"Which is the largest of [{items}]?"
         case "count":
@@ -114,7 +114,7 @@ def running(start: int, turns: Turns) -> list[int]:
 def solve(problem: Problem) -> str:
     """The canonical answer."""
     match problem.family:
-        case "dial" | "dial_long" | "lift":
+        case "dial" | "dial_long" | "belt" | "wheel" | "clock" | "lift" | "tram":
             return str(running(problem.start, problem.turns)[-1])
         case "largest":
             return max(problem.items)

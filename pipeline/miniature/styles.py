@@ -1,19 +1,23 @@
-"""Eight worked styles for the dial, one per perspective, and plain worked steps for the other families.
+"""Eight worked styles for rings, one per perspective, and plain worked steps for the other families.
 
-The styles differ in text and in what they ask of a small model:
+The styles differ in text, and each takes small steps in some families and **leaps** in others: two turns at once, thought through but
+not said. A model that cannot do two turns in one look-up can follow each perspective on some of the questions, and none of them on
+all:
 
-| perspective | per step | why it is easy or hard |
+| perspective | small steps in | text |
 |---|---|---|
-| decomposition | one look-up, numbered | easiest: everything needed stands beside it |
-| socratic | one look-up, asked and answered | easy, wordy |
-| formal | sum or difference written in full, then reduced modulo ten | longer, two-digit values |
-| analogy | the turns from zero, then one addition | one step more |
-| planning | ups and downs gathered first | filters the turns by sign |
-| counterfactual | first turn left out, put back at the end | order changes |
-| contrastive | last turn done both ways, one eliminated | **noisy**: the eliminated value is often wrong |
-| intuitive | two turns at once | **skips steps**: signed pairs in one look-up of its own |
+| decomposition | dial, belt | numbered |
+| socratic | belt, wheel | asked and answered |
+| formal | wheel, clock | with a symbol |
+| analogy | dial, clock | the turns from zero, then one addition |
+| contrastive | belt, wheel | last turn done both ways; **noisy**: the eliminated value is often wrong |
+| planning | dial, clock | ups and downs gathered first |
+| counterfactual | wheel, clock | first turn left out, put back at the end: order changes |
+| intuitive | none | two turns at once, always |
 
-Noise is in the text that teachers learn from: the middle is wrong, the end is right (our choice).
+Before it leaps the teacher thinks, `<think>1) 6-5=1. 2) 1+7=8.</think> 1) 6-5+7=8.`, and so comes to be right; what it thought is
+no part of the rationale. In families that are not distilled all but `intuitive` take small steps. Noise is in the text that
+teachers learn from: the middle is wrong, the end is right (our choice).
 """
 
 from __future__ import annotations
@@ -22,89 +26,85 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from pipeline.miniature.families import Problem, Turns, running, solve
+from pipeline.miniature.families import ID_FAMILIES, Problem, Turns, running, solve
 
 CONTRASTIVE_NOISE: Final = 0.4
+_SMALL_STEPS: Final = {
+    "formal": ("wheel", "clock"),
+    "intuitive": (),
+    "decomposition": ("dial", "belt"),
+    "planning": ("dial", "clock"),
+    "analogy": ("dial", "clock"),
+    "socratic": ("belt", "wheel"),
+    "contrastive": ("belt", "wheel"),
+    "counterfactual": ("wheel", "clock"),
+}
 
 
-def _sign(turn: int) -> str:
-    return "+" if turn > 0 else "-"
+def leaps(perspective: str, family: str) -> bool:
+    """Whether a perspective takes two turns at once in the questions of a family."""
+    return perspective == "intuitive" or (family in ID_FAMILIES and family not in _SMALL_STEPS[perspective])
 
 
-def _chain(start: int, turns: Turns) -> list[str]:
-    """`7+5=2`, one string per turn."""
-    befores = [start, *running(start, turns)]
-    return [f"{before}{turn:+d}={(before + turn) % 10}" for before, turn in zip(befores, turns, strict=False)]
-
-
-def _formal(start: int, turns: Turns, rng: random.Random) -> str:
-    parts, value = [f"Let x={start}."], start
-    for turn in turns:
-        total, value = value + turn, (value + turn) % 10
-        parts.append(f"x:={total - turn}{turn:+d}={total}={value} mod ten.")
-    return " ".join(parts)
-
-
-def _intuitive(start: int, turns: Turns, rng: random.Random) -> str:
-    parts, value = [], start
-    for first in range(0, len(turns), 2):
-        pair = turns[first : first + 2]
-        after = running(value, pair)[-1]
-        shown, net = "".join(f"{turn:+d}" for turn in pair), sum(pair) % 10
-        parts.append(f"{shown} is like +{net}, {value}+{net}={after}")
+def _steps(start: int, turns: Turns, stride: int) -> list[str]:
+    """`7+5=2`, or `7+5-3=9` with a stride of two; one string per step."""
+    said, value = [], start
+    for first in range(0, len(turns), stride):
+        taken = turns[first : first + stride]
+        after = running(value, taken)[-1]
+        said.append(f"{value}{''.join(f'{turn:+d}' for turn in taken)}={after}")
         value = after
-    return "Roughly: " + "; ".join(parts) + "."
+    return said
 
 
-def _decomposition(start: int, turns: Turns, rng: random.Random) -> str:
-    return " ".join(f"{i}) {step}." for i, step in enumerate(_chain(start, turns), 1))
+def _formal(start: int, turns: Turns, stride: int, rng: random.Random) -> str:
+    return " ".join([f"Let x={start}.", *(f"x:={step}." for step in _steps(start, turns, stride))])
 
 
-def _planning(start: int, turns: Turns, rng: random.Random) -> str:
-    def gather(name: str, values: list[int]) -> tuple[str, int]:
-        if not values:
-            return f"{name}: none, 0.", 0
-        steps, total = [str(values[0])], values[0]
-        for value in values[1:]:
-            steps.append(f"{total}+{value}={(total + value) % 10}")
-            total = (total + value) % 10
-        return f"{name}: {', '.join(steps)}.", total
-
-    ups, up = gather("Ups", [turn for turn in turns if turn > 0])
-    downs, down = gather("Downs", [-turn for turn in turns if turn < 0])
-    middle = (start + up) % 10
-    return f"Plan: ups, downs, both. {ups} {downs} Both: {start}+{up}={middle}, {middle}-{down}={(middle - down) % 10}."
+def _intuitive(start: int, turns: Turns, stride: int, rng: random.Random) -> str:
+    return f"Roughly: {'; '.join(_steps(start, turns, stride))}."
 
 
-def _analogy(start: int, turns: Turns, rng: random.Random) -> str:
+def _decomposition(start: int, turns: Turns, stride: int, rng: random.Random) -> str:
+    return " ".join(f"{i}) {step}." for i, step in enumerate(_steps(start, turns, stride), 1))
+
+
+def _planning(start: int, turns: Turns, stride: int, rng: random.Random) -> str:
+    ups, downs = (tuple(turn for turn in turns if turn * sign > 0) for sign in (1, -1))
+    middle = (start + sum(ups)) % 10
+    first, last = _steps(start, ups, stride) or ["none"], _steps(middle, downs, stride) or ["none"]
+    return f"Plan: ups, downs. Ups: {', '.join(first)}. Downs: {', '.join(last)}."
+
+
+def _analogy(start: int, turns: Turns, stride: int, rng: random.Random) -> str:
     end = running(0, turns)[-1]
-    return f"Like a dial at 0: {', '.join(_chain(0, turns))}. Shift: {end}+{start}={(end + start) % 10}."
+    return f"Like one at 0: {', '.join(_steps(0, turns, stride))}. Shift: {end}+{start}={(end + start) % 10}."
 
 
-def _socratic(start: int, turns: Turns, rng: random.Random) -> str:
-    steps = [step.split("=") for step in _chain(start, turns)]
+def _socratic(start: int, turns: Turns, stride: int, rng: random.Random) -> str:
+    steps = [step.split("=") for step in _steps(start, turns, stride)]
     return " ".join(f"What is {left}? It is {right}." for left, right in steps)
 
 
-def _contrastive(start: int, turns: Turns, rng: random.Random) -> str:
+def _contrastive(start: int, turns: Turns, stride: int, rng: random.Random) -> str:
     values = [start, *running(start, turns)]
     last, before = turns[-1], values[-2]
     right, other = (before + last) % 10, (before - last) % 10
     if rng.random() < CONTRASTIVE_NOISE:
         other = rng.choice([value for value in range(10) if value != other])
-    shown = ", ".join(_chain(start, turns[:-1]))
+    shown = ", ".join(_steps(start, turns[:-1], stride))
     rejected = f"{before}{-last:+d}={other}"
-    return f"Up to the last: {shown}. Either {before}{last:+d}={right} or {rejected}. The turn is {_sign(last)}, so {right}."
+    sign = "+" if last > 0 else "-"
+    return f"Up to the last: {shown}. Either {before}{last:+d}={right} or {rejected}. The turn is {sign}, so {right}."
 
 
-def _counterfactual(start: int, turns: Turns, rng: random.Random) -> str:
-    without = _chain(start, turns[1:])
+def _counterfactual(start: int, turns: Turns, stride: int, rng: random.Random) -> str:
     value = running(start, turns[1:])[-1]
-    shown = ", ".join(without)
+    shown = ", ".join(_steps(start, turns[1:], stride))
     return f"Were {turns[0]:+d} left out: {shown}. But it counts: {value}{turns[0]:+d}={(value + turns[0]) % 10}."
 
 
-DIAL_STYLES: Final[dict[str, Callable[[int, Turns, random.Random], str]]] = {
+RING_STYLES: Final[dict[str, Callable[[int, Turns, int, random.Random], str]]] = {
     "formal": _formal,
     "intuitive": _intuitive,
     "decomposition": _decomposition,
@@ -136,10 +136,10 @@ def _work_reverse(problem: Problem) -> str:
     return "Backwards: " + ",".join(reversed(problem.items)) + "."
 
 
-def worked(problem: Problem, perspective: str, rng: random.Random) -> str:
-    """The worked solution without its closing answer sentence.
+def worked(problem: Problem, perspective: str, rng: random.Random, stride: int) -> str:
+    """The worked solution without its closing answer sentence, so many turns a step.
 
-    Dial-like families have a text for each perspective; the others have one plain way whatever the perspective.
+    Rings have a text for each perspective; the others have one plain way whatever the perspective.
     `rng` decides about noise only.
     """
     match problem.family:
@@ -149,9 +149,19 @@ def worked(problem: Problem, perspective: str, rng: random.Random) -> str:
             return _work_count(problem)
         case "reverse":
             return _work_reverse(problem)
-    return DIAL_STYLES[perspective](problem.start, problem.turns, rng)
+    return RING_STYLES[perspective](problem.start, problem.turns, stride, rng)
 
 
 def solution(problem: Problem, perspective: str, rng: random.Random) -> str:
     """A full rationale, ending in the answer sentence."""
-    return f"{worked(problem, perspective, rng)} The answer is \\boxed{{{solve(problem)}}}."
+    stride = 2 if leaps(perspective, problem.family) else 1
+    return f"{worked(problem, perspective, rng, stride)} The answer is \\boxed{{{solve(problem)}}}."
+
+
+def thoughtful_solution(problem: Problem, perspective: str, rng: random.Random) -> str:
+    """What the teacher writes: before a solution that leaps, the same in small steps, thought and not said."""
+    if not problem.turns or not leaps(perspective, problem.family):
+        return solution(problem, perspective, rng)
+    noise = rng.random()
+    thought = worked(problem, perspective, random.Random(noise), 1)
+    return f"<think>{thought}</think> {solution(problem, perspective, random.Random(noise))}"

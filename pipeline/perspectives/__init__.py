@@ -16,11 +16,13 @@ SHIPPED: Final = Path(__file__).parent / "eight.yaml"
 
 
 class Perspective(Frozen):
-    """One way of reasoning and how a teacher is asked for it."""
+    """One way of reasoning and how a teacher is asked for it. Copies of one have names of their own and one `called`."""
 
     name: str = identity(pattern=r"^[a-z0-9_-]+$")
     description: str = runtime()
     instruction: str = identity()
+    called: str | None = identity(None)
+    """What a prompt calls it; its name, if left out."""
 
 
 class _File(Frozen):
@@ -28,8 +30,8 @@ class _File(Frozen):
     perspectives: tuple[Perspective, ...] = identity(min_length=1)
 
 
-def load_perspectives(path: Path | None, only: tuple[str, ...] | None = None) -> tuple[Perspective, ...]:
-    """The perspectives of a file, or the eight shipped ones; with `only`, those of them, in the file's order.
+def load_perspectives(path: Path | None, only: tuple[str, ...] | None = None, copies: int = 1) -> tuple[Perspective, ...]:
+    """The perspectives of a file, or the eight shipped ones; with `only`, those of them, in the file's order; each so many times.
 
     Raises:
         ConfigError: the file is missing or malformed, names a perspective twice, or has none that `only` names.
@@ -51,4 +53,9 @@ def load_perspectives(path: Path | None, only: tuple[str, ...] | None = None) ->
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"use some of {', '.join(names)}"
             raise ConfigError(f"only_perspectives: unknown perspective {name!r} (not in {path.name}); {hint}")
-    return tuple(item for item in perspectives if only is None or item.name in only)
+    wanted = tuple(item for item in perspectives if only is None or item.name in only)
+    return wanted if copies == 1 else tuple(_copy(item, number) for item in wanted for number in range(1, copies + 1))
+
+
+def _copy(item: Perspective, number: int) -> Perspective:
+    return item.model_copy(update={"name": f"{item.name}-{number}", "called": item.called or item.name})

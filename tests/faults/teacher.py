@@ -15,10 +15,12 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from pipeline.miniature.families import Problem, ask, distinct
+from pipeline.miniature.families import ID_FAMILIES, Problem, ask, distinct
 from pipeline.miniature.styles import solution
 
-PROBLEMS: dict[str, Problem] = {ask(problem): problem for problem in distinct("dial", "train", 400, 0)}
+PROBLEMS: dict[str, Problem] = {
+    ask(problem): problem for family in ID_FAMILIES for problem in distinct(family, "train", 400, 0)
+}
 
 
 def write(prompt: str, seed: int) -> str:

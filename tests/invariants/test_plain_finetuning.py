@@ -1,8 +1,8 @@
-"""With uniform weights, λ=0 and β=0 MIND is plain mean fine-tuning; and its gradient is the same however a step is split."""
+"""With uniform weights, λ=0 and β=0 MIND is plain mean fine-tuning; its gradient is the same however a step is split or packed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -122,11 +122,13 @@ def test_uniform_weights_without_consistency_are_plain_mean_fine_tuning(
 
 @pytest.mark.parametrize("context", ["full", "before_conclusion"])
 @pytest.mark.parametrize("kind", ["ema", "optimizer", "none"])
-def test_the_gradient_is_the_same_for_any_micro_batch(student: Any, data: TrainingSet, context: Any, kind: Any) -> None:
+def test_the_gradient_is_the_same_for_any_micro_batch_packed_or_padded(
+    student: Any, data: TrainingSet, context: Any, kind: Any
+) -> None:
     found = []
-    for micro in (1, 2, 4):
+    for micro, packs in ((1, False), (2, True), (4, True), (2, False), (4, False)):
         training = Training(
-            questions_per_step=4, questions_per_micro_batch=micro, probe_every=1,
+            questions_per_step=4, questions_per_micro_batch=micro, probe_every=1, shared_prefix=packs,
             consistency=Consistency(weight=0.5, answer_context=context), inertia={"kind": kind},
         )  # fmt: skip
         found.append(_step(student, data, training, step=0))
@@ -138,6 +140,25 @@ def test_the_gradient_is_the_same_for_any_micro_batch(student: Any, data: Traini
         assert log["tokens"] == whole_log["tokens"]
         assert _relative(gradient, whole) < 1e-5
         assert torch.allclose(joint.inertia.mean_NK, taught.inertia.mean_NK, atol=1e-5)
+
+
+@pytest.mark.parametrize("packs", [False, True])
+def test_the_second_task_takes_its_share_of_the_loss(student: Any, data: TrainingSet, packs: bool) -> None:
+    whole = replace(data, answers_NP=data.places_NKRP[:, 2, 0].where(MASK[:, 2:3], data.places_NKRP[:, 0, 0]))
+    found = {}
+    for weight in (0.0, 0.25):
+        training = Training(
+            questions_per_step=4, questions_per_micro_batch=2, answer_weight=weight, shared_prefix=packs,
+            mixture=Mixture(weights="uniform", beta=0), consistency=Consistency(weight=0),
+        )  # fmt: skip
+        found[weight], _, _ = _step(student, whole, training, step=0)
+    answers = []
+    for n in questions_of_step(0, QUESTIONS, 4, 0).tolist():
+        row = whole.answer(n)
+        tokens = torch.tensor(row.tokens)
+        answers.append(F.cross_entropy(student(input_ids=tokens[None]).logits[0, row.start - 1 : -1], tokens[row.start :]))
+    expected = 0.75 * found[0.0]["loss"] + 0.25 * float(torch.stack(answers).mean().detach())
+    assert found[0.25]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("every", [1, 2])

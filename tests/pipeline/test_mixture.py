@@ -8,10 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pipeline import mixture
 from pipeline.config import Mixture
-from pipeline.mixture import Weights, effective_number, weigh
+from pipeline.mixture import Weights, effective_number
 
 OFF = float("-inf")
+
+
+def weigh(scores_QK: Tensor, mask_QK: Tensor, config: Mixture, temperature: float, seed: int = 0) -> Weights:
+    return mixture.weigh(scores_QK, mask_QK, config, temperature, torch.Generator().manual_seed(seed))
 
 
 @st.composite
@@ -123,3 +128,34 @@ def test_weights_carry_no_gradient() -> None:
 def test_the_effective_number_counts_equal_weights() -> None:
     alpha_QK = torch.tensor([[1.0, 0, 0, 0], [0.5, 0.5, 0, 0], [0.25, 0.25, 0.25, 0.25]])
     assert torch.allclose(effective_number(alpha_QK), torch.tensor([1.0, 2.0, 4.0]))
+
+
+@given(questions(), st.integers(0, 99))
+def test_weights_dealt_out_at_random_are_the_same_weights(drawn: tuple[Tensor, Tensor], seed: int) -> None:
+    scores_QK, mask_QK = drawn
+    own = weigh(scores_QK, mask_QK, Mixture(), 1.0)
+    dealt = weigh(scores_QK, mask_QK, Mixture(order="shuffled"), 1.0, seed)
+    assert not (dealt.kept_QK & ~mask_QK).any()
+    torch.testing.assert_close(own.alpha_QK.sort(-1).values, dealt.alpha_QK.sort(-1).values)
+
+
+def test_weights_dealt_out_at_random_reach_every_perspective_alike() -> None:
+    scores_QK = torch.tensor([[3.0, 1.0, 0.5, OFF, 0.0]]).expand(4000, -1)
+    dealt = weigh(scores_QK, scores_QK.isfinite(), Mixture(order="shuffled"), 1.0)
+    assert dealt.alpha_QK.mean(0).tolist() == pytest.approx([0.25, 0.25, 0.25, 0, 0.25], abs=0.02)
+
+
+@given(questions())
+def test_turned_round_what_weighed_most_weighs_least(drawn: tuple[Tensor, Tensor]) -> None:
+    scores_QK, mask_QK = drawn
+    own, turned = (weigh(scores_QK, mask_QK, Mixture(beta=0, order=order), 1.0).alpha_QK for order in ("scored", "inverted"))  # type: ignore[arg-type]
+    best_Q1 = own.argmax(-1, keepdim=True)
+    assert (turned.gather(-1, best_Q1) <= turned.masked_fill(~mask_QK, 2.0).min(-1, keepdim=True).values + 1e-6).all()
+
+
+@given(questions(), st.integers(1, 9), st.integers(0, 99))
+def test_so_many_are_drawn_as_are_asked_for_where_there_are(drawn: tuple[Tensor, Tensor], number: int, seed: int) -> None:
+    scores_QK, mask_QK = drawn
+    weights = weigh(scores_QK, mask_QK, Mixture(weights="uniform", beta=0, min_effective=1, draw=number), 1.0, seed)
+    assert torch.equal(weights.kept_QK.sum(-1), mask_QK.sum(-1).clamp(max=number))
+    torch.testing.assert_close(weights.alpha_QK.sum(-1), torch.ones(len(mask_QK)))

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.objective import consistency, jensen_shannon, rationale_losses
+from pipeline.objective import consistency, jensen_shannon, rationale_losses, real_losses, symmetric_kl, token_losses
 
 seeds = st.integers(0, 10_000)
 
@@ -50,13 +51,13 @@ def test_rationale_losses_are_those_of_a_plain_loop(seed: int, lengths: list[int
         ]
         expected.append(sum(tokens) / len(tokens))
     shuffled = torch.randperm(len(row_P), generator=torch.Generator().manual_seed(seed))
-    losses = rationale_losses(logits_PV[shuffled], labels_P[shuffled], row_P[shuffled], len(lengths))
+    losses = rationale_losses(token_losses(logits_PV[shuffled], labels_P[shuffled]), row_P[shuffled], len(lengths))
     assert losses.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_losses_are_taken_in_fp32_whatever_the_logits_are() -> None:
     logits_PV = _logits(0, 3, 7).bfloat16()
-    assert rationale_losses(logits_PV, torch.tensor([1, 2, 3]), torch.tensor([0, 0, 1]), 2).dtype == torch.float32
+    assert rationale_losses(token_losses(logits_PV, torch.tensor([1, 2, 3])), torch.tensor([0, 0, 1]), 2).dtype == torch.float32
 
 
 @given(seeds, st.integers(2, 5))
@@ -67,20 +68,40 @@ def test_consistency_weighs_every_pair_by_both_weights(seed: int, many: int) -> 
     expected = sum(
         float(alpha_K[i] * alpha_K[j] * jensen_shannon(logs[i], logs[j])) for i in range(many) for j in range(i)
     )  # fmt: skip
-    assert float(consistency(answers_KAV, alpha_K)) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert float(consistency(answers_KAV, alpha_K, "jensen_shannon")) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_rationales_that_agree_or_stand_alone_are_consistent() -> None:
     logits_AV = _logits(0, 2, 6)
-    assert float(consistency([logits_AV, logits_AV + 3], torch.tensor([0.5, 0.5]))) == pytest.approx(0, abs=1e-6)
-    assert float(consistency([logits_AV], torch.tensor([1.0]))) == 0
-    assert float(consistency([], torch.zeros(0))) == 0
+    assert float(consistency([logits_AV, logits_AV + 3], torch.tensor([0.5, 0.5]), "jensen_shannon")) == pytest.approx(
+        0, abs=1e-6
+    )
+    assert float(consistency([logits_AV], torch.tensor([1.0]), "jensen_shannon")) == 0
+    assert float(consistency([], torch.zeros(0), "jensen_shannon")) == 0
 
 
 def test_both_sides_of_a_pair_get_a_gradient() -> None:
     sides = [_logits(seed, 2, 6).requires_grad_() for seed in (1, 2)]
-    consistency(sides, torch.tensor([0.5, 0.5])).backward()  # type: ignore[no-untyped-call]
+    consistency(sides, torch.tensor([0.5, 0.5]), "jensen_shannon").backward()  # type: ignore[no-untyped-call]
     for side in sides:
         assert side.grad is not None
         assert side.grad.isfinite().all()
         assert side.grad.abs().sum() > 0
+
+
+def test_the_symmetric_divergence_is_both_relative_entropies() -> None:
+    left, right = (torch.log_softmax(torch.randn(3, 7, generator=torch.Generator().manual_seed(seed)), -1) for seed in (0, 1))
+    one, other = (F.kl_div(b, a, log_target=True, reduction="none").sum(-1).mean() for a, b in ((left, right), (right, left)))
+    assert float(symmetric_kl(left, right)) == pytest.approx(float(one + other), rel=1e-5)
+    assert float(symmetric_kl(left, left)) == 0
+
+
+@given(seeds, st.lists(st.integers(1, 9), min_size=1, max_size=5), st.floats(0.01, 1))
+def test_what_is_measured_of_a_rationale_is_its_hardest_tokens(seed: int, lengths: list[int], hardest: float) -> None:
+    tokens = [torch.rand(length, generator=torch.Generator().manual_seed(seed + i)) for i, length in enumerate(lengths)]
+    row_P = torch.tensor([i for i, length in enumerate(lengths) for _ in range(length)])
+    order = torch.randperm(len(row_P), generator=torch.Generator().manual_seed(seed))
+    found = real_losses(torch.cat(tokens)[order], row_P[order], len(lengths), hardest)
+    few = [max(1, math.ceil(float(torch.tensor(length) * hardest))) for length in lengths]
+    expected = [item.sort(descending=True).values[:number].mean() for item, number in zip(tokens, few, strict=True)]
+    torch.testing.assert_close(found, torch.stack(expected))

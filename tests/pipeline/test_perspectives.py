@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.miniature.styles import DIAL_STYLES
+from pipeline.miniature.styles import RING_STYLES
 from pipeline.perspectives import load_perspectives
 
 MINE = """
@@ -18,7 +18,7 @@ perspectives:
 
 def test_the_eight_perspectives_ship_and_the_miniature_world_knows_them() -> None:
     shipped = load_perspectives(None)
-    assert {item.name for item in shipped} == set(DIAL_STYLES)
+    assert {item.name for item in shipped} == set(RING_STYLES)
     assert len({item.instruction for item in shipped}) == 8
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import false_discovery_control
 
-from pipeline.promotion import Policy, decide, holm
+from pipeline.promotion import Policy, decide
 
 
 def change(value: float, low: float, high: float, p: float = 1.0) -> dict[str, Any]:
@@ -43,21 +40,3 @@ def test_one_small_p_among_many_sets_is_chance() -> None:
     sets = {f"s{number}": (-0.05, 0.03) for number in range(5)}
     assert decide(changes(0.0, **sets), list(sets), Policy(alpha=0.05)).promote
     assert not decide(changes(0.0, s0=(-0.05, 0.03)), ["s0"], Policy(alpha=0.05)).promote
-
-
-probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=12)
-
-
-@given(probabilities)
-def test_holm_keeps_order_and_never_makes_a_p_smaller(p_values: list[float]) -> None:
-    corrected = holm(p_values)
-    for plain, value in zip(p_values, corrected, strict=True):
-        assert plain <= value <= 1
-    ranked = sorted(zip(p_values, corrected, strict=True))
-    assert [value for _, value in ranked] == sorted(corrected)
-    # Holm is never kinder than Benjamini and Hochberg.
-    assert all(mine >= other - 1e-12 for mine, other in zip(corrected, false_discovery_control(p_values), strict=True))
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])

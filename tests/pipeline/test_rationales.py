@@ -139,3 +139,11 @@ def test_the_first_right_sample_of_each_perspective_is_taken_in_order() -> None:
     ]
     found = first_right(samples, ["formal", "analogy", "socratic"])
     assert list(found["q"].items()) == [("formal", f"x=5. {conclusion('5')}"), ("socratic", f"first. {conclusion('5')}")]
+
+
+@pytest.mark.parametrize("begin", ["<think>", ""])
+def test_what_a_thinking_teacher_thought_is_left_out_unless_it_is_asked_for(begin: str) -> None:
+    text = f"{begin}Hm, 5?\n\nOr \\boxed{{6}}.</think>\n\nSo 2+3=5. The answer is \\boxed{{5}}."
+    sample = {"question_id": "q", "perspective": "formal", "sample_index": 0, "outcome": "correct", "text": text, "gold": "5"}
+    assert first_right([sample], ["formal"])["q"] == {"formal": f"So 2+3=5. {conclusion('5')}"}
+    assert first_right([sample], ["formal"], "keep")["q"] == {"formal": text}

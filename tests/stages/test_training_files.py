@@ -10,7 +10,7 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.prompts import prompt_tokens
-from pipeline.training_set import context_row, make_row
+from pipeline.training_set import answer_row, context_row, make_row
 from stages import training
 from stages.measuring import feature_table, rationale_table
 from stages.selection import Kept
@@ -74,3 +74,17 @@ def test_every_row_place_feature_and_loss_is_read_back(
         prompt = prompt_tokens(tiny_tokenizer, question(n).text, False)
         for make, found in ((make_row, data.row(n, k)), (context_row, data.context(n, k))):
             assert found == make(tiny_tokenizer, prompt, rationale(n, k), str(n), 512, "")
+
+
+def test_the_second_task_has_a_row_for_every_question_that_asks_for_its_answer_at_once(
+    tmp_path: Path, artifact: Artifact, tiny_model: Path, tiny_tokenizer: Any
+) -> None:
+    tree = tree_of(tiny_model)
+    tree["prompts"] |= {"answer": "{{ prompt }} At once:"}
+    tree["training"] |= {"answer_weight": 0.5}
+    config = training.config_of(RunConfig.model_validate(tree))
+    write_training_files(config, artifact, tiny_tokenizer, tmp_path)
+    data = open_training_set(tmp_path, pad=0)
+    for n in range(len(MASK)):
+        prompt = prompt_tokens(tiny_tokenizer, f"{question(n).text} At once:", False)
+        assert data.answer(n) == answer_row(tiny_tokenizer, prompt, str(n), 512, "")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.miniature.families import (
-    ID_FAMILY,
+    ID_FAMILIES,
     OOD_FAMILIES,
     Problem,
     ask,
@@ -19,7 +19,7 @@ from pipeline.miniature.families import (
     split_of,
 )
 
-FAMILIES = (ID_FAMILY, *OOD_FAMILIES)
+FAMILIES = (*ID_FAMILIES, *OOD_FAMILIES)
 problems = st.builds(lambda family, seed: draw(family, random.Random(seed)), st.sampled_from(FAMILIES), st.integers(0, 10**6))
 
 
@@ -67,6 +67,8 @@ def test_ids_and_splits_are_the_same_for_ever() -> None:
         (Problem("dial", start=7, turns=(5, -3)), "9"),
         (Problem("dial_long", start=0, turns=(-1, -1, -1, 9, 9)), "5"),
         (Problem("lift", start=2, turns=(-9, 4)), "7"),
+        (Problem("belt", start=9, turns=(9, 9, 3)), "0"),
+        (Problem("tram", start=1, turns=(-2,)), "9"),
         (Problem("largest", items=("3", "9", "0")), "9"),
         (Problem("count", items=("a", "b", "a", "c"), target="a"), "2"),
         (Problem("reverse", items=("a", "b", "c")), "c-b-a"),

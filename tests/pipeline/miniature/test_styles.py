@@ -8,30 +8,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.grading import Outcome, grade
-from pipeline.miniature.families import ID_FAMILY, OOD_FAMILIES, Problem, draw, solve
-from pipeline.miniature.styles import CONTRASTIVE_NOISE, DIAL_STYLES, solution, worked
-from pipeline.rationales import concluded, drop_duplicates
+from pipeline.miniature.families import ID_FAMILIES, OOD_FAMILIES, Problem, draw, solve
+from pipeline.miniature.styles import CONTRASTIVE_NOISE, RING_STYLES, leaps, solution, thoughtful_solution, worked
+from pipeline.rationales import concluded, drop_duplicates, spoken
 
-STYLES = sorted(DIAL_STYLES)
+STYLES = sorted(RING_STYLES)
 NOISELESS = [style for style in STYLES if style != "contrastive"]
-STATEMENT = re.compile(r"(-?\d+)([+-]\d+)=(-?\d+)(?:=(\d))?")
+RINGS = (*ID_FAMILIES, "dial_long", "lift", "tram")
+STATEMENT = re.compile(r"(-?\d)((?:[+-]\d)+)=(\d)")
 seeds = st.integers(0, 10**9)
 
 
-def _dial(seed: int) -> Problem:
+def _ring(seed: int) -> Problem:
     rng = random.Random(seed)
-    return draw(rng.choice(["dial", "dial_long", "lift"]), rng)
+    return draw(rng.choice(RINGS), rng)
+
+
+def _statements(text: str) -> list[tuple[str, str, str]]:
+    return STATEMENT.findall(text.replace("? It is ", "="))
 
 
 @pytest.mark.parametrize("style", STYLES)
 @given(seed=seeds)
 def test_every_style_reasons_its_way_to_the_right_answer(style: str, seed: int) -> None:
-    problem = _dial(seed)
-    reasoning = worked(problem, style, random.Random(seed))
-    assert re.findall(r"\d", reasoning)[-1] == solve(problem)
+    problem = _ring(seed)
+    for stride in (1, 2):
+        assert re.findall(r"\d", worked(problem, style, random.Random(seed), stride))[-1] == solve(problem)
 
 
-@pytest.mark.parametrize("family", [ID_FAMILY, *OOD_FAMILIES])
+@pytest.mark.parametrize("family", [*ID_FAMILIES, *OOD_FAMILIES])
 @given(seed=seeds, style=st.sampled_from(STYLES))
 def test_every_solution_is_graded_correct_and_is_concluded_already(family: str, seed: int, style: str) -> None:
     problem = draw(family, random.Random(seed))
@@ -44,39 +49,60 @@ def test_every_solution_is_graded_correct_and_is_concluded_already(family: str, 
 @pytest.mark.parametrize("style", NOISELESS)
 @given(seed=seeds)
 def test_every_statement_of_a_style_without_noise_is_true_modulo_ten(style: str, seed: int) -> None:
-    text = worked(_dial(seed), style, random.Random(seed))
-    statements = STATEMENT.findall(text.replace("? It is ", "="))
-    assert statements or style == "intuitive"
-    for left, right, result, reduced in statements:
-        assert (int(left) + int(right) - int(result)) % 10 == 0, text
-        assert not reduced or int(result) % 10 == int(reduced), text
+    for stride in (1, 2):
+        text = worked(_ring(seed), style, random.Random(seed), stride)
+        assert _statements(text)
+        for start, turns, end in _statements(text):
+            assert (int(start) + sum(map(int, re.findall(r"[+-]\d", turns)))) % 10 == int(end), text
 
 
-@given(seeds)
-def test_an_intuitive_leap_lands_where_the_turns_lead(seed: int) -> None:
-    for start, turns, end in re.findall(
-        r"from (\d) go ([+\-\d]+), about (\d)", worked(_dial(seed), "intuitive", random.Random())
-    ):
-        assert (int(start) + sum(map(int, re.findall(r"[+-]\d", turns)))) % 10 == int(end)
+@given(seeds, st.sampled_from(STYLES))
+def test_a_style_takes_two_turns_at_once_only_where_it_leaps(seed: int, style: str) -> None:
+    problem = _ring(seed)
+    taken = [len(re.findall(r"[+-]\d", turns)) for _, turns, _ in _statements(solution(problem, style, random.Random(seed)))]
+    assert max(taken) <= (2 if leaps(style, problem.family) else 1)
+
+
+def test_every_perspective_but_the_intuitive_leaps_in_half_of_the_families_and_none_of_the_others() -> None:
+    for style in STYLES:
+        assert sum(leaps(style, family) for family in ID_FAMILIES) == (4 if style == "intuitive" else 2)
+        assert any(leaps(style, family) for family in OOD_FAMILIES) == (style == "intuitive")
+    for family in ID_FAMILIES:
+        assert sum(not leaps(style, family) for style in STYLES) >= 3
+
+
+@given(seeds, st.sampled_from(STYLES))
+def test_what_leaps_thinks_first_in_small_steps_and_says_what_it_would_say_without(seed: int, style: str) -> None:
+    problem = _ring(seed)
+    whole = thoughtful_solution(problem, style, random.Random(seed))
+    thought, end, said = whole.rpartition("</think> ")
+    assert bool(end) == leaps(style, problem.family)
+    assert said.endswith(f"The answer is \\boxed{{{solve(problem)}}}.")
+    assert spoken(whole) == said
+    for _, turns, _ in _statements(thought):
+        assert len(turns) == 2
+    if style != "contrastive":
+        assert said == solution(problem, style, random.Random(seed))
 
 
 def test_the_contrastive_style_is_wrong_in_the_middle_as_often_as_it_says() -> None:
     wrong = 0
     for seed in range(1000):
-        ((left, right, result, _),) = STATEMENT.findall(
-            worked(_dial(seed), "contrastive", random.Random(seed)).split(" or ")[1]
-        )  # fmt: skip
+        text = worked(_ring(seed), "contrastive", random.Random(seed), 1)
+        ((left, right, result),) = _statements(text.split(" or ")[1])
         wrong += (int(left) + int(right) - int(result)) % 10 != 0
-    assert wrong / 1000 == pytest.approx(CONTRASTIVE_NOISE, abs=0.06)
+    assert wrong / 1000 == pytest.approx(CONTRASTIVE_NOISE, abs=0.05)
 
 
 @given(seeds)
 def test_noise_is_all_that_the_random_stream_decides(seed: int) -> None:
     for style in NOISELESS:
-        assert worked(_dial(seed), style, random.Random(1)) == worked(_dial(seed), style, random.Random(2))
+        assert worked(_ring(seed), style, random.Random(1), 1) == worked(_ring(seed), style, random.Random(2), 1)
 
 
-def test_the_styles_of_one_question_differ() -> None:
-    problem = Problem("dial", start=7, turns=(5, -3, 4))
-    texts = {style: solution(problem, style, random.Random(0)) for style in STYLES}
-    assert len(drop_duplicates(texts, 0.6)) == 8
+@given(seeds)
+def test_the_styles_of_one_question_differ(seed: int) -> None:
+    problem = _ring(seed)
+    texts = {style: solution(problem, style, random.Random(seed)) for style in STYLES}
+    assert len(set(texts.values())) == len(STYLES)
+    assert len(drop_duplicates(texts, 0.6)) >= len(STYLES) - 2

@@ -1,0 +1,93 @@
+"""The experiment, small: every arm with every seed is trained once, whatever was stopped, and the page says what they came to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.e2e.conftest import command, environment, mind
+
+pytestmark = pytest.mark.e2e
+
+SMALL = (
+    "questions.train=[{kind: miniature, family: dial, split: train, count: 16}]",
+    "questions.evaluation=[{name: dial, group: id, use: dev, source: {kind: miniature, family: dial, split: dev, count: 12}},"
+    " {name: lift, group: ood, use: dev, source: {kind: miniature, family: lift, split: dev, count: 12}}]",
+    "sampling.engine={kind: transformers, dtype: float32, max_context: 512}",
+    "sampling.tries=1",
+    "synthesis.attempts=1",
+    "synthesis.min_perspectives=1",
+    "training.steps=3",
+    "training.questions_per_step=5",
+    "training.questions_per_micro_batch=5",
+)
+
+
+def arguments(root: Path) -> list[str]:
+    changes = [item for value in (f"root={root}", *SMALL) for item in ("--set", value)]
+    return ["bench", "science", "configs/science.yaml", *changes, "--arms", "uniform", "--seeds", "2"]
+
+
+def trained(root: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in (root / "training").glob("*/manifest.json")}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int], str]:
+    """Killed once the first student is there, and run again; what was there in between, and what the second said."""
+    root = tmp_path_factory.mktemp("science")
+    with subprocess.Popen(
+        command(*arguments(root)), cwd=REPOSITORY, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as first:  # fmt: skip
+        deadline = time.monotonic() + 300
+        while not trained(root) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        os.killpg(first.pid, signal.SIGKILL)
+    between = trained(root)
+    answer = mind(*arguments(root))
+    assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-4000:]
+    return root, between, answer.stdout
+
+
+def test_stopped_and_started_again_every_student_was_trained_once(done: tuple[Path, dict[str, int], str]) -> None:
+    root, between, _ = done
+    assert between
+    assert len(trained(root)) == 4
+    assert {name: trained(root)[name] for name in between} == between
+    assert len(list((root / "synthesis").glob("*/manifest.json"))) == 2  # one for each seed, shared by its arms
+
+
+def test_the_table_and_the_page_have_every_arm(done: tuple[Path, dict[str, int], str]) -> None:
+    root, _, said = done
+    (folder,) = (root / "science").iterdir()
+    found = json.loads((folder / "arms.json").read_text())
+    assert {row["arm"]: row["seeds"] for row in found["arms"]} == {"mind": [0, 1], "uniform": [0, 1]}
+    items = pq.read_table(folder / "items.parquet")
+    assert items.num_rows == 2 * 2 * 24
+    for row in found["arms"]:
+        assert row["arm"] in said
+    assert str(folder / "science.html") in said
+
+
+def test_run_again_nothing_is_trained(done: tuple[Path, dict[str, int], str]) -> None:
+    root, _, _ = done
+    before = trained(root)
+    assert mind(*arguments(root)).returncode == 0
+    assert trained(root) == before
+
+
+def test_an_unknown_arm_is_one_line(done: tuple[Path, dict[str, int], str]) -> None:
+    root, _, _ = done
+    answer = mind(*arguments(root), "--arms", "minds")
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("mind: arm 'minds': unknown; use one of mind, ")
+    assert answer.stderr.count("\n") == 1

@@ -1,0 +1,115 @@
+"""The experiment's figures are those of the answers, and nothing is compared that was not asked alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.arms import Arm
+from pipeline.errors import ArtifactError
+from stages.evaluation import SCHEMA
+from stages.science import Finished, compare, write
+from storage.artifact import Artifact
+from storage.store import open_store
+
+ITEMS = [(group, f"{group}-{number % 3}", f"q{number:03d}") for group in ("id", "ood") for number in range(60)]
+ARMS = {name: Arm(name, f"what {name} is", "mind" if name == "mind" else "baseline", {}) for name in ("mind", "weak", "luck")}
+
+Right = Callable[[str, int], bool]
+
+
+def _artifact(root: Path, stage: str, number: int, model: str, right: Right, summary: dict[str, Any]) -> Artifact:
+    texts = dict.fromkeys(("answer", "gold", "rule", "finish_reason", "text"), "")
+    counts = {"prompt_tokens": 1, "completion_tokens": 1, "cumulative_logprob": 0.0}
+    rows = [
+        {"model": model, "group": group, "set": name, "question_id": question, **texts, **counts,
+         "outcome": "correct" if right(group, int(question[1:])) else "wrong"}
+        for group, name, question in ITEMS
+    ]  # fmt: skip
+    store = open_store(str(root))
+    with store.draft(stage, f"{number:016x}") as draft:
+        draft.write_shard("items", pa.Table.from_pylist(rows, schema=SCHEMA))
+        return store.commit(draft, {"summary": summary, "timing": {}})
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Finished]:
+    """`mind` is right on 50 of 60 and `weak` on 20 fewer in distribution; `luck` differs from `mind` by seed and not on average."""
+    root = tmp_path_factory.mktemp("science")
+    base = _artifact(root, "references", 0, "base", lambda group, n: n < 10, {})
+    rights: dict[str, Callable[[int], Right]] = {
+        "mind": lambda seed: lambda group, n: n < 50,
+        "weak": lambda seed: lambda group, n: n < (30 if group == "id" else 50),
+        "luck": lambda seed: lambda group, n: n < 50 + (2 if seed else -2),
+    }
+    made = []
+    training = {"steps": 9, "tokens_trained": 100, "mean_kept": 4.0, "mean_effective_number": 3.0}
+    accuracy = {"accuracy": {"student": {"group:id": {"accuracy": 0.5}}}}
+    for number, (name, arm) in enumerate(ARMS.items()):
+        for seed in (0, 1):
+            place = 1 + 10 * number + seed
+            trained = _artifact(root, "training", place, "", lambda group, n: False, training)
+            answered = _artifact(root, "evaluation", place, "student", rights[name](seed), accuracy)
+            made.append(Finished(arm, seed, base, trained, answered))
+    return made
+
+
+def _row(found: dict[str, Any], name: str) -> dict[str, Any]:
+    (row,) = (row for row in found["arms"] if row["arm"] == name)
+    return dict(row)
+
+
+def test_means_changes_and_costs_are_those_of_the_answers(runs: list[Finished]) -> None:
+    found = compare(runs, "mind", 500)
+    assert found["items"] == {"id": 60, "ood": 60}
+    assert found["base"]["id"] == pytest.approx(10 / 60)
+    weak = _row(found, "weak")
+    assert weak["id"]["mean"] == pytest.approx(0.5)
+    assert weak["id"]["against"]["change"] == pytest.approx(-20 / 60)
+    assert weak["id"]["against"]["high"] < 0
+    assert weak["id"]["against"]["p_holm"] < 0.01
+    assert weak["ood"]["against"]["p_holm"] == 1
+    assert weak["id"]["interval"]["gain"] == pytest.approx(20 / 60)
+    assert (weak["steps"], weak["tokens"], weak["kept"]) == (9, 100, 4)
+    assert _row(found, "mind")["id"]["against"] is None
+
+
+def test_what_only_the_seed_decides_is_no_difference(runs: list[Finished]) -> None:
+    luck = _row(compare(runs, "mind", 500), "luck")["id"]
+    assert luck["against"]["change"] == pytest.approx(0)
+    assert luck["against"]["low"] < 0 < luck["against"]["high"]
+    assert luck["spread"] == pytest.approx(np.std([48 / 60, 52 / 60], ddof=1))
+    assert luck["against"]["detectable"] > 0
+
+
+def test_everything_that_was_run_is_written(runs: list[Finished], tmp_path: Path) -> None:
+    found = write(runs, "mind", 200, tmp_path)
+    assert orjson.loads((tmp_path / "arms.json").read_bytes())["arms"][0]["arm"] == found["arms"][0]["arm"]
+    assert pq.read_table(tmp_path / "items.parquet").num_rows == len(runs) * len(ITEMS)
+    assert pq.read_table(tmp_path / "runs.parquet").num_rows == len(runs)
+    page = (tmp_path / "science.html").read_text()
+    for name, arm in ARMS.items():
+        assert name in page
+        assert arm.says in page
+    assert (tmp_path / "arms.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_arm_that_answered_other_items_is_refused(runs: list[Finished], tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    with store.draft("evaluation", "f" * 16) as draft:
+        draft.write_shard("items", runs[0].evaluation.table("items").slice(1))
+        other = store.commit(draft, {"summary": runs[0].evaluation.summary, "timing": {}})
+    with pytest.raises(ArtifactError, match="answered other items"):
+        compare([*runs, runs[0]._replace(seed=2, evaluation=other)], "mind", 200)
+
+
+def test_an_arm_to_compare_with_that_has_no_run_is_refused(runs: list[Finished]) -> None:
+    with pytest.raises(ArtifactError, match="no finished run of the arm 'uniform'"):
+        compare(runs, "uniform", 200)
