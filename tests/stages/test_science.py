@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.arms import Arm
 from pipeline.errors import ArtifactError
-from stages.evaluation import SCHEMA
+from stages.answering import SCHEMA
 from stages.science import Finished, compare, write
 from storage.artifact import Artifact
 from storage.store import open_store
