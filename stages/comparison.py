@@ -33,7 +33,7 @@ _ANSWER: Final = np.dtype([("question", np.uint64), ("set", np.int16), ("outcome
 
 
 def _read(tables: Tables, models: Sequence[str]) -> tuple[dict[str, NDArray[np.void]], list[Set]]:
-    """The answers of every model, and the sets that their numbers stand for."""
+    """The answers of every model in the order of the digests, and the sets that their numbers stand for."""
     found = {model: [np.empty(0, _ANSWER)] for model in models}
     numbers: dict[Set, int] = {}
     for table in tables:
@@ -44,18 +44,22 @@ def _read(tables: Tables, models: Sequence[str]) -> tuple[dict[str, NDArray[np.v
         answers["outcome"] = [_OUTCOMES.index(outcome) for outcome in outcomes]
         for model in dict.fromkeys(named):
             found[model].append(answers[[name == model for name in named]])
-    return {model: np.concatenate(parts) for model, parts in found.items()}, list(numbers)
+    # The pieces of a model go before the next one's are put together.
+    return {model: _in_order(np.concatenate(found.pop(model))) for model in models}, list(numbers)
+
+
+def _in_order(answers: NDArray[np.void]) -> NDArray[np.void]:
+    return answers[np.argsort(answers["question"])]
 
 
 def _of(answers: NDArray[np.void], sets: list[int]) -> NDArray[np.void]:
-    """The answers to the questions of some sets, in the order of the digests."""
-    return np.sort(answers[np.isin(answers["set"], sets)], order="question")
+    """The answers to the questions of some sets."""
+    return answers[np.isin(answers["set"], sets)]
 
 
 def _identical(one: NDArray[np.void], other: NDArray[np.void]) -> bool:
     """Whether two models answered the same items."""
-    pair = [np.sort(answers[["question", "set"]]) for answers in (one, other)]
-    return np.array_equal(pair[0], pair[1])
+    return all(np.array_equal(one[name], other[name]) for name in ("question", "set"))
 
 
 def _accuracy(answers: NDArray[np.void]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _names(role: str) -> list[Any]:
     return [
         pytest.param(place, annotation, id=".".join(map(str, place)))
         for place, mine, annotation in LEAVES
-        if mine == role and place not in LOCATIONS and place not in ONE_OF_TWO
+        if mine == role and place not in LOCATIONS | ONE_OF_TWO
         if place[-1] != "kind" or place[-2] == "engine" or place[-2] == "inertia"
         if place != ("synthesis", "encoder")
     ]
@@ -159,6 +159,7 @@ def test_stages_that_do_not_read_from_the_changed_one_are_kept(
         (("seed",), 1),
         (("only_perspectives",), ["formal", "planning"]),
         (("prompts", "perspective"), "{{ question }} {{ instruction }}"),
+        (("prompts", "answer"), "{{ prompt }} At once."),
         (("sampling", "tries"), 3),
         (("synthesis", "keep_easy"), 1.0),
         (("objective", "temperature"), 2.0),
