@@ -6,19 +6,14 @@ not be read. Template: `stages/report.html`.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-from jinja2 import StrictUndefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.config import Frozen, RunConfig, identity
 from pipeline.perspectives import load_perspectives
 from stages.origin import origins
+from stages.page import HERE, STYLE, embedded, png, render
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 from storage.fingerprint import file_digest
@@ -29,7 +24,7 @@ if TYPE_CHECKING:
 NAME: Final = "report"
 VERSION: Final = 3
 INPUTS: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation")
-TEMPLATE: Final = Path(__file__).with_name("report.html")
+TEMPLATE: Final = "report.html"
 _GROUPS: Final = {"id": "In distribution", "ood": "Out of distribution"}
 
 
@@ -47,8 +42,8 @@ def config_of(run: RunConfig) -> Config:
 
 
 def outside(config: Config) -> dict[str, str]:
-    """The template: a changed one makes another page."""
-    return {"template": file_digest(TEMPLATE)}
+    """The template and the style: a changed one makes another page."""
+    return {"template": file_digest(HERE / TEMPLATE), "style": file_digest(STYLE)}
 
 
 def check(config: Config) -> None:
@@ -104,12 +99,6 @@ def findings(evaluation: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
-
-
 def _figures(inputs: Mapping[str, Artifact], tokens: dict[str, int]) -> dict[str, Figure]:
     from pipeline import plots
 
@@ -149,12 +138,12 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     progress.start("plots", len(figures), "plots")
     images = {}
     for title, figure in figures.items():
-        content = _png(figure)
+        content = png(figure)
         out.write_bytes(f"{title.lower().replace(' ', '-').replace(chr(39), '')}.png", content)
-        images[title] = base64.b64encode(content).decode()
+        images[title] = embedded(content)
         progress.advance(1)
-    environment = ImmutableSandboxedEnvironment(autoescape=True, undefined=StrictUndefined)
-    page = environment.from_string(TEMPLATE.read_text()).render(
+    page = render(
+        TEMPLATE,
         descriptions=config.descriptions,
         findings=findings(summaries["evaluation"]),
         images=images,
@@ -163,7 +152,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         manifests={name: artifact.manifest for name, artifact in inputs.items()},
         origins={name: list(origins(artifact.manifest)) for name, artifact in inputs.items()},
     )
-    out.write_bytes("report.html", page.encode())
+    out.write_bytes("report.html", page)
     return {"page": "report.html", "ledger": tokens, "findings": findings(summaries["evaluation"])}
 
 

@@ -7,8 +7,6 @@ table and plot. Everything is compared with one arm, paired by seed and item (me
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,8 +14,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import orjson
 import pyarrow as pa
-from jinja2 import StrictUndefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from numpy.typing import NDArray
 
 from pipeline.arms import Arm
@@ -32,10 +28,10 @@ from pipeline.statistics import (
     pooled_mcnemar,
     variation,
 )
+from stages.page import embedded, png, render
 from storage.artifact import Artifact
 from storage.atomic import write_bytes, write_parquet
 
-TEMPLATE: Final = Path(__file__).with_name("science.html")
 GROUPS: Final = {"id": "in distribution", "ood": "out of distribution"}
 _ANSWER: Final = ["group", "set", "question_id", "outcome"]
 
@@ -206,9 +202,7 @@ def _plot(found: Mapping[str, Any]) -> bytes:
     base = found["base"]
     rows = [Plotted("base", *(Interval(base[group], float("nan"), float("nan")) for group in GROUPS))]
     rows += [Plotted(row["arm"], *(interval(row[group]["interval"]) for group in GROUPS)) for row in found["arms"]]
-    buffer = io.BytesIO()
-    arms_with_intervals(rows, base="base", reference=found["against"]).savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
+    return png(arms_with_intervals(rows, base="base", reference=found["against"]))
 
 
 def write(runs: Sequence[Finished], against: str, resamples: int, folder: Path) -> dict[str, Any]:
@@ -224,9 +218,5 @@ def write(runs: Sequence[Finished], against: str, resamples: int, folder: Path) 
     write_bytes(folder / "arms.json", orjson.dumps(found, option=orjson.OPT_INDENT_2))
     image = _plot(found)
     write_bytes(folder / "arms.png", image)
-    environment = ImmutableSandboxedEnvironment(autoescape=True, undefined=StrictUndefined)
-    page = environment.from_string(TEMPLATE.read_text()).render(
-        found=found, groups=GROUPS, image=base64.b64encode(image).decode()
-    )
-    write_bytes(folder / "science.html", page.encode())
+    write_bytes(folder / "science.html", render("science.html", found=found, groups=GROUPS, image=embedded(image)))
     return found

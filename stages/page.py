@@ -1,0 +1,35 @@
+"""Pages that need no network and no script: a template filled, the style of all pages in it, figures as PNG inside."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from jinja2 import FileSystemLoader, StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HERE: Final = Path(__file__).parent
+STYLE: Final = HERE / "page.css"
+
+
+def render(template: str, **values: Any) -> bytes:
+    """A template of this folder; a name that has no value is an error."""
+    environment = ImmutableSandboxedEnvironment(autoescape=True, undefined=StrictUndefined, loader=FileSystemLoader(HERE))
+    return environment.get_template(template).render(values).encode()
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as it goes to disk."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return buffer.getvalue()
+
+
+def embedded(image: bytes) -> str:
+    """A PNG as it stands in a page."""
+    return base64.b64encode(image).decode()
