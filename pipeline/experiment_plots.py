@@ -7,6 +7,7 @@ of shares in points. An interval is always drawn or said: an arm without a known
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -144,7 +145,8 @@ def states_map(points: Mapping[str, Floats], perspective_B: Indices, names: Sequ
     columns = min(4, len(points))
     lines = math.ceil(len(points) / columns)
     figure = Figure(figsize=(max(5.4, 2.7 * columns), 1.1 + 2.6 * lines), layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    if title:
+        figure.suptitle(title, fontsize=11)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes in panels:
         axes.axis("off")
@@ -152,7 +154,7 @@ def states_map(points: Mapping[str, Floats], perspective_B: Indices, names: Sequ
         for number in range(len(names)):
             own_B2 = points_B2[perspective_B == number]
             axes.scatter(own_B2[:, 0], own_B2[:, 1], s=7, color=colour_of(number), linewidths=0, alpha=0.8)
-        axes.set_title(panel, fontsize=10)
+        axes.set_title(textwrap.fill(panel, 28), fontsize=10)
         axes.axis("on")
         axes.set(xticks=[], yticks=[], box_aspect=1)
         axes.spines[:].set_color(_GRID)
@@ -177,4 +179,27 @@ def alpha_heat_map(alpha_SK: Floats, names: Sequence[str]) -> Figure:
     bar = figure.colorbar(image, ax=axes, label="mean weight α", pad=0.01, ticks=[0, equal, shades.vmax])
     bar.ax.set_yticklabels(["0", f"1/{len(names)}", f"{shades.vmax:.2f}"])
     bar.outline.set_visible(False)
+    return figure
+
+
+def similarity_by_layer(values: Mapping[str, Sequence[float]], many: str) -> Figure:
+    """A line per model: how like its states are to the base's, from the embeddings (0) to the last layer.
+
+    Models whose name begins with `many` are thin lines of one colour, named once.
+    """
+    figure = Figure(figsize=(8.0, 3.4), layout="constrained")
+    axes = figure.subplots()
+    crowd = [name for name in values if name.startswith(many)]
+    alone = [name for name in values if name not in crowd]
+    for name in crowd:
+        axes.plot(values[name], color=MODEL_COLOURS["base"], linewidth=1, label="specialists" if name == crowd[0] else None)
+    for number, name in enumerate(alone):
+        axes.plot(values[name], color=colour_of(number), linewidth=2.2, marker="o", markersize=4, label=name)
+    layers = max(len(line) for line in values.values())
+    axes.set_xticks(range(0, layers, max(1, layers // 12)))
+    axes.set_xlabel("layer (0: embeddings)")
+    axes.set_ylabel("CKA with the base")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=_GRID)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

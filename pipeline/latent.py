@@ -175,6 +175,39 @@ def effective_rank(states_BD: Floats) -> float:
     return float(np.exp(-(shares_R * np.log(shares_R)).sum())) if len(values_R) else 0.0
 
 
+class Shares(NamedTuple):
+    """What the variance of states goes with, in shares that add up to one."""
+
+    question: float
+    perspective: float
+    rest: float
+
+
+def variance_shares(states_BD: Floats, question_B: Indices, perspective_B: Indices) -> Shares:
+    """How much of the states' variance lies between questions, between perspectives of a question, and in neither.
+
+    Of states at the answer the first should be nearly all: an answer is to hang on its question, not on how it was come by. The rest is
+    what differs between rationales of a question other than by its perspective's mean.
+    """
+    centred_BD = states_BD.astype(np.float64) - states_BD.mean(0, dtype=np.float64)
+    total = float((centred_BD**2).sum())
+    if total == 0:
+        return Shares(float("nan"), float("nan"), float("nan"))
+    inside_BD = centred_BD - group_means(centred_BD, question_B)
+    left_BD = inside_BD - group_means(inside_BD, perspective_B)
+    inside, left = float((inside_BD**2).sum()), float((left_BD**2).sum())
+    return Shares(1 - inside / total, (inside - left) / total, left / total)
+
+
+def group_means(states_BD: Floats, group_B: Indices) -> Floats:
+    """The mean of each row's group (B, D)."""
+    groups, place_B = np.unique(group_B, return_inverse=True)
+    sum_GD = np.zeros((len(groups), states_BD.shape[1]))
+    np.add.at(sum_GD, place_B, states_BD)
+    mean_BD: Floats = (sum_GD / np.bincount(place_B)[:, None])[place_B]
+    return mean_BD
+
+
 def picture(components_BC: Floats, seed: int) -> Floats:
     """t-SNE (van der Maaten and Hinton 2008) to coordinates (B, 2): for the eye; distances between far groups mean nothing."""
     perplexity = min(30.0, (len(components_BC) - 1) / 3)
@@ -214,7 +247,6 @@ class Analysis:
     chance: float
     effective_rank: float
     cluster_B: Indices
-    points_B2: Floats
 
 
 def analyse(states_BD: Floats, perspective_B: Indices, question_B: Indices, seed: int) -> Analysis:
@@ -235,5 +267,4 @@ def analyse(states_BD: Floats, perspective_B: Indices, question_B: Indices, seed
         chance=max(counts.values()) / len(states_BD),
         effective_rank=effective_rank(states_BD),
         cluster_B=found.cluster_B,
-        points_B2=picture(components_BC, seed),
     )

@@ -11,7 +11,14 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from pipeline.experiment_plots import Arm, alpha_heat_map, arms_with_intervals, phase_diagram, states_map
+from pipeline.experiment_plots import (
+    Arm,
+    alpha_heat_map,
+    arms_with_intervals,
+    phase_diagram,
+    similarity_by_layer,
+    states_map,
+)
 from pipeline.plots import colour_of
 from pipeline.statistics import Interval
 
@@ -101,3 +108,12 @@ def test_weights_are_white_where_every_perspective_has_the_same() -> None:
     assert image.cmap(image.norm(0.25))[:3] == pytest.approx((1, 1, 1), abs=0.01)
     assert (image.norm.vmin, image.norm.vmax) == (0, 0.7)
     drawn(alpha_heat_map(np.full((1, 4), 0.25), ["a", "b", "c", "d"]))
+
+
+def test_many_models_are_one_thin_crowd_named_once_and_the_others_have_their_names() -> None:
+    lines = {"single-a": [1, 0.9, 0.8], "mind": [1, 0.95, 0.9], "single-b": [1, 0.8, 0.7], "uniform": [1, 0.7, 0.6]}
+    axes = drawn(similarity_by_layer(lines, "single-")).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["specialists", "mind", "uniform"]
+    shown = {tuple(line.get_ydata()): line.get_linewidth() for line in axes.get_lines()}
+    assert set(shown) == {tuple(line) for line in lines.values()}
+    assert shown[tuple(lines["single-a"])] == shown[tuple(lines["single-b"])] < shown[tuple(lines["mind"])]

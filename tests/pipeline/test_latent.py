@@ -25,9 +25,10 @@ from pipeline.latent import (
     probe_accuracy,
     silhouettes,
     text_features,
+    variance_shares,
 )
 from pipeline.models import load_causal_model
-from pipeline.student import layer_states
+from pipeline.student import layer_states, span_states
 from pipeline.training_set import Row
 from tests.conftest import REPOSITORY
 
@@ -174,6 +175,16 @@ def test_components_are_uncorrelated_largest_first_and_no_more_than_the_rank() -
     assert principal(noise(100, 80, 0)).shape == (100, 50)
 
 
+def test_variance_goes_to_what_it_was_planted_in() -> None:
+    by_question, by_perspective = noise(QUESTIONS, 8, 0)[QUESTION_B], noise(PERSPECTIVES, 8, 1)[PERSPECTIVE_B]
+    assert variance_shares(by_question, QUESTION_B, PERSPECTIVE_B) == pytest.approx((1, 0, 0))
+    assert variance_shares(by_perspective + 7, QUESTION_B, PERSPECTIVE_B) == pytest.approx((0, 1, 0))
+    mixed = variance_shares(by_question + by_perspective + noise(len(QUESTION_B), 8, 2), QUESTION_B, PERSPECTIVE_B)
+    assert sum(mixed) == pytest.approx(1)
+    assert min(mixed) > 0.2
+    assert np.isnan(variance_shares(np.ones((6, 2)), np.arange(6) // 2, np.arange(6) % 2)).all()
+
+
 def test_neighbours_in_the_picture_have_the_same_perspective() -> None:
     points_B2 = picture(principal(planted(apart=1)), seed=0)
     distance_BB = np.linalg.norm(points_B2[:, None] - points_B2, axis=-1)
@@ -270,3 +281,13 @@ def test_what_comes_before_a_rationale_counts_only_through_the_model(student: An
     torch.testing.assert_close(states_BLD[0, 0], states_BLD[1, 0])
     for layer in range(1, states_BLD.shape[1]):
         assert not torch.allclose(states_BLD[0, layer], states_BLD[1, layer], atol=1e-3)
+
+
+@given(st.lists(rows_of_tokens, min_size=1, max_size=5))
+def test_the_state_of_a_span_of_one_token_is_that_tokens(student: Any, rows: list[Row]) -> None:
+    ends = [(item.start - 1, item.start) for item in rows]
+    found = span_states(student, rows, ends, pad=0, device=torch.device("cpu"), rows_at_once=3)
+    for states_LD, item in zip(found, rows, strict=True):
+        with torch.no_grad():
+            prompt = student.model(input_ids=torch.tensor([item.tokens[: item.start]])).last_hidden_state[0, -1]
+        torch.testing.assert_close(states_LD[-1], prompt, rtol=1e-4, atol=1e-5)

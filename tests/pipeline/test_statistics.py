@@ -13,6 +13,7 @@ from scipy import stats
 from pipeline.statistics import (
     detectable_difference,
     holm,
+    jackknife,
     mcnemar,
     over_seeds,
     paired_bootstrap,
@@ -311,3 +312,20 @@ def test_a_detectable_difference_is_detected_four_times_in_five(shared: bool, sp
         freedom = math.inf if between == 0 else (seeds - 1) * (variance / between) ** 2
         seen += (after.mean() - before.mean()) / math.sqrt(variance) > stats.t.ppf(0.975, freedom)
     assert seen / repetitions == pytest.approx(0.8, abs=0.07)
+
+
+def test_the_jackknifes_error_of_a_mean_is_that_of_its_units_and_not_of_their_copies() -> None:
+    rng = np.random.default_rng(0)
+    errors = []
+    for seed in range(60):
+        value_U = rng.normal(size=50)
+        value_B, unit_B = np.repeat(value_U, 4), np.repeat(np.arange(50), 4)
+        found = jackknife(lambda rows, value_B=value_B: float(value_B[rows].mean()), unit_B, seed)  # type: ignore[misc]
+        assert found.value == pytest.approx(value_U.mean())
+        errors.append(found.error)
+    assert np.mean(errors) == pytest.approx(1 / math.sqrt(50), rel=0.1)
+
+
+def test_of_one_unit_the_jackknife_knows_no_error_and_of_none_nothing() -> None:
+    assert jackknife(lambda rows: 3.0, np.zeros(5, int), 0) == (3.0, pytest.approx(float("nan"), nan_ok=True))
+    assert np.isnan(jackknife(lambda rows: 3.0, np.zeros(0, int), 0)).all()
