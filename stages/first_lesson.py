@@ -14,7 +14,7 @@ from pipeline.assistant import MetaNet, fused, preferences
 from pipeline.config import Objective, Synthesis
 from pipeline.warm_up import warm_up
 from stages.lookup import Lookup, look_up
-from stages.mapped import derived, mapped, numbered, values, write_table
+from stages.mapped import by_question, derived, mapped, numbered, values, write_table
 from stages.progress import Progress
 from storage.artifact import Draft
 
@@ -77,12 +77,7 @@ def teach(
 
 def _thought(metanet: MetaNet, shard: pa.Table, names: list[str], temperature: float, lookup: Lookup) -> pa.Table:
     """Scores, preferences and fused vectors of the questions of one shard of features."""
-    ids = shard["question_id"].unique().to_pylist()
-    ((_, places),) = numbered([shard], names, len(ids))
-    features_BF = torch.tensor(values(shard, "feature_F"))
-    features_QKF = torch.zeros(len(ids), len(names), features_BF.shape[1])
-    mask_QK = torch.zeros(len(ids), len(names), dtype=torch.bool)
-    features_QKF[places], mask_QK[places] = features_BF, True
+    ids, features_QKF, mask_QK = by_question(shard, names)
     with torch.no_grad():
         scores_QK, hidden_QKD = metanet(features_QKF, mask_QK)
         weights_QK, fused_QD = preferences(scores_QK, temperature), fused(scores_QK, hidden_QKD, temperature)

@@ -56,6 +56,17 @@ def values(piece: Piece, column: str) -> NDArray[np.float32]:
     return np.asarray(found.to_numpy(), np.float32)
 
 
+def by_question(shard: pa.Table, names: Sequence[str]) -> tuple[list[str], Tensor, Tensor]:
+    """A shard of features by question: ids, features (Q, K, F) with zero where there is no such rationale, and where there is one."""
+    ids = shard["question_id"].unique().to_pylist()
+    ((_, places),) = numbered([shard], names, len(ids))
+    features_BF = torch.tensor(values(shard, "feature_F"))
+    features_QKF = torch.zeros(len(ids), len(names), features_BF.shape[1])
+    mask_QK = torch.zeros(len(ids), len(names), dtype=torch.bool)
+    features_QKF[places], mask_QK[places] = features_BF, True
+    return ids, features_QKF, mask_QK
+
+
 def derived(scratch: Path) -> Path:
     """The folder for what can be made again from the inputs and the shards, without what a killed process has left half-made."""
     folder = scratch / DERIVED
