@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli_output import AsJson, print_json, print_table, reported
+
+if TYPE_CHECKING:
+    from flows.arms import Experiment
 
 app = typer.Typer(help="Experiments: which arm wins, and why.", no_args_is_help=True)
 
@@ -19,15 +22,38 @@ def _points(cell: dict[str, Any]) -> str:
     return f"{cell['mean'] * 100:.1f}{spread}{change}"
 
 
+def _experiment(config: Path, overrides: list[str] | None, **fields: Any) -> Experiment:
+    """What is run and compared."""
+    from pydantic import ValidationError
+
+    from pipeline.cli import prefect_home
+    from pipeline.config import load_config
+    from pipeline.errors import ConfigError
+    from stages.process import store_of
+
+    changes = tuple(overrides or ())
+    prefect_home(store_of(load_config(config, changes)).root)
+    from flows.arms import Experiment
+
+    try:
+        return Experiment.model_validate({"config": str(config.resolve()), "changes": changes, **fields})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"--{first['loc'][0]}: {first['msg'].lower()}, not {first['input']!r}; correct it") from error
+
+
+ConfigFile = Annotated[Path, typer.Argument(help="the YAML file that the arms change")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field in every arm")]
+Use = Annotated[str, typer.Option(help="dev for choices; test, once, for results")]
+
+
 @app.command()
 def science(
-    config: Annotated[Path, typer.Argument(help="the YAML file that the arms change")] = Path("configs/science.yaml"),
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field in every arm")
-    ] = None,
+    config: ConfigFile = Path("configs/science.yaml"),
+    overrides: Overrides = None,
     arms: Annotated[str | None, typer.Option(help="names of arms, with commas between; all, if left out")] = None,
     seeds: Annotated[int, typer.Option(help="how many seeds, from 0", min=1)] = 5,
-    use: Annotated[str, typer.Option(help="dev for choices; test, once, for results")] = "dev",
+    use: Use = "dev",
     against: Annotated[str, typer.Option(help="the arm that the others are compared with")] = "mind",
     copied: Annotated[str | None, typer.Option(help="the perspective that one arm samples many times")] = None,
     workers: Annotated[int, typer.Option(help="processes at a time, one per core", min=1)] = 2,
@@ -35,30 +61,15 @@ def science(
 ) -> None:
     """Train every arm with every seed, or what of it is missing, and compare them on identical items."""
     with reported():
-        from pydantic import ValidationError
-
-        from pipeline.cli import prefect_home
-        from pipeline.config import load_config
-        from pipeline.errors import ConfigError
-        from stages.chain import plan
-        from stages.process import store_of
-
-        prefect_home(store_of(load_config(config, tuple(overrides or ()))).root)
-        from flows.arms import Experiment, folder_of, runs_of
+        experiment = _experiment(
+            config, overrides, seeds=seeds, use=use, arms=tuple(arms.split(",")) if arms else None, against=against,
+            copied=copied, workers=workers,
+        )  # fmt: skip
+        from flows.arms import folder_of, runs_of
         from flows.arms import science as flow
         from flows.child import freeze
+        from stages.chain import plan
 
-        try:
-            experiment = Experiment.model_validate(
-                {
-                    "config": str(config.resolve()), "changes": tuple(overrides or ()), "seeds": seeds, "use": use,
-                    "arms": tuple(arms.split(",")) if arms else None, "against": against,
-                    "copied": copied, "workers": workers,
-                }
-            )  # fmt: skip
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ConfigError(f"--{first['loc'][0]}: {first['msg'].lower()}, not {first['input']!r}; correct it") from error
         # An unknown arm, a bad field or a root that cannot be written is refused before a server starts.
         first_run = runs_of(experiment)[0].config
         freeze(first_run, plan(first_run)["questions"])
@@ -80,3 +91,58 @@ def science(
         base = found["base"]
         print(f"\nbase: {base['id'] * 100:.1f} in, {base['ood'] * 100:.1f} out of distribution; changes are over {against}")
         print(f"page: {folder_of(experiment) / 'science.html'}")
+
+
+@app.command()
+def latent(
+    config: ConfigFile = Path("configs/science.yaml"),
+    overrides: Overrides = None,
+    seed: Annotated[int, typer.Option(help="the seed whose runs are read", min=0)] = 0,
+    use: Use = "dev",
+    questions: Annotated[int, typer.Option(help="how many questions' rationales are read", min=10)] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Whether students tell perspectives apart: base, specialists, uniform and MIND on the same rationales, beside controls."""
+    with reported():
+        experiment = _experiment(config, overrides, use=use)
+        from flows.arms import folder_of
+        from flows.latent import latent as analysis
+
+        found = analysis(experiment, seed, questions, quiet=as_json)
+        if as_json:
+            print_json(found)
+            return
+        print()
+        _print_states(found)
+        print()
+        for finding in found["findings"]:
+            print(f"- {finding}")
+        print(f"page: {folder_of(experiment) / 'latent.html'}")
+
+
+def _print_states(found: dict[str, Any]) -> None:
+    """Clusters of the specialists beside their controls, then every model on all rationales."""
+
+    def row(name: str, cell: dict[str, Any], similar: dict[str, Any] | None, answer: dict[str, Any] | None) -> tuple[str, ...]:
+        inside = f"{answer['cut']['inside_questions']['value'] * 100:.1f}" if answer else ""
+        rank = "" if name == "the text alone" else f"{cell['effective_rank']['value']:.1f}"
+        probe = f"{cell['probe']['accuracy'] * 100:.0f}"
+        similarity = f"{similar['value']:.3f}" if similar and similar["value"] is not None else ""
+        return (name, f"{cell['ari']:.2f}", f"{cell['silhouette']:.2f}", probe, rank, similarity, inside)
+
+    print_table(
+        (
+            "last layer's states",
+            "ARI",
+            "silhouette",
+            "probe, %",
+            "effective rank",
+            "CKA with base",
+            "answer hangs on rationale, %",
+        ),
+        [
+            *(row(item["says"], item, None, None) for item in found["clusters"]),
+            *(row(item["model"], item["clusters"], item["cka"], item["answer"]) for item in found["models"]),
+        ],
+        right=("ARI", "silhouette", "probe, %", "effective rank", "CKA with base", "answer hangs on rationale, %"),
+    )
