@@ -109,6 +109,23 @@ def agreement(cluster_B: Indices, perspective_B: Indices) -> tuple[float, float]
     )
 
 
+def agreement_range(
+    states_BD: Floats, perspective_B: Indices, question_B: Indices, seed: int, parts: int = 5
+) -> tuple[float, float]:
+    """Lowest and highest adjusted Rand index of clusters and perspectives as each part of the questions is left out in turn.
+
+    A mixture may fall this way or that for a few rows more or less: where the ranges of two sets of states meet, neither clusters better.
+    """
+    questions, place_B = np.unique(question_B, return_inverse=True)
+    part_Q = np.random.default_rng(seed).permutation(len(questions)) % parts
+    found = []
+    for part in range(parts):
+        kept_B = part_Q[place_B] != part
+        cluster_B = mixture(principal(states_BD[kept_B]), seed).cluster_B
+        found.append(agreement(cluster_B, perspective_B[kept_B])[0])
+    return min(found), max(found)
+
+
 def silhouettes(components_BC: Floats, perspective_B: Indices) -> dict[int, float]:
     """Mean silhouette (Rousseeuw 1987) of each perspective's rows, with perspectives as the clusters.
 

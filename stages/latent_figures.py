@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.latent import (
     FOLDS,
+    agreement_range,
     analyse,
     cka,
     cka_by_layer,
@@ -151,10 +152,11 @@ def together(base: Last, specialists: Sequence[Last], rows: Rows, seed: int) -> 
 
 def compared(found: Together, rows: Rows, seed: int) -> dict[str, dict[str, Any]]:
     """Clusters of each against the perspectives; of what is dealt out also against the readers."""
-    figures = {
-        name: clusters(states_BD, rows.perspective_B, rows.question_B, rows.names, seed)
-        for name, states_BD in found.states.items()
-    }
+    labels, figures = (rows.perspective_B, rows.question_B), {}
+    for name, states_BD in found.states.items():
+        mine = clusters(states_BD, *labels, rows.names, seed)
+        ends = (mine["ari"], *agreement_range(states_BD, *labels, seed))
+        figures[name] = {**mine, "ari_range": (min(ends), max(ends))}
     figures["dealt"]["by_reader"] = clusters(found.states["dealt"], found.reader_B, rows.question_B, rows.names, seed)
     return figures
 

@@ -1,7 +1,7 @@
 """What may be said of the figures of the latent analysis, good or bad, in sentences that a reader must not miss.
 
 A claim is made only where it survives what stands beside it: clusters of specialists are evidence of the perspectives that they learned if
-neither the text, nor the base, nor the base moved by constants clusters as well.
+neither the text, nor the base, nor the base moved by constants clusters as well, whichever questions are left out.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from stages.latent_rows import LEAST
 
-MARGIN: Final = 0.05
-"""Of two adjusted Rand indices: what a mixture's random start may make of a difference."""
 CLUSTERED: Final = 0.2
-"""Below this index there is nothing that one would call clusters."""
+"""Below this adjusted Rand index there is nothing that one would call clusters."""
+MARGIN: Final = 0.05
+"""Of two silhouettes."""
 SPECIALIST: Final = "single-"
 
 Json = Mapping[str, Any]
@@ -41,28 +41,33 @@ def _rows(rows: Json) -> str:
 
 
 def _clusters(found: Mapping[str, Json]) -> list[str]:
-    ari = {name: row["ari"] for name, row in found.items()}
-    figures = f"text {ari['text']:.2f}, base {ari['base']:.2f}, moved base {ari['moved']:.2f}"
-    mine = ari["specialists"]
-    if mine < CLUSTERED:
-        said = f"The specialists' states do not cluster by perspective (ARI {mine:.2f}; {figures})."
-    elif max(ari["text"], ari["base"]) > mine - MARGIN:
-        said = (
-            f"The specialists' clusters are NO evidence of what they learned: they agree with the perspectives with ARI {mine:.2f}, and "
-            f"so do controls that learned nothing ({figures})."
+    said = {name: f"{row['ari']:.2f} [{row['ari_range'][0]:.2f}, {row['ari_range'][1]:.2f}]" for name, row in found.items()}
+    figures = f"text {said['text']}, base {said['base']}, moved base {said['moved']}"
+    mine, lowest = said["specialists"], found["specialists"]["ari_range"][0]
+    highest = {name: found[name]["ari_range"][1] for name in ("text", "base", "moved")}
+    if found["specialists"]["ari"] < CLUSTERED:
+        claim = f"The specialists' states do not cluster by perspective (ARI {mine}; {figures})."
+    elif max(highest["text"], highest["base"]) >= lowest:
+        claim = (
+            f"The specialists' clusters are NO evidence of what they learned: they agree with the perspectives with ARI {mine}, and "
+            f"controls that learned nothing do so as well ({figures})."
         )
-    elif ari["moved"] > mine - MARGIN:
-        said = (
-            f"The specialists' states cluster better (ARI {mine:.2f}) than text and base, but no better than the base moved by a "
-            f"constant for each specialist ({figures}): what is told apart may be eight networks, not eight ways of reasoning."
+    elif highest["moved"] >= lowest:
+        claim = (
+            f"The specialists' states cluster better (ARI {mine}) than text and base, but no better than the base moved by a constant for "
+            f"each specialist ({figures}): what is told apart may be different networks, not ways of reasoning."
         )
     else:
-        said = f"The specialists' states cluster by perspective (ARI {mine:.2f}) better than every control ({figures})."
+        claim = (
+            f"The specialists' states cluster by perspective (ARI {mine}) better than every control ({figures}). A linear probe names "
+            f"the perspective from the text alone in {found['text']['probe']['accuracy']:.0%} of the rationales, and from the base's "
+            f"states in {found['base']['probe']['accuracy']:.0%}: what is new is how far apart they lie, not that they differ."
+        )
     reader = found["dealt"]["by_reader"]["ari"]
     return [
-        said,
-        f"With rationales dealt out to specialists at random, states cluster by the text with ARI {ari['dealt']:.2f} and by who reads "
-        f"it with ARI {reader:.2f}.",
+        claim,
+        f"With rationales dealt out to specialists at random, states cluster by the text with ARI {found['dealt']['ari']:.2f} and by who "
+        f"reads it with ARI {reader:.2f}.",
     ]
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.config import ModelSource
 from pipeline.latent import (
     agreement,
+    agreement_range,
     analyse,
     cka,
     cka_by_layer,
@@ -80,6 +81,14 @@ def test_clusters_do_not_depend_on_the_states_scale_nor_on_where_zero_is(scale: 
 def test_shuffled_perspectives_agree_with_no_clusters() -> None:
     found = mixture(principal(planted(apart=1)), seed=0)
     assert agreement(found.cluster_B, SHUFFLED_B)[0] == pytest.approx(0, abs=0.05)
+
+
+def test_a_range_is_narrow_where_clusters_are_plain_and_wide_where_they_are_not() -> None:
+    plain, faint = (agreement_range(planted(apart), PERSPECTIVE_B, QUESTION_B, seed=0) for apart in (1.5, 0.45))
+    assert plain[0] > 0.95
+    assert plain[1] - plain[0] < 0.05
+    assert faint[1] - faint[0] > 0.05
+    assert agreement_range(planted(1.5), SHUFFLED_B, QUESTION_B, seed=0)[1] < 0.1
 
 
 def test_the_probe_reads_what_is_there_and_nothing_from_shuffled_perspectives() -> None:
