@@ -11,6 +11,7 @@ from typing import Any, Final
 from flows import terminal
 from flows.arms import Experiment, Run, chosen, folder_of, runs_of
 from flows.child import watch
+from pipeline.arms import SPECIALIST
 from pipeline.errors import ArtifactMissing
 from stages.chain import plan
 from stages.process import store_of
@@ -18,7 +19,6 @@ from storage.atomic import write_bytes, writing
 
 MODELS: Final = ("mind", "uniform")
 IF_THERE: Final = ("mind+",)
-SPECIALIST: Final = "single-"
 
 
 def _is_done(run: Run) -> bool:

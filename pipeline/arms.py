@@ -16,6 +16,9 @@ from typing import Any, Final, Literal, NamedTuple
 KEPT: Final = 3.2
 """Rationales that MIND keeps of eight, about, with the configuration of the experiment; the table of results shows how many they were."""
 
+SPECIALIST: Final = "single-"
+"""How the names of arms begin that train on one perspective alone."""
+
 Kind = Literal["mind", "baseline", "ablation"]
 
 
@@ -56,7 +59,7 @@ def arms(questions: int, perspectives: Sequence[str], copied: str) -> tuple[Arm,
         return made._replace(changes={**_UNIFORM, **made.changes})
 
     singles = [
-        uniform(f"single-{name}", f"one rationale a question: {name}", 1, training__perspectives=[name])
+        uniform(f"{SPECIALIST}{name}", f"one rationale a question: {name}", 1, training__perspectives=[name])
         for name in perspectives
     ]
     few = [

@@ -3,8 +3,7 @@
 Reads what the runs of one seed have made, and trains nothing. RUNS.json has the assignments of each arm, as `--set` takes them. The
 undistilled base, the specialists (one perspective each), `uniform`, and MIND read the same rationales one after the other
 (`stages/latent_rows.py`, `stages/latent_models.py`); from what they make of them come the figures (`stages/latent_figures.py`,
-`stages/latent_assistant.py`) and what may be said of those (`stages/latent_findings.py`). Written into the folder, anew each time:
-`latent.json`, `latent-*.png`, and the page `latent.html`.
+`stages/latent_assistant.py`), what may be said of those (`stages/latent_findings.py`), and the page (`stages/latent_page.py`).
 
 The paper shows that features of eight specialists fall into eight clusters. So may the texts that they were trained on, and the states of a
 student that was never trained on any; those stand beside it in every table (method, section 7).
@@ -21,26 +20,22 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import orjson
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline import experiment_plots as plots
+from pipeline.arms import SPECIALIST
 from pipeline.config import ModelSource, RunConfig, load_config
 from pipeline.errors import MindError
-from pipeline.latent import picture, principal
 from pipeline.models import load_tokenizer
 from stages.chain import plan
 from stages.latent_assistant import Made, assistant, tasks_of
 from stages.latent_figures import Last, clusters, compared, model_figures, networks, together
 from stages.latent_findings import findings
 from stages.latent_models import Reading, pad_of, read
+from stages.latent_page import Figures, draw, write
 from stages.latent_rows import Choice, Rows, choose, read_rows, read_sets, trained_on
-from stages.page import embedded, png, render
 from stages.process import store_of
 from stages.progress import Progress
-from storage.atomic import write_bytes
 
-SPECIALIST: Final = "single-"
 SAYS: Final = {
     "text": "the text alone",
     "base": "the base, untrained",
@@ -112,57 +107,45 @@ def read_all(
     return found
 
 
-class Compared(NamedTuple):
-    """All figures as JSON has them, and the plots."""
-
-    document: dict[str, Any]
-    plots: dict[str, Figure]
-
-
-def compare(made: Mapping[str, Made], questions: int, seed: int, progress: Progress) -> Compared:
-    """Let all models read, and set what they make of it side by side."""
-    run = made["mind"].run
-    chosen = choose_rows(made, questions, seed)
-    rows = chosen.rows
-    known = tasks_of(made["mind"].questions)
+def compare(made: Mapping[str, Made], questions: int, seed: int, progress: Progress) -> tuple[dict[str, Any], Figures]:
+    """Let all models read, and set what they make of it side by side: the figures as JSON has them, and the plots."""
+    run, chosen = made["mind"].run, choose_rows(made, questions, seed)
+    rows, known = chosen.rows, tasks_of(made["mind"].questions)
     task_Q = np.unique([known[name] for name in rows.ids], return_inverse=True)[1]
-    in_order = sorted(made, key=lambda name: name.startswith(SPECIALIST))
-    students = {name: ModelSource(path=made[name].training.path("student")) for name in in_order}
+    students = {name: ModelSource(path=made[name].training.path("student")) for name in sorted(made, key=_specialists_last)}
     found = read_all({"base": run.student, **students}, run, rows, task_Q, seed, progress)
 
     progress.start("controls and pictures", 4, "parts")
     specialists = {name: found.last[name] for name in made if name.startswith(SPECIALIST)}
     others = {name: found.last[name] for name in made if name not in specialists}
     beside = together(found.last["base"], list(specialists.values()), rows, seed)
-    figures = compared(beside, rows, seed)
+    clustered = compared(beside, rows, seed)
     progress.advance(1, "clusters")
     told_apart = {"specialists": networks(specialists, seed), "others": networks(others, seed)}
     progress.advance(1, "networks")
     assisted = [item for item in made.values() if item.run.training.mixture.weights == "metanet"]
     assistants = [assistant(item, rows, found.loss[item.name], found.loss["base"], seed) for item in assisted]
     progress.advance(1, "MetaNet")
-    document = _plain(
-        {
-            "seed": seed,
-            "rows": _described(chosen, made["mind"]),
-            "clusters": [{"name": name, "says": says, **figures[name]} for name, says in SAYS.items()],
-            "models": [{"model": name, **mine} for name, mine in found.figures.items()],
-            "networks": told_apart,
-            "assistants": assistants,
-        }
-    )
+    document = {
+        "seed": seed,
+        "rows": _described(chosen, made["mind"]),
+        "clusters": [{"name": name, "says": says, **clustered[name]} for name, says in SAYS.items()],
+        "models": [{"model": name, **mine} for name, mine in found.figures.items()],
+        "networks": told_apart,
+        "assistants": assistants,
+    }
+    # Once through JSON, where what is not a number is null.
+    plain = orjson.loads(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
     shown = {says: beside.states[name] for name, says in SAYS.items()} | {
         name: last.rationale_BD for name, last in others.items()
     }
-    points = {name: picture(principal(states_BD), seed) for name, states_BD in shown.items()}
+    figures = draw(plain, shown, rows, {item.name: item.training for item in assisted}, seed)
     progress.advance(1, "t-SNE")
-    return Compared({**document, "findings": findings(document)}, _plots(document, points, rows, assisted))
+    return {**plain, "findings": findings(plain)}, figures
 
 
-def _plain(document: dict[str, Any]) -> dict[str, Any]:
-    """As JSON has it: what is not a number is null."""
-    plain: dict[str, Any] = orjson.loads(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
-    return plain
+def _specialists_last(name: str) -> bool:
+    return name.startswith(SPECIALIST)
 
 
 def _described(chosen: Chosen, mind: Made) -> dict[str, Any]:
@@ -175,31 +158,6 @@ def _described(chosen: Chosen, mind: Made) -> dict[str, Any]:
         "unseen_there_are": chosen.choice.unseen_there_are,
         "trained": {"base": 0, **chosen.trained},
     }
-
-
-def _plots(document: Mapping[str, Any], points: Mapping[str, Floats], rows: Rows, assisted: list[Made]) -> dict[str, Figure]:
-    found = {
-        "states": plots.states_map(points, rows.perspective_B, rows.names, ""),
-        "cka": plots.similarity_by_layer(
-            {row["model"]: row["cka_by_layer"] for row in document["models"] if row["model"] != "base"}, SPECIALIST
-        ),
-    }
-    for item in assisted:
-        steps = item.training.table("steps", ["alpha_K"])
-        names = json.loads(steps.schema.metadata[b"perspectives"])
-        found[f"alpha-{item.name}"] = plots.alpha_heat_map(np.array(steps["alpha_K"].to_pylist()), names)
-    return found
-
-
-def write(compared: Compared, folder: Path) -> None:
-    """Everything into `folder`, the page last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    images = {name: png(figure) for name, figure in compared.plots.items()}
-    for name, image in images.items():
-        write_bytes(folder / f"latent-{name}.png", image)
-    write_bytes(folder / "latent.json", orjson.dumps(compared.document, option=orjson.OPT_INDENT_2))
-    page = render("latent.html", found=compared.document, images={name: embedded(image) for name, image in images.items()})
-    write_bytes(folder / "latent.html", page)
 
 
 def main() -> None:
@@ -216,7 +174,7 @@ def main() -> None:
         listed = json.loads(arguments.runs.read_text())
         runs = {name: load_config(arguments.config, tuple(changes)) for name, changes in listed.items()}
         progress = Progress(arguments.progress, "latent")
-        write(compare(open_runs(runs), arguments.questions, arguments.seed, progress), arguments.folder)
+        write(*compare(open_runs(runs), arguments.questions, arguments.seed, progress), arguments.folder)
     except MindError as error:
         print(f"mind: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

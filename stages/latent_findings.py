@@ -10,13 +10,13 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from pipeline.arms import SPECIALIST
 from stages.latent_rows import LEAST
 
 CLUSTERED: Final = 0.2
 """Below this adjusted Rand index there is nothing that one would call clusters."""
 MARGIN: Final = 0.05
 """Of two silhouettes."""
-SPECIALIST: Final = "single-"
 
 Json = Mapping[str, Any]
 
