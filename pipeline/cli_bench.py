@@ -123,26 +123,23 @@ def latent(
 def _print_states(found: dict[str, Any]) -> None:
     """Clusters of the specialists beside their controls, then every model on all rationales."""
 
-    def row(name: str, cell: dict[str, Any], similar: dict[str, Any] | None, answer: dict[str, Any] | None) -> tuple[str, ...]:
-        inside = f"{answer['cut']['inside_questions']['value'] * 100:.1f}" if answer else ""
-        rank = "" if name == "the text alone" else f"{cell['effective_rank']['value']:.1f}"
-        probe = f"{cell['probe']['accuracy'] * 100:.0f}"
-        similarity = f"{similar['value']:.3f}" if similar and similar["value"] is not None else ""
-        return (name, f"{cell['ari']:.2f}", f"{cell['silhouette']:.2f}", probe, rank, similarity, inside)
+    def figure(value: float | None, form: str) -> str:
+        return "" if value is None else f"{value:{form}}"
 
-    print_table(
-        (
-            "last layer's states",
-            "ARI",
-            "silhouette",
-            "probe, %",
-            "effective rank",
-            "CKA with base",
-            "answer hangs on rationale, %",
-        ),
-        [
-            *(row(item["says"], item, None, None) for item in found["clusters"]),
-            *(row(item["model"], item["clusters"], item["cka"], item["answer"]) for item in found["models"]),
-        ],
-        right=("ARI", "silhouette", "probe, %", "effective rank", "CKA with base", "answer hangs on rationale, %"),
+    def row(
+        name: str, cell: dict[str, Any], rank: float | None, similar: float | None, answer: float | None
+    ) -> tuple[str, ...]:
+        found = (cell["ari"], ".2f"), (cell["silhouette"], ".2f"), (cell["probe"]["accuracy"], ".0%"), (rank, ".1f")
+        return (name, *(figure(*item) for item in (*found, (similar, ".3f"), (answer, ".1%"))))
+
+    beside = (
+        row(item["says"], item, None if item["name"] == "text" else item["effective_rank"]["value"], None, None)
+        for item in found["clusters"]
     )
+    models = (
+        row(item["model"], item["clusters"], item["clusters"]["effective_rank"]["value"], item["cka"]["value"],
+            item["answer"]["cut"]["inside_questions"]["value"])
+        for item in found["models"]
+    )  # fmt: skip
+    numbers = ("ARI", "silhouette", "probe", "effective rank", "CKA with base", "answer hangs on rationale")
+    print_table(("last layer's states", *numbers), (*beside, *models), right=numbers)

@@ -21,12 +21,15 @@ MARGIN: Final = 0.05
 Json = Mapping[str, Any]
 
 
-def _spread(values: Mapping[str, float], form: str) -> str:
-    """Each model's, and the specialists' from lowest to highest."""
-    single = [value for name, value in values.items() if name.startswith(SPECIALIST)]
-    said = [f"{name} {value:{form}}" for name, value in values.items() if not name.startswith(SPECIALIST)]
-    low, high = (f"{end(single):{form}}" for end in (min, max))
-    return ", ".join([*said, f"specialists {low}" if low == high else f"specialists {low} to {high}"])
+def _spread(values: Mapping[str, float | None], form: str) -> str:
+    """Each model's figure where it has one, and the specialists' from lowest to highest."""
+    known = {name: value for name, value in values.items() if value is not None}
+    said = [f"{name} {value:{form}}" for name, value in known.items() if not name.startswith(SPECIALIST)]
+    single = [value for name, value in known.items() if name.startswith(SPECIALIST)]
+    if single:
+        low, high = (f"{end(single):{form}}" for end in (min, max))
+        said.append(f"specialists {low}" if low == high else f"specialists {low} to {high}")
+    return ", ".join(said) or "unknown"
 
 
 def _rows(rows: Json) -> str:
@@ -113,7 +116,7 @@ def _networks(found: Json) -> str:
 def _answers(models: Mapping[str, Json]) -> str:
     def each(where: str) -> str:
         values = {name: row["answer"][where]["inside_questions"]["value"] for name, row in models.items()}
-        return _spread({name: value * 100 for name, value in values.items() if value is not None}, ".0f")
+        return _spread({name: None if value is None else value * 100 for name, value in values.items()}, ".0f")
 
     return (
         "At the answer, per cent of the states' variance that hang on the rationale and not on the question: behind the whole rationale "

@@ -25,10 +25,11 @@ from stages.chain import plan
 from stages.latent import choose_rows, open_runs
 from stages.latent_assistant import assistant
 from stages.latent_figures import Last, clusters, compared, together
-from stages.latent_findings import _clusters
+from stages.latent_findings import _clusters, findings
 from stages.latent_models import _compared, pad_of, read
 from stages.latent_rows import Rows, Sets, choose, names_of, read_sets, trained_on
 from stages.mapped import by_question
+from stages.page import render
 from stages.process import store_of
 from tests.conftest import REPOSITORY
 from tests.stages.experiment import NAMES, QUESTIONS, TASKS, Experiment, make, metanet, question
@@ -111,13 +112,43 @@ def test_the_page_is_whole_and_has_no_value_that_is_not_there(analysed: Analysed
     plots = {"states", "cka", "alpha-mind"}
     assert {path.name for path in analysed.folder.glob("latent-*.png")} == {f"latent-{name}.png" for name in plots}
     assert analysed.page.count("data:image/png;base64,") == len(plots)
-    words = analysed.page.split("</style>")[1]
     for name in plots:
         assert (analysed.folder / f"latent-{name}.png").read_bytes().startswith(b"\x89PNG")
-    for wrong in ("None", "nan", "Undefined", "{{", "{%", "inf"):
+    _is_whole(analysed.page)
+
+
+def _is_whole(page: str) -> None:
+    words = page.split("</style>")[1]
+    for wrong in ("None", "nan", "inf", "Undefined", "{{", "{%"):
         assert f">{wrong}" not in words, wrong
         assert f" {wrong}<" not in words, wrong
     assert "http" not in words
+
+
+def _without_numbers(value: Any) -> Any:
+    """The same figures where none could be computed."""
+    if isinstance(value, dict):
+        return {key: _without_numbers(item) for key, item in value.items()}
+    return None if isinstance(value, float) else value
+
+
+def test_what_could_not_be_computed_is_a_dash_and_questions_that_none_was_trained_on_are_said(analysed: Analysed) -> None:
+    found = json.loads(json.dumps(analysed.found))
+    found["rows"]["unseen"] = True
+    for row in found["models"]:
+        row["prompt"], row["answer"] = _without_numbers(row["prompt"]), _without_numbers(row["answer"])
+        row["prompt"]["likeliest"] = row["prompt"]["task"] = None
+        row["answer"]["whole"]["probe"] = row["answer"]["cut"]["probe"] = None
+    for item in found["assistants"]:
+        item["preferences"]["p"], item["audit"] = None, _without_numbers(item["audit"])
+        item["preferences"]["tasks"] = item["preferences"]["tasks"][:1]
+    said = findings(found)
+    images = dict.fromkeys(("states", "cka", "alpha-mind"), "")
+    page = render("latent.html", found={**found, "findings": said}, images=images).decode()
+    _is_whole(page)
+    assert "None was trained on these questions" in page
+    assert "No model was trained on the 20 questions" in said[0]
+    assert any("All questions have one task" in line for line in said)
 
 
 def test_what_is_printed_has_every_model_and_control(analysed: Analysed, capsys: pytest.CaptureFixture[str]) -> None:
