@@ -48,6 +48,11 @@ class Experiment(Frozen):
     workers: int = Field(2, ge=1, description="processes at a time; one per core")
 
 
+def base_of(experiment: Experiment) -> RunConfig:
+    """The configuration that the arms change."""
+    return load_config(Path(experiment.config), (*experiment.changes, f"evaluation.use={experiment.use}"))
+
+
 class Run(NamedTuple):
     """One arm with one seed."""
 
@@ -63,7 +68,7 @@ def chosen(experiment: Experiment) -> tuple[Arm, ...]:
     Raises:
         ConfigError: one has no such name.
     """
-    base = load_config(Path(experiment.config), experiment.changes)
+    base = base_of(experiment)
     names = [item.name for item in load_perspectives(base.perspectives, base.only_perspectives)]
     known = {arm.name: arm for arm in arms(base.training.questions_per_step, names, experiment.copied or names[0])}
     for name in (*(experiment.arms or ()), experiment.against):
@@ -76,7 +81,7 @@ def chosen(experiment: Experiment) -> tuple[Arm, ...]:
 def runs_of(experiment: Experiment) -> list[Run]:
     """Every arm of the first seed, then of the next."""
     path = Path(experiment.config)
-    name = load_config(path, experiment.changes).name
+    name = base_of(experiment).name
     found = []
     for seed in range(experiment.seeds):
         for arm in chosen(experiment):
@@ -88,7 +93,7 @@ def runs_of(experiment: Experiment) -> list[Run]:
 
 def folder_of(experiment: Experiment) -> Path:
     """Where the result is written: beside the artifacts."""
-    base = load_config(Path(experiment.config), experiment.changes)
+    base = base_of(experiment)
     return store_of(base).root / "science" / f"{base.name}-{experiment.use}"
 
 
@@ -132,7 +137,7 @@ def science(experiment: Experiment) -> dict[str, Any]:
             future.result()
     for run in runs:
         record(run.config, plan(run.config), "done")
-    base = load_config(Path(experiment.config), experiment.changes)
+    base = base_of(experiment)
     found = write(list(finished(runs)), experiment.against, base.evaluation.bootstrap, folder)
     publish(found, folder)
     return found

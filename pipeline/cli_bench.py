@@ -22,7 +22,7 @@ def _points(cell: dict[str, Any]) -> str:
     return f"{cell['mean'] * 100:.1f}{spread}{change}"
 
 
-def _experiment(config: Path, overrides: list[str] | None, **fields: Any) -> Experiment:
+def _experiment(config: Path, overrides: list[str] | None, use: str, **fields: Any) -> Experiment:
     """What is run and compared."""
     from pydantic import ValidationError
 
@@ -32,11 +32,11 @@ def _experiment(config: Path, overrides: list[str] | None, **fields: Any) -> Exp
     from stages.process import store_of
 
     changes = tuple(overrides or ())
-    prefect_home(store_of(load_config(config, changes)).root)
+    prefect_home(store_of(load_config(config, (*changes, f"evaluation.use={use}"))).root)
     from flows.arms import Experiment
 
     try:
-        return Experiment.model_validate({"config": str(config.resolve()), "changes": changes, **fields})
+        return Experiment.model_validate({"config": str(config.resolve()), "changes": changes, "use": use, **fields})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"--{first['loc'][0]}: {first['msg'].lower()}, not {first['input']!r}; correct it") from error
@@ -61,18 +61,21 @@ def science(
 ) -> None:
     """Train every arm with every seed, or what of it is missing, and compare them on identical items."""
     with reported():
+        from flows.child import freeze
+        from pipeline.config import load_config
+        from stages.chain import plan
+
+        # A bad field, a root that cannot be written or an unknown arm is refused before a server starts.
+        base = load_config(config, (*(overrides or ()), f"evaluation.use={use}"))
+        freeze(base, plan(base)["questions"])
         experiment = _experiment(
-            config, overrides, seeds=seeds, use=use, arms=tuple(arms.split(",")) if arms else None, against=against,
+            config, overrides, use, seeds=seeds, arms=tuple(arms.split(",")) if arms else None, against=against,
             copied=copied, workers=workers,
         )  # fmt: skip
         from flows.arms import folder_of, runs_of
         from flows.arms import science as flow
-        from flows.child import freeze
-        from stages.chain import plan
 
-        # An unknown arm, a bad field or a root that cannot be written is refused before a server starts.
-        first_run = runs_of(experiment)[0].config
-        freeze(first_run, plan(first_run)["questions"])
+        runs_of(experiment)
         found = flow(experiment)
         if as_json:
             print_json(found)
@@ -88,8 +91,10 @@ def science(
             ),
             right=("tokens", "s"),
         )  # fmt: skip
-        base = found["base"]
-        print(f"\nbase: {base['id'] * 100:.1f} in, {base['ood'] * 100:.1f} out of distribution; changes are over {against}")
+        undistilled = found["base"]
+        print(
+            f"\nbase: {undistilled['id'] * 100:.1f} in, {undistilled['ood'] * 100:.1f} out of distribution; changes are over {against}"
+        )
         print(f"page: {folder_of(experiment) / 'science.html'}")
 
 
@@ -104,7 +109,7 @@ def latent(
 ) -> None:
     """Whether students tell perspectives apart: base, specialists, uniform and MIND on the same rationales, beside controls."""
     with reported():
-        experiment = _experiment(config, overrides, use=use)
+        experiment = _experiment(config, overrides, use)
         from flows.arms import folder_of
         from flows.latent import latent as analysis
 

@@ -23,6 +23,8 @@ SMALL = (
     " {name: lift, group: ood, use: dev, source: {kind: miniature, family: lift, split: dev, count: 12}}]",
     "sampling.engine={kind: transformers, dtype: float32, max_context: 512}",
     "sampling.tries=1",
+    "sampling.max_tokens=150",
+    "evaluation.max_tokens=80",
     "synthesis.attempts=1",
     "synthesis.min_perspectives=1",
     "training.steps=3",
