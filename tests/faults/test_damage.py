@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import load_config
@@ -83,9 +84,12 @@ def test_a_root_that_turns_read_only_is_refused(peaceful: Path, teacher: str, tm
 
 
 def flip(path: Path) -> None:
-    """One bit in the middle of a file."""
+    """One bit in the middle of the texts of a shard, which every stage reads that reads samples."""
+    group = pq.read_metadata(path).row_group(0)
+    (texts,) = (group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema == "text")
+    first = texts.dictionary_page_offset or texts.data_page_offset
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 16
+    content[first + texts.total_compressed_size // 2] ^= 16
     path.write_bytes(content)
 
 
