@@ -8,7 +8,7 @@ stopped and started again at any time. Every run is in the catalogue under its o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -26,8 +26,8 @@ from flows.stage_task import run_stage
 from pipeline.arms import Arm, arms
 from pipeline.config import Frozen, RunConfig, load_config
 from pipeline.errors import ConfigError
-from pipeline.perspectives import load_perspectives
-from stages.chain import plan
+from pipeline.perspectives import perspectives_of
+from stages.chain import Planned, plan
 from stages.process import store_of
 from stages.science import Finished, write
 from storage.atomic import write_bytes
@@ -60,6 +60,7 @@ class Run(NamedTuple):
     seed: int
     assignments: tuple[str, ...]
     config: RunConfig
+    planned: Mapping[str, Planned]
 
 
 def chosen(experiment: Experiment) -> tuple[Arm, ...]:
@@ -69,7 +70,7 @@ def chosen(experiment: Experiment) -> tuple[Arm, ...]:
         ConfigError: one has no such name.
     """
     base = base_of(experiment)
-    names = [item.name for item in load_perspectives(base.perspectives, base.only_perspectives)]
+    names = [item.name for item in perspectives_of(base)]
     known = {arm.name: arm for arm in arms(base.training.questions_per_step, names, experiment.copied or names[0])}
     for name in (*(experiment.arms or ()), experiment.against):
         if name not in known:
@@ -81,13 +82,14 @@ def chosen(experiment: Experiment) -> tuple[Arm, ...]:
 def runs_of(experiment: Experiment) -> list[Run]:
     """Every arm of the first seed, then of the next."""
     path = Path(experiment.config)
-    name = base_of(experiment).name
+    name, wanted = base_of(experiment).name, chosen(experiment)
     found = []
     for seed in range(experiment.seeds):
-        for arm in chosen(experiment):
+        for arm in wanted:
             own = (f"seed={seed}", f"evaluation.use={experiment.use}", f"name={name}-{arm.name}-{seed}")
             assignments = (*experiment.changes, *arm.assignments(), *own)
-            found.append(Run(arm, seed, assignments, load_config(path, assignments)))
+            config = load_config(path, assignments)
+            found.append(Run(arm, seed, assignments, config, plan(config)))
     return found
 
 
@@ -100,7 +102,7 @@ def folder_of(experiment: Experiment) -> Path:
 def finished(runs: Sequence[Run]) -> Iterator[Finished]:
     """Those runs whose evaluation is there."""
     for run in runs:
-        store, planned = store_of(run.config), plan(run.config)
+        store, planned = store_of(run.config), run.planned
         if store.exists("evaluation", planned["evaluation"].fingerprint):
             opened = (store.open(name, planned[name].fingerprint) for name in ("references", "training", "evaluation"))
             yield Finished(run.arm, run.seed, *opened)
@@ -124,11 +126,11 @@ def science(experiment: Experiment) -> dict[str, Any]:
     """Run what is missing, then compare; returns what is in the table."""
     runs, folder = runs_of(experiment), folder_of(experiment)
     for run in runs:
-        record(run.config, plan(run.config), "running")
+        record(run.config, run.planned, "running")
     if len(list(finished(runs))) < len(runs):
         for run in runs:
             if run.arm.name == experiment.against:
-                _share(run.config)
+                _share(run)
         listed = folder / "runs.json"
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(listed, json.dumps([run.assignments for run in runs]).encode())
@@ -136,20 +138,20 @@ def science(experiment: Experiment) -> dict[str, Any]:
         for future in futures:
             future.result()
     for run in runs:
-        record(run.config, plan(run.config), "done")
+        record(run.config, run.planned, "done")
     base = base_of(experiment)
     found = write(list(finished(runs)), experiment.against, base.evaluation.bootstrap, folder)
     publish(found, folder)
     return found
 
 
-def _share(config: RunConfig) -> None:
+def _share(run: Run) -> None:
     """The stages that the arms of a seed have in common."""
-    planned = plan(config)
     for name in SHARED:
-        state: State[float] = run_stage(name, planned[name].fingerprint, config, return_state=True)  # type: ignore[assignment]
+        digest = run.planned[name].fingerprint
+        state: State[float] = run_stage(name, digest, run.config, return_state=True)  # type: ignore[assignment]
         seconds = state.result()
-        artifact = store_of(config).open(name, planned[name].fingerprint)
+        artifact = store_of(run.config).open(name, digest)
         terminal.say_stage(name, terminal.StageOutcome(artifact, state.name == "Cached", seconds))
 
 

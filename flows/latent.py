@@ -13,7 +13,6 @@ from flows.arms import Experiment, Run, chosen, folder_of, runs_of
 from flows.child import watch
 from pipeline.arms import SPECIALIST
 from pipeline.errors import ArtifactMissing
-from stages.chain import plan
 from stages.process import store_of
 from storage.atomic import write_bytes, writing
 
@@ -22,7 +21,7 @@ IF_THERE: Final = ("mind+",)
 
 
 def _is_done(run: Run) -> bool:
-    return store_of(run.config).exists("training", plan(run.config)["training"].fingerprint)
+    return store_of(run.config).exists("training", run.planned["training"].fingerprint)
 
 
 def runs_for(experiment: Experiment, seed: int) -> list[Run]:

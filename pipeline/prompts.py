@@ -91,6 +91,11 @@ def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(end)
 
 
+def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that fills rows up, which nothing depends on."""
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+
+
 def rationale_tokens(tokenizer: PreTrainedTokenizerBase, rationale: str) -> list[int]:
     """Token ids of a rationale as the student learns it: no special token but the end of sequence."""
     return [*tokenizer(rationale, add_special_tokens=False)["input_ids"], end_token(tokenizer)]

@@ -26,11 +26,12 @@ from pipeline.arms import SPECIALIST
 from pipeline.config import ModelSource, RunConfig, load_config
 from pipeline.errors import MindError
 from pipeline.models import load_tokenizer
+from pipeline.prompts import pad_token
 from stages.chain import plan
 from stages.latent_assistant import Made, assistant, tasks_of
 from stages.latent_figures import Last, clusters, compared, model_figures, networks, together
 from stages.latent_findings import findings
-from stages.latent_models import Reading, pad_of, read
+from stages.latent_models import Reading, read
 from stages.latent_page import Figures, draw, write
 from stages.latent_rows import Choice, Rows, choose, read_rows, read_sets, trained_on
 from stages.process import store_of
@@ -92,7 +93,7 @@ def read_all(
     sources: Mapping[str, ModelSource], run: RunConfig, rows: Rows, task_Q: Indices, seed: int, progress: Progress
 ) -> Read:
     """Every model's figures, one model in memory at a time."""
-    pad = pad_of(load_tokenizer(run.student))
+    pad = pad_token(load_tokenizer(run.student))
     base: Reading | None = None
     found = Read({}, {}, {})
     progress.start("states and clusters", len(sources), "models")

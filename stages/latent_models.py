@@ -119,8 +119,3 @@ def read(source: ModelSource, run: RunConfig, rows: Rows, pad: int) -> Reading:
         loss_B=measured_losses(StudentLogits(student), rows.rationales, *fed, run.objective.hardest).numpy(),
         answers={"whole": _answers(reader, rows.rationales, rows), "cut": _answers(reader, rows.contexts, rows)},
     )
-
-
-def pad_of(tokenizer: Any) -> int:
-    """The token that pads, which no figure depends on."""
-    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)

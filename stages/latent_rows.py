@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import RunConfig
 from pipeline.errors import NothingSurvives
-from pipeline.perspectives import load_perspectives
+from pipeline.perspectives import perspectives_of
 from pipeline.prompts import prompt_tokens
 from pipeline.training_set import Row, context_row, make_row, questions_of_step
 from storage.artifact import Artifact
@@ -44,7 +44,7 @@ def read_sets(synthesis: Artifact) -> Sets:
 
 def names_of(run: RunConfig) -> list[str]:
     """A run's perspectives."""
-    return [item.name for item in load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies)]
+    return [item.name for item in perspectives_of(run)]
 
 
 def trained_on(run: RunConfig, sets: Sets) -> set[str]:

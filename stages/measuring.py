@@ -16,6 +16,7 @@ from transformers import AutoModel
 from pipeline.config import ModelSource, Synthesis
 from pipeline.features import encode
 from pipeline.models import load_causal_model, load_tokenizer
+from pipeline.prompts import pad_token
 from pipeline.student import StudentLogits, measured_losses
 from stages.selection import Kept
 
@@ -42,7 +43,7 @@ def open_models(source: ModelSource, settings: Synthesis) -> Models:
     tokenizer = load_tokenizer(source)
     student = load_causal_model(source, "auto")
     student.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    pad = pad_token(tokenizer)
     if settings.encoder is None:
         return Models(student, pad, student, tokenizer)
     other = settings.encoder

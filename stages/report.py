@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.config import Frozen, RunConfig, identity
-from pipeline.perspectives import load_perspectives
+from pipeline.perspectives import perspectives_of
 from stages.origin import origins
 from stages.page import HERE, STYLE, embedded, png, render
 from stages.progress import Progress
@@ -36,7 +36,7 @@ class Config(Frozen):
 
 def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
-    perspectives = load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies)
+    perspectives = perspectives_of(run)
     descriptions = {item.name: item.description for item in perspectives}
     return Config(descriptions=descriptions)
 

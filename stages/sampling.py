@@ -22,7 +22,7 @@ from pipeline.errors import ArtifactError, QuestionError
 from pipeline.generation import Completion, Decoding, Engine, open_engine
 from pipeline.grading import Outcome
 from pipeline.models import check_model, load_tokenizer, model_content
-from pipeline.perspectives import Perspective, load_perspectives
+from pipeline.perspectives import Perspective, perspectives_of
 from pipeline.prompts import check_prompts, prompt_tokens, teacher_prompt
 from pipeline.questions import Question, from_table
 from stages.progress import Progress
@@ -69,7 +69,7 @@ def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
     return Config(
         teacher=run.teacher,
-        perspectives=load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies),
+        perspectives=perspectives_of(run),
         prompts=run.prompts.of_rationales(),
         sampling=run.sampling,
         seed=run.seed,

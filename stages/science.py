@@ -93,13 +93,13 @@ def _compared(arms: Mapping[str, Mapping[int, Rights]], against: str, group: str
             continue
         before, after = _stacked(arms[against], shared, group), _stacked(seeds, shared, group)
         change = paired_bootstrap_over_seeds(before, after, resamples, 0)
-        varied = variation(before, after)
+        varied, tested = variation(before, after), pooled_mcnemar(before, after)
         found[name] = {
             "change": change.value,
             "low": change.low,
             "high": change.high,
-            "p": pooled_mcnemar(before, after).p,
-            "p_per_seed": pooled_mcnemar(before, after).per_seed,
+            "p": tested.p,
+            "p_per_seed": tested.per_seed,
             "seeds": len(shared),
             "detectable": detectable_difference(varied.discordance, before.shape[1], varied.seeds_spread, len(shared))
             if len(shared) > 1

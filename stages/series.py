@@ -17,8 +17,8 @@ from typing import Final
 
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import ArtifactBusy, MindError
-from stages.chain import ORDER
-from stages.process import run_stage
+from stages.chain import ORDER, plan
+from stages.process import run_stage, store_of
 from stages.progress import Progress
 
 STAGES: Final = tuple(name for name in ORDER if name != "report")
@@ -37,8 +37,10 @@ def go_through(runs: Sequence[RunConfig], progress: Progress) -> list[str]:
         busy = []
         for run in waiting:
             try:
+                store, planned = store_of(run), plan(run)
                 for name in STAGES:
-                    run_stage(run, name)
+                    if not store.exists(name, planned[name].fingerprint):
+                        run_stage(run, name)
             except ArtifactBusy:
                 busy.append(run)
                 continue

@@ -21,7 +21,7 @@ from typing import Any, Final
 from pipeline.config import Frozen, ModelSource, Objective, Prompts, RunConfig, Synthesis, identity
 from pipeline.errors import ArtifactError, NothingSurvives
 from pipeline.models import check_model, load_tokenizer, model_content
-from pipeline.perspectives import Perspective, load_perspectives
+from pipeline.perspectives import Perspective, perspectives_of
 from pipeline.prompts import check_prompts, student_prompt
 from stages.attempts import attempt, pass_rates
 from stages.lookup import Lookup, look_up, mean_pass_rate, open_lookup, write_lookup
@@ -54,7 +54,7 @@ def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
     return Config(
         student=run.student,
-        perspectives=load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies),
+        perspectives=perspectives_of(run),
         prompts=run.prompts.of_rationales(),
         synthesis=run.synthesis,
         objective=run.objective,

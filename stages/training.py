@@ -20,7 +20,7 @@ from typing import Any, Final
 from pipeline.config import Frozen, ModelSource, Objective, Prompts, RunConfig, Training, identity
 from pipeline.errors import BadInput, ConfigError, ModelError, NothingSurvives, StageFailed
 from pipeline.models import check_model, context_length, model_content
-from pipeline.perspectives import Perspective, load_perspectives
+from pipeline.perspectives import Perspective, perspectives_of
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
@@ -47,7 +47,7 @@ def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
     return Config(
         student=run.student,
-        perspectives=load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies),
+        perspectives=perspectives_of(run),
         prompts=run.prompts,
         training=run.training,
         objective=run.objective,

@@ -24,6 +24,7 @@ from pipeline.config import Training
 from pipeline.errors import MindError, StageFailed
 from pipeline.inertia import InertiaState, lag_steps, observe
 from pipeline.models import load_causal_model, load_tokenizer
+from pipeline.prompts import pad_token
 from pipeline.student import StudentLogits
 from pipeline.trainer import Joint, train_step
 from pipeline.training_set import TrainingSet, restricted
@@ -63,8 +64,7 @@ def load_training_set(config: Config, synthesis: Artifact, scratch: Path, tokeni
         wait_for_training_files(scratch)
     elif not are_written(scratch):
         write_training_files(config, synthesis, tokenizer, scratch)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    data = open_training_set(scratch, pad)
+    data = open_training_set(scratch, pad_token(tokenizer))
     wanted = config.training.perspectives
     if wanted is None:
         return data

@@ -9,7 +9,7 @@ from typing import Final
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import Frozen, identity, runtime
+from pipeline.config import Frozen, RunConfig, identity, runtime
 from pipeline.errors import ConfigError
 
 SHIPPED: Final = Path(__file__).parent / "eight.yaml"
@@ -55,6 +55,11 @@ def load_perspectives(path: Path | None, only: tuple[str, ...] | None = None, co
             raise ConfigError(f"only_perspectives: unknown perspective {name!r} (not in {path.name}); {hint}")
     wanted = tuple(item for item in perspectives if only is None or item.name in only)
     return wanted if copies == 1 else tuple(_copy(item, number) for item in wanted for number in range(1, copies + 1))
+
+
+def perspectives_of(run: RunConfig) -> tuple[Perspective, ...]:
+    """Those of a run, as `load_perspectives`."""
+    return load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies)
 
 
 def _copy(item: Perspective, number: int) -> Perspective:

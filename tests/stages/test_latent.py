@@ -19,6 +19,7 @@ from pipeline.cli_bench import _print_states
 from pipeline.config import RunConfig
 from pipeline.errors import NothingSurvives
 from pipeline.models import load_causal_model, load_tokenizer
+from pipeline.prompts import pad_token
 from pipeline.student import span_states
 from pipeline.training_set import Row, TrainingSet, questions_of_step, restricted
 from stages.chain import plan
@@ -26,7 +27,7 @@ from stages.latent import choose_rows, open_runs
 from stages.latent_assistant import assistant
 from stages.latent_figures import Last, clusters, compared, together
 from stages.latent_findings import _clusters, findings
-from stages.latent_models import _compared, pad_of, read
+from stages.latent_models import _compared, read
 from stages.latent_rows import Rows, Sets, choose, names_of, read_sets, trained_on
 from stages.mapped import by_question
 from stages.page import render
@@ -247,7 +248,7 @@ def rows(experiment: Experiment) -> Rows:
 
 def test_states_are_taken_where_they_are_said_to_be(experiment: Experiment, rows: Rows) -> None:
     run = experiment.runs["mind"]
-    pad = pad_of(load_tokenizer(run.student))
+    pad = pad_token(load_tokenizer(run.student))
     found = read(run.student, run, rows, pad)
     student = load_causal_model(run.student, torch.float32).eval()
     for name, items in (("whole", rows.rationales), ("cut", rows.contexts)):
