@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 import torch
@@ -138,12 +138,16 @@ def _micro_loss(joint: Joint, micro: _Micro, alpha_QK: Tensor, losses_QK: Tensor
         losses_QK[q, k] = loss
     agreement = torch.zeros((), device=device)
     order = [q for q, _ in micro.pairs]
+    # Read all at once: the gradient of every slice would be as large as all logits.
+    lengths = [len(position) for positions in micro.answers for position in positions]
+    places = torch.tensor([p for positions in micro.answers for position in positions for p in position], dtype=torch.long)
+    read = iter(logits_PV[places.to(device)].split(lengths))
     for positions, q in zip(micro.answers, dict.fromkeys(order), strict=False):
+        answers = list(islice(read, len(positions)))
         there = [i for i, position in enumerate(positions) if len(position)]
         alpha_K = alpha_B[[i for i, question in enumerate(order) if question == q]][there]
-        agreement = agreement + consistency(
-            [logits_PV[positions[i].start : positions[i].stop] for i in there], alpha_K, joint.config.consistency.divergence
-        )
+        divergence = joint.config.consistency.divergence
+        agreement = agreement + consistency([answers[i] for i in there], alpha_K, divergence)
     return sft, agreement, main_P.sum()
 
 
