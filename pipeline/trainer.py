@@ -141,7 +141,7 @@ def _micro_loss(joint: Joint, micro: _Micro, alpha_QK: Tensor, losses_QK: Tensor
     # Read all at once: the gradient of every slice would be as large as all logits.
     lengths = [len(position) for positions in micro.answers for position in positions]
     places = torch.tensor([p for positions in micro.answers for position in positions for p in position], dtype=torch.long)
-    read = iter(logits_PV[places.to(device)].split(lengths))
+    read = iter(torch.split(logits_PV[places.to(device)], lengths))
     for positions, q in zip(micro.answers, dict.fromkeys(order), strict=False):
         answers = list(islice(read, len(positions)))
         there = [i for i, position in enumerate(positions) if len(position)]
