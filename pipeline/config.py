@@ -331,6 +331,8 @@ class Training(Frozen):
     consistency: Consistency = identity(Consistency())
     perspectives: tuple[str, ...] | None = identity(None, min_length=1)
     """Train on these alone, of those that synthesis kept."""
+    hold_out: float = identity(0.0, ge=0, lt=1)
+    """The share of synthesis's questions that training never sees: what MetaNet prefers can be checked on them."""
     answer_weight: float = identity(0.0, ge=0, lt=1)
     """The share of the loss that goes to a second task: the answer at once, behind the prompt `prompts.answer`."""
     zero_stage: Literal[0, 1, 2, 3] = runtime(2)
@@ -408,13 +410,17 @@ class RunConfig(Frozen):
 
 
 def identity_fields(value: Any) -> Any:
-    """`value` as plain data with runtime fields left out, models all the way down."""
+    """`value` as plain data with runtime fields left out, models all the way down.
+
+    A field that is None is left out too, so that an option which is new, and which nobody uses yet, makes nothing stale.
+    """
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         return {
             name: identity_fields(getattr(value, name))
             for name, field in fields.items()
             if (field.json_schema_extra or {}).get("role") == "identity"  # type: ignore[union-attr]
+            and getattr(value, name) is not None
         }
     if isinstance(value, list | tuple):
         return [identity_fields(item) for item in value]

@@ -27,7 +27,7 @@ from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import pad_token
 from pipeline.student import StudentLogits
 from pipeline.trainer import Joint, train_step
-from pipeline.training_set import TrainingSet, restricted
+from pipeline.training_set import TrainingSet, held_out, restricted
 from stages.checkpoint import COUNTS, load_checkpoint, save_checkpoint
 from stages.progress import Progress
 from stages.training import REFUSED, Config
@@ -65,12 +65,12 @@ def load_training_set(config: Config, synthesis: Artifact, scratch: Path, tokeni
     elif not are_written(scratch):
         write_training_files(config, synthesis, tokenizer, scratch)
     data = open_training_set(scratch, pad_token(tokenizer))
-    wanted = config.training.perspectives
-    if wanted is None:
+    training = config.training
+    wanted = training.perspectives
+    if wanted is None and not training.hold_out:
         return data
-    return restricted(
-        data, torch.tensor([item.name in wanted for item in config.perspectives]), config.training.questions_per_step
-    )
+    wanted_K = torch.tensor([wanted is None or item.name in wanted for item in config.perspectives])
+    return restricted(data, wanted_K, held_out(len(data), training.hold_out, config.seed), training.questions_per_step)
 
 
 def deepspeed_config(training: Training) -> dict[str, Any]:

@@ -201,10 +201,19 @@ def test_configuration_is_immutable_all_the_way_down(tmp_path: Path, run_tree: T
 def test_identity_leaves_out_runtime_fields_at_every_depth(tmp_path: Path, run_tree: Tree) -> None:
     fields = identity_fields(load_config(write_config(tmp_path, run_tree)))
     assert {"name", "root"}.isdisjoint(fields)
-    assert fields["teacher"] == {"name": None, "revision": None}
     assert {"zero_stage", "ranks", "port"}.isdisjoint(fields["training"])
     assert "batch" not in fields["sampling"]["engine"]
     assert fields["questions"]["train"][0]["count"] == 12
+
+
+def test_a_field_that_is_not_given_is_not_in_the_identity_so_a_new_one_makes_nothing_stale(
+    tmp_path: Path, run_tree: Tree
+) -> None:
+    config = load_config(write_config(tmp_path, run_tree))
+    assert config.training.perspectives is None
+    assert "perspectives" not in identity_fields(config.training)
+    assert "teacher" in identity_fields(config)
+    assert identity_fields(config)["teacher"] == {}
 
 
 def test_a_hub_model_at_a_pinned_revision_is_its_name() -> None:
