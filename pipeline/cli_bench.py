@@ -67,7 +67,6 @@ def science(
         )  # fmt: skip
         from flows.arms import folder_of, runs_of
         from flows.arms import science as flow
-
         from stages.claims import in_points
 
         runs_of(experiment)
