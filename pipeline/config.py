@@ -311,6 +311,14 @@ class Consistency(Frozen):
     answer_context: Literal["full", "before_conclusion"] = identity("before_conclusion")
 
 
+class Lora(Frozen):
+    """Low-rank adapters that learn in the student's place; `targets` are names of layers, all linear ones if left out."""
+
+    rank: int = identity(16, ge=1)
+    alpha: int = identity(32, ge=1)
+    targets: tuple[str, ...] | None = identity(None, min_length=1)
+
+
 class Training(Frozen):
     """Joint training of student and MetaNet under DeepSpeed ZeRO."""
 
@@ -335,7 +343,11 @@ class Training(Frozen):
     """The share of synthesis's questions that training never sees: what MetaNet prefers can be checked on them."""
     answer_weight: float = identity(0.0, ge=0, lt=1)
     """The share of the loss that goes to a second task: the answer at once, behind the prompt `prompts.answer`."""
+    lora: Lora | None = identity(None)
+    """Train adapters alone; the student that comes out is whole all the same."""
     zero_stage: Literal[0, 1, 2, 3] = runtime(2)
+    offload: Literal["none", "optimizer", "all"] = runtime("none")
+    """Keep the optimiser's state, or with ZeRO-3 the parameters too, in the memory of the host."""
     ranks: int = runtime(1, ge=1)
     questions_per_micro_batch: int = runtime(4, ge=1)
     checkpoint_every: int = runtime(50, ge=1)
@@ -350,6 +362,13 @@ class Training(Frozen):
     def _lags(self) -> Training:
         if self.inertia.kind == "optimizer" and self.metanet_rate >= self.learning_rate:
             raise ValueError("with inertia.kind optimizer, metanet_rate must be below learning_rate: that lag is the inertia")
+        return self
+
+    @model_validator(mode="after")
+    def _offloads_what_is_partitioned(self) -> Training:
+        least = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage < least:
+            raise ValueError(f"offload {self.offload} needs zero_stage {least} or more, not {self.zero_stage}")
         return self
 
     @model_validator(mode="after")
