@@ -54,12 +54,21 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Turns(Frozen):
+    """What a chat with a model has beside the user's turn: a system turn, and arguments of the model's own chat template."""
+
+    system: str | None = identity(None, min_length=1)
+    template: dict[str, bool | int | str] | None = identity(None)
+    """For example `{enable_thinking: false}`."""
+
+
 class ModelSource(Frozen):
-    """A transformers folder, or a hub model at a pinned revision."""
+    """A transformers folder, or a hub model at a pinned revision; and how one chats with it."""
 
     path: FilePath | None = runtime(None)
     name: str | None = identity(None)
     revision: str | None = identity(None, pattern=r"^[0-9a-f]{40}$")
+    turns: Turns | None = identity(None)
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSource:
@@ -419,6 +428,15 @@ class RunConfig(Frozen):
         for name, engine in (("synthesis", self.synthesis.engine), ("evaluation", self.evaluation.engine)):
             if engine.kind == "openai":
                 raise ValueError(f"{name}.engine: a server answers as one model, but here several are asked; use vllm")
+        return self
+
+    @model_validator(mode="after")
+    def _turns_are_of_a_chat(self) -> RunConfig:
+        for name, model in (("teacher", self.teacher), ("student", self.student)):
+            if model.turns is not None and not self.prompts.chat:
+                raise ValueError(
+                    f"{name}.turns: there are none with prompts.chat false; put the words into the templates of prompts"
+                )
         return self
 
     @model_validator(mode="after")

@@ -92,7 +92,7 @@ def _check_prompts(asking: Asking, models: Iterable[ModelSource]) -> None:
     prompts, settings = asking.prompts, asking.settings
     for model in models:
         every = ((item.question.id, student_prompt(prompts, item.question)) for item in items(asking))
-        check_lengths(load_tokenizer(model), every, prompts.chat, settings.max_tokens, settings.engine.max_context)
+        check_lengths(load_tokenizer(model), every, prompts.chat, model.turns, settings.max_tokens, settings.engine.max_context)
 
 
 def _rows(asking: Asking, name: str, engine: Engine, chunk: list[Item]) -> list[dict[str, Any]]:

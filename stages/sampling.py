@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.chunks import chunks
-from pipeline.config import Frozen, ModelSource, Prompts, RunConfig, Sampling, identity
+from pipeline.config import Frozen, ModelSource, Prompts, RunConfig, Sampling, Turns, identity
 from pipeline.digests import digest, digests
 from pipeline.errors import ArtifactError, QuestionError
 from pipeline.generation import Completion, Decoding, Engine, open_engine
@@ -97,7 +97,12 @@ def sample_seed(seed: int, question_id: str, perspective: str, index: int) -> in
 
 
 def check_lengths(
-    tokenizer: PreTrainedTokenizerBase, prompts: Iterable[tuple[str, str]], chat: bool, room: int, limit: int
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Iterable[tuple[str, str]],
+    chat: bool,
+    turns: Turns | None,
+    room: int,
+    limit: int,
 ) -> None:
     """Refuse prompts, each with its question's id, that leave no room for an answer.
 
@@ -105,7 +110,7 @@ def check_lengths(
         QuestionError: names the first one.
     """
     for question_id, prompt in prompts:
-        length = len(prompt_tokens(tokenizer, prompt, chat))
+        length = len(prompt_tokens(tokenizer, prompt, chat, turns))
         if length + room > limit:
             raise QuestionError(
                 f"question {question_id!r}: its prompt has {length} tokens; with max_tokens {room} that is over the "
@@ -179,7 +184,9 @@ def _check_prompts(config: Config, questions: Iterable[Question]) -> None:
         (question.id, teacher_prompt(config.prompts, question, item)) for question in questions for item in config.perspectives
     )
     tokenizer = load_tokenizer(config.teacher)
-    check_lengths(tokenizer, prompts, config.prompts.chat, settings.max_tokens, settings.engine.max_context)
+    check_lengths(
+        tokenizer, prompts, config.prompts.chat, config.teacher.turns, settings.max_tokens, settings.engine.max_context
+    )
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def _measure(config: Config, sampling: Artifact, lookup: Lookup, out: Draft, pro
     if not missing:
         return
     names = [item.name for item in config.perspectives]
-    student = Student(load_tokenizer(config.student), config.prompts.chat, config.max_length)
+    student = Student(load_tokenizer(config.student), config.prompts.chat, config.student.turns, config.max_length)
     models = open_models(config.student, config.synthesis)
     for number, path in missing:
         samples = read_parquet(path, SAMPLE)
