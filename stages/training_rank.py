@@ -26,7 +26,7 @@ from pipeline.errors import MindError, StageFailed
 from pipeline.inertia import InertiaState, lag_steps, observe
 from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import pad_token
-from pipeline.student import StudentLogits
+from pipeline.student import StudentLosses
 from pipeline.trainer import Joint, train_step
 from pipeline.training_set import TrainingSet, held_out, restricted
 from stages.checkpoint import COUNTS, load_checkpoint, save_checkpoint
@@ -109,7 +109,7 @@ def start_engine(config: Config) -> Any:
         # The other kind computes no gradient behind embeddings that do not learn.
         student.gradient_checkpointing_enable({"use_reentrant": False})
     student.train()
-    model = StudentLogits(student)
+    model = StudentLosses(student)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=training.weight_decay)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(training))

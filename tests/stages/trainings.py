@@ -1,16 +1,19 @@
 """Trainings of a few steps one after the other in one process, as a series has them; told by a JSON file.
 
-A training that is to `fail` does so in its first life after that step, which is then followed by another life.
+A training that is to `fail` does so in its first life after that step, which is then followed by another life. `most` is how many logits
+are made at once.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import stages.training_rank as rank
+from pipeline.student import StudentLosses
 from stages.progress import Progress
 from stages.training import Config
 
@@ -19,7 +22,8 @@ class Struck(Exception):
     """The end of a first life."""
 
 
-def lives(config: Config, folder: Path, synthesis: Path, fail: int | None) -> None:
+def lives(config: Config, folder: Path, synthesis: Path, fail: int | None, most: int) -> None:
+    rank.StudentLosses = partial(StudentLosses, most=most)  # type: ignore[assignment,misc]
     draft, scratch, progress = folder / "draft", folder / "scratch", Progress(folder / "progress", "training")
     for made in (draft, scratch):
         made.mkdir(parents=True)
@@ -44,7 +48,7 @@ def main(spec: Path) -> None:
         config = Config.model_validate(item["config"])
         if not number:
             rank.join(config.training)
-        lives(config, Path(item["folder"]), Path(item["synthesis"]), item["fail"])
+        lives(config, Path(item["folder"]), Path(item["synthesis"]), item["fail"], item["most"])
 
 
 if __name__ == "__main__":
