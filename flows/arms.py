@@ -24,8 +24,9 @@ from flows.child import watch
 from flows.plain import record
 from flows.stage_task import run_stage
 from pipeline.arms import Arm, arms
-from pipeline.config import Frozen, RunConfig, load_config
+from pipeline.config import RunConfig, load_config
 from pipeline.errors import ConfigError
+from pipeline.fields import Frozen
 from pipeline.perspectives import perspectives_of
 from stages.chain import Planned, plan
 from stages.claims import in_points

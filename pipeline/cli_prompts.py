@@ -29,7 +29,7 @@ _LOOKED_THROUGH: Final = 100_000
 def _question(run: RunConfig, wanted: str | None) -> Question:
     """The first training question, or the one with this id."""
     from pipeline.errors import QuestionError
-    from pipeline.questions import load
+    from pipeline.questions.load import load
 
     for source in run.questions.train:
         for question in islice(load(source), _LOOKED_THROUGH):

@@ -1,10 +1,8 @@
-"""The whole run as frozen models. Every field says whether it is *identity* or *runtime*.
+"""The whole run as frozen models. Every field says whether it is *identity* or *runtime*; see `pipeline/fields.py`.
 
-Identity fields decide what is computed; they enter the fingerprints of the artifacts. Runtime fields decide where and
-how fast (devices, batch per device, folders, ports); changing one runs nothing again. Locations are always runtime: what
-lies at a path enters a fingerprint by its content, a hub name by its pinned revision.
-
-Relative paths in a file are relative to that file. `--set a.b=c` overrides one field with a YAML value.
+Relative paths in a file are relative to that file. `--set a.b=c` overrides one field with a YAML value. What runs of different models
+have in common are the questions, so that part alone may lie in a file of its own: `questions: {panel: panels/paper.yaml}`. Its lists
+are copied in, and a list that the run gives itself replaces the panel's; nothing is merged inside lists, which nobody could foresee.
 """
 
 from __future__ import annotations
@@ -12,46 +10,14 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
-from pydantic.functional_validators import AfterValidator
+from pydantic import BaseModel, ValidationError, model_validator
 
 from pipeline.errors import ConfigError
-
-
-def identity(default: Any = ..., **limits: Any) -> Any:
-    """A field that decides what is computed."""
-    return Field(default, json_schema_extra={"role": "identity"}, **limits)
-
-
-def runtime(default: Any = ..., **limits: Any) -> Any:
-    """A field that decides where or how fast, never what."""
-    return Field(default, json_schema_extra={"role": "runtime"}, **limits)
-
-
-def _resolve(path: Path, info: ValidationInfo) -> Path:
-    base = (info.context or {}).get("base")
-    return path if base is None or path.is_absolute() else (Path(base) / path).resolve()
-
-
-FilePath = Annotated[Path, AfterValidator(_resolve)]
-"""A path; relative ones are resolved against the config file's folder while it is loaded."""
-
-
-def _locate(location: str, info: ValidationInfo) -> str:
-    return location if "://" in location else str(_resolve(Path(location), info))
-
-
-Location = Annotated[str, AfterValidator(_locate)]
-"""A local folder, or a URL such as s3://bucket/prefix."""
-
-
-class Frozen(BaseModel):
-    """Base of every configuration model: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from pipeline.fields import FilePath, Frozen, Location, identity, runtime
+from pipeline.questions.named import NamedSource, Source, evaluation_only
 
 
 class Turns(Frozen):
@@ -84,85 +50,6 @@ class ModelSource(Frozen):
         return str(self.path) if self.path is not None else str(self.name)
 
 
-class Columns(Frozen):
-    """Which columns of a source hold what; `None` where it has no such column.
-
-    Without an id column rows are numbered. `answer_pattern` is a regular expression whose one group is the answer.
-    """
-
-    id: str | None = identity("id")
-    question: str = identity("question")
-    answer: str = identity("answer")
-    answer_pattern: str | None = identity(None)
-    answer_type: str | None = identity("answer_type")
-    choices: str | None = identity("choices")
-    rationale: str | None = identity("rationale")
-    task: str | None = identity("task")
-
-    @model_validator(mode="after")
-    def _one_group(self) -> Columns:
-        try:
-            groups = re.compile(self.answer_pattern or "()").groups
-        except re.error as error:
-            raise ValueError(f"answer_pattern is not a regular expression ({error})") from error
-        if groups != 1:
-            raise ValueError(f"answer_pattern has {groups} groups; it needs one, around the answer")
-        return self
-
-
-AnswerType = Literal["number", "choice", "boolean", "text"]
-
-
-class MiniatureSource(Frozen):
-    """Procedural questions of one family; `split` is decided by a hash of each question's text."""
-
-    kind: Literal["miniature"] = identity("miniature")
-    family: str = identity()
-    split: Literal["train", "dev", "test"] = identity()
-    count: int = identity(ge=1)
-    seed: int = identity(0)
-
-
-class FileSource(Frozen):
-    """A local Parquet or JSONL file."""
-
-    kind: Literal["file"] = identity("file")
-    path: FilePath = runtime()
-    columns: Columns = identity(Columns())
-    answer_type: AnswerType | None = identity(None)
-    limit: int | None = identity(None, ge=1)
-
-
-class HubSource(Frozen):
-    """A data set through `datasets`: by hub name and pinned revision, or a local folder of the same layout."""
-
-    kind: Literal["hub"] = identity("hub")
-    name: str | None = identity(None)
-    revision: str | None = identity(None, pattern=r"^[0-9a-f]{40}$")
-    folder: FilePath | None = runtime(None)
-    subset: str | None = identity(None)
-    split: str = identity("train")
-    columns: Columns = identity(Columns())
-    answer_type: AnswerType | None = identity(None)
-    limit: int | None = identity(None, ge=1)
-
-    @model_validator(mode="after")
-    def _pinned(self) -> HubSource:
-        if (self.name is None) == (self.folder is None):
-            raise ValueError("give either name and revision (a hub data set) or folder (a local one)")
-        if self.name is not None and self.revision is None:
-            raise ValueError("a hub data set needs its revision, so that the run can be repeated")
-        return self
-
-    @property
-    def location(self) -> str:
-        """What `load_dataset` takes."""
-        return str(self.folder) if self.folder is not None else str(self.name)
-
-
-Source = Annotated[MiniatureSource | FileSource | HubSource, Field(discriminator="kind")]
-
-
 class EvaluationSet(Frozen):
     """One named set of questions that is only ever evaluated: `dev` sets for choices, `test` sets for results."""
 
@@ -172,9 +59,22 @@ class EvaluationSet(Frozen):
     source: Source = identity()
 
 
-class Questions(Frozen):
-    """What is distilled and what is evaluated."""
+class Panel(Frozen):
+    """What several runs share of `questions`: a file that `questions.panel` names."""
 
+    train: tuple[Source, ...] | None = identity(None, min_length=1)
+    evaluation: tuple[EvaluationSet, ...] | None = identity(None, min_length=1)
+
+
+class Questions(Frozen):
+    """What is distilled and what is evaluated.
+
+    `panel: FILE` stands for the `train` and `evaluation` of that file, unless they are given here; paths in it are relative to it. It is
+    filled in while a configuration is loaded. Named sets without a folder of their own are read from the folder of their name inside
+    `folder`, if that is given, and not from the hub.
+    """
+
+    folder: FilePath | None = runtime(None)
     train: tuple[Source, ...] = identity(min_length=1)
     evaluation: tuple[EvaluationSet, ...] = identity(min_length=1)
 
@@ -185,6 +85,27 @@ class Questions(Frozen):
             if names.count(name) > 1:
                 raise ValueError(f"two evaluation sets are called {name!r}; give each its own name")
         return self
+
+    @model_validator(mode="after")
+    def _trained_on_by_consent(self) -> Questions:
+        for number, source in enumerate(self.train):
+            agreed = isinstance(source, NamedSource) and source.despite_evaluation_only
+            reason = evaluation_only(source)
+            if reason is not None and not agreed:
+                raise ValueError(
+                    f"train.{number} is for evaluation only: {reason}; train on something else or, with kind: named, "
+                    "set despite_evaluation_only: true and say so with the results"
+                )
+        return self
+
+    def sources(self) -> tuple[list[Source], list[Source]]:
+        """Those that are trained on and those that are evaluated, with the folders that they are read from."""
+        return [self._placed(source) for source in self.train], [self._placed(item.source) for item in self.evaluation]
+
+    def _placed(self, source: Source) -> Source:
+        if self.folder is None or not isinstance(source, NamedSource) or source.folder is not None:
+            return source
+        return source.model_copy(update={"folder": self.folder / source.name})
 
 
 class Prompts(Frozen):
@@ -446,29 +367,9 @@ class RunConfig(Frozen):
         return self
 
 
-def identity_fields(value: Any) -> Any:
-    """`value` as plain data with runtime fields left out, models all the way down.
-
-    A field that is None is left out too, so that an option which is new, and which nobody uses yet, makes nothing stale.
-    """
-    if isinstance(value, BaseModel):
-        fields = type(value).model_fields
-        return {
-            name: identity_fields(getattr(value, name))
-            for name, field in fields.items()
-            if (field.json_schema_extra or {}).get("role") == "identity"  # type: ignore[union-attr]
-            and getattr(value, name) is not None
-        }
-    if isinstance(value, list | tuple):
-        return [identity_fields(item) for item in value]
-    if isinstance(value, dict):
-        return {key: identity_fields(item) for key, item in value.items()}
-    return value
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+def _known_keys(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
     """Field names of the model that an error's location points into."""
-    model: Any = RunConfig
+    model: Any = root
     for part in location:
         if isinstance(part, int):
             continue
@@ -494,12 +395,12 @@ def _tag(model: type[BaseModel]) -> str | None:
     return kind.default if kind is not None and isinstance(kind.default, str) else None
 
 
-def _explain(error: ValidationError, where: str) -> str:
+def _explain(error: ValidationError, where: str, root: type[BaseModel]) -> str:
     first = error.errors()[0]
     location = first["loc"]
     field = ".".join(str(part) for part in location) or "the file"
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1]), n=1)
+        near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1], root), n=1)
         hint = f"did you mean {near[0]!r}?" if near else "remove it; the README lists the keys"
         return f"{where}: {field}: unknown key; {hint}"
     if first["type"] == "missing":
@@ -537,14 +438,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
-    """Read, override and check a run's configuration.
-
-    Raises:
-        ConfigError: one line with file, field, what was expected and the remedy.
-    """
+def _read(path: Path, remedy: str) -> dict[str, Any]:
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file; give the path of a run's YAML file")
+        raise ConfigError(f"{path}: no such file; {remedy}")
     try:
         tree = yaml.load(path.read_text(), _Loader)  # noqa: S506 - a safe loader, stricter than yaml.safe_load
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -553,9 +449,36 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
         raise ConfigError(f"{path}:{line} not valid YAML{problem}; correct it") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of sections; see configs/ for examples")
+    return tree
+
+
+def _with_panel(tree: dict[str, Any], base: Path) -> dict[str, Any]:
+    """The tree with the lists of its panel, if it names one, where it does not give them itself."""
+    questions = tree.get("questions")
+    if not isinstance(questions, dict) or "panel" not in questions:
+        return tree
+    path = (base / str(questions["panel"])).resolve()
+    shared = _read(path, "correct questions.panel")
+    try:
+        panel = Panel.model_validate(shared, context={"base": path.parent})
+    except ValidationError as error:
+        raise ConfigError(_explain(error, str(path), Panel)) from error
+    lists = {name: value for name in Panel.model_fields if (value := getattr(panel, name)) is not None}
+    return {**tree, "questions": {**lists, **{key: value for key, value in questions.items() if key != "panel"}}}
+
+
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """Read, override and check a run's configuration.
+
+    Raises:
+        ConfigError: one line with file, field, what was expected and the remedy.
+    """
+    tree = _read(path, "give the path of a run's YAML file")
     for assignment in overrides:
         _override(tree, assignment)
+    base = path.parent.resolve()
+    tree = _with_panel(tree, base)
     try:
-        return RunConfig.model_validate(tree, context={"base": path.parent.resolve()})
+        return RunConfig.model_validate(tree, context={"base": base})
     except ValidationError as error:
-        raise ConfigError(_explain(error, str(path))) from error
+        raise ConfigError(_explain(error, str(path), RunConfig)) from error

@@ -18,6 +18,8 @@ from fractions import Fraction
 from typing import Final, NamedTuple
 
 LETTERS: Final = string.ascii_uppercase
+ANSWER_TYPES: Final = ("number", "choice", "boolean", "text")
+"""What `canonical` can bring into one form."""
 
 _STATED: Final = re.compile(r"answer\s*(?:is|:|=)\s*:?\s*([^\n]+)", re.IGNORECASE)
 _DIGITS: Final = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"

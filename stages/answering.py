@@ -33,6 +33,7 @@ SCHEMA: Final = pa.schema(
         ("group", pa.string()),
         ("set", pa.string()),
         ("question_id", pa.string()),
+        ("repeats", pa.string()),
         ("outcome", pa.string()),
         ("answer", pa.string()),
         ("gold", pa.string()),
@@ -47,10 +48,11 @@ SCHEMA: Final = pa.schema(
 
 
 class Item(NamedTuple):
-    """One question of one evaluation set."""
+    """One question of one evaluation set, and the set that has it already, if any."""
 
     group: str
     set: str
+    repeats: str
     question: Question
 
 
@@ -79,7 +81,8 @@ def asked(questions: Artifact, use: str) -> str:
 def items(asking: Asking) -> Iterator[Item]:
     """Everything that is asked, in order."""
     for wanted in _wanted(asking.questions, asking.settings.use):
-        yield from map(Item, wanted["role"].to_pylist(), wanted["set"].to_pylist(), from_table(wanted))
+        marks = (wanted[name].to_pylist() for name in ("role", "set", "repeats"))
+        yield from map(Item, *marks, from_table(wanted))
 
 
 def _count(asking: Asking) -> int:
@@ -108,6 +111,7 @@ def _rows(asking: Asking, name: str, engine: Engine, chunk: list[Item]) -> list[
                 "group": item.group,
                 "set": item.set,
                 "question_id": item.question.id,
+                "repeats": item.repeats,
                 "outcome": graded.outcome.value,
                 "answer": graded.answer,
                 "gold": item.question.answer,

@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any, Final
 
-from pipeline.config import Evaluation, Frozen, ModelSource, Prompts, RunConfig, Turns, identity
+from pipeline.config import Evaluation, ModelSource, Prompts, RunConfig, Turns
 from pipeline.errors import ArtifactError
+from pipeline.fields import Frozen, identity
 from stages.answering import Asking, answer, asked
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "evaluation"
-VERSION: Final = 2
+VERSION: Final = 3
 INPUTS: Final = ("questions", "references", "training")
 
 

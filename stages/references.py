@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pipeline.config import Evaluation, Frozen, ModelSource, Prompts, RunConfig, identity
+from pipeline.config import Evaluation, ModelSource, Prompts, RunConfig
+from pipeline.fields import Frozen, identity
 from pipeline.models import check_model, model_content
 from stages.answering import Asking, answer, asked
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "references"
-VERSION: Final = 1
+VERSION: Final = 2
 INPUTS: Final = ("questions",)
 
 

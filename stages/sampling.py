@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.chunks import chunks
-from pipeline.config import Frozen, ModelSource, Prompts, RunConfig, Sampling, Turns, identity
+from pipeline.config import ModelSource, Prompts, RunConfig, Sampling, Turns
 from pipeline.digests import digest, digests
 from pipeline.errors import ArtifactError, QuestionError
+from pipeline.fields import Frozen, identity
 from pipeline.generation import Completion, Decoding, Engine, open_engine
 from pipeline.grading import Outcome
 from pipeline.models import check_model, load_tokenizer, model_content
@@ -107,15 +108,19 @@ def check_lengths(
     """Refuse prompts, each with its question's id, that leave no room for an answer.
 
     Raises:
-        QuestionError: names the first one.
+        QuestionError: how many, the longest one, and what would hold it.
     """
+    longest, too_long = ("", 0), 0
     for question_id, prompt in prompts:
         length = len(prompt_tokens(tokenizer, prompt, chat, turns))
-        if length + room > limit:
-            raise QuestionError(
-                f"question {question_id!r}: its prompt has {length} tokens; with max_tokens {room} that is over the "
-                f"context of {limit}; shorten it, lower max_tokens or raise engine.max_context"
-            )
+        too_long += length + room > limit
+        longest = max(longest, (question_id, length), key=lambda item: item[1])
+    if too_long:
+        raise QuestionError(
+            f"question {longest[0]!r}: its prompt, the longest of {too_long} too long ones, has {longest[1]} tokens; with max_tokens "
+            f"{room} that is over the context of {limit}; raise engine.max_context to {longest[1] + room}, lower max_tokens, or leave "
+            "long questions out with max_characters on their source"
+        )
 
 
 def _row(question: Question, perspective: str, index: int, seed: int, completion: Completion) -> dict[str, Any]:

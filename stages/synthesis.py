@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.config import Frozen, ModelSource, Objective, Prompts, RunConfig, Synthesis, identity
+from pipeline.config import ModelSource, Objective, Prompts, RunConfig, Synthesis
 from pipeline.errors import ArtifactError, NothingSurvives
+from pipeline.fields import Frozen, identity
 from pipeline.models import check_model, load_tokenizer, model_content
 from pipeline.perspectives import Perspective, perspectives_of
 from pipeline.prompts import check_prompts, student_prompt

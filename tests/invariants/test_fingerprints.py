@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from pipeline.config import FileSource, HubSource, RunConfig, load_config
+from pipeline.config import RunConfig, load_config
 from pipeline.errors import ConfigError
 from pipeline.questions import Question
+from pipeline.questions.sources import FileSource, HubSource
 from stages.chain import ORDER, plan, stage_module
 from tests.conftest import tree_of, write_config
 
