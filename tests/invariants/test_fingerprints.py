@@ -30,8 +30,9 @@ def _fingerprints(path: Path) -> dict[str, str]:
 
 
 def _full(model: Path) -> Tree:
-    """Every field of a run written out, defaults included."""
-    return json.loads(RunConfig.model_validate(tree_of(model)).model_dump_json())  # type: ignore[no-any-return]
+    """Every field of a run written out, defaults included; a chat, so that no field is refused."""
+    tree = {**tree_of(model), "prompts": {"chat": True}}
+    return json.loads(RunConfig.model_validate(tree).model_dump_json())  # type: ignore[no-any-return]
 
 
 def _leaves(value: Any, place: Place = (), role: str = "", annotation: Any = None) -> Iterator[tuple[Place, str, Any]]:
@@ -57,7 +58,7 @@ def _others(value: Any, annotation: Any) -> list[Any]:
         return [not value]
     if isinstance(value, int | float):
         return [other for other in (value * 2, value / 2, value + 1, value + 0.25) if other != value]
-    return [f"{value or 'x'}x", 7, ["formal", "planning"], "http://127.0.0.1:8000/v1"]
+    return [f"{value or 'x'}x", 7, ["formal", "planning"], "http://127.0.0.1:8000/v1", {"system": "Be brief."}, {"rank": 4}]
 
 
 def _changed(tree: Tree, place: Place, value: Any) -> Tree:
