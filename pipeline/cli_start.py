@@ -54,7 +54,7 @@ def _several(answer: str | None) -> list[str]:
 @app.command()
 def init(
     file: Annotated[Path, typer.Argument(help="where the configuration goes, for example run.yaml")],
-    teacher: Annotated[str | None, typer.Option(help="a folder, or hub name@revision")] = None,
+    teacher: Annotated[str | None, typer.Option(help='a folder, hub name@revision, or "ADDRESS MODEL" of a server')] = None,
     student: Annotated[str | None, typer.Option(help="a folder, or hub name@revision")] = None,
     train: Annotated[str | None, typer.Option(help="files or benchmarks to train on, with commas between")] = None,
     evaluate: Annotated[str | None, typer.Option(help="files or benchmarks to evaluate on, in distribution")] = None,
@@ -69,7 +69,7 @@ def init(
             raise ConfigError(f"{file}: is there already; give a new file")
         answers = Answers(
             name=file.stem,
-            teacher=_asked(teacher, "--teacher", "Teacher (a folder, or hub name@revision)"),
+            teacher=_asked(teacher, "--teacher", "Teacher (a folder, hub name@revision, or a server's address and its model)"),
             student=_asked(student, "--student", "Student (a folder, or hub name@revision)"),
             train=_several(_asked(train, "--train", "Train on (files, or names from `mind sources`)")),
             evaluate=_several(_asked(evaluate, "--evaluate", "Evaluate on, in distribution (files or names)")),

@@ -29,17 +29,23 @@ class Turns(Frozen):
 
 
 class ModelSource(Frozen):
-    """A transformers folder, or a hub model at a pinned revision; and how one chats with it."""
+    """A transformers folder, or a hub model at a pinned revision; and how one chats with it.
+
+    A teacher may also be `served`: it is what answers at `sampling.engine`, and its weights are not here.
+    """
 
     path: FilePath | None = runtime(None)
     name: str | None = identity(None)
     revision: str | None = identity(None, pattern=r"^[0-9a-f]{40}$")
+    served: Literal[True] | None = identity(None)
     turns: Turns | None = identity(None)
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSource:
-        if (self.path is None) == (self.name is None):
-            raise ValueError("give either path (a local folder) or name and revision (a hub model)")
+        if sum(given is not None for given in (self.path, self.name, self.served)) != 1:
+            raise ValueError(
+                "give one of path (a local folder), name and revision (a hub model), or for a teacher served: true"
+            )
         if self.name is not None and self.revision is None:
             raise ValueError("a hub model needs its revision, 40 hex digits, so that the run can be repeated")
         return self
@@ -47,7 +53,7 @@ class ModelSource(Frozen):
     @property
     def location(self) -> str:
         """What `from_pretrained` takes."""
-        return str(self.path) if self.path is not None else str(self.name)
+        return str(self.path) if self.path is not None else "a server" if self.served else str(self.name)
 
 
 class EvaluationSet(Frozen):
@@ -349,6 +355,15 @@ class RunConfig(Frozen):
         for name, engine in (("synthesis", self.synthesis.engine), ("evaluation", self.evaluation.engine)):
             if engine.kind == "openai":
                 raise ValueError(f"{name}.engine: a server answers as one model, but here several are asked; use vllm")
+        return self
+
+    @model_validator(mode="after")
+    def _a_server_serves_the_teacher_alone(self) -> RunConfig:
+        for name, model in (("student", self.student), ("synthesis.encoder", self.synthesis.encoder)):
+            if model is not None and model.served:
+                raise ValueError(f"{name}: its weights are needed here; give path, or name and revision")
+        if self.teacher.served and self.sampling.engine.kind != "openai":
+            raise ValueError("teacher.served: no server answers; set sampling.engine to kind openai with its base_url")
         return self
 
     @model_validator(mode="after")

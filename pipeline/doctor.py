@@ -218,8 +218,6 @@ def _training(run: RunConfig, student: Shape, machine: Machine, perspectives: in
 
 def _teacher(run: RunConfig, teacher: Shape, machine: Machine) -> Check:
     settings = run.sampling.engine
-    if settings.kind == "openai":
-        return Check("sampling", "ok", f"a server at {settings.base_url} does it")
     needs = serving(teacher, settings)
     if machine.cards and settings.tensor_parallel > len(machine.cards):
         found = f"tensor_parallel {settings.tensor_parallel}, {len(machine.cards)} GPUs"
@@ -241,9 +239,12 @@ def _shape(role: str, model: ModelSource) -> Shape | Check:
 
 def plan_of(run: RunConfig, machine: Machine) -> Iterator[Check]:
     """Memory, time and disk that a configuration takes."""
-    teacher, student = (_shape(role, model) for role, model in (("teacher", run.teacher), ("student", run.student)))
+    teacher = None if run.sampling.engine.kind == "openai" else _shape("teacher", run.teacher)
+    student = _shape("student", run.student)
     many = len(perspectives_of(run))
-    if isinstance(teacher, Check):
+    if teacher is None:
+        yield Check("sampling", "ok", f"a server at {run.sampling.engine.base_url} does it")
+    elif isinstance(teacher, Check):
         yield teacher
     else:
         yield _teacher(run, teacher, machine)
@@ -253,7 +254,7 @@ def plan_of(run: RunConfig, machine: Machine) -> Iterator[Check]:
         return
     yield _training(run, student, machine, many)
     card = peak(machine.cards[0][0]) if machine.cards else None
-    if card is None or isinstance(teacher, Check):
+    if card is None or not isinstance(teacher, Shape):
         yield Check("time", "ok", "no estimate for this hardware; `mind plan` has one after a first run")
     else:
         found = hours(run, teacher, student, many, card)

@@ -1,7 +1,8 @@
 """A first configuration from five answers: teacher, student, what to train on, what to evaluate on, how many GPUs.
 
-A model is a folder, or a hub name with its revision behind an @; questions are a file, or the name of a benchmark that `mind sources`
-lists. Everything else follows, or is a default that is written out, so that it can be seen and changed.
+A model is a folder, or a hub name with its revision behind an @; a teacher may also be a server's address and the model it serves. Questions
+are a file, or the name of a benchmark that `mind sources` lists. Everything else follows, or is a default that is written out, so
+that it can be seen and changed.
 """
 
 from __future__ import annotations
@@ -34,8 +35,24 @@ class Answers(NamedTuple):
     gpus: int
 
 
-def _model(role: str, answer: str) -> dict[str, str]:
+def _is_address(answer: str) -> bool:
+    return answer.startswith(("http://", "https://"))
+
+
+def _server(answer: str, engine: dict[str, Any]) -> dict[str, Any]:
+    """How the teacher is sampled: by its server, or as `engine`."""
+    if not _is_address(answer):
+        return engine
+    address, _, name = answer.partition(" ")
+    if not name.strip():
+        raise ConfigError(f"--teacher {answer}: which model? give the address and, behind a space, the name that it serves")
+    return {"kind": "openai", "base_url": address, "served_model": name.strip()}
+
+
+def _model(role: str, answer: str) -> dict[str, Any]:
     """Raises ConfigError where the answer is neither a folder nor a pinned name."""
+    if role == "teacher" and _is_address(answer):
+        return {"served": True}
     if Path(answer).is_dir():
         return {"path": str(Path(answer).resolve())}
     name, _, revision = answer.partition("@")
@@ -88,6 +105,7 @@ def starter(answers: Answers) -> str:
         for group, sources in (("id", answers.evaluate), ("ood", answers.outside))
         for source in sources
     ]
+    engine: dict[str, Any] = {"kind": "vllm", "dtype": "bfloat16" if gpus else "float32", "max_context": 4096}
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(TEMPLATE.read_text()).render(
         name=answers.name,
@@ -96,10 +114,9 @@ def starter(answers: Answers) -> str:
         chat=_chats(answers.student),
         train=[_flow(_questions(source, ("train",))) for source in answers.train],
         evaluation=[_flow(item) for item in evaluation],
-        engine="vllm",
-        dtype="bfloat16" if gpus else "float32",
+        sampled_by=_flow(_server(answers.teacher, {**engine, "tensor_parallel": gpus} if gpus > 1 else engine)),
+        engine=_flow(engine),
         precision="bf16" if gpus else "fp32",
-        gpus=gpus,
         ranks=max(1, gpus),
         per_step=32 if 32 % max(1, gpus) == 0 else 8 * gpus,
     )

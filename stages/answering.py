@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.chunks import chunks
+from pipeline.config import Engine as EngineConfig
 from pipeline.config import Evaluation, ModelSource, Prompts
 from pipeline.digests import digest
 from pipeline.generation import Decoding, Engine, open_engine
@@ -57,11 +58,12 @@ class Item(NamedTuple):
 
 
 class Asking(NamedTuple):
-    """What models are asked, and how."""
+    """What models are asked, and how; and by what engine one that is served elsewhere."""
 
     questions: Artifact
     prompts: Prompts
     settings: Evaluation
+    server: EngineConfig | None = None
 
 
 def _wanted(questions: Artifact, use: str) -> Iterator[pa.RecordBatch]:
@@ -94,6 +96,8 @@ def _check_prompts(asking: Asking, models: Iterable[ModelSource]) -> None:
     """Before any model is loaded."""
     prompts, settings = asking.prompts, asking.settings
     for model in models:
+        if model.served:  # a server has a tokenizer of its own
+            continue
         every = ((item.question.id, student_prompt(prompts, item.question)) for item in items(asking))
         check_lengths(load_tokenizer(model), every, prompts.chat, model.turns, settings.max_tokens, settings.engine.max_context)
 
@@ -132,7 +136,8 @@ def _answer(
     """Answer what is not finished; returns tokens and seconds."""
     tokens, seconds = 0, 0.0
     missing = (item for item in items(asking) if digest(item.question.id) not in finished)
-    with open_engine(asking.settings.engine, model, asking.prompts.chat) as engine:
+    how = asking.server if model.served and asking.server is not None else asking.settings.engine
+    with open_engine(how, model, asking.prompts.chat) as engine:
         for chunk in chunks(missing, asking.settings.items_per_shard):
             began = time.monotonic()
             rows = _rows(asking, name, engine, chunk)

@@ -61,7 +61,8 @@ def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None
     mine = {manifest["stage"]: manifest for manifest in line.values()}
     evaluated = "evaluation" in stages and store.exists("evaluation", stages["evaluation"])
     summary = store.manifest("evaluation", stages["evaluation"])["summary"] if evaluated else None
-    config, teacher = mine["training"]["config"], mine["sampling"]["config"]["teacher"]
+    config, sampling = mine["training"]["config"], mine["sampling"]["config"]
+    served = sampling["sampling"]["engine"]["served_model"]
     questions = [_source(origin) for origin in origins(mine["questions"]) if origin.role == "train"]
     return write_out(
         CARD,
@@ -70,7 +71,7 @@ def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None
         licence=licence,
         base=_model_name(config["student"]),
         base_on_hub=config["student"].get("name"),
-        teacher=_model_name(teacher),
+        teacher=served or _model_name(sampling["teacher"]),
         prompts=config["prompts"],
         questions=questions,
         kept=mine["synthesis"]["summary"]["kept"],

@@ -90,7 +90,7 @@ def test_an_unknown_key_like_no_other_is_to_be_removed(tmp_path: Path, run_tree:
         ("sampling.engine", {"kind": "openai"}, "sampling.engine: the openai engine needs base_url"),
         ("teacher", {"name": "some/model"}, "a hub model needs its revision"),
         ("teacher", {"name": "some/model", "revision": "main"}, "teacher.revision: string should match pattern"),
-        ("teacher", {}, "teacher: give either path"),
+        ("teacher", {}, "teacher: give one of path"),
         ("questions.train.0", {"kind": "hub", "name": "some/set"}, "a hub data set needs its revision"),
         ("questions.train.0", {"kind": "hub"}, "give either name and revision"),
     ],

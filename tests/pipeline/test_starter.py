@@ -51,9 +51,18 @@ def test_a_student_with_a_chat_template_chats(tmp_path: Path, answers: dict[str,
     assert load_config(tmp_path / "run.yaml").prompts.chat
 
 
+def test_a_teacher_behind_a_server_is_sampled_there(tmp_path: Path, answers: dict[str, str]) -> None:
+    assert init(tmp_path / "run.yaml", **{**answers, "teacher": "http://127.0.0.1:8000/v1 big-one"}).exit_code == 0
+    run = load_config(tmp_path / "run.yaml")
+    assert run.teacher.served
+    assert (run.sampling.engine.kind, run.sampling.engine.served_model) == ("openai", "big-one")
+    assert run.evaluation.engine.kind == "vllm"
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
+        ({"teacher": "http://127.0.0.1:8000/v1"}, "which model?"),
         ({"teacher": "nowhere"}, "--teacher nowhere: no such folder; give one, or a hub name with its revision"),
         ({"teacher": "some/teacher@main"}, "40 hex digits"),
         ({"train": "missing.parquet"}, "missing.parquet: no such file"),
