@@ -83,6 +83,8 @@ class Questions(Frozen):
     folder: FilePath | None = runtime(None)
     train: tuple[Source, ...] = identity(min_length=1)
     evaluation: tuple[EvaluationSet, ...] = identity(min_length=1)
+    shared_words: int | None = identity(None, ge=5)
+    """Leave out training questions that have so many words in a row in common with an evaluated one; 13 is usual."""
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Questions:

@@ -2,9 +2,10 @@
 
 Writes `questions-*.parquet`: the schema of `pipeline/questions` plus `role` (train, id, ood), `set`, `use` (train, dev, test) and
 `repeats`, evaluation first. A training question whose id or normalised text is also in an evaluation set is left out of training and
-counted. An evaluated one that repeats a question of an earlier set of the same use, or one that its benchmark is known to share with
-another, stays and names that set, so that accuracy can be given without repeats too: a benchmark is reported as it is published.
-Questions pass through one shard at a time; only digests of their ids, and of the wordings of evaluated ones, are held.
+counted; so is one that shares a long passage with an evaluated one, if that is asked for, and `overlaps-*.parquet` says which. An
+evaluated one that repeats a question of an earlier set of the same use, or one that its benchmark is known to share with another, stays
+and names that set, so that accuracy can be given without repeats too: a benchmark is reported as it is published.
+Questions pass through one shard at a time; only digests of their ids, and of wordings and passages of evaluated ones, are held.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pipeline.config import EvaluationSet, Questions, RunConfig
 from pipeline.digests import digest
 from pipeline.errors import QuestionError
 from pipeline.fields import Frozen, identity
+from pipeline.overlap import Evaluated, Numbers, Overlap, collect, overlap, passages, words_of
 from pipeline.questions import Question, to_table
 from pipeline.questions.load import chosen, content
 from pipeline.questions.named import NamedSource, also_in, evaluation_only
@@ -33,6 +35,8 @@ INPUTS: Final[tuple[str, ...]] = ()
 ROWS: Final = 8192
 """Of one shard, the last one aside."""
 _TRAINING: Final = "training questions"
+OVERLAPS: Final = pa.schema([(name, pa.string()) for name in ("question_id", "set", "evaluated_id", "passage")])
+"""Training questions that were left out for a passage that an evaluated one has too."""
 
 
 class Config(Frozen):
@@ -96,6 +100,13 @@ class _Counts(NamedTuple):
     repeated: Counter[str]
 
 
+class _Seen(NamedTuple):
+    """What evaluated questions are known by: ids and wordings, and passages with their owners if those are looked for."""
+
+    keys: set[int]
+    passages: list[tuple[Evaluated, Numbers]]
+
+
 def _repeated(item: EvaluationSet, wording: int, first: dict[tuple[str, int], str]) -> str:
     """The set that a question is from, where that is another one; `first` receives those that are new."""
     shared = also_in(item.source.name) if isinstance(item.source, NamedSource) else {}
@@ -106,14 +117,17 @@ def _repeated(item: EvaluationSet, wording: int, first: dict[tuple[str, int], st
     return "" if earlier == item.name else earlier
 
 
-def _evaluation(config: Config, evaluated: set[int], counts: _Counts, progress: Progress) -> Iterator[_Marked]:
-    """Evaluation questions; `evaluated` receives what they are known by."""
+def _evaluation(config: Config, seen: _Seen, counts: _Counts, progress: Progress) -> Iterator[_Marked]:
+    """Evaluation questions; `seen` receives what they are known by."""
+    length = config.questions.shared_words
     ids: set[int] = set()
     first: dict[tuple[str, int], str] = {}
     for item, source in zip(config.questions.evaluation, config.questions.sources()[1], strict=True):
         for question in _distinct(chosen(source, counts.long, item.name), ids, "questions.evaluation"):
             keys = known_by(question)
-            evaluated.update(keys)
+            seen.keys.update(keys)
+            if length is not None:
+                seen.passages.append((Evaluated(item.name, question.id), passages(words_of(question), length)))
             repeats = _repeated(item, keys[1], first)
             counts.kept[item.name] += 1
             counts.repeated[item.name] += bool(repeats)
@@ -123,12 +137,20 @@ def _evaluation(config: Config, evaluated: set[int], counts: _Counts, progress: 
         progress.advance(1)
 
 
-def _train(config: Config, evaluated: set[int], counts: _Counts, progress: Progress) -> Iterator[_Marked]:
-    """Training questions that are not evaluated."""
+def _train(
+    config: Config, seen: _Seen, overlaps: list[tuple[str, Overlap]], counts: _Counts, progress: Progress
+) -> Iterator[_Marked]:
+    """Training questions that are not evaluated; `overlaps` receives the ids of those that only share a passage, and what it is."""
     ids: set[int] = set()
+    length = config.questions.shared_words
+    known = None if length is None else collect(seen.passages, length)
     for source in config.questions.sources()[0]:
         every = _distinct(chosen(source, counts.long, _TRAINING), ids, "questions.train")
-        for question in separated(every, evaluated):
+        for question in separated(every, seen.keys):
+            shared = None if known is None else overlap(question, known)
+            if shared is not None:
+                overlaps.append((question.id, shared))
+                continue
             counts.kept[_TRAINING] += 1
             yield _Marked(question, "train", "train", "train")
         progress.advance(1)
@@ -142,21 +164,38 @@ def _table(rows: list[_Marked]) -> pa.Table:
     return table
 
 
+def _overlap_table(overlaps: list[tuple[str, Overlap]]) -> pa.Table:
+    rows = [
+        {
+            "question_id": question_id,
+            "set": shared.evaluated.set,
+            "evaluated_id": shared.evaluated.id,
+            "passage": shared.passage,
+        }
+        for question_id, shared in overlaps
+    ]
+    return pa.Table.from_pylist(rows, schema=OVERLAPS)
+
+
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
     """Stream every source into shards, evaluation first: what it holds decides what training may have."""
     sources = config.questions
     progress.start("sources", len(sources.train) + len(sources.evaluation), "sources")
-    evaluated: set[int] = set()
+    seen, overlaps = _Seen(set(), []), list[tuple[str, Overlap]]()
     counts = _Counts(Counter(), Counter(), Counter(), Counter())
     out.clear("questions")
-    rows = chain(_evaluation(config, evaluated, counts, progress), _train(config, evaluated, counts, progress))
+    out.clear("overlaps")
+    rows = chain(_evaluation(config, seen, counts, progress), _train(config, seen, overlaps, counts, progress))
     for chunk in chunks(rows, ROWS):
         out.write_shard("questions", _table(chunk))
     if not counts.kept[_TRAINING]:
         raise QuestionError("questions.train: every question is also in an evaluation set; use another source")
+    if overlaps:
+        out.write_shard("overlaps", _overlap_table(overlaps))
     return {
         "train": counts.kept[_TRAINING],
-        "left_out_because_evaluated": counts.given[_TRAINING] - counts.kept[_TRAINING],
+        "left_out_because_evaluated": counts.given[_TRAINING] - counts.kept[_TRAINING] - len(overlaps),
+        "left_out_because_of_a_passage": dict(Counter(shared.evaluated.set for _, shared in overlaps)),
         "left_out_because_long": dict(counts.long),
         "evaluation": {item.name: counts.kept[item.name] for item in sources.evaluation},
         "repeats": {name: count for name, count in counts.repeated.items() if count},

@@ -108,6 +108,8 @@ def about_questions(questions: Mapping[str, Any]) -> list[str]:
     ]
     for name, count in questions["left_out_because_long"].items():
         said.append(f"Left out because longer than max_characters: {count} of {name}.")
+    for name, count in questions["left_out_because_of_a_passage"].items():
+        said.append(f"Left out of training because they share a long passage with questions of {name}: {count}.")
     for name, count in questions["repeats"].items():
         said.append(
             f"{count} of {questions['evaluation'][name]} questions of {name} are in another set too; accuracies without them "

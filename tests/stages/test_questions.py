@@ -28,6 +28,7 @@ SOURCES: dict[str, Any] = {
 NOTHING: dict[str, Any] = {
     "left_out_because_evaluated": 0,
     "left_out_because_long": {},
+    "left_out_because_of_a_passage": {},
     "repeats": {},
     "trained_despite_evaluation_only": [],
 }
@@ -152,3 +153,33 @@ def test_what_is_drawn_for_evaluation_is_left_out_of_training(tmp_path: Path) ->
     artifact = asked(tmp_path, evaluation, [{**source, "despite_evaluation_only": True}])
     assert (artifact.summary["evaluation"], artifact.summary["train"]) == ({"gpqa": 3}, 5)
     assert artifact.summary["trained_despite_evaluation_only"] == ["gpqa-diamond"]
+
+
+PASSAGE = "a farmer keeps nineteen brown hens and every hen lays three eggs"
+
+
+@pytest.mark.parametrize(("shared_words", "kept"), [(None, 3), (13, 3), (12, 2), (6, 2), (5, 1)])
+def test_what_shares_a_passage_with_an_evaluated_question_is_left_out_and_named(
+    tmp_path: Path, shared_words: int | None, kept: int
+) -> None:
+    train = [f"Long ago {PASSAGE} daily. How many?", "Say: every hen lays three eggs. How many?", "What is 3+4?"]
+    for name, texts in (("train", train), ("test", [f"Now {PASSAGE}. And then?"])):
+        rows = ({"id": f"{name}{n}", "question": text, "answer": "7"} for n, text in enumerate(texts))
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = {name: {"kind": "file", "path": str(tmp_path / f"{name}.jsonl")} for name in ("train", "test")}
+    evaluation = [{"name": "eggs", "group": "id", "source": sources["test"]}]
+    tree = {"train": [sources["train"]], "evaluation": evaluation, "shared_words": shared_words}
+    config = questions.Config.model_validate({"questions": tree})
+
+    def write(draft: Draft) -> dict[str, Any]:
+        return questions.run(config, {}, draft, Progress(tmp_path / "progress", "questions"))
+
+    artifact = write_artifact(tmp_path / "root", "questions", write)
+    left = len(train) - kept
+    assert artifact.summary["train"] == kept
+    assert artifact.summary["left_out_because_of_a_passage"] == ({"eggs": left} if left else {})
+    named = artifact.table("overlaps").to_pylist() if left else []
+    assert [(row["question_id"], row["set"], row["evaluated_id"]) for row in named] == [
+        (f"train{n}", "eggs", "test0") for n in range(left)
+    ]
+    assert all(row["passage"] in f"now {PASSAGE} and then" for row in named)
