@@ -152,11 +152,15 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     rows = chain(_evaluation(config, evaluated, counts, progress), _train(config, evaluated, counts, progress))
     for chunk in chunks(rows, ROWS):
         out.write_shard("questions", _table(chunk))
+    evaluated_too = counts.given[_TRAINING] - counts.kept[_TRAINING]
     if not counts.kept[_TRAINING]:
-        raise QuestionError("questions.train: every question is also in an evaluation set; use another source")
+        raise QuestionError(
+            f"questions.train: nothing is left: {evaluated_too} questions are also in an evaluation set, {counts.long[_TRAINING]} are "
+            "longer than max_characters; use another source"
+        )
     return {
         "train": counts.kept[_TRAINING],
-        "left_out_because_evaluated": counts.given[_TRAINING] - counts.kept[_TRAINING],
+        "left_out_because_evaluated": evaluated_too,
         "left_out_because_long": dict(counts.long),
         "evaluation": {item.name: counts.kept[item.name] for item in sources.evaluation},
         "repeats": {name: count for name, count in counts.repeated.items() if count},
