@@ -188,13 +188,17 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     rows = chain(_evaluation(config, seen, counts, progress), _train(config, seen, overlaps, counts, progress))
     for chunk in chunks(rows, ROWS):
         out.write_shard("questions", _table(chunk))
+    evaluated_too = counts.given[_TRAINING] - counts.kept[_TRAINING] - len(overlaps)
     if not counts.kept[_TRAINING]:
-        raise QuestionError("questions.train: every question is also in an evaluation set; use another source")
+        raise QuestionError(
+            f"questions.train: nothing is left: {evaluated_too} questions are also in an evaluation set, {len(overlaps)} share a passage "
+            f"with one, {counts.long[_TRAINING]} are longer than max_characters; use another source"
+        )
     if overlaps:
         out.write_shard("overlaps", _overlap_table(overlaps))
     return {
         "train": counts.kept[_TRAINING],
-        "left_out_because_evaluated": counts.given[_TRAINING] - counts.kept[_TRAINING] - len(overlaps),
+        "left_out_because_evaluated": evaluated_too,
         "left_out_because_of_a_passage": dict(Counter(shared.evaluated.set for _, shared in overlaps)),
         "left_out_because_long": dict(counts.long),
         "evaluation": {item.name: counts.kept[item.name] for item in sources.evaluation},

@@ -115,13 +115,13 @@ def test_training_on_what_is_for_evaluation_only_is_refused(tmp_path: Path, run_
     refused(mind("plan", config), "train.0 is for evaluation only", "authors of BIG-bench", "despite_evaluation_only: true")
 
 
-LONG = "word " * 30_000
+LONG = "word " * 6_000
+"""Some 30,000 tokens."""
 
 
 def test_long_questions_are_refused_before_a_model_loads_or_left_out_and_counted(tmp_path: Path, run_tree: Tree) -> None:
     for name in ("train", "set"):
-        texts = (f"{name} one?", f"{name} {LONG}", f"{name} two?", f"{name} {LONG}?")
-        content = rows(*({"question": text} for text in texts))
+        content = rows(*({"question": f"{name} {text}"} for text in ("1?", LONG, "2?", f"{LONG}?")))
         (tmp_path / f"{name}.jsonl").write_text(
             "".join(json.dumps({**row, "id": f"{name} {row['id']}"}) + "\n" for row in content)
         )
@@ -130,7 +130,7 @@ def test_long_questions_are_refused_before_a_model_loads_or_left_out_and_counted
     run_stage(load_config(Path(config)), "questions")
     words = ("context of 2048", "raise engine.max_context", "max_characters")
     refused(mind("stage", "references", config), "'set q3'", "longest of 2", *words)
-    refused(mind("stage", "sampling", config), "'train q3'", "longest of 16", *words)  # each is asked for in eight ways
+    refused(mind("stage", "sampling", config), "'train q3'", "longest of 16", *words)  # a prompt for each perspective
 
     short = asking(tmp_path, run_tree, {**train, "max_characters": 1000}, evaluation={**evaluated, "max_characters": 1000})
     summary = run_stage(load_config(Path(short)), "questions").summary

@@ -43,6 +43,11 @@ class Entry(Frozen):
         tasks = {task: {"subset": task} | self.source | own for task, own in self.tasks.items()} or {name: self.source}
         return {task: HubSource.model_validate({**fields, "split": self.splits[split]}) for task, fields in tasks.items()}
 
+    @property
+    def apart(self) -> bool:
+        """Whether tasks have repositories of their own."""
+        return any("name" in own for own in self.tasks.values())
+
 
 @cache
 def entries() -> Mapping[str, Entry]:
@@ -101,12 +106,14 @@ class NamedSource(Frozen):
         """The parts as they are loaded: from the folder, where one is given."""
         if self.folder is None:
             return self.parts
-        several = len({part.name for part in self.parts.values()}) > 1
-        folders = {
-            task: self.folder / Path(str(part.name)).name if several else self.folder for task, part in self.parts.items()
+        apart = self.name in entries() and entries()[self.name].apart
+        return {
+            task: HubSource(
+                folder=self.folder / Path(str(part.name)).name if apart else self.folder,
+                **part.model_dump(exclude={"name", "revision", "folder"}),
+            )
+            for task, part in self.parts.items()
         }
-        local: dict[str, Any] = {"name": None, "revision": None}
-        return {task: part.model_copy(update={**local, "folder": folders[task]}) for task, part in self.parts.items()}
 
 
 Source = Annotated[MiniatureSource | FileSource | HubSource | NamedSource, Field(discriminator="kind")]

@@ -114,12 +114,9 @@ def test_a_question_that_an_earlier_set_of_the_same_use_has_stays_and_names_it(t
 
 
 @has_data
-@pytest.mark.parametrize("beside", [[], ["gsm8k"]])
-def test_the_questions_that_gsm_hard_has_from_gsm8k_are_known_whatever_else_is_asked(tmp_path: Path, beside: list[str]) -> None:
-    sets = [
-        {"name": name, "group": "id", "source": {"kind": "named", "name": name, "split": "test"}}
-        for name in [*beside, "gsm-hard"]
-    ]
+@pytest.mark.parametrize("names", [["gsm-hard"], ["gsm8k", "gsm-hard"], ["gsm-hard", "gsm8k"]])
+def test_the_questions_that_gsm_hard_has_from_gsm8k_are_known_whatever_else_is_asked(tmp_path: Path, names: list[str]) -> None:
+    sets = [{"name": name, "group": "id", "source": {"kind": "named", "name": name, "split": "test"}} for name in names]
     for item in sets:
         item["source"]["folder"] = str(real(tmp_path, SHARED, item["name"], "test"))  # type: ignore[index]
     artifact = asked(tmp_path, sets)

@@ -96,6 +96,8 @@ def test_agieval_reads_one_folder_for_each_task_and_answers_by_place(tmp_path: P
     assert {(item.choices, item.answer) for item in found.values()} == {(("2", "Q: 4"), "B")}
     assert found["sat-math"].question == "What is x in sat-math?"
     assert found["sat-en"].question == "Once. Q: What is x in sat-en?"
+    (alone,) = load(named("agieval", tmp_path / "agieval", tasks=["sat-math"]))
+    assert (alone.question, alone.task) == ("What is x in sat-math?", "sat-math")
 
 
 def _as_text(name: str, folder: Path, **fields: Any) -> list[Question]:
