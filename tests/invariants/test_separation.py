@@ -96,5 +96,5 @@ def test_one_id_from_two_sources_is_refused(tmp_path: Path, run_tree: Tree) -> N
 
 def test_a_training_set_that_is_evaluated_as_a_whole_is_refused(tmp_path: Path, run_tree: Tree) -> None:
     run_tree["questions"]["train"] = [run_tree["questions"]["evaluation"][0]["source"]]
-    with pytest.raises(QuestionError, match="nothing is left: 4 questions are also in an evaluation set, 0 are longer"):
+    with pytest.raises(QuestionError, match="nothing is left: 4 questions are also in an evaluation set, 0 share a passage"):
         _run(tmp_path, run_tree)
