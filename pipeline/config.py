@@ -101,7 +101,7 @@ class Columns(Frozen):
         return self
 
 
-AnswerType = Literal["number", "choice", "boolean", "text"]
+AnswerType = Literal["number", "choice", "boolean", "date", "math", "text"]
 
 
 class MiniatureSource(Frozen):

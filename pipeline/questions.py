@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config import FileSource, HubSource, MiniatureSource, Source
+from pipeline.config import AnswerType, FileSource, HubSource, MiniatureSource, Source
 from pipeline.digests import digest
 from pipeline.errors import QuestionError
 from pipeline.grading import LETTERS, Grade, canonical, grade
@@ -243,9 +243,10 @@ def _question(row: dict[str, Any], source: FileSource | HubSource, numbered: str
             f"{where}: column {columns.choices!r}: expected a list of texts; convert it, or set columns.choices to null"
         )
     answer_type = source.answer_type or text(columns.answer_type, False) or ("choice" if choices else "text")
-    if answer_type not in ("number", "choice", "boolean", "text"):
+    if answer_type not in get_args(AnswerType):
+        known = ", ".join(get_args(AnswerType))
         raise QuestionError(
-            f"{where}: column {columns.answer_type!r}: {answer_type!r} is not an answer type; use number, choice, boolean or text"
+            f"{where}: column {columns.answer_type!r}: {answer_type!r} is not an answer type; use one of {known}"
         )
     stated = text(columns.answer, True)
     if columns.answer_pattern is not None:

@@ -17,7 +17,7 @@ from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "evaluation"
-VERSION: Final = 2
+VERSION: Final = 3
 INPUTS: Final = ("questions", "references", "training")
 
 

@@ -23,7 +23,7 @@ from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "questions"
-VERSION: Final = 2
+VERSION: Final = 3
 INPUTS: Final[tuple[str, ...]] = ()
 ROWS: Final = 8192
 """Of one shard, the last one aside."""

@@ -17,7 +17,7 @@ from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "references"
-VERSION: Final = 1
+VERSION: Final = 2
 INPUTS: Final = ("questions",)
 
 
