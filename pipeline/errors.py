@@ -83,5 +83,9 @@ class EngineError(MindError, RuntimeError):
     """A generation engine failed."""
 
 
+class GradingError(MindError, RuntimeError):
+    """Answers cannot be compared."""
+
+
 class StageFailed(MindError, RuntimeError):
     """A stage's process ended badly."""

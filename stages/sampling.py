@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NAME: Final = "sampling"
-VERSION: Final = 1
+VERSION: Final = 2
 INPUTS: Final = ("questions",)
 
 SCHEMA: Final = pa.schema(

@@ -32,7 +32,7 @@ from storage.artifact import Artifact, Draft
 from storage.atomic import read_parquet
 
 NAME: Final = "synthesis"
-VERSION: Final = 2
+VERSION: Final = 3
 INPUTS: Final = ("questions", "sampling")
 
 _COUNTS: Final = b"counts"

@@ -1,0 +1,117 @@
+"""Choices: by letter (B, (b), B) blue, option B), by their text, or by the number that their text is.
+
+Only letters that the question has count. A bare "A" before a word is an article, unless the word goes on as a reason would: "the answer is
+a bank" is looked up among the texts. Several letters, or several texts, are no answer.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from pipeline.grading import numbers
+from pipeline.grading.characters import unemphasised
+from pipeline.grading.latex import unlatexed
+
+LETTERS: Final = string.ascii_uppercase
+
+_NAME: Final = r"(?i:option|choice|answer|letter)\s+"
+_LETTERED: Final = re.compile(
+    rf"(?:{_NAME})?[(\[]?([A-Za-z])[)\]]?+(?:[.:].*|(?<=[)\]])(?!\s*(?:or\b|and\b|[&/,])).*|\s+[–—-]\s.*)?", re.DOTALL
+)
+_REASON: Final = r"(?:because|since|as|due|for|which|and|not|is|in|from|with|if|while|according|based)\b"
+_LEADING: Final = re.compile(
+    rf"\W*?(?:{_NAME})?\W*?(?:[(\[]([A-Za-z])[)\]]|([B-Z])(?![\w'])|(A)(?![\w'])(?!\s+(?!{_REASON})[a-z]))"
+)
+_MENTION: Final = re.compile(rf"[(\[]([A-Z])[)\]]|{_NAME}([A-Z])\b|\b([A-Z])\b(?=[.)]|$)")
+_JOINT: Final = re.compile(rf"[\s*]*(?:,|/|&|,?\s*\b(?:or|and)\b)[\s*]*(?:{_NAME})?")
+_SUBJECT: Final = r"(?:[(\[]([A-Z])[)\]]|\b([A-Z])\b)(?:[):.]?\s[^\n.]{0,60}?)?\s*\b"
+_VERDICT: Final = re.compile(
+    _SUBJECT + r"(?:is|must be|would be|seems(?: to be)?)\s+(?:the\s+)?(?:most\s+|only\s+)?(?:correct|right|best|answer)\b"
+)
+_RULED_OUT: Final = re.compile(_SUBJECT + r"(?:is|are|can|must)(?:\s*not\b|n't\b|\s+(?:incorrect|wrong|false|out|ruled out)\b)")
+_INSTEAD: Final = re.compile(r",?\s+(?:(?:and|but) )?(?:not|rather than|instead of|as opposed to|unlike)\b", re.IGNORECASE)
+_NEGATIVE: Final = re.compile(r"\b(?:not|no|never|neither|nor|except|cannot)\b|n't\b", re.IGNORECASE)
+_SENTENCE: Final = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+def _folded(text: str) -> str:
+    """A choice's text as it is compared: without case, LaTeX, quotes, a leading article and a full stop."""
+    plain = " ".join(unlatexed(text).casefold().split()).strip(" .\"'`*$")
+    return re.sub(r"^(?:an?|the) (?=\S)", "", plain)
+
+
+def _letter(found: str | None, choices: Sequence[str]) -> str | None:
+    known = min(len(choices), len(LETTERS)) or len(LETTERS)
+    return found.upper() if found and LETTERS.index(found.upper()) < known else None
+
+
+def whole(text: str, choices: Sequence[str]) -> tuple[str, ...]:
+    """The letter of a text that is a choice and nothing else."""
+    plain = unlatexed(text).strip().strip("*\"'`").rstrip(".")
+    match = _LETTERED.fullmatch(plain)
+    if match and (letter := _letter(match[1], choices)):
+        return (letter,)
+    lettered = list(zip(LETTERS, choices, strict=False))
+    same = [letter for letter, choice in lettered if choice.strip().casefold() == text.strip().casefold()]
+    same = same or [letter for letter, choice in lettered if _folded(choice) == _folded(text)]
+    if same:
+        return (same[0],)
+    value = numbers.boxed(plain)[:1]
+    equal = [letter for letter, choice in lettered if value and numbers.boxed(choice)[:1] == value]
+    return (equal[0],) if len(equal) == 1 else ()
+
+
+def _named(text: str, choices: Sequence[str]) -> set[str]:
+    """Letters of the choices whose text is in `text` as words, those that are only part of a longer one aside."""
+    within, found = _folded(text), set()
+    texts = [(_folded(choice), letter) for letter, choice in zip(LETTERS, choices, strict=False)]
+    for words, letter in sorted(texts, key=lambda item: -len(item[0])):
+        rest = re.sub(rf"(?<!\w){re.escape(words)}(?!\w)", "|", within) if words else within
+        if rest != within:
+            within = rest
+            found.add(letter)
+    return found
+
+
+def _mentions(text: str, choices: Sequence[str]) -> Iterator[tuple[re.Match[str], str]]:
+    for match in _MENTION.finditer(text):
+        if letter := _letter(match[1] or match[2] or match[3], choices):
+            yield match, letter
+
+
+def phrase(text: str, choices: Sequence[str]) -> tuple[str, ...] | None:
+    """The letter of what follows "the answer is": nothing where it names several, `None` where it names none."""
+    if found := whole(text, choices):
+        return found
+    text = unlatexed(text)
+    first = _LEADING.match(text)
+    if first and (letter := _letter(first[1] or first[2] or first[3], choices)):
+        joint = _JOINT.match(text, first.end())
+        other = joint and _LEADING.match(text, joint.end())
+        return () if other and _letter(other[1] or other[2] or other[3], choices) else (letter,)
+    sentence = _INSTEAD.split(_SENTENCE.split(text)[0])[0]
+    found_here = _named(sentence, choices) or {letter for _, letter in _mentions(sentence, choices)}
+    return None if not found_here else (found_here.pop(),) if len(found_here) == 1 else ()
+
+
+def verdicts(text: str) -> Iterator[tuple[int, str]]:
+    """Places and letters of "(B) is the correct answer"."""
+    for match in _VERDICT.finditer(text):
+        yield match.start(), match[1] or match[2]
+
+
+def last(text: str, choices: Sequence[str]) -> tuple[str, ...]:
+    """The last letter that stands by itself and is not denied; without one, the only choice that the last sentence names, undenied."""
+    letters = list(_mentions(_RULED_OUT.sub("", unlatexed(unemphasised(text))), choices))
+    if len(letters) > 1 and letters[-1][1] != letters[-2][1]:
+        between = letters[-1][0].string[letters[-2][0].end() : letters[-1][0].start()]
+        if _JOINT.fullmatch(between):
+            return ()
+    if letters:
+        return (letters[-1][1],)
+    sentence = _SENTENCE.split(text.strip())[-1]
+    named = _named(sentence, choices)
+    return tuple(named) if len(named) == 1 and not _NEGATIVE.search(sentence) else ()

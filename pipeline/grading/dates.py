@@ -1,0 +1,65 @@
+"""Dates, as ISO 8601: 03/04/2021 is the fourth of March (month first, as in BIG-bench), 2021-03-04, March 4th, 2021, 4 March 2021.
+
+A weekday in front is left out. Two-digit years, dates without a year and days that no calendar has (13/04/2021) are no dates: which one
+was meant would be a guess.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Final
+
+from pipeline.grading.characters import unemphasised
+from pipeline.grading.latex import unlatexed
+
+_MONTHS: Final = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"
+)  # fmt: skip
+_MONTH: Final = rf"({'|'.join(f'{name[:3]}(?:{name[3:]})?' for name in _MONTHS)}|sept)\.?"
+_DAY: Final = r"(\d{1,2})(?:st|nd|rd|th)?"
+_DATE: Final = re.compile(
+    r"(?<![\w/-])(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day,?\s+)?(?:the\s+)?(?:"
+    r"(\d{1,2})([/-])(\d{1,2})\2(\d{4})"
+    r"|(\d{4})([/-])(\d{1,2})\6(\d{1,2})"
+    rf"|{_MONTH}\s+{_DAY}(?:,\s*|\s+)(\d{{4}})"
+    rf"|{_DAY}\s+(?:of\s+)?{_MONTH},?\s+(\d{{4}})"
+    r")(?![\w/-])",
+    re.IGNORECASE,
+)
+
+
+def _iso(match: re.Match[str]) -> str | None:
+    month, _, day, year, iso_year, _, iso_month, iso_day, name, after, named_year, before, name_after, year_after = (
+        match.groups()
+    )
+    written = (name or name_after or "").casefold()[:3]
+    number = next(n for n, full in enumerate(_MONTHS, 1) if full.startswith(written)) if written else int(month or iso_month)
+    try:
+        return date(
+            int(year or iso_year or named_year or year_after), number, int(day or iso_day or after or before)
+        ).isoformat()
+    except ValueError:
+        return None
+
+
+def whole(text: str) -> tuple[str, ...]:
+    """The date of a text that is a date and nothing else."""
+    match = _DATE.fullmatch(unlatexed(text).strip().strip("*\"'`$.").strip())
+    found = _iso(match) if match else None
+    return () if found is None else (found,)
+
+
+def phrase(text: str) -> tuple[str, ...] | None:
+    """The one date of a text; nothing where it has several, `None` where it has none."""
+    found = {_iso(match) for match in _DATE.finditer(unlatexed(text))}
+    if not found:
+        return None
+    only = found.pop()
+    return () if found or only is None else (only,)
+
+
+def last(text: str) -> tuple[str, ...]:
+    """The last date of a text."""
+    found = [_iso(match) for match in _DATE.finditer(unlatexed(unemphasised(text)))]
+    return (found[-1],) if found and found[-1] is not None else ()

@@ -1,0 +1,83 @@
+"""Mathematical expressions: \\frac{1}{2}, (3, \\pi/2), x^2+1, intervals, sets, matrices, \\text{even}.
+
+An answer has a cheap normal form of its text; equal forms are equal answers, and numbers, numerals with a base and words are
+compared here. Only what is left goes to math-verify, in a process of its own (`symbolic.py`). Numbers must be exact or right to
+six places, since an expression was asked for: 0.333 is not 1/3. A percent sign may be missing on one side, and so may a base.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Final
+
+from pipeline.grading import numbers, symbolic
+from pipeline.grading.latex import balanced, normal
+from pipeline.grading.rounding import stands_for
+
+_LONGEST: Final = 1000
+_FEWEST_PLACES: Final = 6
+_TAIL: Final = 2000
+_MATHS: Final = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_ASSIGNED: Final = re.compile(r"[a-zA-Z](?:\([a-z]\))?=(.+)")
+_NUMBER: Final = re.compile(r"(-?\d+(?:/\d+)?)(%?)")
+_NUMERAL: Final = re.compile(r"(-?\d[\dA-F]*)(?:_\{?(\d+)\}?)?")
+_WORDS: Final = re.compile(r"[A-Za-z][A-Za-z' -]{3,}")
+_LETTER: Final = re.compile(r"\(([A-Z])\)")
+_REPEATING: Final = re.compile(r"(-?)(\d*)\.(\d*)\\overline\{(\d+)\}")
+_SENTENCE: Final = re.compile(r"(?<=[\w)\]}$])[.?!](?:\s|$)")
+
+
+def _repeating(form: str) -> str | None:
+    """0.1\\overline{6} as a fraction: math-verify reads 0.1."""
+    match = _REPEATING.fullmatch(form)
+    if not match:
+        return None
+    sign, integer, start, period = match.groups()
+    head = int(integer + start or "0")
+    value = Fraction(int(f"{head}{period}") - head, (10 ** len(period) - 1) * 10 ** len(start))
+    return str(-value if sign else value)
+
+
+def whole(text: str) -> tuple[str, ...]:
+    """The normal form of one expression; nothing where it is empty, unbalanced or far too long."""
+    form = normal(text)
+    if not form or len(form) > _LONGEST or not balanced(form) or form.endswith("\\"):
+        return ()
+    assigned = _ASSIGNED.fullmatch(form)
+    if found := numbers.whole(assigned[1] if assigned else form):
+        return (f"{found[-1]}%" if len(found) > 1 else found[0],)
+    if letter := _LETTER.fullmatch(form):
+        return (letter[1],)
+    return (_repeating(form) or (form.casefold() if _WORDS.fullmatch(form) else form),)
+
+
+def phrase(text: str) -> tuple[str, ...] | None:
+    """The expression that follows "the answer is": the first between dollars, or a number with its unit, or the sentence."""
+    if maths := _MATHS.search(text):
+        return whole(next(filter(None, maths.groups()))) or None
+    sentence = _SENTENCE.split(text, maxsplit=1)[0]
+    return numbers.boxed(sentence)[-1:] or whole(sentence) or None
+
+
+def last(text: str) -> tuple[str, ...]:
+    """The last expression between dollars, or else the last number."""
+    maths = _MATHS.findall(text[-_TAIL:])
+    return whole(next(filter(None, maths[-1]))) if maths else numbers.last(text)[:1]
+
+
+def same(answer: str, gold: str) -> bool | None:
+    """Whether two normal forms are the same answer; `None` where math-verify had to be stopped."""
+    if answer == gold:
+        return True
+    mine, theirs = _NUMBER.fullmatch(answer), _NUMBER.fullmatch(gold)
+    if mine and theirs:
+        values = {mine[1], str(Fraction(mine[1]) / 100)} if mine[2] and not theirs[2] else {mine[1]}
+        golds = {theirs[1], str(Fraction(theirs[1]) / 100)} if theirs[2] and not mine[2] else {theirs[1]}
+        return any(stands_for(value, other, _FEWEST_PLACES) for value in values for other in golds)
+    numerals = _NUMERAL.fullmatch(answer), _NUMERAL.fullmatch(gold)
+    if numerals[0] and numerals[1] and (numerals[0][2] or numerals[1][2]):
+        return numerals[0][1] == numerals[1][1] and None in (numerals[0][2], numerals[1][2])
+    if all(_NUMBER.fullmatch(form) or _WORDS.fullmatch(form) for form in (answer, gold)):
+        return False
+    return symbolic.equal(answer, gold)

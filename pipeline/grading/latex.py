@@ -1,0 +1,71 @@
+"""LaTeX as plain text, and as the normal form of an expression. Text alone: nothing here is calculated, so it costs little."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_WRAPPED: Final = re.compile(r"^(?:\$\$?|\\\(|\\\[)(.*?)(?:\$\$?|\\\)|\\\])[.,]?$", re.DOTALL)
+_TEXT: Final = re.compile(r"\\(?:text|textbf|textrm|textit|texttt|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]*)\}")
+_SIZES: Final = re.compile(r"\\(?:left|right|displaystyle|textstyle|[bB]ig[lr]?|bigg[lr]?)(?![a-zA-Z])\s*|(?<!\\)\\!")
+_SPACE: Final = re.compile(r"(?<!\\)\\[,;: ]|\\q?quad(?![a-zA-Z])|~|\s+")
+_GROUPS: Final = re.compile(r"(?<=\d)(?:\\[,;: ]|\\!|~)(?=\d{3}(?!\d))|(?<=\d)\{,\}(?=\d)|(?<=\d,)\\!(?=\d)")
+_FRACTION: Final = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
+_POWER_OF_TEN: Final = re.compile(
+    r"(?<=[\d.])\s*(?:\\times|\\cdot|×|·|\*)\s*10\s*\^\s*(?:\{\s*([-+]?\d{1,3})\s*\}|([-+]?\d{1,3}))"
+)
+_SYMBOLS: Final = {
+    "π": r"\pi ", "∞": r"\infty ", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ",
+    "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ ", "²": "^2", "³": "^3", "θ": r"\theta ",
+}  # fmt: skip
+_PUNCTUATION: Final = re.compile(r"(?<![\\.,;: ])[.,;: ]+$|^[.,;: ]+$")
+_ROOT: Final = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+|[a-z]))")
+
+
+def _ratio(match: re.Match[str]) -> str:
+    ratio = f"{(match[1] or match[2] or '').strip()}/{(match[3] or match[4] or '').strip()}"
+    return f" {ratio}" if match.string[: match.start()].rstrip()[-1:].isdigit() else ratio
+
+
+def unlatexed(text: str) -> str:
+    """Plain text of simple LaTeX: fractions as a/b, powers of ten as 1e3, words out of \\text, no spacing, no delimiters.
+
+    What is more than that (roots, powers, symbols) keeps its backslash, so that nobody takes it for a number.
+    """
+    if "$" in text and (inner := _WRAPPED.match(text.strip())):
+        text = inner[1]
+    if "10" in text:
+        text = _POWER_OF_TEN.sub(lambda power: f"e{power[1] or power[2]}", text)
+    if "\\" not in text and "{,}" not in text:
+        return text
+    text = _SIZES.sub("", _GROUPS.sub("", text.replace("{,}", ","))).replace("\\%", "%").replace("\\$", "$")
+    text = text.replace("\\approx", "≈")
+    text = _TEXT.sub(r" \1", re.sub(r"\\[()\[\]]", "", text))
+    return re.sub(r"(?:(?<!\\)\\[,;: ]|\\q?quad\b|~| )+", " ", _FRACTION.sub(_ratio, text)).strip()
+
+
+def normal(text: str) -> str:
+    """One spelling of an expression: no delimiters, sizes or needless spaces; \\frac with braces; words out of \\text alone."""
+    text = _PUNCTUATION.sub("", text.strip())
+    if inner := _WRAPPED.match(text):
+        text = inner[1]
+    text = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2]}}}", text)
+    for symbol, command in _SYMBOLS.items():
+        text = text.replace(symbol, command)
+    text = _SIZES.sub("", _GROUPS.sub("", text)).replace("\\%", "%").replace("\\$", "").replace("$", "")
+    text = re.sub(r"\\(?:textbf|textrm|textit|mathrm|mathbf|mbox)(?=\s*\{)", r"\\text", re.sub(r"\\[dtc]frac", r"\\frac", text))
+    text = re.sub(r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}", text)
+    text = _PUNCTUATION.sub("", _SPACE.sub(" ", text).strip())
+    if (words := _TEXT.fullmatch(text)) is not None:
+        text = words[1].strip().rstrip(".")
+    return re.sub(r"(?<!\w) | (?!\w)", "", text)
+
+
+def balanced(text: str) -> bool:
+    """Whether every brace that is not escaped has its partner."""
+    depth = 0
+    for brace in re.findall(r"(?<!\\)[{}]", text):
+        depth += 1 if brace == "{" else -1
+        if depth < 0:
+            return False
+    return depth == 0

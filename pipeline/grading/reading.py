@@ -1,0 +1,176 @@
+"""Where in a text the answer is looked for. Three rules, the first that finds something counts:
+
+`boxed` the last complete `\\boxed{...}` that is not empty; what is in it decides, readable or not. `stated` the last "the answer is ...",
+"Answer: ...", "#### ..." and their like that can be read and is not denied. `last` the last number, letter, verdict, date or expression
+of the text; free text has no such rule. What stands before the last `</think>` is not part of the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+from pipeline.grading import choices as letters
+from pipeline.grading import dates, expressions, numbers, texts, verdicts
+from pipeline.grading.characters import folded, unemphasised
+
+Readings = tuple[str, ...]
+
+_THOUGHT_ENDS: Final = "</think>"
+_BOX: Final = re.compile(r"\\(?:boxed|fbox)(?:\s*(\{)|\s+(?=[^\s{])|(?=\d))")
+_BARE: Final = re.compile(r"[^\s$\\,;]+")
+_BRACES: Final = re.compile(r"\\.|[{}]", re.DOTALL)
+_BETWEEN: Final = re.compile(
+    r"[\s$]*(?:\\[)\],; ])?[\s$]*(?:,|;|&|,?\s*(?:\\text\{\s*)?\b(?:and|or)\b(?:\s*\})?)[\s$]*(?:\\[(\[,; ])?[\s$]*(?:[a-zA-Z]\s*=\s*)?"
+)
+_CONCLUSION: Final = re.compile(r"\\boxed\{([^.\n]*)\}\.\s*$")
+"""How a rationale ends. A text may itself be unbalanced brackets: everything inside this box counts."""
+_KEYS: Final = ("nswer", "NSWER", "inal result", "inal Result", "ption", "hoice", "####")
+_STATED: Final = re.compile(
+    r"(?:\banswers?|\bfinal result|(?:(?<=correct )|(?<=right )|(?<=best )|(?<=final ))(?:option|choice))\b[\"'*_)\]]*"
+    r"(?:\s*(?:=|→|->)|(?:\s*\([^()\n]{0,40}\)|\s+(?:to|for|of|in|here|choice|option)\b[^.:=\n]{0,80}?)?"
+    r"\s*(?:\b(?:is|are|would be|must be|should be|will be|equals?)\b|:|(?=(?:cannot|can't|can not|isn't)\b)))"
+    r"[\"'*_\s]*:?\s*(?:(?:`{3}\w*|\$\$|\\\[)\s*\n\s*)?"
+    r"|(?<=<)answer>\s*|(?<![^\n])#{4}\s*",
+    re.IGNORECASE,
+)
+_HEADING: Final = re.compile(r"\W*(?:final\s+)?answer\W*\n\s*", re.IGNORECASE)
+_DENIED: Final = re.compile(r"\W*(?:\w+ly\s+)?(?:not|never|neither|cannot|can't|can not|isn't)\b", re.IGNORECASE)
+_CORRECTED: Final = re.compile(r"^.*\b(?:but|it is|it's|rather|instead)\b[:,]?\s*", re.IGNORECASE)
+_OVER: Final = re.compile(r"</answer>|<\|")
+
+
+class Found(NamedTuple):
+    """What was read, the literal reading first, and the rule that found it."""
+
+    readings: Readings
+    rule: str
+
+
+class Kind(NamedTuple):
+    """How answers of one type are read from a whole answer, a box, a statement and a text."""
+
+    whole: Callable[[str], Readings]
+    boxed: Callable[[str], Readings]
+    phrase: Callable[[str], Readings | None]
+    last: Callable[[str], Readings]
+
+
+def _either(whole: Callable[[str], Readings], phrase: Callable[[str], Readings | None], text: str) -> Readings:
+    return whole(text) or phrase(text) or ()
+
+
+_KINDS: Final = {
+    "number": Kind(numbers.whole, numbers.boxed, numbers.phrase, numbers.last),
+    "boolean": Kind(verdicts.whole, partial(_either, verdicts.whole, verdicts.phrase), verdicts.phrase, verdicts.last),
+    "date": Kind(dates.whole, partial(_either, dates.whole, dates.phrase), dates.phrase, dates.last),
+    "math": Kind(expressions.whole, expressions.whole, expressions.phrase, expressions.last),
+    "text": Kind(texts.whole, texts.whole, texts.phrase, lambda text: ()),
+}
+
+
+def kind_of(answer_type: str, choices: Sequence[str] = ()) -> Kind:
+    """The readers of an answer type.
+
+    Raises:
+        ValueError: there is no such type.
+    """
+    if answer_type == "choice":
+        whole, phrase = partial(letters.whole, choices=choices), partial(letters.phrase, choices=choices)
+        return Kind(whole, partial(_either, whole, phrase), phrase, partial(letters.last, choices=choices))
+    if answer_type not in _KINDS:
+        raise ValueError(f"unknown answer type {answer_type!r}")
+    return _KINDS[answer_type]
+
+
+def _closings(text: str, start: int) -> dict[int, int]:
+    """Where each brace that opens at or behind `start` closes, escaped ones aside."""
+    opened: list[int] = []
+    closings = {}
+    for brace in _BRACES.finditer(text, start):
+        if brace[0] == "{":
+            opened.append(brace.start())
+        elif brace[0] == "}" and opened:
+            closings[opened.pop()] = brace.start()
+    return closings
+
+
+def _boxed(text: str) -> list[str]:
+    """Content of the last complete box, behind that of boxes that a comma, "and" or "or" joins to it."""
+    found = list(_BOX.finditer(text)) if "box" in text else []
+    closings = _closings(text, found[0].start()) if found else {}
+    complete = []
+    for box in found:
+        if box[1] is None:
+            bare = _BARE.match(text, box.end())
+            content, end = (bare[0].rstrip(".:"), bare.end()) if bare else ("", box.end())
+        else:
+            end = closings.get(box.start(1), 0)
+            content = text[box.end() : end]
+        if content.strip():
+            complete.append((box.start(), end + 1 if box[1] else end, content))
+    run = complete[-1:]
+    for before in reversed(complete[:-1]):
+        if not _BETWEEN.fullmatch(text, before[1], run[0][0]):
+            break
+        run.insert(0, before)
+    return [content for _, _, content in run]
+
+
+def _announced(text: str) -> Iterator[tuple[int, int]]:
+    """Where "the answer is" and its like begin and end. Words are looked for first, since most of a text has none of them."""
+    for key in _KEYS:
+        place = text.find(key)
+        while place >= 0:
+            line = text.rfind("\n", 0, place) + 1
+            if match := _STATED.match(text, max(0, place - (key[0] != "#"))) or _HEADING.match(text, line):
+                yield match.span()
+            place = text.find(key, place + 1)
+
+
+def _statements(text: str, answer_type: str) -> list[tuple[int, int, str]]:
+    """Place, end and wording of everything that is stated as the answer, last first. A wording ends where the next begins."""
+    found, following = [], len(text)
+    for start, begin in sorted(set(_announced(text)), reverse=True):
+        line = text.find("\n", begin, following)
+        end = max(begin, line if line >= 0 else following)
+        found.append((start, end, unemphasised(_OVER.split(text[begin:end])[0]).strip()))
+        following = start
+    if answer_type == "choice":
+        found += [(start, start, letter) for start, letter in letters.verdicts(text)]
+    if answer_type == "boolean":
+        found += [(start, start, word) for start, word in verdicts.conclusions(text)]
+    return sorted(found, reverse=True)
+
+
+def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Found | None:
+    """What a text answers; `None` where none of the rules finds an answer of the right type.
+
+    Raises:
+        ValueError: there is no such type.
+    """
+    kind = kind_of(answer_type, choices)
+    text = text.rpartition(_THOUGHT_ENDS)[2]
+    conclusion = _CONCLUSION.match(text, max(0, text.rfind("\\boxed{"))) if answer_type == "text" else None
+    boxes = [conclusion[1]] if conclusion else _boxed(text)
+    if boxes:
+        together = [", ".join(dict.fromkeys(boxes))] if answer_type == "math" else []
+        readings = sum((_read_box(folded(box), kind) for box in [*together, boxes[-1]]), ())
+        return Found(tuple(dict.fromkeys(readings)), "boxed") if readings else None
+    text = folded(text)
+    for start, end, wording in _statements(text, answer_type):
+        if _DENIED.match(wording):
+            text = text[:start] + text[end:]
+            wording = _CORRECTED.sub("", wording) if _CORRECTED.match(wording) else ""
+        stated = kind.phrase(wording) if wording else None
+        if stated is not None:
+            return Found(stated, "stated") if stated else None
+    readings = kind.last(text)
+    return Found(readings, "last") if readings else None
+
+
+def _read_box(box: str, kind: Kind) -> Readings:
+    stated = [end for _, end in _announced(box)]
+    return (stated and kind.phrase(box[max(stated) :])) or kind.boxed(box)

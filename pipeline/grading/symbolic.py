@@ -1,0 +1,105 @@
+"""Whether two expressions are equal, asked of math-verify in a process that may be killed.
+
+sympy can take for ever, or all memory, on what a model writes. math-verify bounds its time by `signal.alarm` and a Python handler: in the
+main thread only, instead of whatever else had set an alarm, and what it stops counts as unequal. So it runs in a process that limits
+its own time through the kernel (`symbolic_worker.py`) and whose memory is watched from here; when that process dies of a pair,
+the pair is undecided and the next one gets a new process. A clean interpreter rather than a fork or a child of `multiprocessing`:
+the stage beside it holds an engine, threads and gigabytes, and a pipe that closes tells the child that nobody asks any more.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import orjson
+import psutil
+
+from pipeline.errors import GradingError
+
+CPU_SECONDS: Final = 5.0
+BYTES: Final = 1 << 30
+_MOST_BYTES: Final = 4 << 30
+"""What the kernel refuses; between looks at its memory the process stays far below."""
+_LOOK_MILLISECONDS: Final = 50
+_WORKER: Final = Path(__file__).with_name("symbolic_worker.py")
+_OF_A_PAIR: Final = (-signal.SIGPROF, -signal.SIGALRM, -signal.SIGSEGV)
+_lock = threading.Lock()
+_running: dict[int, subprocess.Popen[bytes]] = {}
+"""By the process that asks: a fork must not share its parent's pipes."""
+
+
+def _start() -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-P", str(_WORKER), str(CPU_SECONDS), str(_MOST_BYTES)]
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    if _said(worker) is None:
+        raise GradingError(f"math-verify does not start (exit code {worker.wait()}); pip install 'math-verify[antlr4_13_2]'")
+    return worker
+
+
+def _said(worker: subprocess.Popen[bytes]) -> object | None:
+    """The worker's next line; `None` where it is gone."""
+    assert worker.stdout is not None
+    line = worker.stdout.readline()
+    return orjson.loads(line) if line.endswith(b"\n") else None
+
+
+def _ask(worker: subprocess.Popen[bytes], line: bytes) -> object | None:
+    """What the worker says to a line; `None` where it is gone, or took too much memory and was ended as if its time were up."""
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    try:
+        worker.stdin.write(line)
+        worker.stdin.flush()
+    except BrokenPipeError:
+        return None
+    ready = select.poll()
+    ready.register(worker.stdout, select.POLLIN)
+    while not ready.poll(_LOOK_MILLISECONDS):
+        with suppress(psutil.NoSuchProcess):
+            if psutil.Process(worker.pid).memory_info().rss > BYTES:
+                worker.send_signal(signal.SIGPROF)
+    return _said(worker)
+
+
+def stop() -> None:
+    """End this process's worker, if it has one."""
+    worker = _running.pop(os.getpid(), None)
+    if worker is not None:
+        worker.kill()
+        worker.communicate()
+
+
+atexit.register(stop)
+
+
+@lru_cache(maxsize=1 << 14)
+def equal(answer: str, gold: str) -> bool | None:
+    """Whether two expressions are equal; `None` where the comparison used up its time or memory.
+
+    Raises:
+        GradingError: math-verify cannot be started.
+    """
+    line = orjson.dumps([answer, gold]) + b"\n"
+    with _lock:
+        for _ in range(
+            2
+        ):  # a worker that somebody else ended, together with an engine's processes say, did not die of this pair
+            worker = _running.get(os.getpid()) or _running.setdefault(os.getpid(), _start())
+            result = _ask(worker, line)
+            if result is not None:
+                return bool(result)
+            ended = worker.wait()
+            stop()
+            if ended in _OF_A_PAIR:
+                break
+    return None
