@@ -24,10 +24,12 @@ from flows.child import watch
 from flows.plain import record
 from flows.stage_task import run_stage
 from pipeline.arms import Arm, arms
-from pipeline.config import Frozen, RunConfig, load_config
+from pipeline.config import RunConfig, load_config
 from pipeline.errors import ConfigError
+from pipeline.fields import Frozen
 from pipeline.perspectives import perspectives_of
 from stages.chain import Planned, plan
+from stages.claims import in_points
 from stages.process import store_of
 from stages.science import Finished, write
 from storage.atomic import write_bytes
@@ -161,16 +163,8 @@ def publish(found: dict[str, Any], folder: Path) -> None:
         key="science",
         description=f"Per cent right; change over {found['against']} with its 95 % interval",
         table=[
-            {"arm": row["arm"], "seeds": len(row["seeds"]), **{group: _cell(row[group]) for group in ("id", "ood")}}
+            {"arm": row["arm"], "seeds": len(row["seeds"]), **{group: in_points(row[group]) for group in ("id", "ood")}}
             for row in found["arms"]
         ],
     )
     create_markdown_artifact(key="science-page", markdown=f"`{folder / 'science.html'}`")
-
-
-def _cell(cell: dict[str, Any]) -> str:
-    other = cell["against"]
-    mean = f"{cell['mean'] * 100:.1f}"
-    if other is None:
-        return mean
-    return f"{mean} ({other['change'] * 100:+.1f} [{other['low'] * 100:+.1f}, {other['high'] * 100:+.1f}])"

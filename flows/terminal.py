@@ -98,7 +98,7 @@ def accuracy_table(evaluation: Mapping[str, Any]) -> Table:
     for place, change in evaluation["student_against_base"].items():
         cells = [evaluation["accuracy"][model][place] for model in ("base", "student", "teacher")]
         moved = f"{change['change'] * 100:+.1f} [{change['low'] * 100:+.1f}, {change['high'] * 100:+.1f}]".replace("[", r"\[")
-        name = {"group:id": "ID", "group:ood": "OOD"}.get(place, f"  {place.partition(':')[2]}")
+        name = place.replace("group:id", "ID").replace("group:ood", "OOD").replace("set:", "  ")
         table.add_row(name, str(cells[0]["items"]), *map(_percent, cells), moved, f"{change['p']:.2g}")
     return table
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import cli_artifacts, cli_bench
+from pipeline import cli_artifacts, cli_bench, cli_prompts, cli_sources, cli_start
 from pipeline.cli_output import AsJson, duration, print_json, print_table, reported, size
 from pipeline.config import RunConfig, load_config
 
@@ -23,6 +23,9 @@ app = typer.Typer(
 )
 miniature = typer.Typer(help="The offline world.", no_args_is_help=True)
 app.add_typer(cli_artifacts.app)
+app.add_typer(cli_prompts.app)
+app.add_typer(cli_start.app)
+app.add_typer(cli_sources.app)
 app.add_typer(miniature, name="miniature")
 app.add_typer(cli_bench.app, name="bench")
 

@@ -290,6 +290,27 @@ def export(artifact: Reference, file: Annotated[Path, typer.Argument(help="the t
         print(f"{file}: {len(names)} artifacts, {size(file.stat().st_size)}")
 
 
+@app.command()
+def release(
+    run: Annotated[str, typer.Argument(help="a run's or pointer's name, for example latest or promoted")],
+    folder: Annotated[Path, typer.Argument(help="a new folder")],
+    root: Root = "artifacts",
+    licence: Annotated[str | None, typer.Option(help="the student's licence, for the card, for example apache-2.0")] = None,
+    push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="send the folder to this hub repository, too")] = None,
+) -> None:
+    """Write a run's student with its model card into a folder that vLLM serves at once."""
+    with reported():
+        from stages.release import push as send
+        from stages.release import release as write
+        from storage.catalogue import stages_of
+
+        store = open_store(root)
+        write(store, run, stages_of(store.place, run), licence, folder)
+        print(f"{folder}: vllm serve {folder}")
+        if push is not None:
+            print(f"{push}: {send(folder, push)}")
+
+
 @app.command(name="import")
 def import_(
     file: Annotated[Path, typer.Argument(help="what `mind export` wrote")],

@@ -15,13 +15,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Experiments: which arm wins, and why.", no_args_is_help=True)
 
 
-def _points(cell: dict[str, Any]) -> str:
-    other = cell["against"]
-    spread = f" ±{cell['spread'] * 100:.1f}" if len(cell["each"]) > 1 else ""
-    change = f"  {other['change'] * 100:+.1f} [{other['low'] * 100:+.1f}, {other['high'] * 100:+.1f}]" if other else ""
-    return f"{cell['mean'] * 100:.1f}{spread}{change}"
-
-
 def _experiment(config: Path, overrides: list[str] | None, use: str, **fields: Any) -> Experiment:
     """What is run and compared."""
     from pydantic import ValidationError
@@ -74,6 +67,7 @@ def science(
         )  # fmt: skip
         from flows.arms import folder_of, runs_of
         from flows.arms import science as flow
+        from stages.claims import in_points
 
         runs_of(experiment)
         found = flow(experiment)
@@ -85,7 +79,7 @@ def science(
         print_table(
             ("arm", "seeds", "in distribution", "out of distribution", "tokens", "s"),
             (
-                (row["arm"], str(len(row["seeds"])), _points(row["id"]), _points(row["ood"]), f"{row['tokens']:,.0f}",
+                (row["arm"], str(len(row["seeds"])), in_points(row["id"]), in_points(row["ood"]), f"{row['tokens']:,.0f}",
                  f"{row['seconds_training'] + row['seconds_evaluation']:.0f}")
                 for row in rows
             ),
@@ -95,7 +89,18 @@ def science(
         print(
             f"\nbase: {undistilled['id'] * 100:.1f} in, {undistilled['ood'] * 100:.1f} out of distribution; changes are over {against}"
         )
+        _print_claims(found["claims"])
         print(f"page: {folder_of(experiment) / 'science.html'}")
+
+
+def _print_claims(said: dict[str, Any] | None) -> None:
+    """Margins over the best baseline, beside the paper's."""
+    if said is None:
+        return
+    for group, title in (("id", "in distribution"), ("ood", "out of distribution")):
+        it = said[group]
+        interval = f"{it['margin'] * 100:+.1f} [{it['low'] * 100:+.1f}, {it['high'] * 100:+.1f}]"
+        print(f"{title}: {said['arm']} {interval} over the best baseline, {it['best']} (paper: {it['published'] * 100:+.2f})")
 
 
 @app.command()

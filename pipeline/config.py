@@ -1,10 +1,8 @@
-"""The whole run as frozen models. Every field says whether it is *identity* or *runtime*.
+"""The whole run as frozen models. Every field says whether it is *identity* or *runtime*; see `pipeline/fields.py`.
 
-Identity fields decide what is computed; they enter the fingerprints of the artifacts. Runtime fields decide where and
-how fast (devices, batch per device, folders, ports); changing one runs nothing again. Locations are always runtime: what
-lies at a path enters a fingerprint by its content, a hub name by its pinned revision.
-
-Relative paths in a file are relative to that file. `--set a.b=c` overrides one field with a YAML value.
+Relative paths in a file are relative to that file. `--set a.b=c` overrides one field with a YAML value. What runs of different models
+have in common are the questions, so that part alone may lie in a file of its own: `questions: {panel: panels/paper.yaml}`. Its lists
+are copied in, and a list that the run gives itself replaces the panel's; nothing is merged inside lists, which nobody could foresee.
 """
 
 from __future__ import annotations
@@ -12,59 +10,42 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
-from pydantic.functional_validators import AfterValidator
+from pydantic import BaseModel, ValidationError, model_validator
 
 from pipeline.errors import ConfigError
+from pipeline.fields import FilePath, Frozen, Location, identity, runtime
+from pipeline.questions.named import NamedSource, Source, evaluation_only
 
 
-def identity(default: Any = ..., **limits: Any) -> Any:
-    """A field that decides what is computed."""
-    return Field(default, json_schema_extra={"role": "identity"}, **limits)
+class Turns(Frozen):
+    """What a chat with a model has beside the user's turn: a system turn, and arguments of the model's own chat template."""
 
-
-def runtime(default: Any = ..., **limits: Any) -> Any:
-    """A field that decides where or how fast, never what."""
-    return Field(default, json_schema_extra={"role": "runtime"}, **limits)
-
-
-def _resolve(path: Path, info: ValidationInfo) -> Path:
-    base = (info.context or {}).get("base")
-    return path if base is None or path.is_absolute() else (Path(base) / path).resolve()
-
-
-FilePath = Annotated[Path, AfterValidator(_resolve)]
-"""A path; relative ones are resolved against the config file's folder while it is loaded."""
-
-
-def _locate(location: str, info: ValidationInfo) -> str:
-    return location if "://" in location else str(_resolve(Path(location), info))
-
-
-Location = Annotated[str, AfterValidator(_locate)]
-"""A local folder, or a URL such as s3://bucket/prefix."""
-
-
-class Frozen(BaseModel):
-    """Base of every configuration model: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    system: str | None = identity(None, min_length=1)
+    template: dict[str, bool | int | str] | None = identity(None)
+    """For example `{enable_thinking: false}`."""
 
 
 class ModelSource(Frozen):
-    """A transformers folder, or a hub model at a pinned revision."""
+    """A transformers folder, or a hub model at a pinned revision; and how one chats with it.
+
+    A teacher may also be `served`: it is what answers at `sampling.engine`, and its weights are not here.
+    """
 
     path: FilePath | None = runtime(None)
     name: str | None = identity(None)
     revision: str | None = identity(None, pattern=r"^[0-9a-f]{40}$")
+    served: Literal[True] | None = identity(None)
+    turns: Turns | None = identity(None)
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSource:
-        if (self.path is None) == (self.name is None):
-            raise ValueError("give either path (a local folder) or name and revision (a hub model)")
+        if sum(given is not None for given in (self.path, self.name, self.served)) != 1:
+            raise ValueError(
+                "give one of path (a local folder), name and revision (a hub model), or for a teacher served: true"
+            )
         if self.name is not None and self.revision is None:
             raise ValueError("a hub model needs its revision, 40 hex digits, so that the run can be repeated")
         return self
@@ -72,86 +53,7 @@ class ModelSource(Frozen):
     @property
     def location(self) -> str:
         """What `from_pretrained` takes."""
-        return str(self.path) if self.path is not None else str(self.name)
-
-
-class Columns(Frozen):
-    """Which columns of a source hold what; `None` where it has no such column.
-
-    Without an id column rows are numbered. `answer_pattern` is a regular expression whose one group is the answer.
-    """
-
-    id: str | None = identity("id")
-    question: str = identity("question")
-    answer: str = identity("answer")
-    answer_pattern: str | None = identity(None)
-    answer_type: str | None = identity("answer_type")
-    choices: str | None = identity("choices")
-    rationale: str | None = identity("rationale")
-    task: str | None = identity("task")
-
-    @model_validator(mode="after")
-    def _one_group(self) -> Columns:
-        try:
-            groups = re.compile(self.answer_pattern or "()").groups
-        except re.error as error:
-            raise ValueError(f"answer_pattern is not a regular expression ({error})") from error
-        if groups != 1:
-            raise ValueError(f"answer_pattern has {groups} groups; it needs one, around the answer")
-        return self
-
-
-AnswerType = Literal["number", "choice", "boolean", "date", "math", "text"]
-
-
-class MiniatureSource(Frozen):
-    """Procedural questions of one family; `split` is decided by a hash of each question's text."""
-
-    kind: Literal["miniature"] = identity("miniature")
-    family: str = identity()
-    split: Literal["train", "dev", "test"] = identity()
-    count: int = identity(ge=1)
-    seed: int = identity(0)
-
-
-class FileSource(Frozen):
-    """A local Parquet or JSONL file."""
-
-    kind: Literal["file"] = identity("file")
-    path: FilePath = runtime()
-    columns: Columns = identity(Columns())
-    answer_type: AnswerType | None = identity(None)
-    limit: int | None = identity(None, ge=1)
-
-
-class HubSource(Frozen):
-    """A data set through `datasets`: by hub name and pinned revision, or a local folder of the same layout."""
-
-    kind: Literal["hub"] = identity("hub")
-    name: str | None = identity(None)
-    revision: str | None = identity(None, pattern=r"^[0-9a-f]{40}$")
-    folder: FilePath | None = runtime(None)
-    subset: str | None = identity(None)
-    split: str = identity("train")
-    columns: Columns = identity(Columns())
-    answer_type: AnswerType | None = identity(None)
-    limit: int | None = identity(None, ge=1)
-
-    @model_validator(mode="after")
-    def _pinned(self) -> HubSource:
-        if (self.name is None) == (self.folder is None):
-            raise ValueError("give either name and revision (a hub data set) or folder (a local one)")
-        if self.name is not None and self.revision is None:
-            raise ValueError("a hub data set needs its revision, so that the run can be repeated")
-        return self
-
-    @property
-    def location(self) -> str:
-        """What `load_dataset` takes."""
-        return str(self.folder) if self.folder is not None else str(self.name)
-
-
-Source = Annotated[MiniatureSource | FileSource | HubSource, Field(discriminator="kind")]
+        return str(self.path) if self.path is not None else "a server" if self.served else str(self.name)
 
 
 class EvaluationSet(Frozen):
@@ -163,11 +65,26 @@ class EvaluationSet(Frozen):
     source: Source = identity()
 
 
-class Questions(Frozen):
-    """What is distilled and what is evaluated."""
+class Panel(Frozen):
+    """What several runs share of `questions`: a file that `questions.panel` names."""
 
+    train: tuple[Source, ...] | None = identity(None, min_length=1)
+    evaluation: tuple[EvaluationSet, ...] | None = identity(None, min_length=1)
+
+
+class Questions(Frozen):
+    """What is distilled and what is evaluated.
+
+    `panel: FILE` stands for the `train` and `evaluation` of that file, unless they are given here; paths in it are relative to it. It is
+    filled in while a configuration is loaded. Named sets without a folder of their own are read from the folder of their name inside
+    `folder`, if that is given, and not from the hub.
+    """
+
+    folder: FilePath | None = runtime(None)
     train: tuple[Source, ...] = identity(min_length=1)
     evaluation: tuple[EvaluationSet, ...] = identity(min_length=1)
+    shared_words: int | None = identity(None, ge=5)
+    """Leave out training questions that have so many words in a row in common with an evaluated one; 13 is usual."""
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Questions:
@@ -176,6 +93,27 @@ class Questions(Frozen):
             if names.count(name) > 1:
                 raise ValueError(f"two evaluation sets are called {name!r}; give each its own name")
         return self
+
+    @model_validator(mode="after")
+    def _trained_on_by_consent(self) -> Questions:
+        for number, source in enumerate(self.train):
+            agreed = isinstance(source, NamedSource) and source.despite_evaluation_only
+            reason = evaluation_only(source)
+            if reason is not None and not agreed:
+                raise ValueError(
+                    f"train.{number} is for evaluation only: {reason}; train on something else or, with kind: named, "
+                    "set despite_evaluation_only: true and say so with the results"
+                )
+        return self
+
+    def sources(self) -> tuple[list[Source], list[Source]]:
+        """Those that are trained on and those that are evaluated, with the folders that they are read from."""
+        return [self._placed(source) for source in self.train], [self._placed(item.source) for item in self.evaluation]
+
+    def _placed(self, source: Source) -> Source:
+        if self.folder is None or not isinstance(source, NamedSource) or source.folder is not None:
+            return source
+        return source.model_copy(update={"folder": self.folder / source.name})
 
 
 class Prompts(Frozen):
@@ -311,6 +249,14 @@ class Consistency(Frozen):
     answer_context: Literal["full", "before_conclusion"] = identity("before_conclusion")
 
 
+class Lora(Frozen):
+    """Low-rank adapters that learn in the student's place; `targets` are names of layers, all linear ones if left out."""
+
+    rank: int = identity(16, ge=1)
+    alpha: int = identity(32, ge=1)
+    targets: tuple[str, ...] | None = identity(None, min_length=1)
+
+
 class Training(Frozen):
     """Joint training of student and MetaNet under DeepSpeed ZeRO."""
 
@@ -331,9 +277,15 @@ class Training(Frozen):
     consistency: Consistency = identity(Consistency())
     perspectives: tuple[str, ...] | None = identity(None, min_length=1)
     """Train on these alone, of those that synthesis kept."""
+    hold_out: float = identity(0.0, ge=0, lt=1)
+    """The share of synthesis's questions that training never sees: what MetaNet prefers can be checked on them."""
     answer_weight: float = identity(0.0, ge=0, lt=1)
     """The share of the loss that goes to a second task: the answer at once, behind the prompt `prompts.answer`."""
+    lora: Lora | None = identity(None)
+    """Train adapters alone; the student that comes out is whole all the same."""
     zero_stage: Literal[0, 1, 2, 3] = runtime(2)
+    offload: Literal["none", "optimizer", "all"] = runtime("none")
+    """Keep the optimiser's state, or with ZeRO-3 the parameters too, in the memory of the host."""
     ranks: int = runtime(1, ge=1)
     questions_per_micro_batch: int = runtime(4, ge=1)
     checkpoint_every: int = runtime(50, ge=1)
@@ -348,6 +300,13 @@ class Training(Frozen):
     def _lags(self) -> Training:
         if self.inertia.kind == "optimizer" and self.metanet_rate >= self.learning_rate:
             raise ValueError("with inertia.kind optimizer, metanet_rate must be below learning_rate: that lag is the inertia")
+        return self
+
+    @model_validator(mode="after")
+    def _offloads_what_is_partitioned(self) -> Training:
+        least = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage < least:
+            raise ValueError(f"offload {self.offload} needs zero_stage {least} or more, not {self.zero_stage}")
         return self
 
     @model_validator(mode="after")
@@ -401,31 +360,33 @@ class RunConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _a_server_serves_the_teacher_alone(self) -> RunConfig:
+        for name, model in (("student", self.student), ("synthesis.encoder", self.synthesis.encoder)):
+            if model is not None and model.served:
+                raise ValueError(f"{name}: its weights are needed here; give path, or name and revision")
+        if self.teacher.served and self.sampling.engine.kind != "openai":
+            raise ValueError("teacher.served: no server answers; set sampling.engine to kind openai with its base_url")
+        return self
+
+    @model_validator(mode="after")
+    def _turns_are_of_a_chat(self) -> RunConfig:
+        for name, model in (("teacher", self.teacher), ("student", self.student)):
+            if model.turns is not None and not self.prompts.chat:
+                raise ValueError(
+                    f"{name}.turns: there are none with prompts.chat false; put the words into the templates of prompts"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _something_to_evaluate(self) -> RunConfig:
         if not any(item.use == self.evaluation.use for item in self.questions.evaluation):
             raise ValueError(f"evaluation.use is {self.evaluation.use!r} and no set under questions.evaluation has that use")
         return self
 
 
-def identity_fields(value: Any) -> Any:
-    """`value` as plain data with runtime fields left out, models all the way down."""
-    if isinstance(value, BaseModel):
-        fields = type(value).model_fields
-        return {
-            name: identity_fields(getattr(value, name))
-            for name, field in fields.items()
-            if (field.json_schema_extra or {}).get("role") == "identity"  # type: ignore[union-attr]
-        }
-    if isinstance(value, list | tuple):
-        return [identity_fields(item) for item in value]
-    if isinstance(value, dict):
-        return {key: identity_fields(item) for key, item in value.items()}
-    return value
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+def _known_keys(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
     """Field names of the model that an error's location points into."""
-    model: Any = RunConfig
+    model: Any = root
     for part in location:
         if isinstance(part, int):
             continue
@@ -451,12 +412,12 @@ def _tag(model: type[BaseModel]) -> str | None:
     return kind.default if kind is not None and isinstance(kind.default, str) else None
 
 
-def _explain(error: ValidationError, where: str) -> str:
+def _explain(error: ValidationError, where: str, root: type[BaseModel]) -> str:
     first = error.errors()[0]
     location = first["loc"]
     field = ".".join(str(part) for part in location) or "the file"
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1]), n=1)
+        near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1], root), n=1)
         hint = f"did you mean {near[0]!r}?" if near else "remove it; the README lists the keys"
         return f"{where}: {field}: unknown key; {hint}"
     if first["type"] == "missing":
@@ -494,14 +455,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
-    """Read, override and check a run's configuration.
-
-    Raises:
-        ConfigError: one line with file, field, what was expected and the remedy.
-    """
+def _read(path: Path, remedy: str) -> dict[str, Any]:
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file; give the path of a run's YAML file")
+        raise ConfigError(f"{path}: no such file; {remedy}")
     try:
         tree = yaml.load(path.read_text(), _Loader)  # noqa: S506 - a safe loader, stricter than yaml.safe_load
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -510,9 +466,36 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
         raise ConfigError(f"{path}:{line} not valid YAML{problem}; correct it") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of sections; see configs/ for examples")
+    return tree
+
+
+def _with_panel(tree: dict[str, Any], base: Path) -> dict[str, Any]:
+    """The tree with the lists of its panel, if it names one, where it does not give them itself."""
+    questions = tree.get("questions")
+    if not isinstance(questions, dict) or "panel" not in questions:
+        return tree
+    path = (base / str(questions["panel"])).resolve()
+    shared = _read(path, "correct questions.panel")
+    try:
+        panel = Panel.model_validate(shared, context={"base": path.parent})
+    except ValidationError as error:
+        raise ConfigError(_explain(error, str(path), Panel)) from error
+    lists = {name: value for name in Panel.model_fields if (value := getattr(panel, name)) is not None}
+    return {**tree, "questions": {**lists, **{key: value for key, value in questions.items() if key != "panel"}}}
+
+
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """Read, override and check a run's configuration.
+
+    Raises:
+        ConfigError: one line with file, field, what was expected and the remedy.
+    """
+    tree = _read(path, "give the path of a run's YAML file")
     for assignment in overrides:
         _override(tree, assignment)
+    base = path.parent.resolve()
+    tree = _with_panel(tree, base)
     try:
-        return RunConfig.model_validate(tree, context={"base": path.parent.resolve()})
+        return RunConfig.model_validate(tree, context={"base": base})
     except ValidationError as error:
-        raise ConfigError(_explain(error, str(path))) from error
+        raise ConfigError(_explain(error, str(path), RunConfig)) from error

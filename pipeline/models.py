@@ -93,7 +93,7 @@ def _hashed(path: Path) -> bytes:
 def model_content(model: ModelSource) -> str:
     """What a model is: a digest of its files, or its pinned hub revision. Independent of where it lies."""
     if model.path is None:
-        return f"{model.name}@{model.revision}"
+        return "served" if model.served else f"{model.name}@{model.revision}"
     if not model.path.is_dir():
         raise ModelError(f"{model.path}: no such model folder; correct the path")
     digest = hashlib.sha256()

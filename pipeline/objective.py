@@ -8,6 +8,7 @@ the questions of the *global* batch, so that ranks and micro-batches do not chan
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -45,24 +46,23 @@ def real_losses(tokens_P: Tensor, row_P: Tensor, rows: int, hardest: float) -> T
 
 
 def jensen_shannon(left_AV: Tensor, right_AV: Tensor) -> Tensor:
-    """JSD in nats between two sequences of log-distributions, averaged over their A positions; in [0, ln 2]."""
+    """JSD in nats between two sequences of log-distributions (..., A, V), averaged over their A positions: (...), in [0, ln 2]."""
     log_middle_AV = torch.logaddexp(left_AV, right_AV) - math.log(2)
     left = (left_AV.exp() * (left_AV - log_middle_AV)).sum(-1)
     right = (right_AV.exp() * (right_AV - log_middle_AV)).sum(-1)
-    return (0.5 * (left + right)).mean()
+    return (0.5 * (left + right)).mean(-1)
 
 
 def symmetric_kl(left_AV: Tensor, right_AV: Tensor) -> Tensor:
-    """KL(P ‖ Q) + KL(Q ‖ P) in nats between log-distributions, averaged over their A positions (MCC-KD's measure)."""
-    return ((left_AV.exp() - right_AV.exp()) * (left_AV - right_AV)).sum(-1).mean()
+    """KL(P ‖ Q) + KL(Q ‖ P) in nats between log-distributions (..., A, V), averaged over A positions: (...) (MCC-KD's measure)."""
+    return ((left_AV.exp() - right_AV.exp()) * (left_AV - right_AV)).sum(-1).mean(-1)
 
 
-def consistency(answers_KAV: list[Tensor], alpha_K: Tensor, divergence: str) -> Tensor:
+def consistency(answers_KAV: Sequence[Tensor], alpha_K: Tensor, divergence: str) -> Tensor:
     """L_cons of one question from the logits (A, V) at its answer's tokens, one tensor per kept rationale."""
+    if len(answers_KAV) < 2:
+        return alpha_K.new_zeros(())
     between = symmetric_kl if divergence == "symmetric_kl" else jensen_shannon
-    log_KAV = [torch.log_softmax(logits_AV.float(), -1) for logits_AV in answers_KAV]
-    loss = alpha_K.new_zeros(())
-    for i in range(len(log_KAV)):
-        for j in range(i + 1, len(log_KAV)):
-            loss = loss + alpha_K[i] * alpha_K[j] * between(log_KAV[i], log_KAV[j])
-    return loss
+    log_KAV = torch.log_softmax(torch.stack(tuple(answers_KAV)).float(), -1)
+    left, right = torch.triu_indices(len(log_KAV), len(log_KAV), 1, device=log_KAV.device)
+    return (alpha_K[left] * alpha_K[right] * between(log_KAV[left], log_KAV[right])).sum()

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import Frozen, runtime
+from pipeline.fields import Frozen, runtime
 from pipeline.statistics import holm
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from pipeline.config import Prompts
+from pipeline.config import Prompts, Turns
 from pipeline.errors import ConfigError, ModelError
 from pipeline.perspectives import Perspective
 from pipeline.questions import Question
@@ -65,17 +65,29 @@ def check_prompts(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> No
         teacher_prompt(prompts, probe, perspective)
 
 
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, text: str, chat: bool) -> list[int]:
+def messages(text: str, turns: Turns | None) -> list[dict[str, str]]:
+    """The turns of a chat up to the model's own."""
+    system = [] if turns is None or turns.system is None else [{"role": "system", "content": turns.system}]
+    return [*system, {"role": "user", "content": text}]
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, text: str, chat: bool, turns: Turns | None) -> list[int]:
     """Token ids of a prompt, generation prompt included for chat models.
 
     Raises:
-        ModelError: `chat` is on and the tokenizer has no chat template.
+        ModelError: `chat` is on and the tokenizer has no chat template, or its template refuses these turns.
     """
     if not chat:
         return list(tokenizer(text)["input_ids"])
     if not tokenizer.chat_template:
         raise ModelError(f"{tokenizer.name_or_path}: has no chat template; set prompts.chat to false for a plain model")
-    rendered = tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True)
+    arguments: dict[str, Any] = {} if turns is None or turns.template is None else dict(turns.template)
+    try:
+        rendered = tokenizer.apply_chat_template(messages(text, turns), tokenize=False, add_generation_prompt=True, **arguments)
+    except (TemplateError, TypeError) as error:
+        raise ModelError(
+            f"{tokenizer.name_or_path}: its chat template refuses the prompt ({error}); correct turns.system or turns.template"
+        ) from error
     return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
 

@@ -1,4 +1,4 @@
-"""The student as the objective sees it, logits where they are wanted and nowhere else; and its states, pooled, for whoever studies them."""
+"""The student as the objective sees it: what its tokens cost, without all logits at once; and its states, pooled."""
 
 from __future__ import annotations
 
@@ -6,43 +6,63 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pipeline.objective import real_losses, token_losses
 from pipeline.training_set import Batch, Row, batch, rationale_spans
 
 
-class StudentLogits(nn.Module):
-    """Wraps a causal language model; its forward projects to the vocabulary only at the P wanted positions."""
+class StudentLosses(nn.Module):
+    """Wraps a causal language model; its forward says how much each wanted token costs, and gives logits where they are asked for.
 
-    def __init__(self, student: Any) -> None:
+    Over a real vocabulary the logits of all wanted positions would be by far the largest tensor there is. So they are made a chunk at a
+    time, and made again in the backward pass; `most` is how many numbers a chunk may have.
+    """
+
+    def __init__(self, student: Any, most: int = 1 << 26) -> None:
         super().__init__()
         self.student = student
+        self.most = most
 
     def forward(
         self,
         tokens_BT: Tensor,
         line_P: Tensor,
         column_P: Tensor,
+        labels_P: Tensor,
+        asked_A: Tensor,
         positions_BT: Tensor | None = None,
         sees_BTT: Tensor | None = None,
-    ) -> Tensor:
-        """Logits (P, V)."""
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy (P,) at the wanted positions, fp32, and logits (A, V) at those of them that `asked_A` numbers."""
         more: dict[str, Tensor] = {}
         if positions_BT is not None and sees_BTT is not None:
             dtype = self.student.get_input_embeddings().weight.dtype
             blocked_B1TT = torch.zeros(sees_BTT.shape, dtype=dtype, device=sees_BTT.device)[:, None]
             more["attention_mask"] = blocked_B1TT.masked_fill(~sees_BTT[:, None], torch.finfo(dtype).min)
             more["position_ids"] = positions_BT
-        hidden_BTD = self.student.base_model(input_ids=tokens_BT, use_cache=False, **more).last_hidden_state
-        logits_PV: Tensor = self.student.get_output_embeddings()(hidden_BTD[line_P, column_P])
+        hidden_PD = self.student.base_model(input_ids=tokens_BT, use_cache=False, **more).last_hidden_state[line_P, column_P]
+        size = max(1, self.most // self.student.config.vocab_size)
+        if len(hidden_PD) <= size:
+            logits_PV = self._logits(hidden_PD)
+            return token_losses(logits_PV, labels_P), logits_PV[asked_A]
+        chunks = zip(torch.split(hidden_PD, size), torch.split(labels_P, size), strict=True)
+        losses_P = torch.cat([checkpoint(self._losses, *chunk, use_reentrant=False) for chunk in chunks])
+        return losses_P, self._logits(hidden_PD[asked_A])
+
+    def _logits(self, hidden_PD: Tensor) -> Tensor:
+        logits_PV: Tensor = self.student.get_output_embeddings()(hidden_PD)
         return logits_PV
 
+    def _losses(self, hidden_PD: Tensor, labels_P: Tensor) -> Tensor:
+        return token_losses(self._logits(hidden_PD), labels_P)
 
-def logits_of(model: nn.Module, item: Batch, device: torch.device) -> Tensor:
-    """Logits (P, V) of a batch through `model` (a `StudentLogits`, possibly wrapped by DeepSpeed)."""
-    wanted = (item.tokens_BT, item.line_P, item.column_P, item.positions_BT, item.sees_BTT)
-    logits_PV: Tensor = model(*(None if tensor is None else tensor.to(device) for tensor in wanted))
-    return logits_PV
+
+def losses_of(model: nn.Module, item: Batch, asked_A: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cross-entropy (P,) and logits (A, V) of a batch through `model` (a `StudentLosses`, possibly wrapped by DeepSpeed)."""
+    wanted = (item.tokens_BT, item.line_P, item.column_P, item.labels_P, asked_A, item.positions_BT, item.sees_BTT)
+    found: tuple[Tensor, Tensor] = model(*(None if tensor is None else tensor.to(device) for tensor in wanted))
+    return found
 
 
 @torch.no_grad()
@@ -54,8 +74,7 @@ def measured_losses(
     for first in range(0, len(rows), rows_at_once):
         chunk = rows[first : first + rows_at_once]
         item = batch(chunk, rationale_spans(chunk), pad)
-        logits_PV = logits_of(model, item, device)
-        tokens_P = token_losses(logits_PV, item.labels_P.to(device))
+        tokens_P, _ = losses_of(model, item, torch.zeros(0, dtype=torch.long), device)
         losses.append(real_losses(tokens_P, item.row_P.to(device), len(chunk), hardest).cpu())
     return torch.cat(losses) if losses else torch.zeros(0)
 

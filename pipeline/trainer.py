@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 import torch
@@ -24,9 +24,9 @@ from pipeline.assistant import MetaNet, meta_loss
 from pipeline.config import Objective, Training
 from pipeline.inertia import InertiaState, filtered, observe, targets
 from pipeline.mixture import Weights, effective_number, weigh
-from pipeline.objective import consistency, rationale_losses, real_losses, token_losses
+from pipeline.objective import consistency, rationale_losses, real_losses
 from pipeline.packing import packed
-from pipeline.student import logits_of, measured_losses
+from pipeline.student import losses_of, measured_losses
 from pipeline.training_set import Batch, TrainingSet, batch, questions_of_step, rationale_spans
 
 
@@ -124,10 +124,11 @@ def _assemble(joint: Joint, index_Q: Tensor, kept_QK: Tensor, local: range) -> _
 def _micro_loss(joint: Joint, micro: _Micro, alpha_QK: Tensor, losses_QK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over the micro-batch's questions of L_SFT and L_cons, and the tokens trained; fills `losses_QK`."""
     device, share = joint.engine.device, joint.config.answer_weight
-    logits_PV = logits_of(joint.engine, micro.item, device)
+    asked_A = torch.tensor([p for positions in micro.answers for position in positions for p in position], dtype=torch.long)
+    tokens_P, logits_AV = losses_of(joint.engine, micro.item, asked_A, device)
     trained = len(micro.pairs) + micro.at_once
     main_P = micro.item.row_P < trained
-    tokens_P = token_losses(logits_PV[main_P.to(device)], micro.item.labels_P[main_P].to(device))
+    tokens_P = tokens_P[main_P.to(device)]
     row_P = micro.item.row_P[main_P].to(device)
     losses_R = rationale_losses(tokens_P, row_P, trained)
     losses_B = losses_R[: len(micro.pairs)]
@@ -138,12 +139,13 @@ def _micro_loss(joint: Joint, micro: _Micro, alpha_QK: Tensor, losses_QK: Tensor
         losses_QK[q, k] = loss
     agreement = torch.zeros((), device=device)
     order = [q for q, _ in micro.pairs]
+    read = iter(torch.split(logits_AV, [len(position) for positions in micro.answers for position in positions]))
     for positions, q in zip(micro.answers, dict.fromkeys(order), strict=False):
+        answers = list(islice(read, len(positions)))
         there = [i for i, position in enumerate(positions) if len(position)]
         alpha_K = alpha_B[[i for i, question in enumerate(order) if question == q]][there]
-        agreement = agreement + consistency(
-            [logits_PV[positions[i].start : positions[i].stop] for i in there], alpha_K, joint.config.consistency.divergence
-        )
+        divergence = joint.config.consistency.divergence
+        agreement = agreement + consistency([answers[i] for i in there], alpha_K, divergence)
     return sft, agreement, main_P.sum()
 
 

@@ -153,18 +153,25 @@ class TrainingSet:
         return Row(self.tokens_T[offset : offset + length].tolist(), start, (first, last))
 
 
-def restricted(data: TrainingSet, wanted_K: Tensor, least: int) -> TrainingSet:
-    """The questions that have a rationale in a wanted perspective, and those rationales alone.
+def held_out(questions: int, share: float, seed: int) -> Tensor:
+    """Which of all questions (N,) are kept out of training: a seeded share, the same whatever perspectives are trained on."""
+    out_N = torch.zeros(questions, dtype=torch.bool)
+    out_N[torch.randperm(questions, generator=torch.Generator().manual_seed(seed))[: round(share * questions)]] = True
+    return out_N
+
+
+def restricted(data: TrainingSet, wanted_K: Tensor, out_N: Tensor, least: int) -> TrainingSet:
+    """The questions that are not held out and have a rationale in a wanted perspective, and those rationales alone.
 
     Raises:
         NothingSurvives: there are fewer such questions than `least`, those that a step takes.
     """
     mask_NK = data.mask_NK & wanted_K
-    there_N = mask_NK.any(-1)
+    there_N = mask_NK.any(-1) & ~out_N
     if (found := int(there_N.sum())) < least:
         raise NothingSurvives(
-            f"training.perspectives: {found} questions have a rationale in one of them, fewer than training.questions_per_step "
-            f"{least}; name more perspectives or lower it"
+            f"training: {found} questions are not held out and have a rationale in one of the perspectives, fewer than "
+            f"training.questions_per_step {least}; lower it or training.hold_out, or name more training.perspectives"
         )
     return replace(
         data,

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.chunks import chunks
+from pipeline.config import Engine as EngineConfig
 from pipeline.config import Evaluation, ModelSource, Prompts
 from pipeline.digests import digest
 from pipeline.generation import Decoding, Engine, open_engine
@@ -33,6 +34,7 @@ SCHEMA: Final = pa.schema(
         ("group", pa.string()),
         ("set", pa.string()),
         ("question_id", pa.string()),
+        ("repeats", pa.string()),
         ("outcome", pa.string()),
         ("answer", pa.string()),
         ("gold", pa.string()),
@@ -47,19 +49,21 @@ SCHEMA: Final = pa.schema(
 
 
 class Item(NamedTuple):
-    """One question of one evaluation set."""
+    """One question of one evaluation set, and the set that has it already, if any."""
 
     group: str
     set: str
+    repeats: str
     question: Question
 
 
 class Asking(NamedTuple):
-    """What models are asked, and how."""
+    """What models are asked, and how; and by what engine one that is served elsewhere."""
 
     questions: Artifact
     prompts: Prompts
     settings: Evaluation
+    server: EngineConfig | None = None
 
 
 def _wanted(questions: Artifact, use: str) -> Iterator[pa.RecordBatch]:
@@ -79,7 +83,8 @@ def asked(questions: Artifact, use: str) -> str:
 def items(asking: Asking) -> Iterator[Item]:
     """Everything that is asked, in order."""
     for wanted in _wanted(asking.questions, asking.settings.use):
-        yield from map(Item, wanted["role"].to_pylist(), wanted["set"].to_pylist(), from_table(wanted))
+        marks = (wanted[name].to_pylist() for name in ("role", "set", "repeats"))
+        yield from map(Item, *marks, from_table(wanted))
 
 
 def _count(asking: Asking) -> int:
@@ -91,8 +96,10 @@ def _check_prompts(asking: Asking, models: Iterable[ModelSource]) -> None:
     """Before any model is loaded."""
     prompts, settings = asking.prompts, asking.settings
     for model in models:
+        if model.served:  # a server has a tokenizer of its own
+            continue
         every = ((item.question.id, student_prompt(prompts, item.question)) for item in items(asking))
-        check_lengths(load_tokenizer(model), every, prompts.chat, settings.max_tokens, settings.engine.max_context)
+        check_lengths(load_tokenizer(model), every, prompts.chat, model.turns, settings.max_tokens, settings.engine.max_context)
 
 
 def _rows(asking: Asking, name: str, engine: Engine, chunk: list[Item]) -> list[dict[str, Any]]:
@@ -108,6 +115,7 @@ def _rows(asking: Asking, name: str, engine: Engine, chunk: list[Item]) -> list[
                 "group": item.group,
                 "set": item.set,
                 "question_id": item.question.id,
+                "repeats": item.repeats,
                 "outcome": graded.outcome.value,
                 "answer": graded.answer,
                 "gold": item.question.answer,
@@ -128,7 +136,8 @@ def _answer(
     """Answer what is not finished; returns tokens and seconds."""
     tokens, seconds = 0, 0.0
     missing = (item for item in items(asking) if digest(item.question.id) not in finished)
-    with open_engine(asking.settings.engine, model, asking.prompts.chat) as engine:
+    how = asking.server if model.served and asking.server is not None else asking.settings.engine
+    with open_engine(how, model, asking.prompts.chat) as engine:
         for chunk in chunks(missing, asking.settings.items_per_shard):
             began = time.monotonic()
             rows = _rows(asking, name, engine, chunk)

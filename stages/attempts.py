@@ -57,7 +57,7 @@ def attempt(
     if len(finished) == total:
         return
     asked = ((question.id, prompt) for question, prompt in missing())
-    check_lengths(load_tokenizer(student), asked, prompts.chat, settings.max_tokens, settings.engine.max_context)
+    check_lengths(load_tokenizer(student), asked, prompts.chat, student.turns, settings.max_tokens, settings.engine.max_context)
     with open_engine(settings.engine, student, prompts.chat) as engine:
         for chunk in chunks(missing(), _CHUNK):
             out.write_shard(_SHARDS, pa.Table.from_pylist(list(_attempts(engine, settings, chunk, seed))))

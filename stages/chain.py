@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from pipeline.config import Frozen, RunConfig, identity_fields
+from pipeline.config import RunConfig
+from pipeline.fields import Frozen, identity_fields
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 from storage.fingerprint import fingerprint

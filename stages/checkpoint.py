@@ -61,7 +61,8 @@ def _restore(joint: Joint, tensors: dict[str, torch.Tensor]) -> None:
 def save_checkpoint(joint: Joint, scratch: Path, step: int) -> None:
     """A checkpoint after `step` steps; older ones are removed once it counts."""
     tag = f"step-{step:06d}"
-    joint.engine.save_checkpoint(str(scratch), tag=tag, save_latest=False)
+    frozen = joint.config.lora is not None  # what does not learn is in the base student
+    joint.engine.save_checkpoint(str(scratch), tag=tag, save_latest=False, exclude_frozen_parameters=frozen)
     save_file(_state(joint), scratch / tag / f"joint-{joint.rank}.safetensors")
     if dist.is_initialized():
         dist.barrier()
@@ -91,7 +92,8 @@ def load_checkpoint(joint: Joint, scratch: Path) -> int:
                 f"training.{field}: {now}, but the checkpoint in {scratch} was written with {found[field]}; "
                 f"resume with training.{field}={found[field]}, or remove that folder to start training again"
             )
-    loaded, _ = joint.engine.load_checkpoint(str(scratch), tag=found["tag"])
+    whole = joint.config.lora is None
+    loaded, _ = joint.engine.load_checkpoint(str(scratch), tag=found["tag"], load_module_strict=whole)
     if loaded is None:
         raise StageFailed(f"{scratch}/{found['tag']}: the checkpoint is damaged; remove {scratch} to start training again")
     _restore(joint, load_file(scratch / found["tag"] / f"joint-{joint.rank}.safetensors"))

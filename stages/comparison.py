@@ -1,13 +1,14 @@
 """Models compared on the items that all have answered.
 
 Accuracy with Wilson intervals, unparsed and truncated beside wrong; paired tests of student against base; forgetting per
-out-of-distribution set. Of each answer eleven bytes are held: a digest of its question, its set, its outcome.
+out-of-distribution set. Of each answer twelve bytes are held: a digest of its question, its set, its outcome, whether it repeats one.
+Where a set or group holds questions that an earlier set has too, it is there a second time without them: `set:NAME without repeats`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,8 @@ from pipeline.grading import Outcome
 from pipeline.statistics import mcnemar, paired_bootstrap, wilson
 
 MODELS: Final = ("base", "teacher", "student")
-COUNTED: Final = ["model", "group", "set", "question_id", "outcome"]
+COUNTED: Final = ["model", "group", "set", "question_id", "outcome", "repeats"]
+WITHOUT_REPEATS: Final = " without repeats"
 _OUTCOMES: Final = [kind.value for kind in Outcome]
 
 Set = tuple[str, str]
@@ -29,7 +31,14 @@ Tables = Iterable[pa.Table | pa.RecordBatch]
 """Answers in pieces, each with the columns `COUNTED`."""
 
 
-_ANSWER: Final = np.dtype([("question", np.uint64), ("set", np.int16), ("outcome", np.int8)])
+class Place(NamedTuple):
+    """Some sets, by their numbers, and whether without what repeats a question of an earlier set."""
+
+    sets: list[int]
+    once: bool
+
+
+_ANSWER: Final = np.dtype([("question", np.uint64), ("set", np.int16), ("outcome", np.int8), ("repeats", np.bool_)])
 
 
 def _read(tables: Tables, models: Sequence[str]) -> tuple[dict[str, NDArray[np.void]], list[Set]]:
@@ -37,11 +46,12 @@ def _read(tables: Tables, models: Sequence[str]) -> tuple[dict[str, NDArray[np.v
     found = {model: [np.empty(0, _ANSWER)] for model in models}
     numbers: dict[Set, int] = {}
     for table in tables:
-        named, groups, sets, ids, outcomes = (table[name].to_pylist() for name in COUNTED)
+        named, groups, sets, ids, outcomes, repeats = (table[name].to_pylist() for name in COUNTED)
         answers = np.empty(len(ids), _ANSWER)
         answers["question"] = [digest(question_id) % 2**64 for question_id in ids]
         answers["set"] = [numbers.setdefault(item, len(numbers)) for item in zip(groups, sets, strict=True)]
         answers["outcome"] = [_OUTCOMES.index(outcome) for outcome in outcomes]
+        answers["repeats"] = [bool(other) for other in repeats]
         for model in dict.fromkeys(named):
             found[model].append(answers[[name == model for name in named]])
     # The pieces of a model go before the next one's are put together.
@@ -52,9 +62,10 @@ def _in_order(answers: NDArray[np.void]) -> NDArray[np.void]:
     return answers[np.argsort(answers["question"])]
 
 
-def _of(answers: NDArray[np.void], sets: list[int]) -> NDArray[np.void]:
-    """The answers to the questions of some sets."""
-    return answers[np.isin(answers["set"], sets)]
+def _inside(answers: NDArray[np.void], place: Place) -> NDArray[np.bool_]:
+    """Which answers are to questions of a place."""
+    mine = np.isin(answers["set"], place.sets)
+    return mine & ~answers["repeats"] if place.once else mine
 
 
 def _identical(one: NDArray[np.void], other: NDArray[np.void]) -> bool:
@@ -75,36 +86,36 @@ def _paired(before: NDArray[np.void], after: NDArray[np.void], resamples: int, s
     return {"change": change.value, "low": change.low, "high": change.high, "p": mcnemar(right[0], right[1])}
 
 
-def _places(sets: Sequence[Set]) -> dict[str, list[int]]:
-    """Both groups and every set, as the numbers of the sets in them."""
-    places = {
-        f"group:{group}": [number for number, item in enumerate(sets) if item[0] == group]
-        for group in ("id", "ood")
-        if any(item[0] == group for item in sets)
-    }
-    return places | {f"set:{name}": [number] for number, (_, name) in enumerate(sets)}
+def _places(sets: Sequence[Set], answers: NDArray[np.void]) -> dict[str, Place]:
+    """Both groups and every set and, behind those of which some but not all questions are repeats, the same without them."""
+    groups = {f"group:{group}": [number for number, item in enumerate(sets) if item[0] == group] for group in ("id", "ood")}
+    found: dict[str, Place] = {}
+    for name, numbers in {**groups, **{f"set:{name}": [number] for number, (_, name) in enumerate(sets)}}.items():
+        whole, once = Place(numbers, False), Place(numbers, True)
+        if numbers:
+            found[name] = whole
+        if 0 < _inside(answers, once).sum() < _inside(answers, whole).sum():
+            found[name + WITHOUT_REPEATS] = once
+    return found
 
 
 def compare_students(incumbent: Tables, candidate: Tables, resamples: int, seed: int) -> dict[str, dict[str, Any]] | None:
     """Candidate − incumbent by place, from the answers of two evaluations; None where they answered different items."""
     (before, sets), (after, candidate_sets) = (_read(tables, ["student"]) for tables in (incumbent, candidate))
-    if sorted(sets) != sorted(candidate_sets):
+    old, new = before["student"], after["student"]
+    if sorted(sets) != sorted(candidate_sets) or not np.array_equal(old["question"], new["question"]):
         return None
-    found = {}
-    for place, numbers in _places(sets).items():
-        theirs = [candidate_sets.index(sets[number]) for number in numbers]
-        old, new = _of(before["student"], numbers), _of(after["student"], theirs)
-        if not np.array_equal(old["question"], new["question"]):
-            return None
-        found[place] = _paired(old, new, resamples, seed)
-    return found
+    theirs = np.array([sets.index(item) for item in candidate_sets], np.int16)
+    if not np.array_equal(old["set"], theirs[new["set"]]):
+        return None
+    inside = {name: _inside(old, place) for name, place in _places(sets, old).items()}
+    return {name: _paired(old[mask], new[mask], resamples, seed) for name, mask in inside.items()}
 
 
 def _accuracies(answers: Mapping[str, NDArray[np.void]], sets: Sequence[Set]) -> dict[str, Any]:
-    places = _places(sets)
     return {
         "accuracy": {
-            model: {place: _accuracy(_of(mine, numbers)) for place, numbers in places.items()}
+            model: {name: _accuracy(mine[_inside(mine, place)]) for name, place in _places(sets, mine).items()}
             for model, mine in answers.items()
         },
         "sets": [list(item) for item in sets],
@@ -128,9 +139,10 @@ def summarise(tables: Tables, resamples: int, seed: int) -> dict[str, Any]:
             raise ArtifactError(
                 f"evaluation: {model} and student answered different items; remove the references and run again"
             )
+    base, student = answers["base"], answers["student"]
     paired = {
-        place: _paired(_of(answers["base"], numbers), _of(answers["student"], numbers), resamples, seed)
-        for place, numbers in _places(sets).items()
+        name: _paired(base[_inside(base, place)], student[_inside(student, place)], resamples, seed)
+        for name, place in _places(sets, student).items()
     }
     return {
         **_accuracies(answers, sets),

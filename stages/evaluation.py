@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any, Final
 
-from pipeline.config import Evaluation, Frozen, ModelSource, Prompts, RunConfig, identity
+from pipeline.config import Evaluation, ModelSource, Prompts, RunConfig, Turns
 from pipeline.errors import ArtifactError
+from pipeline.fields import Frozen, identity
 from stages.answering import Asking, answer, asked
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "evaluation"
-VERSION: Final = 3
+VERSION: Final = 4
 INPUTS: Final = ("questions", "references", "training")
 
 
@@ -27,11 +28,12 @@ class Config(Frozen):
     prompts: Prompts = identity()
     evaluation: Evaluation = identity()
     seed: int = identity()
+    turns: Turns | None = identity(None)
 
 
 def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
-    return Config(prompts=run.prompts, evaluation=run.evaluation, seed=run.seed)
+    return Config(prompts=run.prompts, evaluation=run.evaluation, seed=run.seed, turns=run.student.turns)
 
 
 def outside(config: Config) -> dict[str, str]:
@@ -60,7 +62,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     """
     questions, references, settings = inputs["questions"], inputs["references"], config.evaluation
     _refuse_others(questions, references, settings.use)
-    student = ModelSource(path=inputs["training"].path("student"))
+    student = ModelSource(path=inputs["training"].path("student"), turns=config.turns)
     spent = answer(Asking(questions, config.prompts, settings), {"student": student}, out, progress)
 
     from stages.comparison import COUNTED, summarise

@@ -20,7 +20,7 @@ from torch import Tensor
 from pipeline.config import ModelSource, RunConfig
 from pipeline.models import load_causal_model
 from pipeline.objective import jensen_shannon
-from pipeline.student import StudentLogits, layer_states, measured_losses, span_states
+from pipeline.student import StudentLosses, layer_states, measured_losses, span_states
 from pipeline.training_set import Row, batch
 from stages.latent_rows import Rows
 
@@ -116,6 +116,6 @@ def read(source: ModelSource, run: RunConfig, rows: Rows, pad: int) -> Reading:
     return Reading(
         rationale_BLD=layer_states(student, rows.rationales, *fed).numpy(),
         prompt_QD=span_states(student, rows.prompts, ends, *fed)[:, -1].numpy(),
-        loss_B=measured_losses(StudentLogits(student), rows.rationales, *fed, run.objective.hardest).numpy(),
+        loss_B=measured_losses(StudentLosses(student), rows.rationales, *fed, run.objective.hardest).numpy(),
         answers={"whole": _answers(reader, rows.rationales, rows), "cut": _answers(reader, rows.contexts, rows)},
     )

@@ -17,7 +17,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import NothingSurvives
 from pipeline.perspectives import perspectives_of
 from pipeline.prompts import prompt_tokens
-from pipeline.training_set import Row, context_row, make_row, questions_of_step
+from pipeline.training_set import Row, context_row, held_out, make_row, questions_of_step
 from storage.artifact import Artifact
 
 Indices = NDArray[np.integer]
@@ -25,6 +25,9 @@ Floats = NDArray[np.floating]
 
 LEAST: Final = 10
 """Questions without which nothing can be said."""
+
+ENOUGH: Final = 30
+"""Questions that no model was trained on, with which the rows are theirs alone, though more were wanted."""
 
 
 class Sets(NamedTuple):
@@ -51,7 +54,8 @@ def trained_on(run: RunConfig, sets: Sets) -> set[str]:
     """The questions that a run's training takes a step on."""
     training = run.training
     taken_K = np.array([training.perspectives is None or name in training.perspectives for name in names_of(run)])
-    there_M = np.flatnonzero((sets.mask_NK & taken_K).any(-1))
+    out_N = held_out(len(sets.ids), training.hold_out, run.seed).numpy()
+    there_M = np.flatnonzero((sets.mask_NK & taken_K).any(-1) & ~out_N)
     stepped_M = np.zeros(len(there_M), np.bool_)
     for step in range(training.steps):
         stepped_M[questions_of_step(step, len(there_M), training.questions_per_step, run.seed).numpy()] = True
@@ -79,7 +83,7 @@ def choose(sets: Sets, trained: set[str], wanted: int, seed: int) -> Choice:
             f"latent: synthesis kept {len(sets.ids)} questions, and {LEAST} are needed; sample more questions"
         )
     new = [place for place, name in enumerate(sets.ids) if name not in trained]
-    unseen = len(new) >= wanted
+    unseen = len(new) >= min(wanted, ENOUGH)
     pool = np.random.default_rng(seed).permutation(new if unseen else len(sets.ids))
     fullest = pool[np.argsort(-sets.mask_NK[pool].sum(-1), kind="stable")][:wanted]
     return Choice([sets.ids[place] for place in sorted(fullest)], unseen, len(new))
@@ -114,7 +118,7 @@ def read_rows(synthesis: Artifact, ids: Sequence[str], run: RunConfig, tokenizer
     found: list[tuple[int, int, Row, Row]] = []
     for item in _texts(synthesis, ids):
         question, where = place[item["question_id"]], f"rationale of {item['question_id']!r}, {item['perspective']}"
-        prompt = prompt_tokens(tokenizer, item["prompt"], run.prompts.chat)
+        prompt = prompt_tokens(tokenizer, item["prompt"], run.prompts.chat, run.student.turns)
         prompts[question] = Row(prompt, len(prompt), (len(prompt), len(prompt)))
         row, context = (
             make(tokenizer, prompt, item["rationale"], item["answer"], limit, where) for make in (make_row, context_row)

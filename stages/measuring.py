@@ -17,7 +17,7 @@ from pipeline.config import ModelSource, Synthesis
 from pipeline.features import encode
 from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import pad_token
-from pipeline.student import StudentLogits, measured_losses
+from pipeline.student import StudentLosses, measured_losses
 from stages.selection import Kept
 
 RATIONALES: Final = pa.schema(
@@ -56,7 +56,7 @@ def measure(models: Models, settings: Synthesis, hardest: float, kept: list[Kept
     if not kept:
         return torch.zeros(0), torch.zeros(0, models.encoder.config.hidden_size)
     student, rows = models.student, [item.row for item in kept]
-    losses_B = measured_losses(StudentLogits(student), rows, models.pad, student.device, settings.forward_rows, hardest)
+    losses_B = measured_losses(StudentLosses(student), rows, models.pad, student.device, settings.forward_rows, hardest)
     texts = [item.prompt + item.text for item in kept]
     features_BF = encode(models.encoder, models.encoder_tokenizer, texts, settings.encoder_context, settings.forward_rows)
     return losses_B, features_BF

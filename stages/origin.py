@@ -18,9 +18,13 @@ def _model(source: Mapping[str, Any]) -> str:
     return str(source["path"]) if source.get("path") else f"{source['name']}@{source['revision']}"
 
 
-def _questions(source: Mapping[str, Any]) -> str:
+def _questions(source: Mapping[str, Any], folder: str | None) -> str:
     if source["kind"] == "miniature":
         return f"miniature {source['family']}, {source['split']}, {source['count']} questions, seed {source['seed']}"
+    if source["kind"] == "named":
+        hubs = dict.fromkeys(f"{part['name']}@{part['revision']}" for part in source["parts"].values())
+        copy = source["folder"] or (folder and f"{folder}/{source['name']}")
+        return f"{copy or ', '.join(hubs)}, {source['name']}, split {source['split']}"
     place = source.get("path") or source.get("folder") or f"{source['name']}@{source['revision']}"
     return f"{place}" + (f", split {source['split']}" if source["kind"] == "hub" else "")
 
@@ -35,7 +39,7 @@ def origins(manifest: Mapping[str, Any]) -> Iterator[Origin]:
     config, digests = manifest["config"], manifest["identity"]["outside"]
     if manifest["stage"] == "questions":
         for number, (role, source) in enumerate(_evaluated(config)):
-            yield Origin(role, _questions(source), digests.get(f"source {number}"))
+            yield Origin(role, _questions(source, config["questions"].get("folder")), digests.get(f"source {number}"))
         return
     engine = config.get("sampling", {}).get("engine", {})
     if engine.get("kind") == "openai":

@@ -23,6 +23,14 @@ def render(template: str, **values: Any) -> bytes:
     return environment.get_template(template).render(values).encode()
 
 
+def write_out(template: str, **values: Any) -> bytes:
+    """A template of this folder that is plain text; lines that hold nothing but its own words leave none behind."""
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template).render(values).encode()
+
+
 def png(figure: Figure) -> bytes:
     """A figure as it goes to disk."""
     buffer = io.BytesIO()

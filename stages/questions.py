@@ -1,8 +1,11 @@
 """Stage 1: questions from their sources, checked, with no question on both sides.
 
-Writes `questions-*.parquet`: the schema of `pipeline/questions.py` plus `role` (train, id, ood), `set` and `use` (train, dev, test),
-evaluation first. A training question whose id or normalised text is also in an evaluation set is left out of training and counted.
-Questions pass through one shard at a time; only digests of their ids, and of the wordings of evaluated ones, are held.
+Writes `questions-*.parquet`: the schema of `pipeline/questions` plus `role` (train, id, ood), `set`, `use` (train, dev, test) and
+`repeats`, evaluation first. A training question whose id or normalised text is also in an evaluation set is left out of training and
+counted; so is one that shares a long passage with an evaluated one, if that is asked for, and `overlaps-*.parquet` says which. An
+evaluated one that repeats a question of an earlier set of the same use, or one that its benchmark is known to share with another, stays
+and names that set, so that accuracy can be given without repeats too: a benchmark is reported as it is published.
+Questions pass through one shard at a time; only digests of their ids, and of wordings and passages of evaluated ones, are held.
 """
 
 from __future__ import annotations
@@ -15,18 +18,25 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from pipeline.chunks import chunks
-from pipeline.config import Frozen, Questions, RunConfig, identity
+from pipeline.config import EvaluationSet, Questions, RunConfig
 from pipeline.digests import digest
 from pipeline.errors import QuestionError
-from pipeline.questions import Question, content, load, to_table
+from pipeline.fields import Frozen, identity
+from pipeline.overlap import Evaluated, Numbers, Overlap, collect, overlap, passages, words_of
+from pipeline.questions import Question, to_table
+from pipeline.questions.load import chosen, content
+from pipeline.questions.named import NamedSource, also_in, evaluation_only
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "questions"
-VERSION: Final = 3
+VERSION: Final = 4
 INPUTS: Final[tuple[str, ...]] = ()
 ROWS: Final = 8192
 """Of one shard, the last one aside."""
+_TRAINING: Final = "training questions"
+OVERLAPS: Final = pa.schema([(name, pa.string()) for name in ("question_id", "set", "evaluated_id", "passage")])
+"""Training questions that were left out for a passage that an evaluated one has too."""
 
 
 class Config(Frozen):
@@ -42,8 +52,8 @@ def config_of(run: RunConfig) -> Config:
 
 def outside(config: Config) -> dict[str, str]:
     """Digests of files and local folders."""
-    sources = [*config.questions.train, *(item.source for item in config.questions.evaluation)]
-    found = {f"source {number}": content(source) for number, source in enumerate(sources)}
+    train, evaluation = config.questions.sources()
+    found = {f"source {number}": content(source) for number, source in enumerate([*train, *evaluation])}
     return {name: digest for name, digest in found.items() if digest is not None}
 
 
@@ -72,63 +82,128 @@ def _distinct(questions: Iterable[Question], seen: set[int], where: str) -> Iter
 
 
 class _Marked(NamedTuple):
-    """A question and what it is for."""
+    """A question, what it is for, and the set that has it already."""
 
     question: Question
     role: str
     set: str
     use: str
+    repeats: str = ""
 
 
-def _evaluation(config: Config, evaluated: set[int], counts: Counter[str], progress: Progress) -> Iterator[_Marked]:
-    """Evaluation questions; `evaluated` receives what they are known by."""
+class _Counts(NamedTuple):
+    """Of questions, by set; those for training under a name that no set can have."""
+
+    given: Counter[str]
+    kept: Counter[str]
+    long: Counter[str]
+    repeated: Counter[str]
+
+
+class _Seen(NamedTuple):
+    """What evaluated questions are known by: ids and wordings, and passages with their owners if those are looked for."""
+
+    keys: set[int]
+    passages: list[tuple[Evaluated, Numbers]]
+
+
+def _repeated(item: EvaluationSet, wording: int, first: dict[tuple[str, int], str]) -> str:
+    """The set that a question is from, where that is another one; `first` receives those that are new."""
+    shared = also_in(item.source.name) if isinstance(item.source, NamedSource) else {}
+    known = shared.get(f"{wording:032x}"[:12])
+    if known is not None:
+        return known
+    earlier = first.setdefault((item.use, wording), item.name)
+    return "" if earlier == item.name else earlier
+
+
+def _evaluation(config: Config, seen: _Seen, counts: _Counts, progress: Progress) -> Iterator[_Marked]:
+    """Evaluation questions; `seen` receives what they are known by."""
+    length = config.questions.shared_words
     ids: set[int] = set()
-    for item in config.questions.evaluation:
-        for question in _distinct(load(item.source), ids, "questions.evaluation"):
-            evaluated.update(known_by(question))
-            counts[item.name] += 1
-            yield _Marked(question, item.group, item.name, item.use)
+    first: dict[tuple[str, int], str] = {}
+    for item, source in zip(config.questions.evaluation, config.questions.sources()[1], strict=True):
+        for question in _distinct(chosen(source, counts.long, item.name), ids, "questions.evaluation"):
+            keys = known_by(question)
+            seen.keys.update(keys)
+            if length is not None:
+                seen.passages.append((Evaluated(item.name, question.id), passages(words_of(question), length)))
+            repeats = _repeated(item, keys[1], first)
+            counts.kept[item.name] += 1
+            counts.repeated[item.name] += bool(repeats)
+            yield _Marked(question, item.group, item.name, item.use, repeats)
+        if not counts.kept[item.name]:
+            raise QuestionError(f"questions.evaluation: {item.name}: every question is longer than max_characters; raise it")
         progress.advance(1)
 
 
-def _train(config: Config, evaluated: set[int], offered: Counter[str], progress: Progress) -> Iterator[_Marked]:
-    """Training questions that are not evaluated; `offered` counts all of them."""
+def _train(
+    config: Config, seen: _Seen, overlaps: list[tuple[str, Overlap]], counts: _Counts, progress: Progress
+) -> Iterator[_Marked]:
+    """Training questions that are not evaluated; `overlaps` receives the ids of those that only share a passage, and what it is."""
     ids: set[int] = set()
-    for source in config.questions.train:
-        every = _distinct(load(source), ids, "questions.train")
-        for question in separated(every, evaluated):
-            offered["train"] += 1
+    length = config.questions.shared_words
+    known = None if length is None else collect(seen.passages, length)
+    for source in config.questions.sources()[0]:
+        every = _distinct(chosen(source, counts.long, _TRAINING), ids, "questions.train")
+        for question in separated(every, seen.keys):
+            shared = None if known is None else overlap(question, known)
+            if shared is not None:
+                overlaps.append((question.id, shared))
+                continue
+            counts.kept[_TRAINING] += 1
             yield _Marked(question, "train", "train", "train")
         progress.advance(1)
-    offered["all"] = len(ids)
+    counts.given[_TRAINING] = len(ids)
 
 
 def _table(rows: list[_Marked]) -> pa.Table:
     table = to_table(row.question for row in rows)
-    for column in ("role", "set", "use"):
+    for column in ("role", "set", "use", "repeats"):
         table = table.append_column(column, pa.array([getattr(row, column) for row in rows], pa.string()))
     return table
+
+
+def _overlap_table(overlaps: list[tuple[str, Overlap]]) -> pa.Table:
+    rows = [
+        {
+            "question_id": question_id,
+            "set": shared.evaluated.set,
+            "evaluated_id": shared.evaluated.id,
+            "passage": shared.passage,
+        }
+        for question_id, shared in overlaps
+    ]
+    return pa.Table.from_pylist(rows, schema=OVERLAPS)
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
     """Stream every source into shards, evaluation first: what it holds decides what training may have."""
     sources = config.questions
     progress.start("sources", len(sources.train) + len(sources.evaluation), "sources")
-    evaluated: set[int] = set()
-    evaluation, train = Counter[str](), Counter[str]()
+    seen, overlaps = _Seen(set(), []), list[tuple[str, Overlap]]()
+    counts = _Counts(Counter(), Counter(), Counter(), Counter())
     out.clear("questions")
-    rows = chain(
-        _evaluation(config, evaluated, evaluation, progress),
-        _train(config, evaluated, train, progress),
-    )
+    out.clear("overlaps")
+    rows = chain(_evaluation(config, seen, counts, progress), _train(config, seen, overlaps, counts, progress))
     for chunk in chunks(rows, ROWS):
         out.write_shard("questions", _table(chunk))
-    if not train["train"]:
-        raise QuestionError("questions.train: every question is also in an evaluation set; use another source")
+    evaluated_too = counts.given[_TRAINING] - counts.kept[_TRAINING] - len(overlaps)
+    if not counts.kept[_TRAINING]:
+        raise QuestionError(
+            f"questions.train: nothing is left: {evaluated_too} questions are also in an evaluation set, {len(overlaps)} share a passage "
+            f"with one, {counts.long[_TRAINING]} are longer than max_characters; use another source"
+        )
+    if overlaps:
+        out.write_shard("overlaps", _overlap_table(overlaps))
     return {
-        "train": train["train"],
-        "left_out_because_evaluated": train["all"] - train["train"],
-        "evaluation": {item.name: evaluation[item.name] for item in sources.evaluation},
+        "train": counts.kept[_TRAINING],
+        "left_out_because_evaluated": evaluated_too,
+        "left_out_because_of_a_passage": dict(Counter(shared.evaluated.set for _, shared in overlaps)),
+        "left_out_because_long": dict(counts.long),
+        "evaluation": {item.name: counts.kept[item.name] for item in sources.evaluation},
+        "repeats": {name: count for name, count in counts.repeated.items() if count},
+        "trained_despite_evaluation_only": [getattr(source, "name", "") for source in sources.train if evaluation_only(source)],
     }
 
 

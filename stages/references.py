@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pipeline.config import Evaluation, Frozen, ModelSource, Prompts, RunConfig, identity
+from pipeline.config import Engine, Evaluation, ModelSource, Prompts, RunConfig
+from pipeline.fields import Frozen, identity
 from pipeline.models import check_model, model_content
 from stages.answering import Asking, answer, asked
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "references"
-VERSION: Final = 2
+VERSION: Final = 3
 INPUTS: Final = ("questions",)
 
 
@@ -28,6 +29,8 @@ class Config(Frozen):
     teacher: ModelSource = identity()
     prompts: Prompts = identity()
     evaluation: Evaluation = identity()
+    server: Engine | None = identity(None)
+    """What answers as the teacher, where that is served."""
 
 
 def config_of(run: RunConfig) -> Config:
@@ -42,6 +45,7 @@ def config_of(run: RunConfig) -> Config:
         teacher=run.teacher,
         prompts=Prompts(question=run.prompts.question, chat=run.prompts.chat),
         evaluation=Evaluation(use=how.use, engine=how.engine, max_tokens=how.max_tokens, items_per_shard=how.items_per_shard),
+        server=run.sampling.engine if run.teacher.served else None,
     )
 
 
@@ -66,7 +70,7 @@ def _say(accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
     """Two models, one engine each."""
     models = {"base": config.base, "teacher": config.teacher}
-    asking = Asking(inputs["questions"], config.prompts, config.evaluation)
+    asking = Asking(inputs["questions"], config.prompts, config.evaluation, config.server)
     spent = answer(asking, models, out, progress)
 
     from stages.comparison import COUNTED, accuracies

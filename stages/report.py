@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.config import Frozen, RunConfig, identity
+from pipeline.config import RunConfig
+from pipeline.fields import Frozen, identity
 from pipeline.perspectives import perspectives_of
 from stages.origin import origins
 from stages.page import HERE, STYLE, embedded, png, render
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME: Final = "report"
-VERSION: Final = 3
+VERSION: Final = 4
 INPUTS: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation")
 TEMPLATE: Final = "report.html"
 _GROUPS: Final = {"id": "In distribution", "ood": "Out of distribution"}
@@ -85,7 +86,7 @@ def findings(evaluation: Mapping[str, Any]) -> list[str]:
             said.append(f"Forgetting on {name}: {lost * 100:.1f} points lost{'' if certain else ', within chance'}.")
     for model, places in evaluation["accuracy"].items():
         for place, cell in places.items():
-            if not place.startswith("group:"):
+            if place not in ("group:id", "group:ood"):
                 continue
             items, unread = cell["items"], cell["unparsed"] + cell["truncated"]
             where = _GROUPS[place.removeprefix("group:")]
@@ -96,6 +97,24 @@ def findings(evaluation: Mapping[str, Any]) -> list[str]:
                     f"{where} {unread / items:.0%} of the {model}'s answers could not be graded "
                     f"({cell['unparsed']} unparsed, {cell['truncated']} truncated)."
                 )
+    return said
+
+
+def about_questions(questions: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of the questions before believing a figure, one sentence each."""
+    said = [
+        f"Trained on {name}, which is for evaluation only: results on it and on what is like it are not comparable."
+        for name in questions["trained_despite_evaluation_only"]
+    ]
+    for name, count in questions["left_out_because_long"].items():
+        said.append(f"Left out because longer than max_characters: {count} of {name}.")
+    for name, count in questions["left_out_because_of_a_passage"].items():
+        said.append(f"Left out of training because they share a long passage with questions of {name}: {count}.")
+    for name, count in questions["repeats"].items():
+        said.append(
+            f"{count} of {questions['evaluation'][name]} questions of {name} are in another set too; accuracies without them "
+            "are beside the whole."
+        )
     return said
 
 
@@ -135,6 +154,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     summaries = {name: artifact.summary for name, artifact in inputs.items()}
     tokens = ledger(summaries["sampling"], summaries["synthesis"], summaries["training"])
     figures = _figures(inputs, tokens)
+    said = findings(summaries["evaluation"]) + about_questions(summaries["questions"])
     progress.start("plots", len(figures), "plots")
     images = {}
     for title, figure in figures.items():
@@ -145,7 +165,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     page = render(
         TEMPLATE,
         descriptions=config.descriptions,
-        findings=findings(summaries["evaluation"]),
+        findings=said,
         images=images,
         ledger=tokens,
         summaries=summaries,
@@ -153,7 +173,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         origins={name: list(origins(artifact.manifest)) for name, artifact in inputs.items()},
     )
     out.write_bytes("report.html", page)
-    return {"page": "report.html", "ledger": tokens, "findings": findings(summaries["evaluation"])}
+    return {"page": "report.html", "ledger": tokens, "findings": said}
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.chunks import chunks
-from pipeline.config import Frozen, ModelSource, Prompts, RunConfig, Sampling, identity
+from pipeline.config import ModelSource, Prompts, RunConfig, Sampling, Turns
 from pipeline.digests import digest, digests
 from pipeline.errors import ArtifactError, QuestionError
+from pipeline.fields import Frozen, identity
 from pipeline.generation import Completion, Decoding, Engine, open_engine
 from pipeline.grading import Outcome
 from pipeline.models import check_model, load_tokenizer, model_content
@@ -97,20 +98,29 @@ def sample_seed(seed: int, question_id: str, perspective: str, index: int) -> in
 
 
 def check_lengths(
-    tokenizer: PreTrainedTokenizerBase, prompts: Iterable[tuple[str, str]], chat: bool, room: int, limit: int
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Iterable[tuple[str, str]],
+    chat: bool,
+    turns: Turns | None,
+    room: int,
+    limit: int,
 ) -> None:
     """Refuse prompts, each with its question's id, that leave no room for an answer.
 
     Raises:
-        QuestionError: names the first one.
+        QuestionError: how many, the longest one, and what would hold it.
     """
+    longest, too_long = ("", 0), 0
     for question_id, prompt in prompts:
-        length = len(prompt_tokens(tokenizer, prompt, chat))
-        if length + room > limit:
-            raise QuestionError(
-                f"question {question_id!r}: its prompt has {length} tokens; with max_tokens {room} that is over the "
-                f"context of {limit}; shorten it, lower max_tokens or raise engine.max_context"
-            )
+        length = len(prompt_tokens(tokenizer, prompt, chat, turns))
+        too_long += length + room > limit
+        longest = max(longest, (question_id, length), key=lambda item: item[1])
+    if too_long:
+        raise QuestionError(
+            f"question {longest[0]!r}: its prompt, the longest of {too_long} too long ones, has {longest[1]} tokens; with max_tokens "
+            f"{room} that is over the context of {limit}; raise engine.max_context to {longest[1] + room}, lower max_tokens, or leave "
+            "long questions out with max_characters on their source"
+        )
 
 
 def _row(question: Question, perspective: str, index: int, seed: int, completion: Completion) -> dict[str, Any]:
@@ -179,7 +189,9 @@ def _check_prompts(config: Config, questions: Iterable[Question]) -> None:
         (question.id, teacher_prompt(config.prompts, question, item)) for question in questions for item in config.perspectives
     )
     tokenizer = load_tokenizer(config.teacher)
-    check_lengths(tokenizer, prompts, config.prompts.chat, settings.max_tokens, settings.engine.max_context)
+    check_lengths(
+        tokenizer, prompts, config.prompts.chat, config.teacher.turns, settings.max_tokens, settings.engine.max_context
+    )
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:

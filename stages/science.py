@@ -28,6 +28,7 @@ from pipeline.statistics import (
     pooled_mcnemar,
     variation,
 )
+from stages.claims import claims
 from stages.page import embedded, png, render
 from storage.artifact import Artifact
 from storage.atomic import write_bytes, write_parquet
@@ -57,8 +58,16 @@ def _rights(items: pa.Table) -> tuple[Rights, dict[str, list[str]]]:
     return rights, {group: [f"{row[1]}/{row[2]}" for row in found] for group, found in mine.items()}
 
 
-def _answers(runs: Sequence[Finished]) -> tuple[dict[str, dict[int, Rights]], Rights]:
-    """Right or wrong by arm and seed, and the base student's.
+class Answers(NamedTuple):
+    """Right or wrong by arm and seed, the base student's, and of each group's items the sets that they belong to."""
+
+    arms: dict[str, dict[int, Rights]]
+    base: Rights
+    sets: dict[str, NDArray[np.str_]]
+
+
+def _answers(runs: Sequence[Finished]) -> Answers:
+    """All that was answered.
 
     Raises:
         ArtifactError: two runs answered different items.
@@ -72,7 +81,17 @@ def _answers(runs: Sequence[Finished]) -> tuple[dict[str, dict[int, Rights]], Ri
                 f"{run.evaluation.folder}: answered other items than the first run; give all runs the same sets"
             )
         found.setdefault(run.arm.name, {})[run.seed] = rights
-    return found, base
+    sets = {group: np.array([name.split("/", 1)[0] for name in names]) for group, names in asked.items()}
+    return Answers(found, base, sets)
+
+
+def _by_set(rights: Sequence[Rights], sets: Mapping[str, NDArray[np.str_]]) -> dict[str, float]:
+    """Accuracy on each set, over seeds."""
+    return {
+        str(name): float(np.mean([seed[group][names == name].mean() for seed in rights]))
+        for group, names in sets.items()
+        for name in np.unique(names)
+    }
 
 
 def _of(artifact: Artifact, model: str) -> pa.Table:
@@ -116,7 +135,7 @@ def compare(runs: Sequence[Finished], against: str, resamples: int) -> dict[str,
     Raises:
         ArtifactError: `against` has no finished run, or two runs answered different items.
     """
-    answers, base = _answers(runs)
+    answers, base, sets = _answers(runs)
     if against not in answers:
         raise ArtifactError(f"no finished run of the arm {against!r}; run it first, or compare with another")
     changes = {group: _compared(answers, against, group, resamples) for group in GROUPS}
@@ -129,14 +148,16 @@ def compare(runs: Sequence[Finished], against: str, resamples: int) -> dict[str,
             shares = [float(seeds[seed][group].mean()) for seed in sorted(seeds)]
             row[group] = over_seeds(shares)._asdict() | {"each": shares, "against": changes[group].get(name)}
             row[group]["interval"] = _interval(_stacked(seeds, sorted(seeds), group), base[group], resamples)
-        row |= _cost(mine)
+        row |= {"sets": _by_set(list(seeds.values()), sets), **_cost(mine)}
         table.append(row)
-    return {
+    found = {
         "against": against,
-        "base": {group: float(rights.mean()) for group, rights in base.items()},
+        "base": {group: float(rights.mean()) for group, rights in base.items()} | {"sets": _by_set([base], sets)},
         "items": {group: len(rights) for group, rights in base.items()},
+        "sets": {group: np.unique(names).tolist() for group, names in sets.items()},
         "arms": table,
     }
+    return found | {"claims": claims(found)}
 
 
 def _interval(after_SN: NDArray[np.bool_], base_N: NDArray[np.bool_], resamples: int) -> dict[str, float]:

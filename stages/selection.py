@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.config import Synthesis
+from pipeline.config import Synthesis, Turns
 from pipeline.prompts import prompt_tokens, rationale_tokens
 from pipeline.rationales import curate, first_right
 from pipeline.training_set import Row, make_row
@@ -35,14 +35,15 @@ class Kept(NamedTuple):
 
 
 class Student(NamedTuple):
-    """How the student reads: its tokenizer, whether it chats, the tokens of its longest row."""
+    """How the student reads: its tokenizer, whether it chats and in what turns, the tokens of its longest row."""
 
     tokenizer: PreTrainedTokenizerBase
     chat: bool
+    turns: Turns | None
     max_length: int
 
     def prompt(self, asked: Asked) -> list[int]:
-        return prompt_tokens(self.tokenizer, asked.prompt, self.chat)
+        return prompt_tokens(self.tokenizer, asked.prompt, self.chat, self.turns)
 
 
 def select(

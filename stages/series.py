@@ -25,6 +25,12 @@ STAGES: Final = tuple(name for name in ORDER if name != "report")
 _LOOK_AGAIN_SECONDS: Final = 2.0
 
 
+def _missing(run: RunConfig) -> list[str]:
+    """The stages of a run whose artifacts are not there."""
+    store, planned = store_of(run), plan(run)
+    return [name for name in STAGES if not store.exists(name, planned[name].fingerprint)]
+
+
 def go_through(runs: Sequence[RunConfig], progress: Progress) -> list[str]:
     """Every run, one after the other; returns the names of those that failed, whose errors are on standard error.
 
@@ -34,20 +40,21 @@ def go_through(runs: Sequence[RunConfig], progress: Progress) -> list[str]:
     waiting = list(runs)
     progress.start("runs", len(runs), "runs")
     while waiting:
-        busy = []
+        busy: list[RunConfig] = []
         for run in waiting:
             try:
-                store, planned = store_of(run), plan(run)
-                for name in STAGES:
-                    if not store.exists(name, planned[name].fingerprint):
-                        run_stage(run, name)
+                for name in _missing(run):
+                    run_stage(run, name)
             except ArtifactBusy:
                 busy.append(run)
                 continue
             except MindError as error:
                 print(f"mind: {run.name}: {error}", file=sys.stderr)
                 failed.append(run.name)
-            progress.advance(1, run.name)
+            # What others have done meanwhile counts too: the time that is left is that of all workers together.
+            still = [other for other in busy if _missing(other)]
+            progress.advance(1 + len(busy) - len(still), run.name)
+            busy = still
         if len(busy) == len(waiting):
             time.sleep(_LOOK_AGAIN_SECONDS)
         waiting = busy

@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.config import Frozen, ModelSource, Objective, Prompts, RunConfig, Synthesis, identity
+from pipeline.config import ModelSource, Objective, Prompts, RunConfig, Synthesis
 from pipeline.errors import ArtifactError, NothingSurvives
+from pipeline.fields import Frozen, identity
 from pipeline.models import check_model, load_tokenizer, model_content
 from pipeline.perspectives import Perspective, perspectives_of
 from pipeline.prompts import check_prompts, student_prompt
@@ -118,7 +119,7 @@ def _measure(config: Config, sampling: Artifact, lookup: Lookup, out: Draft, pro
     if not missing:
         return
     names = [item.name for item in config.perspectives]
-    student = Student(load_tokenizer(config.student), config.prompts.chat, config.max_length)
+    student = Student(load_tokenizer(config.student), config.prompts.chat, config.student.turns, config.max_length)
     models = open_models(config.student, config.synthesis)
     for number, path in missing:
         samples = read_parquet(path, SAMPLE)

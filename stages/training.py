@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.config import Frozen, ModelSource, Objective, Prompts, RunConfig, Training, identity
+from pipeline.config import ModelSource, Objective, Prompts, RunConfig, Training
 from pipeline.errors import BadInput, ConfigError, ModelError, NothingSurvives, StageFailed
+from pipeline.fields import Frozen, identity
 from pipeline.models import check_model, context_length, model_content
 from pipeline.perspectives import Perspective, perspectives_of
 from stages.progress import Progress

@@ -19,15 +19,16 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
+from pipeline.adapters import adapt, merged
 from pipeline.assistant import MetaNet
 from pipeline.config import Training
 from pipeline.errors import MindError, StageFailed
 from pipeline.inertia import InertiaState, lag_steps, observe
 from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import pad_token
-from pipeline.student import StudentLogits
+from pipeline.student import StudentLosses
 from pipeline.trainer import Joint, train_step
-from pipeline.training_set import TrainingSet, restricted
+from pipeline.training_set import TrainingSet, held_out, restricted
 from stages.checkpoint import COUNTS, load_checkpoint, save_checkpoint
 from stages.progress import Progress
 from stages.training import REFUSED, Config
@@ -65,27 +66,34 @@ def load_training_set(config: Config, synthesis: Artifact, scratch: Path, tokeni
     elif not are_written(scratch):
         write_training_files(config, synthesis, tokenizer, scratch)
     data = open_training_set(scratch, pad_token(tokenizer))
-    wanted = config.training.perspectives
-    if wanted is None:
+    training = config.training
+    wanted = training.perspectives
+    if wanted is None and not training.hold_out:
         return data
-    return restricted(
-        data, torch.tensor([item.name in wanted for item in config.perspectives]), config.training.questions_per_step
-    )
+    wanted_K = torch.tensor([wanted is None or item.name in wanted for item in config.perspectives])
+    return restricted(data, wanted_K, held_out(len(data), training.hold_out, config.seed), training.questions_per_step)
 
 
 def deepspeed_config(training: Training) -> dict[str, Any]:
     """DeepSpeed's settings for one run of ours. A micro-batch is counted in questions."""
     share = training.ranks * training.questions_per_micro_batch
+    zero: dict[str, Any] = {"stage": training.zero_stage}
+    if training.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if training.offload == "all":
+        zero["offload_param"] = {"device": "cpu"}
     return {
         "train_batch_size": training.questions_per_step,
         "train_micro_batch_size_per_gpu": training.questions_per_micro_batch,
         "gradient_accumulation_steps": training.questions_per_step // share,
         "gradient_clipping": training.clip,
-        "zero_optimization": {"stage": training.zero_stage},
+        "zero_optimization": zero,
         "bf16": {"enabled": training.precision == "bf16"},
         # In bfloat16 the sum over micro-batches would depend on how many there are.
         "data_types": {"grad_accum_dtype": "fp32"},
         "zero_allow_untested_optimizer": True,
+        # DeepSpeed's own Adam for the host would have to be compiled.
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
     }
 
@@ -94,13 +102,16 @@ def start_engine(config: Config) -> Any:
     """The student inside a DeepSpeed engine, with a client AdamW so that nothing is compiled."""
     training = config.training
     student = load_causal_model(config.student, torch.bfloat16 if training.precision == "bf16" else torch.float32)
+    if training.lora is not None:
+        torch.manual_seed(config.seed)  # adapters start from random numbers, the same on every rank and in every life
+        adapt(student, training.lora)
     if training.gradient_checkpointing:
-        student.gradient_checkpointing_enable()
+        # The other kind computes no gradient behind embeddings that do not learn.
+        student.gradient_checkpointing_enable({"use_reentrant": False})
     student.train()
-    model = StudentLogits(student)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=training.weight_decay
-    )
+    model = StudentLosses(student)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=training.weight_decay)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(training))
     return engine
 
@@ -130,11 +141,14 @@ def export(joint: Joint, config: Config, folder: Path) -> None:
         return
     aside = folder.with_name("student.aside")
     shutil.rmtree(aside, ignore_errors=True)
-    student = engine.module.student
+    student, lora = engine.module.student, config.training.lora
     weights = {name.removeprefix("student."): value for name, value in states.items()}
-    if student.config.tie_word_embeddings:
-        weights = {name: value for name, value in weights.items() if not name.startswith("lm_head.")}
-    student.save_pretrained(aside, state_dict=weights, safe_serialization=True)
+    if lora is not None:
+        merged(config.student, lora, weights).save_pretrained(aside, safe_serialization=True)
+    else:
+        if student.config.tie_word_embeddings:
+            weights = {name: value for name, value in weights.items() if not name.startswith("lm_head.")}
+        student.save_pretrained(aside, state_dict=weights, safe_serialization=True)
     # A tokenizer that was used remembers how it was called, and only a first life uses it: a fresh one is the same in every life.
     load_tokenizer(config.student).save_pretrained(aside)
     shutil.rmtree(folder, ignore_errors=True)

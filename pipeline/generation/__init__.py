@@ -56,7 +56,7 @@ def open_engine(config: EngineConfig, model: ModelSource, chat: bool) -> Iterato
         case "openai":
             from pipeline.generation.openai_engine import open_openai
 
-            with open_openai(config, chat) as engine:
+            with open_openai(config, chat, model.turns) as engine:
                 yield engine
         case "transformers":
             from pipeline.generation.transformers_engine import open_transformers

@@ -11,15 +11,18 @@ from typing import Any
 from openai import OpenAI, OpenAIError
 
 from pipeline.config import Engine as EngineConfig
+from pipeline.config import Turns
 from pipeline.errors import EngineError
 from pipeline.generation import Completion, Decoding
+from pipeline.prompts import messages
 
 
 class _OpenAIEngine:
-    def __init__(self, client: OpenAI, model: str, chat: bool, connections: int) -> None:
+    def __init__(self, client: OpenAI, model: str, chat: bool, turns: Turns | None, connections: int) -> None:
         self._client = client
         self._model = model
         self._chat = chat
+        self._turns = turns
         self._connections = connections
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
@@ -41,7 +44,9 @@ class _OpenAIEngine:
         }
         try:
             if self._chat:
-                turns: Any = [{"role": "user", "content": prompt}]
+                turns: Any = messages(prompt, self._turns)
+                if self._turns is not None and self._turns.template is not None:
+                    settings["extra_body"] = {"chat_template_kwargs": self._turns.template}
                 reply: Any = self._client.chat.completions.create(messages=turns, logprobs=True, **settings)
                 choice = reply.choices[0]
                 text, tokens = choice.message.content or "", choice.logprobs and choice.logprobs.content
@@ -65,7 +70,7 @@ class _OpenAIEngine:
 
 
 @contextmanager
-def open_openai(config: EngineConfig, chat: bool) -> Iterator[_OpenAIEngine]:
+def open_openai(config: EngineConfig, chat: bool, turns: Turns | None) -> Iterator[_OpenAIEngine]:
     """Connect to `config.base_url`.
 
     Raises:
@@ -80,4 +85,4 @@ def open_openai(config: EngineConfig, chat: bool) -> Iterator[_OpenAIEngine]:
     if model not in served:
         raise EngineError(f"{config.base_url}: serves {', '.join(served)}, not {model!r}; correct engine.served_model")
     with client:
-        yield _OpenAIEngine(client, model, chat, config.connections)
+        yield _OpenAIEngine(client, model, chat, turns, config.connections)

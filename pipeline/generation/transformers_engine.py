@@ -14,7 +14,7 @@ import torch
 from transformers import DynamicCache
 
 from pipeline.config import Engine as EngineConfig
-from pipeline.config import ModelSource
+from pipeline.config import ModelSource, Turns
 from pipeline.generation import Completion, Decoding
 from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import prompt_tokens
@@ -24,14 +24,15 @@ _SHRINK: Final = 0.75
 
 
 class _TransformersEngine:
-    def __init__(self, model: Any, tokenizer: Any, chat: bool, batch: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, chat: bool, turns: Turns | None, batch: int) -> None:
         self._model = model
+        self._turns = turns
         self._tokenizer = tokenizer
         self._chat = chat
         self._batch = batch
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
-        ids = [prompt_tokens(self._tokenizer, prompt, self._chat) for prompt in prompts]
+        ids = [prompt_tokens(self._tokenizer, prompt, self._chat, self._turns) for prompt in prompts]
         completions: dict[int, Completion] = {}
         by_length: dict[int, list[int]] = {}
         for index, tokens in enumerate(ids):
@@ -103,4 +104,4 @@ def open_transformers(config: EngineConfig, model: ModelSource, chat: bool) -> I
     tokenizer = load_tokenizer(model)
     network = load_causal_model(model, config.dtype)
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    yield _TransformersEngine(network, tokenizer, chat, config.batch)
+    yield _TransformersEngine(network, tokenizer, chat, model.turns, config.batch)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipeline.config import Engine as EngineConfig
-from pipeline.config import ModelSource
+from pipeline.config import ModelSource, Turns
 from pipeline.errors import EngineError
 from pipeline.generation import Completion, Decoding
 from pipeline.prompts import prompt_tokens
@@ -27,8 +27,9 @@ GIB = 1 << 30
 
 
 class _VllmEngine:
-    def __init__(self, llm: LLM, chat: bool) -> None:
+    def __init__(self, llm: LLM, chat: bool, turns: Turns | None) -> None:
         self._llm = llm
+        self._turns = turns
         self._tokenizer = llm.get_tokenizer()
         self._chat = chat
 
@@ -46,7 +47,8 @@ class _VllmEngine:
             )
             for seed in seeds
         ]
-        requests: list[Any] = [{"prompt_token_ids": prompt_tokens(self._tokenizer, prompt, self._chat)} for prompt in prompts]
+        tokens = (prompt_tokens(self._tokenizer, prompt, self._chat, self._turns) for prompt in prompts)
+        requests: list[Any] = [{"prompt_token_ids": ids} for ids in tokens]
         outputs = self._llm.generate(requests, settings, use_tqdm=False)
         return [_completion(output) for output in outputs]
 
@@ -100,6 +102,6 @@ def open_vllm(config: EngineConfig, model: ModelSource, chat: bool) -> Iterator[
         reason = str(error).splitlines()[0]
         raise EngineError(f"vLLM could not start on {model.location}: {reason}; see the stage's log") from error
     try:
-        yield _VllmEngine(llm, chat)
+        yield _VllmEngine(llm, chat, model.turns)
     finally:
         llm.llm_engine.engine_core.shutdown()

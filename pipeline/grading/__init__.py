@@ -16,6 +16,8 @@ from pipeline.grading.choices import LETTERS as LETTERS
 from pipeline.grading.reading import kind_of, read
 from pipeline.grading.rounding import stands_for
 
+ANSWER_TYPES: Final = ("number", "choice", "boolean", "date", "math", "text")
+"""What `canonical` can bring into one form."""
 KILLED: Final = "killed"
 """The rule of an answer whose comparison used up its time or memory."""
 

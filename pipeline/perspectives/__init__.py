@@ -9,8 +9,9 @@ from typing import Final
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import Frozen, RunConfig, identity, runtime
+from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
+from pipeline.fields import Frozen, identity, runtime
 
 SHIPPED: Final = Path(__file__).parent / "eight.yaml"
 

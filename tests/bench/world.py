@@ -98,10 +98,11 @@ def _questions(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str
     for role, name, use, total in (("id", "dial", "test", items), ("train", "train", "train", count)):
         for numbers in chunks(range(total), 8192):
             table = to_table(map(question, numbers))
-            for column, value in (("role", role), ("set", name), ("use", use)):
+            for column, value in (("role", role), ("set", name), ("use", use), ("repeats", "")):
                 table = table.append_column(column, pa.array([value] * len(numbers), pa.string()))
             draft.write_shard("questions", table)
-    return {"train": count, "evaluation": {"dial": items}}
+    counts = {"train": count, "evaluation": {"dial": items}}
+    return {**counts, "left_out_because_long": {}, "repeats": {}, "trained_despite_evaluation_only": []}
 
 
 def _references(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str, Any]:
@@ -109,7 +110,8 @@ def _references(run: RunConfig, draft: Draft, count: int, items: int) -> dict[st
         for numbers in chunks(range(items), 256):
             rows = [
                 {
-                    "model": model, "group": "id", "set": "dial", "question_id": question(n).id, "outcome": "correct",
+                    "model": model, "group": "id", "set": "dial", "question_id": question(n).id, "repeats": "",
+                    "outcome": "correct",
                     "answer": str(n % 10), "gold": str(n % 10), "rule": "boxed", "finish_reason": "stop",
                     "prompt_tokens": 40, "completion_tokens": 60, "cumulative_logprob": -1.0, "text": rationale(n, 0),
                 }

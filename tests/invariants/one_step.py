@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.config import Training
-from pipeline.student import StudentLogits
+from pipeline.student import StudentLosses
 from pipeline.trainer import train_step
 from pipeline.training_set import TrainingSet, context_row, make_row
 from stages.training import Config
@@ -53,7 +53,7 @@ def main(folder: Path) -> None:
         config = Config.model_validate(tree)
         training: Training = config.training
         student = AutoModelForCausalLM.from_pretrained(config.student.location, dtype=torch.float32)
-        model = StudentLogits(student.train())
+        model = StudentLosses(student.train())
         optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(training))
         data = small_set(tokenizer, training.questions_per_step, len(config.perspectives))

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from pipeline.config import FileSource, HubSource, RunConfig, load_config
+from pipeline.config import RunConfig, load_config
 from pipeline.errors import ConfigError
 from pipeline.questions import Question
+from pipeline.questions.sources import FileSource, HubSource
 from stages.chain import ORDER, plan, stage_module
 from tests.conftest import tree_of, write_config
 
@@ -29,8 +30,12 @@ def _fingerprints(path: Path) -> dict[str, str]:
 
 
 def _full(model: Path) -> Tree:
-    """Every field of a run written out, defaults included."""
-    return json.loads(RunConfig.model_validate(tree_of(model)).model_dump_json())  # type: ignore[no-any-return]
+    """Every field of a run written out, defaults included; a chat, so that no field is refused."""
+    return json.loads(RunConfig.model_validate(_chat(model)).model_dump_json())  # type: ignore[no-any-return]
+
+
+def _chat(model: Path) -> Tree:
+    return {**tree_of(model), "prompts": {"chat": True}}
 
 
 def _leaves(value: Any, place: Place = (), role: str = "", annotation: Any = None) -> Iterator[tuple[Place, str, Any]]:
@@ -56,7 +61,7 @@ def _others(value: Any, annotation: Any) -> list[Any]:
         return [not value]
     if isinstance(value, int | float):
         return [other for other in (value * 2, value / 2, value + 1, value + 0.25) if other != value]
-    return [f"{value or 'x'}x", 7, ["formal", "planning"], "http://127.0.0.1:8000/v1"]
+    return [f"{value or 'x'}x", 7, ["formal", "planning"], "http://127.0.0.1:8000/v1", {"system": "Be brief."}, {"rank": 4}]
 
 
 def _changed(tree: Tree, place: Place, value: Any) -> Tree:
@@ -78,7 +83,7 @@ def _value(tree: Tree, place: Place) -> Any:
 LEAVES = list(_leaves(RunConfig.model_validate(tree_of(Path("model")))))
 LOCATIONS = {("teacher", "path"), ("student", "path"), ("perspectives",)}
 """Where something lies: what lies there counts, and has tests of its own below."""
-ONE_OF_TWO = {("teacher", "name"), ("teacher", "revision"), ("student", "name"), ("student", "revision")}
+ONE_OF_SEVERAL = {(role, field) for role in ("teacher", "student") for field in ("name", "revision", "served")}
 """Empty while a path is given."""
 
 
@@ -86,7 +91,7 @@ def _names(role: str) -> list[Any]:
     return [
         pytest.param(place, annotation, id=".".join(map(str, place)))
         for place, mine, annotation in LEAVES
-        if mine == role and place not in LOCATIONS | ONE_OF_TWO
+        if mine == role and place not in LOCATIONS | ONE_OF_SEVERAL
         if place[-1] != "kind" or place[-2] == "engine" or place[-2] == "inertia"
         if place != ("synthesis", "encoder")
     ]
@@ -191,9 +196,7 @@ def test_the_order_of_keys_does_not_matter(tmp_path: Path, tiny_model: Path, ran
 
 
 def test_defaults_written_out_change_nothing(tmp_path: Path, tiny_model: Path) -> None:
-    assert _fingerprints(write_config(tmp_path, tree_of(tiny_model))) == _fingerprints(
-        write_config(tmp_path, _full(tiny_model))
-    )
+    assert _fingerprints(write_config(tmp_path, _chat(tiny_model))) == _fingerprints(write_config(tmp_path, _full(tiny_model)))
 
 
 def test_everything_may_lie_elsewhere(tmp_path: Path, tiny_model: Path) -> None:
@@ -234,6 +237,6 @@ def test_only_locations_and_what_they_exclude_were_left_out_above() -> None:
     tested = {tuple(item.values[0]) for role in ("runtime", "identity") for item in _names(role)}
     left = {place for place, _, _ in LEAVES} - tested
     kinds = {place for place in left if place[-1] == "kind"}
-    assert left - kinds == ONE_OF_TWO | LOCATIONS | {("synthesis", "encoder")}
+    assert left - kinds == ONE_OF_SEVERAL | LOCATIONS | {("synthesis", "encoder")}
     assert all(FileSource.model_fields[name].json_schema_extra == {"role": "runtime"} for name in ("path",))
     assert HubSource.model_fields["folder"].json_schema_extra == {"role": "runtime"}

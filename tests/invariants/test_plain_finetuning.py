@@ -16,7 +16,7 @@ from pipeline.assistant import MetaNet
 from pipeline.config import Consistency, Mixture, Objective, Training
 from pipeline.grading import conclusion
 from pipeline.inertia import InertiaState, observe
-from pipeline.student import StudentLogits
+from pipeline.student import StudentLosses
 from pipeline.trainer import Joint, learning_rate, train_step
 from pipeline.training_set import TrainingSet, context_row, make_row, questions_of_step
 from tests.training_sets import set_of
@@ -29,13 +29,13 @@ MASK = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1], [1, 0, 0], [1, 
 class GatheringEngine:
     """One process without DeepSpeed: gradients add up over the micro-batches and are never applied."""
 
-    model: StudentLogits
+    model: StudentLosses
     device: torch.device = torch.device("cpu")  # noqa: RUF009
     optimizer: Any = field(default_factory=lambda: SimpleNamespace(param_groups=[{"lr": 0.0}]))
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        logits: Tensor = self.model(*inputs)
-        return logits
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = self.model(*inputs)
+        return found
 
     def backward(self, loss: Tensor, scale_wrt_gas: bool = True) -> None:
         assert not scale_wrt_gas
@@ -77,7 +77,7 @@ def _step(student: Any, data: TrainingSet, training: Training, step: int) -> tup
     inertia = InertiaState.empty(QUESTIONS, PERSPECTIVES)
     observe(inertia, training.inertia, torch.arange(QUESTIONS), data.base_losses_NK, data.mask_NK)
     optimizer = torch.optim.AdamW(metanet.parameters(), lr=training.metanet_rate)
-    joint = Joint(training, Objective(), data, GatheringEngine(StudentLogits(student)), metanet, optimizer, inertia, 0, 0, 1)
+    joint = Joint(training, Objective(), data, GatheringEngine(StudentLosses(student)), metanet, optimizer, inertia, 0, 0, 1)
     log = train_step(joint, step)
     return log, {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None}, joint
 

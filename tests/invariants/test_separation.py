@@ -18,6 +18,7 @@ from stages.questions import known_by
 from stages.questions import separated as without
 from storage.artifact import Artifact
 from tests.conftest import write_config
+from tests.stages.test_questions import NOTHING
 
 Tree = dict[str, Any]
 questions = st.builds(
@@ -70,6 +71,7 @@ def test_the_questions_stage_leaves_out_what_is_evaluated_and_counts_it(tmp_path
     assert {row["set"]: row["role"] for row in evaluated} == {"dial": "id", "lift": "id", "dial-dev": "id", "mine": "ood"}
     assert [row["id"] for row in train if row["task"] != "dial"] == ["c"]
     assert artifact.summary == {
+        **NOTHING,
         "train": 13,
         "left_out_because_evaluated": 2,
         "evaluation": {"dial": 4, "lift": 4, "dial-dev": 4, "mine": 2},
@@ -94,5 +96,5 @@ def test_one_id_from_two_sources_is_refused(tmp_path: Path, run_tree: Tree) -> N
 
 def test_a_training_set_that_is_evaluated_as_a_whole_is_refused(tmp_path: Path, run_tree: Tree) -> None:
     run_tree["questions"]["train"] = [run_tree["questions"]["evaluation"][0]["source"]]
-    with pytest.raises(QuestionError, match="every question is also in an evaluation set"):
+    with pytest.raises(QuestionError, match="nothing is left: 4 questions are also in an evaluation set, 0 share a passage"):
         _run(tmp_path, run_tree)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.arms import KEPT, arms
-from pipeline.config import RunConfig, identity_fields, load_config
+from pipeline.config import RunConfig, load_config
+from pipeline.fields import identity_fields
 from pipeline.perspectives import load_perspectives
 
 SCIENCE = Path(__file__).parents[2] / "configs/science.yaml"

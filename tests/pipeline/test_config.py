@@ -8,8 +8,10 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import ModelSource, RunConfig, identity_fields, load_config
+from pipeline.config import ModelSource, RunConfig, load_config
 from pipeline.errors import ConfigError
+from pipeline.fields import identity_fields
+from pipeline.grading import ANSWER_TYPES
 from pipeline.perspectives import Perspective
 from tests.conftest import REPOSITORY, write_config
 
@@ -88,7 +90,7 @@ def test_an_unknown_key_like_no_other_is_to_be_removed(tmp_path: Path, run_tree:
         ("sampling.engine", {"kind": "openai"}, "sampling.engine: the openai engine needs base_url"),
         ("teacher", {"name": "some/model"}, "a hub model needs its revision"),
         ("teacher", {"name": "some/model", "revision": "main"}, "teacher.revision: string should match pattern"),
-        ("teacher", {}, "teacher: give either path"),
+        ("teacher", {}, "teacher: give one of path"),
         ("questions.train.0", {"kind": "hub", "name": "some/set"}, "a hub data set needs its revision"),
         ("questions.train.0", {"kind": "hub"}, "give either name and revision"),
     ],
@@ -201,11 +203,67 @@ def test_configuration_is_immutable_all_the_way_down(tmp_path: Path, run_tree: T
 def test_identity_leaves_out_runtime_fields_at_every_depth(tmp_path: Path, run_tree: Tree) -> None:
     fields = identity_fields(load_config(write_config(tmp_path, run_tree)))
     assert {"name", "root"}.isdisjoint(fields)
-    assert fields["teacher"] == {"name": None, "revision": None}
     assert {"zero_stage", "ranks", "port"}.isdisjoint(fields["training"])
     assert "batch" not in fields["sampling"]["engine"]
     assert fields["questions"]["train"][0]["count"] == 12
 
 
+def test_a_field_that_is_not_given_is_not_in_the_identity_so_a_new_one_makes_nothing_stale(
+    tmp_path: Path, run_tree: Tree
+) -> None:
+    config = load_config(write_config(tmp_path, run_tree))
+    assert config.training.perspectives is None
+    assert "perspectives" not in identity_fields(config.training)
+    assert "teacher" in identity_fields(config)
+    assert identity_fields(config)["teacher"] == {}
+
+
 def test_a_hub_model_at_a_pinned_revision_is_its_name() -> None:
     assert ModelSource(name="some/model", revision=REVISION).location == "some/model"
+
+
+def _panel(folder: Path, tree: Tree, content: Tree) -> Tree:
+    """A run that takes its questions from a panel in a folder of its own."""
+    write_config(folder / "panels", content, "panel.yaml")
+    return {**tree, "questions": {"panel": "panels/panel.yaml"}}
+
+
+def test_a_panel_gives_the_lists_that_a_run_does_not_give(tmp_path: Path, run_tree: Tree) -> None:
+    own = run_tree["questions"]
+    panel = {"train": [{"kind": "file", "path": "mine.jsonl"}], "evaluation": own["evaluation"]}
+    tree = _panel(tmp_path, run_tree, panel)
+    found = load_config(write_config(tmp_path, tree)).questions
+    assert [source.path for source in found.train] == [tmp_path / "panels" / "mine.jsonl"]  # type: ignore[union-attr]
+    assert [item.name for item in found.evaluation] == [item["name"] for item in own["evaluation"]]
+    tree["questions"]["train"] = own["train"]
+    assert load_config(write_config(tmp_path, tree)) == load_config(write_config(tmp_path, run_tree, "plain.yaml"))
+
+
+def test_a_panel_for_evaluation_alone_needs_a_run_that_says_what_is_trained_on(tmp_path: Path, run_tree: Tree) -> None:
+    tree = _panel(tmp_path, run_tree, {"evaluation": run_tree["questions"]["evaluation"]})
+    assert "questions.train: missing; add it" in _refusal(tmp_path, tree)
+
+
+def test_a_mistake_in_a_panel_is_named_with_the_panel(tmp_path: Path, run_tree: Tree) -> None:
+    tree = _panel(tmp_path, run_tree, {"evaluations": []})
+    with pytest.raises(ConfigError, match=r"panel\.yaml: evaluations: unknown key; did you mean 'evaluation'\?"):
+        load_config(write_config(tmp_path, tree))
+    tree["questions"]["panel"] = "panels/other.yaml"
+    with pytest.raises(ConfigError, match=r"other\.yaml: no such file; correct questions.panel"):
+        load_config(write_config(tmp_path, tree))
+
+
+@pytest.mark.parametrize(
+    ("panel", "train"),
+    [
+        pytest.param(
+            "paper.yaml", [], marks=pytest.mark.skipif("math" not in ANSWER_TYPES, reason="grading does not know mathematics")
+        ),
+        ("bbh.yaml", [{"kind": "named", "name": "bbh", "despite_evaluation_only": True}]),
+    ],
+)
+def test_every_shipped_panel_loads(tmp_path: Path, run_tree: Tree, panel: str, train: list[Tree]) -> None:
+    tree = {**run_tree, "questions": {"panel": str(REPOSITORY / "configs" / "panels" / panel)}}
+    if train:
+        tree["questions"]["train"] = train
+    assert {item.group for item in load_config(write_config(tmp_path, tree)).questions.evaluation} == {"id", "ood"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ModelError, NothingSurvives
 from pipeline.grading import conclusion
-from pipeline.training_set import Row, batch, context_row, make_row, questions_of_step, rationale_spans, restricted
+from pipeline.training_set import Row, batch, context_row, held_out, make_row, questions_of_step, rationale_spans, restricted
 from tests.training_sets import set_of
 
 reasoning = st.lists(
@@ -96,14 +96,21 @@ def test_a_set_gives_back_the_rows_it_was_made_of(pairs: dict[tuple[int, int], t
     assert {(n, k): (data.row(n, k), data.context(n, k)) for n, k in mask_NK.nonzero().tolist()} == pairs
 
 
+@given(st.integers(1, 200), st.floats(0, 0.9), st.integers(0, 5))
+def test_a_seeded_share_of_the_questions_is_held_out(questions: int, share: float, seed: int) -> None:
+    out_N = held_out(questions, share, seed)
+    assert int(out_N.sum()) == round(share * questions)
+    assert torch.equal(out_N, held_out(questions, share, seed))
+
+
 def test_restricted_to_some_perspectives_a_set_has_their_rationales_and_the_questions_that_have_one() -> None:
     mask = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 1]]).bool()
     pairs = {(n, k): (Row([n, k, 7], 1, (1, 2)),) * 2 for n, k in mask.nonzero().tolist()}
     data = set_of(pairs, torch.arange(9.0).view(3, 3, 1), mask, torch.arange(9.0).view(3, 3), pad=0)
-    found = restricted(data, torch.tensor([True, True, False]), 2)
+    found = restricted(data, torch.tensor([True, True, False]), torch.zeros(3, dtype=torch.bool), 2)
     assert found.mask_NK.tolist() == [[True, True, False], [True, False, False]]
     assert found.row(1, 0) == data.row(2, 0)
     assert torch.equal(found.features_NKF, data.features_NKF[[0, 2]])
     assert torch.equal(found.base_losses_NK, data.base_losses_NK[[0, 2]])
-    with pytest.raises(NothingSurvives, match=r"2 questions have a rationale in one of them, fewer than .* 3"):
-        restricted(data, torch.tensor([True, True, False]), 3)
+    with pytest.raises(NothingSurvives, match=r"1 questions are not held out and have .* fewer than .* 2"):
+        restricted(data, torch.tensor([True, True, False]), torch.tensor([True, False, False]), 2)

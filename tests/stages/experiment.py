@@ -89,7 +89,7 @@ def metanet(seed: int) -> MetaNet:
     return MetaNet(len(NAMES), FEATURES, 8, 2).eval()
 
 
-def _synthesis(run: RunConfig, text: Write, draft: Draft) -> dict[str, Any]:
+def synthesis(run: RunConfig, text: Write, draft: Draft) -> dict[str, Any]:
     """Two shards; the last question lacks a perspective."""
     tokenizer, random = load_tokenizer(run.student), torch.Generator().manual_seed(0)
     for first in range(0, QUESTIONS, QUESTIONS // 2):
@@ -149,13 +149,13 @@ def make(folder: Path, model: Path, text: Write = styled, **training: Any) -> Ex
             own = (f"seed={0}", "evaluation.use=dev", f"name={base.name}-{arm.name}-0")
             runs[arm.name] = load_config(config, (*arm.assignments(), *own))
     for name, run in runs.items():
-        _commit(run, "questions", _questions)
-        _commit(run, "synthesis", lambda draft, run=run: _synthesis(run, text, draft))
-        _commit(run, "training", lambda draft, run=run, name=name: _training(model, run, name, draft))
+        commit(run, "questions", _questions)
+        commit(run, "synthesis", lambda draft, run=run: synthesis(run, text, draft))
+        commit(run, "training", lambda draft, run=run, name=name: _training(model, run, name, draft))
     return Experiment(config, runs)
 
 
-def _commit(run: RunConfig, stage: str, write: Callable[[Draft], dict[str, Any]]) -> None:
+def commit(run: RunConfig, stage: str, write: Callable[[Draft], dict[str, Any]]) -> None:
     store, planned = store_of(run), plan(run)[stage]
     if store.exists(stage, planned.fingerprint):
         return

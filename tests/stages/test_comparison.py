@@ -14,14 +14,16 @@ from stages.comparison import COUNTED, MODELS, accuracies, compare_students, sum
 
 SETS = [("id", "dial"), ("ood", "lift"), ("ood", "count")]
 outcomes = st.sampled_from([kind.value for kind in Outcome])
-answers = st.lists(st.tuples(st.sampled_from(SETS), outcomes, outcomes, outcomes), min_size=1, max_size=30)
+answers = st.lists(
+    st.tuples(st.sampled_from(SETS), outcomes, outcomes, outcomes, st.sampled_from(["", "dial"])), min_size=1, max_size=30
+)
 Row = tuple[Any, ...]
 
 
 def rows(found: list[Any]) -> list[Row]:
     return [
-        (model, *place, f"{place[1]}/{number}", of_models[m])
-        for number, (place, *of_models) in enumerate(found)
+        (model, *place, f"{place[1]}/{number}", of_models[m], repeats)
+        for number, (place, *of_models, repeats) in enumerate(found)
         for m, model in enumerate(MODELS)
     ]
 
@@ -59,6 +61,21 @@ def test_accuracies_and_changes_are_those_of_the_answers(found: list[Any]) -> No
 
 
 @given(answers)
+def test_a_place_is_there_a_second_time_without_repeats_where_that_makes_a_difference(found: list[Any]) -> None:
+    result = summary(rows(found), 7)
+    once = summary(rows([item for item in found if not item[-1]]), 7) if not all(item[-1] for item in found) else None
+    for place in [name for name in result["student_against_base"] if not name.endswith(" without repeats")]:
+        kind, _, name = place.partition(":")
+        mine = [bool(item[-1]) for item in found if item[0][kind == "set"] == name]
+        assert (f"{place} without repeats" in result["student_against_base"]) == (any(mine) and not all(mine))
+        if any(mine) and not all(mine):
+            assert once is not None
+            for model in MODELS:
+                assert result["accuracy"][model][f"{place} without repeats"] == once["accuracy"][model][place]
+            assert result["student_against_base"][f"{place} without repeats"] == once["student_against_base"][place]
+
+
+@given(answers)
 def test_two_models_alone_have_the_accuracies_that_they_have_beside_the_third(found: list[Any]) -> None:
     every, models = rows(found), ("base", "teacher")
     alone, beside = accuracies(tables([row for row in every if row[0] in models], 4), models), summary(every, 4)
@@ -67,7 +84,7 @@ def test_two_models_alone_have_the_accuracies_that_they_have_beside_the_third(fo
 
 @pytest.mark.parametrize("model", MODELS)
 def test_models_that_answered_different_items_are_not_compared(model: str) -> None:
-    found = rows([(SETS[0], "correct", "wrong", "correct"), (SETS[0], "wrong", "wrong", "wrong")])
+    found = rows([(SETS[0], "correct", "wrong", "correct", ""), (SETS[0], "wrong", "wrong", "wrong", "")])
     fewer = [row for row in found if (row[0], row[3]) != (model, "dial/1")]
     elsewhere = [(row[0], *SETS[1], *row[3:]) if row[0] == model else row for row in found]
     for other in (fewer, elsewhere):
@@ -91,7 +108,7 @@ def test_two_students_are_compared_item_by_item_in_whatever_order_they_answered(
 
 
 def test_students_that_answered_different_items_are_not_compared() -> None:
-    every = of("student", rows([(SETS[0], "correct", "wrong", "correct"), (SETS[0], "wrong", "wrong", "correct")]))
+    every = of("student", rows([(SETS[0], "correct", "wrong", "correct", ""), (SETS[0], "wrong", "wrong", "correct", "")]))
     fewer = [row for row in every if not row[3].endswith("/1")]
     assert compare_students(tables(fewer, 9), tables(every, 9), 100, 0) is None
     elsewhere = [(row[0], "ood", "lift", *row[3:]) for row in every]

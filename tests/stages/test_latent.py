@@ -21,7 +21,7 @@ from pipeline.errors import NothingSurvives
 from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import pad_token
 from pipeline.student import span_states
-from pipeline.training_set import Row, TrainingSet, questions_of_step, restricted
+from pipeline.training_set import Row, TrainingSet, held_out, questions_of_step, restricted
 from stages.chain import plan
 from stages.latent import choose_rows, open_runs
 from stages.latent_assistant import assistant
@@ -195,17 +195,20 @@ def test_another_seed_has_other_students(experiment: Experiment) -> None:
 
 
 @pytest.mark.parametrize("arm", ["mind", "uniform", "single-planning"])
-@pytest.mark.parametrize("steps", [1, 2, 7])
-def test_the_questions_trained_on_are_those_that_training_steps_on(experiment: Experiment, arm: str, steps: int) -> None:
+@pytest.mark.parametrize(("steps", "hold_out"), [(1, 0.0), (2, 0.0), (7, 0.0), (7, 0.2)])
+def test_the_questions_trained_on_are_those_that_training_steps_on(
+    experiment: Experiment, arm: str, steps: int, hold_out: float
+) -> None:
     """By hand: the training set as training restricts it, its features naming the questions."""
     run = experiment.runs[arm]
-    run = run.model_copy(update={"training": run.training.model_copy(update={"steps": steps})})
+    run = run.model_copy(update={"training": run.training.model_copy(update={"steps": steps, "hold_out": hold_out})})
     sets = read_sets(open_runs(experiment.runs)[arm].synthesis)
     numbers_NKF = torch.arange(QUESTIONS)[:, None, None].expand(-1, len(NAMES), 1)
     places_NKRP = torch.zeros(QUESTIONS, len(NAMES), 2, 5, dtype=torch.int64)
     whole = TrainingSet(torch.zeros(0), places_NKRP, numbers_NKF, torch.from_numpy(sets.mask_NK), torch.zeros(QUESTIONS, 3), 0)
     wanted = run.training.perspectives
-    data = whole if wanted is None else restricted(whole, torch.tensor([name in wanted for name in NAMES]), 1)
+    wanted_K = torch.tensor([wanted is None or name in wanted for name in NAMES])
+    data = restricted(whole, wanted_K, held_out(QUESTIONS, hold_out, run.seed), 1)
     per_step = run.training.questions_per_step
     taken = [questions_of_step(step, len(data), per_step, run.seed) for step in range(steps)]
     expected = {sets.ids[int(data.features_NKF[place, 0, 0])] for place in torch.cat(taken)}

@@ -11,8 +11,9 @@ from pipeline.errors import QuestionError
 from pipeline.questions import Question
 from stages import questions
 from stages.progress import Progress
-from storage.artifact import Draft
+from storage.artifact import Artifact, Draft
 from storage.fingerprint import file_digest
+from tests.pipeline.questions.layouts import SHARED, by_hand, has_data, real
 from tests.stages.artifacts import write_artifact
 
 SOURCES: dict[str, Any] = {
@@ -22,6 +23,16 @@ SOURCES: dict[str, Any] = {
         for name in ("dial", "lift")
     ],
 }
+
+
+NOTHING: dict[str, Any] = {
+    "left_out_because_evaluated": 0,
+    "left_out_because_long": {},
+    "left_out_because_of_a_passage": {},
+    "repeats": {},
+    "trained_despite_evaluation_only": [],
+}
+"""What a summary says where there is nothing to say."""
 
 
 def marked(items: list[Question]) -> pa.Table:
@@ -54,7 +65,7 @@ def test_shards_are_full_but_for_the_last_and_evaluation_comes_first(tmp_path: P
     artifact = write_artifact(tmp_path, "questions", lambda draft: questions.run(config, {}, draft, progress))
     assert [batch.num_rows for batch in artifact.batches("questions")] == [8, 8, 8, 8, 8]
     assert artifact.table("questions")["role"].to_pylist() == ["id"] * 10 + ["train"] * 30
-    assert artifact.summary == {"train": 30, "left_out_because_evaluated": 0, "evaluation": {"dial": 5, "lift": 5}}
+    assert artifact.summary == {**NOTHING, "train": 30, "evaluation": {"dial": 5, "lift": 5}}
 
 
 @pytest.mark.parametrize("shards", [1, 3, 9])
@@ -72,3 +83,100 @@ def test_two_evaluation_sets_may_not_share_an_id(tmp_path: Path) -> None:
     mine = [{"name": name, "group": "ood", "source": {"kind": "file", "path": str(path)}} for name in ("one", "two")]
     with pytest.raises(QuestionError, match=r"questions\.evaluation: id 'a' comes from two sources"):
         run(tmp_path, {**SOURCES, "evaluation": mine})
+
+
+def asked(root: Path, evaluation: list[dict[str, Any]], train: list[dict[str, Any]] | None = None) -> Artifact:
+    """What the stage makes of some evaluation sets."""
+    config = questions.Config.model_validate({"questions": {"train": train or SOURCES["train"], "evaluation": evaluation}})
+    return write_artifact(
+        root, "questions", lambda draft: questions.run(config, {}, draft, Progress(root / "progress", "questions"))
+    )
+
+
+def test_a_question_that_an_earlier_set_of_the_same_use_has_stays_and_names_it(tmp_path: Path) -> None:
+    def item(name: str, use: str, *wordings: str) -> dict[str, Any]:
+        path = tmp_path / f"{name}.jsonl"
+        rows = [{"id": f"{name} {n}", "question": wording, "answer": "7"} for n, wording in enumerate(wordings)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return {"name": name, "group": "ood", "use": use, "source": {"kind": "file", "path": str(path)}}
+
+    sets = [
+        item("one", "test", "What is 3+4?", "Why?", "why"),
+        item("two", "test", "WHY?", "When?"),
+        item("dev", "dev", "When?"),
+    ]
+    artifact = asked(tmp_path, sets)
+    table = artifact.table("questions")
+    assert list(zip(table["id"].to_pylist(), table["repeats"].to_pylist(), strict=True))[:6] == [
+        ("one 0", ""), ("one 1", ""), ("one 2", ""), ("two 0", "one"), ("two 1", ""), ("dev 0", ""),
+    ]  # fmt: skip
+    assert artifact.summary["repeats"] == {"two": 1}
+
+
+@has_data
+@pytest.mark.parametrize("names", [["gsm-hard"], ["gsm8k", "gsm-hard"], ["gsm-hard", "gsm8k"]])
+def test_the_questions_that_gsm_hard_has_from_gsm8k_are_known_whatever_else_is_asked(tmp_path: Path, names: list[str]) -> None:
+    sets = [{"name": name, "group": "id", "source": {"kind": "named", "name": name, "split": "test"}} for name in names]
+    for item in sets:
+        item["source"]["folder"] = str(real(tmp_path, SHARED, item["name"], "test"))  # type: ignore[index]
+    artifact = asked(tmp_path, sets)
+    assert artifact.summary["repeats"] == {"gsm-hard": 329}
+    assert artifact.summary["evaluation"]["gsm-hard"] == 1319
+    assert set(artifact.table("questions")["repeats"].to_pylist()) == {"", "gsm8k"}
+
+
+def test_a_sample_is_drawn_by_ids_from_everywhere_and_is_the_same_for_any_order_of_rows(tmp_path: Path) -> None:
+    rows = [{"id": f"q{n}", "question": f"{n}?", "answer": "7"} for n in range(200)]
+
+    def drawn(name: str, rows: list[dict[str, str]]) -> list[str]:
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        sampled = [{"name": "set", "group": "ood", "source": {"kind": "file", "path": str(path), "sample": 20}}]
+        return [
+            found for found in asked(tmp_path / name, sampled).table("questions")["id"].to_pylist() if found.startswith("q")
+        ]
+
+    one, other = drawn("one", rows), drawn("other", rows[::-1])
+    assert len(one) == 20
+    assert other == one[::-1]
+    assert one == [f"q{n}" for n in sorted(int(found[1:]) for found in one)]
+    assert int(one[-1][1:]) > 100
+
+
+def test_what_is_drawn_for_evaluation_is_left_out_of_training(tmp_path: Path) -> None:
+    folder = by_hand(tmp_path, "gpqa-diamond")
+    source = {"kind": "named", "name": "gpqa-diamond", "folder": str(folder)}
+    evaluation = [{"name": "gpqa", "group": "id", "source": {**source, "sample": 3}}]
+    artifact = asked(tmp_path, evaluation, [{**source, "despite_evaluation_only": True}])
+    assert (artifact.summary["evaluation"], artifact.summary["train"]) == ({"gpqa": 3}, 5)
+    assert artifact.summary["trained_despite_evaluation_only"] == ["gpqa-diamond"]
+
+
+PASSAGE = "a farmer keeps nineteen brown hens and every hen lays three eggs"
+
+
+@pytest.mark.parametrize(("shared_words", "kept"), [(None, 3), (13, 3), (12, 2), (6, 2), (5, 1)])
+def test_what_shares_a_passage_with_an_evaluated_question_is_left_out_and_named(
+    tmp_path: Path, shared_words: int | None, kept: int
+) -> None:
+    train = [f"Long ago {PASSAGE} daily. How many?", "Say: every hen lays three eggs. How many?", "What is 3+4?"]
+    for name, texts in (("train", train), ("test", [f"Now {PASSAGE}. And then?"])):
+        rows = ({"id": f"{name}{n}", "question": text, "answer": "7"} for n, text in enumerate(texts))
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = {name: {"kind": "file", "path": str(tmp_path / f"{name}.jsonl")} for name in ("train", "test")}
+    evaluation = [{"name": "eggs", "group": "id", "source": sources["test"]}]
+    tree = {"train": [sources["train"]], "evaluation": evaluation, "shared_words": shared_words}
+    config = questions.Config.model_validate({"questions": tree})
+
+    def write(draft: Draft) -> dict[str, Any]:
+        return questions.run(config, {}, draft, Progress(tmp_path / "progress", "questions"))
+
+    artifact = write_artifact(tmp_path / "root", "questions", write)
+    left = len(train) - kept
+    assert artifact.summary["train"] == kept
+    assert artifact.summary["left_out_because_of_a_passage"] == ({"eggs": left} if left else {})
+    named = artifact.table("overlaps").to_pylist() if left else []
+    assert [(row["question_id"], row["set"], row["evaluated_id"]) for row in named] == [
+        (f"train{n}", "eggs", "test0") for n in range(left)
+    ]
+    assert all(row["passage"] in f"now {PASSAGE} and then" for row in named)

@@ -14,6 +14,7 @@ from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 from tests.bench.world import question
 from tests.conftest import tree_of
+from tests.faults.teacher import serve
 from tests.stages.artifacts import write_artifact
 
 PLACES = [("id", "dial", "test"), ("id", "dial-dev", "dev"), ("ood", "lift", "test")]
@@ -115,3 +116,27 @@ def test_a_prompt_that_is_too_long_is_refused_before_a_model_is_loaded(
     monkeypatch.setattr(answering, "open_engine", loaded)
     with pytest.raises(QuestionError, match="over the context of 16"):
         referenced(tmp_path, run_of(tiny_model, max_context=16), write_questions(tmp_path))
+
+
+def test_a_teacher_that_is_served_answers_through_its_server_and_its_weights_are_not_needed(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    read = write_questions(tmp_path)
+    with serve(lambda prompt, seed: "The answer is \\boxed{7}.") as url:
+        tree = run_of(tiny_model).model_dump(exclude={"teacher"})
+        tree |= {"teacher": {"served": True}, "sampling": {"engine": served(url)}}
+        made = referenced(tmp_path / "served", RunConfig.model_validate(tree), read)
+    answers = {row["model"]: row["text"] for row in made.table("items").to_pylist()}
+    assert answers["teacher"] == "The answer is \\boxed{7}."
+    assert answers["base"] != answers["teacher"]
+
+
+def served(url: str) -> dict[str, str]:
+    return {"kind": "openai", "base_url": url, "served_model": "simulated"}
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_only_a_teacher_with_a_server_is_served(tiny_model: Path, role: str) -> None:
+    tree = tree_of(tiny_model) | {role: {"served": True}}
+    with pytest.raises(ValueError, match="weights are needed here" if role == "student" else "no server answers"):
+        RunConfig.model_validate(tree)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stages.report import findings
+from stages.report import about_questions, findings
 
 
 def evaluation(change: float, low: float, high: float, **cell: int) -> dict[str, Any]:
@@ -45,3 +45,17 @@ def test_hardly_any_right_answer_and_ungraded_ones_are_said() -> None:
     assert "almost nothing right: 1 of 100" in words
     assert "40% of the student's answers could not be graded (10 unparsed, 30 truncated)" in words
     assert "almost nothing" not in said(0.0, -0.1, 0.1)
+
+
+def test_what_is_odd_about_the_questions_is_said_and_nothing_where_nothing_is() -> None:
+    plain: dict[str, Any] = {"evaluation": {"gsm-hard": 1319}}
+    nothing: dict[str, Any] = {"left_out_because_long": {}, "left_out_because_of_a_passage": {}, "repeats": {}}
+    plain |= {**nothing, "trained_despite_evaluation_only": []}
+    assert about_questions(plain) == []
+    odd = {"left_out_because_long": {"gsm-hard": 2}, "repeats": {"gsm-hard": 329}, "trained_despite_evaluation_only": ["bbh"]}
+    odd |= {"left_out_because_of_a_passage": {"gsm8k": 3}}
+    words = " ".join(about_questions({**plain, **odd}))
+    assert "Trained on bbh, which is for evaluation only" in words
+    assert "share a long passage with questions of gsm8k: 3." in words
+    assert "Left out because longer than max_characters: 2 of gsm-hard." in words
+    assert "329 of 1319 questions of gsm-hard are in another set too" in words

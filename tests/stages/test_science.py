@@ -89,6 +89,30 @@ def test_what_only_the_seed_decides_is_no_difference(runs: list[Finished]) -> No
     assert luck["against"]["detectable"] > 0
 
 
+def test_the_margin_is_over_the_best_baseline_of_each_group_and_forgetting_is_against_the_base(runs: list[Finished]) -> None:
+    found = compare(runs, "mind", 500)
+    said = found["claims"]
+    assert (said["id"]["best"], said["ood"]["best"]) == ("luck", "weak")
+    assert said["id"]["margin"] == pytest.approx(0)
+    assert said["id"]["low"] < 0 < said["id"]["high"]
+    assert said["forgetting"] == {"mind": pytest.approx(10 / 60 - 50 / 60)}
+    assert compare(runs, "luck", 200)["claims"] is None
+
+
+def test_specialists_are_taken_together(runs: list[Finished]) -> None:
+    single = [run._replace(arm=run.arm._replace(name="single-formal")) for run in runs if run.arm.name == "weak"]
+    said = compare([*runs, *single], "mind", 200)["claims"]
+    assert said["singles"] == {"id": pytest.approx(0.5), "ood": pytest.approx(50 / 60)}
+    assert said["forgetting"]["specialists' mean"] == said["forgetting"]["single-formal"] == pytest.approx(-40 / 60)
+
+
+def test_the_sets_of_a_group_are_shown_apart(runs: list[Finished]) -> None:
+    found = compare(runs, "mind", 200)
+    assert found["sets"] == {group: [f"{group}-{number}" for number in range(3)] for group in ("id", "ood")}
+    assert _row(found, "weak")["sets"]["id-1"] == pytest.approx(10 / 20)
+    assert found["base"]["sets"]["ood-0"] == pytest.approx(4 / 20)
+
+
 def test_everything_that_was_run_is_written(runs: list[Finished], tmp_path: Path) -> None:
     found = write(runs, "mind", 200, tmp_path)
     assert orjson.loads((tmp_path / "arms.json").read_bytes())["arms"][0]["arm"] == found["arms"][0]["arm"]

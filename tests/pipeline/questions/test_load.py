@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -7,34 +8,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from pipeline import questions as source_questions
-from pipeline.config import Columns, FileSource, HubSource, MiniatureSource, Source
-from pipeline.errors import BadInput, QuestionError
-from pipeline.questions import Question, content, from_table, normalised, to_table
-from tests.conftest import REPOSITORY
+from pipeline.errors import QuestionError
+from pipeline.questions import Question
+from pipeline.questions import load as source_questions
+from pipeline.questions.load import content
+from pipeline.questions.named import Source
+from pipeline.questions.sources import Columns, FileSource, HubSource, MiniatureSource
+from tests.pipeline.questions.layouts import SHARED, has_data
 
 GOOD: list[dict[str, Any]] = [
     {"id": "q1", "question": "What is 3+4?", "answer": "7", "answer_type": "number", "task": "sums"},
     {"id": "q2", "question": "Is ice cold?", "answer": "yes", "answer_type": "boolean", "task": "facts"},
     {"id": "q3", "question": "Which flies?", "answer": "B", "choices": ["cat", "crow"], "task": "facts"},
 ]
-SHARED = REPOSITORY.parent / "shared" / "data"
 
 
 def load(source: Source) -> list[Question]:
     return list(source_questions.load(source))
-
-
-words = st.text(st.characters(codec="utf-8"), max_size=12)
-questions = st.builds(
-    Question,
-    id=words, question=words, answer=words, answer_type=st.sampled_from(["number", "choice", "boolean", "text"]),
-    choices=st.lists(words, max_size=4).map(tuple), rationale=words, source=words, split=words, task=words,
-)  # fmt: skip
 
 
 def _jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -43,16 +34,21 @@ def _jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def _csv(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="") as lines:
+        writer = csv.DictWriter(lines, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
 def _parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     names = dict.fromkeys(name for row in rows for name in row)
     pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows]), path)
     return path
-
-
-@given(st.lists(questions, max_size=5))
-def test_a_table_of_questions_gives_them_back(items: list[Question]) -> None:
-    assert from_table(to_table(items)) == items
 
 
 @pytest.mark.parametrize("write", [_jsonl, _parquet])
@@ -81,10 +77,11 @@ def test_a_bad_row_is_refused_by_file_row_and_column(
 
 def test_a_column_that_is_missing_is_refused_by_name(tmp_path: Path) -> None:
     rows = [{"id": "q1", "prompt": "?", "answer": "7"}]
-    with pytest.raises(QuestionError, match=r"no column 'question' for question \(it has id, prompt, answer\)"):
-        load(FileSource(path=_parquet(tmp_path / "q.parquet", rows)))
-    with pytest.raises(QuestionError, match="row 1: column 'question'"):
-        load(FileSource(path=_jsonl(tmp_path / "q.jsonl", rows)))
+    for path in (_parquet(tmp_path / "q.parquet", rows), _jsonl(tmp_path / "q.jsonl", rows), _csv(tmp_path / "q.csv", rows)):
+        with pytest.raises(
+            QuestionError, match=r"row 1: no column 'question' \(it has .*id, prompt, answer\); map it under columns"
+        ):
+            load(FileSource(path=path))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +92,12 @@ def test_a_column_that_is_missing_is_refused_by_name(tmp_path: Path) -> None:
         ("q.jsonl", b"", "no rows"),
         ("q.jsonl", b'{"id": "q1", "question": "caf\xe9", "answer": "7"}\n', "row 1"),
         ("q.parquet", b"not parquet", "not a readable Parquet file"),
-        ("q.csv", b"id,question", "expected a .parquet or .jsonl file"),
+        ("q.jsonl", b'{"id": "q1", "question": "?", "answer": "7"}\n"text"\n', "row 2: expected a JSON object"),
+        ("q.txt", b"id,question", "expected a file that ends in .parquet, .jsonl, .csv"),
+        ("q.csv", b"id,question,answer\nq1,?\n", "row 1: not as many fields"),
+        ("q.csv", b"id,question,answer\nq1,?,7,8\n", "row 1: not as many fields"),
+        ("q.csv", b'id,question,answer\nq1,?,7\nq2,"?,7\n', "row 2: not CSV"),
+        ("q.csv", b"id,question,answer\nq1,caf\xe9,7\n", "row 1: not CSV in UTF-8"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, text: bytes, said: str) -> None:
@@ -129,11 +131,6 @@ def test_columns_can_be_mapped_and_types_given(tmp_path: Path) -> None:
     columns = Columns(id="key", question="prompt", answer="gold", answer_type=None, choices=None, rationale=None, task=None)
     (question,) = load(FileSource(path=path, columns=columns, answer_type="number"))
     assert (question.id, question.question, question.answer, question.answer_type) == ("5", "What is 3+4?", "7", "number")
-
-
-def test_choices_are_shown_with_their_letters() -> None:
-    question = Question("q", "Which flies?", "B", "choice", ("cat", "crow"))
-    assert question.text == "Which flies?\n(A) cat\n(B) crow"
 
 
 def test_a_question_is_given_before_the_next_row_is_read(tmp_path: Path) -> None:
@@ -186,6 +183,15 @@ def test_the_digest_of_content_does_not_depend_on_the_place(tmp_path: Path, kind
     assert content(here) != content(fewer)
 
 
+def test_what_a_tool_notes_in_a_hidden_folder_is_no_content(tmp_path: Path) -> None:
+    source = HubSource(folder=_jsonl(tmp_path / "data" / "train.jsonl", GOOD).parent)
+    before = content(source)
+    _jsonl(tmp_path / "data" / ".cache" / "huggingface" / "train.jsonl.metadata", [])
+    assert content(source) == before
+    _jsonl(tmp_path / "data" / "more" / "test.jsonl", GOOD)
+    assert content(source) != before
+
+
 @pytest.mark.parametrize("kind", ["file", "hub"])
 def test_sources_of_equal_digest_give_equal_questions(tmp_path: Path, kind: str) -> None:
     columns = Columns(id=None, task=None, choices=None)
@@ -209,13 +215,6 @@ def test_an_answer_can_be_cut_out_of_a_text(tmp_path: Path) -> None:
         load(FileSource(path=tmp_path / "q.jsonl", columns=Columns(answer_pattern="=> (.+)"), answer_type="number"))
 
 
-@pytest.mark.parametrize("pattern", ["#### (", "####", "#### 7|(8)"])
-def test_an_answer_pattern_that_cannot_cut_out_an_answer_is_refused(tmp_path: Path, pattern: str) -> None:
-    path = _jsonl(tmp_path / "q.jsonl", [{"id": "q1", "question": "?", "answer": "#### 7"}])
-    with pytest.raises((BadInput, ValidationError)):
-        load(FileSource(path=path, columns=Columns(answer_pattern=pattern), answer_type="number"))
-
-
 def test_miniature_questions_need_nothing_from_outside() -> None:
     source = MiniatureSource(family="reverse", split="test", count=5)
     assert content(source) is None
@@ -228,18 +227,7 @@ def test_an_unknown_family_is_refused_with_the_known_ones() -> None:
         load(MiniatureSource(family="dail", split="test", count=5))
 
 
-@given(st.text(), st.sampled_from(["  ", "\n", ".", "?!", "\u00a0"]))
-def test_normalised_text_forgets_case_spacing_and_signs(text: str, noise: str) -> None:
-    ascii_text = text.encode("ascii", "ignore").decode()
-    assert normalised(f"{noise}{ascii_text.upper()}{noise}") == normalised(ascii_text)
-
-
-def test_normalised_text_keeps_the_sign_of_a_number() -> None:
-    assert normalised("Turn it +5, -3.") == "turn it +5 -3"
-    assert normalised("turn +5") != normalised("turn -5")
-
-
-@pytest.mark.skipif(not (SHARED / "MANIFEST.json").is_file(), reason=f"the benchmark data are not at {SHARED}")
+@has_data
 def test_every_row_of_the_benchmarks_loads() -> None:
     files = [item for item in json.loads((SHARED / "MANIFEST.json").read_text())["files"] if item["kind"] == "examples"]
     assert {item["path"]: len(load(FileSource(path=SHARED / item["path"]))) for item in files} == {

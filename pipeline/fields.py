@@ -1,0 +1,67 @@
+"""What every configuration model is built from: immutable models whose fields say whether they are *identity* or *runtime*.
+
+Identity fields decide what is computed; they enter the fingerprints of the artifacts. Runtime fields decide where and
+how fast (devices, batch per device, folders, ports); changing one runs nothing again. Locations are always runtime: what
+lies at a path enters a fingerprint by its content, a hub name by its pinned revision.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic.functional_validators import AfterValidator
+
+
+def identity(default: Any = ..., **limits: Any) -> Any:
+    """A field that decides what is computed."""
+    return Field(default, json_schema_extra={"role": "identity"}, **limits)
+
+
+def runtime(default: Any = ..., **limits: Any) -> Any:
+    """A field that decides where or how fast, never what."""
+    return Field(default, json_schema_extra={"role": "runtime"}, **limits)
+
+
+def _resolve(path: Path, info: ValidationInfo) -> Path:
+    base = (info.context or {}).get("base")
+    return path if base is None or path.is_absolute() else (Path(base) / path).resolve()
+
+
+FilePath = Annotated[Path, AfterValidator(_resolve)]
+"""A path; relative ones are resolved against the config file's folder while it is loaded."""
+
+
+def _locate(location: str, info: ValidationInfo) -> str:
+    return location if "://" in location else str(_resolve(Path(location), info))
+
+
+Location = Annotated[str, AfterValidator(_locate)]
+"""A local folder, or a URL such as s3://bucket/prefix."""
+
+
+class Frozen(BaseModel):
+    """Base of every configuration model: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def identity_fields(value: Any) -> Any:
+    """`value` as plain data with runtime fields left out, models all the way down.
+
+    A field that is None is left out too, so that an option which is new, and which nobody uses yet, makes nothing stale.
+    """
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return {
+            name: identity_fields(getattr(value, name))
+            for name, field in fields.items()
+            if (field.json_schema_extra or {}).get("role") == "identity"  # type: ignore[union-attr]
+            and getattr(value, name) is not None
+        }
+    if isinstance(value, list | tuple):
+        return [identity_fields(item) for item in value]
+    if isinstance(value, dict):
+        return {key: identity_fields(item) for key, item in value.items()}
+    return value

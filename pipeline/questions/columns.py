@@ -1,0 +1,195 @@
+"""One row as one checked question, as `Columns` says. A row that cannot be one is refused with its place and the column.
+
+Texts stay as they are: emoji, right-to-left writing and line ends of any kind are part of a question. What no model can be asked is
+refused: a NUL character, and halves of characters, which are not Unicode.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pipeline.digests import digest
+from pipeline.errors import QuestionError
+from pipeline.grading import ANSWER_TYPES, LETTERS, canonical
+from pipeline.questions import Question
+from pipeline.questions.sources import Columns
+
+Row = Mapping[str, Any]
+
+
+def _field(found: Any, name: str) -> Any:
+    if isinstance(found, list):
+        return [_field(one, name) for one in found]
+    return found.get(name) if isinstance(found, Mapping) else None
+
+
+def _written(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return str(int(value)) if value.is_integer() else f"{value:.15g}"
+
+
+class Place(NamedTuple):
+    """Where a row is: its source for messages, the columns it is read by, the row."""
+
+    where: str
+    columns: Columns
+    row: Row
+
+    def error(self, column: str | None, said: str) -> QuestionError:
+        """What is wrong with a column of this row."""
+        return QuestionError(f"{self.where}: column {column!r}: {said}")
+
+    def value(self, column: str | None, required: bool = False) -> Any:
+        """What a column holds; `a.b` is field b inside column a, in each of them where that is a list."""
+        if column is None:
+            return None
+        if column in self.row:
+            return self.row[column]
+        found: Any = self.row
+        for part in column.split("."):
+            found = _field(found, part)
+        if required and found is None and column.split(".")[0] not in self.row:
+            raise QuestionError(f"{self.where}: no column {column!r} (it has {', '.join(self.row)}); map it under columns")
+        return found
+
+    def text(self, column: str | None, required: bool = False) -> str:
+        """A column's one value as text; a float to the 15 digits that it is sure to hold, so 0.1 + 0.2 is 0.3."""
+        value = self.value(column, required)
+        if value is None or value != value or (required and not str(value).strip()):
+            if required:
+                raise self.error(column, "empty; fill it or remove the row")
+            return ""
+        if isinstance(value, list | dict | bytes):
+            raise self.error(column, f"holds a {type(value).__name__}, one value is expected; map another column or convert it")
+        return self.clean(column, _written(value))
+
+    def clean(self, column: str | None, text: str) -> str:
+        """The text itself, if it is one that can be stored and asked."""
+        if "\0" in text:
+            raise self.error(column, "holds a NUL character; remove it")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise self.error(
+                column, "is not valid Unicode (half of a surrogate pair); write the file again in UTF-8"
+            ) from error
+        return text
+
+    def cut(self, column: str | None, pattern: str | None, text: str) -> str:
+        """The part of a text that a pattern means; all of it without a pattern."""
+        if pattern is None:
+            return text
+        found = re.search(pattern, text)
+        if found is None or found[1] is None:
+            raise self.error(column, f"{pattern!r} is not in it; correct the pattern")
+        return found[1]
+
+
+def _question(place: Place) -> str:
+    names = place.columns.question
+    parts = [place.text(name, required=True) for name in ((names,) if isinstance(names, str) else names)]
+    shown = names if isinstance(names, str) else ", ".join(names)
+    wording = place.cut(shown, place.columns.question_pattern, " ".join(parts))
+    if not wording.strip():
+        raise place.error(shown, "empty behind the pattern; correct the pattern")
+    return wording
+
+
+def _choices(place: Place) -> tuple[str, ...]:
+    names, pattern = place.columns.choices, place.columns.choice_pattern
+    if isinstance(names, tuple):
+        return tuple(place.cut(name, pattern, place.text(name, required=True)) for name in names)
+    found = place.value(names)
+    if found is None:
+        return ()
+    if isinstance(found, str) and pattern is not None:
+        return tuple(re.findall(pattern, place.clean(names, found)))
+    if not isinstance(found, list) or not all(isinstance(choice, str) for choice in found):
+        raise place.error(names, "expected a list of texts; convert it, or set columns.choices to null")
+    if len(found) > len(LETTERS):
+        raise place.error(names, f"{len(found)} choices, more than there are letters; remove some")
+    return tuple(place.cut(names, pattern, place.clean(names, choice)) for choice in found)
+
+
+def _index(place: Place, choices: Sequence[str]) -> str:
+    """The letter of the choice whose place is given, alone or as the one item of a list."""
+    column = place.columns.answer
+    value = place.value(column, required=True)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < len(choices):
+        raise place.error(column, f"{value!r} is not the place of one of {len(choices)} choices; correct it (the first is 0)")
+    return LETTERS[value]
+
+
+def _among(place: Place, stated: str, known: Sequence[str], what: str) -> str:
+    """The letter of the one in `known` that is stated."""
+    if stated not in known:
+        shown = ", ".join(repr(item) for item in known) or "none there are"
+        raise place.error(
+            place.columns.answer, f"{stated!r} is not one of the {what}: {shown}; correct the answer or the columns"
+        )
+    return LETTERS[list(known).index(stated)]
+
+
+def _answer(place: Place, answer_type: str, choices: Sequence[str]) -> str:
+    """In canonical form, so that equal answers are equal everywhere."""
+    columns = place.columns
+    if columns.answer_is == "index":
+        return _index(place, choices)
+    stated = place.cut(columns.answer, columns.answer_pattern, place.text(columns.answer, required=True))
+    if columns.answer_is == "choice":
+        return _among(place, stated, choices, "choices")
+    if columns.labels is not None:
+        labels = place.value(columns.labels, required=True)
+        if not isinstance(labels, list) or len(labels) != len(choices):
+            raise place.error(columns.labels, f"expected a list of {len(choices)} labels, one for each choice; correct it")
+        return _among(place, stated, [str(label) for label in labels], "labels")
+    answer = canonical(stated, answer_type, choices)
+    if answer is None:
+        raise place.error(columns.answer, f"{stated!r} is not a {answer_type}; correct the answer or its type")
+    return answer
+
+
+def _answer_type(place: Place, fixed: str | None, choices: Sequence[str]) -> str:
+    column = place.columns.answer_type
+    found = fixed or place.text(column) or ("choice" if choices else "text")
+    if found not in ANSWER_TYPES:
+        raise place.error(column, f"{found!r} is not an answer type; use {', '.join(ANSWER_TYPES[:-1])} or {ANSWER_TYPES[-1]}")
+    return found
+
+
+def _shuffled(question_id: str, choices: tuple[str, ...], answer: str) -> tuple[tuple[str, ...], str]:
+    """The choices in an order that the id decides, and the letter that the right one has now."""
+    order = sorted(range(len(choices)), key=lambda number: digest(f"{question_id}\0{number}"))
+    return tuple(choices[number] for number in order), LETTERS[order.index(LETTERS.index(answer))]
+
+
+def question_of(place: Place, answer_type: str | None, numbered: str, name: str = "") -> Question:
+    """One checked question. `numbered` is its id where the source has none; a source's `name` goes before the ids that it has.
+
+    Raises:
+        QuestionError: the place, the column, what was expected.
+    """
+    columns = place.columns
+    stated = place.text(columns.id, required=columns.id is not None)
+    question_id = "/".join(filter(None, (name, stated))) if columns.id is not None else numbered
+    choices = _choices(place)
+    kind = _answer_type(place, answer_type, choices)
+    answer = _answer(place, kind, choices)
+    if columns.shuffle:
+        choices, answer = _shuffled(question_id, choices, answer)
+    return Question(
+        id=question_id,
+        question=_question(place),
+        answer=answer,
+        answer_type=kind,
+        choices=choices,
+        rationale=place.text(columns.rationale),
+        source=str(place.row["source"] or ""),
+        split=str(place.row["split"] or ""),
+        task=place.text(columns.task),
+    )

@@ -1,0 +1,179 @@
+"""From a source to its questions: a stream, each checked before it is given, so that the source's size does not matter.
+
+Of questions that have passed only digests of their ids are kept. A bad row is refused, never skipped, with file, row (from 1) and
+column, because a silently dropped row changes what was measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.digests import digest
+from pipeline.errors import QuestionError
+from pipeline.miniature import families
+from pipeline.questions import Question
+from pipeline.questions.columns import Place, question_of
+from pipeline.questions.named import NamedSource, Source
+from pipeline.questions.rows import file_rows, hub_rows, must_exist
+from pipeline.questions.sources import Columns, FileSource, HubSource, MiniatureSource
+
+RowSource = FileSource | HubSource | NamedSource
+
+
+class _Part(NamedTuple):
+    """Rows that are read in one way. The id of a row that has none begins with `path`, of one that has one with `name`."""
+
+    where: str
+    rows: Iterator[Mapping[str, Any]]
+    columns: Columns
+    answer_type: str | None
+    path: tuple[str, ...]
+    name: str
+    split: str
+    subset: str
+
+
+def load(source: Source) -> Iterator[Question]:
+    """The questions of a source in order, each checked before it is given.
+
+    What a question is depends on the content of its source, not on where that lies: rows without an id are numbered behind
+    a digest of the file or folder, the hub name, or the benchmark's name.
+
+    Raises:
+        QuestionError: file, row and column of the first thing that is wrong.
+    """
+    return _miniature(source) if isinstance(source, MiniatureSource) else _unique(source)
+
+
+def chosen(source: Source, long: Counter[str], name: str) -> Iterator[Question]:
+    """The questions of a source that are to be used: short enough, and as many as wanted; `long[name]` counts those too long."""
+    if isinstance(source, MiniatureSource):
+        return load(source)
+    questions = _short(load(source), source.max_characters, long, name)
+    return questions if source.sample is None else _sampled(questions, source.sample)
+
+
+def _short(questions: Iterable[Question], most: int | None, long: Counter[str], name: str) -> Iterator[Question]:
+    for question in questions:
+        if most is None or len(question.text) <= most:
+            yield question
+        else:
+            long[name] += 1
+
+
+def _sampled(questions: Iterable[Question], count: int) -> Iterator[Question]:
+    """Those whose ids have the smallest digests, in their own order."""
+    drawn = heapq.nsmallest(count, enumerate(questions), key=lambda item: digest(item[1].id))
+    yield from (question for _, question in sorted(drawn, key=lambda item: item[0]))
+
+
+def content(source: Source) -> str | None:
+    """Digest of what a source reads from outside; `None` where its configuration says it all.
+
+    Raises:
+        QuestionError: there is no such file or folder.
+    """
+    match source:
+        case FileSource():
+            must_exist(source.path)
+            return _file_digest(source.path).hex()
+        case HubSource() | NamedSource() if source.folder is not None:
+            return _folder_digest(source.folder)
+    return None
+
+
+def _file_digest(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def _folder_digest(folder: Path) -> str:
+    """Of every file but those in hidden folders, where tools keep notes of their own, such as when a copy was downloaded."""
+    if not folder.is_dir():
+        raise QuestionError(f"{folder}: no such folder; correct the source's folder")
+    whole = hashlib.sha256()
+    for path in sorted(item for item in folder.rglob("*") if item.is_file()):
+        name = path.relative_to(folder)
+        if not any(part.startswith(".") for part in name.parts[:-1]):
+            whole.update(name.as_posix().encode() + b"\0")
+            whole.update(_file_digest(path))
+    return whole.hexdigest()
+
+
+def _miniature(source: MiniatureSource) -> Iterator[Question]:
+    if source.family not in (*families.ID_FAMILIES, *families.OOD_FAMILIES):
+        known = ", ".join((*families.ID_FAMILIES, *families.OOD_FAMILIES))
+        raise QuestionError(f"questions: unknown family {source.family!r}; use one of {known}")
+    for problem in families.distinct(source.family, source.split, source.count, source.seed):
+        answer = families.solve(problem)
+        yield Question(
+            id=families.question_id(problem),
+            question=families.ask(problem),
+            answer=answer,
+            answer_type="number" if answer.isdigit() else "text",
+            source="miniature",
+            split=source.split,
+            task=problem.family,
+        )
+
+
+def _parts(source: RowSource) -> Iterator[_Part]:
+    match source:
+        case FileSource(path=path, columns=columns, answer_type=kind):
+            digest_12 = str(content(source))[:12]
+            yield _Part(str(path), islice(file_rows(path), source.limit), columns, kind, (digest_12,), "", "", "")
+        case HubSource(columns=columns, answer_type=kind, split=split):
+            origin, subset = str(content(source))[:12] if source.folder else source.location, source.subset or ""
+            rows = islice(hub_rows(source), source.limit)
+            yield _Part(source.location, rows, columns, kind, (origin, subset), "", split, subset)
+        case NamedSource(name=name):
+            for task, part in source.readable().items():
+                several = len(source.parts) > 1
+                where, start = (f"{part.location}, {task}", (name, task)) if several else (part.location, (name,))
+                yield _Part(where, hub_rows(part), part.columns, part.answer_type, start, name, source.split, task)
+
+
+def _checked(source: RowSource) -> Iterator[tuple[str, int, Question]]:
+    """The questions before their ids are compared, each behind the place and the number of its row."""
+    for part in _parts(source):
+        mapped, number = _mapped(part.columns), 0
+        for number, row in enumerate(part.rows, 1):
+            full = {"source": part.path[0], "split": part.split, "subset": part.subset, **row}
+            numbered = "/".join(filter(None, (*part.path, part.split, str(number))))
+            place = Place(f"{part.where}: row {number}", part.columns, full)
+            mapped = {column for column in mapped if column not in full and place.value(column) is None}
+            yield part.where, number, question_of(place, part.answer_type, numbered, part.name)
+        if not number:
+            raise QuestionError(f"{part.where}: no rows; give a file with questions")
+        if mapped:
+            raise QuestionError(
+                f"{part.where}: no row has a column {min(mapped)!r}; correct it under columns, or set it to null"
+            )
+
+
+def _mapped(columns: Columns) -> set[str]:
+    """Columns that the configuration names itself; those called as by default need not be there."""
+    fields = ((name, getattr(columns, name)) for name in ("choices", "labels", "rationale", "task", "answer_type"))
+    named = [value for name, value in fields if value is not None and value != Columns.model_fields[name].default]
+    return {column for value in named for column in ((value,) if isinstance(value, str) else value)}
+
+
+def _unique(source: RowSource) -> Iterator[Question]:
+    seen: set[int] = set()
+    for where, number, question in _checked(source):
+        identity = digest(question.id)
+        if identity in seen:
+            # Rows are not remembered, so the one that had this id first is looked for again.
+            first, row = next((other, row) for other, row, found in _checked(source) if found.id == question.id)
+            before = f"row {row}" if first == where else f"{first}: row {row}"
+            raise QuestionError(
+                f"{where}: row {number}: column 'id': id {question.id!r} is already in {before}; ids must be unique"
+            )
+        seen.add(identity)
+        yield question

@@ -1,0 +1,137 @@
+"""Well-known benchmarks by name: `named.yaml` says of each where it lies, how its rows are read, and whose it is.
+
+A name stands for one hub data set or several, its tasks, at pinned revisions. What it stands for is worked out while a configuration is
+loaded and becomes part of it, so a fingerprint knows the revisions and columns, and a corrected entry makes the questions anew.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from pipeline.fields import FilePath, Frozen, identity, runtime
+from pipeline.questions.sources import FileSource, HubSource, MiniatureSource
+
+HERE: Final = Path(__file__).parent
+
+
+class Entry(Frozen):
+    """One entry of `named.yaml`.
+
+    `source` has fields of a `HubSource`, `tasks` what is different in each task; a task's subset is called like it unless another is
+    given. `splits` maps the names used here to the hub's, which has test sets that are called train. `evaluation_only` is the reason.
+    `also_in` names another benchmark and a file with digests of the wordings that both have.
+    """
+
+    about: str
+    source: dict[str, Any]
+    tasks: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    splits: dict[str, str] = Field(min_length=1)
+    licence: str
+    citation: str
+    evaluation_only: str | None = None
+    also_in: dict[str, str] = Field(default_factory=dict)
+
+    def parts(self, name: str, split: str) -> dict[str, HubSource]:
+        """What is loaded for a split, by task; an entry without tasks is one that is called `name`."""
+        tasks = {task: {"subset": task} | self.source | own for task, own in self.tasks.items()} or {name: self.source}
+        return {task: HubSource.model_validate({**fields, "split": self.splits[split]}) for task, fields in tasks.items()}
+
+    @property
+    def apart(self) -> bool:
+        """Whether tasks have repositories of their own."""
+        return any("name" in own for own in self.tasks.values())
+
+
+@cache
+def entries() -> Mapping[str, Entry]:
+    """All benchmarks that have a name, in the order of the file."""
+    found = yaml.safe_load((HERE / "named.yaml").read_text())
+    return {name: Entry.model_validate(entry) for name, entry in found.items()}
+
+
+def _one_of(given: Any, known: Mapping[str, Any], what: str) -> str:
+    if str(given) in known:
+        return str(given)
+    near = difflib.get_close_matches(str(given), known, n=1)
+    raise ValueError(
+        f"{given!r} is not {what}; " + (f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(known)}")
+    )
+
+
+class NamedSource(Frozen):
+    """A benchmark of `named.yaml`; `mind sources` lists them. The split may be left out where there is only one.
+
+    `folder` is a copy of the hub's repository, read instead of the hub; for a name that stands for several repositories, a folder with
+    a copy of each. `tasks` takes some of its tasks. `despite_evaluation_only` allows training on a set whose authors ask for the
+    opposite; who sets it says so with the results. `parts` is filled in.
+    """
+
+    kind: Literal["named"] = identity("named")
+    name: str = identity()
+    split: str = identity()
+    tasks: tuple[str, ...] | None = identity(None, min_length=1)
+    folder: FilePath | None = runtime(None)
+    max_characters: int | None = identity(None, ge=1)
+    sample: int | None = identity(None, ge=1)
+    despite_evaluation_only: bool = runtime(False)
+    parts: dict[str, HubSource] = identity()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stand_for(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "parts" in given or "name" not in given:
+            return given
+        name = _one_of(given["name"], entries(), "a named set")
+        entry = entries()[name]
+        split = given.get("split") or (next(iter(entry.splits)) if len(entry.splits) == 1 else None)
+        if split is None:
+            raise ValueError(f"{name} has the splits {' and '.join(entry.splits)}; say which by split")
+        try:
+            parts = entry.parts(name, _one_of(split, entry.splits, f"a split of {name} with answers"))
+        except ValidationError as error:
+            raise ValueError(f"{name} is not usable with this version: {error.errors()[0]['msg']}") from error
+        tasks = given.get("tasks")
+        if isinstance(tasks, list):
+            parts = {_one_of(task, parts, f"a task of {name}"): parts[task] for task in tasks}
+        return {**given, "split": split, "parts": parts}
+
+    def readable(self) -> dict[str, HubSource]:
+        """The parts as they are loaded: from the folder, where one is given."""
+        if self.folder is None:
+            return self.parts
+        apart = self.name in entries() and entries()[self.name].apart
+        return {
+            task: HubSource(
+                folder=self.folder / Path(str(part.name)).name if apart else self.folder,
+                **part.model_dump(exclude={"name", "revision", "folder"}),
+            )
+            for task, part in self.parts.items()
+        }
+
+
+Source = Annotated[MiniatureSource | FileSource | HubSource | NamedSource, Field(discriminator="kind")]
+
+
+def evaluation_only(source: Source) -> str | None:
+    """Why a source should not be trained on, if there is a reason; also for one that is given by its hub name."""
+    match source:
+        case NamedSource() if source.name in entries():
+            return entries()[source.name].evaluation_only or ("it is the test split" if source.split == "test" else None)
+        case HubSource(name=str()):
+            hubs = {part.get("name"): entry for entry in entries().values() for part in (entry.source, *entry.tasks.values())}
+            return hubs[source.name].evaluation_only if source.name in hubs else None
+    return None
+
+
+@cache
+def also_in(name: str) -> Mapping[str, str]:
+    """What a benchmark is known to share with another: digests of wordings, of 12 hex digits, and the other's name."""
+    shared = entries()[name].also_in if name in entries() else {}
+    return {line: other for other, file in shared.items() for line in (HERE / file).read_text().split()}

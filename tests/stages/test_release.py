@@ -1,0 +1,89 @@
+"""A released student is whole, says where it is from, and gives nothing of this machine away."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner, Result
+
+from pipeline.cli import app
+from storage.catalogue import record_run, stages_of
+from storage.store import open_store
+from tests.faults.campaign import STAGES
+
+
+def release(root: Path, folder: Path, *words: str) -> Result:
+    return CliRunner().invoke(app, ["release", "latest", str(folder), "--root", str(root), *words])
+
+
+@pytest.fixture(scope="module")
+def root(peaceful: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run with its place in the catalogue."""
+    copy = tmp_path_factory.mktemp("root") / "artifacts"
+    shutil.copytree(peaceful, copy)
+    store = open_store(str(copy))
+    record_run(store.place, "small", {stage: store.fingerprints(stage)[0] for stage in STAGES}, {}, "done")
+    return copy
+
+
+@pytest.fixture(scope="module")
+def released(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("released") / "student"
+    answer = release(root, folder, "--licence", "apache-2.0")
+    assert answer.exit_code == 0, answer.output
+    return folder
+
+
+def test_it_is_the_student_that_was_trained_and_loads_as_it_lies(released: Path, root: Path) -> None:
+    store = open_store(str(root))
+    trained = store.open("training", stages_of(store.place, "latest")["training"]).path("student")
+    found, expected = (load_file(folder / "model.safetensors") for folder in (released, trained))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(released), AutoTokenizer.from_pretrained(released)
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert model.generate(**tokenizer("Question: 1+1?", return_tensors="pt"), max_new_tokens=4).shape[1] > 4
+
+
+def test_its_card_has_results_data_and_lineage_and_no_path_of_this_machine(released: Path, root: Path) -> None:
+    card = (released / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["license"] == "apache-2.0"
+    for heading in ("## Use", "## Results", "## Data", "## Lineage"):
+        assert heading in card
+    store = open_store(str(root))
+    for stage in ("training", "synthesis", "sampling", "questions", "evaluation"):
+        assert f"`{stage}/{stages_of(store.place, 'latest')[stage]}`" in card
+    assert "| all in distribution | 12 |" in card
+    assert "miniature dial, train, 24 questions" in card
+    assert str(root) not in card
+    assert not re.search(r"(^|[\s`(])/[a-z]+/", card), "an absolute path"
+    assert "{%" not in card
+
+
+def test_a_folder_that_is_there_is_left_alone(released: Path, root: Path) -> None:
+    before = sorted(path.name for path in released.iterdir())
+    answer = release(root, released)
+    assert answer.exit_code == 2
+    assert "is there already; give a new folder" in answer.stderr
+    assert sorted(path.name for path in released.iterdir()) == before
+    assert not list(released.parent.glob(".*"))
+
+
+def test_an_unknown_run_is_refused(root: Path, tmp_path: Path) -> None:
+    answer = CliRunner().invoke(app, ["release", "nobody", str(tmp_path / "x"), "--root", str(root)])
+    assert answer.exit_code == 2
+    assert "no such run or pointer" in answer.stderr
+
+
+def test_what_cannot_be_pushed_stays_and_can_be_pushed_again(root: Path, tmp_path: Path) -> None:
+    answer = release(root, tmp_path / "student", "--push", "someone/student")
+    assert answer.exit_code == 1
+    assert "someone/student: cannot be pushed" in answer.stderr
+    assert (tmp_path / "student" / "README.md").exists()
