@@ -18,7 +18,7 @@ from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "evaluation"
-VERSION: Final = 3
+VERSION: Final = 4
 INPUTS: Final = ("questions", "references", "training")
 
 

@@ -30,7 +30,7 @@ from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "questions"
-VERSION: Final = 3
+VERSION: Final = 4
 INPUTS: Final[tuple[str, ...]] = ()
 ROWS: Final = 8192
 """Of one shard, the last one aside."""

@@ -18,7 +18,7 @@ from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "references"
-VERSION: Final = 2
+VERSION: Final = 3
 INPUTS: Final = ("questions",)
 
 

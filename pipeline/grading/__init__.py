@@ -12,12 +12,12 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from pipeline.grading import expressions, texts
-from pipeline.grading.characters import folded
 from pipeline.grading.choices import LETTERS as LETTERS
 from pipeline.grading.reading import kind_of, read
 from pipeline.grading.rounding import stands_for
 
 ANSWER_TYPES: Final = ("number", "choice", "boolean", "date", "math", "text")
+"""What `canonical` can bring into one form."""
 KILLED: Final = "killed"
 """The rule of an answer whose comparison used up its time or memory."""
 
@@ -53,7 +53,8 @@ def canonical(text: str, answer_type: str, choices: Sequence[str] = ()) -> str |
     Raises:
         ValueError: there is no such type.
     """
-    readings = kind_of(answer_type, choices).whole(folded(text))
+    kind = kind_of(answer_type, choices)
+    readings = kind.whole(kind.plain(text))
     return readings[0] if readings else None
 
 

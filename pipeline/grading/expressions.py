@@ -19,8 +19,8 @@ _LONGEST: Final = 1000
 _FEWEST_PLACES: Final = 6
 _TAIL: Final = 2000
 _MATHS: Final = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-_ASSIGNED: Final = re.compile(r"[a-zA-Z](?:\([a-z]\))?=(.+)")
-_NUMBER: Final = re.compile(r"(-?\d+(?:/\d+)?)(%?)")
+_ASSIGNED: Final = re.compile(r"([a-zA-Z](?:\([a-z]\))?=)(.+)")
+_NUMBER: Final = re.compile(r"([a-zA-Z](?:\([a-z]\))?=)?(-?\d+(?:/\d+)?)(%?)")
 _NUMERAL: Final = re.compile(r"(-?\d[\dA-F]*)(?:_\{?(\d+)\}?)?")
 _WORDS: Final = re.compile(r"[A-Za-z][A-Za-z' -]{3,}")
 _LETTER: Final = re.compile(r"\(([A-Z])\)")
@@ -39,14 +39,19 @@ def _repeating(form: str) -> str | None:
     return str(-value if sign else value)
 
 
+def _number(readings: tuple[str, ...], text: str) -> str:
+    """The form of a number: a percentage keeps its sign, since the other side may lack it."""
+    return f"{readings[-1]}%" if "%" in text or "percent" in text else readings[0]
+
+
 def whole(text: str) -> tuple[str, ...]:
     """The normal form of one expression; nothing where it is empty, unbalanced or far too long."""
     form = normal(text)
     if not form or len(form) > _LONGEST or not balanced(form) or form.endswith("\\"):
         return ()
     assigned = _ASSIGNED.fullmatch(form)
-    if found := numbers.whole(assigned[1] if assigned else form):
-        return (f"{found[-1]}%" if len(found) > 1 else found[0],)
+    if found := numbers.whole(assigned[2] if assigned else form):
+        return ((assigned[1] if assigned else "") + _number(found, form),)
     if letter := _LETTER.fullmatch(form):
         return (letter[1],)
     return (_repeating(form) or (form.casefold() if _WORDS.fullmatch(form) else form),)
@@ -57,7 +62,8 @@ def phrase(text: str) -> tuple[str, ...] | None:
     if maths := _MATHS.search(text):
         return whole(next(filter(None, maths.groups()))) or None
     sentence = _SENTENCE.split(text, maxsplit=1)[0]
-    return numbers.boxed(sentence)[-1:] or whole(sentence) or None
+    found = numbers.boxed(sentence)
+    return (_number(found, sentence),) if found else whole(sentence) or None
 
 
 def last(text: str) -> tuple[str, ...]:
@@ -66,15 +72,24 @@ def last(text: str) -> tuple[str, ...]:
     return whole(next(filter(None, maths[-1]))) if maths else numbers.last(text)[:1]
 
 
+def _same_number(mine: re.Match[str], theirs: re.Match[str]) -> bool:
+    """Whether two matches of `_NUMBER` are one number; what it is assigned to, or its percent sign, may be missing on one side."""
+    if mine[1] and theirs[1] and mine[1] != theirs[1]:
+        return False
+    value, other = mine[2], theirs[2]
+    pairs = [(value, other)]
+    if mine[3] != theirs[3]:
+        pairs.append((str(Fraction(value) / 100), other) if mine[3] else (value, str(Fraction(other) / 100)))
+    return any(stands_for(one, another, _FEWEST_PLACES) for one, another in pairs)
+
+
 def same(answer: str, gold: str) -> bool | None:
     """Whether two normal forms are the same answer; `None` where math-verify had to be stopped."""
     if answer == gold:
         return True
     mine, theirs = _NUMBER.fullmatch(answer), _NUMBER.fullmatch(gold)
     if mine and theirs:
-        values = {mine[1], str(Fraction(mine[1]) / 100)} if mine[2] and not theirs[2] else {mine[1]}
-        golds = {theirs[1], str(Fraction(theirs[1]) / 100)} if theirs[2] and not mine[2] else {theirs[1]}
-        return any(stands_for(value, other, _FEWEST_PLACES) for value in values for other in golds)
+        return _same_number(mine, theirs)
     numerals = _NUMERAL.fullmatch(answer), _NUMERAL.fullmatch(gold)
     if numerals[0] and numerals[1] and (numerals[0][2] or numerals[1][2]):
         return numerals[0][1] == numerals[1][1] and None in (numerals[0][2], numerals[1][2])

@@ -21,6 +21,7 @@ Readings = tuple[str, ...]
 _THOUGHT_ENDS: Final = "</think>"
 _BOX: Final = re.compile(r"\\(?:boxed|fbox)(?:\s*(\{)|\s+(?=[^\s{])|(?=\d))")
 _BARE: Final = re.compile(r"[^\s$\\,;]+")
+_ALL_BRACES: Final = re.compile(r"[{}]")
 _BRACES: Final = re.compile(r"\\.|[{}]", re.DOTALL)
 _BETWEEN: Final = re.compile(
     r"[\s$]*(?:\\[)\],; ])?[\s$]*(?:,|;|&|,?\s*(?:\\text\{\s*)?\b(?:and|or)\b(?:\s*\})?)[\s$]*(?:\\[(\[,; ])?[\s$]*(?:[a-zA-Z]\s*=\s*)?"
@@ -29,9 +30,9 @@ _CONCLUSION: Final = re.compile(r"\\boxed\{([^.\n]*)\}\.\s*$")
 """How a rationale ends. A text may itself be unbalanced brackets: everything inside this box counts."""
 _KEYS: Final = ("nswer", "NSWER", "inal result", "inal Result", "ption", "hoice", "####")
 _STATED: Final = re.compile(
-    r"(?:\banswers?|\bfinal result|(?:(?<=correct )|(?<=right )|(?<=best )|(?<=final ))(?:option|choice))\b[\"'*_)\]]*"
+    r"(?:(?<!each )(?<!every )\banswers?|\bfinal result|(?:(?<=correct )|(?<=right )|(?<=best )|(?<=final ))(?:option|choice))\b[\"'*_)\]]*"
     r"(?:\s*(?:=|→|->)|(?:\s*\([^()\n]{0,40}\)|\s+(?:to|for|of|in|here|choice|option)\b[^.:=\n]{0,80}?)?"
-    r"\s*(?:\b(?:is|are|would be|must be|should be|will be|equals?)\b|:|(?=(?:cannot|can't|can not|isn't)\b)))"
+    r"\s*(?:\b(?:is|are|would be|must be|should be|will be|equals?)\b|[:：]|(?=(?:cannot|can't|can not|isn't)\b)))"
     r"[\"'*_\s]*:?\s*(?:(?:`{3}\w*|\$\$|\\\[)\s*\n\s*)?"
     r"|(?<=<)answer>\s*|(?<![^\n])#{4}\s*",
     re.IGNORECASE,
@@ -50,12 +51,13 @@ class Found(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """How answers of one type are read from a whole answer, a box, a statement and a text."""
+    """How answers of one type are read: from a whole answer, a box, a statement and a text, all made `plain` before."""
 
     whole: Callable[[str], Readings]
     boxed: Callable[[str], Readings]
     phrase: Callable[[str], Readings | None]
     last: Callable[[str], Readings]
+    plain: Callable[[str], str] = folded
 
 
 def _either(whole: Callable[[str], Readings], phrase: Callable[[str], Readings | None], text: str) -> Readings:
@@ -67,7 +69,7 @@ _KINDS: Final = {
     "boolean": Kind(verdicts.whole, partial(_either, verdicts.whole, verdicts.phrase), verdicts.phrase, verdicts.last),
     "date": Kind(dates.whole, partial(_either, dates.whole, dates.phrase), dates.phrase, dates.last),
     "math": Kind(expressions.whole, expressions.whole, expressions.phrase, expressions.last),
-    "text": Kind(texts.whole, texts.whole, texts.phrase, lambda text: ()),
+    "text": Kind(texts.whole, texts.whole, texts.phrase, last=lambda text: (), plain=str),
 }
 
 
@@ -86,14 +88,15 @@ def kind_of(answer_type: str, choices: Sequence[str] = ()) -> Kind:
 
 
 def _closings(text: str, start: int) -> dict[int, int]:
-    """Where each brace that opens at or behind `start` closes, escaped ones aside."""
-    opened: list[int] = []
+    """Where each brace that opens at or behind `start` closes: by those that are not escaped, or else by all."""
     closings = {}
-    for brace in _BRACES.finditer(text, start):
-        if brace[0] == "{":
-            opened.append(brace.start())
-        elif brace[0] == "}" and opened:
-            closings[opened.pop()] = brace.start()
+    for braces in (_ALL_BRACES, _BRACES):
+        opened: list[int] = []
+        for brace in braces.finditer(text, start):
+            if brace[0] == "{":
+                opened.append(brace.start())
+            elif brace[0] == "}" and opened:
+                closings[opened.pop()] = brace.start()
     return closings
 
 
@@ -157,9 +160,9 @@ def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Found | No
     boxes = [conclusion[1]] if conclusion else _boxed(text)
     if boxes:
         together = [", ".join(dict.fromkeys(boxes))] if answer_type == "math" else []
-        readings = sum((_read_box(folded(box), kind) for box in [*together, boxes[-1]]), ())
+        readings = sum((_read_box(kind.plain(box), kind) for box in [*together, boxes[-1]]), ())
         return Found(tuple(dict.fromkeys(readings)), "boxed") if readings else None
-    text = folded(text)
+    text = kind.plain(text)
     for start, end, wording in _statements(text, answer_type):
         if _DENIED.match(wording):
             text = text[:start] + text[end:]

@@ -1,13 +1,15 @@
-"""Free text: equal without regard to case and white space, to the quotes, emphasis and full stop around it, to commas between its
-words, and to all white space where it has neither letters nor digits (`] ] >`). Word order, hyphens and articles count.
+"""Free text: equal without regard to case, white space and look-alike characters, to the quotes, emphasis and full stop around it, to
+commas between its words, and to all white space where it has neither letters nor digits (`] ] >`). Word order, hyphens and articles
+count. The canonical form, which is what a student learns to write, leaves all but case and white space as it was.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Final
 
-from pipeline.grading.characters import unemphasised
+from pipeline.grading.characters import folded, unemphasised
 from pipeline.grading.latex import unlatexed
 
 _AROUND: Final = re.compile(r"^[\"'`*\s]+|[\"'`*\s]+$")
@@ -32,6 +34,7 @@ def same(one: str, other: str) -> bool:
     """Whether two canonical texts are the same answer."""
 
     def bare(text: str) -> str:
+        text = unicodedata.normalize("NFC", folded(text))
         spaced = " ".join(re.sub(r"[,;](?=\s)", " ", text).split())
         return spaced if re.search(r"[^\W_]", spaced) else "".join(text.split())
 

@@ -18,6 +18,7 @@ _LEADING: Final = re.compile(
     r"\W*(?:(?:that|definitely|indeed|clearly|simply|probably|likely)\W+)*(yes|no|true|false)\b(?!-)", re.IGNORECASE
 )
 _DETERMINING: Final = re.compile(r"\s+(?!because|since|as\b|and\b|but\b|for\b|if\b|unless|given|due)\w", re.IGNORECASE)
+_OTHER: Final = re.compile(r"\s*(?:or|/)\s*(?:yes|no|true|false)\b", re.IGNORECASE)
 _VERDICT: Final = re.compile(
     r"(?<!then )(?<!or )(?<!/ )(?<![\w/-])(yes|no)\b(?=\s*(?:[,.;:!)\"'*]|$))|(?<!or )\b(true|false)\b(?=\s*(?:[.;!)\"'*]|$))",
     re.IGNORECASE | re.MULTILINE,
@@ -39,13 +40,9 @@ def phrase(text: str) -> tuple[str, ...] | None:
     """The verdict that a text opens with, or else its last one; `None` where it has none."""
     text = unlatexed(text)
     first = _LEADING.match(text)
-    if first and (first[1].casefold() != "no" or not _DETERMINING.match(text, first.end())):
-        return (
-            ()
-            if re.match(r"\s*(?:or|/)\s*(?:yes|no|true|false)\b", text[first.end() :], re.IGNORECASE)
-            else (_WORDS[first[1].casefold()],)
-        )
-    return last(text) or None
+    if not first or (first[1].casefold() == "no" and _DETERMINING.match(text, first.end())):
+        return last(text) or None
+    return () if _OTHER.match(text, first.end()) else (_WORDS[first[1].casefold()],)
 
 
 def conclusions(text: str) -> Iterator[tuple[int, str]]:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from pipeline.grading import ANSWER_TYPES, KILLED, Outcome, canonical, conclusion, grade, read_answer
 
-TYPES = list(ANSWER_TYPES)
 ANIMALS = ("a cat", "a crow.", "a newt")
 EXPRESSIONS = [
     "\\frac{1}{2}", "\\dfrac12", "x", "+", "(", ")", "[", ",", "2", "0.5", "\\pi", "\\text{ cm}", "\\left", "=", "^2", "\\%", "\\,", "$",
@@ -115,7 +114,7 @@ def test_a_rounding_of_a_long_decimal_stands_for_it_and_its_neighbours_do_not(di
 def test_a_text_that_repeats_itself_without_end_is_graded_in_no_time(fragment: str) -> None:
     """Degenerate samples do: patterns must not be quadratic in what they read."""
     text = (fragment * 60_000)[:60_000]
-    for kind in TYPES:
+    for kind in ANSWER_TYPES:
         began = time.process_time()
         grade(text, True, "A" if kind == "choice" else "1", kind, ANIMALS if kind == "choice" else ())
         assert time.process_time() - began < 2, kind
@@ -157,7 +156,7 @@ def test_an_answer_of_brackets_is_read_back_from_its_conclusion(answer: str) -> 
     assert grade(conclusion(answer), True, answer, "text").outcome is Outcome.CORRECT
 
 
-@given(anything, st.booleans(), st.sampled_from(TYPES))
+@given(anything, st.booleans(), st.sampled_from(ANSWER_TYPES))
 def test_no_text_makes_grading_fail(text: str, finished: bool, kind: str) -> None:
     graded = grade(text, finished, "A", kind, ANIMALS)
     assert (graded.answer is None) == (graded.outcome in (Outcome.UNPARSED, Outcome.TRUNCATED))
