@@ -73,7 +73,7 @@ def _prompt(model: ModelSource, run: RunConfig, text: str, title: str) -> None:
     tokenizer, out = load_tokenizer(model), console()
     tokens = prompt_tokens(tokenizer, text, run.prompts.chat, model.turns)
     out.print(Text(f"{title}, {len(tokens)} tokens", style="bold"))
-    out.print(Text(_decoded(tokenizer, tokens)))
+    out.print(Text(_decoded(tokenizer, tokens)), soft_wrap=True)
     out.print()
 
 
@@ -83,13 +83,14 @@ def _row(run: RunConfig, row: Row, tokenizer: Any, origin: str) -> None:
     ids, out = row.tokens, console()
     begin = tokenizer.bos_token_id
     out.print(Text(f"student, masked (no loss): the prompt, {row.start} tokens", style="bold"))
-    out.print(Text(_decoded(tokenizer, ids[: row.start]), style=_MASKED))
+    out.print(Text(_decoded(tokenizer, ids[: row.start]), style=_MASKED), soft_wrap=True)
     out.print()
     out.print(Text(f"student, trained: the rationale, {len(ids) - row.start} tokens ({origin})", style="bold"))
     out.print(
         Text(_decoded(tokenizer, ids[row.start : first]), style=_TRAINED)
         + Text(_decoded(tokenizer, ids[first:last]), style=_ANSWER)
-        + Text(_decoded(tokenizer, ids[last:]), style=_TRAINED)
+        + Text(_decoded(tokenizer, ids[last:]), style=_TRAINED),
+        soft_wrap=True,
     )
     out.print()
     starts = "has none" if begin is None else f"{tokenizer.bos_token!r}, {ids.count(begin)} of them"
