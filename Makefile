@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := requirements-cpu.lock
 READY := $(VENV)/ready
 
-.PHONY: demo test fast e2e lint soak bench-storage bench-growth bench-prefect clean
+.PHONY: demo test fast e2e lint soak bench-storage bench-growth bench-grading bench-prefect clean
 
 demo: $(READY)
 	@$(BIN)/mind run configs/miniature.yaml
@@ -41,6 +41,9 @@ bench-storage: $(READY)
 
 bench-growth: $(READY)
 	@$(BIN)/python -m tests.bench.growth
+
+bench-grading: $(READY)
+	@$(BIN)/python -m tests.bench.grading
 
 bench-prefect: $(READY)
 	@$(BIN)/python -m tests.bench.prefect

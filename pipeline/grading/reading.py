@@ -164,9 +164,10 @@ def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Found | No
         return Found(tuple(dict.fromkeys(readings)), "boxed") if readings else None
     text = kind.plain(text)
     for start, end, wording in _statements(text, answer_type):
-        if _DENIED.match(wording):
+        correction = _CORRECTED.match(wording)
+        if _DENIED.match(wording) and (correction or not kind.whole(wording)):  # "not guilty" may be an answer
             text = text[:start] + text[end:]
-            wording = _CORRECTED.sub("", wording) if _CORRECTED.match(wording) else ""
+            wording = wording[correction.end() :] if correction else ""
         stated = kind.phrase(wording) if wording else None
         if stated is not None:
             return Found(stated, "stated") if stated else None

@@ -1,4 +1,4 @@
-"""What a grade costs: `python -m tests.bench.grading`.
+"""What a grade costs: `make bench-grading`.
 
 CPU time of one core, best of three rounds, over texts of a rationale's length in which the answer is boxed, stated or only mentioned;
 then math-verify's process: its start, and pairs of different answers as a wrong one makes them.

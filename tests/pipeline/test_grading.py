@@ -110,6 +110,16 @@ def test_a_rounding_of_a_long_decimal_stands_for_it_and_its_neighbours_do_not(di
     assert grade(f"\\boxed{{{neighbour}}}", True, str(gold), "number").outcome is Outcome.WRONG
 
 
+def test_a_plain_number_costs_less_than_fifty_microseconds() -> None:
+    texts = [f"16 - 3 - 4 = 9, and 9 * 2 = {n}. The answer is \\boxed{{{n}}}." for n in range(2000)]
+    seconds = []
+    for _ in range(3):
+        began = time.process_time()
+        assert all(grade(text, True, str(n), "number").outcome is Outcome.CORRECT for n, text in enumerate(texts))
+        seconds.append(time.process_time() - began)
+    assert min(seconds) / len(texts) < 50e-6
+
+
 @pytest.mark.parametrize("fragment", FRAGMENTS)
 def test_a_text_that_repeats_itself_without_end_is_graded_in_no_time(fragment: str) -> None:
     """Degenerate samples do: patterns must not be quadratic in what they read."""
