@@ -31,7 +31,7 @@ def _question(run: RunConfig, wanted: str | None) -> Question:
     from pipeline.errors import QuestionError
     from pipeline.questions.load import load
 
-    for source in run.questions.train:
+    for source in run.questions.sources()[0]:
         for question in islice(load(source), _LOOKED_THROUGH):
             if wanted in (None, question.id):
                 return question

@@ -11,6 +11,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -21,6 +22,8 @@ from pipeline.errors import MindError
 from pipeline.estimate import Shape, hours, peak, serving, shape_of, training_bytes
 from pipeline.models import check_model
 from pipeline.perspectives import perspectives_of
+from pipeline.questions.named import NamedSource
+from pipeline.questions.sources import HubSource
 
 DISTRIBUTION: Final = "mind-distill"
 GIB: Final = 1 << 30
@@ -175,10 +178,11 @@ def _hub_names(run: RunConfig) -> Iterator[tuple[str, Literal["model", "dataset"
     for model in (run.teacher, run.student, run.synthesis.encoder):
         if model is not None and model.name is not None:
             yield model.name, "model", model.revision
-    for source in (*run.questions.train, *(item.source for item in run.questions.evaluation)):
-        name = getattr(source, "name", None)
-        if source.kind == "hub" and name is not None:
-            yield name, "dataset", getattr(source, "revision", None)
+    for source in chain(*run.questions.sources()):
+        # What a name stands for is fetched from the hub unless there is a copy.
+        for part in source.parts.values() if isinstance(source, NamedSource) and source.folder is None else (source,):
+            if isinstance(part, HubSource) and part.name is not None:
+                yield part.name, "dataset", part.revision
 
 
 def models(run: RunConfig) -> Iterator[Check]:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from pipeline.cli import app
 from pipeline.config import Engine, RunConfig, load_config
-from pipeline.doctor import Check, Machine, engine, plan_of, worst
+from pipeline.doctor import Check, Machine, engine, models, plan_of, worst
 from tests.conftest import write_config
 
 GIB = 1 << 30
@@ -52,6 +52,14 @@ def test_without_the_hub_its_models_are_known_to_be_out_of_reach(tmp_path: Path,
     hub = next(check for check in found if check["name"] == "some/model")
     assert hub["state"] == "warn"
     assert "HF_HUB_OFFLINE is set" in hub["found"]
+
+
+def test_what_a_benchmark_stands_for_is_looked_for_unless_there_is_a_copy(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+    source = {"kind": "named", "name": "gsm8k", "split": "train"}
+    for folder, wanted in ((None, {"openai/gsm8k"}), (str(tmp_path), set())):
+        run_tree["questions"]["train"] = [{**source, "folder": folder}]
+        run = load_config(write_config(tmp_path, run_tree))
+        assert {check.name for check in models(run)} - {"teacher", "student"} == wanted
 
 
 @pytest.fixture
