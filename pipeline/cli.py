@@ -174,13 +174,14 @@ def build(
     out: Annotated[Path, typer.Option(help="where the folders teacher/ and student/ go")] = Path("miniature-models"),
     only: Annotated[str | None, typer.Option(help="teacher or student; both if left out")] = None,
     items: Annotated[int, typer.Option(help="dev questions per family in the model cards")] = 200,
+    overrides: Overrides = None,
 ) -> None:
     """Train the miniature tokenizer, teacher and base student from scratch (about an hour on two cores)."""
     with reported():
         from pipeline.miniature.build import build as build_models
         from pipeline.miniature.build import load_recipe
 
-        build_models(load_recipe(recipe), out, only, items, lambda line: print(line, flush=True))
+        build_models(load_recipe(recipe, tuple(overrides or ())), out, only, items, lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

@@ -12,17 +12,17 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from pipeline.config_file import checked, override, read
 from pipeline.grading import Outcome, grade
 from pipeline.miniature.families import ID_FAMILIES, OOD_FAMILIES, Problem, ask, distinct, draw, size, solve, split_of
 from pipeline.miniature.styles import RING_STYLES, leaps, solution, thoughtful_solution
@@ -76,9 +76,16 @@ class Recipe(BaseModel):
     student: ModelRecipe
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe from YAML."""
-    return Recipe.model_validate(yaml.safe_load(path.read_text()))
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from YAML, and override its fields with KEY=VALUE.
+
+    Raises:
+        ConfigError: one line with file, field, what was expected and the remedy.
+    """
+    tree = read(path, "give the path of a recipe")
+    for assignment in overrides:
+        override(tree, assignment)
+    return checked(Recipe, tree, str(path), path.parent)
 
 
 def _prompt(recipe: Recipe, problem: Problem, perspective: str | None) -> str:

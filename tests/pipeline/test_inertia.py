@@ -13,7 +13,7 @@ EVERYTHING = torch.ones(N, K, dtype=torch.bool)
 INDEX = torch.arange(N)
 seeds = st.integers(0, 10_000)
 inertias = st.builds(
-    Inertia, gamma=st.floats(0, 0.99), gamma_perspective=st.floats(0, 0.999), prior_visits=st.floats(0, 10)
+    Inertia, kind=st.just("ema"), gamma=st.floats(0, 0.99), gamma_perspective=st.floats(0, 0.999), prior_visits=st.floats(0, 10)
 )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def test_what_was_not_seen_is_left_as_it_was(config: Inertia, first: int, second
 
 @given(seeds, st.floats(0.1, 10))
 def test_the_first_visit_is_shrunk_towards_the_mean_of_its_perspective(seed: int, prior: float) -> None:
-    config = Inertia(prior_visits=prior)
+    config = Inertia(kind="ema", prior_visits=prior)
     state = InertiaState.empty(N, K)
     losses_NK = _losses(seed)
     observe(state, config, INDEX, losses_NK, EVERYTHING)
@@ -57,7 +57,7 @@ def test_the_first_visit_is_shrunk_towards_the_mean_of_its_perspective(seed: int
 
 @pytest.mark.parametrize("prior", [0.0, 2.0])
 def test_a_question_never_seen_has_the_mean_of_its_perspective(prior: float) -> None:
-    config = Inertia(prior_visits=prior)
+    config = Inertia(kind="ema", prior_visits=prior)
     state = InertiaState.empty(N, K)
     observe(state, config, torch.tensor([0, 1]), torch.tensor([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]]), EVERYTHING[:2])
     assert torch.allclose(filtered(state, config, torch.tensor([4])), torch.tensor([[2.0, 3.0, 4.0]]), atol=1e-4)
@@ -67,7 +67,7 @@ def test_a_question_never_seen_has_the_mean_of_its_perspective(prior: float) -> 
 def test_the_filter_follows_more_slowly_the_larger_gamma_is(seed: int) -> None:
     moved = []
     for gamma in (0.2, 0.9):
-        config = Inertia(gamma=gamma, prior_visits=0)
+        config = Inertia(kind="ema", gamma=gamma, prior_visits=0)
         state = InertiaState.empty(N, K)
         for _ in range(5):
             observe(state, config, INDEX, torch.ones(N, K), EVERYTHING)

@@ -1,0 +1,126 @@
+"""YAML files read strictly: no key twice, no unknown field, and one line that names what is wrong.
+
+What a file says is a tree; `--set` changes the tree; a pydantic model checks it. The line names file, field, what was expected and
+the remedy, and guesses what a misspelt key was meant to be.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _known_keys(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
+    """Field names of the model that an error's location points into."""
+    model: Any = root
+    for part in location:
+        if isinstance(part, int):
+            continue
+        tagged = [option for option in _models(model) if _tag(option) == part]
+        if tagged:
+            model = tagged[0]
+            continue
+        fields = [option.model_fields[part].annotation for option in _models(model) if part in option.model_fields]
+        if not fields:
+            return []
+        model = fields[0]
+    return sorted({name for option in _models(model) for name in option.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    kind = model.model_fields.get("kind")
+    return kind.default if kind is not None and isinstance(kind.default, str) else None
+
+
+def _explain(error: ValidationError, where: str, root: type[BaseModel]) -> str:
+    first = error.errors()[0]
+    location = first["loc"]
+    field = ".".join(str(part) for part in location) or "the file"
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1], root), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "remove it; the README lists the keys"
+        return f"{where}: {field}: unknown key; {hint}"
+    if first["type"] == "missing":
+        return f"{where}: {field}: missing; add it"
+    message = re.sub(r"^Value error, ", "", first["msg"])
+    given = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
+    return f"{where}: {field}: {message[:1].lower() + message[1:]}{given}; correct this field"
+
+
+def override(tree: dict[str, Any], assignment: str) -> None:
+    """Put a KEY=VALUE into the tree, in place; the value is YAML.
+
+    Raises:
+        ConfigError: it is no such pair, or names a field of something that is no section.
+    """
+    key, separator, text = assignment.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {assignment}: expected KEY=VALUE, for example training.steps=100")
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = tree.get(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {assignment}: {parent} is not a section; name a field inside one")
+        # A YAML anchor is one object in several places; the override is meant for this place only.
+        tree[parent] = tree = dict(child)
+    try:
+        tree[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {assignment}: the value is not YAML; quote it") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice; YAML would take the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if key.value != "<<"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read(path: Path, remedy: str) -> dict[str, Any]:
+    """The tree in a YAML file; `remedy` is what to do if there is none.
+
+    Raises:
+        ConfigError: no such file, not YAML, a key given twice, or no mapping.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; {remedy}")
+    try:
+        tree = yaml.load(path.read_text(), _Loader)  # noqa: S506 - a safe loader, stricter than yaml.safe_load
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = f" line {error.problem_mark.line + 1}" if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else ""
+        problem = f" ({error.problem})" if isinstance(error, yaml.MarkedYAMLError) and error.problem else ""
+        raise ConfigError(f"{path}:{line} not valid YAML{problem}; correct it") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of sections; see configs/ for examples")
+    return tree
+
+
+def checked(model: type[Model], tree: dict[str, Any], where: str, base: Path) -> Model:
+    """What a tree says, as a model; paths in it are relative to `base`.
+
+    Raises:
+        ConfigError: one line with the file, the first wrong field, what was expected and the remedy.
+    """
+    try:
+        return model.model_validate(tree, context={"base": base})
+    except ValidationError as error:
+        raise ConfigError(_explain(error, where, model)) from error
