@@ -110,37 +110,41 @@ def finished(runs: Sequence[Run]) -> Iterator[Finished]:
             yield Finished(run.arm, run.seed, *opened)
 
 
+THREADS: Final[Any] = ThreadPoolTaskRunner(max_workers=64)
+
+
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="worker {number}")
-def work(number: int, experiment: Experiment, runs: Path) -> None:
+def work(number: int, config: str, runs: Path) -> None:
     """Go through all runs in a process of its own."""
     folder = runs.parent
     progress = folder / f"worker-{number}.progress"
-    arguments = ["--config", experiment.config, "--runs", str(runs), "--progress", str(progress)]
+    arguments = ["--config", config, "--runs", str(runs), "--progress", str(progress)]
     with terminal.watching(f"worker {number}") as show:
         watch("series", arguments, folder / f"worker-{number}.log", progress, show if number == 0 else lambda found: None)
 
 
-_THREADS: Final[Any] = ThreadPoolTaskRunner(max_workers=64)
-
-
-@flow(name="science", flow_run_name="{experiment.use} {experiment.config}", task_runner=_THREADS)
-def science(experiment: Experiment) -> dict[str, Any]:
-    """Run what is missing, then compare; returns what is in the table."""
-    runs, folder = runs_of(experiment), folder_of(experiment)
+def carry_out(runs: Sequence[Run], first: Sequence[Run], config: str, workers: int, folder: Path) -> None:
+    """Run what is missing; of the runs `first`, what others share is made before the workers start."""
     for run in runs:
         record(run.config, run.planned, "running")
     if len(list(finished(runs))) < len(runs):
-        for run in runs:
-            if run.arm.name == experiment.against:
-                _share(run)
+        for run in first:
+            _share(run)
         listed = folder / "runs.json"
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(listed, json.dumps([run.assignments for run in runs]).encode())
-        futures = [work.submit(number, experiment, listed) for number in range(experiment.workers)]
+        futures = [work.submit(number, config, listed) for number in range(workers)]
         for future in futures:
             future.result()
     for run in runs:
         record(run.config, run.planned, "done")
+
+
+@flow(name="science", flow_run_name="{experiment.use} {experiment.config}", task_runner=THREADS)
+def science(experiment: Experiment) -> dict[str, Any]:
+    """Run what is missing, then compare; returns what is in the table."""
+    runs, folder = runs_of(experiment), folder_of(experiment)
+    carry_out(runs, [run for run in runs if run.arm.name == experiment.against], experiment.config, experiment.workers, folder)
     base = base_of(experiment)
     found = write(list(finished(runs)), experiment.against, base.evaluation.bootstrap, folder)
     publish(found, folder)

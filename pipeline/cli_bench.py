@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from pydantic import BaseModel
 
 from pipeline.cli_output import AsJson, print_json, print_table, reported
 
 if TYPE_CHECKING:
     from flows.arms import Experiment
 
+Model = TypeVar("Model", bound=BaseModel)
+
 app = typer.Typer(help="Experiments: which arm wins, and why.", no_args_is_help=True)
 
 
 def _experiment(config: Path, overrides: list[str] | None, use: str, **fields: Any) -> Experiment:
     """What is run and compared."""
-    from pydantic import ValidationError
-
     from pipeline.cli import prefect_home
     from pipeline.config import load_config
-    from pipeline.errors import ConfigError
     from stages.process import store_of
 
     changes = tuple(overrides or ())
     prefect_home(store_of(load_config(config, (*changes, f"evaluation.use={use}"))).root)
     from flows.arms import Experiment
 
+    return _checked(Experiment, config=str(config.resolve()), changes=changes, use=use, **fields)
+
+
+def _checked(model: type[Model], **fields: Any) -> Model:
+    """Options as a model."""
+    from pydantic import ValidationError
+
+    from pipeline.errors import ConfigError
+
     try:
-        return Experiment.model_validate({"config": str(config.resolve()), "changes": changes, "use": use, **fields})
+        return model.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"--{first['loc'][0]}: {first['msg'].lower()}, not {first['input']!r}; correct it") from error
@@ -99,8 +108,70 @@ def _print_claims(said: dict[str, Any] | None) -> None:
         return
     for group, title in (("id", "in distribution"), ("ood", "out of distribution")):
         it = said[group]
-        interval = f"{it['margin'] * 100:+.1f} [{it['low'] * 100:+.1f}, {it['high'] * 100:+.1f}]"
-        print(f"{title}: {said['arm']} {interval} over the best baseline, {it['best']} (paper: {it['published'] * 100:+.2f})")
+        print(
+            f"{title}: {said['arm']} {_margin(it)} over the best baseline, {it['best']} (paper: {it['published'] * 100:+.2f})"
+        )
+
+
+@app.command()
+def phase(
+    students: Annotated[str, typer.Option(help="folders of base students, from the smallest, with commas between")],
+    questions: Annotated[str, typer.Option(help="how many training questions, with commas between")],
+    config: ConfigFile = Path("configs/science.yaml"),
+    overrides: Overrides = None,
+    arms: Annotated[str, typer.Option(help="names of arms")] = "mind,single-analogy,single-contrastive,uniform",
+    seeds: Annotated[int, typer.Option(help="how many seeds, from 0", min=1)] = 2,
+    use: Use = "dev",
+    workers: Annotated[int, typer.Option(help="processes at a time, one per core", min=1)] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Repeat the experiment with every student and number of questions: where the advantage starts, and where it ends."""
+    with reported():
+        experiment = _experiment(config, overrides, use, seeds=seeds, arms=tuple(arms.split(",")), workers=workers)
+        from flows.arms import runs_of
+        from flows.phase import Phase, folder_of_phase, places_of
+        from flows.phase import phase as flow
+
+        wanted = _checked(Phase, experiment=experiment, students=students.split(","), questions=questions.split(","))
+        # A folder that is no student's, or an unknown arm, is refused before a server starts.
+        for place in places_of(wanted):
+            runs_of(place.experiment)
+        found = flow(wanted)
+        if as_json:
+            print_json(found)
+            return
+        print()
+        groups = {"id": "in distribution", "ood": "out of distribution"}
+        print_table(
+            ("student", "questions", *(f"{name}, {title}" for title in groups.values() for name in ("base", "mind", "ahead"))),
+            (
+                (
+                    cell["size"],
+                    f"{cell['questions']:,}",
+                    *(text for group in groups for text in _ahead(cell["compared"], group)),
+                )
+                for cell in found["cells"]
+            ),
+            right=("questions",),
+        )
+        print("\nahead: of the best baseline, in points")
+        print(f"page: {folder_of_phase(wanted) / 'phase.html'}")
+
+
+def _ahead(compared: dict[str, Any], group: str) -> tuple[str, str, str]:
+    """The base's accuracy and MIND's, and how far MIND is from the best baseline."""
+    said = compared["claims"][group]
+    mine = next(row for row in compared["arms"] if row["arm"] == compared["against"])
+    return (
+        f"{compared['base'][group] * 100:.1f}",
+        f"{mine[group]['mean'] * 100:.1f}",
+        f"{_margin(said)} {said['best']}",
+    )
+
+
+def _margin(said: dict[str, Any]) -> str:
+    """A margin in points with its interval."""
+    return f"{said['margin'] * 100:+.1f} [{said['low'] * 100:+.1f}, {said['high'] * 100:+.1f}]"
 
 
 @app.command()
