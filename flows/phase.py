@@ -8,7 +8,6 @@ all is resumable run by run.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,12 +29,12 @@ class Phase(Frozen):
     """An experiment, the students that it is repeated with, and the numbers of questions."""
 
     experiment: Experiment
-    students: tuple[str, ...] = Field(min_length=1, description="folders of base students, from the smallest")
+    students: dict[str, str] = Field(min_length=1, description="folders of base students by name, from the smallest")
     questions: tuple[int, ...] = Field(min_length=1, description="how many training questions, over all sources")
 
 
 class Place(NamedTuple):
-    """A cell's student, by the name of its folder, its number of questions, and the experiment there."""
+    """A cell's student, by its name, its number of questions, and the experiment there."""
 
     student: str
     questions: int
@@ -62,29 +61,25 @@ def places_of(phase: Phase) -> list[Place]:
     """Every cell.
 
     Raises:
-        ConfigError: no arm is a baseline, two students' folders have the same name, or the questions cannot be dealt out evenly.
+        ConfigError: no arm is a baseline, or the questions cannot be dealt out evenly.
     """
     base = base_of(phase.experiment)
     if not any(arm.kind == "baseline" for arm in chosen(phase.experiment)):
         raise ConfigError("--arms: none is a baseline, so nothing is there to be ahead of; add one, for example uniform")
-    folders = [Path(student).resolve() for student in phase.students]
-    for name, number in Counter(folder.name for folder in folders).items():
-        if number > 1:
-            raise ConfigError(f"--students: {number} folders are named {name!r}; give each a name of its own")
     return [
-        Place(folder.name, questions, _at(phase.experiment, base, folder, questions))
-        for folder in folders
+        Place(name, questions, _at(phase.experiment, base, name, Path(folder).resolve(), questions))
+        for name, folder in phase.students.items()
         for questions in phase.questions
     ]
 
 
-def _at(experiment: Experiment, base: RunConfig, student: Path, questions: int) -> Experiment:
+def _at(experiment: Experiment, base: RunConfig, name: str, student: Path, questions: int) -> Experiment:
     """The experiment in one cell."""
     changes = (
         *experiment.changes,
         f"student={json.dumps({'path': str(student)})}",
         f"questions.train={_sources(base, questions)}",
-        f"name={base.name}-{student.name}-{questions}",
+        f"name={base.name}-{name}-{questions}",
     )
     return experiment.model_copy(update={"changes": changes})
 

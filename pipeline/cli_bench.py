@@ -115,7 +115,7 @@ def _print_claims(said: dict[str, Any] | None) -> None:
 
 @app.command()
 def phase(
-    students: Annotated[str, typer.Option(help="folders of base students, from the smallest, with commas between")],
+    students: Annotated[str, typer.Option(metavar="NAME=FOLDER,...", help="base students, from the smallest")],
     questions: Annotated[str, typer.Option(help="how many training questions, with commas between")],
     config: ConfigFile = Path("configs/science.yaml"),
     overrides: Overrides = None,
@@ -132,7 +132,8 @@ def phase(
         from flows.phase import Phase, folder_of_phase, places_of
         from flows.phase import phase as flow
 
-        wanted = _checked(Phase, experiment=experiment, students=students.split(","), questions=questions.split(","))
+        named = dict(pair.split("=", 1) if "=" in pair else (Path(pair).name, pair) for pair in students.split(","))
+        wanted = _checked(Phase, experiment=experiment, students=named, questions=questions.split(","))
         # A folder that is no student's, or an unknown arm, is refused before a server starts.
         for place in places_of(wanted):
             runs_of(place.experiment)

@@ -23,7 +23,7 @@ def experiment(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
 
 
 def test_questions_are_dealt_out_evenly_among_the_sources(experiment: dict[str, Any], tiny_model: Path) -> None:
-    places = places_of(Phase(experiment=Experiment(**experiment), students=(str(tiny_model),), questions=(10, 40)))
+    places = places_of(Phase(experiment=Experiment(**experiment), students={"tiny": str(tiny_model)}, questions=(10, 40)))
     runs = [runs_of(place.experiment)[0] for place in places]
     assert [[source.count for source in run.config.questions.train] for run in runs] == [[5, 5], [20, 20]]  # type: ignore[union-attr]
 
@@ -34,22 +34,23 @@ def test_what_does_not_depend_on_the_student_is_shared_by_students(
     other = tmp_path / "other"
     shutil.copytree(tiny_model, other)
     (other / "generation_config.json").write_text('{"pad_token_id": 0}')
-    places = places_of(Phase(experiment=Experiment(**experiment), students=(str(tiny_model), str(other)), questions=(10,)))
+    places = places_of(
+        Phase(experiment=Experiment(**experiment), students={"one": str(tiny_model), "other": str(other)}, questions=(10,))
+    )
     first, second = (runs_of(place.experiment)[0].planned for place in places)
     assert [name for name in first if first[name].fingerprint == second[name].fingerprint] == ["questions", "sampling"]
 
 
 @pytest.mark.parametrize(
-    ("students", "questions", "arms", "said"),
+    ("questions", "arms", "said"),
     [
-        (1, (11,), ("mind", "uniform"), "--questions 11: 2 sources share them evenly; give a multiple of 2"),
-        (2, (10,), ("mind", "uniform"), "--students: 2 folders are named"),
-        (1, (10,), ("mind", "top-1"), "--arms: none is a baseline"),
+        (11, ("mind", "uniform"), "--questions 11: 2 sources share them evenly; give a multiple of 2"),
+        (10, ("mind", "top-1"), "--arms: none is a baseline"),
     ],
 )
 def test_what_cannot_be_a_diagram_is_refused(
-    experiment: dict[str, Any], tiny_model: Path, students: int, questions: tuple[int, ...], arms: tuple[str, ...], said: str
+    experiment: dict[str, Any], tiny_model: Path, questions: int, arms: tuple[str, ...], said: str
 ) -> None:
     chosen = Experiment(**{**experiment, "arms": arms})
     with pytest.raises(ConfigError, match=said):
-        places_of(Phase(experiment=chosen, students=(str(tiny_model),) * students, questions=questions))
+        places_of(Phase(experiment=chosen, students={"tiny": str(tiny_model)}, questions=(questions,)))
