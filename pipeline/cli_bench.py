@@ -132,7 +132,7 @@ def phase(
         from flows.phase import Phase, folder_of_phase, places_of
         from flows.phase import phase as flow
 
-        named = dict(pair.split("=", 1) if "=" in pair else (Path(pair).name, pair) for pair in students.split(","))
+        named = {name: folder for name, _, folder in (pair.partition("=") for pair in students.split(","))}
         wanted = _checked(Phase, experiment=experiment, students=named, questions=questions.split(","))
         # A folder that is no student's, or an unknown arm, is refused before a server starts.
         for place in places_of(wanted):

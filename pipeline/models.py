@@ -111,8 +111,10 @@ def load_tokenizer(model: ModelSource) -> Any:
     return AutoTokenizer.from_pretrained(model.location, revision=model.revision, trust_remote_code=False)
 
 
-def load_causal_model(model: ModelSource, dtype: Any) -> Any:
+def load_causal_model(model: ModelSource, dtype: Any, attention: str | None = None) -> Any:
     """The causal language model, from safetensors; code that a folder brings along is never run.
+
+    `attention` is one of transformers' implementations; without it transformers chooses.
 
     Raises:
         ModelError: its logits are more than a projection of the last hidden states, which the objective relies on.
@@ -120,8 +122,9 @@ def load_causal_model(model: ModelSource, dtype: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     network = AutoModelForCausalLM.from_pretrained(
-        model.location, revision=model.revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
-    )
+        model.location, revision=model.revision, dtype=dtype, use_safetensors=True, trust_remote_code=False,
+        attn_implementation=attention,
+    )  # fmt: skip
     for field in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
         if getattr(network.config, field, None) not in (None, 1, 1.0):
             raise ModelError(

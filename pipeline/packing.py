@@ -4,21 +4,23 @@ The rows of a question (its prompt with one rationale each, the same without the
 Every node is a token after one prefix; it sees its ancestors and itself, at the position that is its depth, so its hidden state is
 the one that it has in a row of its own. Of eight rationales behind one prompt the prompt is computed once instead of sixteen
 times. Losses and gradients equal those of padded rows (a promise with a test).
+
+A trie's nodes stand in depth-first order, so what follows from a node is a stretch that ends where the node says: a query q sees a key k
+exactly if k <= q < ends[k]. That one number a token is the whole mask, of any branching and of several tries in one
+line; `pipeline/student.py` makes of it what the attention at hand takes. Tries go into lines by best fit, the largest first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pipeline.training_set import Batch, Row
 
 
 class _Trie:
-    """One group's tokens: per node its token, its depth and its parent (-1 at the root)."""
+    """One group's tokens in the order of insertion: per node its token, its depth and its parent (-1 at the root)."""
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
@@ -39,38 +41,59 @@ class _Trie:
             parent = node
         return nodes
 
-    def sees(self, width: int) -> NDArray[np.bool_]:
-        """(width, width): whether a node (row) sees another (column). Padding sees itself, or its softmax would be empty."""
-        sees = np.eye(width, dtype=np.bool_)
-        for node, parent in enumerate(self.parents):  # a parent comes before its children
-            if parent >= 0:
-                sees[node] |= sees[parent]
-        return sees
+    def depth_first(self) -> tuple[list[int], list[int]]:
+        """Of each node its place in depth-first order, and the place at which what follows from it ends."""
+        sizes = [1] * len(self.tokens)
+        for node in range(len(self.tokens) - 1, 0, -1):  # a parent comes before its children
+            if self.parents[node] >= 0:
+                sizes[self.parents[node]] += sizes[node]
+        places: list[int] = []
+        free = {-1: 0}  # by node, where its next child goes
+        for node, parent in enumerate(self.parents):
+            places.append(free[parent])
+            free[parent] += sizes[node]
+            free[node] = places[node] + 1
+        return places, [place + size for place, size in zip(places, sizes, strict=True)]
+
+
+def best_fit(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Where each goes, as (line, place in it), so that lines are no longer than the largest size: best fit, the largest first."""
+    room: list[int] = []
+    found = [(0, 0)] * len(sizes)
+    for index in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+        fits = [line for line, left in enumerate(room) if left >= sizes[index]]
+        if not fits:
+            room.append(max(sizes))
+        line = min(fits, key=lambda number: room[number]) if fits else len(room) - 1
+        found[index] = line, max(sizes) - room[line]
+        room[line] -= sizes[index]
+    return found
 
 
 def packed(rows: list[Row], spans: list[tuple[int, int]], groups: list[int], pad: int) -> Batch:
-    """Like `pipeline.training_set.batch`, with the rows of one group in one line of the batch.
-
-    `groups[i]` is the line of row i; lines are numbered from 0.
-    """
+    """Like `pipeline.training_set.batch`, with the rows of one group in one trie. `groups[i]` is that of row i, numbered from 0."""
     tries = [_Trie() for _ in range(max(groups) + 1)]
-    line: list[int] = []
-    row: list[int] = []
+    nodes = [tries[group].insert(row.tokens) for row, group in zip(rows, groups, strict=True)]
+    where = best_fit([len(trie.tokens) for trie in tries])
+    orders = [trie.depth_first() for trie in tries]
+
+    width = max(len(trie.tokens) for trie in tries)
+    shape = (1 + max(line for line, _ in where), width)
+    tokens_BT, positions_BT = torch.full(shape, pad), torch.zeros(shape, dtype=torch.long)
+    ends_BT = torch.arange(1, width + 1).repeat(shape[0], 1)  # padding sees itself, or its softmax would be empty
+    for trie, (line, first), (places, ends) in zip(tries, where, orders, strict=True):
+        at = first + torch.tensor(places)
+        tokens_BT[line, at] = torch.tensor(trie.tokens)
+        positions_BT[line, at] = torch.tensor(trie.depths)
+        ends_BT[line, at] = first + torch.tensor(ends)
+
+    wanted = [last - first for first, last in spans]
     column: list[int] = []
     labels: list[int] = []
-    for index, (item, (first, last), group) in enumerate(zip(rows, spans, groups, strict=True)):
-        nodes = tries[group].insert(item.tokens)
-        line += [group] * (last - first)
-        row += [index] * (last - first)
-        column += nodes[first - 1 : last - 1]
-        labels += item.tokens[first:last]
-    width = max(len(trie.tokens) for trie in tries)
-    tokens_BT = torch.full((len(tries), width), pad)
-    positions_BT = torch.zeros((len(tries), width), dtype=torch.long)
-    for index, trie in enumerate(tries):
-        tokens_BT[index, : len(trie.tokens)] = torch.tensor(trie.tokens)
-        positions_BT[index, : len(trie.tokens)] = torch.tensor(trie.depths)
-    sees_BTT = torch.from_numpy(np.stack([trie.sees(width) for trie in tries]))
-    return Batch(
-        tokens_BT, torch.tensor(row), torch.tensor(line), torch.tensor(column), torch.tensor(labels), positions_BT, sees_BTT
-    )
+    for row, mine, (first, last), group in zip(rows, nodes, spans, groups, strict=True):
+        places, (_, offset) = orders[group][0], where[group]
+        column += [offset + places[node] for node in mine[first - 1 : last - 1]]
+        labels += row.tokens[first:last]
+    row_P = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(wanted))
+    line_P = torch.tensor([where[group][0] for group in groups])[row_P]
+    return Batch(tokens_BT, row_P, line_P, torch.tensor(column), torch.tensor(labels), positions_BT, ends_BT)

@@ -103,8 +103,8 @@ def _assemble(joint: Joint, index_Q: Tensor, kept_QK: Tensor, local: range) -> _
         contexts = [data.context(int(index_Q[q]), k) for q, k in pairs]
         rows, spans = rows + contexts, spans + [context.answer for context in contexts]
         lines += lines[: len(pairs)]
-    packs = joint.config.shared_prefix
-    item = packed(rows, spans, lines, data.pad) if packs else batch(rows, spans, data.pad)
+    padded = joint.config.packing == "none"
+    item = batch(rows, spans, data.pad) if padded else packed(rows, spans, lines, data.pad)
     begins = [0, *accumulate(last - first for first, last in spans)]
     answers: list[list[range]] = []
     for q in local if term.weight > 0 else ():

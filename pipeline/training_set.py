@@ -71,8 +71,8 @@ class Batch(NamedTuple):
     """Rows as lines of tokens, and the positions of wanted logits.
 
     `tokens_BT` ids; position p, of row `row_P[p]`, predicts `labels_P[p]` from the hidden state at (`line_P[p]`, `column_P[p]`). Padded
-    rows have a line each; packed ones (`pipeline/packing.py`) share lines, and then each token has its position, and sees what
-    `sees_BTT` says.
+    rows have a line each; packed ones (`pipeline/packing.py`) share lines, and then each token has its position, and is seen by
+    itself and those behind it that are before its `ends_BT`.
     """
 
     tokens_BT: Tensor
@@ -81,7 +81,7 @@ class Batch(NamedTuple):
     column_P: Tensor
     labels_P: Tensor
     positions_BT: Tensor | None = None
-    sees_BTT: Tensor | None = None
+    ends_BT: Tensor | None = None
 
 
 def batch(rows: list[Row], spans: list[tuple[int, int]], pad: int) -> Batch:

@@ -73,9 +73,19 @@ def _port_is_free(port: int) -> bool:
     return True
 
 
+def _gpu_is_there() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def check(config: Config) -> None:
     """Model folder, the longest row it could take, and the perspectives that are named."""
     check_model(config.student, "student")
+    if config.training.packing == "flex" and not _gpu_is_there():
+        raise ConfigError(
+            "training.packing: flex learns on a GPU alone, and none is here; set training.packing to dense or none"
+        )
     known = [item.name for item in config.perspectives]
     for name in config.training.perspectives or ():
         if name not in known:

@@ -101,7 +101,8 @@ def deepspeed_config(training: Training) -> dict[str, Any]:
 def start_engine(config: Config) -> Any:
     """The student inside a DeepSpeed engine, with a client AdamW so that nothing is compiled."""
     training = config.training
-    student = load_causal_model(config.student, torch.bfloat16 if training.precision == "bf16" else torch.float32)
+    attention = "flex_attention" if training.packing == "flex" else None
+    student = load_causal_model(config.student, torch.bfloat16 if training.precision == "bf16" else torch.float32, attention)
     if training.lora is not None:
         torch.manual_seed(config.seed)  # adapters start from random numbers, the same on every rank and in every life
         adapt(student, training.lora)

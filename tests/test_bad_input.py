@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from tests.conftest import REPOSITORY, write_config
 
@@ -57,6 +58,10 @@ def set_in(tree: Tree, path: str, value: Any) -> None:
         ("prompts.question", "{{ qestion }}", ("prompts", "qestion", "it may use question")),
         ("training.max_length", 10**6, ("training.max_length", "context", "lower it")),
         ("training.questions_per_step", 7, ("questions_per_step", "multiple of")),
+        pytest.param(
+            "training.packing", "flex", ("training.packing", "GPU", "dense or none"),
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so it is no mistake"),
+        ),
     ],
 )  # fmt: skip
 def test_a_bad_field_is_named_with_its_remedy(tmp_path: Path, run_tree: Tree, path: str, value: Any, words: Any) -> None:

@@ -128,7 +128,7 @@ def test_the_gradient_is_the_same_for_any_micro_batch_packed_or_padded(
     found = []
     for micro, packs in ((1, False), (2, True), (4, True), (2, False), (4, False)):
         training = Training(
-            questions_per_step=4, questions_per_micro_batch=micro, probe_every=1, shared_prefix=packs,
+            questions_per_step=4, questions_per_micro_batch=micro, probe_every=1, packing="dense" if packs else "none",
             consistency=Consistency(weight=0.5, answer_context=context), inertia={"kind": kind},
         )  # fmt: skip
         found.append(_step(student, data, training, step=0))
@@ -148,7 +148,7 @@ def test_the_second_task_takes_its_share_of_the_loss(student: Any, data: Trainin
     found = {}
     for weight in (0.0, 0.25):
         training = Training(
-            questions_per_step=4, questions_per_micro_batch=2, answer_weight=weight, shared_prefix=packs,
+            questions_per_step=4, questions_per_micro_batch=2, answer_weight=weight, packing="dense" if packs else "none",
             mixture=Mixture(weights="uniform", beta=0), consistency=Consistency(weight=0),
         )  # fmt: skip
         found[weight], _, _ = _step(student, whole, training, step=0)

@@ -4,11 +4,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.packing import packed
+from pipeline.packing import best_fit, packed
+from pipeline.student import block_mask, dense_mask
 from pipeline.training_set import Row, rationale_spans
 
 tokens = st.lists(st.integers(1, 3), min_size=2, max_size=9)
-groups = st.lists(st.lists(tokens, min_size=1, max_size=4), min_size=1, max_size=3)
+groups = st.lists(st.lists(tokens, min_size=1, max_size=4), min_size=1, max_size=4)
 
 
 def _rows(drawn: list[list[list[int]]]) -> tuple[list[Row], list[int]]:
@@ -18,31 +19,57 @@ def _rows(drawn: list[list[list[int]]]) -> tuple[list[Row], list[int]]:
 
 @given(groups)
 def test_every_token_sees_its_own_row_up_to_itself_and_nothing_else(drawn: list[list[list[int]]]) -> None:
-    rows, lines = _rows(drawn)
-    item = packed(rows, rationale_spans(rows), lines, pad=0)
-    assert item.positions_BT is not None and item.sees_BTT is not None
+    rows, numbers = _rows(drawn)
+    item = packed(rows, rationale_spans(rows), numbers, pad=0)
+    assert item.positions_BT is not None and item.ends_BT is not None
+    sees_BTT = dense_mask(item.ends_BT)
     for index, row in enumerate(rows):
-        line, column = (values_P[item.row_P == index] for values_P in (item.line_P, item.column_P))
-        assert set(line.tolist()) == {lines[index]}
-        for depth, node in enumerate(column.tolist()):
-            seen = item.sees_BTT[lines[index], node].nonzero()[:, 0]
-            places = item.positions_BT[lines[index], seen]
+        lines, column = (values_P[item.row_P == index].tolist() for values_P in (item.line_P, item.column_P))
+        for depth, (line, node) in enumerate(zip(lines, column, strict=True)):
+            seen = sees_BTT[line, node].nonzero()[:, 0]
+            places = item.positions_BT[line, seen]
             assert places.sort().values.tolist() == list(range(depth + 1))
-            assert item.tokens_BT[lines[index], seen[places.argsort()]].tolist() == row.tokens[: depth + 1]
+            assert item.tokens_BT[line, seen[places.argsort()]].tolist() == row.tokens[: depth + 1]
         assert item.labels_P[item.row_P == index].tolist() == row.tokens[1:]
 
 
 @given(groups)
 def test_what_rows_of_a_group_have_in_common_is_there_once(drawn: list[list[list[int]]]) -> None:
-    rows, lines = _rows(drawn)
-    item = packed(rows, rationale_spans(rows), lines, pad=0)
-    for number, group in enumerate(drawn):
-        prefixes = {tuple(row[:end]) for row in group for end in range(1, len(row) + 1)}
-        assert int((item.tokens_BT[number] > 0).sum()) == len(prefixes)
+    rows, numbers = _rows(drawn)
+    item = packed(rows, rationale_spans(rows), numbers, pad=0)
+    prefixes = [{tuple(row[:end]) for row in group for end in range(1, len(row) + 1)} for group in drawn]
+    assert int((item.tokens_BT > 0).sum()) == sum(map(len, prefixes))
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=20))
+def test_best_fit_overlaps_nowhere_and_never_exceeds_the_largest(sizes: list[int]) -> None:
+    taken: set[tuple[int, int]] = set()
+    for size, (line, first) in zip(sizes, best_fit(sizes), strict=True):
+        mine = {(line, place) for place in range(first, first + size)}
+        assert first + size <= max(sizes)
+        assert not taken & mine
+        taken |= mine
+    # Any two lines together hold more than one line's worth, or they would have become one.
+    fill = [sum(1 for line, _ in taken if line == number) for number in {line for line, _ in taken}]
+    assert all(first + second > max(sizes) for n, first in enumerate(fill) for second in fill[:n])
+
+
+@given(groups)
+def test_flex_attention_is_told_the_same(drawn: list[list[list[int]]]) -> None:
+    rows, numbers = _rows(drawn)
+    item = packed(rows, rationale_spans(rows), numbers, pad=0)
+    assert item.ends_BT is not None
+    mask, sees_BTT = block_mask(item.ends_BT), dense_mask(item.ends_BT)
+    lines, width = item.ends_BT.shape
+    place = torch.arange(width)
+    told_BTT = mask.mask_mod(
+        torch.arange(lines)[:, None, None], torch.zeros(1, 1, 1, dtype=torch.long), place[None, :, None], place[None, None, :]
+    )
+    assert torch.equal(told_BTT, sees_BTT)
 
 
 def test_padding_sees_itself_alone() -> None:
     rows = [Row([1, 2, 3], 1, (1, 2)), Row([1, 2], 1, (1, 2))]
     item = packed(rows, rationale_spans(rows), [0, 1], pad=0)
-    assert item.sees_BTT is not None
-    assert torch.equal(item.sees_BTT[1, 2], torch.tensor([False, False, True]))
+    assert item.ends_BT is not None
+    assert torch.equal(dense_mask(item.ends_BT)[1, 2], torch.tensor([False, False, True]))

@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "zero2": {"zero_stage": 2, "gradient_checkpointing": True},
     "zero3": {"zero_stage": 3, "offload": "all"},
     "bf16": {"zero_stage": 2, "precision": "bf16", "gradient_checkpointing": True},
-    "packed": {"zero_stage": 0, "shared_prefix": True},
+    "packed": {"zero_stage": 0, "packing": "dense"},
     "chunked": {"zero_stage": 0},
     "zero3-chunked": {"zero_stage": 3},
     "lora": {**LORA, "zero_stage": 0},
