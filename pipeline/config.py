@@ -287,9 +287,8 @@ class Training(Frozen):
     questions_per_micro_batch: int = runtime(4, ge=1)
     checkpoint_every: int = runtime(50, ge=1)
     gradient_checkpointing: bool = runtime(False)
-    packing: Literal["none", "dense", "flex"] = runtime("none")
-    """Compute what a question's rows have in common once. `dense` masks any attention and holds (lines, tokens, tokens) numbers, so it
-    is for short rows, or few of them at a time; `flex` is FlexAttention, which needs a GPU to learn."""
+    packing: Literal["none", "rows", "flex"] = runtime("rows")
+    """Compute what a question's rows have in common once: attention row by row, or FlexAttention, which learns on a GPU alone."""
     threads_per_rank: int = runtime(1, ge=1)
     port: int | None = runtime(None, ge=1, le=65535)
     """Rendezvous port on loopback; None chooses a free one."""

@@ -7,7 +7,8 @@ times. Losses and gradients equal those of padded rows (a promise with a test).
 
 A trie's nodes stand in depth-first order, so what follows from a node is a stretch that ends where the node says: a query q sees a key k
 exactly if k <= q < ends[k]. That one number a token is the whole mask, of any branching and of several tries in one
-line; `pipeline/student.py` makes of it what the attention at hand takes. Tries go into lines by best fit, the largest first.
+line. The same said row by row are a batch's `reads`; `pipeline/attention.py` has an execution for each. Tries go into
+lines by best fit, the largest first.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pipeline.attention import reads_of
 from pipeline.training_set import Batch, Row
 
 
@@ -73,7 +75,11 @@ def best_fit(sizes: Sequence[int]) -> list[tuple[int, int]]:
 def packed(rows: list[Row], spans: list[tuple[int, int]], groups: list[int], pad: int) -> Batch:
     """Like `pipeline.training_set.batch`, with the rows of one group in one trie. `groups[i]` is that of row i, numbered from 0."""
     tries = [_Trie() for _ in range(max(groups) + 1)]
-    nodes = [tries[group].insert(row.tokens) for row, group in zip(rows, groups, strict=True)]
+    nodes, had = [], []
+    for row, group in zip(rows, groups, strict=True):
+        before = len(tries[group].tokens)
+        nodes.append(tries[group].insert(row.tokens))
+        had.append(len(row.tokens) - (len(tries[group].tokens) - before))
     where = best_fit([len(trie.tokens) for trie in tries])
     orders = [trie.depth_first() for trie in tries]
 
@@ -88,12 +94,16 @@ def packed(rows: list[Row], spans: list[tuple[int, int]], groups: list[int], pad
         ends_BT[line, at] = first + torch.tensor(ends)
 
     wanted = [last - first for first, last in spans]
-    column: list[int] = []
+    place: list[int] = []
     labels: list[int] = []
-    for row, mine, (first, last), group in zip(rows, nodes, spans, groups, strict=True):
-        places, (_, offset) = orders[group][0], where[group]
-        column += [offset + places[node] for node in mine[first - 1 : last - 1]]
+    paths: list[tuple[list[int], int]] = []
+    for row, mine, known, (first, last), group in zip(rows, nodes, had, spans, groups, strict=True):
+        line, offset = where[group]
+        path = [line * width + offset + orders[group][0][node] for node in mine]
+        paths.append((path, known))
+        place += path[first - 1 : last - 1]
         labels += row.tokens[first:last]
-    row_P = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(wanted))
-    line_P = torch.tensor([where[group][0] for group in groups])[row_P]
-    return Batch(tokens_BT, row_P, line_P, torch.tensor(column), torch.tensor(labels), positions_BT, ends_BT)
+    place_P, row_P = torch.tensor(place), torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(wanted))
+    return Batch(
+        tokens_BT, row_P, place_P // width, place_P % width, torch.tensor(labels), positions_BT, ends_BT, reads_of(paths)
+    )

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pipeline.attention import ROWS, Reads, block_mask
 from pipeline.objective import real_losses, token_losses
 from pipeline.training_set import Batch, Row, batch, rationale_spans
-
-if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import BlockMask
-
-
-def dense_mask(ends_BT: Tensor) -> Tensor:
-    """(B, T, T): whether a query (row) sees a key (column), from where that ends which follows from each key."""
-    place_T = torch.arange(ends_BT.shape[1], device=ends_BT.device)
-    return (place_T[None, None, :] <= place_T[None, :, None]) & (place_T[None, :, None] < ends_BT[:, None, :])
-
-
-def block_mask(ends_BT: Tensor) -> BlockMask:
-    """The same for FlexAttention, which computes no block that nobody sees."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    def sees(line: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (key <= query) & (query < ends_BT[line, key])
-
-    lines, width = ends_BT.shape
-    return create_block_mask(sees, lines, None, width, width, device=ends_BT.device)
 
 
 class StudentLosses(nn.Module):
@@ -53,11 +34,13 @@ class StudentLosses(nn.Module):
         asked_A: Tensor,
         positions_BT: Tensor | None = None,
         ends_BT: Tensor | None = None,
+        reads: tuple[Reads, ...] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Cross-entropy (P,) at the wanted positions, fp32, and logits (A, V) at those of them that `asked_A` numbers."""
         more: dict[str, Any] = {}
         if positions_BT is not None and ends_BT is not None:
-            more = {"attention_mask": self._mask(ends_BT), "position_ids": positions_BT}
+            flex = self.student.config._attn_implementation != ROWS
+            more = {"position_ids": positions_BT, **({"attention_mask": block_mask(ends_BT)} if flex else {"reads": reads})}
         hidden_PD = self.student.base_model(input_ids=tokens_BT, use_cache=False, **more).last_hidden_state[line_P, column_P]
         size = max(1, self.most // self.student.config.vocab_size)
         if len(hidden_PD) <= size:
@@ -66,14 +49,6 @@ class StudentLosses(nn.Module):
         chunks = zip(torch.split(hidden_PD, size), torch.split(labels_P, size), strict=True)
         losses_P = torch.cat([checkpoint(self._losses, *chunk, use_reentrant=False) for chunk in chunks])
         return losses_P, self._logits(hidden_PD[asked_A])
-
-    def _mask(self, ends_BT: Tensor) -> Any:
-        """Who sees whom in packed lines, as the student's attention takes it."""
-        if self.student.config._attn_implementation == "flex_attention":
-            return block_mask(ends_BT)
-        dtype = self.student.get_input_embeddings().weight.dtype
-        sees_BTT = dense_mask(ends_BT)
-        return torch.zeros_like(sees_BTT, dtype=dtype).masked_fill(~sees_BTT, torch.finfo(dtype).min)[:, None]
 
     def _logits(self, hidden_PD: Tensor) -> Tensor:
         logits_PV: Tensor = self.student.get_output_embeddings()(hidden_PD)
@@ -85,22 +60,35 @@ class StudentLosses(nn.Module):
 
 def losses_of(model: nn.Module, item: Batch, asked_A: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cross-entropy (P,) and logits (A, V) of a batch through `model` (a `StudentLosses`, possibly wrapped by DeepSpeed)."""
-    wanted = (item.tokens_BT, item.line_P, item.column_P, item.labels_P, asked_A, item.positions_BT, item.ends_BT)
-    found: tuple[Tensor, Tensor] = model(*(None if tensor is None else tensor.to(device) for tensor in wanted))
+    wanted = (item.tokens_BT, item.line_P, item.column_P, item.labels_P, asked_A, item.positions_BT, item.ends_BT, item.reads)
+    found: tuple[Tensor, Tensor] = model(*(_moved(part, device) for part in wanted))
     return found
 
 
+def _moved(part: Any, device: torch.device) -> Any:
+    """Tensors, or tuples of them, on a device."""
+    if isinstance(part, Reads):
+        return Reads(*(tensor.to(device) for tensor in part))
+    if isinstance(part, tuple):
+        return tuple(_moved(item, device) for item in part)
+    return None if part is None else part.to(device)
+
+
 @torch.no_grad()
+def measured(model: nn.Module, item: Batch, rows: int, device: torch.device, hardest: float) -> Tensor:
+    """L_real of each of a batch's rows (rows,), fp32 on the CPU, without gradient."""
+    tokens_P, _ = losses_of(model, item, torch.zeros(0, dtype=torch.long), device)
+    return real_losses(tokens_P, item.row_P.to(device), rows, hardest).cpu()
+
+
 def measured_losses(
     model: nn.Module, rows: list[Row], pad: int, device: torch.device, rows_at_once: int, hardest: float
 ) -> Tensor:
-    """L_real per rationale (rows,), fp32 on the CPU, without gradient."""
+    """`measured` of rationales that are padded, so many at once."""
     losses = []
     for first in range(0, len(rows), rows_at_once):
         chunk = rows[first : first + rows_at_once]
-        item = batch(chunk, rationale_spans(chunk), pad)
-        tokens_P, _ = losses_of(model, item, torch.zeros(0, dtype=torch.long), device)
-        losses.append(real_losses(tokens_P, item.row_P.to(device), len(chunk), hardest).cpu())
+        losses.append(measured(model, batch(chunk, rationale_spans(chunk), pad), len(chunk), device, hardest))
     return torch.cat(losses) if losses else torch.zeros(0)
 
 

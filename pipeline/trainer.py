@@ -26,8 +26,8 @@ from pipeline.inertia import InertiaState, filtered, observe, targets
 from pipeline.mixture import Weights, effective_number, weigh
 from pipeline.objective import consistency, rationale_losses, real_losses
 from pipeline.packing import packed
-from pipeline.student import losses_of, measured_losses
-from pipeline.training_set import Batch, TrainingSet, batch, questions_of_step, rationale_spans
+from pipeline.student import losses_of, measured
+from pipeline.training_set import Batch, Row, TrainingSet, batch, questions_of_step, rationale_spans
 
 
 @dataclass
@@ -89,22 +89,30 @@ class _Micro:
     """Per question, per kept rationale: the positions p of its answer's logits."""
 
 
-def _assemble(joint: Joint, index_Q: Tensor, kept_QK: Tensor, local: range) -> _Micro:
+def _together(joint: Joint, rows: list[Row], spans: list[tuple[int, int]], questions: list[int]) -> Batch:
+    """Rows as a batch, padded or packed by the question that each belongs to."""
+    if joint.config.packing == "none":
+        return batch(rows, spans, joint.data.pad)
+    number = {question: index for index, question in enumerate(dict.fromkeys(questions))}
+    return packed(rows, spans, [number[question] for question in questions], joint.data.pad)
+
+
+def assemble(joint: Joint, index_Q: Tensor, kept_QK: Tensor, local: range) -> _Micro:
+    """The rows of those of a step's questions that are `local`."""
     data, term = joint.data, joint.config.consistency
     pairs = [(q, k) for q in local for k in kept_QK[q].nonzero()[:, 0].tolist()]
     rows = [data.row(int(index_Q[q]), k) for q, k in pairs]
-    lines = [local.index(q) for q, _ in pairs]
+    questions = [q for q, _ in pairs]
     spans = rationale_spans(rows)
     at_once = [data.answer(int(index_Q[q])) for q in local] if joint.config.answer_weight > 0 else []
-    rows, spans, lines = rows + at_once, spans + rationale_spans(at_once), lines + list(range(len(at_once)))
+    rows, spans, questions = rows + at_once, spans + rationale_spans(at_once), questions + list(local)[: len(at_once)]
     from_context = term.weight > 0 and term.answer_context == "before_conclusion"
     first_context = len(rows)
     if from_context:
         contexts = [data.context(int(index_Q[q]), k) for q, k in pairs]
         rows, spans = rows + contexts, spans + [context.answer for context in contexts]
-        lines += lines[: len(pairs)]
-    padded = joint.config.packing == "none"
-    item = batch(rows, spans, data.pad) if padded else packed(rows, spans, lines, data.pad)
+        questions += questions[: len(pairs)]
+    item = _together(joint, rows, spans, questions)
     begins = [0, *accumulate(last - first for first, last in spans)]
     answers: list[list[range]] = []
     for q in local if term.weight > 0 else ():
@@ -152,23 +160,18 @@ def _micro_loss(joint: Joint, micro: _Micro, alpha_QK: Tensor, losses_QK: Tensor
 def _probe(joint: Joint, index_Q: Tensor, skipped_QK: Tensor, losses_QK: Tensor, local: range) -> None:
     """Measure the student's loss on rationales that were not trained on, without gradient."""
     pairs = [(q, k) for q in local for k in skipped_QK[q].nonzero()[:, 0].tolist()]
-    rows = [joint.data.row(int(index_Q[q]), k) for q, k in pairs]
-    per_forward = joint.config.questions_per_micro_batch * skipped_QK.shape[1]
-    # Under ZeRO-3 every rank must run the same number of forwards; a rank without work repeats a row it owns.
-    share = len(local) * skipped_QK.shape[1]
-    forwards = math.ceil(share / per_forward)
-    filler = joint.data.row(int(index_Q[local[0]]), int(joint.data.mask_NK[index_Q[local[0]]].nonzero()[0, 0]))
-    padded = rows + [filler] * (1 if not rows else 0)
-    chunk = math.ceil(len(padded) / forwards)
-    measured: list[Tensor] = []
-    for number in range(forwards):
-        piece = padded[number * chunk : (number + 1) * chunk] or [filler]
-        measured.append(
-            measured_losses(joint.engine, piece, joint.data.pad, joint.engine.device, len(piece), joint.objective.hardest)
-        )
-    losses = torch.cat(measured)
-    for (q, k), loss in zip(pairs, losses, strict=False):
-        losses_QK[q, k] = loss
+    # Under ZeRO-3 every rank must run the same number of forwards; one without work repeats a row it owns.
+    filler = [(local[0], int(joint.data.mask_NK[index_Q[local[0]]].nonzero()[0, 0]))]
+    chunk = math.ceil(len(pairs or filler) / math.ceil(len(local) / joint.config.questions_per_micro_batch))
+    for first in range(0, len(local), joint.config.questions_per_micro_batch):
+        number = first // joint.config.questions_per_micro_batch
+        mine = pairs[number * chunk : (number + 1) * chunk] or filler
+        rows = [joint.data.row(int(index_Q[q]), k) for q, k in mine]
+        item = _together(joint, rows, rationale_spans(rows), [q for q, _ in mine])
+        found = measured(joint.engine, item, len(rows), joint.engine.device, joint.objective.hardest)
+        for (q, k), loss in zip(mine, found, strict=True):
+            if skipped_QK[q, k]:
+                losses_QK[q, k] = loss
 
 
 def _shared(joint: Joint, tensor: Tensor) -> Tensor:
@@ -180,7 +183,7 @@ def _shared(joint: Joint, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _teach(joint: Joint, index_Q: Tensor, step: int) -> float:
+def teach(joint: Joint, index_Q: Tensor, step: int) -> float:
     """One L_meta step of MetaNet from the filtered losses; returns the loss."""
     config, mask_QK = joint.config, joint.data.mask_NK[index_Q]
     objective = joint.objective
@@ -217,7 +220,7 @@ def train_step(joint: Joint, step: int) -> dict[str, Any]:
     norm: float | None = None
     for first in range(own.start, own.stop, config.questions_per_micro_batch):
         local = range(first, first + config.questions_per_micro_batch)
-        micro = _assemble(joint, index_Q, weights.kept_QK, local)
+        micro = assemble(joint, index_Q, weights.kept_QK, local)
         sft, agreement, tokens = _micro_loss(joint, micro, weights.alpha_QK, losses_QK)
         loss = (sft + config.consistency.weight * agreement) * (joint.ranks / questions)
         joint.engine.backward(loss, scale_wrt_gas=False)
@@ -232,7 +235,7 @@ def train_step(joint: Joint, step: int) -> dict[str, Any]:
     if follows_losses:
         observe(joint.inertia, config.inertia, index_Q, losses_QK, seen_QK)
     if config.mixture.weights == "metanet":
-        meta = _teach(joint, index_Q, step)
+        meta = teach(joint, index_Q, step)
     kept_norm = joint.engine.get_global_grad_norm()
     return {
         **_log(joint, step, rate, weights, losses_QK, seen_QK, sums, meta),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.attention import Reads
 from pipeline.errors import ModelError, NothingSurvives
 from pipeline.grading import conclusion
 from pipeline.prompts import end_token
@@ -72,7 +73,7 @@ class Batch(NamedTuple):
 
     `tokens_BT` ids; position p, of row `row_P[p]`, predicts `labels_P[p]` from the hidden state at (`line_P[p]`, `column_P[p]`). Padded
     rows have a line each; packed ones (`pipeline/packing.py`) share lines, and then each token has its position, and is seen by
-    itself and those behind it that are before its `ends_BT`.
+    itself and those behind it that are before its `ends_BT`; `reads` say the same row by row.
     """
 
     tokens_BT: Tensor
@@ -82,6 +83,7 @@ class Batch(NamedTuple):
     labels_P: Tensor
     positions_BT: Tensor | None = None
     ends_BT: Tensor | None = None
+    reads: tuple[Reads, ...] | None = None
 
 
 def batch(rows: list[Row], spans: list[tuple[int, int]], pad: int) -> Batch:

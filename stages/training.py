@@ -83,9 +83,7 @@ def check(config: Config) -> None:
     """Model folder, the longest row it could take, and the perspectives that are named."""
     check_model(config.student, "student")
     if config.training.packing == "flex" and not _gpu_is_there():
-        raise ConfigError(
-            "training.packing: flex learns on a GPU alone, and none is here; set training.packing to dense or none"
-        )
+        raise ConfigError("training.packing: flex learns on a GPU alone, and none is here; set training.packing to rows")
     known = [item.name for item in config.perspectives]
     for name in config.training.perspectives or ():
         if name not in known:
@@ -114,7 +112,7 @@ def _launch(config: Config, spec: str, port: int) -> None:
         sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(training.ranks),
         "--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "stages.training_rank", spec,
     ]  # fmt: skip
-    environment = {**os.environ, **_surroundings(training)}
+    environment = {**os.environ, **surroundings(training)}
     refused = Path(spec).with_name(REFUSED)
     refused.unlink(missing_ok=True)
     with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as launcher:
@@ -134,7 +132,7 @@ def _launch(config: Config, spec: str, port: int) -> None:
         )
 
 
-def _surroundings(training: Training) -> dict[str, str]:
+def surroundings(training: Training) -> dict[str, str]:
     """Environment variables of every rank."""
     import torch
 
@@ -148,7 +146,7 @@ def _surroundings(training: Training) -> dict[str, str]:
 def _be_the_rank(config: Config, document: dict[str, Any], port: int) -> None:
     """Train in this process, which saves the start of another; several trainings in one process share its process group."""
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ.update({**_surroundings(config.training), **alone})
+    os.environ.update({**surroundings(config.training), **alone})
     from stages import training_rank
 
     training_rank.join(config.training)

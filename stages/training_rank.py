@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.adapters import adapt, merged
 from pipeline.assistant import MetaNet
+from pipeline.attention import ROWS
 from pipeline.config import Training
 from pipeline.errors import MindError, StageFailed
 from pipeline.inertia import InertiaState, lag_steps, observe
@@ -101,7 +102,7 @@ def deepspeed_config(training: Training) -> dict[str, Any]:
 def start_engine(config: Config) -> Any:
     """The student inside a DeepSpeed engine, with a client AdamW so that nothing is compiled."""
     training = config.training
-    attention = "flex_attention" if training.packing == "flex" else None
+    attention = {"none": None, "rows": ROWS, "flex": "flex_attention"}[training.packing]
     student = load_causal_model(config.student, torch.bfloat16 if training.precision == "bf16" else torch.float32, attention)
     if training.lora is not None:
         torch.manual_seed(config.seed)  # adapters start from random numbers, the same on every rank and in every life

@@ -59,7 +59,7 @@ def set_in(tree: Tree, path: str, value: Any) -> None:
         ("training.max_length", 10**6, ("training.max_length", "context", "lower it")),
         ("training.questions_per_step", 7, ("questions_per_step", "multiple of")),
         pytest.param(
-            "training.packing", "flex", ("training.packing", "GPU", "dense or none"),
+            "training.packing", "flex", ("training.packing", "GPU", "rows"),
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so it is no mistake"),
         ),
     ],

@@ -14,9 +14,11 @@ import deepspeed
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
+from pipeline.attention import ROWS
 from pipeline.config import Training
+from pipeline.models import load_causal_model
 from pipeline.student import StudentLosses
 from pipeline.trainer import train_step
 from pipeline.training_set import TrainingSet, context_row, make_row
@@ -52,7 +54,7 @@ def main(folder: Path) -> None:
         tree = {**spec["config"], "training": {**spec["config"]["training"], **change}}
         config = Config.model_validate(tree)
         training: Training = config.training
-        student = AutoModelForCausalLM.from_pretrained(config.student.location, dtype=torch.float32)
+        student = load_causal_model(config.student, torch.float32, ROWS)
         model = StudentLosses(student.train())
         optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(training))

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.assistant import MetaNet
+from pipeline.attention import ROWS
 from pipeline.config import Consistency, Mixture, Objective, Training
 from pipeline.grading import conclusion
 from pipeline.inertia import InertiaState, observe
@@ -52,7 +53,7 @@ class GatheringEngine:
 def student(tiny_model: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32, attn_implementation=ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_the_gradient_is_the_same_for_any_micro_batch_packed_or_padded(
     found = []
     for micro, packs in ((1, False), (2, True), (4, True), (2, False), (4, False)):
         training = Training(
-            questions_per_step=4, questions_per_micro_batch=micro, probe_every=1, packing="dense" if packs else "none",
+            questions_per_step=4, questions_per_micro_batch=micro, probe_every=1, packing="rows" if packs else "none",
             consistency=Consistency(weight=0.5, answer_context=context), inertia={"kind": kind},
         )  # fmt: skip
         found.append(_step(student, data, training, step=0))
@@ -148,7 +149,7 @@ def test_the_second_task_takes_its_share_of_the_loss(student: Any, data: Trainin
     found = {}
     for weight in (0.0, 0.25):
         training = Training(
-            questions_per_step=4, questions_per_micro_batch=2, answer_weight=weight, packing="dense" if packs else "none",
+            questions_per_step=4, questions_per_micro_batch=2, answer_weight=weight, packing="rows" if packs else "none",
             mixture=Mixture(weights="uniform", beta=0), consistency=Consistency(weight=0),
         )  # fmt: skip
         found[weight], _, _ = _step(student, whole, training, step=0)

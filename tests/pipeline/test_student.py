@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
+from pipeline.attention import ROWS
 from pipeline.packing import packed
 from pipeline.student import StudentLosses, losses_of
 from pipeline.training_set import Row, batch, rationale_spans
@@ -67,14 +68,14 @@ def test_with_chunks_less_is_held_for_the_backward_pass(student: torch.nn.Module
     assert held(1 << 12) < 4 * 199 * student.config.vocab_size / 4
 
 
-def test_flex_attention_costs_the_same_as_dense_masks_of_packed_lines(tiny_model: Path) -> None:
+def test_flex_attention_costs_the_same_as_attention_row_by_row_in_packed_lines(tiny_model: Path) -> None:
     """Forward alone: on a CPU FlexAttention cannot learn."""
     random = torch.Generator().manual_seed(0)
     prompts = [torch.randint(0, 250, (9,), generator=random).tolist() for _ in range(3)]
     rows = [Row(prompts[n % 3] + torch.randint(0, 250, (2 + n,), generator=random).tolist(), 9, (9, 10)) for n in range(9)]
     item = packed(rows, rationale_spans(rows), [n % 3 for n in range(9)], 0)
     found = []
-    for attention in ("sdpa", "flex_attention"):
+    for attention in (ROWS, "flex_attention"):
         model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32, attn_implementation=attention).eval()
         # Not compiled: that would take longer than everything else here.
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):

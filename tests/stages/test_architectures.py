@@ -37,12 +37,12 @@ FAMILIES: dict[str, PreTrainedConfig] = {
 RANK = 4
 LORA = {"lora": {"rank": RANK, "alpha": 8}, "learning_rate": 1e-2, "metanet_rate": 1e-3}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "full": {"zero_stage": 0},
+    "full": {"zero_stage": 0, "packing": "none"},
     "zero1": {"zero_stage": 1, "offload": "optimizer"},
     "zero2": {"zero_stage": 2, "gradient_checkpointing": True},
     "zero3": {"zero_stage": 3, "offload": "all"},
     "bf16": {"zero_stage": 2, "precision": "bf16", "gradient_checkpointing": True},
-    "packed": {"zero_stage": 0, "packing": "dense"},
+    "packed": {"zero_stage": 0},
     "chunked": {"zero_stage": 0},
     "zero3-chunked": {"zero_stage": 3},
     "lora": {**LORA, "zero_stage": 0},

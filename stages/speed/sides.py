@@ -1,0 +1,41 @@
+"""Things that do the same work, timed in turns: what disturbs one repeat disturbs its neighbour as well."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+Once = Callable[[], float]
+"""Does the work once and says how much it was, in whatever the sides of a comparison have in common."""
+
+
+class Ratio(NamedTuple):
+    """Median over repeats of one side's rate over another's in the same repeat, and the middle half."""
+
+    median: float
+    low: float
+    high: float
+
+
+def rates(sides: Mapping[str, Once], repeats: int, say: Callable[[str], None]) -> dict[str, list[float]]:
+    """Work per second of every side, by repeat. A first repeat warms up and does not count; each begins with another side."""
+    names = list(sides)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for repeat in range(-1, repeats):
+        first = repeat % len(names)
+        for name in (*names[first:], *names[:first]):
+            began = time.perf_counter()
+            work = sides[name]()
+            if repeat >= 0:
+                found[name].append(work / (time.perf_counter() - began))
+        say(f"repeat {repeat + 1} of {repeats}")
+    return found
+
+
+def ratio(mine: Sequence[float], other: Sequence[float]) -> Ratio:
+    """Of rates taken in the same repeats."""
+    each = [a / b for a, b in zip(mine, other, strict=True)]
+    low, _, high = statistics.quantiles(each, n=4) if len(each) > 1 else (each[0], each[0], each[0])
+    return Ratio(statistics.median(each), low, high)

@@ -1,0 +1,189 @@
+"""The trainer's speed: packed against padded, MIND's step against a uniform one, DeepSpeed against plain PyTorch, and TRL.
+
+A side takes a few steps with all eight rationales of its questions; its rate is in *useful* tokens, those that carry loss, a second. MIND's
+own step trains on fewer, so it is compared in steps a second. The few steps hold one probe, as one in four does by default.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import Consistency, MetaNetShape, Mixture, ModelSource, Objective, Prompts, Synthesis, Training
+from pipeline.inertia import observe
+from pipeline.models import load_causal_model
+from pipeline.perspectives import load_perspectives
+from pipeline.student import StudentLosses
+from pipeline.trainer import Joint, assemble, choose, teach, train_step
+from pipeline.training_set import TrainingSet, questions_of_step
+from pipeline.warm_up import warm_up
+from stages.speed.sides import Once, Ratio, rates, ratio
+from stages.speed.work import SMALL, Lengths, make_set, make_student
+from stages.training import Config, surroundings
+from stages.training_rank import join, start_engine, start_joint
+
+CASES: Final = {"1:1": Lengths(96, 96), "1:3": Lengths(64, 192)}
+"""By the ratio of a prompt's tokens to a rationale's."""
+QUESTIONS: Final = 2
+"""A step's."""
+STEPS: Final = 4
+"""A repeat's; one of them probes."""
+
+WIDTH: Final = 64
+"""MetaNet's."""
+
+_UNIFORM: Final[dict[str, Any]] = {
+    "mixture": Mixture(weights="uniform", beta=0), "consistency": Consistency(weight=0), "packing": "rows",
+}  # fmt: skip
+SIDES: Final[dict[str, dict[str, Any]]] = {
+    "packed": _UNIFORM,
+    "padded": {**_UNIFORM, "packing": "none"},
+    "mind": {"mixture": Mixture(beta=0.5), "packing": "rows"},
+}
+
+
+class _Plain:
+    """What the trainer asks of an engine, in plain PyTorch: to know what DeepSpeed costs."""
+
+    def __init__(self, model: StudentLosses, clip: float) -> None:
+        self.module, self.clip = model, clip
+        self.device = torch.device("cpu")
+        self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
+
+    def __call__(self, *arguments: Tensor) -> Any:
+        return self.module(*arguments)
+
+    def backward(self, loss: Tensor, scale_wrt_gas: bool) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> None:
+        nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def get_global_grad_norm(self) -> None:
+        return None
+
+
+def _config(student: Path, fields: Mapping[str, Any], threads: int) -> Config:
+    training = Training(
+        questions_per_step=QUESTIONS, questions_per_micro_batch=QUESTIONS, precision="fp32", zero_stage=0, learning_rate=1e-4,
+        metanet_rate=1e-5, threads_per_rank=threads, **fields,
+    )  # fmt: skip
+    return Config(
+        student=ModelSource(path=student), perspectives=load_perspectives(None), prompts=Prompts(chat=False), training=training,
+        objective=Objective(), metanet_heads=4, metanet_width=WIDTH, seed=0,
+    )  # fmt: skip
+
+
+class Trained(NamedTuple):
+    """A side that trains: its learners, and what was kept in each step that it took."""
+
+    joint: Joint
+    kept: list[float]
+
+    def once(self, unit: str) -> Once:
+        """Some steps; the work is their useful tokens, or their number."""
+
+        def work() -> float:
+            done = 0.0
+            for step in range(STEPS):
+                log = train_step(self.joint, step)
+                self.kept.append(log["kept"])
+                done += log["tokens"] if unit == "tokens" else 1
+            return done
+
+        return work
+
+
+def _trained(config: Config, data: TrainingSet, engine: Any) -> Trained:
+    joint = start_joint(config, data, engine, None)
+    if config.training.mixture.weights == "metanet":
+        settings = Synthesis(metanet=MetaNetShape(width=WIDTH), warm_up_epochs=60, warm_up_rate=3e-3)
+        found = warm_up(settings, config.objective, data.features_NKF, data.base_losses_NK, data.mask_NK, 0, lambda loss: None)
+        joint.metanet.load_state_dict(found.metanet.state_dict())
+        torch.set_num_threads(config.training.threads_per_rank)  # which a warm-up sets to one
+    return Trained(joint, [])
+
+
+def sides_of(folder: Path, lengths: Lengths, threads: int) -> dict[str, Trained]:
+    """All sides that are ours, each with a student of its own, in this process."""
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    student = folder / "student"
+    if not student.is_dir():
+        make_student(student, SMALL)
+    data = make_set(QUESTIONS * STEPS, 8, lengths, SMALL.vocabulary)
+    found = {}
+    for name, fields in SIDES.items():
+        config = _config(student, fields, threads)
+        os.environ.update({**surroundings(config.training), **alone})
+        join(config.training)
+        found[name] = _trained(config, data, start_engine(config))
+    config = _config(student, SIDES["packed"], threads)
+    plain = StudentLosses(load_causal_model(config.student, torch.float32).train())
+    found["plain"] = _trained(config, data, _Plain(plain, config.training.clip))
+    return found
+
+
+def shares(side: Trained, repeats: int) -> dict[str, float]:
+    """Parts of a step of MIND as shares of it: MetaNet with inertia, and the assembling of rows into lines."""
+    joint, took = side.joint, {"step": 0.0, "metanet": 0.0, "assembly": 0.0}
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        took[name] += time.perf_counter() - began
+
+    for step in range(STEPS * repeats):
+        index_Q = questions_of_step(step, len(joint.data), QUESTIONS, 0)
+        losses_QK, mask_QK = joint.data.base_losses_NK[index_Q], joint.data.mask_NK[index_Q]
+        with timed("step"):
+            train_step(joint, step)
+        with timed("metanet"):
+            weights = choose(joint, index_Q, step)
+            observe(joint.inertia, joint.config.inertia, index_Q, losses_QK, mask_QK)
+            teach(joint, index_Q, step)
+        with timed("assembly"):
+            assemble(joint, index_Q, weights.kept_QK, range(QUESTIONS))
+    return {name: seconds / took["step"] for name, seconds in took.items() if name != "step"}
+
+
+class Found(NamedTuple):
+    """What was measured at one ratio of lengths: ratios by name, rationales that MIND kept, and shares of its step."""
+
+    ratios: dict[str, Ratio]
+    kept: float
+    shares: dict[str, float]
+    useful: dict[str, float]
+
+
+def measure(folder: Path, lengths: Lengths, repeats: int, threads: int, say: Callable[[str], None]) -> Found:
+    """Everything at one ratio of lengths; TRL where it is installed."""
+    from stages.speed.others import trl_sides
+
+    ours = sides_of(folder, lengths, threads)
+    others = trl_sides(folder, ours["packed"].joint.data, QUESTIONS, STEPS)
+    useful = rates({**{name: side.once("tokens") for name, side in ours.items() if name != "mind"}, **others}, repeats, say)
+    steps = rates({name: ours[name].once("steps") for name in ("mind", "packed")}, repeats, say)
+    ratios = {
+        "packed / padded": ratio(useful["packed"], useful["padded"]),
+        "DeepSpeed / plain PyTorch": ratio(useful["packed"], useful["plain"]),
+        **{f"packed / {name}": ratio(useful["packed"], useful[name]) for name in others},
+        # In time: above one, MIND's step takes longer.
+        "MIND's step / uniform step, in time": ratio(steps["packed"], steps["mind"]),
+    }
+    kept = ours["mind"].kept
+    return Found(
+        ratios,
+        sum(kept) / len(kept),
+        shares(ours["mind"], repeats),
+        {name: sorted(v)[len(v) // 2] for name, v in useful.items()},
+    )
