@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.attention import ROWS
 from pipeline.config import Consistency, MetaNetShape, Mixture, ModelSource, Objective, Prompts, Synthesis, Training
 from pipeline.inertia import observe
 from pipeline.models import load_causal_model
@@ -127,7 +128,7 @@ def sides_of(folder: Path, lengths: Lengths, threads: int) -> dict[str, Trained]
         join(config.training)
         found[name] = _trained(config, data, start_engine(config))
     config = _config(student, SIDES["packed"], threads)
-    plain = StudentLosses(load_causal_model(config.student, torch.float32).train())
+    plain = StudentLosses(load_causal_model(config.student, torch.float32, ROWS).train())
     found["plain"] = _trained(config, data, _Plain(plain, config.training.clip))
     return found
 
