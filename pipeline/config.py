@@ -138,8 +138,14 @@ class Engine(Frozen):
     max_context: int = identity(2048, ge=16)
     base_url: str | None = runtime(None, pattern=r"^https?://[^@\s]+$")
     served_model: str | None = identity(None)
+    answers_as: str | None = identity(None)
+    """The model that a server's answers name, where it is not `served_model`: gpt-4o-2024-08-06 for gpt-4o."""
     key_variable: str = runtime("OPENAI_API_KEY")
     connections: int = runtime(32, ge=1)
+    request_seconds: float = runtime(600, gt=0)
+    """How long a server may take for one answer."""
+    retry_seconds: float = runtime(1800, ge=0)
+    """For how long one request to a server is made again while it fails for a reason that may pass."""
     tensor_parallel: int = runtime(1, ge=1)
     gpu_memory_utilization: float = runtime(0.9, gt=0, le=1)
     kv_cache_gib: float = runtime(1.0, gt=0)

@@ -83,6 +83,12 @@ class EngineError(MindError, RuntimeError):
     """A generation engine failed."""
 
 
+class EngineRefused(EngineError, BadInput):
+    """A server refuses what it is asked: the key, the model, the request."""
+
+    exit_code: ClassVar[int] = 2
+
+
 class GradingError(MindError, RuntimeError):
     """Answers cannot be compared."""
 

@@ -25,7 +25,7 @@ from pipeline.models import load_tokenizer
 from pipeline.prompts import student_prompt
 from pipeline.questions import Question, from_table
 from stages.progress import Progress
-from stages.sampling import check_lengths, finished_questions
+from stages.sampling import arrived_file, check_lengths, finished_questions
 from storage.artifact import Artifact, Draft
 
 SCHEMA: Final = pa.schema(
@@ -137,11 +137,13 @@ def _answer(
     tokens, seconds = 0, 0.0
     missing = (item for item in items(asking) if digest(item.question.id) not in finished)
     how = asking.server if model.served and asking.server is not None else asking.settings.engine
-    with open_engine(how, model, asking.prompts.chat) as engine:
+    arrived = arrived_file(out, name)
+    with open_engine(how, model, asking.prompts.chat, arrived) as engine:
         for chunk in chunks(missing, asking.settings.items_per_shard):
             began = time.monotonic()
             rows = _rows(asking, name, engine, chunk)
             out.write_shard("items", pa.Table.from_pylist(rows, schema=SCHEMA))
+            arrived.unlink(missing_ok=True)
             seconds += time.monotonic() - began
             tokens += sum(row["completion_tokens"] for row in rows)
             progress.advance(len(chunk), f"{name}: {tokens / seconds:,.0f} tokens/s")

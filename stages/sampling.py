@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -29,6 +30,7 @@ from pipeline.questions import Question, from_table
 from stages.progress import Progress
 from stages.tally import COUNTED, tally
 from storage.artifact import Artifact, Draft
+from storage.mirror import DERIVED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -180,6 +182,11 @@ def finished_questions(shards: Iterable[pa.Table]) -> set[int]:
     return finished
 
 
+def arrived_file(out: Draft, model: str) -> Path:
+    """Where a server's answers lie until their shard is committed; on this machine only, also under a remote root."""
+    return out.scratch / DERIVED / f"arrived-{model}.jsonl"
+
+
 def _check_prompts(config: Config, questions: Iterable[Question]) -> None:
     """Before the teacher is loaded. A server has a tokenizer of its own."""
     settings = config.sampling
@@ -207,11 +214,13 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     progress.start("teacher's rationales", total, "questions", len(finished))
     tokens, seconds = 0, 0.0
     if len(finished) < total:
-        with open_engine(settings.engine, config.teacher, config.prompts.chat) as engine:
+        arrived = arrived_file(out, "teacher")
+        with open_engine(settings.engine, config.teacher, config.prompts.chat, arrived) as engine:
             for chunk in chunks(missing(), settings.questions_per_shard):
                 began = time.monotonic()
                 rows = _shard(engine, config, chunk)
                 out.write_shard("samples", pa.Table.from_pylist(rows, schema=SCHEMA))
+                arrived.unlink(missing_ok=True)
                 seconds += time.monotonic() - began
                 tokens += sum(row["completion_tokens"] for row in rows)
                 progress.advance(len(chunk), f"{tokens / seconds:,.0f} tokens/s")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from pipeline.config import Engine as EngineConfig
@@ -44,8 +45,11 @@ class Engine(Protocol):
 
 
 @contextmanager
-def open_engine(config: EngineConfig, model: ModelSource, chat: bool) -> Iterator[Engine]:
-    """Start the engine that `config` names on `model`, and end it."""
+def open_engine(config: EngineConfig, model: ModelSource, chat: bool, arrived: Path | None = None) -> Iterator[Engine]:
+    """Start the engine that `config` names on `model`, and end it.
+
+    In the file `arrived` a server's answers are kept as they come, so that none is paid for twice; whoever has them safe removes it.
+    """
     # Each engine's library takes seconds to import; only the chosen one is.
     match config.kind:
         case "vllm":
@@ -56,7 +60,7 @@ def open_engine(config: EngineConfig, model: ModelSource, chat: bool) -> Iterato
         case "openai":
             from pipeline.generation.openai_engine import open_openai
 
-            with open_openai(config, chat, model.turns) as engine:
+            with open_openai(config, chat, model.turns, arrived) as engine:
                 yield engine
         case "transformers":
             from pipeline.generation.transformers_engine import open_transformers

@@ -1,65 +1,105 @@
-"""Any OpenAI-compatible server, for example `vllm serve` on loopback. The key comes from the environment only."""
+"""Any OpenAI-compatible server, for example `vllm serve` on loopback. The key comes from the environment only.
+
+Each sample has its own seed, so each is a request of its own, and of many only those that failed are asked again. What may pass is
+waited for (`patience.py`); what cannot, such as a key that is refused, ends at once in one line. A reply must carry the name of the
+model that was asked, or `answers_as`: a gateway that falls back to another model would mix two teachers. An empty text is an answer;
+it is graded `unparsed`, and sampling draws again with another seed.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from threading import Event
+from typing import Any, Final, TypeVar
 
-from openai import OpenAI, OpenAIError
+from openai import APIConnectionError, APIStatusError, OpenAI
+from tenacity import RetryCallState
 
 from pipeline.config import Engine as EngineConfig
 from pipeline.config import Turns
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, EngineRefused
 from pipeline.generation import Completion, Decoding
+from pipeline.generation.arrived import Arrived, key_of
+from pipeline.generation.patience import Unusable, patient, spent_quota
 from pipeline.prompts import messages
+
+T = TypeVar("T")
+
+_QUIET_SECONDS: Final = 30.0
+"""Between two lines about a server that is waited for: hundreds of requests may wait at once."""
 
 
 class _OpenAIEngine:
-    def __init__(self, client: OpenAI, model: str, chat: bool, turns: Turns | None, connections: int) -> None:
-        self._client = client
-        self._model = model
+    def __init__(self, config: EngineConfig, chat: bool, turns: Turns | None, arrived: Arrived | None) -> None:
+        self._config = config
         self._chat = chat
         self._turns = turns
-        self._connections = connections
+        self._arrived = arrived
+        self._key = os.environ.get(config.key_variable) or "none"
+        self._said = -_QUIET_SECONDS
+        self.stopped = Event()
+        self.client = OpenAI(base_url=config.base_url, api_key=self._key, max_retries=0, timeout=config.request_seconds)
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
-        with ThreadPoolExecutor(self._connections) as pool:
-            futures = [pool.submit(self._one, prompt, seed, decoding) for prompt, seed in zip(prompts, seeds, strict=True)]
+        there = self._arrived.read() if self._arrived is not None else {}
+        with ThreadPoolExecutor(self._config.connections) as pool:
+            futures = [pool.submit(self._one, *asked, decoding, there) for asked in zip(prompts, seeds, strict=True)]
             try:
+                for future in as_completed(futures):  # the first that fails for good ends it
+                    future.result()
                 return [future.result() for future in futures]
             except BaseException:
-                pool.shutdown(cancel_futures=True)  # what has not been asked yet need not be paid for
+                self.stopped.set()  # what has not been asked yet need not be paid for; what is under way is kept
+                pool.shutdown(cancel_futures=True)
                 raise
 
-    def _one(self, prompt: str, seed: int, decoding: Decoding) -> Completion:
+    def _one(self, prompt: str, seed: int, decoding: Decoding, there: dict[str, Completion]) -> Completion:
+        key = key_of(prompt, seed, decoding)
+        if key in there:
+            return there[key]
         settings: dict[str, Any] = {
-            "model": self._model,
+            "model": self._config.served_model,
             "temperature": decoding.temperature,
             "top_p": decoding.top_p,
             "max_tokens": decoding.max_tokens,
             "seed": seed,
         }
+        answer = self.patiently(lambda: self._ask(prompt, settings))
+        if self._arrived is not None:
+            self._arrived.add(key, answer)
+        return answer
+
+    def _ask(self, prompt: str, settings: dict[str, Any]) -> Completion:
         try:
-            if self._chat:
-                turns: Any = messages(prompt, self._turns)
-                if self._turns is not None and self._turns.template is not None:
-                    settings["extra_body"] = {"chat_template_kwargs": self._turns.template}
-                reply: Any = self._client.chat.completions.create(messages=turns, logprobs=True, **settings)
-                choice = reply.choices[0]
-                text, tokens = choice.message.content or "", choice.logprobs and choice.logprobs.content
-                logprobs = [token.logprob for token in tokens] if tokens else None
-            else:
-                reply = self._client.completions.create(prompt=prompt, logprobs=0, **settings)
-                choice = reply.choices[0]
-                text, logprobs = choice.text, choice.logprobs and choice.logprobs.token_logprobs
-        except OpenAIError as error:
-            reason = str(error).splitlines()[0]
-            raise EngineError(
-                f"{self._client.base_url}: {reason}; check that the server runs and serves {self._model}"
-            ) from error
+            if not self._chat:
+                return self._read(self.client.completions.create(prompt=prompt, logprobs=0, **settings))
+            turns: Any = messages(prompt, self._turns)
+            if self._turns is not None and self._turns.template is not None:
+                settings = {**settings, "extra_body": {"chat_template_kwargs": self._turns.template}}
+            return self._read(self.client.chat.completions.create(messages=turns, logprobs=True, **settings))
+        except EngineRefused:
+            raise
+        except (ValueError, AttributeError, IndexError, TypeError) as error:  # the client hands on whatever a server sends
+            raise Unusable(f"its reply is no answer ({type(error).__name__}: {error})") from error
+
+    def _read(self, reply: Any) -> Completion:
+        expected = self._config.answers_as or self._config.served_model
+        if reply.model and reply.model != expected:
+            raise EngineRefused(
+                f"{self._config.base_url}: answers as {reply.model!r}, not {expected!r}; correct engine.served_model or, if that is "
+                "the same model, set engine.answers_as"
+            )
+        choice = reply.choices[0]
+        if self._chat:
+            text, tokens = choice.message.content or "", choice.logprobs and choice.logprobs.content
+            logprobs = [token.logprob for token in tokens] if tokens else None
+        else:
+            text, logprobs = choice.text, choice.logprobs and choice.logprobs.token_logprobs
         return Completion(
             text=text,
             finish_reason="stop" if choice.finish_reason == "stop" else "length",
@@ -68,21 +108,66 @@ class _OpenAIEngine:
             cumulative_logprob=sum(logprobs) if logprobs else None,
         )
 
+    def patiently(self, request: Callable[[], T]) -> T:
+        """What a request returns, asked again while its failure may pass.
+
+        Raises:
+            EngineRefused: a failure that waiting does not mend.
+            EngineError: one that lasted.
+        """
+
+        def attempt() -> T:
+            if self.stopped.is_set():
+                raise EngineError(f"{self._config.base_url}: not asked again, because another request failed; run it again")
+            return request()
+
+        again = patient(self._config.retry_seconds, self.stopped, self._say)
+        try:
+            return again(attempt)
+        except (APIStatusError, APIConnectionError, Unusable) as error:
+            raise self._explained(error, again.statistics.get("attempt_number", 1)) from error
+
+    def _reason(self, error: BaseException) -> str:
+        cause = f" ({error.__cause__})" if isinstance(error, APIConnectionError) and error.__cause__ else ""
+        return (f"{error}{cause}".splitlines() or [""])[0].replace(self._key, "***")[:300]
+
+    def _say(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        if error is not None and time.monotonic() - self._said >= _QUIET_SECONDS:
+            self._said = time.monotonic()
+            print(f"{self._config.base_url}: {self._reason(error)}; asked again in {state.upcoming_sleep:.1f} s", flush=True)
+
+    def _explained(self, error: APIStatusError | APIConnectionError | Unusable, attempts: int) -> EngineError:
+        settings, status = self._config, getattr(error, "status_code", None)
+        if status in (401, 403):
+            # What the server says may hold the key.
+            return EngineRefused(
+                f"{settings.base_url}: refuses the key ({status}); set {settings.key_variable} to one that is valid"
+            )
+        said = f"{settings.base_url}: {self._reason(error)}"
+        if status == 404:
+            return EngineRefused(f"{said}; correct engine.served_model, {settings.served_model!r}, or engine.base_url")
+        if isinstance(error, APIStatusError) and spent_quota(error):
+            return EngineRefused(f"{said}; give the account credit, and run it again")
+        if status is not None and status < 500 and status not in (408, 409, 425, 429):
+            return EngineRefused(f"{said}; correct prompts, turns or max_tokens to what this server takes")
+        return EngineError(
+            f"{said}; asked {attempts} times within engine.retry_seconds {settings.retry_seconds:g}; answers that arrived are kept, "
+            "so run it again when the server is well"
+        )
+
 
 @contextmanager
-def open_openai(config: EngineConfig, chat: bool, turns: Turns | None) -> Iterator[_OpenAIEngine]:
-    """Connect to `config.base_url`.
+def open_openai(config: EngineConfig, chat: bool, turns: Turns | None, arrived: Path | None) -> Iterator[_OpenAIEngine]:
+    """Connect to `config.base_url`; `arrived` is the file for answers that are in no shard yet.
 
     Raises:
         EngineError: the server cannot be reached, or does not serve `config.served_model`.
     """
-    client = OpenAI(base_url=config.base_url, api_key=os.environ.get(config.key_variable, "none"), max_retries=4)
-    try:
-        served = [model.id for model in client.models.list().data]
-    except OpenAIError as error:
-        raise EngineError(f"{config.base_url}: no server answers there; start one or correct engine.base_url") from error
-    model = str(config.served_model)
-    if model not in served:
-        raise EngineError(f"{config.base_url}: serves {', '.join(served)}, not {model!r}; correct engine.served_model")
-    with client:
-        yield _OpenAIEngine(client, model, chat, turns, config.connections)
+    engine = _OpenAIEngine(config, chat, turns, None if arrived is None else Arrived(arrived))
+    with engine.client:
+        served = [model.id for model in engine.patiently(lambda: engine.client.models.list().data)]
+        if config.served_model not in served:
+            names = ", ".join(served[:10])
+            raise EngineRefused(f"{config.base_url}: serves {names}, not {config.served_model!r}; correct engine.served_model")
+        yield engine

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,15 @@ import pytest
 from hypothesis import given
 
 from pipeline.config import RunConfig
-from pipeline.errors import QuestionError
+from pipeline.errors import EngineError, QuestionError
 from stages import sampling
 from stages.progress import Progress
 from stages.sampling import sample_seed
 from storage.artifact import Artifact, Draft
+from storage.mirror import DERIVED
 from tests.bench.world import question
 from tests.conftest import tree_of
+from tests.faults.teacher import Asked, Fault, serve
 from tests.stages.artifacts import write_artifact
 from tests.stages.test_questions import marked
 
@@ -57,7 +60,7 @@ def sampled(root: Path, model: Path, read: Artifact, per_shard: int, kept: Artif
             draft.write_shard("samples", kept.table("samples").slice(0, 3 * 2 * 2))
         return sampling.run(config, {"questions": read}, draft, Progress(root / "progress", "sampling"))
 
-    root.mkdir()
+    root.mkdir(exist_ok=True)
     return write_artifact(root, "sampling", write)
 
 
@@ -85,3 +88,48 @@ def test_a_question_that_is_too_long_is_refused_before_the_teacher_is_loaded(
     with pytest.raises(QuestionError, match="over the context of 16"):
         sampled(tmp_path / "long", tiny_model, questions, 3, max_context=16)
     assert not list(tmp_path.glob("long/sampling/*.partial/samples-*"))
+
+
+def from_server(root: Path, model: Path, read: Artifact, url: str) -> Artifact:
+    return sampled(root, model, read, 7, kind="openai", base_url=url, served_model="simulated", connections=2)
+
+
+def test_a_shard_that_a_server_could_not_finish_is_not_paid_for_twice(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    paid: Counter[tuple[str, int]] = Counter()
+
+    def write(prompt: str, seed: int) -> str:
+        paid[prompt, seed] += 1
+        return f"{seed} The answer is \\boxed{{{seed % 10}}}."
+
+    def gone(asked: Asked) -> Fault | None:
+        return Fault(404) if sum(paid.values()) >= 9 and asked else None
+
+    with serve(write) as url:
+        whole = from_server(tmp_path / "whole", tiny_model, questions, url)
+    wanted = paid.copy()
+    paid.clear()
+    with serve(write, gone) as url, pytest.raises(EngineError, match="404"):
+        from_server(tmp_path / "killed", tiny_model, questions, url)
+    first = paid.copy()
+    assert 9 <= sum(first.values()) <= 10
+    scratch = next((tmp_path / "killed").glob("sampling/*.scratch"))
+    assert not list((tmp_path / "killed").glob("sampling/*.partial/samples-*"))
+    (tmp_path / "resumed" / "sampling").mkdir(parents=True)
+    scratch.rename(tmp_path / "resumed" / "sampling" / scratch.name)
+    with serve(write) as url:
+        resumed = from_server(tmp_path / "resumed", tiny_model, questions, url)
+    assert resumed.table("samples") == whole.table("samples")
+    assert paid == wanted, "each request once, in two lives together"
+    assert not list((tmp_path / "resumed").glob(f"sampling/*.scratch/{DERIVED}/*"))
+
+
+def test_an_empty_answer_is_graded_unparsed_and_drawn_again_with_another_seed(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    with serve(lambda prompt, seed: "") as url:
+        rows = from_server(tmp_path / "empty", tiny_model, questions, url).table("samples").to_pylist()
+    assert {(row["outcome"], row["text"]) for row in rows} == {("unparsed", "")}
+    assert len(rows) == QUESTIONS * 2 * 2
+    assert len({row["seed"] for row in rows}) == len(rows)

@@ -1,0 +1,84 @@
+"""Asking a server again while what went wrong may pass: exponential backoff with jitter, within a budget of seconds per request.
+
+The client's own retries count attempts; how long a server is away is counted in seconds, so here tenacity asks and the client does not.
+Passing are: no connection or one that breaks off, a timeout, a server that is busy (429, unless the quota is spent) or broken (5xx).
+`Retry-After` is kept to. A reply that came whole but is no answer was paid for, so it is asked for three times at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from threading import Event
+from time import time
+from typing import Final
+
+from openai import APIConnectionError, APIStatusError
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    sleep_using_event,
+    stop_any,
+    stop_before_delay,
+    stop_when_event_set,
+    wait_random_exponential,
+)
+
+from pipeline.errors import EngineError
+
+_PASSING: Final = frozenset({408, 409, 425, 429})
+_TRIES_OF_UNUSABLE: Final = 3
+_BACKOFF: Final = wait_random_exponential(multiplier=0.5, max=30)
+
+
+class Unusable(EngineError):
+    """A reply that is no answer: not JSON, without choices, or without what an answer needs."""
+
+
+def spent_quota(error: APIStatusError) -> bool:
+    """Whether a 429 says that there is no credit left, which waiting does not mend."""
+    return bool(error.code == "insufficient_quota")
+
+
+def _passes(state: RetryCallState) -> bool:
+    error = state.outcome.exception() if state.outcome is not None else None
+    match error:
+        case Unusable():
+            return state.attempt_number < _TRIES_OF_UNUSABLE
+        case APIStatusError():
+            status = int(error.status_code)
+            return (status in _PASSING and not spent_quota(error)) or status >= 500
+    return isinstance(error, APIConnectionError)
+
+
+def asked_to_wait(value: str | None) -> float:
+    """Seconds from now that a `Retry-After` means; 0 where it means nothing."""
+    try:
+        return max(0.0, float(value or 0))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(str(value)).timestamp() - time())
+    except ValueError:
+        return 0.0
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome is not None else None
+    header = error.response.headers.get("retry-after") if isinstance(error, APIStatusError) else None
+    return asked_to_wait(header) + _BACKOFF(state)
+
+
+def patient(budget_seconds: float, stopped: Event, say: Callable[[RetryCallState], None]) -> Retrying:
+    """What calls a function until it succeeds, fails for good, or would pass the budget; `say` hears of every wait.
+
+    `stopped` ends all waiting. The last error is raised as it is.
+    """
+    return Retrying(
+        retry=_passes,
+        wait=_wait,
+        stop=stop_any(stop_before_delay(budget_seconds), stop_when_event_set(stopped)),
+        sleep=sleep_using_event(stopped),
+        before_sleep=say,
+        reraise=True,
+    )

@@ -1,0 +1,177 @@
+"""A server that fails as servers do: what may pass is waited for, what cannot ends at once, and nothing is paid for twice."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import Engine as EngineConfig
+from pipeline.config import ModelSource
+from pipeline.errors import EngineError, EngineRefused
+from pipeline.generation import Completion, Decoding, Engine, open_engine
+from pipeline.generation.patience import asked_to_wait
+from tests.faults.teacher import Asked, Fault, reply, serve
+
+DECODING = Decoding(0.7, 1.0, 16)
+PROMPTS = [f"prompt {number}" for number in range(12)]
+SECRET = "sk-not-to-be-seen"
+
+
+class Faulty:
+    """Sends `fault` in the place of the first `times` answers to one prompt, and counts requests by prompt."""
+
+    def __init__(self, fault: Fault, times: float, prompt: str = PROMPTS[3]) -> None:
+        self.left, self.fault, self.prompt = times, fault, prompt
+        self.requests: Counter[str] = Counter()
+
+    def __call__(self, asked: Asked) -> Fault | None:
+        if not asked:
+            return None
+        self.requests[asked["prompt"]] += 1
+        if asked["prompt"] != self.prompt or self.left <= 0:
+            return None
+        self.left -= 1
+        return self.fault
+
+
+@contextmanager
+def engine(fault: Callable[[Asked], Fault | None], arrived: Path | None = None, **settings: Any) -> Iterator[Engine]:
+    with serve(lambda prompt, seed: f"{prompt} {seed}", fault) as url:
+        config = EngineConfig(kind="openai", base_url=url, served_model="simulated", connections=4, **settings)
+        with open_engine(config, ModelSource(served=True), False, arrived) as opened:
+            yield opened
+
+
+def ask(opened: Engine) -> list[Completion]:
+    return opened.generate(PROMPTS, list(range(len(PROMPTS))), DECODING)
+
+
+def document(**changes: Any) -> bytes:
+    return json.dumps(reply("text", **changes)).encode()
+
+
+PASSING = {
+    "busy": Fault(429),
+    "broken": Fault(500),
+    "away": Fault(503, body=b"<html>gateway</html>", headers={"Content-Type": "text/html"}),
+    "slow": Fault(seconds=1.0, body=document()),
+    "cut in the body": Fault(body=document(), cut=40),
+    "cut before the body": Fault(body=document(), cut=0),
+    "no choices": Fault(body=document(choices=[])),
+    "choices missing": Fault(body=document(choices=None)),
+    "no usage": Fault(body=document(usage=None)),
+    "not JSON": Fault(body=b"{half of"),
+    "a page": Fault(body=b"<html>welcome</html>", headers={"Content-Type": "text/html"}),
+    "JSON, but no answer": Fault(body=b"[1, 2]"),
+}
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+def test_what_passes_is_asked_again_and_only_that(fault: Fault) -> None:
+    faulty = Faulty(fault, times=1)
+    with engine(faulty, request_seconds=0.5) as opened:
+        answers = ask(opened)
+    assert [answer.text for answer in answers] == [f"{prompt} {seed}" for seed, prompt in enumerate(PROMPTS)]
+    assert faulty.requests == Counter(PROMPTS) + Counter([PROMPTS[3]])
+
+
+def test_a_server_that_names_the_time_is_left_alone_until_then() -> None:
+    began = time.monotonic()
+    with engine(Faulty(Fault(429, {"Retry-After": "2"}), times=1)) as opened:
+        ask(opened)
+    assert time.monotonic() - began >= 2
+
+
+def test_a_time_to_wait_is_read_in_both_its_forms_and_nonsense_means_nothing() -> None:
+    assert asked_to_wait("1.5") == 1.5
+    assert asked_to_wait(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)) == pytest.approx(60, abs=2)
+    past = format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
+    assert [asked_to_wait(value) for value in (None, "", "-3", "nan", "soon", past)] == [0.0] * 6
+
+
+@pytest.mark.parametrize(
+    ("fault", "least"), [(Fault(500), 2), (Fault(429, {"Retry-After": "3600"}), 1)], ids=["broken", "far off"]
+)
+def test_a_fault_that_lasts_ends_within_the_budget(fault: Fault, least: int) -> None:
+    faulty = Faulty(fault, times=float("inf"))
+    with engine(faulty, retry_seconds=2.0) as opened:
+        began = time.monotonic()
+        with pytest.raises(
+            EngineError, match=r"injected.*asked \d+ times within engine.retry_seconds 2; .*run it again"
+        ) as raised:
+            ask(opened)
+        assert time.monotonic() - began < 2.5
+    assert not isinstance(raised.value, EngineRefused)
+    assert f"asked {faulty.requests[PROMPTS[3]]} times" in str(raised.value)
+    assert faulty.requests[PROMPTS[3]] >= least
+
+
+def test_a_reply_that_is_never_an_answer_is_paid_for_three_times_at_most() -> None:
+    faulty = Faulty(PASSING["no choices"], times=float("inf"))
+    with engine(faulty) as opened, pytest.raises(EngineError, match="its reply is no answer"):
+        ask(opened)
+    assert faulty.requests[PROMPTS[3]] == 3
+
+
+REFUSED = {
+    "key": (Fault(401, body=json.dumps({"error": {"message": f"bad key {SECRET}"}}).encode()), "refuses the key .*set OPENAI_API_KEY"),
+    "rights": (Fault(403), "refuses the key"),
+    "model": (Fault(404), "correct engine.served_model, 'simulated', or engine.base_url"),
+    "request": (Fault(400, body=json.dumps({"error": {"message": f"{SECRET}: long"}}).encode()), "correct prompts, turns or max_tokens"),
+    "credit": (Fault(429, body=b'{"error": {"message": "no credit", "code": "insufficient_quota"}}'), "no credit.*give the account credit"),
+    "another model": (Fault(body=document(model="smaller-one")), "answers as 'smaller-one', not 'simulated'; .*answers_as"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_pass_ends_at_once_in_one_line_without_the_key(
+    fault: Fault, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    faulty = Faulty(fault, times=float("inf"))
+    with engine(faulty) as opened, pytest.raises(EngineRefused, match=said) as raised:
+        ask(opened)
+    assert raised.value.exit_code == 2
+    assert SECRET not in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert faulty.requests[PROMPTS[3]] == 1
+
+
+def test_a_server_that_cannot_list_its_models_yet_is_waited_for() -> None:
+    left = [Fault(503), Fault(503)]
+    with engine(lambda asked: left.pop() if left and not asked else None) as opened:
+        assert len(ask(opened)) == len(PROMPTS)
+
+
+def test_a_name_that_the_configuration_expects_is_the_same_model() -> None:
+    dated = Faulty(Fault(body=document(model="simulated-2026-01-01")), times=1, prompt="one")
+    with engine(dated, answers_as="simulated-2026-01-01") as opened:
+        assert [answer.text for answer in opened.generate(["one"], [0], DECODING)] == ["text"]
+
+
+def test_what_arrived_before_a_failure_is_not_asked_for_again(tmp_path: Path) -> None:
+    arrived = tmp_path / "folder" / "arrived.jsonl"
+    faulty = Faulty(Fault(404), times=1, prompt=PROMPTS[-1])
+    with engine(faulty, arrived) as opened, pytest.raises(EngineRefused):
+        ask(opened)
+    there = arrived.read_bytes().count(b"\n")
+    assert there == len(PROMPTS) - 1, "the others were done or under way"
+    arrived.write_bytes(arrived.read_bytes()[:-5])  # as a kill may leave the last line
+    again = Faulty(Fault(), times=0)
+    with engine(again, arrived) as opened:
+        answers = ask(opened)
+        assert [answer.text for answer in answers] == [f"{prompt} {seed}" for seed, prompt in enumerate(PROMPTS)]
+        assert sum(again.requests.values()) == 2, "the one that failed, and the one that was torn"
+        assert ask(opened) == answers
+        assert sum(again.requests.values()) == 2
+        opened.generate(PROMPTS[:1], [99], DECODING)
+    assert again.requests[PROMPTS[0]] == 1, "another seed is another request"
