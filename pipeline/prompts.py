@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.config import Prompts, Turns
@@ -55,6 +55,18 @@ def teacher_prompt(prompts: Prompts, question: Question, perspective: Perspectiv
         perspective=perspective.called or perspective.name,
         instruction=perspective.instruction,
     )
+
+
+def as_asked(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> tuple[Perspective, ...]:
+    """Perspectives as far as the teacher hears of them: without instructions where the template does not show any.
+
+    So another wording that no prompt has makes no sample stale.
+    """
+    try:
+        shown = meta.find_undeclared_variables(_ENVIRONMENT.parse(prompts.perspective))
+    except TemplateSyntaxError:  # `check_prompts` says where
+        return perspectives
+    return perspectives if "instruction" in shown else tuple(item.model_copy(update={"instruction": ""}) for item in perspectives)
 
 
 def check_prompts(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> None:

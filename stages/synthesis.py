@@ -23,7 +23,7 @@ from pipeline.errors import ArtifactError, NothingSurvives
 from pipeline.fields import Frozen, identity
 from pipeline.models import check_model, load_tokenizer, model_content
 from pipeline.perspectives import Perspective, perspectives_of
-from pipeline.prompts import check_prompts, student_prompt
+from pipeline.prompts import as_asked, check_prompts, student_prompt
 from stages.attempts import attempt, pass_rates
 from stages.lookup import Lookup, look_up, mean_pass_rate, open_lookup, write_lookup
 from stages.progress import Progress
@@ -55,7 +55,7 @@ def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
     return Config(
         student=run.student,
-        perspectives=perspectives_of(run),
+        perspectives=as_asked(run.prompts, perspectives_of(run)),
         prompts=run.prompts.of_rationales(),
         synthesis=run.synthesis,
         objective=run.objective,

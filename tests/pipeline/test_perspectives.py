@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ def test_the_eight_perspectives_ship_and_the_miniature_world_knows_them() -> Non
     shipped = load_perspectives(None)
     assert {item.name for item in shipped} == set(RING_STYLES)
     assert len({item.instruction for item in shipped}) == 8
+
+
+def test_where_the_answer_stands_is_asked_for_by_the_template_alone() -> None:
+    for item in load_perspectives(None):
+        assert not re.search(r"boxed|the answer is|final answer", item.instruction, re.IGNORECASE), item.name
+        assert "Do not" in item.instruction, item.name
+        assert len(item.instruction.split()) < 110, item.name
 
 
 def test_a_file_of_ones_own_keeps_its_order(tmp_path: Path) -> None:
