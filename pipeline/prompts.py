@@ -58,15 +58,17 @@ def teacher_prompt(prompts: Prompts, question: Question, perspective: Perspectiv
 
 
 def as_asked(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> tuple[Perspective, ...]:
-    """Perspectives as far as the teacher hears of them: without instructions where the template does not show any.
+    """Perspectives as far as the teacher hears of them: without instruction and form where the template shows no instruction.
 
-    So another wording that no prompt has makes no sample stale.
+    So another wording that no prompt has makes no sample stale, and nobody looks for a form that nobody asked for.
     """
     try:
         shown = meta.find_undeclared_variables(_ENVIRONMENT.parse(prompts.perspective))
     except TemplateSyntaxError:  # `check_prompts` says where
         return perspectives
-    return perspectives if "instruction" in shown else tuple(item.model_copy(update={"instruction": ""}) for item in perspectives)
+    if "instruction" in shown:
+        return perspectives
+    return tuple(item.model_copy(update={"instruction": "", "form": None}) for item in perspectives)
 
 
 def check_prompts(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> None:

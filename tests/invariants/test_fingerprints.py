@@ -249,6 +249,17 @@ def test_an_instruction_that_no_prompt_shows_makes_nothing_stale(
     assert {name for name in ORDER if found[0][name] != found[1][name]} == _after(again)
 
 
+@pytest.mark.parametrize(("rule", "again"), [("report", {"report"}), ("require", {"synthesis"})])
+def test_another_form_never_asks_the_teacher_again(tmp_path: Path, tiny_model: Path, rule: str, again: set[str]) -> None:
+    tree = tree_of(tiny_model) | {"perspectives": "mine.yaml", "synthesis": {"form": rule}}
+    found = []
+    for pattern in ("^Plan", "^My plan"):
+        plain = {"name": "plain", "description": "d", "instruction": "i", "form": {"all": [pattern]}}
+        write_config(tmp_path, {"version": 1, "perspectives": [plain]}, "mine.yaml")
+        found.append(_fingerprints(write_config(tmp_path, tree)))
+    assert {name for name in ORDER if found[0][name] != found[1][name]} == _after(again)
+
+
 def test_only_locations_and_what_they_exclude_were_left_out_above() -> None:
     tested = {tuple(item.values[0]) for role in ("runtime", "identity") for item in _names(role)}
     left = {place for place, _, _ in LEAVES} - tested
