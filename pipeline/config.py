@@ -209,6 +209,8 @@ class Synthesis(Frozen):
     duplicate_jaccard: float = identity(0.6, gt=0, le=1)
     thoughts: Literal["drop", "keep"] = identity("drop")
     """Whether what a thinking teacher writes before `</think>` is part of the rationale."""
+    form: Literal["report", "require"] = identity("report")
+    """Whether a right sample without the form that its perspective asks for is only counted, or not taken."""
     encoder: ModelSource | None = identity(None)
     encoder_context: int = identity(512, ge=8)
     metanet: MetaNetShape = identity(MetaNetShape())

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.config import Prompts, Turns
@@ -55,6 +55,20 @@ def teacher_prompt(prompts: Prompts, question: Question, perspective: Perspectiv
         perspective=perspective.called or perspective.name,
         instruction=perspective.instruction,
     )
+
+
+def as_asked(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> tuple[Perspective, ...]:
+    """Perspectives as far as the teacher hears of them: without instruction and form where the template shows no instruction.
+
+    So another wording that no prompt has makes no sample stale, and nobody looks for a form that nobody asked for.
+    """
+    try:
+        shown = meta.find_undeclared_variables(_ENVIRONMENT.parse(prompts.perspective))
+    except TemplateSyntaxError:  # `check_prompts` says where
+        return perspectives
+    if "instruction" in shown:
+        return perspectives
+    return tuple(item.model_copy(update={"instruction": "", "form": None}) for item in perspectives)
 
 
 def check_prompts(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> None:

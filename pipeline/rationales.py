@@ -16,6 +16,8 @@ from typing import Final
 
 from pipeline.grading import conclusion
 
+SAMPLE: Final = ["question_id", "perspective", "sample_index", "outcome", "text", "gold"]
+"""What the rules read of a sample."""
 _CLOSING: Final = re.compile(
     r"(?:^|(?<=[.!?,;\n]))\s*(?:(?:and\s+)?(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)"
     r"(?:(?!answer\s*(?:is|:)|[.!?]\s)[^\n])*$|\s+the answer is [^.\n]*\.?$",
@@ -31,6 +33,11 @@ _TOKEN: Final = re.compile(r"\w+|[^\w\s]")
 def spoken(text: str) -> str:
     """A sample without its thoughts."""
     return _THOUGHT.sub("", text)
+
+
+def reasoning(text: str, thoughts: str = "drop") -> str:
+    """What a sample says before its answer; its thoughts are part of it if they are to be kept."""
+    return body(spoken(text) if thoughts == "drop" else text)
 
 
 def body(text: str) -> str:
@@ -57,9 +64,14 @@ def before_conclusion(rationale: str) -> str:
     return f"{kept}{separator}{sentence}"
 
 
+def words(text: str) -> list[str]:
+    """Words and signs in lower case."""
+    return _TOKEN.findall(text.casefold())
+
+
 def five_grams(text: str) -> frozenset[tuple[str, ...]]:
     """The set of 5-grams of words and signs; a shorter text is one gram of its own length."""
-    tokens = _TOKEN.findall(text.casefold())
+    tokens = words(text)
     if len(tokens) < 5:
         return frozenset([tuple(tokens)])
     return frozenset(tuple(tokens[start : start + 5]) for start in range(len(tokens) - 4))

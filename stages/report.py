@@ -1,45 +1,51 @@
 """Stage 7: one self-contained page that says what happened, and its plots as PNG.
 
 The page needs no network and no script. It says plainly what is bad news: a student below its base, forgetting, answers that could
-not be read. Template: `stages/report.html`.
+not be read. Template: `stages/report.html`. Beside it, `forms-*.parquet` says of every sample whether it has the form that was asked for.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pipeline.config import RunConfig
 from pipeline.fields import Frozen, identity
-from pipeline.perspectives import perspectives_of
+from pipeline.perspectives import Perspective, perspectives_of
+from pipeline.prompts import as_asked
+from pipeline.rationales import SAMPLE
 from stages.origin import origins
 from stages.page import HERE, STYLE, embedded, png, render
 from stages.progress import Progress
+from stages.teaching import Sums, add, forms_of, summarised
 from storage.artifact import Artifact, Draft
+from storage.atomic import read_parquet
 from storage.fingerprint import file_digest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME: Final = "report"
-VERSION: Final = 4
+VERSION: Final = 5
 INPUTS: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation")
 TEMPLATE: Final = "report.html"
 _GROUPS: Final = {"id": "In distribution", "ood": "Out of distribution"}
 
 
 class Config(Frozen):
-    """How perspectives are described."""
+    """Perspectives with their descriptions and forms, and what of a sample is said."""
 
     descriptions: dict[str, str] = identity()
+    perspectives: tuple[Perspective, ...] = identity()
+    thoughts: Literal["drop", "keep"] = identity()
 
 
 def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
     perspectives = perspectives_of(run)
     descriptions = {item.name: item.description for item in perspectives}
-    return Config(descriptions=descriptions)
+    return Config(descriptions=descriptions, perspectives=as_asked(run.prompts, perspectives), thoughts=run.synthesis.thoughts)
 
 
 def outside(config: Config) -> dict[str, str]:
@@ -118,6 +124,18 @@ def about_questions(questions: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def _teaching(config: Config, sampling: Artifact, out: Draft) -> dict[str, dict[str, float | None]]:
+    """What the samples look like, a shard at a time."""
+    sums = Sums(float)
+    out.clear("forms")
+    for path in sampling.files("samples"):
+        samples = read_parquet(path, SAMPLE)
+        forms = forms_of(samples, config.perspectives, config.thoughts)
+        out.write_shard("forms", forms)
+        add(samples, forms, config.perspectives, config.thoughts, sums)
+    return summarised(sums, [item.name for item in config.perspectives])
+
+
 def _figures(inputs: Mapping[str, Artifact], tokens: dict[str, int]) -> dict[str, Figure]:
     from pipeline import plots
 
@@ -153,6 +171,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     """Draw, fill the template, write."""
     summaries = {name: artifact.summary for name, artifact in inputs.items()}
     tokens = ledger(summaries["sampling"], summaries["synthesis"], summaries["training"])
+    teaching = _teaching(config, inputs["sampling"], out)
     figures = _figures(inputs, tokens)
     said = findings(summaries["evaluation"]) + about_questions(summaries["questions"])
     progress.start("plots", len(figures), "plots")
@@ -168,12 +187,13 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         findings=said,
         images=images,
         ledger=tokens,
+        teaching=teaching,
         summaries=summaries,
         manifests={name: artifact.manifest for name, artifact in inputs.items()},
         origins={name: list(origins(artifact.manifest)) for name, artifact in inputs.items()},
     )
     out.write_bytes("report.html", page)
-    return {"page": "report.html", "ledger": tokens, "findings": said}
+    return {"page": "report.html", "ledger": tokens, "findings": said, "teaching": teaching}
 
 
 if __name__ == "__main__":

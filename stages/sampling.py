@@ -24,8 +24,8 @@ from pipeline.fields import Frozen, identity
 from pipeline.generation import Completion, Decoding, Engine, open_engine
 from pipeline.grading import Outcome
 from pipeline.models import check_model, load_tokenizer, model_content
-from pipeline.perspectives import Perspective, perspectives_of
-from pipeline.prompts import check_prompts, prompt_tokens, teacher_prompt
+from pipeline.perspectives import Perspective, perspectives_of, without_forms
+from pipeline.prompts import as_asked, check_prompts, prompt_tokens, teacher_prompt
 from pipeline.questions import Question, from_table
 from stages.progress import Progress
 from stages.tally import COUNTED, tally
@@ -72,7 +72,7 @@ def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
     return Config(
         teacher=run.teacher,
-        perspectives=perspectives_of(run),
+        perspectives=without_forms(as_asked(run.prompts, perspectives_of(run))),
         prompts=run.prompts.of_rationales(),
         sampling=run.sampling,
         seed=run.seed,

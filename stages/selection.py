@@ -7,20 +7,20 @@ trained on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
 from pipeline.config import Synthesis, Turns
+from pipeline.grading import Outcome
+from pipeline.perspectives import Perspective
 from pipeline.prompts import prompt_tokens, rationale_tokens
-from pipeline.rationales import curate, first_right
+from pipeline.rationales import curate, first_right, reasoning
 from pipeline.training_set import Row, make_row
 from stages.lookup import Asked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-SAMPLE: Final = ["question_id", "perspective", "sample_index", "outcome", "text", "gold"]
 
 
 class Kept(NamedTuple):
@@ -47,11 +47,17 @@ class Student(NamedTuple):
 
 
 def select(
-    samples: pa.Table, asked: Mapping[str, Asked], names: Sequence[str], student: Student, settings: Synthesis, seed: int
+    samples: pa.Table,
+    asked: Mapping[str, Asked],
+    perspectives: Sequence[Perspective],
+    student: Student,
+    settings: Synthesis,
+    seed: int,
 ) -> tuple[list[Kept], dict[str, int]]:
     """Kept rationales of one shard with the columns `SAMPLE`, by question and perspective, and what fell at each rule."""
-    rows: list[dict[str, Any]] = samples.to_pylist()
-    right = first_right(rows, names, settings.thoughts)
+    rows: list[dict[str, Any]] = [row for row in samples.to_pylist() if row["outcome"] == Outcome.CORRECT]
+    formed = _of_the_asked_form(rows, perspectives, settings)
+    right = first_right(formed, [item.name for item in perspectives], settings.thoughts)
     prompts = {question_id: student.prompt(asked[question_id]) for question_id in right}
     too_long = _drop_too_long(right, prompts, student)
     curation = curate(
@@ -69,7 +75,22 @@ def select(
         for name, text in item.rationales.items()
     ]
     tokens = sum(len(item.row.tokens) - item.row.start for item in kept)
-    return kept, {**curation.counts, "too_long": too_long, "tokens_kept": tokens}
+    return kept, {**curation.counts, "wrong_form": len(rows) - len(formed), "too_long": too_long, "tokens_kept": tokens}
+
+
+def _of_the_asked_form(
+    rows: list[dict[str, Any]], perspectives: Sequence[Perspective], settings: Synthesis
+) -> list[dict[str, Any]]:
+    """Samples that have the form that is required of their perspective, if any is."""
+    if settings.form == "report":
+        return rows
+    required = {item.name: item.form for item in perspectives}
+
+    def fits(row: dict[str, Any]) -> bool:
+        form = required[row["perspective"]]
+        return form is None or form.fits(reasoning(row["text"], settings.thoughts))
+
+    return [row for row in rows if fits(row)]
 
 
 def _drop_too_long(right: dict[str, dict[str, str]], prompts: Mapping[str, list[int]], student: Student) -> int:

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.config import ModelSource, Objective, Prompts, RunConfig, Synthesis
-from pipeline.errors import ArtifactError, NothingSurvives
+from pipeline.errors import ArtifactError, ConfigError, NothingSurvives
 from pipeline.fields import Frozen, identity
 from pipeline.models import check_model, load_tokenizer, model_content
-from pipeline.perspectives import Perspective, perspectives_of
-from pipeline.prompts import check_prompts, student_prompt
+from pipeline.perspectives import Perspective, perspectives_of, without_forms
+from pipeline.prompts import as_asked, check_prompts, student_prompt
+from pipeline.rationales import SAMPLE
 from stages.attempts import attempt, pass_rates
 from stages.lookup import Lookup, look_up, mean_pass_rate, open_lookup, write_lookup
 from stages.progress import Progress
@@ -32,7 +33,7 @@ from storage.artifact import Artifact, Draft
 from storage.atomic import read_parquet
 
 NAME: Final = "synthesis"
-VERSION: Final = 3
+VERSION: Final = 4
 INPUTS: Final = ("questions", "sampling")
 
 _COUNTS: Final = b"counts"
@@ -52,10 +53,11 @@ class Config(Frozen):
 
 
 def config_of(run: RunConfig) -> Config:
-    """The part of a run's configuration that this stage depends on."""
+    """The part of a run's configuration that this stage depends on: forms only if they are required."""
+    perspectives = as_asked(run.prompts, perspectives_of(run))
     return Config(
         student=run.student,
-        perspectives=perspectives_of(run),
+        perspectives=perspectives if run.synthesis.form == "require" else without_forms(perspectives),
         prompts=run.prompts.of_rationales(),
         synthesis=run.synthesis,
         objective=run.objective,
@@ -73,7 +75,12 @@ def outside(config: Config) -> dict[str, str]:
 
 
 def check(config: Config) -> None:
-    """Model folders and templates."""
+    """Model folders, templates, and that a form which is required has been asked for."""
+    if config.synthesis.form == "require" and not any(item.form for item in config.perspectives):
+        raise ConfigError(
+            "synthesis.form: require, but no perspective has a form, or prompts.perspective does not show {{ instruction }}, which "
+            "asks for it; give forms in the perspectives' file, show the instruction, or set form to report"
+        )
     check_model(config.student, "student")
     if config.synthesis.encoder is not None:
         check_model(config.synthesis.encoder, "synthesis.encoder")
@@ -111,20 +118,19 @@ def _is_measured(out: Draft, number: int) -> bool:
 def _measure(config: Config, sampling: Artifact, lookup: Lookup, out: Draft, progress: Progress) -> None:
     """Selection, losses and features of every shard of samples that has none yet."""
     from stages.measuring import feature_table, measure, open_models, rationale_table
-    from stages.selection import SAMPLE, Student, select
+    from stages.selection import Student, select
 
     shards = list(enumerate(sampling.files("samples")))
     missing = [(number, path) for number, path in shards if not _is_measured(out, number)]
     progress.start("selection, losses and features", len(shards), "shards", len(shards) - len(missing))
     if not missing:
         return
-    names = [item.name for item in config.perspectives]
     student = Student(load_tokenizer(config.student), config.prompts.chat, config.student.turns, config.max_length)
     models = open_models(config.student, config.synthesis)
     for number, path in missing:
         samples = read_parquet(path, SAMPLE)
         asked = look_up(lookup, samples["question_id"].unique().to_pylist())
-        kept, counts = select(samples, asked, names, student, config.synthesis, config.seed)
+        kept, counts = select(samples, asked, config.perspectives, student, config.synthesis, config.seed)
         losses_B, features_BF = measure(models, config.synthesis, config.objective.hardest, kept)
         rationales = rationale_table(kept, losses_B).replace_schema_metadata({_COUNTS: json.dumps(counts).encode()})
         out.write_table(f"features-{number:05d}", feature_table(kept, features_BF))

@@ -21,7 +21,8 @@ from pipeline.config import ModelSource, Objective, Prompts, RunConfig, Training
 from pipeline.errors import BadInput, ConfigError, ModelError, NothingSurvives, StageFailed
 from pipeline.fields import Frozen, identity
 from pipeline.models import check_model, context_length, model_content
-from pipeline.perspectives import Perspective, perspectives_of
+from pipeline.perspectives import Perspective, perspectives_of, without_forms
+from pipeline.prompts import as_asked
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
@@ -48,7 +49,7 @@ def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
     return Config(
         student=run.student,
-        perspectives=perspectives_of(run),
+        perspectives=without_forms(as_asked(run.prompts, perspectives_of(run))),
         prompts=run.prompts,
         training=run.training,
         objective=run.objective,

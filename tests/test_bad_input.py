@@ -53,7 +53,7 @@ def set_in(tree: Tree, path: str, value: Any) -> None:
         ("training.steps", "many", ("training.steps", "integer", "'many'")),
         ("sampling.engine.kind", "vlm", ("sampling.engine.kind", "'vllm'", "'vlm'")),
         ("teacher.path", "/nowhere/teacher", ("teacher", "/nowhere/teacher", "no such model folder", "correct")),
-        ("perspectives", "/nowhere/p.yaml", ("/nowhere/p.yaml", "no such perspectives file")),
+        ("perspectives", "/nowhere/p.yaml", ("/nowhere/p.yaml", "no such file", "correct `perspectives`")),
         ("only_perspectives", ["formel"], ("only_perspectives", "'formel'", "did you mean 'formal'")),
         ("prompts.question", "{{ qestion }}", ("prompts", "qestion", "it may use question")),
         ("training.max_length", 10**6, ("training.max_length", "context", "lower it")),

@@ -1,4 +1,4 @@
-"""Perspectives are data: a YAML file of name, description and instruction. This is its one loader."""
+"""Perspectives are data: a YAML file of name, description, instruction and form. This is its one loader."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import difflib
 from pathlib import Path
 from typing import Final
 
-import yaml
-from pydantic import ValidationError
-
 from pipeline.config import RunConfig
+from pipeline.config_file import checked, read
 from pipeline.errors import ConfigError
 from pipeline.fields import Frozen, identity, runtime
+from pipeline.perspectives.form import Form
 
 SHIPPED: Final = Path(__file__).parent / "eight.yaml"
 
@@ -24,6 +23,8 @@ class Perspective(Frozen):
     instruction: str = identity()
     called: str | None = identity(None)
     """What a prompt calls it; its name, if left out."""
+    form: Form | None = identity(None)
+    """By what a rationale of this perspective is known; nothing, if left out."""
 
 
 class _File(Frozen):
@@ -38,13 +39,7 @@ def load_perspectives(path: Path | None, only: tuple[str, ...] | None = None, co
         ConfigError: the file is missing or malformed, names a perspective twice, or has none that `only` names.
     """
     path = SHIPPED if path is None else path
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such perspectives file; correct `perspectives` in the config")
-    try:
-        perspectives = _File.model_validate(yaml.safe_load(path.read_text())).perspectives
-    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not valid YAML in UTF-8"
-        raise ConfigError(f"{path}: {reason}; see pipeline/perspectives/eight.yaml for the form") from error
+    perspectives = checked(_File, read(path, "correct `perspectives` in the config"), str(path), path.parent).perspectives
     names = [perspective.name for perspective in perspectives]
     for name in names:
         if names.count(name) > 1:
@@ -56,6 +51,11 @@ def load_perspectives(path: Path | None, only: tuple[str, ...] | None = None, co
             raise ConfigError(f"only_perspectives: unknown perspective {name!r} (not in {path.name}); {hint}")
     wanted = tuple(item for item in perspectives if only is None or item.name in only)
     return wanted if copies == 1 else tuple(_copy(item, number) for item in wanted for number in range(1, copies + 1))
+
+
+def without_forms(perspectives: tuple[Perspective, ...]) -> tuple[Perspective, ...]:
+    """For whom only the asking counts: another form makes nothing of theirs stale."""
+    return tuple(item.model_copy(update={"form": None}) for item in perspectives)
 
 
 def perspectives_of(run: RunConfig) -> tuple[Perspective, ...]:

@@ -233,6 +233,33 @@ def test_what_lies_at_a_path_counts(tmp_path: Path, tiny_model: Path, what: str)
     assert {name for name in ORDER if before[name] != after[name]} == _after(first)
 
 
+@pytest.mark.parametrize(
+    ("template", "again"),
+    [("{{ perspective }}: {{ question }}", set()), ("{{ question }} {{ instruction }}", {"sampling"})],
+)
+def test_an_instruction_that_no_prompt_shows_makes_nothing_stale(
+    tmp_path: Path, tiny_model: Path, template: str, again: set[str]
+) -> None:
+    tree = tree_of(tiny_model) | {"perspectives": "mine.yaml", "prompts": {"chat": False, "perspective": template}}
+    found = []
+    for instruction in ("Say it.", "Say it twice."):
+        mine = {"version": 1, "perspectives": [{"name": "plain", "description": "d", "instruction": instruction}]}
+        write_config(tmp_path, mine, "mine.yaml")
+        found.append(_fingerprints(write_config(tmp_path, tree)))
+    assert {name for name in ORDER if found[0][name] != found[1][name]} == _after(again)
+
+
+@pytest.mark.parametrize(("rule", "again"), [("report", {"report"}), ("require", {"synthesis"})])
+def test_another_form_never_asks_the_teacher_again(tmp_path: Path, tiny_model: Path, rule: str, again: set[str]) -> None:
+    tree = tree_of(tiny_model) | {"perspectives": "mine.yaml", "synthesis": {"form": rule}}
+    found = []
+    for pattern in ("^Plan", "^My plan"):
+        plain = {"name": "plain", "description": "d", "instruction": "i", "form": {"all": [pattern]}}
+        write_config(tmp_path, {"version": 1, "perspectives": [plain]}, "mine.yaml")
+        found.append(_fingerprints(write_config(tmp_path, tree)))
+    assert {name for name in ORDER if found[0][name] != found[1][name]} == _after(again)
+
+
 def test_only_locations_and_what_they_exclude_were_left_out_above() -> None:
     tested = {tuple(item.values[0]) for role in ("runtime", "identity") for item in _names(role)}
     left = {place for place, _, _ in LEAVES} - tested

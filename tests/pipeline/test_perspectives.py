@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,13 @@ def test_the_eight_perspectives_ship_and_the_miniature_world_knows_them() -> Non
     assert len({item.instruction for item in shipped}) == 8
 
 
+def test_where_the_answer_stands_is_asked_for_by_the_template_alone() -> None:
+    for item in load_perspectives(None):
+        assert not re.search(r"boxed|the answer is|final answer", item.instruction, re.IGNORECASE), item.name
+        assert "Do not" in item.instruction, item.name
+        assert len(item.instruction.split()) < 110, item.name
+
+
 def test_a_file_of_ones_own_keeps_its_order(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(MINE % "another")
     assert [item.name for item in load_perspectives(tmp_path / "mine.yaml")] == ["plain", "another"]
@@ -34,8 +42,8 @@ def test_a_file_of_ones_own_keeps_its_order(tmp_path: Path) -> None:
         (MINE % "'Not Plain'", "should match pattern"),
         ("version: 1\nperspectives: []", "at least 1 item"),
         ("perspectives: [", "not valid YAML"),
-        ("version: 1", "required"),
-        ("", "valid"),
+        ("version: 1", "perspectives: missing"),
+        ("", "expected a mapping"),
     ],
 )
 def test_a_malformed_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
@@ -45,5 +53,5 @@ def test_a_malformed_file_is_refused_by_name(tmp_path: Path, text: str, said: st
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such perspectives file"):
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file; correct `perspectives`"):
         load_perspectives(tmp_path / "none.yaml")

@@ -23,7 +23,7 @@ def test_masked_and_trained_tokens_are_shown_apart_with_the_token_that_ends_an_a
     said = show(write_config(tmp_path, run_tree)).output
     masked, trained = said.split("student, trained: the rationale")
     assert "teacher, formal" in masked
-    assert "Do not appeal to intuition" in masked
+    assert "do not appeal to intuition" in masked
     assert masked.count("A dial with ten marks") == 2
     assert "A dial with ten marks" not in trained
     assert "three dots, until synthesis is done" in trained

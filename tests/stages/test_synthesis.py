@@ -11,12 +11,13 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import RunConfig
+from pipeline.errors import ConfigError
 from stages import sampling, synthesis
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 from storage.fingerprint import file_digest
 from tests.bench.world import PERSPECTIVES, question, rationale
-from tests.conftest import tree_of
+from tests.conftest import tree_of, write_config
 from tests.stages.artifacts import write_artifact
 from tests.stages.test_questions import marked
 
@@ -55,22 +56,22 @@ def inputs(root: Path) -> dict[str, Artifact]:
     }
 
 
-def config(model: Path) -> synthesis.Config:
-    tree = tree_of(model)
+def config(model: Path, perspectives: Path | None = None, **changes: Any) -> synthesis.Config:
+    tree = tree_of(model) | {"perspectives": perspectives}
     tree["synthesis"] = {
         "engine": {"kind": "transformers", "dtype": "float32"}, "attempts": 1, "max_tokens": 1, "keep_easy": 1.0,
-        "warm_up_epochs": 2, "batch_questions": 4, "metanet": {"width": 8, "heads": 2},
+        "warm_up_epochs": 2, "batch_questions": 4, "metanet": {"width": 8, "heads": 2}, **changes,
     }  # fmt: skip
     return synthesis.config_of(RunConfig.model_validate(tree))
 
 
-def synthesised(root: Path, model: Path, read: dict[str, Artifact], before: list[Path]) -> Artifact:
+def synthesised(root: Path, settings: synthesis.Config, read: dict[str, Artifact], before: list[Path]) -> Artifact:
     """The stage's artifact; `before` are files that a killed process has committed."""
 
     def write(draft: Draft) -> dict[str, Any]:
         for path in before:
             shutil.copy(path, draft.folder)
-        return synthesis.run(config(model), read, draft, Progress(root / "progress", "synthesis"))
+        return synthesis.run(settings, read, draft, Progress(root / "progress", "synthesis"))
 
     root.mkdir(exist_ok=True)
     return write_artifact(root, "synthesis", write)
@@ -80,7 +81,7 @@ def synthesised(root: Path, model: Path, read: dict[str, Artifact], before: list
 def world(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[dict[str, Artifact], Artifact]:
     root = tmp_path_factory.mktemp("synthesis")
     read = inputs(root)
-    return read, synthesised(root, tiny_model, read, [])
+    return read, synthesised(root, config(tiny_model), read, [])
 
 
 def commits(artifact: Artifact) -> list[Path]:
@@ -96,7 +97,7 @@ def test_a_kill_after_any_commit_changes_no_byte(
 ) -> None:
     read, whole = world
     every = commits(whole)
-    again = synthesised(tmp_path / "again", tiny_model, read, every[: round(share * len(every))])
+    again = synthesised(tmp_path / "again", config(tiny_model), read, every[: round(share * len(every))])
     assert [path.name for path in commits(again)] == [path.name for path in every]
     assert [file_digest(path) for path in commits(again)] == [file_digest(path) for path in every]
     assert again.summary == whole.summary
@@ -130,3 +131,33 @@ def test_tables_stand_side_by_side_and_counts_add_up(world: tuple[dict[str, Arti
     assert sum(losses) == pytest.approx(
         sum(summary["base_loss"][name] * count for name, count in summary["kept"].items()), rel=1e-5
     )
+
+
+def test_a_form_is_required_only_if_it_is_asked_to_be_and_what_falls_is_counted(
+    tmp_path: Path, tiny_model: Path, world: tuple[dict[str, Artifact], Artifact]
+) -> None:
+    read, whole = world
+    items = [{"name": name, "description": "d", "instruction": "i"} for name in PERSPECTIVES]
+    items[1]["form"] = {"all": ["^10 plus [0-4] "]}  # type: ignore[assignment]
+    mine = write_config(tmp_path, {"version": 1, "perspectives": items}, "mine.yaml")
+    reported = config(tiny_model, mine)
+    assert all(item.form is None for item in reported.perspectives), "a form that is only counted makes nothing stale"
+
+    required = synthesised(tmp_path, config(tiny_model, mine, form="require"), read, [])
+    assert required.summary["wrong_form"] == sum(n % 10 > 4 for n in range(QUESTIONS))
+    assert whole.summary["wrong_form"] == 0
+    found = {row["question_id"] for row in required.table("rationales").to_pylist() if row["perspective"] == PERSPECTIVES[1]}
+    assert found == {question(n).id for n in range(QUESTIONS) if n % 5 and n % 10 < 5}
+    assert required.summary["kept_rationales"] == whole.summary["kept_rationales"] - sum(
+        n % 5 > 0 and n % 10 > 4 for n in range(QUESTIONS)
+    )
+
+
+@pytest.mark.parametrize("prompt", ["{{ perspective }}: {{ question }}", "{{ instruction }}"])
+def test_a_form_that_nobody_asks_for_cannot_be_required(tmp_path: Path, tiny_model: Path, prompt: str) -> None:
+    form = {} if "instruction" in prompt else {"form": {"all": ["a"]}}
+    items = [{"name": "plain", "description": "d", "instruction": "i", **form}]
+    tree = tree_of(tiny_model) | {"perspectives": write_config(tmp_path, {"version": 1, "perspectives": items}, "mine.yaml")}
+    tree |= {"synthesis": {"form": "require"}, "prompts": {"chat": False, "perspective": prompt}}
+    with pytest.raises(ConfigError, match=r"synthesis\.form: require, but no perspective has a form"):
+        synthesis.check(synthesis.config_of(RunConfig.model_validate(tree)))

@@ -1,0 +1,55 @@
+"""Whether a text has the form that its perspective asks for: patterns that are all found in it, and patterns that are not.
+
+Patterns come from a user's file and texts from a model, so RE2 matches them: in time that is linear in the text whatever the pattern, in
+bounded memory, and with no clock, so that every machine comes to the same result.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, Final
+
+import re2
+from pydantic import model_validator
+
+from pipeline.fields import Frozen, identity
+from pipeline.grading.characters import unemphasised
+
+_MARKS: Final = re.compile(r"^[ \t]*(?:[#>][ \t]*|[-*+•][ \t]+)*", re.MULTILINE)
+"""What Markdown puts before a line's words: headings, quotes, bullets."""
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str) -> Any:
+    options = re2.Options()
+    options.log_errors = False
+    return re2.compile(f"(?im){pattern}", options)
+
+
+class Form(Frozen):
+    """Patterns in RE2's syntax. Case is ignored, `^` and `$` are the ends of a line."""
+
+    all: tuple[str, ...] = identity(())
+    none: tuple[str, ...] = identity(())
+
+    @model_validator(mode="after")
+    def _patterns(self) -> Form:
+        if not self.all and not self.none:
+            raise ValueError("a form without patterns; give some under all or none, or leave the form out")
+        for pattern in (*self.all, *self.none):
+            try:
+                _compiled(pattern)
+            except re2.error as error:
+                reason = error.args[0].decode(errors="replace")
+                raise ValueError(
+                    f"{pattern!r} is not a pattern of RE2, which has no look-around and no back-references ({reason})"
+                ) from error
+        return self
+
+    def fits(self, text: str) -> bool:
+        """Whether a text has this form. Markdown's marks and the kind of line ends do not count."""
+        plain = _MARKS.sub("", unemphasised(text.replace("\r\n", "\n")))
+        return all(_compiled(pattern).search(plain) for pattern in self.all) and not any(
+            _compiled(pattern).search(plain) for pattern in self.none
+        )
