@@ -1,12 +1,18 @@
-"""A stream in pieces: what is held at once is one piece, however long the stream."""
+"""A stream in pieces: what is held at once are one or two pieces, however long the stream."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import Final, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+IN_FLIGHT: Final = 2
+"""Pieces that are worked on at once by `ahead`."""
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -14,3 +20,21 @@ def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     stream = iter(items)
     while chunk := list(islice(stream, size)):
         yield chunk
+
+
+def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+    """Every item with what `work` makes of it, in order, while the next one is already worked on in a thread.
+
+    An engine's last requests of one piece leave most of it idle, and so do grading and writing; the next piece's requests fill that.
+    """
+    stream = iter(items)
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        under_way: deque[tuple[Item, Future[Result]]] = deque()
+        try:
+            under_way.extend((item, pool.submit(work, item)) for item in islice(stream, IN_FLIGHT))
+            while under_way:
+                item, future = under_way.popleft()
+                yield item, future.result()
+                under_way.extend((other, pool.submit(work, other)) for other in islice(stream, 1))
+        finally:
+            pool.shutdown(cancel_futures=True)

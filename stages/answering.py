@@ -16,11 +16,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.chunks import chunks
+from pipeline.chunks import ahead, chunks
 from pipeline.config import Engine as EngineConfig
 from pipeline.config import Evaluation, ModelSource, Prompts
 from pipeline.digests import digest
 from pipeline.generation import Decoding, Engine, open_engine
+from pipeline.generation.arrived import committed
 from pipeline.models import load_tokenizer
 from pipeline.prompts import student_prompt
 from pipeline.questions import Question, from_table
@@ -139,12 +140,12 @@ def _answer(
     how = asking.server if model.served and asking.server is not None else asking.settings.engine
     arrived = arrived_file(out, name)
     with open_engine(how, model, asking.prompts.chat, arrived) as engine:
-        for chunk in chunks(missing, asking.settings.items_per_shard):
-            began = time.monotonic()
-            rows = _rows(asking, name, engine, chunk)
+        began = time.monotonic()
+        shards = chunks(missing, asking.settings.items_per_shard)
+        for chunk, rows in ahead(lambda chunk: _rows(asking, name, engine, chunk), shards):
             out.write_shard("items", pa.Table.from_pylist(rows, schema=SCHEMA))
-            arrived.unlink(missing_ok=True)
-            seconds += time.monotonic() - began
+            committed(arrived)
+            seconds = time.monotonic() - began
             tokens += sum(row["completion_tokens"] for row in rows)
             progress.advance(len(chunk), f"{name}: {tokens / seconds:,.0f} tokens/s")
     return tokens, seconds

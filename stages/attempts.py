@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from pipeline.chunks import chunks
+from pipeline.chunks import ahead, chunks
 from pipeline.config import ModelSource, Prompts, Synthesis
 from pipeline.digests import digest
 from pipeline.generation import Decoding, Engine, open_engine
@@ -59,8 +59,8 @@ def attempt(
     asked = ((question.id, prompt) for question, prompt in missing())
     check_lengths(load_tokenizer(student), asked, prompts.chat, student.turns, settings.max_tokens, settings.engine.max_context)
     with open_engine(settings.engine, student, prompts.chat) as engine:
-        for chunk in chunks(missing(), _CHUNK):
-            out.write_shard(_SHARDS, pa.Table.from_pylist(list(_attempts(engine, settings, chunk, seed))))
+        for chunk, rows in ahead(lambda chunk: list(_attempts(engine, settings, chunk, seed)), chunks(missing(), _CHUNK)):
+            out.write_shard(_SHARDS, pa.Table.from_pylist(rows))
             progress.advance(len(chunk))
 
 

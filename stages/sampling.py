@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.chunks import chunks
+from pipeline.chunks import ahead, chunks
 from pipeline.config import ModelSource, Prompts, RunConfig, Sampling, Turns
 from pipeline.digests import digest, digests
 from pipeline.errors import ArtifactError, QuestionError
 from pipeline.fields import Frozen, identity
 from pipeline.generation import Completion, Decoding, Engine, open_engine
+from pipeline.generation.arrived import committed
 from pipeline.grading import Outcome
 from pipeline.models import check_model, load_tokenizer, model_content
 from pipeline.perspectives import Perspective, perspectives_of, without_forms
@@ -168,6 +169,13 @@ def _shard(engine: Engine, config: Config, questions: list[Question]) -> list[di
     return sorted(rows, key=lambda row: order[row["question_id"]])
 
 
+def shards_of(
+    engine: Engine, config: Config, questions: Iterable[Question]
+) -> Iterator[tuple[list[Question], list[dict[str, Any]]]]:
+    """Shard by shard, its questions and all their samples; while one is committed, the next is under way."""
+    return ahead(lambda chunk: _shard(engine, config, chunk), chunks(questions, config.sampling.questions_per_shard))
+
+
 def training_questions(questions: Artifact) -> Iterator[Question]:
     """The questions that are distilled, in order."""
     for batch in questions.batches("questions", rows=1024):
@@ -216,12 +224,11 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     if len(finished) < total:
         arrived = arrived_file(out, "teacher")
         with open_engine(settings.engine, config.teacher, config.prompts.chat, arrived) as engine:
-            for chunk in chunks(missing(), settings.questions_per_shard):
-                began = time.monotonic()
-                rows = _shard(engine, config, chunk)
+            began = time.monotonic()
+            for chunk, rows in shards_of(engine, config, missing()):
                 out.write_shard("samples", pa.Table.from_pylist(rows, schema=SCHEMA))
-                arrived.unlink(missing_ok=True)
-                seconds += time.monotonic() - began
+                committed(arrived)
+                seconds = time.monotonic() - began
                 tokens += sum(row["completion_tokens"] for row in rows)
                 progress.advance(len(chunk), f"{tokens / seconds:,.0f} tokens/s")
     summary = tally(out.shards("samples", COUNTED), [item.name for item in config.perspectives], out.folder)

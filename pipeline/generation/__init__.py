@@ -40,7 +40,7 @@ class Engine(Protocol):
     """Anything that completes prompts."""
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
-        """One completion per prompt, in order; `seeds[i]` alone decides the randomness of prompt i."""
+        """One completion per prompt, in order; `seeds[i]` alone decides the randomness of prompt i. Threads may call it at once."""
         ...
 
 

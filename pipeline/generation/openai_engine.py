@@ -43,20 +43,20 @@ class _OpenAIEngine:
         self._key = os.environ.get(config.key_variable) or "none"
         self._said = -_QUIET_SECONDS
         self.stopped = Event()
+        self.pool = ThreadPoolExecutor(config.connections)
         self.client = OpenAI(base_url=config.base_url, api_key=self._key, max_retries=0, timeout=config.request_seconds)
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         there = self._arrived.read() if self._arrived is not None else {}
-        with ThreadPoolExecutor(self._config.connections) as pool:
-            futures = [pool.submit(self._one, *asked, decoding, there) for asked in zip(prompts, seeds, strict=True)]
-            try:
-                for future in as_completed(futures):  # the first that fails for good ends it
-                    future.result()
-                return [future.result() for future in futures]
-            except BaseException:
-                self.stopped.set()  # what has not been asked yet need not be paid for; what is under way is kept
-                pool.shutdown(cancel_futures=True)
-                raise
+        futures = [self.pool.submit(self._one, *asked, decoding, there) for asked in zip(prompts, seeds, strict=True)]
+        try:
+            for future in as_completed(futures):  # the first that fails for good ends it
+                future.result()
+            return [future.result() for future in futures]
+        except BaseException:
+            self.stopped.set()  # what has not been asked yet need not be paid for; what is under way is kept
+            self.pool.shutdown(cancel_futures=True)
+            raise
 
     def _one(self, prompt: str, seed: int, decoding: Decoding, there: dict[str, Completion]) -> Completion:
         key = key_of(prompt, seed, decoding)
@@ -165,7 +165,7 @@ def open_openai(config: EngineConfig, chat: bool, turns: Turns | None, arrived: 
         EngineError: the server cannot be reached, or does not serve `config.served_model`.
     """
     engine = _OpenAIEngine(config, chat, turns, None if arrived is None else Arrived(arrived))
-    with engine.client:
+    with engine.client, engine.pool:
         served = [model.id for model in engine.patiently(lambda: engine.client.models.list().data)]
         if config.served_model not in served:
             names = ", ".join(served[:10])

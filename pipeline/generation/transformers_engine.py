@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, Final
 
 import torch
@@ -30,8 +31,13 @@ class _TransformersEngine:
         self._tokenizer = tokenizer
         self._chat = chat
         self._batch = batch
+        self._lock = Lock()
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+        with self._lock:
+            return self._generate(prompts, seeds, decoding)
+
+    def _generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         ids = [prompt_tokens(self._tokenizer, prompt, self._chat, self._turns) for prompt in prompts]
         completions: dict[int, Completion] = {}
         by_length: dict[int, list[int]] = {}

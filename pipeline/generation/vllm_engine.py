@@ -18,6 +18,7 @@ from pipeline.config import Engine as EngineConfig
 from pipeline.config import ModelSource, Turns
 from pipeline.errors import EngineError
 from pipeline.generation import Completion, Decoding
+from pipeline.generation.vllm_driver import Driver
 from pipeline.prompts import prompt_tokens
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ GIB = 1 << 30
 
 
 class _VllmEngine:
-    def __init__(self, llm: LLM, chat: bool, turns: Turns | None) -> None:
-        self._llm = llm
+    def __init__(self, llm: LLM, driver: Driver, chat: bool, turns: Turns | None) -> None:
+        self._driver = driver
         self._turns = turns
         self._tokenizer = llm.get_tokenizer()
         self._chat = chat
@@ -49,8 +50,7 @@ class _VllmEngine:
         ]
         tokens = (prompt_tokens(self._tokenizer, prompt, self._chat, self._turns) for prompt in prompts)
         requests: list[Any] = [{"prompt_token_ids": ids} for ids in tokens]
-        outputs = self._llm.generate(requests, settings, use_tqdm=False)
-        return [_completion(output) for output in outputs]
+        return [_completion(output) for output in self._driver.outputs(requests, settings)]
 
 
 def _completion(output: Any) -> Completion:
@@ -101,7 +101,9 @@ def open_vllm(config: EngineConfig, model: ModelSource, chat: bool) -> Iterator[
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise EngineError(f"vLLM could not start on {model.location}: {reason}; see the stage's log") from error
+    driver = Driver(llm)
     try:
-        yield _VllmEngine(llm, chat, model.turns)
+        yield _VllmEngine(llm, driver, chat, model.turns)
     finally:
+        driver.stop()
         llm.llm_engine.engine_core.shutdown()

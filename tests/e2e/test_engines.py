@@ -10,7 +10,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,12 +34,16 @@ def engine(kind: str, **more: object) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def from_vllm() -> dict[str, list[Completion]]:
+def from_vllm() -> dict[str, list[Any]]:
     """All that these tests ask of vLLM, in one engine's life."""
     # Far more prompt tokens than one step takes, short and long: the case in which seeded requests used to crash.
     many = [PROMPTS[n % 12] if n % 3 else "7, " * 300 + PROMPTS[n % 12] for n in range(120)]
-    with open_engine(engine("vllm"), STUDENT, chat=False) as vllm:
+    with open_engine(engine("vllm"), STUDENT, chat=False) as vllm, ThreadPoolExecutor(3) as pool:
+        together = [pool.submit(vllm.generate, PROMPTS[n : n + 4], list(range(n, n + 4)), SAMPLED) for n in (8, 0, 4)]
+        wrong = pool.submit(vllm.generate, ["7, " * 2000], [0], SAMPLED)
         return {
+            "of threads": [item for n in (1, 2, 0) for item in together[n].result()],
+            "refused": [str(wrong.exception(timeout=60))],
             "greedy": vllm.generate(PROMPTS, [0] * 12, GREEDY),
             "sampled": vllm.generate(PROMPTS, list(range(12)), SAMPLED),
             "reversed": vllm.generate(PROMPTS[::-1], list(range(12))[::-1], SAMPLED),
@@ -56,6 +62,14 @@ def test_vllm_leaves_no_process_behind(from_vllm: dict[str, list[Completion]]) -
 
 def test_a_seed_gives_the_same_text_in_another_batch(from_vllm: dict[str, list[Completion]]) -> None:
     assert from_vllm["sampled"] == from_vllm["reversed"][::-1]
+
+
+def test_threads_ask_at_once_and_each_gets_its_own(from_vllm: dict[str, list[Any]]) -> None:
+    assert from_vllm["of threads"] == from_vllm["sampled"]
+
+
+def test_what_vllm_refuses_of_one_thread_is_told_to_that_one_alone(from_vllm: dict[str, list[Any]]) -> None:
+    assert "1024" in from_vllm["refused"][0]
 
 
 def test_other_seeds_give_other_texts(from_vllm: dict[str, list[Completion]]) -> None:

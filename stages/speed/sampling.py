@@ -1,0 +1,76 @@
+"""The teacher's speed: the sampling stage, grading and commit included, against bare vLLM on the same requests in the same engine.
+
+Tokens a second of the same prompts with the same seeds. A third side waits for every shard before it asks for the next.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from pipeline.chunks import chunks
+from pipeline.config import Engine, ModelSource, Prompts, Sampling
+from pipeline.generation import Decoding, open_engine
+from pipeline.miniature.families import ID_FAMILIES, ask, distinct, solve
+from pipeline.perspectives import load_perspectives
+from pipeline.prompts import teacher_prompt
+from pipeline.questions import Question
+from stages.sampling import SCHEMA, Config, sample_seed, shards_of
+from stages.speed.sides import Once, Ratio, rates, ratio
+from storage.store import Store
+
+TEACHER: Final = Path(__file__).parents[2] / "pipeline" / "miniature" / "models" / "teacher"
+PROMPTS: Final = Prompts(
+    chat=False,
+    question="Question: {{ question }}\nSolution:\n",
+    perspective="Perspective: {{ perspective }}\nQuestion: {{ question }}\nSolution:\n",
+)
+_TOKENS: Final = 160
+
+
+def _questions(number: int) -> list[Question]:
+    each = number // len(ID_FAMILIES)
+    found = [problem for family in ID_FAMILIES for problem in distinct(family, "train", each, seed=0)]
+    return [Question(f"q/{index:05d}", ask(problem), solve(problem), "text") for index, problem in enumerate(found)]
+
+
+def measure(folder: Path, questions: int, repeats: int, say: Callable[[str], None]) -> dict[str, Ratio]:
+    """The stage over bare vLLM, by name, for the miniature teacher."""
+    settings = Sampling(
+        engine=Engine(kind="vllm", dtype="float32", max_context=512, kv_cache_gib=0.5), samples=1, tries=1, temperature=0.7,
+        top_p=1.0, max_tokens=_TOKENS, questions_per_shard=64,
+    )  # fmt: skip
+    config = Config(
+        teacher=ModelSource(path=TEACHER), perspectives=load_perspectives(None), prompts=PROMPTS, sampling=settings, seed=0
+    )
+    asked = _questions(questions)
+    decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens)
+    pairs = [(question, item) for question in asked for item in config.perspectives]
+    with open_engine(settings.engine, config.teacher, chat=False) as engine:
+
+        def bare() -> float:
+            prompts = [teacher_prompt(PROMPTS, question, item) for question, item in pairs]
+            seeds = [sample_seed(0, question.id, item.name, 0) for question, item in pairs]
+            return sum(completion.completion_tokens for completion in engine.generate(prompts, seeds, decoding))
+
+        def stage(at_once: int) -> float:
+            shutil.rmtree(folder / "store", ignore_errors=True)
+            tokens = 0
+            with Store(folder / "store").draft("sampling", "0" * 16) as draft:
+                for some in chunks(asked, at_once):
+                    for _, rows in shards_of(engine, config, some):
+                        draft.write_shard("samples", pa.Table.from_pylist(rows, schema=SCHEMA))
+                        tokens += sum(row["completion_tokens"] for row in rows)
+            return tokens
+
+        waiting = settings.questions_per_shard
+        sides: dict[str, Once] = {"bare": bare, "stage": lambda: stage(len(asked)), "waiting": lambda: stage(waiting)}
+        found = rates(sides, repeats, say)
+    return {
+        "sampling stage / bare vLLM": ratio(found["stage"], found["bare"]),
+        "the next shard under way / one after the other": ratio(found["stage"], found["waiting"]),
+    }
