@@ -168,7 +168,7 @@ def _different(questions: Iterable[_Marked], threshold: float | None, near: list
 
 
 def _train(config: Config, seen: _Seen, fallen: _Fallen, counts: _Counts, progress: Progress) -> Iterator[_Marked]:
-    """Training questions that are not evaluated."""
+    """Training questions that are not evaluated; `fallen` receives those that only share a passage with one that is."""
     ids: set[int] = set()
     length = config.questions.shared_words
     known = None if length is None else collect(seen.passages, length)
