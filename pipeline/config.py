@@ -82,6 +82,8 @@ class Questions(Frozen):
     evaluation: tuple[EvaluationSet, ...] = identity(min_length=1)
     shared_words: int | None = identity(None, ge=5)
     """Leave out training questions that have so many words in a row in common with an evaluated one; 13 is usual."""
+    near_duplicates: float | None = identity(None, ge=0.1, le=1)
+    """Leave out training questions that are so similar to an earlier one; 0.8 is usual. See `pipeline/alike.py`."""
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Questions:
@@ -206,6 +208,8 @@ class Synthesis(Frozen):
     keep_easy: float = identity(0.5, ge=0, le=1)
     easy_above: float = identity(0.5, ge=0, le=1)
     min_perspectives: int = identity(3, ge=1)
+    max_questions: int | None = identity(None, ge=1)
+    """Keep so many questions at most: of those that pass every other rule, which ones is decided by their ids and the seed."""
     duplicate_jaccard: float = identity(0.6, gt=0, le=1)
     thoughts: Literal["drop", "keep"] = identity("drop")
     """Whether what a thinking teacher writes before `</think>` is part of the rationale."""

@@ -100,6 +100,11 @@ def keeps_easy(question_id: str, seed: int, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
+def place(question_id: str, seed: int) -> bytes:
+    """Where a question stands when only so many may stay: those with the smallest places do. Decided by its id and the seed alone."""
+    return hashlib.sha256(f"stay/{seed}/{question_id}".encode()).digest()
+
+
 @dataclass(frozen=True)
 class PerspectiveSet:
     """The kept rationales of one question, by perspective."""
@@ -125,6 +130,7 @@ def curate(
     min_perspectives: int,
     easy_above: float,
     keep_easy: float,
+    last: bytes | None,
     seed: int,
 ) -> Curation:
     """Select questions and rationales.
@@ -132,8 +138,10 @@ def curate(
     Args:
         right: question id -> perspective -> a right rationale, concluded.
         pass_rates: question id -> share of the base student's attempts that were right.
+        last: the largest `place` that may stay; None for any.
     """
-    counts = {"questions": len(pass_rates), "near_duplicates": 0, "too_few_perspectives": 0, "easy_left_out": 0}
+    fallen = ("near_duplicates", "too_few_perspectives", "easy_left_out", "over_max_questions")
+    counts = {"questions": len(pass_rates), **dict.fromkeys(fallen, 0)}
     sets = []
     for question_id, rate in pass_rates.items():
         found = right.get(question_id, {})
@@ -143,6 +151,8 @@ def curate(
             counts["too_few_perspectives"] += 1
         elif rate > easy_above and not keeps_easy(question_id, seed, keep_easy):
             counts["easy_left_out"] += 1
+        elif last is not None and place(question_id, seed) > last:
+            counts["over_max_questions"] += 1
         else:
             sets.append(PerspectiveSet(question_id, rate, kept))
     counts["kept_questions"] = len(sets)

@@ -2,10 +2,12 @@
 
 Writes `questions-*.parquet`: the schema of `pipeline/questions` plus `role` (train, id, ood), `set`, `use` (train, dev, test) and
 `repeats`, evaluation first. A training question whose id or normalised text is also in an evaluation set is left out of training and
-counted; so is one that shares a long passage with an evaluated one, if that is asked for, and `overlaps-*.parquet` says which. An
-evaluated one that repeats a question of an earlier set of the same use, or one that its benchmark is known to share with another, stays
-and names that set, so that accuracy can be given without repeats too: a benchmark is reported as it is published.
-Questions pass through one shard at a time; only digests of their ids, and of wordings and passages of evaluated ones, are held.
+counted; so is one that shares a long passage with an evaluated one, if that is asked for, and `overlaps-*.parquet` says which. One that
+is like an earlier training question is left out if a threshold is set, and `near_duplicates-*.parquet` names both. An evaluated question
+that repeats one of an earlier set of the same use, or one that its benchmark is known to share with another, stays and names that set,
+so that accuracy can be given without repeats too: a benchmark is reported as it is published.
+Questions pass through one shard at a time; only digests of their ids, of wordings and passages of evaluated ones, and signatures of those
+that are compared, are held.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 
@@ -29,6 +31,9 @@ from pipeline.questions.named import NamedSource, also_in, evaluation_only
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
+if TYPE_CHECKING:
+    from pipeline.alike import Alike
+
 NAME: Final = "questions"
 VERSION: Final = 4
 INPUTS: Final[tuple[str, ...]] = ()
@@ -37,6 +42,8 @@ ROWS: Final = 8192
 _TRAINING: Final = "training questions"
 OVERLAPS: Final = pa.schema([(name, pa.string()) for name in ("question_id", "set", "evaluated_id", "passage")])
 """Training questions that were left out for a passage that an evaluated one has too."""
+NEAR_DUPLICATES: Final = pa.schema([("question_id", pa.string()), ("kept_id", pa.string()), ("similarity", pa.float64())])
+"""Training questions that were left out, the earlier one that each is like, and how much."""
 
 
 class Config(Frozen):
@@ -137,10 +144,31 @@ def _evaluation(config: Config, seen: _Seen, counts: _Counts, progress: Progress
         progress.advance(1)
 
 
-def _train(
-    config: Config, seen: _Seen, overlaps: list[tuple[str, Overlap]], counts: _Counts, progress: Progress
-) -> Iterator[_Marked]:
-    """Training questions that are not evaluated; `overlaps` receives the ids of those that only share a passage, and what it is."""
+class _Fallen(NamedTuple):
+    """Training questions that only share a passage with an evaluated one, by id, and those that are like another one."""
+
+    overlaps: list[tuple[str, Overlap]]
+    near: list[Alike]
+
+
+def _different(questions: Iterable[_Marked], threshold: float | None, near: list[Alike]) -> Iterator[_Marked]:
+    """Those that are not like an earlier one, all of them without a threshold; `near` receives the others."""
+    if threshold is None:
+        yield from questions
+        return
+    from pipeline.alike import Staying  # imports scipy, which takes seconds
+
+    staying = Staying(threshold)
+    for item in questions:
+        match = staying.alike(item.question)
+        if match is None:
+            yield item
+        else:
+            near.append(match)
+
+
+def _train(config: Config, seen: _Seen, fallen: _Fallen, counts: _Counts, progress: Progress) -> Iterator[_Marked]:
+    """Training questions that are not evaluated; `fallen` receives those that only share a passage with one that is."""
     ids: set[int] = set()
     length = config.questions.shared_words
     known = None if length is None else collect(seen.passages, length)
@@ -149,9 +177,8 @@ def _train(
         for question in separated(every, seen.keys):
             shared = None if known is None else overlap(question, known)
             if shared is not None:
-                overlaps.append((question.id, shared))
+                fallen.overlaps.append((question.id, shared))
                 continue
-            counts.kept[_TRAINING] += 1
             yield _Marked(question, "train", "train", "train")
         progress.advance(1)
     counts.given[_TRAINING] = len(ids)
@@ -181,25 +208,32 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     """Stream every source into shards, evaluation first: what it holds decides what training may have."""
     sources = config.questions
     progress.start("sources", len(sources.train) + len(sources.evaluation), "sources")
-    seen, overlaps = _Seen(set(), []), list[tuple[str, Overlap]]()
+    seen, fallen = _Seen(set(), []), _Fallen([], [])
     counts = _Counts(Counter(), Counter(), Counter(), Counter())
     out.clear("questions")
     out.clear("overlaps")
-    rows = chain(_evaluation(config, seen, counts, progress), _train(config, seen, overlaps, counts, progress))
-    for chunk in chunks(rows, ROWS):
+    out.clear("near_duplicates")
+    train = _different(_train(config, seen, fallen, counts, progress), sources.near_duplicates, fallen.near)
+    for chunk in chunks(chain(_evaluation(config, seen, counts, progress), train), ROWS):
         out.write_shard("questions", _table(chunk))
-    evaluated_too = counts.given[_TRAINING] - counts.kept[_TRAINING] - len(overlaps)
+        counts.kept[_TRAINING] += sum(row.role == "train" for row in chunk)
+    evaluated_too = counts.given[_TRAINING] - counts.kept[_TRAINING] - len(fallen.overlaps) - len(fallen.near)
     if not counts.kept[_TRAINING]:
         raise QuestionError(
-            f"questions.train: nothing is left: {evaluated_too} questions are also in an evaluation set, {len(overlaps)} share a passage "
-            f"with one, {counts.long[_TRAINING]} are longer than max_characters; use another source"
+            f"questions.train: nothing is left: {evaluated_too} questions are also in an evaluation set, {len(fallen.overlaps)} share a "
+            f"passage with one, {counts.long[_TRAINING]} are longer than max_characters; use another source"
         )
-    if overlaps:
-        out.write_shard("overlaps", _overlap_table(overlaps))
+    if fallen.overlaps:
+        out.write_shard("overlaps", _overlap_table(fallen.overlaps))
+    if fallen.near:
+        out.write_shard(
+            "near_duplicates", pa.Table.from_pylist([match._asdict() for match in fallen.near], schema=NEAR_DUPLICATES)
+        )
     return {
         "train": counts.kept[_TRAINING],
         "left_out_because_evaluated": evaluated_too,
-        "left_out_because_of_a_passage": dict(Counter(shared.evaluated.set for _, shared in overlaps)),
+        "left_out_because_of_a_passage": dict(Counter(shared.evaluated.set for _, shared in fallen.overlaps)),
+        **({} if sources.near_duplicates is None else {"left_out_as_near_duplicates": len(fallen.near)}),
         "left_out_because_long": dict(counts.long),
         "evaluation": {item.name: counts.kept[item.name] for item in sources.evaluation},
         "repeats": {name: count for name, count in counts.repeated.items() if count},

@@ -116,6 +116,9 @@ def about_questions(questions: Mapping[str, Any]) -> list[str]:
         said.append(f"Left out because longer than max_characters: {count} of {name}.")
     for name, count in questions["left_out_because_of_a_passage"].items():
         said.append(f"Left out of training because they share a long passage with questions of {name}: {count}.")
+    near = questions.get("left_out_as_near_duplicates")
+    if near is not None:
+        said.append(f"Left out of training because they are nearly the same as another training question: {near}.")
     for name, count in questions["repeats"].items():
         said.append(
             f"{count} of {questions['evaluation'][name]} questions of {name} are in another set too; accuracies without them "

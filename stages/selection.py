@@ -52,9 +52,13 @@ def select(
     perspectives: Sequence[Perspective],
     student: Student,
     settings: Synthesis,
+    last: bytes | None,
     seed: int,
 ) -> tuple[list[Kept], dict[str, int]]:
-    """Kept rationales of one shard with the columns `SAMPLE`, by question and perspective, and what fell at each rule."""
+    """Kept rationales of one shard with the columns `SAMPLE`, by question and perspective, and what fell at each rule.
+
+    `last` is the largest `place` that a question may have; None for any.
+    """
     rows: list[dict[str, Any]] = [row for row in samples.to_pylist() if row["outcome"] == Outcome.CORRECT]
     formed = _of_the_asked_form(rows, perspectives, settings)
     right = first_right(formed, [item.name for item in perspectives], settings.thoughts)
@@ -67,6 +71,7 @@ def select(
         min_perspectives=settings.min_perspectives,
         easy_above=settings.easy_above,
         keep_easy=settings.keep_easy,
+        last=last,
         seed=seed,
     )
     kept = [

@@ -1,7 +1,7 @@
 """Stage 4: perspective synthesis. Which rationales are kept, what MetaNet sees of them, and what it thinks at the start.
 
 1. The base student attempts every question; its pass rate is the question's difficulty.
-2. Right, different rationales are kept; easy questions are thinned (`stages/selection.py`).
+2. Right, different rationales are kept; easy questions are thinned; only so many stay (`stages/selection.py`).
 3. Features of every kept rationale, and the base student's loss on it (`stages/measuring.py`).
 4. MetaNet warms up on those losses; its scores and preferences are written per question (`stages/first_lesson.py`).
 
@@ -12,11 +12,12 @@ perspective, side by side), `sets-*.parquet` (a row per question: mask, scores, 
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.config import ModelSource, Objective, Prompts, RunConfig, Synthesis
 from pipeline.errors import ArtifactError, ConfigError, NothingSurvives
@@ -24,13 +25,16 @@ from pipeline.fields import Frozen, identity
 from pipeline.models import check_model, load_tokenizer, model_content
 from pipeline.perspectives import Perspective, perspectives_of, without_forms
 from pipeline.prompts import as_asked, check_prompts, student_prompt
-from pipeline.rationales import SAMPLE
+from pipeline.rationales import SAMPLE, place
 from stages.attempts import attempt, pass_rates
 from stages.lookup import Lookup, look_up, mean_pass_rate, open_lookup, write_lookup
 from stages.progress import Progress
 from stages.sampling import training_questions
 from storage.artifact import Artifact, Draft
 from storage.atomic import read_parquet
+
+if TYPE_CHECKING:
+    from stages.selection import Kept
 
 NAME: Final = "synthesis"
 VERSION: Final = 4
@@ -115,27 +119,52 @@ def _is_measured(out: Draft, number: int) -> bool:
     return all(out.path(f"{name}-{number:05d}.parquet").exists() for name in ("features", "rationales"))
 
 
+Select = Callable[[Path, bytes | None], tuple[list["Kept"], dict[str, int]]]
+"""From a shard of samples, what is kept of it if no question's place may be larger, and what fell."""
+
+
+def _selecting(config: Config, lookup: Lookup) -> Select:
+    from stages.selection import Student, select
+
+    student = Student(load_tokenizer(config.student), config.prompts.chat, config.student.turns, config.max_length)
+
+    def selecting(path: Path, last: bytes | None) -> tuple[list[Kept], dict[str, int]]:
+        samples = read_parquet(path, SAMPLE)
+        asked = look_up(lookup, samples["question_id"].unique().to_pylist())
+        return select(samples, asked, config.perspectives, student, config.synthesis, last, config.seed)
+
+    return selecting
+
+
+def _last_place(config: Config, shards: Iterable[Path], selecting: Select) -> bytes | None:
+    """The place up to which questions stay; where only so many may, all shards are gone through before the first is measured."""
+    limit = config.synthesis.max_questions
+    if limit is None:
+        return None
+    found = (item.question_id for path in shards for item in selecting(path, None)[0])
+    places = heapq.nsmallest(limit, {place(question_id, config.seed) for question_id in found})
+    return places[-1] if places else None
+
+
 def _measure(config: Config, sampling: Artifact, lookup: Lookup, out: Draft, progress: Progress) -> None:
     """Selection, losses and features of every shard of samples that has none yet."""
     from stages.measuring import feature_table, measure, open_models, rationale_table
-    from stages.selection import Student, select
 
-    shards = list(enumerate(sampling.files("samples")))
-    missing = [(number, path) for number, path in shards if not _is_measured(out, number)]
+    shards = sampling.files("samples")
+    missing = [(number, path) for number, path in enumerate(shards) if not _is_measured(out, number)]
     progress.start("selection, losses and features", len(shards), "shards", len(shards) - len(missing))
     if not missing:
         return
-    student = Student(load_tokenizer(config.student), config.prompts.chat, config.student.turns, config.max_length)
+    selecting = _selecting(config, lookup)
+    last = _last_place(config, shards, selecting)
     models = open_models(config.student, config.synthesis)
     for number, path in missing:
-        samples = read_parquet(path, SAMPLE)
-        asked = look_up(lookup, samples["question_id"].unique().to_pylist())
-        kept, counts = select(samples, asked, config.perspectives, student, config.synthesis, config.seed)
+        kept, counts = selecting(path, last)
         losses_B, features_BF = measure(models, config.synthesis, config.objective.hardest, kept)
         rationales = rationale_table(kept, losses_B).replace_schema_metadata({_COUNTS: json.dumps(counts).encode()})
         out.write_table(f"features-{number:05d}", feature_table(kept, features_BF))
         out.write_table(f"rationales-{number:05d}", rationales)
-        progress.advance(1, f"{counts['kept_rationales']} of {samples.num_rows} kept")
+        progress.advance(1, f"{counts['kept_rationales']} kept")
 
 
 def _counted(out: Draft, questions: int) -> dict[str, int]:

@@ -84,6 +84,20 @@ def test_a_perspective_named_twice_is_refused(tmp_path: Path, run_tree: Tree) ->
     refused(mind("plan", str(write_config(tmp_path, {**run_tree, "perspectives": "p.yaml"}))), "p.yaml", "formal", "twice")
 
 
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"all": ["(plan"]}, ("perspectives.0.form", "'(plan'", "is not a pattern of RE2", "missing )")),
+        ({"any": ["plan"]}, ("perspectives.0.form.any", "unknown key")),
+    ],
+)
+def test_a_bad_form_is_refused_before_anything_runs(tmp_path: Path, run_tree: Tree, form: Tree, words: tuple[str, ...]) -> None:
+    one = {"name": "formal", "description": "d", "instruction": "i", "form": form}
+    write_config(tmp_path, {"version": 1, "perspectives": [one]}, "p.yaml")
+    refused(mind("run", str(write_config(tmp_path, {**run_tree, "perspectives": "p.yaml"}))), "p.yaml", *words)
+    assert not (tmp_path / "artifacts").exists()
+
+
 def broken_model(change: Callable[[Path], None], model: Path, folder: Path) -> Path:
     shutil.copytree(model, folder)
     change(folder)

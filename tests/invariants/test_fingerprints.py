@@ -61,7 +61,15 @@ def _others(value: Any, annotation: Any) -> list[Any]:
         return [not value]
     if isinstance(value, int | float):
         return [other for other in (value * 2, value / 2, value + 1, value + 0.25) if other != value]
-    return [f"{value or 'x'}x", 7, ["formal", "planning"], "http://127.0.0.1:8000/v1", {"system": "Be brief."}, {"rank": 4}]
+    return [
+        f"{value or 'x'}x",
+        7,
+        0.5,
+        ["formal", "planning"],
+        "http://127.0.0.1:8000/v1",
+        {"system": "Be brief."},
+        {"rank": 4},
+    ]
 
 
 def _changed(tree: Tree, place: Place, value: Any) -> Tree:

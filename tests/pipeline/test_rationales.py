@@ -15,6 +15,7 @@ from pipeline.rationales import (
     five_grams,
     jaccard,
     keeps_easy,
+    place,
 )
 
 REASONING = "3+4=7. Then 7-2=5."
@@ -102,24 +103,29 @@ def test_about_the_stated_share_of_easy_questions_stays() -> None:
         max_size=12,
     ),
     st.integers(1, 3),
+    st.none() | st.binary(min_size=1, max_size=2),
 )
-def test_every_question_and_rationale_is_accounted_for(found: dict[str, tuple[float, dict[str, str]]], least: int) -> None:
+def test_every_question_and_rationale_is_accounted_for(
+    found: dict[str, tuple[float, dict[str, str]]], least: int, last: bytes | None
+) -> None:
     rates = {name: rate for name, (rate, _) in found.items()}
     right = {name: rationales for name, (_, rationales) in found.items() if rationales}
     result = curate(
-        right, rates, duplicate_jaccard=0.6, min_perspectives=least, easy_above=0.5, keep_easy=0.5, seed=0
+        right, rates, duplicate_jaccard=0.6, min_perspectives=least, easy_above=0.5, keep_easy=0.5, last=last, seed=0
     )  # fmt: skip
     counts = result.counts
     assert counts["questions"] == len(found)
-    assert counts["questions"] == counts["too_few_perspectives"] + counts["easy_left_out"] + counts["kept_questions"]
+    fallen = counts["too_few_perspectives"] + counts["easy_left_out"] + counts["over_max_questions"]
+    assert counts["questions"] == fallen + counts["kept_questions"]
     assert counts["kept_questions"] == len(result.sets)
     assert counts["kept_rationales"] == sum(len(item.rationales) for item in result.sets)
     kept = {item.question_id for item in result.sets}
     for item in result.sets:
         assert len(item.rationales) >= least
+        assert last is None or place(item.question_id, 0) <= last
         assert item.rationales.items() <= right[item.question_id].items()
     for name, rate in rates.items():
-        if rate <= 0.5 and len(drop_duplicates(right.get(name, {}), 0.6)) >= least:
+        if last is None and rate <= 0.5 and len(drop_duplicates(right.get(name, {}), 0.6)) >= least:
             assert name in kept, "a hard question is never thinned out"
 
 

@@ -180,3 +180,37 @@ def test_what_shares_a_passage_with_an_evaluated_question_is_left_out_and_named(
         (f"train{n}", "eggs", "test0") for n in range(left)
     ]
     assert all(row["passage"] in f"now {PASSAGE} and then" for row in named)
+
+
+HENS = "A farmer keeps nineteen brown hens in a large coop and every one of the hens lays three eggs a week. How many eggs are that?"
+TRAIN = [
+    HENS,
+    "What is 3+4?",
+    HENS.replace("large", "small"),
+    HENS.replace("How many", "HOW  MANY"),
+    "A clock shows five. What is it in an hour?",
+]
+
+
+@pytest.mark.parametrize(("threshold", "fallen"), [(None, []), (1.0, ["q3"]), (0.7, ["q2", "q3"])])
+def test_a_question_that_is_nearly_an_earlier_one_is_left_out_and_both_are_named(
+    tmp_path: Path, threshold: float | None, fallen: list[str]
+) -> None:
+    rows = [{"id": f"q{n}", "question": text, "answer": "7"} for n, text in enumerate(TRAIN)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tree = {**SOURCES, "train": [{"kind": "file", "path": str(tmp_path / "train.jsonl")}], "near_duplicates": threshold}
+    config = questions.Config.model_validate({"questions": tree})
+
+    def write(draft: Draft) -> dict[str, Any]:
+        draft.write_shard("near_duplicates", pa.table({"question_id": ["what a killed process has left"]}))
+        return questions.run(config, {}, draft, Progress(tmp_path / "progress", "questions"))
+
+    artifact = write_artifact(tmp_path / "root", "questions", write)
+    assert artifact.summary["train"] == len(TRAIN) - len(fallen)
+    assert artifact.summary["left_out_because_evaluated"] == 0
+    assert artifact.summary.get("left_out_as_near_duplicates") == (None if threshold is None else len(fallen))
+    named = artifact.table("near_duplicates").to_pylist() if fallen else []
+    assert [(row["question_id"], row["kept_id"]) for row in named] == [(name, "q0") for name in fallen]
+    assert all(row["similarity"] >= float(threshold or 0) for row in named)
+    kept = [row["id"] for row in artifact.table("questions").to_pylist() if row["role"] == "train"]
+    assert kept == [f"q{n}" for n in range(len(TRAIN)) if f"q{n}" not in fallen]

@@ -53,9 +53,10 @@ def test_what_is_odd_about_the_questions_is_said_and_nothing_where_nothing_is() 
     plain |= {**nothing, "trained_despite_evaluation_only": []}
     assert about_questions(plain) == []
     odd = {"left_out_because_long": {"gsm-hard": 2}, "repeats": {"gsm-hard": 329}, "trained_despite_evaluation_only": ["bbh"]}
-    odd |= {"left_out_because_of_a_passage": {"gsm8k": 3}}
+    odd |= {"left_out_because_of_a_passage": {"gsm8k": 3}, "left_out_as_near_duplicates": 4}
     words = " ".join(about_questions({**plain, **odd}))
     assert "Trained on bbh, which is for evaluation only" in words
     assert "share a long passage with questions of gsm8k: 3." in words
+    assert "nearly the same as another training question: 4." in words
     assert "Left out because longer than max_characters: 2 of gsm-hard." in words
     assert "329 of 1319 questions of gsm-hard are in another set too" in words

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
+from pipeline.rationales import place
 from stages import sampling, synthesis
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
@@ -131,6 +132,23 @@ def test_tables_stand_side_by_side_and_counts_add_up(world: tuple[dict[str, Arti
     assert sum(losses) == pytest.approx(
         sum(summary["base_loss"][name] * count for name, count in summary["kept"].items()), rel=1e-5
     )
+
+
+def test_only_so_many_questions_stay_the_same_ones_whatever_the_order_of_samples_and_wherever_a_kill_came(
+    tmp_path: Path, tiny_model: Path, world: tuple[dict[str, Artifact], Artifact]
+) -> None:
+    read, whole = world
+    few = synthesised(tmp_path / "few", config(tiny_model, max_questions=5), read, [])
+    summary, every = few.summary, {row["question_id"] for row in whole.table("sets").to_pylist()}
+    stayed = [row["question_id"] for row in few.table("sets").to_pylist()]
+    assert set(stayed) == set(sorted(every, key=lambda question_id: place(question_id, 0))[:5])
+    assert summary["over_max_questions"] == len(every) - 5
+    fallen = summary["too_few_perspectives"] + summary["easy_left_out"] + summary["over_max_questions"]
+    assert summary["questions"] == QUESTIONS == fallen + summary["kept_questions"]
+    assert summary["tokens_kept"] == sum(few.table("rationales")["tokens"].to_pylist())
+    half = commits(few)[: len(commits(few)) // 2]
+    again = synthesised(tmp_path / "again", config(tiny_model, max_questions=5), read, half)
+    assert [file_digest(path) for path in commits(again)] == [file_digest(path) for path in commits(few)]
 
 
 def test_a_form_is_required_only_if_it_is_asked_to_be_and_what_falls_is_counted(
