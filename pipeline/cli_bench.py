@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -200,6 +201,32 @@ def latent(
         for finding in found["findings"]:
             print(f"- {finding}")
         print(f"page: {folder_of(experiment) / 'latent.html'}")
+
+
+@app.command()
+def speed(
+    what: Annotated[str, typer.Option(help="which parts, with commas between")] = "memory,sampling,evaluation,training",
+    repeats: Annotated[int, typer.Option(help="alternating repeats", min=1)] = 5,
+    threads: Annotated[int, typer.Option(help="of PyTorch, in training", min=1)] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """How fast it is beside others, as ratios of sides that do the same work in turns."""
+    with reported():
+        from stages.speed.bench import Row, bench
+
+        def say(line: str) -> None:
+            print(line, file=sys.stderr, flush=True)
+
+        rows: list[Row] = bench(what.split(","), repeats, threads, say)
+        if as_json:
+            print_json([row._asdict() for row in rows])
+            return
+        print()
+        print_table(
+            ("", "ratio", "middle half", "wanted"),
+            ((row.name, f"{row.median:.2f}", f"{row.low:.2f} to {row.high:.2f}", row.wanted) for row in rows),
+            right=("ratio",),
+        )
 
 
 def _print_states(found: dict[str, Any]) -> None:

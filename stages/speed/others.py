@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
 from pipeline.training_set import TrainingSet, questions_of_step
-from stages.speed.sides import Once
+from stages.speed.sides import Once, clock
 
 
 def trl_sides(folder: Path, data: TrainingSet, questions: int, steps: int) -> dict[str, Once]:
@@ -48,19 +47,19 @@ def _side(folder: Path, data: TrainingSet, questions: int, steps: int, packing: 
         max_length=longest, num_train_epochs=1, use_cpu=not torch.cuda.is_available(), bf16=False, gradient_checkpointing=False,
         report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True, completion_only_loss=True, learning_rate=1e-4,
     )  # fmt: skip
-    clock = _clock()
+    timer = _timer()
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(folder / "student", dtype=torch.float32), args=settings,
-        train_dataset=datasets.Dataset.from_list(rows), callbacks=[clock],
+        train_dataset=datasets.Dataset.from_list(rows), callbacks=[timer],
         processing_class=AutoTokenizer.from_pretrained(_TOKENIZER),
     )  # fmt: skip
 
     def once() -> float:
-        began = time.perf_counter()
+        began = clock()
         trainer.train()
         # Its trainer starts anew each time, which a long training would not: only the steps themselves count.
-        whole = time.perf_counter() - began
-        return float(useful * whole / clock.seconds)
+        whole = clock() - began
+        return float(useful * whole / timer.seconds)
 
     return once
 
@@ -68,22 +67,22 @@ def _side(folder: Path, data: TrainingSet, questions: int, steps: int, packing: 
 _TOKENIZER = Path(__file__).parents[2] / "pipeline" / "miniature" / "models" / "student"
 
 
-def _clock() -> Any:
+def _timer() -> Any:
     from transformers import TrainerCallback
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Timer(TrainerCallback):  # type: ignore[misc]
         """The time from the first step's beginning to the last one's end."""
 
         seconds = 0.0
         began = 0.0
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.began = self.began or time.perf_counter()
+            self.began = self.began or clock()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.seconds = time.perf_counter() - self.began
+            self.seconds = clock() - self.began
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.began = 0.0
 
-    return Clock()
+    return Timer()

@@ -1,14 +1,35 @@
-"""Things that do the same work, timed in turns: what disturbs one repeat disturbs its neighbour as well."""
+"""Things that do the same work, timed in turns: what disturbs one repeat disturbs its neighbour as well.
+
+Without a GPU time is that of the processor, of this process and all that it started: other work on the machine does not count.
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
+
+import psutil
 
 Once = Callable[[], float]
 """Does the work once and says how much it was, in whatever the sides of a comparison have in common."""
+
+
+def clock() -> float:
+    """Seconds: of the wall where a GPU works, of the processor where none does."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    spent = time.process_time()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            spent += times.user + times.system
+    return spent
 
 
 class Ratio(NamedTuple):
@@ -26,10 +47,10 @@ def rates(sides: Mapping[str, Once], repeats: int, say: Callable[[str], None]) -
     for repeat in range(-1, repeats):
         first = repeat % len(names)
         for name in (*names[first:], *names[:first]):
-            began = time.perf_counter()
+            began = clock()
             work = sides[name]()
             if repeat >= 0:
-                found[name].append(work / (time.perf_counter() - began))
+                found[name].append(work / (clock() - began))
         say(f"repeat {repeat + 1} of {repeats}")
     return found
 

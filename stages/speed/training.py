@@ -7,7 +7,6 @@ own step trains on fewer, so it is compared in steps a second. The few steps hol
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ from pipeline.student import StudentLosses
 from pipeline.trainer import Joint, assemble, choose, teach, train_step
 from pipeline.training_set import TrainingSet, questions_of_step
 from pipeline.warm_up import warm_up
-from stages.speed.sides import Once, Ratio, rates, ratio
+from stages.speed.sides import Once, Ratio, clock, rates, ratio
 from stages.speed.work import SMALL, Lengths, make_set, make_student
 from stages.training import Config, surroundings
 from stages.training_rank import join, start_engine, start_joint
@@ -46,6 +45,8 @@ _UNIFORM: Final[dict[str, Any]] = {
 SIDES: Final[dict[str, dict[str, Any]]] = {
     "packed": _UNIFORM,
     "padded": {**_UNIFORM, "packing": "none"},
+    "packed, L_cons": {**_UNIFORM, "consistency": Consistency()},
+    "padded, L_cons": {**_UNIFORM, "consistency": Consistency(), "packing": "none"},
     "mind": {"mixture": Mixture(beta=0.5), "packing": "rows"},
 }
 
@@ -139,11 +140,11 @@ def shares(side: Trained, repeats: int) -> dict[str, float]:
 
     @contextmanager
     def timed(name: str) -> Iterator[None]:
-        began = time.perf_counter()
+        began = clock()
         yield
-        took[name] += time.perf_counter() - began
+        took[name] += clock() - began
 
-    for step in range(STEPS * repeats):
+    for step in range(STEPS * repeats * 5):
         index_Q = questions_of_step(step, len(joint.data), QUESTIONS, 0)
         losses_QK, mask_QK = joint.data.base_losses_NK[index_Q], joint.data.mask_NK[index_Q]
         with timed("step"):
@@ -163,7 +164,6 @@ class Found(NamedTuple):
     ratios: dict[str, Ratio]
     kept: float
     shares: dict[str, float]
-    useful: dict[str, float]
 
 
 def measure(folder: Path, lengths: Lengths, repeats: int, threads: int, say: Callable[[str], None]) -> Found:
@@ -176,15 +176,11 @@ def measure(folder: Path, lengths: Lengths, repeats: int, threads: int, say: Cal
     steps = rates({name: ours[name].once("steps") for name in ("mind", "packed")}, repeats, say)
     ratios = {
         "packed / padded": ratio(useful["packed"], useful["padded"]),
+        "with L_cons, packed / padded": ratio(useful["packed, L_cons"], useful["padded, L_cons"]),
         "DeepSpeed / plain PyTorch": ratio(useful["packed"], useful["plain"]),
         **{f"packed / {name}": ratio(useful["packed"], useful[name]) for name in others},
         # In time: above one, MIND's step takes longer.
         "MIND's step / uniform step, in time": ratio(steps["packed"], steps["mind"]),
     }
     kept = ours["mind"].kept
-    return Found(
-        ratios,
-        sum(kept) / len(kept),
-        shares(ours["mind"], repeats),
-        {name: sorted(v)[len(v) // 2] for name, v in useful.items()},
-    )
+    return Found(ratios, sum(kept) / len(kept), shares(ours["mind"], repeats))

@@ -1,0 +1,100 @@
+"""All comparisons one after the other, each beside what is wanted of it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pipeline.errors import ConfigError
+from stages.speed.sides import Ratio
+
+WANTED: Final = {
+    "packed / padded": "≥ 1",
+    "with L_cons, packed / padded": "≥ 2",
+    "packed / TRL, padding": "≥ 2",
+    "packed / TRL, packing": "≥ 1.25",
+    "DeepSpeed / plain PyTorch": "≥ 0.9",
+    "MIND's step / uniform step, in time": "≤ 1",
+    "MetaNet, share of a step": "≤ 0.03",
+    "memory of the objective, chunked / whole": "≤ 0.4",
+    "sampling stage / bare vLLM": "≥ 0.97",
+    "our transformers engine / generate": "≥ 1.2",
+}
+Say = Callable[[str], None]
+QUESTIONS: Final = {"sampling": 200, "evaluation": 300}
+
+
+class Row(NamedTuple):
+    """A comparison: median of the repeats' ratios, their middle half, and what is wanted, if anything is."""
+
+    name: str
+    median: float
+    low: float
+    high: float
+    wanted: str
+
+
+def _row(name: str, found: Ratio | float, where: str = "") -> Row:
+    low_high = found if isinstance(found, Ratio) else Ratio(found, found, found)
+    return Row(f"{name}{where}", *low_high, WANTED.get(name, ""))
+
+
+def _memory(folder: Path, repeats: int, threads: int, say: Say) -> list[Row]:
+    from stages.speed import memory
+
+    return [_row("memory of the objective, chunked / whole", memory.measure())]
+
+
+def _sampling(folder: Path, repeats: int, threads: int, say: Say) -> list[Row]:
+    from stages.speed import sampling
+
+    return [_row(*item) for item in sampling.measure(folder, QUESTIONS["sampling"], repeats, say).items()]
+
+
+def _evaluation(folder: Path, repeats: int, threads: int, say: Say) -> list[Row]:
+    from stages.speed import evaluation
+
+    return [_row(*item) for item in evaluation.measure(QUESTIONS["evaluation"], repeats, say).items()]
+
+
+def _training(folder: Path, repeats: int, threads: int, say: Say) -> list[Row]:
+    from stages.speed import training
+
+    rows = []
+    for case, lengths in training.CASES.items():
+        found = training.measure(folder, lengths, repeats, threads, say)
+        parts: dict[str, Ratio | float] = {
+            **found.ratios,
+            "MetaNet, share of a step": found.shares["metanet"],
+            "assembling rows, share of a step": found.shares["assembly"],
+            "rationales that MIND's step keeps of 8": found.kept,
+        }
+        rows += [_row(name, value, f" ({case})") for name, value in parts.items()]
+    return rows
+
+
+# Each imports its own libraries, which takes seconds.
+SUBJECTS: Final = {"memory": _memory, "sampling": _sampling, "evaluation": _evaluation, "training": _training}
+
+
+def bench(what: Sequence[str], repeats: int, threads: int, say: Say) -> list[Row]:
+    """What is asked for; `say` hears how far it is.
+
+    Raises:
+        ConfigError: something else is asked for.
+    """
+    for name in what:
+        if name not in SUBJECTS:
+            raise ConfigError(f"--what: {name!r} is unknown; use some of {', '.join(SUBJECTS)}")
+    rows: list[Row] = []
+    for name in what:
+        with tempfile.TemporaryDirectory(prefix="mind-speed-") as folder:
+            rows += SUBJECTS[name](Path(folder), repeats, threads, partial(_about, say, name))
+    return rows
+
+
+def _about(say: Say, name: str, line: str) -> None:
+    say(f"{name}: {line}")

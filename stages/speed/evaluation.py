@@ -1,0 +1,68 @@
+"""Evaluation's speed: our engines against `generate` of transformers, as people call it, on the same prompts.
+
+All are greedy and answer the same questions of the miniature world with its teacher, whose answers are right and so end by themselves; the
+rate is in tokens of answers a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pipeline.config import Engine, ModelSource
+from pipeline.generation import Decoding, open_engine
+from pipeline.miniature.families import ID_FAMILIES, OOD_FAMILIES, ask, distinct
+from stages.speed.sampling import TEACHER
+from stages.speed.sides import Once, Ratio, rates, ratio
+
+_DECODING: Final = Decoding(0.0, 1.0, 200)
+_BATCH: Final = 64
+_FAMILIES: Final = (*ID_FAMILIES, *OOD_FAMILIES)
+
+
+def _prompts(number: int) -> list[str]:
+    each = number // len(_FAMILIES)
+    return [f"Question: {ask(problem)}\nSolution:\n" for name in _FAMILIES for problem in distinct(name, "dev", each, seed=0)]
+
+
+def _generate(folder: Path, prompts: list[str]) -> Once:
+    """transformers' own loop: batches in the order given, padded to the left, each until its last row has ended."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    @torch.no_grad()
+    def work() -> float:
+        tokens = 0
+        for first in range(0, len(prompts), _BATCH):
+            batch = tokenizer(prompts[first : first + _BATCH], return_tensors="pt", padding=True).to(model.device)
+            found_BT = model.generate(**batch, max_new_tokens=_DECODING.max_tokens, do_sample=False)
+            answers_BT = found_BT[:, batch["input_ids"].shape[1] :]
+            # The end token counts, as it does in ours; what pads behind it does not.
+            ended_BT = (answers_BT == tokenizer.eos_token_id).cumsum(1)
+            tokens += int(((ended_BT == 0) | ((ended_BT == 1) & (answers_BT == tokenizer.eos_token_id))).sum())
+        return tokens
+
+    return work
+
+
+def measure(questions: int, repeats: int, say: Callable[[str], None]) -> dict[str, Ratio]:
+    """Our engines over `generate`, by name."""
+    prompts, model = _prompts(questions), ModelSource(path=TEACHER)
+    settings = {"dtype": "float32", "max_context": 512, "kv_cache_gib": 0.5, "batch": _BATCH}
+    plain, served = (Engine.model_validate({"kind": kind, **settings}) for kind in ("transformers", "vllm"))
+    with open_engine(plain, model, chat=False) as ours, open_engine(served, model, chat=False) as vllm:
+        sides: dict[str, Once] = {
+            "generate": _generate(TEACHER, prompts),
+            "ours": lambda: sum(item.completion_tokens for item in ours.generate(prompts, [0] * len(prompts), _DECODING)),
+            "vllm": lambda: sum(item.completion_tokens for item in vllm.generate(prompts, [0] * len(prompts), _DECODING)),
+        }
+        found = rates(sides, repeats, say)
+    return {
+        "our transformers engine / generate": ratio(found["ours"], found["generate"]),
+        "vLLM / generate": ratio(found["vllm"], found["generate"]),
+    }

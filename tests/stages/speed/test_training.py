@@ -1,0 +1,38 @@
+"""What is timed is the product's own step, on sides that do the same work."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stages.speed import training
+from stages.speed.work import Lengths
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, training.Trained]:
+    threads = torch.get_num_threads()
+    found = training.sides_of(tmp_path_factory.mktemp("speed"), Lengths(16, 24), 1)
+    torch.set_num_threads(threads)
+    return found
+
+
+def test_packed_padded_and_plain_train_on_the_same_tokens_and_mind_on_fewer(sides: dict[str, training.Trained]) -> None:
+    tokens = {name: side.once("tokens")() for name, side in sides.items()}
+    mind = tokens.pop("mind")
+    assert len(set(tokens.values())) == 1
+    assert mind < next(iter(tokens.values()))
+
+
+def test_packed_padded_and_plain_learn_the_same(sides: dict[str, training.Trained]) -> None:
+    """Each took the same steps in the test before, or takes them here."""
+    weights = {
+        name: torch.cat([value.flatten() for value in sides[name].joint.engine.module.parameters()])
+        for name in ("packed", "padded", "plain")
+    }
+    torch.testing.assert_close(weights["packed"], weights["padded"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(weights["packed"], weights["plain"], rtol=1e-3, atol=1e-4)
+
+
+def test_metanet_is_a_part_of_a_step(sides: dict[str, training.Trained]) -> None:
+    assert all(0 < share < 1 for share in training.shares(sides["mind"], 1).values())
