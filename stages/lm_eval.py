@@ -9,6 +9,7 @@ the same text was graded differently; which of the two it was is said for each.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -61,25 +62,30 @@ def _task(run: RunConfig, name: str, path: Path) -> dict[str, Any]:
 
 
 def export(run: RunConfig, questions: Artifact, model: ModelSource, folder: Path) -> dict[str, int]:
-    """Write tasks and items for a model, which has the tokenizer; returns the number of items of each set.
+    """Write tasks and items for a model, which has the tokenizer, into a new folder, whole or not at all.
+
+    Returns the number of items of each set.
 
     Raises:
         ConfigError: the folder is there already.
     """
     if folder.exists():
         raise ConfigError(f"{folder}: is there already; give a new folder")
-    folder.mkdir(parents=True)
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
     tokenizer = load_tokenizer(model)
     counts: dict[str, int] = {}
     for item in items(Asking(questions, run.prompts, run.evaluation)):
         prompt = rendered(tokenizer, student_prompt(run.prompts, item.question), run.prompts.chat, model.turns)
         row = {"question_id": item.question.id, "set": item.set, "prompt": prompt, "gold": item.question.answer}
         counts[item.set] = counts.get(item.set, 0) + 1
-        with (folder / f"{item.set}.jsonl").open("a", encoding="utf-8") as lines:
+        with (aside / f"{item.set}.jsonl").open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(row) + "\n")
     for name in counts:
         text = yaml.safe_dump(_task(run, name, (folder / f"{name}.jsonl").resolve()), sort_keys=False)
-        (folder / f"{name}.yaml").write_text(text)
+        (aside / f"{name}.yaml").write_text(text)
+    aside.rename(folder)
     return counts
 
 
@@ -126,7 +132,7 @@ def read_samples(paths: Sequence[Path]) -> Iterator[tuple[str, str, Answer]]:
         ConfigError: file and row of what is not a sample of an exported task.
     """
     for path in _files(paths):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_bytes().rstrip(b"\n").split(b"\n"), 1):
             try:
                 sample = json.loads(line)
                 text, read = sample["resps"][0][0], sample["filtered_resps"][0]

@@ -54,7 +54,7 @@ def test_an_exported_item_has_the_tokens_that_the_run_asks_with(tmp_path: Path, 
 
 
 CASES = {
-    "same": (("5", "5", "correct"), ("5", "5", 1.0)),
+    "same": (("5\u2028🙂", "5", "correct"), ("5\u2028🙂", "5", 1.0)),
     "other text": (("5", "5", "correct"), ("6", "6", 0.0)),
     "graded": (("it is 5", "5", "correct"), ("it is 5 ", "[invalid]", 0.0)),
     "both wrong": (("7", "7", "wrong"), ("8", "8", 0.0)),
@@ -91,7 +91,7 @@ def sample(name: str, text: str, read: str, score: float, **changes: Any) -> dic
 def write_samples(folder: Path, found: list[dict[str, Any]]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "samples_mind_small_dial_2026.jsonl"
-    path.write_text("".join(json.dumps(item) + "\n" for item in found))
+    path.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in found))
     return path
 
 
