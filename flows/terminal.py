@@ -89,14 +89,15 @@ def _percent(cell: Mapping[str, Any]) -> str:
 
 
 def accuracy_table(evaluation: Mapping[str, Any]) -> Table:
-    """Base, student, teacher by group and set, with intervals."""
+    """Base, student and, where one was asked, teacher by group and set, with intervals."""
+    models = [model for model in ("base", "student", "teacher") if model in evaluation["accuracy"]]
     table = Table(
         title="Per cent right [95 % interval]".replace("[95", r"\[95"), title_justify="left", box=None, pad_edge=False
     )
-    for column in ("", "items", "base", "student", "teacher", "student - base", "p"):
+    for column in ("", "items", *models, "student - base", "p"):
         table.add_column(column, justify="left" if not column else "right")
     for place, change in evaluation["student_against_base"].items():
-        cells = [evaluation["accuracy"][model][place] for model in ("base", "student", "teacher")]
+        cells = [evaluation["accuracy"][model][place] for model in models]
         moved = f"{change['change'] * 100:+.1f} [{change['low'] * 100:+.1f}, {change['high'] * 100:+.1f}]".replace("[", r"\[")
         name = place.replace("group:id", "ID").replace("group:ood", "OOD").replace("set:", "  ")
         table.add_row(name, str(cells[0]["items"]), *map(_percent, cells), moved, f"{change['p']:.2g}")

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import cli_artifacts, cli_bench, cli_prompts, cli_sources, cli_start
+from pipeline import cli_artifacts, cli_bench, cli_lm_eval, cli_prompts, cli_sources, cli_start
 from pipeline.cli_output import AsJson, duration, print_json, print_table, reported, size
 from pipeline.config import RunConfig, load_config
 
@@ -28,6 +28,7 @@ app.add_typer(cli_start.app)
 app.add_typer(cli_sources.app)
 app.add_typer(miniature, name="miniature")
 app.add_typer(cli_bench.app, name="bench")
+app.add_typer(cli_lm_eval.app, name="lm-eval")
 
 ConfigFile = Annotated[Path, typer.Argument(help="a run's YAML file, for example configs/miniature.yaml")]
 Overrides = Annotated[

@@ -120,7 +120,8 @@ def show_prompt(
             raise ConfigError(f"--perspective {perspective}: unknown; use one of {', '.join(every)}")
         check_model(run.student, "student")
         asked = _question(run, question)
-        if run.sampling.engine.kind != "openai":  # a server's tokenizer is not at hand
+        # A server's tokenizer is not at hand, and where rationales were given nobody reads anything.
+        if run.sampling.engine.kind != "openai" and run.sampling.rationales is None:
             check_model(run.teacher, "teacher")
             _prompt(run.teacher, run, teacher_prompt(run.prompts, asked, shown), f"teacher, {shown.name}")
         tokenizer = load_tokenizer(run.student)

@@ -14,6 +14,7 @@ from pydantic import model_validator
 
 from pipeline.config_file import checked, override, read
 from pipeline.fields import FilePath, Frozen, Location, identity, runtime
+from pipeline.given import GivenRationales
 from pipeline.questions.named import NamedSource, Source, evaluation_only
 
 
@@ -28,20 +29,22 @@ class Turns(Frozen):
 class ModelSource(Frozen):
     """A transformers folder, or a hub model at a pinned revision; and how one chats with it.
 
-    A teacher may also be `served`: it is what answers at `sampling.engine`, and its weights are not here.
+    A teacher may also be `served`: it is what answers at `sampling.engine`, and its weights are not here. Or `imported`: nobody is
+    there to be asked, and its rationales are `sampling.rationales`.
     """
 
     path: FilePath | None = runtime(None)
     name: str | None = identity(None)
     revision: str | None = identity(None, pattern=r"^[0-9a-f]{40}$")
     served: Literal[True] | None = identity(None)
+    imported: Literal[True] | None = identity(None)
     turns: Turns | None = identity(None)
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSource:
-        if sum(given is not None for given in (self.path, self.name, self.served)) != 1:
+        if sum(given is not None for given in (self.path, self.name, self.served, self.imported)) != 1:
             raise ValueError(
-                "give one of path (a local folder), name and revision (a hub model), or for a teacher served: true"
+                "give one of path (a local folder), name and revision (a hub model), or for a teacher served: true or imported: true"
             )
         if self.name is not None and self.revision is None:
             raise ValueError("a hub model needs its revision, 40 hex digits, so that the run can be repeated")
@@ -50,7 +53,9 @@ class ModelSource(Frozen):
     @property
     def location(self) -> str:
         """What `from_pretrained` takes."""
-        return str(self.path) if self.path is not None else "a server" if self.served else str(self.name)
+        if self.path is not None:
+            return str(self.path)
+        return "a server" if self.served else "rationales that were given" if self.imported else str(self.name)
 
 
 class EvaluationSet(Frozen):
@@ -162,8 +167,12 @@ class Engine(Frozen):
 
 
 class Sampling(Frozen):
-    """How the teacher is sampled. `tries` > `samples` draws again while no rationale of a perspective is right."""
+    """How the teacher is sampled. `tries` > `samples` draws again while no rationale of a perspective is right.
 
+    With `rationales` nobody is sampled and the rest means nothing: they are there already.
+    """
+
+    rationales: GivenRationales | None = identity(None)
     engine: Engine = identity(Engine())
     samples: int = identity(1, ge=1)
     tries: int = identity(4, ge=1)
@@ -371,10 +380,22 @@ class RunConfig(Frozen):
     @model_validator(mode="after")
     def _a_server_serves_the_teacher_alone(self) -> RunConfig:
         for name, model in (("student", self.student), ("synthesis.encoder", self.synthesis.encoder)):
-            if model is not None and model.served:
+            if model is not None and (model.served or model.imported):
                 raise ValueError(f"{name}: its weights are needed here; give path, or name and revision")
         if self.teacher.served and self.sampling.engine.kind != "openai":
             raise ValueError("teacher.served: no server answers; set sampling.engine to kind openai with its base_url")
+        if self.teacher.imported and self.sampling.rationales is None:
+            raise ValueError("teacher.imported: there are no rationales; set sampling.rationales with its path and columns")
+        return self
+
+    @model_validator(mode="after")
+    def _perspectives_of_one_source(self) -> RunConfig:
+        own = self.perspectives or self.only_perspectives or self.perspective_copies > 1
+        if own and self.sampling.rationales is not None and self.sampling.rationales.perspectives() is not None:
+            raise ValueError(
+                "sampling.rationales says what perspectives there are (names, or unlabelled and places); remove perspectives, "
+                "only_perspectives and perspective_copies"
+            )
         return self
 
     @model_validator(mode="after")

@@ -243,10 +243,13 @@ def _shape(role: str, model: ModelSource) -> Shape | Check:
 
 def plan_of(run: RunConfig, machine: Machine) -> Iterator[Check]:
     """Memory, time and disk that a configuration takes."""
-    teacher = None if run.sampling.engine.kind == "openai" else _shape("teacher", run.teacher)
+    given = run.sampling.rationales
+    teacher = None if given is not None or run.sampling.engine.kind == "openai" else _shape("teacher", run.teacher)
     student = _shape("student", run.student)
     many = len(perspectives_of(run))
-    if teacher is None:
+    if given is not None:
+        yield Check("sampling", "ok", f"nothing is sampled: rationales are read from {given.path}")
+    elif teacher is None:
         yield Check("sampling", "ok", f"a server at {run.sampling.engine.base_url} does it")
     elif isinstance(teacher, Check):
         yield teacher

@@ -85,24 +85,30 @@ def messages(text: str, turns: Turns | None) -> list[dict[str, str]]:
     return [*system, {"role": "user", "content": text}]
 
 
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, text: str, chat: bool, turns: Turns | None) -> list[int]:
-    """Token ids of a prompt, generation prompt included for chat models.
+def rendered(tokenizer: PreTrainedTokenizerBase, text: str, chat: bool, turns: Turns | None) -> str:
+    """A prompt as the text that is tokenised: for chat models with their template's special tokens and generation prompt.
 
     Raises:
         ModelError: `chat` is on and the tokenizer has no chat template, or its template refuses these turns.
     """
     if not chat:
-        return list(tokenizer(text)["input_ids"])
+        return text
     if not tokenizer.chat_template:
         raise ModelError(f"{tokenizer.name_or_path}: has no chat template; set prompts.chat to false for a plain model")
     arguments: dict[str, Any] = {} if turns is None or turns.template is None else dict(turns.template)
     try:
-        rendered = tokenizer.apply_chat_template(messages(text, turns), tokenize=False, add_generation_prompt=True, **arguments)
+        return str(
+            tokenizer.apply_chat_template(messages(text, turns), tokenize=False, add_generation_prompt=True, **arguments)
+        )
     except (TemplateError, TypeError) as error:
         raise ModelError(
             f"{tokenizer.name_or_path}: its chat template refuses the prompt ({error}); correct turns.system or turns.template"
         ) from error
-    return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, text: str, chat: bool, turns: Turns | None) -> list[int]:
+    """Token ids of a prompt, as `rendered`; a plain one gets the special tokens that its tokenizer adds."""
+    return list(tokenizer(rendered(tokenizer, text, chat, turns), add_special_tokens=not chat)["input_ids"])
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> int:

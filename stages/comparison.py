@@ -19,7 +19,6 @@ from pipeline.errors import ArtifactError
 from pipeline.grading import Outcome
 from pipeline.statistics import mcnemar, paired_bootstrap, wilson
 
-MODELS: Final = ("base", "teacher", "student")
 COUNTED: Final = ["model", "group", "set", "question_id", "outcome", "repeats"]
 WITHOUT_REPEATS: Final = " without repeats"
 _OUTCOMES: Final = [kind.value for kind in Outcome]
@@ -127,14 +126,16 @@ def accuracies(tables: Tables, models: Sequence[str]) -> dict[str, Any]:
     return _accuracies(*_read(tables, models))
 
 
-def summarise(tables: Tables, resamples: int, seed: int) -> dict[str, Any]:
-    """Accuracy by group and set for all three models; paired changes; forgetting per OOD set (base − student).
+def summarise(tables: Tables, references: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
+    """Accuracy by group and set for references and student; paired changes; forgetting per OOD set (base − student).
+
+    The base is one of the references.
 
     Raises:
         ArtifactError: the models answered different items.
     """
-    answers, sets = _read(tables, MODELS)
-    for model in ("base", "teacher"):
+    answers, sets = _read(tables, (*references, "student"))
+    for model in references:
         if not _identical(answers[model], answers["student"]):
             raise ArtifactError(
                 f"evaluation: {model} and student answered different items; remove the references and run again"

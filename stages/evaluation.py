@@ -68,7 +68,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     from stages.comparison import COUNTED, summarise
 
     tables = chain(references.batches("items", COUNTED), out.shards("items", COUNTED))
-    return {**summarise(tables, settings.bootstrap, config.seed), **spent}
+    return {**summarise(tables, tuple(references.summary["accuracy"]), settings.bootstrap, config.seed), **spent}
 
 
 if __name__ == "__main__":

@@ -45,5 +45,8 @@ def origins(manifest: Mapping[str, Any]) -> Iterator[Origin]:
     if engine.get("kind") == "openai":
         yield Origin("teacher", f"{engine['served_model']} at {engine['base_url']}", None)
     for role, digest in digests.items():
+        if role == "rationales":
+            yield Origin(role, config["sampling"]["rationales"]["path"], digest)
+            continue
         source = config.get(role) or config.get("synthesis", {}).get(role)
         yield Origin(role, _model(source) if source else "shipped with MIND", digest)

@@ -49,9 +49,14 @@ def config_of(run: RunConfig) -> Config:
     )
 
 
+def _models(config: Config) -> dict[str, ModelSource]:
+    """Who is asked: not a teacher of whom there are only rationales."""
+    return {"base": config.base} | ({} if config.teacher.imported else {"teacher": config.teacher})
+
+
 def outside(config: Config) -> dict[str, str]:
     """Both models' content."""
-    return {"base": model_content(config.base), "teacher": model_content(config.teacher)}
+    return {name: model_content(model) for name, model in _models(config).items()}
 
 
 def check(config: Config) -> None:
@@ -68,8 +73,8 @@ def _say(accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
-    """Two models, one engine each."""
-    models = {"base": config.base, "teacher": config.teacher}
+    """Every model, one engine each."""
+    models = _models(config)
     asking = Asking(inputs["questions"], config.prompts, config.evaluation, config.server)
     spent = answer(asking, models, out, progress)
 

@@ -24,6 +24,8 @@ _GROUPS: Final = {"id": "in distribution", "ood": "out of distribution"}
 
 
 def _model_name(source: Mapping[str, Any]) -> str:
+    if source.get("imported"):
+        return "rationales that were there already"
     return str(source["name"]) if source.get("name") else Path(source["path"]).name
 
 

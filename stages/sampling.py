@@ -23,6 +23,8 @@ from pipeline.errors import ArtifactError, QuestionError
 from pipeline.fields import Frozen, identity
 from pipeline.generation import Completion, Decoding, Engine, open_engine
 from pipeline.generation.arrived import committed
+from pipeline.given import check as check_given
+from pipeline.given import content as given_content
 from pipeline.grading import Outcome
 from pipeline.models import check_model, load_tokenizer, model_content
 from pipeline.perspectives import Perspective, perspectives_of, without_forms
@@ -71,6 +73,11 @@ class Config(Frozen):
 
 def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
+    if run.sampling.rationales is not None:  # nobody is asked, so who and how is not what the samples depend on
+        given = Sampling(rationales=run.sampling.rationales, questions_per_shard=run.sampling.questions_per_shard)
+        nobody = ModelSource(imported=True)
+        perspectives = without_forms(perspectives_of(run))
+        return Config(teacher=nobody, perspectives=perspectives, prompts=Prompts(), sampling=given, seed=run.seed)
     return Config(
         teacher=run.teacher,
         perspectives=without_forms(as_asked(run.prompts, perspectives_of(run))),
@@ -81,14 +88,19 @@ def config_of(run: RunConfig) -> Config:
 
 
 def outside(config: Config) -> dict[str, str]:
-    """The teacher's content, where it runs here; what a server serves is known by its name only."""
+    """The teacher's content, where it runs here, or that of given rationales; what a server serves is known by its name only."""
+    if config.sampling.rationales is not None:
+        return {"rationales": given_content(config.sampling.rationales)}
     if config.sampling.engine.kind == "openai":
         return {}
     return {"teacher": model_content(config.teacher)}
 
 
 def check(config: Config) -> None:
-    """Model folder and templates."""
+    """Model folder and templates, or the first of given rationales."""
+    if config.sampling.rationales is not None:
+        check_given(config.sampling.rationales, tuple(item.name for item in config.perspectives))
+        return
     if config.sampling.engine.kind != "openai":
         check_model(config.teacher, "teacher")
     check_prompts(config.prompts, config.perspectives)
@@ -126,7 +138,8 @@ def check_lengths(
         )
 
 
-def _row(question: Question, perspective: str, index: int, seed: int, completion: Completion) -> dict[str, Any]:
+def graded_row(question: Question, perspective: str, index: int, seed: int, completion: Completion) -> dict[str, Any]:
+    """One sample, in the form of `SCHEMA`."""
     graded = question.grade(completion.text, completion.finish_reason == "stop")
     return {
         "question_id": question.id,
@@ -151,7 +164,7 @@ def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspect
     settings = config.sampling
     completions = engine.generate(prompts, seeds, Decoding(settings.temperature, settings.top_p, settings.max_tokens))
     for (question, item, index), seed, completion in zip(asked, seeds, completions, strict=True):
-        yield _row(question, item.name, index, seed, completion)
+        yield graded_row(question, item.name, index, seed, completion)
 
 
 def _shard(engine: Engine, config: Config, questions: list[Question]) -> list[dict[str, Any]]:
@@ -182,7 +195,7 @@ def training_questions(questions: Artifact) -> Iterator[Question]:
         yield from from_table(batch.filter(pc.equal(batch["role"], "train")))
 
 
-def finished_questions(shards: Iterable[pa.Table]) -> set[int]:
+def finished_questions(shards: Iterable[pa.Table | pa.RecordBatch]) -> set[int]:
     """Digests of the questions that some shards have."""
     finished: set[int] = set()
     for shard in shards:
@@ -212,6 +225,10 @@ def _check_prompts(config: Config, questions: Iterable[Question]) -> None:
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
     """Sample what no shard has yet."""
     questions, settings = inputs["questions"], config.sampling
+    if settings.rationales is not None:
+        from stages.given import bring_in
+
+        return bring_in(config, settings.rationales, questions, out, progress)
     finished = finished_questions(out.shards("samples", ["question_id"]))
 
     def missing() -> Iterator[Question]:

@@ -15,21 +15,23 @@ from __future__ import annotations
 import heapq
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.config import ModelSource, Objective, Prompts, RunConfig, Synthesis
+from pipeline.digests import digest
 from pipeline.errors import ArtifactError, ConfigError, NothingSurvives
 from pipeline.fields import Frozen, identity
 from pipeline.models import check_model, load_tokenizer, model_content
 from pipeline.perspectives import Perspective, perspectives_of, without_forms
 from pipeline.prompts import as_asked, check_prompts, student_prompt
+from pipeline.questions import Question
 from pipeline.rationales import SAMPLE, place
 from stages.attempts import attempt, pass_rates
 from stages.lookup import Lookup, look_up, mean_pass_rate, open_lookup, write_lookup
 from stages.progress import Progress
-from stages.sampling import training_questions
+from stages.sampling import finished_questions, training_questions
 from storage.artifact import Artifact, Draft
 from storage.atomic import read_parquet
 
@@ -91,26 +93,30 @@ def check(config: Config) -> None:
     check_prompts(config.prompts, config.perspectives)
 
 
-def _attempt(config: Config, questions: Artifact, out: Draft, progress: Progress) -> None:
+Asked = Callable[[], Iterator[Question]]
+"""The stream of the questions that have samples, anew at each call: all of them, unless rationales were given for some only."""
+
+
+def _attempt(config: Config, asked: Asked, total: int, out: Draft, progress: Progress) -> None:
     attempt(
         config.synthesis,
         config.student,
         config.prompts,
-        lambda: training_questions(questions),
-        questions.summary["train"],
+        asked,
+        total,
         config.seed,
         out,
         progress,
     )
 
 
-def _lookup(config: Config, questions: Artifact, out: Draft) -> Path:
+def _lookup(config: Config, questions: Asked, out: Draft) -> Path:
     """The file in which is looked up what must be known of a question."""
     from stages.mapped import derived
 
     path = derived(out.scratch) / "questions.sqlite"
     if not path.exists():
-        asked = ((item.id, student_prompt(config.prompts, item), item.answer) for item in training_questions(questions))
+        asked = ((item.id, student_prompt(config.prompts, item), item.answer) for item in questions())
         write_lookup(path, asked, pass_rates(out))
     return path
 
@@ -188,10 +194,18 @@ def _refuse_nothing(counts: Mapping[str, int], min_perspectives: int) -> None:
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
     """Attempts, selection, losses and features, warm-up."""
-    _attempt(config, inputs["questions"], out, progress)
-    with open_lookup(_lookup(config, inputs["questions"], out)) as lookup:
+    having, total = (
+        finished_questions(inputs["sampling"].batches("samples", ["question_id"])),
+        inputs["sampling"].summary["questions"],
+    )
+
+    def asked() -> Iterator[Question]:
+        return (item for item in training_questions(inputs["questions"]) if digest(item.id) in having)
+
+    _attempt(config, asked, total, out, progress)
+    with open_lookup(_lookup(config, asked, out)) as lookup:
         _measure(config, inputs["sampling"], lookup, out, progress)
-        counts = _counted(out, inputs["questions"].summary["train"])
+        counts = _counted(out, total)
         print(f"{NAME}: " + ", ".join(f"{name} {count}" for name, count in counts.items()), flush=True)
         _refuse_nothing(counts, config.synthesis.min_perspectives)
 

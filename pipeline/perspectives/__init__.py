@@ -59,7 +59,11 @@ def without_forms(perspectives: tuple[Perspective, ...]) -> tuple[Perspective, .
 
 
 def perspectives_of(run: RunConfig) -> tuple[Perspective, ...]:
-    """Those of a run, as `load_perspectives`."""
+    """Those of a run, as `load_perspectives`, or those that given rationales have names for."""
+    given = run.sampling.rationales
+    named = given.perspectives() if given is not None else None
+    if named is not None:
+        return tuple(Perspective(name=name, description="as it was given", instruction="") for name in named)
     return load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies)
 
 

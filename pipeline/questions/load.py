@@ -84,7 +84,7 @@ def content(source: Source) -> str | None:
             must_exist(source.path)
             return _file_digest(source.path).hex()
         case HubSource() | NamedSource() if source.folder is not None:
-            return _folder_digest(source.folder)
+            return folder_digest(source.folder)
     return None
 
 
@@ -93,8 +93,8 @@ def _file_digest(path: Path) -> bytes:
         return hashlib.file_digest(stream, "sha256").digest()
 
 
-def _folder_digest(folder: Path) -> str:
-    """Of every file but those in hidden folders, where tools keep notes of their own, such as when a copy was downloaded."""
+def folder_digest(folder: Path) -> str:
+    """Digest of every file but those in hidden folders, where tools keep notes of their own, such as when a copy was downloaded."""
     if not folder.is_dir():
         raise QuestionError(f"{folder}: no such folder; correct the source's folder")
     whole = hashlib.sha256()

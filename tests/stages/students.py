@@ -28,7 +28,7 @@ def grade(store: Store, planned: Mapping[str, Planned], right: Callable[[Item], 
     items = asked(store.open("questions", planned["questions"].fingerprint))
     references = _references(store, planned, items)
     students = _answers("student", items, right)
-    summary = summarise([references.table("items", COUNTED), students.select(COUNTED)], 200, 0)
+    summary = summarise([references.table("items", COUNTED), students.select(COUNTED)], ("base", "teacher"), 200, 0)
     return _commit(store, planned["evaluation"], students, summary)
 
 

@@ -49,7 +49,7 @@ def inputs(root: Path) -> dict[str, Artifact]:
     def write_samples(draft: Draft) -> dict[str, Any]:
         for first in range(0, QUESTIONS, PER_SHARD):
             draft.write_shard("samples", samples(order[first : first + PER_SHARD]))
-        return {}
+        return {"questions": QUESTIONS}
 
     return {
         "questions": write_artifact(root, "questions", write_questions),

@@ -1,0 +1,61 @@
+"""Which of a question's rationales reason alike, where nobody says: clusters of how they are written, not of what they are about.
+
+TF-IDF of words and signs, a projection to 50 dimensions, and from each rationale the mean of its question's rationales taken away:
+what they have in common is the topic, what is left is the manner. k-means on that. A question with one rationale has no manner of
+its own to show, so several per question are needed. Clusters are numbered by size. Our choice; scikit-learn does the work.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from pipeline.errors import QuestionError
+
+_DIMENSIONS: Final = 50
+_LEARNED_FROM: Final = 20_000
+
+
+def _words(text: str) -> str:
+    return re.sub(r"\d", "0", text.casefold())
+
+
+def clusters(texts: Sequence[str], questions: Sequence[int], count: int, seed: int) -> list[int]:
+    """The cluster of each text, from 0, the largest first; `questions[i]` is the number of text i's question.
+
+    Words are learned from the first 20,000 texts.
+
+    Raises:
+        QuestionError: so many clusters cannot be told apart.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    learned = texts[:_LEARNED_FROM]
+    words = TfidfVectorizer(preprocessor=_words, token_pattern=r"\w+|[^\w\s]", sublinear_tf=True, max_features=20_000)
+    try:
+        counted_BW = words.fit_transform(learned)
+        narrow = TruncatedSVD(min(_DIMENSIONS, counted_BW.shape[1]), random_state=seed).fit(counted_BW)
+        found_BD = _without_topic(narrow.transform(words.transform(texts)), np.asarray(questions))
+        labels_B = KMeans(count, n_init=10, random_state=seed).fit(found_BD[:_LEARNED_FROM]).predict(found_BD)
+    except ValueError as error:
+        raise QuestionError(
+            f"sampling.rationales: {len(texts)} rationales cannot be sorted into {count} clusters ({error}); lower places, or set "
+            "unlabelled to numbered"
+        ) from error
+    order = np.argsort(-np.bincount(labels_B, minlength=count), kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(count)
+    return [int(place[label]) for label in labels_B]
+
+
+def _without_topic(found_BD: Any, questions_B: Any) -> Any:
+    """Each row less the mean of its question's rows."""
+    _, number_B, counts_Q = np.unique(questions_B, return_inverse=True, return_counts=True)
+    sums_QD = np.zeros((len(counts_Q), found_BD.shape[1]))
+    np.add.at(sums_QD, number_B, found_BD)
+    return found_BD - (sums_QD / counts_Q[:, None])[number_B]

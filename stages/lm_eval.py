@@ -1,0 +1,193 @@
+"""The same items in lm-evaluation-harness: a folder of its tasks, and its answers held against ours, item by item.
+
+A task per evaluation set. Its items are the run's own in order, with the very text that a model reads, special tokens of a chat template
+included, so lm-eval is run without `--apply_chat_template`. Its grading is what it can do by itself: the last `\\boxed{...}` must equal the
+canonical answer. Two verdicts on an item can differ because the models wrote different texts (numerics, batches, dtype) or because
+the same text was graded differently; which of the two it was is said for each.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pyarrow.compute as pc
+import yaml
+
+from pipeline.config import ModelSource, RunConfig
+from pipeline.errors import ConfigError
+from pipeline.grading import Outcome
+from pipeline.models import load_tokenizer
+from pipeline.prompts import rendered, student_prompt
+from stages.answering import Asking, items
+from storage.artifact import Artifact
+
+_BOXED: Final = r"\\boxed\s*\{([^{}]*)\}"
+_UNREAD: Final = "[invalid]"
+"""What lm-eval puts where its pattern finds nothing."""
+
+
+def tag(run: RunConfig) -> str:
+    """The name under which lm-eval knows all sets of a run."""
+    return f"mind_{run.name}"
+
+
+def _task(run: RunConfig, name: str, path: Path) -> dict[str, Any]:
+    return {
+        "task": f"{tag(run)}_{name}",
+        "tag": [tag(run)],
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(path)}},
+        "test_split": "test",
+        "output_type": "generate_until",
+        "num_fewshot": 0,
+        "doc_to_text": "{{prompt}}",
+        "doc_to_target": "{{gold}}",
+        "generation_kwargs": {"until": [], "do_sample": False, "temperature": 0.0, "max_gen_toks": run.evaluation.max_tokens},
+        "filter_list": [
+            {
+                "name": "boxed",
+                "filter": [
+                    {"function": "regex", "regex_pattern": _BOXED, "group_select": -1, "fallback": _UNREAD},
+                    {"function": "take_first"},
+                ],
+            }
+        ],
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True, "ignore_case": True}],
+        "metadata": {"version": 1.0},
+    }
+
+
+def export(run: RunConfig, questions: Artifact, model: ModelSource, folder: Path) -> dict[str, int]:
+    """Write tasks and items for a model, which has the tokenizer, into a new folder, whole or not at all.
+
+    Returns the number of items of each set.
+
+    Raises:
+        ConfigError: the folder is there already.
+    """
+    if folder.exists():
+        raise ConfigError(f"{folder}: is there already; give a new folder")
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    tokenizer = load_tokenizer(model)
+    counts: dict[str, int] = {}
+    for item in items(Asking(questions, run.prompts, run.evaluation)):
+        prompt = rendered(tokenizer, student_prompt(run.prompts, item.question), run.prompts.chat, model.turns)
+        row = {"question_id": item.question.id, "set": item.set, "prompt": prompt, "gold": item.question.answer}
+        counts[item.set] = counts.get(item.set, 0) + 1
+        with (aside / f"{item.set}.jsonl").open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(row) + "\n")
+    for name in counts:
+        text = yaml.safe_dump(_task(run, name, (folder / f"{name}.jsonl").resolve()), sort_keys=False)
+        (aside / f"{name}.yaml").write_text(text)
+    aside.rename(folder)
+    return counts
+
+
+class Answer(NamedTuple):
+    """One item as one side saw it: the text, what was read from it, whether that was right."""
+
+    text: str
+    read: str | None
+    right: bool
+
+
+class Compared(NamedTuple):
+    """One item that both have: its set and id, our answer and lm-eval's."""
+
+    set: str
+    question_id: str
+    ours: Answer
+    theirs: Answer
+
+    @property
+    def same_text(self) -> bool:
+        return self.ours.text.strip() == self.theirs.text.strip()
+
+    @property
+    def cause(self) -> str | None:
+        """Why the verdicts differ; None where they do not."""
+        if self.ours.right == self.theirs.right:
+            return None
+        return "grading" if self.same_text else "text"
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    found = [file for path in paths for file in (sorted(path.rglob("samples_*.jsonl")) if path.is_dir() else [path])]
+    if not found or not all(file.is_file() for file in found):
+        missing = next((file for file in found if not file.is_file()), None) or next(iter(paths))
+        raise ConfigError(f"{missing}: no samples_*.jsonl of lm-eval there; run it with --log_samples and --output_path")
+    return found
+
+
+def read_samples(paths: Sequence[Path]) -> Iterator[tuple[str, str, Answer]]:
+    """Set, question id and answer of every item in lm-eval's files, or in folders that have some.
+
+    Raises:
+        ConfigError: file and row of what is not a sample of an exported task.
+    """
+    for path in _files(paths):
+        for number, line in enumerate(path.read_bytes().rstrip(b"\n").split(b"\n"), 1):
+            try:
+                sample = json.loads(line)
+                text, read = sample["resps"][0][0], sample["filtered_resps"][0]
+                mine = (sample["doc"]["set"], sample["doc"]["question_id"])
+                answer = Answer(text, None if read == _UNREAD else read, sample["exact_match"] == 1.0)
+            except (ValueError, KeyError, IndexError, TypeError) as error:
+                raise ConfigError(
+                    f"{path}: row {number}: not a sample of a task that mind lm-eval wrote ({type(error).__name__}: {error}); run "
+                    "lm-eval on the exported tasks"
+                ) from error
+            yield *mine, answer
+
+
+def compare(answers: Artifact, model: str, samples: Iterable[tuple[str, str, Answer]]) -> list[Compared]:
+    """Every item that lm-eval has answered, beside our model's answer to it.
+
+    Raises:
+        ConfigError: an item that our model was not asked, or that lm-eval has answered twice.
+    """
+    ours: dict[tuple[str, str], Answer] = {}
+    for batch in answers.batches("items", ["model", "set", "question_id", "text", "answer", "outcome"]):
+        for row in batch.filter(pc.equal(batch["model"], model)).to_pylist():
+            right = row["outcome"] == Outcome.CORRECT.value
+            ours[row["set"], row["question_id"]] = Answer(row["text"], row["answer"], right)
+    found, seen = [], set()
+    for place, question_id, theirs in samples:
+        mine = ours.get((place, question_id))
+        if (place, question_id) in seen:
+            raise ConfigError(
+                f"lm-eval's samples have {question_id!r} of {place} twice; give the files of one of its runs only"
+            )
+        seen.add((place, question_id))
+        if mine is None:
+            raise ConfigError(
+                f"{answers.name}: {model} was not asked {question_id!r} of {place}; compare with the run that was exported"
+            )
+        found.append(Compared(place, question_id, mine, theirs))
+    return found
+
+
+def table(found: Sequence[Compared]) -> list[dict[str, Any]]:
+    """Agreement by set, and of all."""
+    sets = list(dict.fromkeys(item.set for item in found))
+    return [_counts(name, [item for item in found if name in ("all", item.set)]) for name in (*sets, "all")]
+
+
+def _counts(name: str, found: Sequence[Compared]) -> dict[str, Any]:
+    causes = [item.cause for item in found]
+    return {
+        "set": name,
+        "items": len(found),
+        "right here": sum(item.ours.right for item in found),
+        "right there": sum(item.theirs.right for item in found),
+        "same verdict": causes.count(None),
+        "same text": sum(item.same_text for item in found),
+        "differ by text": causes.count("text"),
+        "differ by grading": causes.count("grading"),
+    }

@@ -1,0 +1,139 @@
+"""Tasks for lm-eval ask what the run asks, token by token; its samples are told apart from ours by text or by grading."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import ModelSource, RunConfig
+from pipeline.errors import ConfigError
+from pipeline.models import load_tokenizer
+from pipeline.prompts import prompt_tokens, student_prompt
+from pipeline.questions import from_table
+from stages import lm_eval
+from storage.artifact import Artifact, Draft
+from tests.conftest import build_tokenizer, tree_of
+from tests.stages.artifacts import write_artifact
+from tests.stages.test_references import ITEMS, write_questions
+
+TEMPLATE = "<begin>{% for turn in messages %}{{ turn.role }}: {{ turn.content }}\n{% endfor %}{% if add_generation_prompt %}me:{% endif %}"
+
+
+def run_of(model: Path, chat: bool) -> RunConfig:
+    tree = tree_of(model) | {"prompts": {"chat": chat, "question": "Question: {{ question }}\nSolution:\n"}}
+    return RunConfig.model_validate(tree | {"evaluation": {"max_tokens": 33}})
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_an_exported_item_has_the_tokens_that_the_run_asks_with(tmp_path: Path, chat: bool) -> None:
+    folder = tmp_path / "tokenizer"
+    build_tokenizer(folder, bos_token="<begin>", chat_template=TEMPLATE)
+    model = ModelSource(path=folder)
+    run, questions, out = run_of(folder, chat), write_questions(tmp_path), tmp_path / "out"
+    assert lm_eval.export(run, questions, model, out) == {"dial": ITEMS, "lift": ITEMS}, "the dev set is not asked"
+    tokenizer = load_tokenizer(model)
+    known = {item.id: item for item in from_table(questions.table("questions"))}
+    for name in ("dial", "lift"):
+        rows = [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
+        assert {row["set"] for row in rows} == {name}
+        for row in rows:
+            item = known[row["question_id"]]
+            asked = tokenizer(row["prompt"], add_special_tokens=not row["prompt"].startswith("<begin>"))["input_ids"]
+            assert asked == prompt_tokens(tokenizer, student_prompt(run.prompts, item), chat, None)
+            assert row["gold"] == item.answer
+        task = yaml.safe_load((out / f"{name}.yaml").read_text())
+        assert task["dataset_kwargs"]["data_files"]["test"] == str((out / f"{name}.jsonl").resolve())
+        assert task["generation_kwargs"] == {"until": [], "do_sample": False, "temperature": 0.0, "max_gen_toks": 33}
+        assert (task["task"], task["tag"]) == (f"mind_small_{name}", ["mind_small"])
+    with pytest.raises(ConfigError, match="is there already; give a new folder"):
+        lm_eval.export(run, questions, model, out)
+
+
+CASES = {
+    "same": (("5\u2028🙂", "5", "correct"), ("5\u2028🙂", "5", 1.0)),
+    "other text": (("5", "5", "correct"), ("6", "6", 0.0)),
+    "graded": (("it is 5", "5", "correct"), ("it is 5 ", "[invalid]", 0.0)),
+    "both wrong": (("7", "7", "wrong"), ("8", "8", 0.0)),
+}
+"""By question: text, what is read, verdict, ours and lm-eval's."""
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Artifact:
+    from stages.answering import SCHEMA
+
+    def write(draft: Draft) -> dict[str, Any]:
+        import pyarrow as pa
+
+        rows = [
+            {**dict.fromkeys(SCHEMA.names), "model": model, "set": "dial", "question_id": name, "text": text, "answer": read,
+             "outcome": said}
+            for model in ("student", "base")
+            for name, ((text, read, said), _) in CASES.items()
+        ]  # fmt: skip
+        draft.write_shard("items", pa.Table.from_pylist(rows, schema=SCHEMA))
+        return {}
+
+    return write_artifact(tmp_path, "evaluation", write)
+
+
+def sample(name: str, text: str, read: str, score: float, **changes: Any) -> dict[str, Any]:
+    """As lm-eval 0.4 writes them, as far as it is read."""
+    doc = {"question_id": name, "set": "dial", "prompt": "p", "gold": "5"}
+    return {"doc_id": 0, "doc": doc, "target": "5", "resps": [[text]], "filtered_resps": [read], "filter": "boxed",
+            "metrics": ["exact_match"], "exact_match": score, **changes}  # fmt: skip
+
+
+def write_samples(folder: Path, found: list[dict[str, Any]]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "samples_mind_small_dial_2026.jsonl"
+    path.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in found))
+    return path
+
+
+def test_every_difference_has_a_cause_and_counts_add_up(tmp_path: Path, answers: Artifact) -> None:
+    write_samples(tmp_path / "results" / "model", [sample(name, *theirs) for name, (_, theirs) in CASES.items()])
+    found = lm_eval.compare(answers, "student", lm_eval.read_samples([tmp_path / "results"]))
+    assert {item.question_id: item.cause for item in found} == {
+        "same": None, "other text": "text", "graded": "grading", "both wrong": None,
+    }  # fmt: skip
+    first, last = lm_eval.table(found)
+    assert (first["set"], last["set"]) == ("dial", "all")
+    assert {**first, "set": "all"} == last
+    assert list(last.values())[1:] == [4, 3, 1, 2, 2, 1, 1]
+    assert next(item for item in found if item.question_id == "graded").theirs.read is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"doc": {"question": "of another task"}},
+            r"row 1: not a sample of a task that mind lm-eval wrote \(KeyError: 'set'\)",
+        ),
+        ({"resps": []}, "row 1: not a sample"),
+        (
+            {"exact_match": 1.0, "doc": {"set": "dial", "question_id": "x"}},
+            "student was not asked 'x' of dial; compare with the run",
+        ),
+    ],
+)
+def test_samples_of_something_else_are_refused(tmp_path: Path, answers: Artifact, changes: dict[str, Any], said: str) -> None:
+    path = write_samples(tmp_path / "results", [sample("same", "5", "5", 1.0, **changes)])
+    with pytest.raises(ConfigError, match=said):
+        lm_eval.compare(answers, "student", lm_eval.read_samples([path]))
+
+
+def test_two_runs_of_lm_eval_are_not_mixed(tmp_path: Path, answers: Artifact) -> None:
+    path = write_samples(tmp_path / "results", [sample("same", "5", "5", 1.0)] * 2)
+    with pytest.raises(ConfigError, match="'same' of dial twice; give the files of one"):
+        lm_eval.compare(answers, "student", lm_eval.read_samples([path]))
+
+
+def test_a_folder_without_samples_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="run it with --log_samples and --output_path"):
+        list(lm_eval.read_samples([tmp_path]))
