@@ -18,7 +18,7 @@ from pipeline.config import ModelSource, RunConfig, load_config
 
 if TYPE_CHECKING:
     from pipeline.questions import Question
-    from pipeline.training_set import Row
+    from pipeline.rows import Row
 
 app = typer.Typer(add_completion=False)
 

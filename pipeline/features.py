@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pipeline.rows import Row
 from pipeline.student import pooled_states
-from pipeline.training_set import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

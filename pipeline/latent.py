@@ -31,7 +31,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.training_set import Row
+from pipeline.rows import Row
 
 Floats = NDArray[np.floating]
 Indices = NDArray[np.integer]

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 
 from pipeline.attention import reads_of
-from pipeline.training_set import Batch, Row
+from pipeline.rows import Batch, Row
 
 
 class _Trie:

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pipeline.attention import ROWS, Reads, block_mask
 from pipeline.objective import real_losses, token_losses
-from pipeline.training_set import Batch, Row, batch, rationale_spans
+from pipeline.rows import Batch, Row, batch, rationale_spans
 
 
 class StudentLosses(nn.Module):

@@ -26,8 +26,9 @@ from pipeline.inertia import InertiaState, filtered, observe, targets
 from pipeline.mixture import Weights, effective_number, weigh
 from pipeline.objective import consistency, rationale_losses, real_losses
 from pipeline.packing import packed
+from pipeline.rows import Batch, Row, batch, rationale_spans
 from pipeline.student import losses_of, measured
-from pipeline.training_set import Batch, Row, TrainingSet, batch, questions_of_step, rationale_spans
+from pipeline.training_set import TrainingSet, questions_of_step
 
 
 @dataclass

@@ -1,40 +1,25 @@
-"""The training artifact's tokens: every question's rationales as token ids, and padded batches of them.
+"""The training artifact's tokens: every question's rationales as token ids.
 
-A `Row` is prompt + rationale with the places that carry loss; `batch` pads rows to the right, which needs no attention mask for a
-causal model, and lists the positions whose logits are wanted, so that logits are computed nowhere else. A `TrainingSet` holds all rows
-as a few flat tensors, which may be files: a step reads its own questions' part and nothing else.
+A `TrainingSet` holds all rows (`pipeline/rows.py`) as a few flat tensors, which may be files: a step reads its own questions' part and
+nothing else.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
 
-from pipeline.attention import Reads
 from pipeline.errors import ModelError, NothingSurvives
 from pipeline.grading import conclusion
 from pipeline.prompts import end_token
 from pipeline.rationales import before_conclusion
+from pipeline.rows import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class Row:
-    """Token ids; loss is taken on `tokens[start:]`; the answer's tokens are `tokens[answer[0]:answer[1]]`."""
-
-    tokens: list[int]
-    start: int
-    answer: tuple[int, int]
-
-    @property
-    def answer_tokens(self) -> list[int]:
-        """The tokens of the canonical answer inside its box."""
-        return self.tokens[self.answer[0] : self.answer[1]]
 
 
 def make_row(tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: str, answer: str, limit: int, where: str) -> Row:
@@ -66,45 +51,6 @@ def context_row(
 ) -> Row:
     """The row of a rationale whose last reasoning sentence is left out: what its answer hangs on before it is said."""
     return make_row(tokenizer, prompt, before_conclusion(rationale), answer, limit, where)
-
-
-class Batch(NamedTuple):
-    """Rows as lines of tokens, and the positions of wanted logits.
-
-    `tokens_BT` ids; position p, of row `row_P[p]`, predicts `labels_P[p]` from the hidden state at (`line_P[p]`, `column_P[p]`). Padded
-    rows have a line each; packed ones (`pipeline/packing.py`) share lines, and then each token has its position, and is seen by
-    itself and those behind it that are before its `ends_BT`; `reads` say the same row by row.
-    """
-
-    tokens_BT: Tensor
-    row_P: Tensor
-    line_P: Tensor
-    column_P: Tensor
-    labels_P: Tensor
-    positions_BT: Tensor | None = None
-    ends_BT: Tensor | None = None
-    reads: tuple[Reads, ...] | None = None
-
-
-def batch(rows: list[Row], spans: list[tuple[int, int]], pad: int) -> Batch:
-    """Pad `rows`; `spans[i]` is the token range of row i whose logits are wanted."""
-    width = max(len(row.tokens) for row in rows)
-    tokens_BT = torch.full((len(rows), width), pad)
-    row: list[int] = []
-    column: list[int] = []
-    labels: list[int] = []
-    for index, (item, (first, last)) in enumerate(zip(rows, spans, strict=True)):
-        tokens_BT[index, : len(item.tokens)] = torch.tensor(item.tokens)
-        row += [index] * (last - first)
-        column += range(first - 1, last - 1)
-        labels += item.tokens[first:last]
-    row_P = torch.tensor(row)
-    return Batch(tokens_BT, row_P, row_P, torch.tensor(column), torch.tensor(labels))
-
-
-def rationale_spans(rows: list[Row]) -> list[tuple[int, int]]:
-    """The spans of whole rationales, end token included."""
-    return [(row.start, len(row.tokens)) for row in rows]
 
 
 PLACE: Final = 5

@@ -20,8 +20,8 @@ from torch import Tensor
 from pipeline.config import ModelSource, RunConfig
 from pipeline.models import load_causal_model
 from pipeline.objective import jensen_shannon
+from pipeline.rows import Row, batch
 from pipeline.student import StudentLosses, layer_states, measured_losses, span_states
-from pipeline.training_set import Row, batch
 from stages.latent_rows import Rows
 
 Floats = NDArray[np.floating]

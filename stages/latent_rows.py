@@ -17,7 +17,8 @@ from pipeline.config import RunConfig
 from pipeline.errors import NothingSurvives
 from pipeline.perspectives import perspectives_of
 from pipeline.prompts import prompt_tokens
-from pipeline.training_set import Row, context_row, held_out, make_row, questions_of_step
+from pipeline.rows import Row
+from pipeline.training_set import context_row, held_out, make_row, questions_of_step
 from storage.artifact import Artifact
 
 Indices = NDArray[np.integer]

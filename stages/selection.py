@@ -16,7 +16,8 @@ from pipeline.grading import Outcome
 from pipeline.perspectives import Perspective
 from pipeline.prompts import prompt_tokens, rationale_tokens
 from pipeline.rationales import curate, first_right, reasoning
-from pipeline.training_set import Row, make_row
+from pipeline.rows import Row
+from pipeline.training_set import make_row
 from stages.lookup import Asked
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from pipeline.prompts import prompt_tokens, render
-from pipeline.training_set import PLACE, Row, TrainingSet, answer_row, context_row, make_row, place_of
+from pipeline.rows import Row
+from pipeline.training_set import PLACE, TrainingSet, answer_row, context_row, make_row, place_of
 from stages.mapped import Piece, blank, derived, mapped, numbered, write_table
 from stages.training import Config
 from storage.artifact import Artifact

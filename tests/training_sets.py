@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pipeline.training_set import PLACE, Row, TrainingSet, place_of
+from pipeline.rows import Row
+from pipeline.training_set import PLACE, TrainingSet, place_of
 
 
 def set_of(

@@ -28,8 +28,8 @@ def added(form: str) -> int:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
+    from pipeline.rows import Row, batch, rationale_spans
     from pipeline.student import StudentLosses, losses_of
-    from pipeline.training_set import Row, batch, rationale_spans
 
     torch.set_num_threads(1)
     config = Qwen2Config(

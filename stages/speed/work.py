@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from pipeline.training_set import PLACE, Row, TrainingSet, place_of
+from pipeline.rows import Row
+from pipeline.training_set import PLACE, TrainingSet, place_of
 
 FEATURES: Final = 64
 _CONCLUSION: Final = 12

@@ -142,7 +142,7 @@ def _synthesis(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str
     from safetensors.torch import save
 
     from pipeline.assistant import MetaNet
-    from pipeline.training_set import Row
+    from pipeline.rows import Row
     from stages.measuring import feature_table, rationale_table
     from stages.selection import Kept
 

@@ -29,8 +29,8 @@ from pipeline.latent import (
     variance_shares,
 )
 from pipeline.models import load_causal_model
+from pipeline.rows import Row
 from pipeline.student import layer_states, span_states
-from pipeline.training_set import Row
 from tests.conftest import REPOSITORY
 
 Floats = NDArray[np.floating]

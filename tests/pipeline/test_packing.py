@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.attention import block_mask
 from pipeline.packing import best_fit, packed
-from pipeline.training_set import Batch, Row, rationale_spans
+from pipeline.rows import Batch, Row, rationale_spans
 
 tokens = st.lists(st.integers(1, 3), min_size=2, max_size=9)
 groups = st.lists(st.lists(tokens, min_size=1, max_size=4), min_size=1, max_size=4)

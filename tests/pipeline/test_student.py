@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from pipeline.attention import ROWS
 from pipeline.packing import packed
+from pipeline.rows import Row, batch, rationale_spans
 from pipeline.student import StudentLosses, losses_of
-from pipeline.training_set import Row, batch, rationale_spans
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=5)
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ModelError, NothingSurvives
 from pipeline.grading import conclusion
-from pipeline.training_set import Row, batch, context_row, held_out, make_row, questions_of_step, rationale_spans, restricted
+from pipeline.rows import Row, batch, rationale_spans
+from pipeline.training_set import context_row, held_out, make_row, questions_of_step, restricted
 from tests.training_sets import set_of
 
 reasoning = st.lists(

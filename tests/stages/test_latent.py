@@ -20,8 +20,9 @@ from pipeline.config import RunConfig
 from pipeline.errors import NothingSurvives
 from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import pad_token
+from pipeline.rows import Row
 from pipeline.student import span_states
-from pipeline.training_set import Row, TrainingSet, held_out, questions_of_step, restricted
+from pipeline.training_set import TrainingSet, held_out, questions_of_step, restricted
 from stages.chain import plan
 from stages.latent import choose_rows, open_runs
 from stages.latent_assistant import assistant
