@@ -166,6 +166,28 @@ class Engine(Frozen):
         return self
 
 
+class Judge(Frozen):
+    """A model that says whether an answer is right that rules could not read; see `pipeline/judge.py`."""
+
+    model: ModelSource = identity()
+    engine: Engine = identity(Engine())
+    chat: bool = identity(True)
+    max_tokens: int = identity(512, ge=1)
+    prompt: str = identity(
+        "Here are a question, its right answer, and somebody's solution.\n\nQuestion:\n{{ question }}\n\nRight answer:\n{{ answer }}\n\n"
+        "Solution:\n{{ text }}\n\nDoes the solution come to the right answer? Judge the final answer alone, not the way to it. "
+        "A solution that states no final answer, or several, is wrong. End with a line that has one word: CORRECT or WRONG."
+    )
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Judge:
+        if self.model.served and self.engine.kind != "openai":
+            raise ValueError("model.served: no server answers; set engine to kind openai with its base_url")
+        if self.model.imported:
+            raise ValueError("model.imported: a judge has to be asked; give path, name and revision, or served")
+        return self
+
+
 class Sampling(Frozen):
     """How the teacher is sampled. `tries` > `samples` draws again while no rationale of a perspective is right.
 
@@ -179,7 +201,18 @@ class Sampling(Frozen):
     temperature: float = identity(0.7, ge=0)
     top_p: float = identity(0.95, gt=0, le=1)
     max_tokens: int = identity(1024, ge=1)
+    judge: Judge | None = identity(None)
+    """Who is asked about samples whose answer rules cannot read."""
     questions_per_shard: int = runtime(64, ge=1)
+
+    @model_validator(mode="after")
+    def _the_judge_has_room(self) -> Sampling:
+        if self.judge is not None and self.judge.engine.max_context <= (least := self.max_tokens + self.judge.max_tokens):
+            raise ValueError(
+                f"judge.engine.max_context: {self.judge.engine.max_context} holds no sample of max_tokens {self.max_tokens} with its "
+                f"question and a verdict of {self.judge.max_tokens}; raise it well over {least}"
+            )
+        return self
 
 
 class MetaNetShape(Frozen):

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +28,7 @@ from pipeline.generation.arrived import committed
 from pipeline.given import check as check_given
 from pipeline.given import content as given_content
 from pipeline.grading import Outcome
+from pipeline.judge import RULE, judge_prompt, replies, verdict
 from pipeline.models import check_model, load_tokenizer, model_content
 from pipeline.perspectives import Perspective, perspectives_of, without_forms
 from pipeline.prompts import as_asked, check_prompts, prompt_tokens, teacher_prompt
@@ -91,9 +94,9 @@ def outside(config: Config) -> dict[str, str]:
     """The teacher's content, where it runs here, or that of given rationales; what a server serves is known by its name only."""
     if config.sampling.rationales is not None:
         return {"rationales": given_content(config.sampling.rationales)}
-    if config.sampling.engine.kind == "openai":
-        return {}
-    return {"teacher": model_content(config.teacher)}
+    judge = config.sampling.judge
+    judged = {} if judge is None or judge.engine.kind == "openai" else {"judge": model_content(judge.model)}
+    return {"teacher": model_content(config.teacher), **judged} if config.sampling.engine.kind != "openai" else judged
 
 
 def check(config: Config) -> None:
@@ -104,6 +107,11 @@ def check(config: Config) -> None:
     if config.sampling.engine.kind != "openai":
         check_model(config.teacher, "teacher")
     check_prompts(config.prompts, config.perspectives)
+    judge = config.sampling.judge
+    if judge is not None:
+        judge_prompt(judge, Question(id="probe", question="?", answer="", answer_type="text"), "?")
+        if judge.engine.kind != "openai":
+            check_model(judge.model, "sampling.judge.model")
 
 
 def sample_seed(seed: int, question_id: str, perspective: str, index: int) -> int:
@@ -167,26 +175,69 @@ def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspect
         yield graded_row(question, item.name, index, seed, completion)
 
 
-def _shard(engine: Engine, config: Config, questions: list[Question]) -> list[dict[str, Any]]:
+def _wave(engines: Engines, config: Config, asked: list[tuple[Question, Perspective, int]]) -> list[dict[str, Any]]:
+    """Samples that are asked for together; the judge is asked about those whose answer could not be read."""
+    rows = list(_sample(engines.teacher, config, asked))
+    settings = config.sampling.judge
+    if settings is None or engines.judge is None:
+        return rows
+    open_rows = [
+        (row, question) for row, (question, _, _) in zip(rows, asked, strict=True) if row["outcome"] == Outcome.UNPARSED
+    ]
+    said = replies(engines.judge, settings, [(question, row["text"]) for row, question in open_rows])
+    for (row, _), reply in zip(open_rows, said, strict=True):
+        row["judged"], found = reply, verdict(reply)
+        if found is not None:
+            row |= {"outcome": found.value, "rule": RULE}
+    return rows
+
+
+def _shard(engines: Engines, config: Config, questions: list[Question]) -> list[dict[str, Any]]:
     """All samples of some questions: first `samples` of each perspective, then tries where none is right."""
     settings = config.sampling
     every = [(question, item) for question in questions for item in config.perspectives]
-    rows = list(_sample(engine, config, [(q, p, i) for q, p in every for i in range(settings.samples)]))
+    rows = _wave(engines, config, [(q, p, i) for q, p in every for i in range(settings.samples)])
     for index in range(settings.samples, settings.tries):
         right = {(row["question_id"], row["perspective"]) for row in rows if row["outcome"] == Outcome.CORRECT}
         again = [(q, p, index) for q, p in every if (q.id, p.name) not in right]
         if not again:
             break
-        rows += _sample(engine, config, again)
+        rows += _wave(engines, config, again)
     order = {question.id: number for number, question in enumerate(questions)}
     return sorted(rows, key=lambda row: order[row["question_id"]])
 
 
+class Engines(NamedTuple):
+    """Who is asked: the teacher, and a judge if there is one."""
+
+    teacher: Engine
+    judge: Engine | None = None
+
+
 def shards_of(
-    engine: Engine, config: Config, questions: Iterable[Question]
+    engines: Engines, config: Config, questions: Iterable[Question]
 ) -> Iterator[tuple[list[Question], list[dict[str, Any]]]]:
     """Shard by shard, its questions and all their samples; while one is committed, the next is under way."""
-    return ahead(lambda chunk: _shard(engine, config, chunk), chunks(questions, config.sampling.questions_per_shard))
+    return ahead(lambda chunk: _shard(engines, config, chunk), chunks(questions, config.sampling.questions_per_shard))
+
+
+@contextmanager
+def _judge(config: Config, arrived: Path) -> Iterator[Engine | None]:
+    settings = config.sampling.judge
+    if settings is None:
+        yield None
+        return
+    with open_engine(settings.engine, settings.model, settings.chat, arrived) as engine:
+        yield engine
+
+
+def _verdicts(out: Draft) -> dict[str, int]:
+    """How often the judge said what; a reply that is no verdict is `unreadable`."""
+    counts = Counter[str]()
+    for shard in out.shards("samples", ["judged", "outcome"]):
+        asked = shard.filter(pc.is_valid(shard["judged"]))
+        counts.update("unreadable" if name == Outcome.UNPARSED else name for name in asked["outcome"].to_pylist())
+    return dict(counts)
 
 
 def training_questions(questions: Artifact) -> Iterator[Question]:
@@ -239,19 +290,25 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     progress.start("teacher's rationales", total, "questions", len(finished))
     tokens, seconds = 0, 0.0
     if len(finished) < total:
-        arrived = arrived_file(out, "teacher")
-        with open_engine(settings.engine, config.teacher, config.prompts.chat, arrived) as engine:
+        arrived, judged = arrived_file(out, "teacher"), arrived_file(out, "judge")
+        schema = SCHEMA if settings.judge is None else SCHEMA.append(pa.field("judged", pa.string()))
+        with (
+            open_engine(settings.engine, config.teacher, config.prompts.chat, arrived) as teacher,
+            _judge(config, judged) as judge,
+        ):
             began = time.monotonic()
-            for chunk, rows in shards_of(engine, config, missing()):
-                out.write_shard("samples", pa.Table.from_pylist(rows, schema=SCHEMA))
+            for chunk, rows in shards_of(Engines(teacher, judge), config, missing()):
+                out.write_shard("samples", pa.Table.from_pylist(rows, schema=schema))
                 committed(arrived)
+                committed(judged)
                 seconds = time.monotonic() - began
                 tokens += sum(row["completion_tokens"] for row in rows)
                 progress.advance(len(chunk), f"{tokens / seconds:,.0f} tokens/s")
     summary = tally(out.shards("samples", COUNTED), [item.name for item in config.perspectives], out.folder)
     if summary["questions"] != total:
         raise ArtifactError(f"sampling: {summary['questions']} of {total} questions have samples; run it again")
-    return {**summary, "tokens_per_second": round(tokens / seconds, 1) if seconds else None}
+    judged_by_model = {} if settings.judge is None else {"judged": _verdicts(out)}
+    return {**summary, **judged_by_model, "tokens_per_second": round(tokens / seconds, 1) if seconds else None}
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ def set_in(tree: Tree, path: str, value: Any) -> None:
         ("only_perspectives", ["formel"], ("only_perspectives", "'formel'", "did you mean 'formal'")),
         ("prompts.question", "{{ qestion }}", ("prompts", "qestion", "it may use question")),
         ("training.max_length", 10**6, ("training.max_length", "context", "lower it")),
+        ("sampling.judge", {"model": {"served": True}}, ("sampling.judge", "no server answers", "openai")),
+        ("sampling.judge", {"model": {"path": "/nowhere"}, "prompt": "{{ txt }}"}, ("prompts", "txt", "it may use answer, question, text")),
         ("training.questions_per_step", 7, ("questions_per_step", "multiple of")),
         pytest.param(
             "training.packing", "flex", ("training.packing", "GPU", "rows"),

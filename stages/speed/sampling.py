@@ -19,7 +19,7 @@ from pipeline.miniature.families import ID_FAMILIES, ask, distinct, solve
 from pipeline.perspectives import load_perspectives
 from pipeline.prompts import teacher_prompt
 from pipeline.questions import Question
-from stages.sampling import SCHEMA, Config, sample_seed, shards_of
+from stages.sampling import SCHEMA, Config, Engines, sample_seed, shards_of
 from stages.speed.sides import Once, Ratio, rates, ratio
 from storage.store import Store
 
@@ -62,7 +62,7 @@ def measure(folder: Path, questions: int, repeats: int, say: Callable[[str], Non
             tokens = 0
             with Store(folder / "store").draft("sampling", "0" * 16) as draft:
                 for some in chunks(asked, at_once):
-                    for _, rows in shards_of(engine, config, some):
+                    for _, rows in shards_of(Engines(engine), config, some):
                         draft.write_shard("samples", pa.Table.from_pylist(rows, schema=SCHEMA))
                         tokens += sum(row["completion_tokens"] for row in rows)
             return tokens

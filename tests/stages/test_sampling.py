@@ -47,11 +47,20 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return write_artifact(tmp_path_factory.mktemp("questions"), "questions", write)
 
 
-def sampled(root: Path, model: Path, read: Artifact, per_shard: int, kept: Artifact | None = None, **engine: Any) -> Artifact:
+def sampled(
+    root: Path,
+    model: Path,
+    read: Artifact,
+    per_shard: int,
+    more: dict[str, Any] | None = None,
+    kept: Artifact | None = None,
+    **engine: Any,
+) -> Artifact:
     """The stage with a random teacher; `kept` is an artifact whose first shard a killed process has committed."""
     tree = tree_of(model) | {"only_perspectives": ["formal", "planning"]}
     tree["sampling"] = {
         "engine": {"kind": "transformers", "dtype": "float32", **engine}, "max_tokens": 2, "tries": 2, "questions_per_shard": per_shard,
+        **(more or {}),
     }  # fmt: skip
     config = sampling.config_of(RunConfig.model_validate(tree))
 
@@ -71,7 +80,7 @@ def test_a_resumed_run_asks_for_what_is_missing_whatever_the_size_of_its_shards(
     rows = whole.table("samples").to_pylist()
     assert len(rows) == QUESTIONS * 2 * 2
     assert len(whole.files("samples")) == 3
-    resumed = sampled(tmp_path / "resumed", tiny_model, questions, 2, whole)
+    resumed = sampled(tmp_path / "resumed", tiny_model, questions, 2, kept=whole)
     assert len(resumed.files("samples")) == 3
     texts = [
         [{name: row[name] for name in ("question_id", "perspective", "sample_index", "seed", "text")} for row in found]
@@ -133,3 +142,43 @@ def test_an_empty_answer_is_graded_unparsed_and_drawn_again_with_another_seed(
     assert {(row["outcome"], row["text"]) for row in rows} == {("unparsed", "")}
     assert len(rows) == QUESTIONS * 2 * 2
     assert len({row["seed"] for row in rows}) == len(rows)
+
+
+SAID = {0: "It is right.\nCORRECT", 1: "<think>WRONG?</think>\n**Wrong.**", 2: "Hard to say."}
+"""What the judge says of a question, by its number."""
+
+
+def judged(root: Path, model: Path, read: Artifact, url: str, **judge: Any) -> Artifact:
+    server = {"kind": "openai", "base_url": url, "served_model": "simulated", "connections": 2}
+    asked = {"model": {"served": True}, "engine": server, "chat": False, **judge}
+    return sampled(root, model, read, 7, {"judge": asked}, **server)
+
+
+def test_the_judge_is_asked_about_what_rules_cannot_read_and_about_nothing_else(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    def write(prompt: str, seed: int) -> str:
+        number = int(prompt.split("Item ")[1].split(":")[0])
+        if "Right answer:" in prompt:
+            return SAID[number]
+        return "Whoever thinks knows." if number in SAID else f"So it is. The answer is \\boxed{{{number % 10}}}."
+
+    with serve(write) as url:
+        found = judged(tmp_path / "judged", tiny_model, questions, url)
+    rows = found.table("samples").to_pylist()
+    by_number: dict[int, set[tuple[Any, ...]]] = {}
+    for row in rows:
+        by_number.setdefault(int(row["question_id"][-8:]), set()).add((row["outcome"], row["rule"], row["judged"]))
+    assert by_number[0] == {("correct", "judge", SAID[0])}
+    assert by_number[1] == {("wrong", "judge", SAID[1])}
+    assert by_number[2] == {("unparsed", None, SAID[2])}, "what is no verdict is neither right nor wrong"
+    assert all({judged for _, _, judged in by_number[number]} == {None} for number in range(3, QUESTIONS))
+    # Right at once: two perspectives. Never right: two tries for each.
+    assert found.summary["judged"] == {"correct": 2, "wrong": 4, "unreadable": 4}
+
+
+def test_without_a_judge_a_sample_has_no_place_for_its_words(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
+    with serve(lambda prompt, seed: "") as url:
+        found = from_server(tmp_path / "plain", tiny_model, questions, url)
+    assert "judged" not in found.table("samples").column_names
+    assert "judged" not in found.summary

@@ -1,0 +1,35 @@
+"""A verdict is one of two words on the last line; everything else is none."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.grading import Outcome
+from pipeline.judge import verdict
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("CORRECT", Outcome.CORRECT),
+        ("The final answer is 12, as it should be.\n\n**CORRECT**\n", Outcome.CORRECT),
+        ("It says 13.\r\nWrong.", Outcome.WRONG),
+        ("<think>CORRECT? No.\nCORRECT</think>WRONG", Outcome.WRONG),
+        ("", None),
+        ("CORRECT or WRONG", None),
+        ("The solution is CORRECT", None),
+        ("NOT CORRECT", None),
+        ("INCORRECT", None),
+        ("CORRECT\nBut I am not sure.", None),
+        ("<think>CORRECT", None),
+    ],
+)
+def test_verdicts(reply: str, expected: Outcome | None) -> None:
+    assert verdict(reply) is expected
+
+
+@given(st.text())
+def test_no_text_is_too_strange(reply: str) -> None:
+    assert verdict(reply) in (Outcome.CORRECT, Outcome.WRONG, None)
