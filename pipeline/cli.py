@@ -169,6 +169,20 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+@app.command()
+def join(
+    config: ConfigFile,
+    host: Annotated[int, typer.Option(help="this host's number, from 1; the first host, 0, runs the stage itself")],
+    overrides: Overrides = None,
+) -> None:
+    """Lend this host's ranks to a training on several hosts."""
+    with reported():
+        loaded = _load(config, overrides)
+        from stages.training_host import join as lend
+
+        lend(loaded, host, lambda line: print(line, flush=True))
+
+
 @miniature.command()
 def build(
     recipe: Annotated[Path, typer.Argument(help="the recipe")] = Path("configs/miniature-build.yaml"),

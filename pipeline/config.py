@@ -338,6 +338,11 @@ class Training(Frozen):
     offload: Literal["none", "optimizer", "all"] = runtime("none")
     """Keep the optimiser's state, or with ZeRO-3 the parameters too, in the memory of the host."""
     ranks: int = runtime(1, ge=1)
+    """On all hosts together."""
+    hosts: int = runtime(1, ge=1)
+    """Machines that share the root's folder; on all but the first one `mind join` has to be called."""
+    address: str | None = runtime(None, pattern=r"^[A-Za-z0-9.:_-]+$")
+    """The first host's, as the others reach it. With one host nothing listens but loopback."""
     questions_per_micro_batch: int = runtime(4, ge=1)
     checkpoint_every: int = runtime(50, ge=1)
     gradient_checkpointing: bool = runtime(False)
@@ -351,6 +356,14 @@ class Training(Frozen):
     def _lags(self) -> Training:
         if self.inertia.kind == "optimizer" and self.metanet_rate >= self.learning_rate:
             raise ValueError("with inertia.kind optimizer, metanet_rate must be below learning_rate: that lag is the inertia")
+        return self
+
+    @model_validator(mode="after")
+    def _hosts_find_each_other(self) -> Training:
+        if self.ranks % self.hosts:
+            raise ValueError(f"ranks {self.ranks}, those of all hosts, must be a multiple of hosts {self.hosts}")
+        if self.hosts > 1 and (self.address is None or self.port is None):
+            raise ValueError(f"hosts {self.hosts} meet at the first one's address and port; set both")
         return self
 
     @model_validator(mode="after")

@@ -30,6 +30,8 @@ NAME: Final = "training"
 VERSION: Final = 1
 INPUTS: Final = ("synthesis",)
 REFUSED: Final = "refused"
+SPEC: Final = "spec.json"
+"""What the ranks of every host are told, in the scratch folder."""
 
 
 class Config(Frozen):
@@ -106,14 +108,19 @@ def _choose_port(wanted: int | None) -> int:
         return int(probe.getsockname()[1])
 
 
+def launcher_of(training: Training, spec: str, port: int, host: int) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of torch's launcher, which starts the ranks of one host."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes", str(training.hosts), "--node-rank", str(host),
+        "--nproc-per-node", str(training.ranks // training.hosts), "--master-addr", training.address or "127.0.0.1",
+        "--master-port", str(port), "-m", "stages.training_rank", spec,
+    ]  # fmt: skip
+    return command, {**os.environ, **surroundings(training)}
+
+
 def _launch(config: Config, spec: str, port: int) -> None:
     """Start the ranks and wait for them."""
-    training = config.training
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(training.ranks),
-        "--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "stages.training_rank", spec,
-    ]  # fmt: skip
-    environment = {**os.environ, **surroundings(training)}
+    command, environment = launcher_of(config.training, spec, port, 0)
     refused = Path(spec).with_name(REFUSED)
     refused.unlink(missing_ok=True)
     with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as launcher:
@@ -167,6 +174,10 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         raise NothingSurvives(
             f"training.questions_per_step: {wanted}, but synthesis kept {kept} questions; lower it or sample more questions"
         )
+    if config.training.hosts > 1 and out.mirror is not None:
+        raise ConfigError(
+            "training.hosts: hosts share checkpoints through the root's folder; set root to a folder that all of them see"
+        )
     port = _choose_port(config.training.port)
     document = {
         "config": config.model_dump(mode="json"),
@@ -182,7 +193,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         if config.training.ranks == 1:
             _be_the_rank(config, document, port)
         else:
-            spec = out.scratch / "spec.json"
+            spec = out.scratch / SPEC
             spec.write_text(json.dumps(document))
             _launch(config, str(spec), port)
     summary: dict[str, Any] = json.loads((out.scratch / "summary.json").read_text())

@@ -30,12 +30,14 @@ def _fingerprints(path: Path) -> dict[str, str]:
 
 
 def _full(model: Path) -> Tree:
-    """Every field of a run written out, defaults included; a chat, so that no field is refused."""
+    """Every field of a run written out, defaults included; a chat, and a place to meet, so that no field is refused."""
     return json.loads(RunConfig.model_validate(_chat(model)).model_dump_json())  # type: ignore[no-any-return]
 
 
 def _chat(model: Path) -> Tree:
-    return {**tree_of(model), "prompts": {"chat": True}}
+    tree = tree_of(model)
+    meeting = {"address": "127.0.0.1", "port": 29500}
+    return {**tree, "prompts": {"chat": True}, "training": {**tree["training"], **meeting}}
 
 
 def _leaves(value: Any, place: Place = (), role: str = "", annotation: Any = None) -> Iterator[tuple[Place, str, Any]]:
@@ -69,7 +71,10 @@ def _others(value: Any, annotation: Any) -> list[Any]:
         "http://127.0.0.1:8000/v1",
         {"system": "Be brief."},
         {"rank": 4},
-        {"model": {"served": True}, "engine": {"kind": "openai", "base_url": "http://127.0.0.1:8000/v1", "served_model": "judge"}},
+        {
+            "model": {"served": True},
+            "engine": {"kind": "openai", "base_url": "http://127.0.0.1:8000/v1", "served_model": "judge"},
+        },
     ]
 
 
