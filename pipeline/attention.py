@@ -9,12 +9,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from pipeline.errors import ModelError
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -58,6 +61,16 @@ def _reads(rows: list[tuple[list[int], int]]) -> Reads:
     return Reads(queries_RQ, keys_RS, sees_RQS[:, None], own_RQ.flatten().nonzero()[:, 0])
 
 
+def _refuse_more(more: Mapping[str, Any], longest: int) -> None:
+    """What a model hands its attention and this one does not know would be left out in silence."""
+    window = more.get("sliding_window")
+    unknown = [name for name in ("softcap", "s_aux") if more.get(name) is not None]
+    if window is not None and longest > window:
+        unknown.append(f"sliding_window {window}, for rows of {longest} tokens")
+    if unknown:
+        raise ModelError(f"training.packing: rows cannot have this model's {', '.join(unknown)}; set training.packing to none")
+
+
 def rows_attention(
     module: Any,
     query_BHTD: Tensor,
@@ -69,7 +82,12 @@ def rows_attention(
     reads: tuple[Reads, ...] | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers asks of an attention: results (B, T, H, D), and no weights. G heads of keys serve H of queries."""
+    """What transformers asks of an attention: results (B, T, H, D), and no weights. G heads of keys serve H of queries.
+
+    Raises:
+        ModelError: the model's attention is more than a softmax over all that came before.
+    """
+    _refuse_more(more, query_BHTD.shape[2] if reads is None else max(read.keys_RS.shape[1] for read in reads))
     if reads is None:
         found: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS["sdpa"](
             module, query_BHTD, key_BGTD, value_BGTD, attention_mask, scaling=scaling, dropout=dropout, **more
