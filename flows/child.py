@@ -97,6 +97,7 @@ def watch(
         BadInput, StageFailed: as `run_child`.
     """
     start = log.stat().st_size if log.exists() else 0
+    progress.unlink(missing_ok=True)  # what an earlier life said is not how far this one is
     command = [sys.executable, "-m", "flows.guard", sys.executable, "-m", f"stages.{module}", *arguments]
     path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
     # Libraries' bars and warnings about their own future drown what the stage says.
