@@ -1,4 +1,5 @@
-"""vLLM in this process (its engine core is a child process, ended on leaving).
+"""vLLM in this process. With a GPU its engine core is a child process, ended on leaving; on a CPU it is here, too: two more processes take
+half a minute to start, and then compete with this one for its cores.
 
 Our choices: eager execution on a CPU, because compiling costs more than tiny models give back; prefix caching, so
 that the perspectives of one question share its tokens; and on a CPU no prompt is ever split between steps (no chunked
@@ -76,6 +77,8 @@ def open_vllm(config: EngineConfig, model: ModelSource, chat: bool) -> Iterator[
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     if model.path is not None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if not torch.cuda.is_available() and config.tensor_parallel == 1:
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     from vllm import LLM
 
     device: dict[str, Any] = (
