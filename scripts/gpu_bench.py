@@ -115,7 +115,7 @@ def trl_seconds(works: list[Work], shape: Shape, folder: Path, packing: bool) ->
     import datasets
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast, TrainerCallback
-    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
+    from trl import SFTConfig, SFTTrainer
 
     rows = [
         {"input_ids": row.tokens, "completion_mask": [0] * row.start + [1] * (len(row.tokens) - row.start)}

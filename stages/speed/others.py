@@ -36,7 +36,7 @@ def _side(folder: Path, data: TrainingSet, questions: int, steps: int, packing: 
     import torch
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
+    from trl import SFTConfig, SFTTrainer
 
     transformers.logging.set_verbosity_error()
     logging.getLogger("trl").setLevel(logging.ERROR)
