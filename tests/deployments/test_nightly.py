@@ -26,7 +26,7 @@ from tests.stages.students import Item, asked, grade
 pytestmark = pytest.mark.e2e
 
 NIGHTLY = "redistill/nightly"
-WORSE = "training.learning_rate=1.0e-4"
+WORSE = "training.learning_rate=1.1e-4"
 OTHER_ITEMS = (
     "questions.evaluation=[{name: dial, group: id, source: {kind: miniature, family: dial, split: test, count: 9, seed: 5}},"
     " {name: lift, group: ood, source: {kind: miniature, family: lift, split: test, count: 6, seed: 5}}]"
