@@ -43,7 +43,8 @@ class Begun(NamedTuple):
 def begun(prefect: Prefect, new_job: NewJob) -> dict[str, Begun]:
     """All runs of this page, at once."""
     full, spread = new_job(*RAN), new_job("questions", "sampling")
-    failing = new_job("sampling").with_("sampling.engine.base_url=http://127.0.0.1:9/v1")
+    nobody = ("sampling.engine.base_url=http://127.0.0.1:9/v1", "sampling.engine.retry_seconds=1")
+    failing = new_job("sampling").with_(*nobody)
     runner = {"job": {**spread.parameters["job"], "stage_runner": "deployment"}}
     return {
         "full": Begun(full, prefect.start("distill/full", full.parameters)),
