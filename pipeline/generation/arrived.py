@@ -42,6 +42,7 @@ class Arrived:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = Lock()
 
     def read(self) -> dict[str, Completion]:
@@ -58,7 +59,5 @@ class Arrived:
 
     def add(self, key: str, answer: Completion) -> None:
         """Keep one more."""
-        with self._lock:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab") as lines:
-                lines.write(b"\n" + orjson.dumps([key, asdict(answer)]))
+        with self._lock, self._path.open("ab") as lines:
+            lines.write(b"\n" + orjson.dumps([key, asdict(answer)]))

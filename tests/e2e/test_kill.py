@@ -38,7 +38,7 @@ def kill_when(stage: str, root: Path, reached: Callable[[], bool]) -> None:
         assert time.monotonic() < deadline, "the stage never came so far"
         time.sleep(0.02)
     family = psutil.Process(process.pid).children(recursive=True)
-    assert len(family) >= 3, "the guard, the stage and what it started"
+    assert len(family) >= 2, "the guard and the stage; on a CPU vLLM starts no more"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     _, alive = psutil.wait_procs(family, timeout=15)
