@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 KILLS = {
     "questions": ("stages.questions - 5 after",),
     "references": ("stages.references - 30 before",),
-    "sampling": ("stages.sampling - 20 after",),
+    "sampling": ("stages.sampling - 9 after",),
     "synthesis": ("stages.synthesis - 24 before",),
     "training": ("stages.training_rank 0 16 before",),
     "evaluation": ("stages.evaluation - 16 before",),
