@@ -50,10 +50,9 @@ def _sources(base: RunConfig, questions: int) -> str:
             f"--questions {questions}: {len(sources)} sources share them evenly; give a multiple of {len(sources)}"
         )
 
-    def size(field: str) -> dict[str, int]:
-        return {field: each}
-
-    found = [source.model_copy(update=size("count" if isinstance(source, MiniatureSource) else "sample")) for source in sources]
+    found = [
+        source.model_copy(update={"count" if isinstance(source, MiniatureSource) else "sample": each}) for source in sources
+    ]
     return json.dumps([source.model_dump(mode="json", exclude_none=True) for source in found])
 
 

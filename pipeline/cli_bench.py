@@ -107,7 +107,9 @@ def _print_claims(said: dict[str, Any] | None) -> None:
     """Margins over the best baseline, beside the paper's."""
     if said is None:
         return
-    for group, title in (("id", "in distribution"), ("ood", "out of distribution")):
+    from stages.science import GROUPS
+
+    for group, title in GROUPS.items():
         it = said[group]
         print(
             f"{title}: {said['arm']} {_margin(it)} over the best baseline, {it['best']} (paper: {it['published'] * 100:+.2f})"
@@ -132,6 +134,7 @@ def phase(
         from flows.arms import runs_of
         from flows.phase import Phase, folder_of_phase, places_of
         from flows.phase import phase as flow
+        from stages.science import GROUPS
 
         named = {name: folder for name, _, folder in (pair.partition("=") for pair in students.split(","))}
         wanted = _checked(Phase, experiment=experiment, students=named, questions=questions.split(","))
@@ -143,14 +146,13 @@ def phase(
             print_json(found)
             return
         print()
-        groups = {"id": "in distribution", "ood": "out of distribution"}
         print_table(
-            ("student", "questions", *(f"{name}, {title}" for title in groups.values() for name in ("base", "mind", "ahead"))),
+            ("student", "questions", *(f"{name}, {title}" for title in GROUPS.values() for name in ("base", "mind", "ahead"))),
             (
                 (
                     cell["size"],
                     f"{cell['questions']:,}",
-                    *(text for group in groups for text in _ahead(cell["compared"], group)),
+                    *(text for group in GROUPS for text in _ahead(cell["compared"], group)),
                 )
                 for cell in found["cells"]
             ),

@@ -85,13 +85,18 @@ def operations(work: Work, shape: Shape, body: int) -> float:
     return 6 * body * tokens + 6 * shape.hidden * shape.vocabulary * useful + 12 * shape.layers * shape.hidden * pairs
 
 
-def steps(form: str, shape: Shape, device: torch.device) -> Callable[[Work], None]:
-    """A student and its optimiser in one form; what comes back takes a step."""
-    torch.manual_seed(0)
-    config = Qwen2Config(
+def config_of(shape: Shape) -> Qwen2Config:
+    """As transformers has it."""
+    return Qwen2Config(
         vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.intermediate, num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads, num_key_value_heads=shape.groups, tie_word_embeddings=True,
     )  # fmt: skip
+
+
+def steps(form: str, shape: Shape, device: torch.device) -> Callable[[Work], None]:
+    """A student and its optimiser in one form; what comes back takes a step."""
+    torch.manual_seed(0)
+    config = config_of(shape)
     config._attn_implementation = ATTENTION[form]
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     student = Qwen2ForCausalLM(config).to(device, dtype).train()
@@ -132,12 +137,8 @@ def trl_seconds(works: list[Work], shape: Shape, folder: Path, packing: bool) ->
     words = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "b": 1})), pad_token="a", eos_token="b"
     )
-    config = Qwen2Config(
-        vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.intermediate, num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads, num_key_value_heads=shape.groups, tie_word_embeddings=True,
-    )  # fmt: skip
     cuda = torch.cuda.is_available()
-    student = Qwen2ForCausalLM(config).to(torch.bfloat16 if cuda else torch.float32)
+    student = Qwen2ForCausalLM(config_of(shape)).to(torch.bfloat16 if cuda else torch.float32)
     settings = SFTConfig(
         output_dir=str(folder), per_device_train_batch_size=len(works[0].rows), packing=packing, num_train_epochs=1,
         max_length=max(len(row["input_ids"]) for row in rows), use_cpu=not cuda, bf16=cuda, gradient_checkpointing=False, report_to=[],
