@@ -128,9 +128,10 @@ def show_result(outcomes: Mapping[str, StageOutcome], hints: Sequence[str]) -> N
     console.print()
     console.print(accuracy_table(outcomes["evaluation"].artifact.summary))
     console.print()
-    coverage = outcomes["sampling"].artifact.summary["outcomes"]
-    right = "  ".join(f"{name} {counts['correct'] / max(1, sum(counts.values())):.0%}" for name, counts in coverage.items())
-    console.print(f"Teacher's samples right: {right}")
+    samples = outcomes["sampling"].artifact.summary
+    shares = (f"{name} {of['correct'] / max(1, sum(of.values())):.0%}" for name, of in samples["outcomes"].items())
+    whose = "Given rationales" if "given" in samples else "Teacher's samples"
+    console.print(f"{whose} right: {'  '.join(shares)}")
     steps = "  ->  ".join(f"{name} {count:,}" for name, count in report.summary["ledger"].items())
     console.print(f"Tokens of rationales: {steps}")
     console.print()

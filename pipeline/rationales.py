@@ -16,7 +16,7 @@ from typing import Final
 
 from pipeline.grading import conclusion
 
-SAMPLE: Final = ["question_id", "perspective", "sample_index", "outcome", "text", "gold"]
+SAMPLE: Final = ["question_id", "perspective", "sample_index", "outcome", "answer", "text", "gold"]
 """What the rules read of a sample."""
 _CLOSING: Final = re.compile(
     r"(?:^|(?<=[.!?,;\n]))\s*(?:(?:and\s+)?(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)"

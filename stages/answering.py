@@ -1,8 +1,8 @@
-"""Greedy answers to every evaluation question: what the stages `references` and `evaluation` share.
+"""Answers to every evaluation question: what the stages `references` and `evaluation` share.
 
-Each model answers the items of all sets through one engine. A chunk of items is committed as a shard of `items`, a row per model and item;
-a resumed run asks only for what no shard has. Questions stream by, once for their lengths and once to be asked, the same ones
-for each model.
+Each model answers the items of all sets through one engine, greedily into shards of `items`, a row per model and item, and then, where that
+is wanted, several times at random into shards of `draws`, a row per model, item and draw. A resumed run asks only for what no shard has.
+Questions stream by, once for their lengths and once for every time they are asked, the same ones for each model.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -25,8 +26,9 @@ from pipeline.generation.arrived import committed
 from pipeline.models import load_tokenizer
 from pipeline.prompts import student_prompt
 from pipeline.questions import Question, from_table
+from stages.lengths import check_lengths
 from stages.progress import Progress
-from stages.sampling import arrived_file, check_lengths, finished_questions
+from stages.sampling import arrived_file, finished_questions
 from storage.artifact import Artifact, Draft
 
 SCHEMA: Final = pa.schema(
@@ -47,6 +49,7 @@ SCHEMA: Final = pa.schema(
         ("text", pa.string()),
     ]
 )
+DRAWN: Final = SCHEMA.append(pa.field("sample_index", pa.int32()))
 
 
 class Item(NamedTuple):
@@ -103,12 +106,36 @@ def _check_prompts(asking: Asking, models: Iterable[ModelSource]) -> None:
         check_lengths(load_tokenizer(model), every, prompts.chat, model.turns, settings.max_tokens, settings.engine.max_context)
 
 
-def _rows(asking: Asking, name: str, engine: Engine, chunk: list[Item]) -> list[dict[str, Any]]:
+class Round(NamedTuple):
+    """Once that every item is asked: into which shards, how, and for how many answers."""
+
+    prefix: str
+    schema: pa.Schema
+    decoding: Decoding
+    answers: int
+
+
+def rounds(settings: Evaluation) -> list[Round]:
+    """Greedy, and drawn where that is wanted."""
+    greedy = Round("items", SCHEMA, Decoding(0.0, 1.0, settings.max_tokens), 1)
+    if settings.draws is None:
+        return [greedy]
+    how = Decoding(settings.draws.temperature, settings.draws.top_p, settings.max_tokens)
+    return [greedy, Round("draws", DRAWN, how, settings.draws.count)]
+
+
+def _seed(item: Item, index: int) -> int:
+    """31 bits from the question and the draw; the same for every model."""
+    return digest(f"{item.question.id}\0{index}") % 2**31
+
+
+def _rows(asking: Asking, name: str, engine: Engine, turn: Round, chunk: list[Item]) -> list[dict[str, Any]]:
     """One model's answers to some items, graded."""
-    prompts = [student_prompt(asking.prompts, item.question) for item in chunk]
-    decoding = Decoding(0.0, 1.0, asking.settings.max_tokens)
+    asked_for = [(item, index) for item in chunk for index in range(turn.answers)]
+    prompts = [student_prompt(asking.prompts, item.question) for item, _ in asked_for]
+    seeds = [_seed(item, index) for item, index in asked_for]
     rows = []
-    for item, answer in zip(chunk, engine.generate(prompts, [0] * len(chunk), decoding), strict=True):
+    for (item, index), answer in zip(asked_for, engine.generate(prompts, seeds, turn.decoding), strict=True):
         graded = item.question.grade(answer.text, answer.finish_reason == "stop")
         rows.append(
             {
@@ -126,34 +153,37 @@ def _rows(asking: Asking, name: str, engine: Engine, chunk: list[Item]) -> list[
                 "completion_tokens": answer.completion_tokens,
                 "cumulative_logprob": answer.cumulative_logprob,
                 "text": answer.text,
+                "sample_index": index,
             }
         )
     return rows
 
 
 def _answer(
-    asking: Asking, name: str, model: ModelSource, finished: set[int], out: Draft, progress: Progress
+    asking: Asking, name: str, model: ModelSource, finished: Mapping[str, set[int]], out: Draft, progress: Progress
 ) -> tuple[int, float]:
-    """Answer what is not finished; returns tokens and seconds."""
+    """Answer what is not finished of each round; returns tokens and seconds."""
     tokens, seconds = 0, 0.0
-    missing = (item for item in items(asking) if digest(item.question.id) not in finished)
     how = asking.server if model.served and asking.server is not None else asking.settings.engine
     arrived = arrived_file(out, name)
     with open_engine(how, model, asking.prompts.chat, arrived) as engine:
         began = time.monotonic()
-        shards = chunks(missing, asking.settings.items_per_shard)
-        for chunk, rows in ahead(lambda chunk: _rows(asking, name, engine, chunk), shards):
-            out.write_shard("items", pa.Table.from_pylist(rows, schema=SCHEMA))
-            committed(arrived)
-            seconds = time.monotonic() - began
-            tokens += sum(row["completion_tokens"] for row in rows)
-            progress.advance(len(chunk), f"{name}: {tokens / seconds:,.0f} tokens/s")
+        for turn in rounds(asking.settings):
+            done = finished[turn.prefix]
+            missing = (item for item in items(asking) if digest(item.question.id) not in done)
+            shards = chunks(missing, max(1, asking.settings.items_per_shard // turn.answers))
+            for chunk, rows in ahead(partial(_rows, asking, name, engine, turn), shards):
+                out.write_shard(turn.prefix, pa.Table.from_pylist(rows, schema=turn.schema))
+                committed(arrived)
+                seconds = time.monotonic() - began
+                tokens += sum(row["completion_tokens"] for row in rows)
+                progress.advance(len(chunk), f"{name}: {tokens / seconds:,.0f} tokens/s")
     return tokens, seconds
 
 
-def _finished(out: Draft, name: str) -> set[int]:
+def _finished(out: Draft, name: str, prefix: str) -> set[int]:
     """Digests of the questions that some shard has a model's answers to."""
-    shards = out.shards("items", ["model", "question_id"])
+    shards = out.shards(prefix, ["model", "question_id"])
     return finished_questions(shard.filter(pc.equal(shard["model"], name)) for shard in shards)
 
 
@@ -164,12 +194,18 @@ def answer(asking: Asking, models: Mapping[str, ModelSource], out: Draft, progre
         QuestionError: a prompt leaves a model no room for an answer.
     """
     _check_prompts(asking, models.values())
-    total, finished = _count(asking), {name: _finished(out, name) for name in models}
-    progress.start("greedy answers", total * len(models), "items", sum(map(len, finished.values())))
+    prefixes = [turn.prefix for turn in rounds(asking.settings)]
+    total = _count(asking)
+    finished = {name: {prefix: _finished(out, name, prefix) for prefix in prefixes} for name in models}
+    there = sum(len(done) for of_model in finished.values() for done in of_model.values())
+    what = "greedy answers" if len(prefixes) == 1 else "greedy and drawn answers"
+    progress.start(what, total * len(models) * len(prefixes), "items", there)
     tokens, seconds = 0, 0.0
     for name, model in models.items():
-        if len(finished[name]) < total:
+        if any(len(done) < total for done in finished[name].values()):
             more = _answer(asking, name, model, finished[name], out, progress)
             tokens, seconds = tokens + more[0], seconds + more[1]
-    counts = (pc.sum(shard["completion_tokens"]).as_py() for shard in out.shards("items", ["completion_tokens"]))
+    counts = (
+        pc.sum(shard["completion_tokens"]).as_py() for prefix in prefixes for shard in out.shards(prefix, ["completion_tokens"])
+    )
     return {"tokens": sum(counts), "tokens_per_second": round(tokens / seconds, 1) if seconds else None}

@@ -18,8 +18,9 @@ from pipeline.grading import Outcome
 from pipeline.models import load_tokenizer
 from pipeline.prompts import student_prompt
 from pipeline.questions import Question
+from stages.lengths import check_lengths
 from stages.progress import Progress
-from stages.sampling import check_lengths, finished_questions, sample_seed
+from stages.sampling import finished_questions, sample_seed
 from storage.artifact import Draft
 
 _CHUNK: Final = 256

@@ -8,7 +8,7 @@ Where a set or group holds questions that an earlier set has too, it is there a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -28,13 +28,6 @@ Set = tuple[str, str]
 
 Tables = Iterable[pa.Table | pa.RecordBatch]
 """Answers in pieces, each with the columns `COUNTED`."""
-
-
-class Place(NamedTuple):
-    """Some sets, by their numbers, and whether without what repeats a question of an earlier set."""
-
-    sets: list[int]
-    once: bool
 
 
 _ANSWER: Final = np.dtype([("question", np.uint64), ("set", np.int16), ("outcome", np.int8), ("repeats", np.bool_)])
@@ -61,12 +54,6 @@ def _in_order(answers: NDArray[np.void]) -> NDArray[np.void]:
     return answers[np.argsort(answers["question"])]
 
 
-def _inside(answers: NDArray[np.void], place: Place) -> NDArray[np.bool_]:
-    """Which answers are to questions of a place."""
-    mine = np.isin(answers["set"], place.sets)
-    return mine & ~answers["repeats"] if place.once else mine
-
-
 def _identical(one: NDArray[np.void], other: NDArray[np.void]) -> bool:
     """Whether two models answered the same items."""
     return all(np.array_equal(one[name], other[name]) for name in ("question", "set"))
@@ -85,17 +72,25 @@ def _paired(before: NDArray[np.void], after: NDArray[np.void], resamples: int, s
     return {"change": change.value, "low": change.low, "high": change.high, "p": mcnemar(right[0], right[1])}
 
 
-def _places(sets: Sequence[Set], answers: NDArray[np.void]) -> dict[str, Place]:
-    """Both groups and every set and, behind those of which some but not all questions are repeats, the same without them."""
+def places(sets: Sequence[Set], set_N: NDArray[Any], repeats_N: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+    """Which of N answers, of sets by their numbers, are in both groups and in every set.
+
+    Behind those of which some but not all questions repeat one of an earlier set, the same without them.
+    """
     groups = {f"group:{group}": [number for number, item in enumerate(sets) if item[0] == group] for group in ("id", "ood")}
-    found: dict[str, Place] = {}
+    found: dict[str, NDArray[np.bool_]] = {}
     for name, numbers in {**groups, **{f"set:{name}": [number] for number, (_, name) in enumerate(sets)}}.items():
-        whole, once = Place(numbers, False), Place(numbers, True)
+        whole = np.isin(set_N, numbers)
+        once = whole & ~repeats_N
         if numbers:
             found[name] = whole
-        if 0 < _inside(answers, once).sum() < _inside(answers, whole).sum():
+        if 0 < once.sum() < whole.sum():
             found[name + WITHOUT_REPEATS] = once
     return found
+
+
+def _places(sets: Sequence[Set], answers: NDArray[np.void]) -> dict[str, NDArray[np.bool_]]:
+    return places(sets, answers["set"], answers["repeats"])
 
 
 def compare_students(incumbent: Tables, candidate: Tables, resamples: int, seed: int) -> dict[str, dict[str, Any]] | None:
@@ -107,14 +102,13 @@ def compare_students(incumbent: Tables, candidate: Tables, resamples: int, seed:
     theirs = np.array([sets.index(item) for item in candidate_sets], np.int16)
     if not np.array_equal(old["set"], theirs[new["set"]]):
         return None
-    inside = {name: _inside(old, place) for name, place in _places(sets, old).items()}
-    return {name: _paired(old[mask], new[mask], resamples, seed) for name, mask in inside.items()}
+    return {name: _paired(old[mask], new[mask], resamples, seed) for name, mask in _places(sets, old).items()}
 
 
 def _accuracies(answers: Mapping[str, NDArray[np.void]], sets: Sequence[Set]) -> dict[str, Any]:
     return {
         "accuracy": {
-            model: {name: _accuracy(mine[_inside(mine, place)]) for name, place in _places(sets, mine).items()}
+            model: {name: _accuracy(mine[mask]) for name, mask in _places(sets, mine).items()}
             for model, mine in answers.items()
         },
         "sets": [list(item) for item in sets],
@@ -141,10 +135,7 @@ def summarise(tables: Tables, references: Sequence[str], resamples: int, seed: i
                 f"evaluation: {model} and student answered different items; remove the references and run again"
             )
     base, student = answers["base"], answers["student"]
-    paired = {
-        name: _paired(base[_inside(base, place)], student[_inside(student, place)], resamples, seed)
-        for name, place in _places(sets, student).items()
-    }
+    paired = {name: _paired(base[mask], student[mask], resamples, seed) for name, mask in _places(sets, student).items()}
     return {
         **_accuracies(answers, sets),
         "student_against_base": paired,

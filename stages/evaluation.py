@@ -1,7 +1,8 @@
-"""Stage 6: the trained student answers every evaluation question greedily; what changed against its base, and is it real.
+"""Stage 6: the trained student answers every evaluation question; what changed against its base, and is it real.
 
 Base and teacher are not asked again: their answers to the same items are those of the stage `references`. Writes `items-*.parquet` with
-the student's answers (`stages/answering.py`) and a summary of all three models (`stages/comparison.py`).
+the student's answers (`stages/answering.py`) and a summary of all three models (`stages/comparison.py`); with `evaluation.draws` also
+`draws-*.parquet` and what they come to (`stages/drawn.py`).
 """
 
 from __future__ import annotations
@@ -66,9 +67,13 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     spent = answer(Asking(questions, config.prompts, settings), {"student": student}, out, progress)
 
     from stages.comparison import COUNTED, summarise
+    from stages.drawn import drawn
 
     tables = chain(references.batches("items", COUNTED), out.shards("items", COUNTED))
-    return {**summarise(tables, tuple(references.summary["accuracy"]), settings.bootstrap, config.seed), **spent}
+    found = {**summarise(tables, tuple(references.summary["accuracy"]), settings.bootstrap, config.seed), **spent}
+    if settings.draws is not None:
+        found["drawn"] = {**references.summary["drawn"], **drawn(out, ("student",), settings.draws.count)}
+    return found
 
 
 if __name__ == "__main__":

@@ -62,7 +62,8 @@ def _training_work(config: Json, inputs: Mapping[str, Json]) -> float:
 
 
 def _answering_work(config: Json, inputs: Mapping[str, Json]) -> float:
-    return float(sum(inputs["questions"]["evaluation"].values()))
+    draws = config["evaluation"].get("draws")
+    return float(sum(inputs["questions"]["evaluation"].values())) * (1 + (draws["count"] if draws else 0))
 
 
 WORK: Final[Mapping[str, Callable[[Json, Mapping[str, Json]], float]]] = {

@@ -2,7 +2,8 @@
 
 No training changes their answers, so all students that come of the same questions are held against the same ones. It is also the first
 look at the models: a prompt that is too long, or a teacher that cannot do what it is to teach, shows before anything expensive is done.
-Writes `items-*.parquet` (`stages/answering.py`) and a summary with both models' accuracies and a digest of what was asked.
+Writes `items-*.parquet` (`stages/answering.py`) and a summary with both models' accuracies and a digest of what was asked; with
+`evaluation.draws` also `draws-*.parquet` and what they come to (`stages/drawn.py`).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def config_of(run: RunConfig) -> Config:
         base=run.student,
         teacher=run.teacher,
         prompts=Prompts(question=run.prompts.question, chat=run.prompts.chat),
-        evaluation=Evaluation(use=how.use, engine=how.engine, max_tokens=how.max_tokens, items_per_shard=how.items_per_shard),
+        evaluation=how.model_copy(update={"bootstrap": Evaluation().bootstrap}),
         server=run.sampling.engine if run.teacher.served else None,
     )
 
@@ -79,9 +80,12 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     spent = answer(asking, models, out, progress)
 
     from stages.comparison import COUNTED, accuracies
+    from stages.drawn import drawn
 
     found = accuracies(out.shards("items", COUNTED), tuple(models))
     _say(found["accuracy"])
+    if config.evaluation.draws is not None:
+        found["drawn"] = drawn(out, tuple(models), config.evaluation.draws.count)
     return {**found, **spent, "asked": asked(asking.questions, config.evaluation.use)}
 
 

@@ -10,19 +10,19 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.chunks import ahead, chunks
-from pipeline.config import ModelSource, Prompts, RunConfig, Sampling, Turns
+from pipeline.config import ModelSource, Prompts, RunConfig, Sampling
 from pipeline.digests import digest, digests
-from pipeline.errors import ArtifactError, QuestionError
-from pipeline.fields import Frozen, identity
+from pipeline.errors import ArtifactError
+from pipeline.fields import Frozen, identity, runtime
 from pipeline.generation import Completion, Decoding, Engine, open_engine
 from pipeline.generation.arrived import committed
 from pipeline.given import check as check_given
@@ -31,15 +31,13 @@ from pipeline.grading import Outcome
 from pipeline.judge import RULE, judge_prompt, replies, verdict
 from pipeline.models import check_model, load_tokenizer, model_content
 from pipeline.perspectives import Perspective, perspectives_of, without_forms
-from pipeline.prompts import as_asked, check_prompts, prompt_tokens, teacher_prompt
+from pipeline.prompts import as_asked, check_prompts, student_prompt, teacher_prompt
 from pipeline.questions import Question, from_table
+from stages.lengths import check_lengths, check_trainable
 from stages.progress import Progress
 from stages.tally import COUNTED, tally
 from storage.artifact import Artifact, Draft
 from storage.mirror import DERIVED
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 NAME: Final = "sampling"
 VERSION: Final = 2
@@ -72,6 +70,9 @@ class Config(Frozen):
     prompts: Prompts = identity()
     sampling: Sampling = identity()
     seed: int = identity()
+    student: ModelSource | None = runtime(None)
+    """Who is to learn from the samples: no sample depends on that, but a question too long to be learnt is not worth asking."""
+    student_length: int = runtime(0)
 
 
 def config_of(run: RunConfig) -> Config:
@@ -87,6 +88,8 @@ def config_of(run: RunConfig) -> Config:
         prompts=run.prompts.of_rationales(),
         sampling=run.sampling,
         seed=run.seed,
+        student=run.student,
+        student_length=run.training.max_length,
     )
 
 
@@ -118,32 +121,6 @@ def sample_seed(seed: int, question_id: str, perspective: str, index: int) -> in
     """31 bits from everything that tells one sample from another."""
     digest = hashlib.sha256(f"{seed}\0{question_id}\0{perspective}\0{index}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
-
-
-def check_lengths(
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Iterable[tuple[str, str]],
-    chat: bool,
-    turns: Turns | None,
-    room: int,
-    limit: int,
-) -> None:
-    """Refuse prompts, each with its question's id, that leave no room for an answer.
-
-    Raises:
-        QuestionError: how many, the longest one, and what would hold it.
-    """
-    longest, too_long = ("", 0), 0
-    for question_id, prompt in prompts:
-        length = len(prompt_tokens(tokenizer, prompt, chat, turns))
-        too_long += length + room > limit
-        longest = max(longest, (question_id, length), key=lambda item: item[1])
-    if too_long:
-        raise QuestionError(
-            f"question {longest[0]!r}: its prompt, the longest of {too_long} too long ones, has {longest[1]} tokens; with max_tokens "
-            f"{room} that is over the context of {limit}; raise engine.max_context to {longest[1] + room}, lower max_tokens, or leave "
-            "long questions out with max_characters on their source"
-        )
 
 
 def graded_row(question: Question, perspective: str, index: int, seed: int, completion: Completion) -> dict[str, Any]:
@@ -259,18 +236,24 @@ def arrived_file(out: Draft, model: str) -> Path:
     return out.scratch / DERIVED / f"arrived-{model}.jsonl"
 
 
-def _check_prompts(config: Config, questions: Iterable[Question]) -> None:
-    """Before the teacher is loaded. A server has a tokenizer of its own."""
-    settings = config.sampling
-    if settings.engine.kind == "openai":
-        return
-    prompts = (
-        (question.id, teacher_prompt(config.prompts, question, item)) for question in questions for item in config.perspectives
-    )
-    tokenizer = load_tokenizer(config.teacher)
-    check_lengths(
-        tokenizer, prompts, config.prompts.chat, config.teacher.turns, settings.max_tokens, settings.engine.max_context
-    )
+def _check_prompts(config: Config, questions: Callable[[], Iterable[Question]]) -> None:
+    """Before the teacher is loaded; a server has a tokenizer of its own. `questions` gives them anew at each call."""
+    settings, prompts = config.sampling, config.prompts
+    if config.student is not None:
+        shown = ((question.id, student_prompt(prompts, question)) for question in questions())
+        check_trainable(config.student, shown, prompts.chat, config.student_length)
+    if settings.engine.kind != "openai":
+        asked = (
+            (question.id, teacher_prompt(prompts, question, item)) for question in questions() for item in config.perspectives
+        )
+        tokenizer, turns = load_tokenizer(config.teacher), config.teacher.turns
+        check_lengths(tokenizer, asked, prompts.chat, turns, settings.max_tokens, settings.engine.max_context)
+    judge = settings.judge
+    if judge is not None and judge.engine.kind != "openai":
+        # The sample to be judged is not there yet, so its room is kept as well: the teacher's tokens, about as many of the judge's.
+        bare = ((question.id, judge_prompt(judge, question, "")) for question in questions())
+        room, limit = settings.max_tokens + judge.max_tokens, judge.engine.max_context
+        check_lengths(load_tokenizer(judge.model), bare, judge.chat, judge.model.turns, room, limit, "what its judge reads")
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
@@ -285,7 +268,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     def missing() -> Iterator[Question]:
         return (question for question in training_questions(questions) if digest(question.id) not in finished)
 
-    _check_prompts(config, missing())
+    _check_prompts(config, missing)
     total = questions.summary["train"]
     progress.start("teacher's rationales", total, "questions", len(finished))
     tokens, seconds = 0, 0.0

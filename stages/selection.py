@@ -18,6 +18,7 @@ from pipeline.prompts import prompt_tokens, rationale_tokens
 from pipeline.rationales import curate, first_right, reasoning
 from pipeline.rows import Row
 from pipeline.training_set import make_row
+from pipeline.vote import majority_is_right
 from stages.lookup import Asked
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def select(
 
     `last` is the largest `place` that a question may have; None for any.
     """
-    rows: list[dict[str, Any]] = [row for row in samples.to_pylist() if row["outcome"] == Outcome.CORRECT]
+    every: list[dict[str, Any]] = [row for row in samples.to_pylist() if row["outcome"] == Outcome.CORRECT]
+    rows = every if settings.majority is None else _agreed(every, samples)
     formed = _of_the_asked_form(rows, perspectives, settings)
     right = first_right(formed, [item.name for item in perspectives], settings.thoughts)
     prompts = {question_id: student.prompt(asked[question_id]) for question_id in right}
@@ -81,7 +83,20 @@ def select(
         for name, text in item.rationales.items()
     ]
     tokens = sum(len(item.row.tokens) - item.row.start for item in kept)
-    return kept, {**curation.counts, "wrong_form": len(rows) - len(formed), "too_long": too_long, "tokens_kept": tokens}
+    passed_over = {"against_majority": len(every) - len(rows), "wrong_form": len(rows) - len(formed), "too_long": too_long}
+    return kept, {**curation.counts, **passed_over, "tokens_kept": tokens}
+
+
+def _agreed(rows: list[dict[str, Any]], samples: pa.Table) -> list[dict[str, Any]]:
+    """Right samples of questions that most samples answer right."""
+    votes: dict[str, tuple[list[str], list[str | None]]] = {}
+    columns = (samples[name].to_pylist() for name in ("question_id", "outcome", "answer"))
+    for question_id, outcome, answer in zip(*columns, strict=True):
+        outcomes, answers = votes.setdefault(question_id, ([], []))
+        outcomes.append(outcome)
+        answers.append(answer)
+    agreed = {question_id: majority_is_right(*found) for question_id, found in votes.items()}
+    return [row for row in rows if agreed[row["question_id"]]]
 
 
 def _of_the_asked_form(

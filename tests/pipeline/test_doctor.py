@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from pipeline.cli import app
 from pipeline.config import Engine, RunConfig, load_config
 from pipeline.doctor import Check, Machine, engine, models, plan_of, worst
+from pipeline.given import GivenRationales
 from tests.conftest import write_config
 
 GIB = 1 << 30
@@ -105,6 +106,17 @@ def test_an_engine_for_gpus_alone_is_refused_on_a_machine_without_one(monkeypatc
     assert engine(None, 1).state == "warn"
     there()
     assert engine(None, 0).state == "fail"
+
+
+def test_no_vllm_is_needed_for_rationales_that_are_there(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.doctor._has", lambda name: False)
+    plain = Engine(kind="transformers")
+    here = {name: getattr(run, name).model_copy(update={"engine": plain}) for name in ("synthesis", "evaluation")}
+    given = GivenRationales.model_validate({"path": "mine.jsonl", "columns": {"question_id": "id", "perspective": "kind"}})
+    sampling = run.sampling.model_copy(update={"engine": Engine(), "rationales": given})
+    assert engine(run.model_copy(update=here | {"sampling": sampling}), 0).state == "ok"
+    asked = sampling.model_copy(update={"rationales": None})
+    assert engine(run.model_copy(update=here | {"sampling": asked}), 0).state == "fail"
 
 
 def test_the_worst_state_decides() -> None:

@@ -140,3 +140,31 @@ def test_only_a_teacher_with_a_server_is_served(tiny_model: Path, role: str) -> 
     tree = tree_of(tiny_model) | {role: {"served": True}}
     with pytest.raises(ValueError, match="weights are needed here" if role == "student" else "no server answers"):
         RunConfig.model_validate(tree)
+
+
+def test_every_model_draws_so_many_answers_to_every_item_and_a_resumed_run_only_the_rest(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = write_questions(tmp_path)
+    run = RunConfig.model_validate(
+        tree_of(tiny_model)
+        | {"evaluation": {"engine": {"kind": "transformers", "dtype": "float32"}, "max_tokens": 2, "draws": {"count": 3}}}
+    )
+    made = referenced(tmp_path / "whole", run, read)
+    rows = made.table("draws").to_pylist()
+    wanted = {(model, row["question_id"]) for model in ("base", "teacher") for row in made.table("items").to_pylist()}
+    assert {(row["model"], row["question_id"]) for row in rows} == wanted
+    assert [row["sample_index"] for row in rows] == [0, 1, 2] * len(wanted)
+    assert len({row["text"] for row in rows if row["question_id"] == rows[0]["question_id"]}) > 1, "a draw is not another one"
+    cell = made.summary["drawn"]["teacher"]["set:lift"]
+    assert (cell["items"], cell["pass_at_1"]) == (ITEMS, 0.0)
+
+    def write(draft: Draft) -> dict[str, Any]:
+        draft.write_shard("items", made.table("items"))
+        draft.write_shard("draws", made.table("draws").slice(0, 9))
+        return references.run(references.config_of(run), {"questions": read}, draft, Progress(tmp_path / "again", "references"))
+
+    (tmp_path / "resumed").mkdir()
+    resumed = write_artifact(tmp_path / "resumed", "references", write)
+    assert "40 items, 23 there already" in capsys.readouterr().out
+    assert resumed.table("draws").drop(["cumulative_logprob"]) == made.table("draws").drop(["cumulative_logprob"])

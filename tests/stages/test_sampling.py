@@ -99,6 +99,32 @@ def test_a_question_that_is_too_long_is_refused_before_the_teacher_is_loaded(
     assert not list(tmp_path.glob("long/sampling/*.partial/samples-*"))
 
 
+def test_a_question_that_the_student_cannot_be_trained_on_is_refused_before_the_teacher_is_asked(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    tree = tree_of(tiny_model) | {"training": {"max_length": 9}}
+    tree["sampling"] = {"engine": {"kind": "openai", "base_url": "http://127.0.0.1:1", "served_model": "nobody"}}
+    config = sampling.config_of(RunConfig.model_validate(tree))
+
+    def write(draft: Draft) -> dict[str, Any]:
+        return sampling.run(config, {"questions": questions}, draft, Progress(tmp_path / "progress", "sampling"))
+
+    said = r"the longest of 7 too long ones, has \d+ of the student's tokens, and training.max_length is 9: no rationale of it could"
+    with pytest.raises(QuestionError, match=said):
+        write_artifact(tmp_path, "sampling", write)
+
+
+def test_a_question_that_the_judge_has_no_room_for_is_refused_before_the_teacher_is_asked(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    judge = {"model": {"path": str(tiny_model)}, "max_tokens": 8, "chat": False}
+    judge["engine"] = {"kind": "transformers", "dtype": "float32", "max_context": 40}
+    with pytest.raises(
+        QuestionError, match=r"what its judge reads, the longest of 7 .* context of 40; raise engine.max_context to"
+    ):
+        sampled(tmp_path / "judged", tiny_model, questions, 3, {"judge": judge})
+
+
 def from_server(root: Path, model: Path, read: Artifact, url: str) -> Artifact:
     return sampled(root, model, read, 7, kind="openai", base_url=url, served_model="simulated", connections=2)
 

@@ -179,3 +179,28 @@ def test_a_form_that_nobody_asks_for_cannot_be_required(tmp_path: Path, tiny_mod
     tree |= {"synthesis": {"form": "require"}, "prompts": {"chat": False, "perspective": prompt}}
     with pytest.raises(ConfigError, match=r"synthesis\.form: require, but no perspective has a form"):
         synthesis.check(synthesis.config_of(RunConfig.model_validate(tree)))
+
+
+def test_a_question_that_most_samples_answer_otherwise_is_left_out_where_that_is_required(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """All samples of question 4 agree on another answer but for those of three perspectives; of the others each wrong answer is its own."""
+    read = inputs(tmp_path)
+
+    def write(draft: Draft) -> dict[str, Any]:
+        rows = samples(list(range(QUESTIONS))).to_pylist()
+        for number, row in enumerate(rows):
+            mine = row["question_id"] == question(4).id
+            if mine and row["perspective"] not in PERSPECTIVES[:3]:
+                row["outcome"] = "wrong"
+            row["answer"] = row["gold"] if row["outcome"] == "correct" else "12" if mine else f"other {number}"
+        draft.write_shard("samples", pa.Table.from_pylist(rows, schema=sampling.SCHEMA))
+        return {"questions": QUESTIONS}
+
+    (tmp_path / "voted").mkdir()
+    read["sampling"] = write_artifact(tmp_path / "voted", "sampling", write)
+    free = synthesised(tmp_path / "free", config(tiny_model), read, [])
+    strict = synthesised(tmp_path / "strict", config(tiny_model, majority="require"), read, [])
+    ids = [{row["question_id"] for row in made.table("sets").to_pylist()} for made in (free, strict)]
+    assert ids[0] - ids[1] == {question(4).id}
+    assert (free.summary["against_majority"], strict.summary["against_majority"]) == (0, 3)
