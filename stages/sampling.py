@@ -239,15 +239,15 @@ def arrived_file(out: Draft, model: str) -> Path:
 def _check_prompts(config: Config, questions: Callable[[], Iterable[Question]]) -> None:
     """Before the teacher is loaded; a server has a tokenizer of its own. `questions` gives them anew at each call."""
     settings, prompts = config.sampling, config.prompts
-    if config.student is not None:
-        shown = ((question.id, student_prompt(prompts, question)) for question in questions())
-        check_trainable(config.student, shown, prompts.chat, config.student_length)
     if settings.engine.kind != "openai":
         asked = (
             (question.id, teacher_prompt(prompts, question, item)) for question in questions() for item in config.perspectives
         )
         tokenizer, turns = load_tokenizer(config.teacher), config.teacher.turns
         check_lengths(tokenizer, asked, prompts.chat, turns, settings.max_tokens, settings.engine.max_context)
+    if config.student is not None:
+        shown = ((question.id, student_prompt(prompts, question)) for question in questions())
+        check_trainable(config.student, shown, prompts.chat, config.student_length)
     judge = settings.judge
     if judge is not None and judge.engine.kind != "openai":
         # The sample to be judged is not there yet, so its room is kept as well: the teacher's tokens, about as many of the judge's.

@@ -71,6 +71,7 @@ def _others(value: Any, annotation: Any) -> list[Any]:
         "http://127.0.0.1:8000/v1",
         {"system": "Be brief."},
         {"rank": 4},
+        {"count": 2},
         {
             "model": {"served": True},
             "engine": {"kind": "openai", "base_url": "http://127.0.0.1:8000/v1", "served_model": "judge"},
