@@ -1,21 +1,24 @@
-"""How a stage's memory grows with the number of rows: `python -m tests.bench.growth`.
+"""How a stage's memory and time grow with rows, perspectives and ranks: `python -m tests.bench.growth`.
 
 Every stage runs as the real thing, plan, lease and commit included, in a fresh process for each size, on inputs written as artifacts of
 the stages before it. Only generation is simulated: an engine that answers at once, and once the real client of an OpenAI-compatible
 server with a server on loopback; the student is a Llama of one layer.
 
-Measured is private memory: the largest sum of `RssAnon` (/proc/PID/status) over the stage's process and all it started, looked at fifty
-times a second. Pages of mapped files are left out: they are the page cache's, which gives them back when the room is needed.
+Memory is private memory: the largest sum of `RssAnon` (/proc/PID/status) over the stage's process and all it started, looked at fifty
+times a second. Pages of mapped files are left out: they are the page cache's, which gives them back when the room is needed. Seconds are
+those of the wall; how fast they grow is told from the processor's, which other work on the machine does not add to.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,14 +26,26 @@ import psutil
 import yaml
 
 STAGES = ("questions", "references", "sampling, openai", "sampling", "synthesis", "training", "evaluation")
-SIZES = (1_000, 10_000, 100_000, 1_000_000)
+SIZES = (100, 1_000, 10_000, 100_000)
+PERSPECTIVES = (1, 2, 4, 8, 16)
+OF_PERSPECTIVES = ("sampling", "synthesis", "training")
+"""Stages whose work a question's perspectives are."""
+QUESTIONS = 2_000
+"""Whose perspectives are varied."""
 PATIENCE = 720.0
 MIB = 2**20
 
 
 class Measured(NamedTuple):
+    """Bytes at most, seconds of the wall and of the processor."""
+
     peak: int
     seconds: float
+    processor: float
+
+
+Cells = dict[int, Measured | None]
+"""By size; None where it would have taken too long."""
 
 
 def _anonymous(process: psutil.Process) -> int:
@@ -54,7 +69,7 @@ def _child(action: str, config: Path, stage: str, rows: int) -> subprocess.Popen
 
 
 def _watched(process: subprocess.Popen[bytes]) -> Measured:
-    began, peak = time.monotonic(), 0
+    began, before, peak = time.monotonic(), _processor(), 0
     family = psutil.Process(process.pid)
     while process.poll() is None:
         try:
@@ -64,7 +79,13 @@ def _watched(process: subprocess.Popen[bytes]) -> Measured:
         time.sleep(0.02)
     if process.wait():
         raise SystemExit(f"growth: the stage ended with code {process.returncode}")
-    return Measured(peak, time.monotonic() - began)
+    return Measured(peak, time.monotonic() - began, _processor() - before)
+
+
+def _processor() -> float:
+    """Seconds that processes which have ended took, with all they waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def tiny_model(folder: Path) -> Path:
@@ -85,7 +106,7 @@ def tiny_model(folder: Path) -> Path:
     return folder
 
 
-def measure(label: str, rows: int, model: Path, server: str) -> Measured:
+def measure(label: str, rows: int, model: Path, server: str, perspectives: int = 8) -> Measured:
     """One stage on `rows` rows, in a folder of its own."""
     from tests.bench.world import tree
 
@@ -93,25 +114,89 @@ def measure(label: str, rows: int, model: Path, server: str) -> Measured:
     with tempfile.TemporaryDirectory(prefix="growth-") as folder:
         root = Path(folder)
         config = root / "run.yaml"
-        config.write_text(yaml.safe_dump(tree(model, root, stage, rows, server if "openai" in label else None)))
+        run = tree(model, root, stage, rows, server if "openai" in label else None, perspectives)
+        config.write_text(yaml.safe_dump(run))
         if _child("make", config, stage, rows).wait():
             raise SystemExit("growth: the inputs could not be made")
         return _watched(_child("run", config, stage, rows))
 
 
-def _report(found: dict[str, dict[int, Measured | None]], sizes: list[int]) -> Iterator[str]:
-    """The table: peak and seconds by size, and the slope between the two largest."""
-    yield f"{'private MiB / seconds':24}" + "".join(f"{size:>20,}" for size in sizes) + f"{'bytes per row':>20}"
+def rates_by_rank(ranks: Sequence[int]) -> Iterator[tuple[int, float]]:
+    """Tokens a second of training a student in which arithmetic decides, with so many ranks of one thread each."""
+    from pipeline.config import RunConfig
+    from stages.chain import plan
+    from stages.process import store_of
+    from stages.speed.work import SMALL, make_student
+    from tests.bench.world import tree
+    from tests.conftest import build_tokenizer
+
+    with tempfile.TemporaryDirectory(prefix="growth-") as folder:
+        model = make_student(Path(folder) / "model", SMALL)
+        build_tokenizer(model)
+        for many in ranks:
+            root = Path(folder) / str(many)
+            root.mkdir()
+            run = tree(model, root, "training", 8_000, None, 8)
+            run["training"] |= {"steps": 60, "questions_per_micro_batch": 4, "ranks": many, "threads_per_rank": 1}
+            config = root / "run.yaml"
+            config.write_text(yaml.safe_dump(run))
+            for action in ("make", "run"):
+                if _child(action, config, "training", 8_000).wait():
+                    raise SystemExit("growth: training ended badly")
+            planned = plan(loaded := RunConfig.model_validate(run))["training"]
+            yield many, store_of(loaded).open("training", planned.fingerprint).summary["tokens_per_second"]
+
+
+def power(cells: Cells) -> float | None:
+    """By which power of the size the processor's time grows between the two largest, once the smallest's is taken off as a start."""
+    known = [(size, cell.processor) for size, cell in cells.items() if cell is not None]
+    if len(known) < 3:
+        return None
+    (_, start), (less, before), (more, after) = known[0], *known[-2:]
+    if before <= start or after <= start:
+        return None
+    return math.log((after - start) / (before - start)) / math.log(more / less)
+
+
+def _report(found: dict[str, Cells], sizes: list[int], unit: str) -> Iterator[str]:
+    """A table: peak and seconds by size, the slope between the two largest, and the power."""
+    head = "".join(f"{size:>16,}" for size in sizes)
+    yield f"{f'private MiB / seconds by {unit}':36}{head}{'bytes per row':>16}{'power':>8}"
     for label, cells in found.items():
         texts = [
-            f"{'skipped' if cell is None else f'{cell.peak / MIB:,.0f} / {cell.seconds:,.0f}':>20}" for cell in cells.values()
+            f"{'skipped' if cell is None else f'{cell.peak / MIB:,.0f} / {cell.seconds:,.0f}':>16}" for cell in cells.values()
         ]
         there = [(size, cell) for size, cell in cells.items() if cell is not None][-2:]
         slope = "–"
-        if len(there) == 2 and there[0][0] >= 100_000:
+        if len(there) == 2 and there[0][0] >= 10_000:
             slope = f"{(there[1][1].peak - there[0][1].peak) / (there[1][0] - there[0][0]):,.0f}"
-        yield f"{label:24}" + "".join(texts) + f"{slope:>20}"
+        grows = power(cells)
+        yield f"{label:36}" + "".join(texts) + f"{slope:>16}" + f"{'–' if grows is None else f'{grows:.2f}':>8}"
     yield f"skipped: would have taken more than {PATIENCE / 60:.0f} minutes"
+
+
+def _draw(curves: dict[str, dict[str, Cells]], path: Path) -> None:
+    """Seconds of the processor and memory, a line for each stage, on logarithmic axes; a column for each unit."""
+    from matplotlib.figure import Figure
+
+    from pipeline.plots import OKABE_ITO
+
+    figure = Figure(figsize=(4.6 * len(curves), 6.4), layout="constrained")
+    axes = figure.subplots(2, len(curves), squeeze=False)
+    for column, (unit, found) in enumerate(curves.items()):
+        for number, (label, cells) in enumerate(found.items()):
+            there = {size: cell for size, cell in cells.items() if cell is not None}
+            for row, values in enumerate(
+                ([cell.processor for cell in there.values()], [cell.peak / MIB for cell in there.values()])
+            ):
+                axes[row, column].loglog(
+                    list(there), values, "o-", color=OKABE_ITO[number % len(OKABE_ITO)], label=label, markersize=4
+                )
+        for row, title in enumerate(("seconds of the processor", "private MiB")):
+            axes[row, column].set(xlabel=unit, ylabel=title)
+            axes[row, column].grid(True, which="major", color="#e4e7ec")
+        axes[0, column].legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=120)
 
 
 def _expected(cells: dict[int, Measured | None], size: int) -> float:
@@ -125,21 +210,35 @@ def _expected(cells: dict[int, Measured | None], size: int) -> float:
     return after + (after - before) / (more - less) * (size - more)
 
 
-def bench(labels: list[str], sizes: list[int]) -> None:
+def bench(labels: list[str], sizes: list[int], perspectives: list[int], ranks: list[int], plot: Path | None) -> None:
     """Measure and print, a line as soon as it is known."""
     # Imported here, not above: the processes that are measured start from this file too.
     from tests.bench.world import answer
     from tests.faults.teacher import serve
 
-    found: dict[str, dict[int, Measured | None]] = {}
+    by_rows: dict[str, Cells] = {}
+    by_perspectives: dict[str, Cells] = {}
     with tempfile.TemporaryDirectory(prefix="growth-model-") as folder, serve(answer) as server:
         model = tiny_model(Path(folder))
         for label in labels:
-            cells = found.setdefault(label, {})
+            cells = by_rows.setdefault(label, {})
             for size in sizes:
                 cells[size] = measure(label, size, model, server) if _expected(cells, size) < PATIENCE else None
-                print(label, size, cells[size], file=sys.stderr, flush=True)
-    print("\n".join(_report(found, sizes)), flush=True)
+                print(label, f"{size} rows", cells[size], file=sys.stderr, flush=True)
+        for label in labels if perspectives else ():
+            if label not in OF_PERSPECTIVES:
+                continue
+            cells = by_perspectives.setdefault(label, {})
+            for many in perspectives:
+                cells[many] = measure(label, QUESTIONS * many, model, server, many)
+                print(label, f"{many} perspectives", cells[many], file=sys.stderr, flush=True)
+    print("\n".join(_report(by_rows, sizes, "rows")), flush=True)
+    if by_perspectives:
+        print("\n".join(_report(by_perspectives, perspectives, f"perspectives of {QUESTIONS:,} questions")), flush=True)
+    for many, rate in rates_by_rank(ranks):
+        print(f"training with {many} ranks of one thread: {rate:,.0f} tokens/s", flush=True)
+    if plot is not None:
+        _draw({"rows": by_rows, f"perspectives, {QUESTIONS:,} questions": by_perspectives}, plot)
 
 
 def _act(action: str, config: Path, stage: str, rows: int) -> None:
@@ -165,8 +264,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.growth")
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES))
+    parser.add_argument("--perspectives", nargs="*", type=int, default=list(PERSPECTIVES))
+    parser.add_argument("--ranks", nargs="*", type=int, default=[1, 2])
+    parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
-    bench(arguments.stages, arguments.sizes)
+    bench(arguments.stages, arguments.sizes, arguments.perspectives, arguments.ranks, arguments.plot)
 
 
 if __name__ == "__main__":

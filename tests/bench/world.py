@@ -20,7 +20,7 @@ from pipeline.chunks import chunks
 from pipeline.config import RunConfig
 from pipeline.generation import Completion, Decoding
 from pipeline.grading import conclusion
-from pipeline.perspectives import load_perspectives
+from pipeline.perspectives import load_perspectives, perspectives_of
 from pipeline.prompts import student_prompt
 from pipeline.questions import Question, to_table
 from stages import answering, sampling
@@ -61,9 +61,12 @@ def open_instant(*_: Any) -> Iterator[_Instant]:
     yield _Instant()
 
 
-def tree(model: Path, root: Path, stage: str, rows: int, server: str | None) -> dict[str, Any]:
-    """A run whose `stage` handles about `rows` rows of rationales (of answers that it makes, in references and evaluation)."""
-    questions = rows // len(PERSPECTIVES)
+def tree(model: Path, root: Path, stage: str, rows: int, server: str | None, perspectives: int) -> dict[str, Any]:
+    """A run whose `stage` handles about `rows` rows of rationales (of answers that it makes, in references and evaluation).
+
+    More perspectives than there are have copies.
+    """
+    questions = rows // perspectives
     items = {"references": rows // 2, "evaluation": rows}.get(stage, 50)
     engine = {"kind": "openai", "base_url": server, "served_model": "simulated", "connections": 8} if server else {}
     source = {"kind": "miniature", "family": "dial"}
@@ -72,6 +75,8 @@ def tree(model: Path, root: Path, stage: str, rows: int, server: str | None) -> 
         "root": str(root),
         "teacher": {"path": str(model)},
         "student": {"path": str(model)},
+        "only_perspectives": PERSPECTIVES[:perspectives],
+        "perspective_copies": max(1, perspectives // len(PERSPECTIVES)),
         "prompts": {"chat": False, "question": "{{ question }}", "perspective": "{{ perspective }}: {{ question }}"},
         "questions": {
             "train": [{"kind": "file", "path": str(root / "train.parquet")}]
@@ -81,13 +86,18 @@ def tree(model: Path, root: Path, stage: str, rows: int, server: str | None) -> 
         },
         "sampling": {"engine": engine, "questions_per_shard": SHARD, "tries": 1, "max_tokens": 256},
         "synthesis": {
-            "attempts": 1, "keep_easy": 1.0, "max_tokens": 256, "warm_up_epochs": 1, "metanet": {"width": 16, "heads": 2},
+            "attempts": 1, "keep_easy": 1.0, "min_perspectives": 1, "max_tokens": 256, "warm_up_epochs": 1,
+            "metanet": {"width": 16, "heads": 2},
         },
         "training": {
             "steps": 20, "questions_per_step": 8, "precision": "fp32", "checkpoint_every": 10, "zero_stage": 0, "max_length": 512,
         },
         "evaluation": {"max_tokens": 256},
     }  # fmt: skip
+
+
+def names_of(run: RunConfig) -> list[str]:
+    return [item.name for item in perspectives_of(run)]
 
 
 def _numbers(count: int) -> Iterator[list[int]]:
@@ -131,7 +141,7 @@ def _sampling(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str,
                 "finish_reason": "stop", "prompt_tokens": 40, "completion_tokens": 60, "cumulative_logprob": -1.0,
                 "outcome": "correct", "answer": str(n % 10), "rule": "boxed", "gold": str(n % 10),
             }
-            for n in numbers for k, name in enumerate(PERSPECTIVES)
+            for n in numbers for k, name in enumerate(names_of(run))
         ]  # fmt: skip
         draft.write_shard("samples", pa.Table.from_pylist(rows, schema=sampling.SCHEMA))
     return {"questions": count}
@@ -152,12 +162,12 @@ def _synthesis(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str
         kept = [
             Kept(question(n).id, name, row, prompts[n], rationale(n, k), str(n % 10))
             for n in numbers
-            for k, name in enumerate(PERSPECTIVES)
+            for k, name in enumerate(names_of(run))
         ]
         draft.write_shard("features", feature_table(kept, torch.rand(len(kept), FEATURES)))
         draft.write_shard("rationales", rationale_table(kept, torch.rand(len(kept))))
     shape = run.synthesis.metanet
-    draft.write_bytes("metanet.safetensors", save(MetaNet(len(PERSPECTIVES), FEATURES, shape.width, shape.heads).state_dict()))
+    draft.write_bytes("metanet.safetensors", save(MetaNet(len(names_of(run)), FEATURES, shape.width, shape.heads).state_dict()))
     return {"kept_questions": count}
 
 
@@ -187,7 +197,7 @@ _NEEDED = {
 
 def make_inputs(run: RunConfig, stage: str, rows: int) -> None:
     """Commit what `stage` reads, at the fingerprints that it will look for."""
-    count, items = rows // len(PERSPECTIVES), run.questions.evaluation[0].source.count  # type: ignore[union-attr]
+    count, items = rows // len(names_of(run)), run.questions.evaluation[0].source.count  # type: ignore[union-attr]
     if stage == "questions":
         schema = to_table([]).schema
         with pq.ParquetWriter(Path(run.root) / "train.parquet", schema) as file:
