@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements-cpu.lock
 READY := $(VENV)/ready
+# Two tests at once, those of a file one after the other: most of them wait, for processes that start or for the network's faults.
+SPREAD := --numprocesses 2 --dist loadfile
 
 .PHONY: demo test fast e2e lint soak bench-storage bench-growth bench-grading bench-prefect clean
 
@@ -18,10 +20,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 fast: $(READY)
-	$(BIN)/pytest -m "not e2e"
+	$(BIN)/pytest -m "not e2e" $(SPREAD)
 
 e2e: $(READY)
-	$(BIN)/pytest -m e2e
+	$(BIN)/pytest -m e2e $(SPREAD)
 
 $(READY): $(LOCK) pyproject.toml
 	@echo "setting up $(VENV) from $(LOCK): about three minutes, once"

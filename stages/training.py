@@ -147,6 +147,8 @@ def surroundings(training: Training) -> dict[str, str]:
     return {
         "OMP_NUM_THREADS": str(training.threads_per_rank),
         "TOKENIZERS_PARALLELISM": "false",
+        # A rank that a library aborts leaves the stacks of its threads in the log.
+        "PYTHONFAULTHANDLER": "1",
         "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu"),
     }
 

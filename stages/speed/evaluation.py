@@ -1,14 +1,15 @@
-"""Evaluation's speed: our engines against `generate` of transformers, as people call it, on the same prompts.
+"""Evaluation's speed: our engines against `generate` of transformers, as people call it, and lm-eval with vLLM, on the same prompts.
 
 All are greedy and answer the same questions of the miniature world with its teacher, whose answers are right and so end by themselves; the
-rate is in tokens of answers a second.
+rate is in tokens of answers a second. lm-eval is no dependency; without it that comparison is left out.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -21,6 +22,8 @@ from stages.speed.sides import Once, Ratio, rates, ratio
 
 _DECODING: Final = Decoding(0.0, 1.0, 200)
 _BATCH: Final = 64
+_CONTEXT: Final = 512
+_CACHE_GIB: Final = 0.5
 _FAMILIES: Final = (*ID_FAMILIES, *OOD_FAMILIES)
 
 
@@ -50,10 +53,40 @@ def _generate(folder: Path, prompts: list[str]) -> Once:
     return work
 
 
+def _lm_eval(prompts: list[str]) -> Once:
+    """lm-eval's own vLLM model, with the settings of ours."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.vllm_causallms import VLLM
+
+    model = VLLM(
+        pretrained=str(TEACHER), dtype="float32", max_model_len=_CONTEXT, enable_prefix_caching=True, **_device(), disable_log_stats=True,
+    )  # fmt: skip
+    how = {"until": [], "max_gen_toks": _DECODING.max_tokens, "do_sample": False}
+    asked = [Instance("generate_until", {}, (prompt, how), number) for number, prompt in enumerate(prompts)]
+    tokenizer = AutoTokenizer.from_pretrained(TEACHER)
+
+    def work() -> float:
+        texts = model.generate_until(asked, disable_tqdm=True)
+        # With the end token, which its texts do not have.
+        return sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1 for text in texts)
+
+    return work
+
+
+def _device() -> dict[str, Any]:
+    """As `pipeline/generation/vllm_engine.py` has it."""
+    if torch.cuda.is_available():
+        return {}
+    return {
+        "kv_cache_memory_bytes": int(_CACHE_GIB * (1 << 30)), "enable_chunked_prefill": False, "enforce_eager": True,
+        "max_num_batched_tokens": 8192,
+    }  # fmt: skip
+
+
 def measure(questions: int, repeats: int, say: Callable[[str], None]) -> dict[str, Ratio]:
     """Our engines over `generate`, by name."""
     prompts, model = _prompts(questions), ModelSource(path=TEACHER)
-    settings = {"dtype": "float32", "max_context": 512, "kv_cache_gib": 0.5, "batch": _BATCH}
+    settings = {"dtype": "float32", "max_context": _CONTEXT, "kv_cache_gib": _CACHE_GIB, "batch": _BATCH}
     plain, served = (Engine.model_validate({"kind": kind, **settings}) for kind in ("transformers", "vllm"))
     with open_engine(plain, model, chat=False) as ours, open_engine(served, model, chat=False) as vllm:
         sides: dict[str, Once] = {
@@ -61,8 +94,11 @@ def measure(questions: int, repeats: int, say: Callable[[str], None]) -> dict[st
             "ours": lambda: sum(item.completion_tokens for item in ours.generate(prompts, [0] * len(prompts), _DECODING)),
             "vllm": lambda: sum(item.completion_tokens for item in vllm.generate(prompts, [0] * len(prompts), _DECODING)),
         }
+        if importlib.util.find_spec("lm_eval") is not None:
+            sides["lm-eval"] = _lm_eval(prompts)
         found = rates(sides, repeats, say)
-    return {
+    ratios = {
         "our transformers engine / generate": ratio(found["ours"], found["generate"]),
         "vLLM / generate": ratio(found["vllm"], found["generate"]),
     }
+    return ratios | ({"our vLLM engine / lm-eval's": ratio(found["vllm"], found["lm-eval"])} if "lm-eval" in found else {})

@@ -1,23 +1,26 @@
 """The teacher's speed: the sampling stage, grading and commit included, against bare vLLM on the same requests in the same engine.
 
-Tokens a second of the same prompts with the same seeds. A third side waits for every shard before it asks for the next.
+Tokens a second of the same prompts with the same seeds. A third side waits for every shard before it asks for the next. Two more ask long
+questions for short answers, with the question before the perspective and behind it: what all perspectives begin with alike is computed
+once. These two write different texts, so their rate is in requests.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 
 from pipeline.chunks import chunks
-from pipeline.config import Engine, ModelSource, Prompts, Sampling
-from pipeline.generation import Decoding, open_engine
+from pipeline.config import Engine as EngineConfig
+from pipeline.config import ModelSource, Prompts, Sampling
+from pipeline.generation import Decoding, Engine, open_engine
 from pipeline.miniature.families import ID_FAMILIES, ask, distinct, solve
-from pipeline.perspectives import load_perspectives
-from pipeline.prompts import teacher_prompt
+from pipeline.perspectives import Perspective, load_perspectives
+from pipeline.prompts import render, teacher_prompt
 from pipeline.questions import Question
 from stages.sampling import SCHEMA, Config, Engines, sample_seed, shards_of
 from stages.speed.sides import Once, Ratio, rates, ratio
@@ -30,6 +33,10 @@ PROMPTS: Final = Prompts(
     perspective="Perspective: {{ perspective }}\nQuestion: {{ question }}\nSolution:\n",
 )
 _TOKENS: Final = 160
+_QUESTION_FIRST: Final = "Question: {{ question }}\nPerspective: {{ perspective }}\nSolution:\n"
+_LONG: Final = 8
+"""Problems that are put together as one long question."""
+_SHORT_ANSWER: Final = 16
 
 
 def _questions(number: int) -> list[Question]:
@@ -38,10 +45,27 @@ def _questions(number: int) -> list[Question]:
     return [Question(f"q/{index:05d}", ask(problem), solve(problem), "text") for index, problem in enumerate(found)]
 
 
+def _orders(engine: Engine, asked: list[Question], perspectives: Sequence[Perspective]) -> dict[str, Once]:
+    """Every perspective of every long question, with either first."""
+    texts = ["\n".join(item.text for item in some) for some in chunks(asked, _LONG)]
+    decoding = Decoding(0.7, 1.0, _SHORT_ANSWER)
+
+    def once(template: str) -> float:
+        prompts = [
+            render(template, question=text, perspective=item.called or item.name) for text in texts for item in perspectives
+        ]
+        return len(engine.generate(prompts, range(len(prompts)), decoding))
+
+    return {
+        "question first": lambda: once(_QUESTION_FIRST),
+        "perspective first": lambda: once(PROMPTS.perspective),
+    }
+
+
 def measure(folder: Path, questions: int, repeats: int, say: Callable[[str], None]) -> dict[str, Ratio]:
     """The stage over bare vLLM, by name, for the miniature teacher."""
     settings = Sampling(
-        engine=Engine(kind="vllm", dtype="float32", max_context=512, kv_cache_gib=0.5), samples=1, tries=1, temperature=0.7,
+        engine=EngineConfig(kind="vllm", dtype="float32", max_context=512, kv_cache_gib=0.5), samples=1, tries=1, temperature=0.7,
         top_p=1.0, max_tokens=_TOKENS, questions_per_shard=64,
     )  # fmt: skip
     config = Config(
@@ -70,7 +94,9 @@ def measure(folder: Path, questions: int, repeats: int, say: Callable[[str], Non
         waiting = settings.questions_per_shard
         sides: dict[str, Once] = {"bare": bare, "stage": lambda: stage(len(asked)), "waiting": lambda: stage(waiting)}
         found = rates(sides, repeats, say)
+        found |= rates(_orders(engine, asked, config.perspectives), repeats, say)
     return {
+        "question first / perspective first, long questions": ratio(found["question first"], found["perspective first"]),
         "sampling stage / bare vLLM": ratio(found["stage"], found["bare"]),
         "the next shard under way / one after the other": ratio(found["stage"], found["waiting"]),
     }

@@ -67,10 +67,11 @@ def launch(folder: Path, model: Path, ranks: int) -> None:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={ranks}",
                "--master-addr=127.0.0.1", f"--master-port={port}", "-m", "tests.invariants.one_step", str(folder)]  # fmt: skip
-    answer = subprocess.run(
-        command, cwd=REPOSITORY, env={**os.environ, "DS_ACCELERATOR": "cpu"}, capture_output=True, text=True, check=False
-    )
-    assert answer.returncode == 0, answer.stderr[-3000:]
+    surroundings = {**os.environ, "DS_ACCELERATOR": "cpu", "PYTHONFAULTHANDLER": "1"}
+    answer = subprocess.run(command, cwd=REPOSITORY, env=surroundings, capture_output=True, text=True, check=False)
+    # The launcher's own account, which says nothing of the reason, comes after what the ranks said.
+    said = answer.stderr.partition("torch.distributed.elastic.multiprocessing.errors")[0]
+    assert answer.returncode == 0, said[-6000:]
 
 
 @pytest.fixture(scope="module")
