@@ -33,6 +33,18 @@ TEXTS = [
 ]
 
 
+TOGETHER = ("deployments", "faults")
+"""Folders whose tests share a server, or a run that takes minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the processes that run tests at once, one has all tests that share something costly, and all others of a file."""
+    for item in items:
+        folder = item.path.parent.name
+        shares = "finished" if "finished" in getattr(item, "fixturenames", ()) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else shares))
+
+
 def build_tokenizer(folder: Path, **settings: Any) -> Any:
     """A byte-level BPE tokenizer of about 300 tokens, saved as a transformers folder."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
