@@ -45,7 +45,6 @@ SCHEMA: Final = pa.schema(
         ("finish_reason", pa.string()),
         ("prompt_tokens", pa.int32()),
         ("completion_tokens", pa.int32()),
-        ("cumulative_logprob", pa.float64()),
         ("text", pa.string()),
     ]
 )
@@ -151,7 +150,6 @@ def _rows(asking: Asking, name: str, engine: Engine, turn: Round, chunk: list[It
                 "finish_reason": answer.finish_reason,
                 "prompt_tokens": answer.prompt_tokens,
                 "completion_tokens": answer.completion_tokens,
-                "cumulative_logprob": answer.cumulative_logprob,
                 "text": answer.text,
                 "sample_index": index,
             }

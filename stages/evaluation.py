@@ -19,7 +19,7 @@ from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "evaluation"
-VERSION: Final = 4
+VERSION: Final = 5
 INPUTS: Final = ("questions", "references", "training")
 
 

@@ -19,7 +19,7 @@ from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "references"
-VERSION: Final = 3
+VERSION: Final = 4
 INPUTS: Final = ("questions",)
 
 

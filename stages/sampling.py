@@ -147,7 +147,9 @@ def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspect
     prompts = [teacher_prompt(config.prompts, question, perspective) for question, perspective, _ in asked]
     seeds = [sample_seed(config.seed, question.id, item.name, index) for question, item, index in asked]
     settings = config.sampling
-    completions = engine.generate(prompts, seeds, Decoding(settings.temperature, settings.top_p, settings.max_tokens))
+    completions = engine.generate(
+        prompts, seeds, Decoding(settings.temperature, settings.top_p, settings.max_tokens, likelihood=True)
+    )
     for (question, item, index), seed, completion in zip(asked, seeds, completions, strict=True):
         yield graded_row(question, item.name, index, seed, completion)
 

@@ -69,19 +69,21 @@ class _OpenAIEngine:
             "max_tokens": decoding.max_tokens,
             "seed": seed,
         }
-        answer = self.patiently(lambda: self._ask(prompt, settings))
+        answer = self.patiently(lambda: self._ask(prompt, settings, decoding.likelihood))
         if self._arrived is not None:
             self._arrived.add(key, answer)
         return answer
 
-    def _ask(self, prompt: str, settings: dict[str, Any]) -> Completion:
+    def _ask(self, prompt: str, settings: dict[str, Any], likelihood: bool) -> Completion:
         try:
             if not self._chat:
-                return self._read(self.client.completions.create(prompt=prompt, logprobs=0, **settings))
+                wanted: dict[str, Any] = {"logprobs": 0} if likelihood else {}
+                return self._read(self.client.completions.create(prompt=prompt, **wanted, **settings))
             turns: Any = messages(prompt, self._turns)
             if self._turns is not None and self._turns.template is not None:
                 settings = {**settings, "extra_body": {"chat_template_kwargs": self._turns.template}}
-            return self._read(self.client.chat.completions.create(messages=turns, logprobs=True, **settings))
+            wanted = {"logprobs": True} if likelihood else {}
+            return self._read(self.client.chat.completions.create(messages=turns, **wanted, **settings))
         except EngineRefused:
             raise
         except (ValueError, AttributeError, IndexError, TypeError) as error:  # the client hands on whatever a server sends

@@ -63,11 +63,13 @@ class _TransformersEngine:
         for _ in range(decoding.max_tokens):
             logits_BV = self._model(input_ids=step_BT, past_key_values=cache, use_cache=True).logits[:, -1].float().cpu()
             chosen_B = _choose_all(logits_BV, [generators[row] for row in batch], decoding)
-            spent_B = torch.log_softmax(logits_BV, -1).gather(-1, chosen_B[:, None])[:, 0]
-            for row, token, logprob in zip(batch, chosen_B.tolist(), spent_B.tolist(), strict=True):
+            if decoding.likelihood:
+                spent_B = torch.log_softmax(logits_BV, -1).gather(-1, chosen_B[:, None])[:, 0]
+                for row, logprob in zip(batch, spent_B.tolist(), strict=True):
+                    logprobs[row] += 0.0 if ended[row] else logprob
+            for row, token in zip(batch, chosen_B.tolist(), strict=True):
                 if not ended[row]:
                     produced[row].append(token)
-                    logprobs[row] += logprob
                     ended[row] = token == end
             open_B = [place for place, row in enumerate(batch) if not ended[row]]
             if not open_B:
@@ -83,7 +85,7 @@ class _TransformersEngine:
                 finish_reason="stop" if ended[row] else "length",
                 prompt_tokens=prompt_length,
                 completion_tokens=len(produced[row]),
-                cumulative_logprob=logprobs[row],
+                cumulative_logprob=logprobs[row] if decoding.likelihood else None,
             )
             for row in range(rows)
         ]

@@ -45,7 +45,7 @@ class _VllmEngine:
                 top_p=1.0 if greedy else decoding.top_p,
                 max_tokens=decoding.max_tokens,
                 seed=None if greedy else seed,
-                logprobs=0,
+                logprobs=0 if decoding.likelihood else None,
             )
             for seed in seeds
         ]

@@ -22,7 +22,7 @@ WANTED: Final = {
     "memory of the objective, chunked / whole": "≤ 0.4",
     "sampling stage / bare vLLM": "≥ 0.97",
     "question first / perspective first, long questions": "≥ 1.3",
-    "our transformers engine / generate": "≥ 1.2",
+    "vLLM / generate": "≥ 1.2",
     "our vLLM engine / lm-eval's": "≥ 1",
 }
 Say = Callable[[str], None]

@@ -34,7 +34,7 @@ PROMPTS: Final = Prompts(
 )
 _TOKENS: Final = 160
 _QUESTION_FIRST: Final = "Question: {{ question }}\nPerspective: {{ perspective }}\nSolution:\n"
-_LONG: Final = 8
+_LONG: Final = 12
 """Problems that are put together as one long question."""
 _SHORT_ANSWER: Final = 16
 
@@ -72,7 +72,7 @@ def measure(folder: Path, questions: int, repeats: int, say: Callable[[str], Non
         teacher=ModelSource(path=TEACHER), perspectives=load_perspectives(None), prompts=PROMPTS, sampling=settings, seed=0
     )
     asked = _questions(questions)
-    decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens)
+    decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens, likelihood=True)
     pairs = [(question, item) for question in asked for item in config.perspectives]
     with open_engine(settings.engine, config.teacher, chat=False) as engine:
 

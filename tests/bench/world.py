@@ -123,7 +123,7 @@ def _references(run: RunConfig, draft: Draft, count: int, items: int) -> dict[st
                     "model": model, "group": "id", "set": "dial", "question_id": question(n).id, "repeats": "",
                     "outcome": "correct",
                     "answer": str(n % 10), "gold": str(n % 10), "rule": "boxed", "finish_reason": "stop",
-                    "prompt_tokens": 40, "completion_tokens": 60, "cumulative_logprob": -1.0, "text": rationale(n, 0),
+                    "prompt_tokens": 40, "completion_tokens": 60, "text": rationale(n, 0),
                 }
                 for n in numbers
             ]  # fmt: skip

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.e2e
 
 STUDENT = ModelSource(path=REPOSITORY / "pipeline" / "miniature" / "models" / "student")
 PROMPTS = [f"Question: {ask(problem)}\nSolution:\n" for problem in distinct("dial", "dev", 12, seed=0)]
-GREEDY = Decoding(temperature=0.0, top_p=1.0, max_tokens=96)
+GREEDY = Decoding(temperature=0.0, top_p=1.0, max_tokens=96, likelihood=True)
 SAMPLED = Decoding(temperature=0.7, top_p=1.0, max_tokens=96)
 
 
@@ -86,6 +86,11 @@ def same(left: list[Completion], right: list[Completion]) -> None:
     for one, other in zip(left, right, strict=True):
         assert (one.finish_reason, one.prompt_tokens) == (other.finish_reason, other.prompt_tokens)
         assert one.cumulative_logprob == pytest.approx(other.cumulative_logprob, abs=1e-3)
+
+
+def test_likelihoods_are_there_where_they_are_wanted(from_vllm: dict[str, list[Completion]]) -> None:
+    assert all(item.cumulative_logprob is not None and item.cumulative_logprob < 0 for item in from_vllm["greedy"])
+    assert {item.cumulative_logprob for item in from_vllm["sampled"]} == {None}
 
 
 def test_transformers_answers_greedily_as_vllm_does(from_vllm: dict[str, list[Completion]]) -> None:

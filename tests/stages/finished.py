@@ -22,7 +22,7 @@ Right = Callable[[str, int], bool]
 
 def answered_artifact(root: Path, stage: str, number: int, model: str, right: Right, summary: dict[str, Any]) -> Artifact:
     texts = dict.fromkeys(("answer", "gold", "rule", "finish_reason", "text"), "")
-    counts = {"prompt_tokens": 1, "completion_tokens": 1, "cumulative_logprob": 0.0}
+    counts = {"prompt_tokens": 1, "completion_tokens": 1}
     rows = [
         {"model": model, "group": group, "set": name, "question_id": question, **texts, **counts,
          "outcome": "correct" if right(group, int(question[1:])) else "wrong"}

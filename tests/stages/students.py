@@ -66,5 +66,5 @@ def _answers(model: str, items: list[Item], right: Callable[[Item], bool]) -> pa
 def _row(model: str, item: Item, right: bool) -> dict[str, Any]:
     place = dict(zip(("group", "set", "question_id"), item, strict=True))
     texts = dict.fromkeys(("answer", "gold", "rule", "finish_reason", "text"), "")
-    numbers = {"prompt_tokens": 1, "completion_tokens": 1, "cumulative_logprob": 0.0}
+    numbers = {"prompt_tokens": 1, "completion_tokens": 1}
     return {"model": model, **place, "outcome": "correct" if right else "wrong", **texts, **numbers}
