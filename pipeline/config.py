@@ -153,6 +153,8 @@ class Engine(Frozen):
     """How long a server may take for one answer."""
     retry_seconds: float = runtime(1800, ge=0)
     """For how long one request to a server is made again while it fails for a reason that may pass."""
+    stall_seconds: float = runtime(900, gt=0)
+    """After how long without a single step of vLLM the stage gives up."""
     tensor_parallel: int = runtime(1, ge=1)
     gpu_memory_utilization: float = runtime(0.9, gt=0, le=1)
     kv_cache_gib: float = runtime(1.0, gt=0)

@@ -1,18 +1,25 @@
 """The one thread that drives vLLM. It takes in what other threads ask and hands each its outputs when all of them are there.
 
-So requests of several threads are in the engine together, and what one thread does with its outputs keeps no other waiting.
+So requests of several threads are in the engine together, and what one thread does with its outputs keeps no other waiting. An engine that
+hangs, a lost card for example, would keep all of them waiting for ever: after some time without a single step they give up.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from pipeline.errors import EngineError
 
 if TYPE_CHECKING:
     from vllm import LLM
+
+_LOOK_SECONDS: Final = 5.0
+_LAST_STEP_SECONDS: Final = 10.0
 
 
 class _Batch:
@@ -26,25 +33,42 @@ class _Batch:
 
 
 class Driver:
-    """`outputs` asks, from any thread; `stop` ends the thread, and leaves the engine to whoever made it."""
+    """`outputs` asks, from any thread; `stop` ends the thread, and leaves the engine to whoever made it.
 
-    def __init__(self, llm: LLM) -> None:
+    `patience` is for how many seconds no step may end while something is asked.
+    """
+
+    def __init__(self, llm: LLM, patience: float) -> None:
         self._llm = llm
+        self._patience = patience
+        self._moved = time.monotonic()
         self._inbox: SimpleQueue[_Batch | None] = SimpleQueue()
         self._waiting: dict[str, _Batch] = {}
         self._thread = Thread(target=self._drive, name="vllm", daemon=True)
         self._thread.start()
 
     def outputs(self, requests: Sequence[Any], settings: Sequence[Any]) -> list[Any]:
-        """vLLM's outputs of some requests, in order. Raises what vLLM raises."""
+        """vLLM's outputs of some requests, in order. Raises what vLLM raises.
+
+        Raises:
+            EngineError: vLLM hangs.
+        """
         batch = _Batch(requests, settings)
+        if not self._waiting:
+            self._moved = time.monotonic()  # it was idle, which is no fault of its own
         self._inbox.put(batch)
+        while not wait([batch.answer], min(_LOOK_SECONDS, self._patience)).done:
+            if time.monotonic() - self._moved > self._patience:
+                raise EngineError(
+                    f"vLLM has done nothing for {self._patience:,.0f} s with {len(self._waiting)} requests open; what is committed stays: "
+                    "look at the device, then run again; a step that takes longer needs a higher engine.stall_seconds"
+                )
         return batch.answer.result()
 
     def stop(self) -> None:
-        """Ends the thread."""
+        """Ends the thread; one that hangs is left alone, and ends with the process."""
         self._inbox.put(None)
-        self._thread.join()
+        self._thread.join(_LAST_STEP_SECONDS)
 
     def _drive(self) -> None:
         while True:
@@ -55,6 +79,7 @@ class Driver:
                 self._take_in(batch)
             else:
                 self._step()
+                self._moved = time.monotonic()
 
     def _take_in(self, batch: _Batch) -> None:
         try:

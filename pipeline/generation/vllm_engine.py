@@ -104,7 +104,7 @@ def open_vllm(config: EngineConfig, model: ModelSource, chat: bool) -> Iterator[
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise EngineError(f"vLLM could not start on {model.location}: {reason}; see the stage's log") from error
-    driver = Driver(llm)
+    driver = Driver(llm, config.stall_seconds)
     try:
         yield _VllmEngine(llm, driver, chat, model.turns)
     finally:
