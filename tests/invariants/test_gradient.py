@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,15 @@ def launch(folder: Path, model: Path, ranks: int) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={ranks}",
                "--master-addr=127.0.0.1", f"--master-port={port}", "-m", "tests.invariants.one_step", str(folder)]  # fmt: skip
     surroundings = {**os.environ, "DS_ACCELERATOR": "cpu", "PYTHONFAULTHANDLER": "1"}
-    answer = subprocess.run(command, cwd=REPOSITORY, env=surroundings, capture_output=True, text=True, check=False)
-    # The launcher's own account, which says nothing of the reason, comes after what the ranks said.
-    said = answer.stderr.partition("torch.distributed.elastic.multiprocessing.errors")[0]
-    assert answer.returncode == 0, said[-6000:]
+    for last in (False, True):
+        answer = subprocess.run(command, cwd=REPOSITORY, env=surroundings, capture_output=True, text=True, check=False)
+        if answer.returncode == 0:
+            return
+        # The launcher's own account, which says nothing of the reason, comes after what the ranks said.
+        said = answer.stderr.partition("torch.distributed.elastic.multiprocessing.errors")[0][-6000:]
+        assert "SIGABRT" in answer.stderr and not last, said
+        # Once in many runs a library has aborted a rank. It says nothing of gradients, so it is told, and the ranks start again.
+        warnings.warn(f"a rank was aborted: {said}", stacklevel=2)
 
 
 @pytest.fixture(scope="module")
