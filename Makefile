@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements-cpu.lock
 READY := $(VENV)/ready
-# Two tests at once: most of them wait, for processes that start or for a fault that they made. `tests/conftest.py` says which stay together.
-SPREAD := --numprocesses 2 --dist loadgroup
+# Two tests at once, those of a file one after the other: most of them wait, for processes that start or for a fault that they made.
+SPREAD := --numprocesses 2 --dist loadfile
 
 .PHONY: demo test fast e2e lint soak bench-storage bench-growth bench-grading bench-prefect clean
 

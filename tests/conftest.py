@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 # Read by `datasets` and `transformers` when they are imported, so set before any test module is.
@@ -33,16 +35,17 @@ TEXTS = [
 ]
 
 
-TOGETHER = ("deployments", "faults")
-"""Folders whose tests share a server, or a run that takes minutes."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the processes that run tests at once, one has all tests that share something costly, and all others of a file."""
-    for item in items:
-        folder = item.path.parent.name
-        shares = "finished" if "finished" in getattr(item, "fixturenames", ()) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else shares))
+def once_for_all(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], str]) -> tuple[Path, str]:
+    """A folder that `make` filled, and what it said: by the first of the processes that run tests at once, while others wait for it."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, said = base / name, base / f"{name}.said"
+    with FileLock(base / f"{name}.lock"):
+        if not said.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            said.write_text(make(folder))
+    return folder, said.read_text()
 
 
 def build_tokenizer(folder: Path, **settings: Any) -> Any:
@@ -104,18 +107,21 @@ def teacher() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def finishing(teacher: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Any]]:
+def finishing(teacher: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[tuple[Path, str]]]:
     """A small run of every stage that nobody disturbs, made while whoever needs it does something else."""
     from tests.faults.campaign import CONFIG, peace
 
+    def make(folder: Path) -> str:
+        return peace(CONFIG, folder, teacher).root
+
     with ThreadPoolExecutor(1) as thread:
-        yield thread.submit(peace, CONFIG, tmp_path_factory.mktemp("peace"), teacher)
+        yield thread.submit(once_for_all, tmp_path_factory, "peace", make)
 
 
 @pytest.fixture(scope="session")
-def peaceful(finishing: Future[Any]) -> Path:
+def peaceful(finishing: Future[tuple[Path, str]]) -> Path:
     """The root of that run."""
-    return Path(finishing.result().root)
+    return Path(finishing.result()[1])
 
 
 @pytest.fixture
