@@ -4,8 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements-cpu.lock
 READY := $(VENV)/ready
-# Two tests at once, those of a file one after the other: most of them wait, for processes that start or for a fault that they made.
-SPREAD := --numprocesses 2 --dist loadfile
 
 .PHONY: demo test fast e2e lint soak bench-storage bench-growth bench-grading bench-prefect clean
 
@@ -20,10 +18,11 @@ lint: $(READY)
 	$(BIN)/mypy
 
 fast: $(READY)
-	$(BIN)/pytest -m "not e2e" $(SPREAD)
+	$(BIN)/pytest -m "not e2e" --numprocesses 2 --dist loadfile
 
+# One after the other: they kill, stop and time processes that have both cores.
 e2e: $(READY)
-	$(BIN)/pytest -m e2e $(SPREAD)
+	$(BIN)/pytest -m e2e
 
 $(READY): $(LOCK) pyproject.toml
 	@echo "setting up $(VENV) from $(LOCK): about three minutes, once"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 # Read by `datasets` and `transformers` when they are imported, so set before any test module is.
@@ -33,19 +31,6 @@ TEXTS = [
     "Question: Solution: 1) 7+5=2. 2) 2-3=9. The answer is \\boxed{9}.",
     "Let x=7. Were +5 left out: 7-3=4. But it counts: 4+5=9. The answer is \\boxed{yes}.",
 ]
-
-
-def once_for_all(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], str]) -> tuple[Path, str]:
-    """A folder that `make` filled, and what it said: by the first of the processes that run tests at once, while others wait for it."""
-    base = factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder, said = base / name, base / f"{name}.said"
-    with FileLock(base / f"{name}.lock"):
-        if not said.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            said.write_text(make(folder))
-    return folder, said.read_text()
 
 
 def build_tokenizer(folder: Path, **settings: Any) -> Any:
@@ -107,21 +92,18 @@ def teacher() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def finishing(teacher: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[tuple[Path, str]]]:
+def finishing(teacher: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Any]]:
     """A small run of every stage that nobody disturbs, made while whoever needs it does something else."""
     from tests.faults.campaign import CONFIG, peace
 
-    def make(folder: Path) -> str:
-        return peace(CONFIG, folder, teacher).root
-
     with ThreadPoolExecutor(1) as thread:
-        yield thread.submit(once_for_all, tmp_path_factory, "peace", make)
+        yield thread.submit(peace, CONFIG, tmp_path_factory.mktemp("peace"), teacher)
 
 
 @pytest.fixture(scope="session")
-def peaceful(finishing: Future[tuple[Path, str]]) -> Path:
+def peaceful(finishing: Future[Any]) -> Path:
     """The root of that run."""
-    return Path(finishing.result()[1])
+    return Path(finishing.result().root)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ server with a server on loopback; the student is a Llama of one layer.
 
 Memory is private memory: the largest sum of `RssAnon` (/proc/PID/status) over the stage's process and all it started, looked at fifty
 times a second. Pages of mapped files are left out: they are the page cache's, which gives them back when the room is needed. Seconds are
-those of the wall; how fast they grow is told from the processor's, which other work on the machine does not add to.
+the processor's, all cores added up, to which other work on the machine adds little.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _report(found: dict[str, Cells], sizes: list[int], unit: str) -> Iterator[st
     yield f"{f'private MiB / seconds by {unit}':36}{head}{'bytes per row':>16}{'power':>8}"
     for label, cells in found.items():
         texts = [
-            f"{'skipped' if cell is None else f'{cell.peak / MIB:,.0f} / {cell.seconds:,.0f}':>16}" for cell in cells.values()
+            f"{'skipped' if cell is None else f'{cell.peak / MIB:,.0f} / {cell.processor:,.0f}':>16}" for cell in cells.values()
         ]
         there = [(size, cell) for size, cell in cells.items() if cell is not None][-2:]
         slope = "–"

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from pipeline.config import RunConfig
 from tests.deployments.jobs import Job, fill, start_training
 from tests.deployments.world import Prefect, deployed, eventually, named
 
@@ -18,7 +19,7 @@ NewJob = Callable[..., Job]
 
 
 @pytest.fixture(scope="package")
-def prefect(finishing: Future[tuple[Path, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+def prefect(finishing: Future[RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
     with deployed(tmp_path_factory.mktemp("prefect")) as found:
         yield found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from storage.store import Store
-from tests.conftest import REPOSITORY, once_for_all
+from tests.conftest import REPOSITORY
 
 SMALL = (
     "questions.train=[{kind: miniature, family: dial, split: train, count: 48}]",
@@ -67,13 +66,7 @@ class Run(NamedTuple):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """`mind run` with real vLLM, DeepSpeed on two ranks, and Prefect."""
-
-    def make(root: Path) -> str:
-        answer = mind("run", "configs/miniature.yaml", *overrides(root))
-        assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-4000:]
-        return answer.stdout
-
-    made, output = once_for_all(tmp_path_factory, "run", make)
-    root = tmp_path_factory.mktemp("run") / "root"
-    shutil.copytree(made, root)  # the commands that run at once write into the catalogue
-    return Run(root, output)
+    root = tmp_path_factory.mktemp("run")
+    answer = mind("run", "configs/miniature.yaml", *overrides(root))
+    assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-4000:]
+    return Run(root, answer.stdout)

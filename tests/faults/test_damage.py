@@ -100,8 +100,11 @@ def truncate(path: Path) -> None:
 @pytest.mark.parametrize("damage", [flip, truncate])
 def test_a_damaged_shard_of_a_killed_stage_is_made_again(damage: object, peaceful: Path, teacher: str, tmp_path: Path) -> None:
     config = ready("sampling", tmp_path / "root", peaceful, teacher)
-    end(start("sampling", config, "stages.sampling - 25 after"), config)
-    shards = sorted((tmp_path / "root" / "sampling").glob("*.partial/samples-*.parquet"))
+    for _ in range(8):  # on a busy machine the lease's beats are most of what a life commits
+        end(start("sampling", config, "stages.sampling - 25 after"), config)
+        shards = sorted((tmp_path / "root" / "sampling").glob("*.partial/samples-*.parquet"))
+        if len(shards) > 1:
+            break
     assert len(shards) > 1
     damage(shards[0])  # type: ignore[operator]
     assert end(start("sampling", config), config) == 0
