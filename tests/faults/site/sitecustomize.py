@@ -35,10 +35,11 @@ def _install(number: int, when: str, root: str) -> None:
             left[0] -= 1
             if left[0] == 0 and when == "before":
                 die()
-            result = original(*args, **kwargs)
-            if left[0] == 0:
-                die()
-            return result
+            try:
+                return original(*args, **kwargs)
+            finally:  # also where it failed: what was to be removed may not be there
+                if left[0] == 0:
+                    die()
 
         return call
 
