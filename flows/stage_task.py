@@ -1,33 +1,29 @@
 """One stage as a Prefect task: `Cached` where its artifact is there, otherwise its process, watched.
 
 What a person sees of it: a progress artifact with rate and time left, the stage's log lines (so many at a time, so that a server is not
-flooded), and in the state's message the last lines of a stage that failed. Stages that may use an accelerator take this machine's slot, a
-Prefect concurrency limit called `mind-HOST`, so that two never share a card by accident; it is made with one place at first use.
+flooded), and in the state's message the last lines of a stage that failed. Stages that may use an accelerator take this machine's slot.
 """
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Final
 
 from httpx import HTTPError
 from prefect import get_run_logger, runtime, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.objects import State
-from prefect.concurrency.sync import concurrency
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectException
+from prefect.exceptions import PrefectException
 from prefect.states import Completed
 from prefect.utilities.urls import url_for
 
 from flows import terminal
 from flows.child import OnProgress, run_child
+from flows.slot import machine_slot
 from pipeline.config import RunConfig
 from pipeline.errors import StageFailed
 from stages.chain import plan
@@ -36,7 +32,6 @@ from stages.process import store_of
 PROGRESS_SECONDS: Final = 2.0
 LOG_SECONDS: Final = 5.0
 LOG_LINES: Final = 20
-SLOT_LEASE_SECONDS: Final = 60.0
 ACCELERATED: Final = ("references", "sampling", "synthesis", "training", "evaluation")
 DEPLOYMENTS: Final = {stage: f"{stage}/gpu" for stage in ACCELERATED} | {"questions": "questions/cpu", "report": "report/cpu"}
 
@@ -88,33 +83,11 @@ class _Lines:
             self._sent, self._left_out = self._sent + len(shown), 0
 
 
-@contextmanager
-def _slot(stage: str) -> Iterator[None]:
-    """This machine's place for stages that may use an accelerator."""
-    if stage not in ACCELERATED:
-        yield
-        return
-    name = f"mind-{socket.gethostname()}"
-    with get_client(sync_client=True) as client:
-        try:
-            if client.read_global_concurrency_limit_by_name(name).active_slots:
-                get_run_logger().info(
-                    "%s waits for %s: another stage is using this machine, or was killed in the last %.0f s",
-                    stage, name, SLOT_LEASE_SECONDS,
-                )  # fmt: skip
-        except ObjectNotFound:
-            try:
-                client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
-            except ObjectAlreadyExists:
-                get_run_logger().debug("another run made %s just now", name)
-    with concurrency(name, lease_duration=SLOT_LEASE_SECONDS):
-        yield
-
-
 def _here(config: RunConfig, stage: str, given: Mapping[str, str]) -> float:
     """Seconds without those spent waiting for the machine."""
     progress: Any = create_progress_artifact(progress=0.0, key=f"{stage}-progress", description=f"{stage}: starting")
-    with _slot(stage), terminal.watching(stage) as show:
+    slot = machine_slot(stage) if stage in ACCELERATED else nullcontext()
+    with slot, terminal.watching(stage) as show:
         began = time.monotonic()
         page = url_for("flow-run", runtime.flow_run.id)
         run_child(config, plan(config, given)[stage], _reporting(stage, progress, show), _Lines(), page)

@@ -61,8 +61,9 @@ def select(
 
     `last` is the largest `place` that a question may have; None for any.
     """
-    every: list[dict[str, Any]] = [row for row in samples.to_pylist() if row["outcome"] == Outcome.CORRECT]
-    rows = every if settings.majority is None else _agreed(every, samples)
+    answered: list[dict[str, Any]] = samples.to_pylist()
+    every = [row for row in answered if row["outcome"] == Outcome.CORRECT]
+    rows = every if settings.majority is None else _agreed(every, answered)
     formed = _of_the_asked_form(rows, perspectives, settings)
     right = first_right(formed, [item.name for item in perspectives], settings.thoughts)
     prompts = {question_id: student.prompt(asked[question_id]) for question_id in right}
@@ -87,15 +88,15 @@ def select(
     return kept, {**curation.counts, **passed_over, "tokens_kept": tokens}
 
 
-def _agreed(rows: list[dict[str, Any]], samples: pa.Table) -> list[dict[str, Any]]:
+def _agreed(rows: list[dict[str, Any]], answered: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Right samples of questions that most samples answer right."""
-    votes: dict[str, tuple[list[str], list[str | None]]] = {}
-    columns = (samples[name].to_pylist() for name in ("question_id", "outcome", "answer"))
-    for question_id, outcome, answer in zip(*columns, strict=True):
-        outcomes, answers = votes.setdefault(question_id, ([], []))
-        outcomes.append(outcome)
-        answers.append(answer)
-    agreed = {question_id: majority_is_right(*found) for question_id, found in votes.items()}
+    votes: dict[str, list[dict[str, Any]]] = {}
+    for row in answered:
+        votes.setdefault(row["question_id"], []).append(row)
+    agreed = {
+        question_id: majority_is_right([row["outcome"] for row in found], [row["answer"] for row in found])
+        for question_id, found in votes.items()
+    }
     return [row for row in rows if agreed[row["question_id"]]]
 
 

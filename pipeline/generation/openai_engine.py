@@ -69,21 +69,21 @@ class _OpenAIEngine:
             "max_tokens": decoding.max_tokens,
             "seed": seed,
         }
-        answer = self.patiently(lambda: self._ask(prompt, settings, decoding.likelihood))
+        if decoding.likelihood:
+            settings["logprobs"] = True if self._chat else 0
+        answer = self.patiently(lambda: self._ask(prompt, settings))
         if self._arrived is not None:
             self._arrived.add(key, answer)
         return answer
 
-    def _ask(self, prompt: str, settings: dict[str, Any], likelihood: bool) -> Completion:
+    def _ask(self, prompt: str, settings: dict[str, Any]) -> Completion:
         try:
             if not self._chat:
-                wanted: dict[str, Any] = {"logprobs": 0} if likelihood else {}
-                return self._read(self.client.completions.create(prompt=prompt, **wanted, **settings))
+                return self._read(self.client.completions.create(prompt=prompt, **settings))
             turns: Any = messages(prompt, self._turns)
             if self._turns is not None and self._turns.template is not None:
                 settings = {**settings, "extra_body": {"chat_template_kwargs": self._turns.template}}
-            wanted = {"logprobs": True} if likelihood else {}
-            return self._read(self.client.chat.completions.create(messages=turns, **wanted, **settings))
+            return self._read(self.client.chat.completions.create(messages=turns, **settings))
         except EngineRefused:
             raise
         except (ValueError, AttributeError, IndexError, TypeError) as error:  # the client hands on whatever a server sends

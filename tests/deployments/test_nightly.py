@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -90,12 +89,10 @@ def test_the_first_candidate_is_held_against_its_base_and_promoted(prefect: Pref
     assert event(prefect, first, "promoted")["payload"]["candidate"] == first.fingerprint("training")
 
 
-def test_a_night_without_changes_is_short_and_says_so(prefect: Prefect, first: Job) -> None:
+def test_a_night_without_changes_starts_no_stage_and_says_so(prefect: Prefect, first: Job) -> None:
     before = everything(first.root)
-    began = time.monotonic()
     run = prefect.start(NIGHTLY, first.parameters)
     state = prefect.end(run)
-    assert time.monotonic() - began < 15
     assert state["name"] == "Unchanged"
     assert first.fingerprint("training") in state["message"]
     assert prefect.tasks(run) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.stage_task import SLOT_LEASE_SECONDS
+from flows.slot import LEASE_SECONDS
 from tests.deployments.conftest import Crashed
 from tests.deployments.world import PATIENCE, Prefect
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.e2e
 
 def test_a_retry_goes_on_from_the_checkpoint_and_does_nothing_twice(prefect: Prefect, crashed: Crashed) -> None:
     prefect.call("flow-run", "retry", crashed.run)
-    state = prefect.end(crashed.run, patience=PATIENCE + SLOT_LEASE_SECONDS)
+    state = prefect.end(crashed.run, patience=PATIENCE + LEASE_SECONDS)
     assert state["type"] == "COMPLETED", state
     states = {task["name"].partition(" ")[0]: task["state_name"] for task in prefect.tasks(crashed.run)}
     assert states == dict.fromkeys(states, "Cached") | {"training": "Completed"}

@@ -209,7 +209,7 @@ def _background(command: list[str], log: Path, environment: Mapping[str, str]) -
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        _, alive = psutil.wait_procs(family, timeout=15)
+        _, alive = psutil.wait_procs(family, timeout=30)
         for orphan in alive:
             orphan.kill()
 

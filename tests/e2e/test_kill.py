@@ -41,7 +41,7 @@ def kill_when(stage: str, root: Path, reached: Callable[[], bool]) -> None:
     assert len(family) >= 2, "the guard and the stage; on a CPU vLLM starts no more"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    _, alive = psutil.wait_procs(family, timeout=15)
+    _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive, [child.cmdline() for child in alive]
 
 
@@ -59,8 +59,10 @@ def test_sampling_killed_between_shards_goes_on_without_losing_or_repeating_a_ro
     assert {key[:2] for key in keys[0]} == {key[:2] for key in keys[1]}
 
 
-def test_ctrl_c_ends_the_whole_run_with_a_clean_word_and_it_can_go_on(finished: Run, tmp_path: Path) -> None:
-    root = copy_of(finished, tmp_path, "questions", "references")
+def run_until_sampling(root: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """A `mind run` in a session of its own that samples, and all its processes."""
+    for old in root.glob("sampling/*.progress"):
+        old.unlink()
     process = subprocess.Popen(
         command("run", "configs/miniature.yaml", *overrides(root)),
         cwd=REPOSITORY,
@@ -75,12 +77,28 @@ def test_ctrl_c_ends_the_whole_run_with_a_clean_word_and_it_can_go_on(finished: 
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    family = psutil.Process(process.pid).children(recursive=True)
+    return process, psutil.Process(process.pid).children(recursive=True)
+
+
+def test_a_run_whose_terminal_was_closed_is_started_again_and_goes_on(finished: Run, tmp_path: Path) -> None:
+    """The temporary Prefect server dies with the command, so nobody is there to give back what the run had taken from it."""
+    root = copy_of(finished, tmp_path, "questions", "references")
+    for _ in range(2):
+        process, family = run_until_sampling(root)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        _, alive = psutil.wait_procs(family, timeout=30)
+        assert not alive, [child.cmdline() for child in alive]
+
+
+def test_ctrl_c_ends_the_whole_run_with_a_clean_word_and_it_can_go_on(finished: Run, tmp_path: Path) -> None:
+    root = copy_of(finished, tmp_path, "questions", "references")
+    process, family = run_until_sampling(root)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped; run the same command again to go on" in errors
     assert "Traceback" not in errors
-    _, alive = psutil.wait_procs(family, timeout=15)
+    _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
     assert list(root.glob("sampling/*.partial"))

