@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pipeline.cli_output import AsJson, print_json, print_table, reported
-from pipeline.config import ModelSource, RunConfig, load_config
+from pipeline.config import RunConfig, load_config
 
 if TYPE_CHECKING:
     from storage.artifact import Artifact
@@ -45,7 +45,7 @@ def export(
         run = load_config(config, tuple(overrides or ()))
         asked = run.student
         if model == "student":
-            asked = ModelSource(path=_done(run, "training").path("student"), turns=run.student.turns)
+            asked = run.student.moved(_done(run, "training").path("student"))
         counts = lm_eval.export(run, _done(run, "questions"), asked, out)
         print(f"{sum(counts.values())} items of {', '.join(counts)} are in {out}. Ask them with")
         revision = f",revision={asked.revision}" if asked.revision else ""

@@ -71,7 +71,7 @@ def _prompt(model: ModelSource, run: RunConfig, text: str, title: str) -> None:
     from pipeline.prompts import prompt_tokens
 
     tokenizer, out = load_tokenizer(model), console()
-    tokens = prompt_tokens(tokenizer, text, run.prompts.chat, model.turns)
+    tokens = prompt_tokens(tokenizer, text, model.dialogue)
     out.print(Text(f"{title}, {len(tokens)} tokens", style="bold"))
     out.print(Text(_decoded(tokenizer, tokens)), soft_wrap=True)
     out.print()
@@ -125,7 +125,7 @@ def show_prompt(
             check_model(run.teacher, "teacher")
             _prompt(run.teacher, run, teacher_prompt(run.prompts, asked, shown), f"teacher, {shown.name}")
         tokenizer = load_tokenizer(run.student)
-        prompt = prompt_tokens(tokenizer, student_prompt(run.prompts, asked), run.prompts.chat, run.student.turns)
+        prompt = prompt_tokens(tokenizer, student_prompt(run.prompts, asked), run.student.dialogue)
         text, origin = _rationale(run, asked, shown.name)
         row = make_row(tokenizer, prompt, text, asked.answer, run.training.max_length, f"question {asked.id!r}")
         _row(run, row, tokenizer, origin)

@@ -67,6 +67,8 @@ def init(
 
         if file.exists():
             raise ConfigError(f"{file}: is there already; give a new file")
+        if not file.parent.is_dir():
+            raise ConfigError(f"{file}: there is no folder {file.parent}; make it, or give another file")
         answers = Answers(
             name=file.stem,
             teacher=_asked(teacher, "--teacher", "Teacher (a folder, hub name@revision, or a server's address and its model)"),
@@ -81,9 +83,10 @@ def init(
         aside.write_text(text)
         try:
             load_config(aside)
-        except MindError:
+        except MindError as error:
             aside.unlink()
-            raise
+            said = str(error).replace(str(aside), str(file))
+            raise ConfigError(f"{file}: not written, these answers make no configuration: {said}") from error
         aside.rename(file)
         print(f"{file}: written; next: mind doctor {file}, then mind plan {file}")
 

@@ -38,6 +38,8 @@ class ModelSource(Frozen):
     revision: str | None = identity(None, pattern=r"^[0-9a-f]{40}$")
     served: Literal[True] | None = identity(None)
     imported: Literal[True] | None = identity(None)
+    chat: bool = identity(True)
+    """Whether a prompt is the user's turn of the model's own chat template; a base model reads it as it is."""
     turns: Turns | None = identity(None)
 
     @model_validator(mode="after")
@@ -48,7 +50,18 @@ class ModelSource(Frozen):
             )
         if self.name is not None and self.revision is None:
             raise ValueError("a hub model needs its revision, 40 hex digits, so that the run can be repeated")
+        if self.turns is not None and not self.chat:
+            raise ValueError("turns: there are none with chat false; put the words into the templates of prompts")
         return self
+
+    @property
+    def dialogue(self) -> Turns | None:
+        """What stands around a prompt; None where it is read as it is."""
+        return (self.turns or Turns()) if self.chat else None
+
+    def moved(self, path: Path) -> ModelSource:
+        """Other weights that one chats with in the same way: what became of a student."""
+        return ModelSource(path=path, chat=self.chat, turns=self.turns)
 
     @property
     def location(self) -> str:
@@ -123,14 +136,12 @@ class Questions(Frozen):
 class Prompts(Frozen):
     """Jinja templates (sandboxed). `question` is what the student sees; `perspective` is what the teacher sees.
 
-    `answer` is `question` rendered, in words that ask for the answer at once: the second task of `training.answer_weight`. With `chat`
-    the rendered text becomes the user's turn of the model's own chat template.
+    `answer` is `question` rendered, in words that ask for the answer at once: the second task of `training.answer_weight`.
     """
 
     question: str = identity("{{ question }}\n\nReason step by step. End with the sentence: The answer is \\boxed{ANSWER}.")
     perspective: str = identity("{{ question }}\n\n{{ instruction }}\nEnd with the sentence: The answer is \\boxed{ANSWER}.")
     answer: str = identity("{{ prompt }}\n\nGive the answer alone, without reasoning.")
-    chat: bool = identity(True)
 
     def of_rationales(self) -> Prompts:
         """Those that stages before training use: with another second task they would make the same again."""
@@ -173,7 +184,6 @@ class Judge(Frozen):
 
     model: ModelSource = identity()
     engine: Engine = identity(Engine())
-    chat: bool = identity(True)
     max_tokens: int = identity(512, ge=1)
     prompt: str = identity(
         "Here are a question, its right answer, and somebody's solution.\n\nQuestion:\n{{ question }}\n\nRight answer:\n{{ answer }}\n\n"
@@ -447,6 +457,16 @@ class RunConfig(Frozen):
             raise ValueError("teacher.imported: there are no rationales; set sampling.rationales with its path and columns")
         return self
 
+    def teacher_engine(self) -> Engine:
+        """By what the teacher answers evaluation items: its server, or the evaluation's engine on the cards that it is sampled on."""
+        answering, sampled = self.evaluation.engine, self.sampling.engine
+        if self.teacher.served:
+            return sampled
+        if answering.kind != "vllm" or sampled.kind != "vllm":
+            return answering
+        cards = ("tensor_parallel", "gpu_memory_utilization", "kv_cache_gib", "max_sequences")
+        return answering.model_copy(update={name: getattr(sampled, name) for name in cards})
+
     @model_validator(mode="after")
     def _perspectives_of_one_source(self) -> RunConfig:
         own = self.perspectives or self.only_perspectives or self.perspective_copies > 1
@@ -455,15 +475,6 @@ class RunConfig(Frozen):
                 "sampling.rationales says what perspectives there are (names, or unlabelled and places); remove perspectives, "
                 "only_perspectives and perspective_copies"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _turns_are_of_a_chat(self) -> RunConfig:
-        for name, model in (("teacher", self.teacher), ("student", self.student)):
-            if model.turns is not None and not self.prompts.chat:
-                raise ValueError(
-                    f"{name}.turns: there are none with prompts.chat false; put the words into the templates of prompts"
-                )
         return self
 
     @model_validator(mode="after")

@@ -27,6 +27,7 @@ class Shape(NamedTuple):
     linear: int
     layers: int
     hidden: int
+    heads: int
     cached: int
     dtype: str
 
@@ -49,7 +50,7 @@ def shape_of(model: ModelSource) -> Shape:
     cached = 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * width
     dtype = str(config.dtype or torch.float32).removeprefix("torch.")
     parameters = sum({id(value): value.numel() for value in network.parameters()}.values())
-    return Shape(parameters, linear, config.num_hidden_layers, config.hidden_size, cached, dtype)
+    return Shape(parameters, linear, config.num_hidden_layers, config.hidden_size, heads, cached, dtype)
 
 
 def training_bytes(shape: Shape, training: Training, perspectives: int) -> dict[str, int]:

@@ -79,23 +79,25 @@ def check_prompts(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> No
         teacher_prompt(prompts, probe, perspective)
 
 
-def messages(text: str, turns: Turns | None) -> list[dict[str, str]]:
+def messages(text: str, turns: Turns) -> list[dict[str, str]]:
     """The turns of a chat up to the model's own."""
-    system = [] if turns is None or turns.system is None else [{"role": "system", "content": turns.system}]
+    system = [] if turns.system is None else [{"role": "system", "content": turns.system}]
     return [*system, {"role": "user", "content": text}]
 
 
-def rendered(tokenizer: PreTrainedTokenizerBase, text: str, chat: bool, turns: Turns | None) -> str:
-    """A prompt as the text that is tokenised: for chat models with their template's special tokens and generation prompt.
+def rendered(tokenizer: PreTrainedTokenizerBase, text: str, turns: Turns | None) -> str:
+    """A prompt as the text that is tokenised: in a dialogue with the template's special tokens and generation prompt.
 
     Raises:
-        ModelError: `chat` is on and the tokenizer has no chat template, or its template refuses these turns.
+        ModelError: there are turns and the tokenizer has no chat template, or its template refuses these turns.
     """
-    if not chat:
+    if turns is None:
         return text
     if not tokenizer.chat_template:
-        raise ModelError(f"{tokenizer.name_or_path}: has no chat template; set prompts.chat to false for a plain model")
-    arguments: dict[str, Any] = {} if turns is None or turns.template is None else dict(turns.template)
+        raise ModelError(
+            f"{tokenizer.name_or_path}: has no chat template; if it reads plain text, set chat: false beside its path"
+        )
+    arguments: dict[str, Any] = dict(turns.template or {})
     try:
         return str(
             tokenizer.apply_chat_template(messages(text, turns), tokenize=False, add_generation_prompt=True, **arguments)
@@ -106,9 +108,9 @@ def rendered(tokenizer: PreTrainedTokenizerBase, text: str, chat: bool, turns: T
         ) from error
 
 
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, text: str, chat: bool, turns: Turns | None) -> list[int]:
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, text: str, turns: Turns | None) -> list[int]:
     """Token ids of a prompt, as `rendered`; a plain one gets the special tokens that its tokenizer adds."""
-    return list(tokenizer(rendered(tokenizer, text, chat, turns), add_special_tokens=not chat)["input_ids"])
+    return list(tokenizer(rendered(tokenizer, text, turns), add_special_tokens=turns is None)["input_ids"])
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> int:

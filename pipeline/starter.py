@@ -53,8 +53,9 @@ def _model(role: str, answer: str) -> dict[str, Any]:
     """Raises ConfigError where the answer is neither a folder nor a pinned name."""
     if role == "teacher" and _is_address(answer):
         return {"served": True}
-    if Path(answer).is_dir():
-        return {"path": str(Path(answer).resolve())}
+    folder = Path(answer)
+    if folder.is_dir():
+        return {"path": str(folder.resolve())} | ({} if _chats(folder) else {"chat": False})
     name, _, revision = answer.partition("@")
     if not re.fullmatch("[0-9a-f]{40}", revision):
         raise ConfigError(
@@ -78,14 +79,16 @@ def _questions(answer: str, wanted: Sequence[str]) -> dict[str, str]:
     return {"kind": "named", "name": answer, "split": split}
 
 
-def _chats(student: str) -> bool:
-    """Whether a local student has a chat template; one of the hub is taken to have one."""
-    folder = Path(student)
-    if not folder.is_dir():
-        return True
+def _chats(folder: Path) -> bool:
+    """Whether a local model has a chat template; one of the hub is taken to have one."""
     settings = folder / "tokenizer_config.json"
     said = json.loads(settings.read_text()) if settings.is_file() else {}
     return (folder / "chat_template.jinja").is_file() or bool(said.get("chat_template"))
+
+
+def _name(words: str) -> str:
+    """What may be a name of those words."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", words).strip("-.") or "run"
 
 
 def _flow(value: Any) -> str:
@@ -101,17 +104,16 @@ def starter(answers: Answers) -> str:
     """
     gpus = answers.gpus
     evaluation = [
-        {"name": Path(source).stem, "group": group, "source": _questions(source, ("test", "validation"))}
+        {"name": _name(Path(source).stem), "group": group, "source": _questions(source, ("test", "validation"))}
         for group, sources in (("id", answers.evaluate), ("ood", answers.outside))
         for source in sources
     ]
     engine: dict[str, Any] = {"kind": "vllm", "dtype": "bfloat16" if gpus else "float32", "max_context": 4096}
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(TEMPLATE.read_text()).render(
-        name=answers.name,
+        name=_flow(_name(answers.name)),
         teacher=_flow(_model("teacher", answers.teacher)),
         student=_flow(_model("student", answers.student)),
-        chat=_chats(answers.student),
         train=[_flow(_questions(source, ("train",))) for source in answers.train],
         evaluation=[_flow(item) for item in evaluation],
         sampled_by=_flow(_server(answers.teacher, {**engine, "tensor_parallel": gpus} if gpus > 1 else engine)),

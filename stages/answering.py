@@ -61,12 +61,18 @@ class Item(NamedTuple):
 
 
 class Asking(NamedTuple):
-    """What models are asked, and how; and by what engine one that is served elsewhere."""
+    """What models are asked, and how."""
 
     questions: Artifact
     prompts: Prompts
     settings: Evaluation
-    server: EngineConfig | None = None
+
+
+class Answerer(NamedTuple):
+    """Who is asked, and what runs it."""
+
+    model: ModelSource
+    engine: EngineConfig
 
 
 def _wanted(questions: Artifact, use: str) -> Iterator[pa.RecordBatch]:
@@ -95,14 +101,14 @@ def _count(asking: Asking) -> int:
     return sum(pc.sum(pc.equal(batch["use"], asking.settings.use)).as_py() for batch in batches)
 
 
-def _check_prompts(asking: Asking, models: Iterable[ModelSource]) -> None:
+def _check_prompts(asking: Asking, models: Iterable[Answerer]) -> None:
     """Before any model is loaded."""
     prompts, settings = asking.prompts, asking.settings
-    for model in models:
+    for model, engine in models:
         if model.served:  # a server has a tokenizer of its own
             continue
         every = ((item.question.id, student_prompt(prompts, item.question)) for item in items(asking))
-        check_lengths(load_tokenizer(model), every, prompts.chat, model.turns, settings.max_tokens, settings.engine.max_context)
+        check_lengths(load_tokenizer(model), every, model.dialogue, settings.max_tokens, engine.max_context)
 
 
 class Round(NamedTuple):
@@ -158,13 +164,12 @@ def _rows(asking: Asking, name: str, engine: Engine, turn: Round, chunk: list[It
 
 
 def _answer(
-    asking: Asking, name: str, model: ModelSource, finished: Mapping[str, set[int]], out: Draft, progress: Progress
+    asking: Asking, name: str, who: Answerer, finished: Mapping[str, set[int]], out: Draft, progress: Progress
 ) -> tuple[int, float]:
     """Answer what is not finished of each round; returns tokens and seconds."""
     tokens, seconds = 0, 0.0
-    how = asking.server if model.served and asking.server is not None else asking.settings.engine
     arrived = arrived_file(out, name)
-    with open_engine(how, model, asking.prompts.chat, arrived) as engine:
+    with open_engine(who.engine, who.model, arrived) as engine:
         began = time.monotonic()
         for turn in rounds(asking.settings):
             done = finished[turn.prefix]
@@ -185,7 +190,7 @@ def _finished(out: Draft, name: str, prefix: str) -> set[int]:
     return finished_questions(shard.filter(pc.equal(shard["model"], name)) for shard in shards)
 
 
-def answer(asking: Asking, models: Mapping[str, ModelSource], out: Draft, progress: Progress) -> dict[str, Any]:
+def answer(asking: Asking, models: Mapping[str, Answerer], out: Draft, progress: Progress) -> dict[str, Any]:
     """Let every model answer what no shard has, one engine each; returns tokens, and their rate if any were made now.
 
     Raises:

@@ -58,8 +58,8 @@ def attempt(
     if len(finished) == total:
         return
     asked = ((question.id, prompt) for question, prompt in missing())
-    check_lengths(load_tokenizer(student), asked, prompts.chat, student.turns, settings.max_tokens, settings.engine.max_context)
-    with open_engine(settings.engine, student, prompts.chat) as engine:
+    check_lengths(load_tokenizer(student), asked, student.dialogue, settings.max_tokens, settings.engine.max_context)
+    with open_engine(settings.engine, student) as engine:
         for chunk, rows in ahead(lambda chunk: list(_attempts(engine, settings, chunk, seed)), chunks(missing(), _CHUNK)):
             out.write_shard(_SHARDS, pa.Table.from_pylist(rows))
             progress.advance(len(chunk))

@@ -14,7 +14,7 @@ from typing import Any, Final
 from pipeline.config import Evaluation, ModelSource, Prompts, RunConfig, Turns
 from pipeline.errors import ArtifactError
 from pipeline.fields import Frozen, identity
-from stages.answering import Asking, answer, asked
+from stages.answering import Answerer, Asking, answer, asked
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
@@ -29,12 +29,14 @@ class Config(Frozen):
     prompts: Prompts = identity()
     evaluation: Evaluation = identity()
     seed: int = identity()
+    chat: bool = identity(True)
     turns: Turns | None = identity(None)
 
 
 def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
-    return Config(prompts=run.prompts, evaluation=run.evaluation, seed=run.seed, turns=run.student.turns)
+    student = run.student
+    return Config(prompts=run.prompts, evaluation=run.evaluation, seed=run.seed, chat=student.chat, turns=student.turns)
 
 
 def outside(config: Config) -> dict[str, str]:
@@ -63,8 +65,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     """
     questions, references, settings = inputs["questions"], inputs["references"], config.evaluation
     _refuse_others(questions, references, settings.use)
-    student = ModelSource(path=inputs["training"].path("student"), turns=config.turns)
-    spent = answer(Asking(questions, config.prompts, settings), {"student": student}, out, progress)
+    student = ModelSource(path=inputs["training"].path("student"), chat=config.chat, turns=config.turns)
+    spent = answer(Asking(questions, config.prompts, settings), {"student": Answerer(student, settings.engine)}, out, progress)
 
     from stages.comparison import COUNTED, summarise
     from stages.drawn import drawn

@@ -113,10 +113,7 @@ def compare(made: Mapping[str, Made], questions: int, seed: int, progress: Progr
     run, chosen = made["mind"].run, choose_rows(made, questions, seed)
     rows, known = chosen.rows, tasks_of(made["mind"].questions)
     task_Q = np.unique([known[name] for name in rows.ids], return_inverse=True)[1]
-    students = {
-        name: ModelSource(path=made[name].training.path("student"), turns=run.student.turns)
-        for name in sorted(made, key=_specialists_last)
-    }
+    students = {name: run.student.moved(made[name].training.path("student")) for name in sorted(made, key=_specialists_last)}
     found = read_all({"base": run.student, **students}, run, rows, task_Q, seed, progress)
 
     progress.start("controls and pictures", 4, "parts")

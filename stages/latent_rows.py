@@ -119,7 +119,7 @@ def read_rows(synthesis: Artifact, ids: Sequence[str], run: RunConfig, tokenizer
     found: list[tuple[int, int, Row, Row]] = []
     for item in _texts(synthesis, ids):
         question, where = place[item["question_id"]], f"rationale of {item['question_id']!r}, {item['perspective']}"
-        prompt = prompt_tokens(tokenizer, item["prompt"], run.prompts.chat, run.student.turns)
+        prompt = prompt_tokens(tokenizer, item["prompt"], run.student.dialogue)
         prompts[question] = Row(prompt, len(prompt), (len(prompt), len(prompt)))
         row, context = (
             make(tokenizer, prompt, item["rationale"], item["answer"], limit, where) for make in (make_row, context_row)

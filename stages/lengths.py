@@ -19,13 +19,11 @@ Prompts = Iterable[tuple[str, str]]
 """Each with its question's id."""
 
 
-def _longest(
-    tokenizer: PreTrainedTokenizerBase, prompts: Prompts, chat: bool, turns: Turns | None, limit: int
-) -> tuple[str, int, int]:
+def _longest(tokenizer: PreTrainedTokenizerBase, prompts: Prompts, turns: Turns | None, limit: int) -> tuple[str, int, int]:
     """Id and tokens of the longest prompt, and how many have more tokens than `limit`."""
     longest, too_long = ("", 0), 0
     for question_id, prompt in prompts:
-        length = len(prompt_tokens(tokenizer, prompt, chat, turns))
+        length = len(prompt_tokens(tokenizer, prompt, turns))
         too_long += length > limit
         longest = max(longest, (question_id, length), key=lambda item: item[1])
     return *longest, too_long
@@ -34,7 +32,6 @@ def _longest(
 def check_lengths(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Prompts,
-    chat: bool,
     turns: Turns | None,
     room: int,
     limit: int,
@@ -45,7 +42,7 @@ def check_lengths(
     Raises:
         QuestionError: how many, the longest one, and what would hold it.
     """
-    question_id, length, too_long = _longest(tokenizer, prompts, chat, turns, limit - room)
+    question_id, length, too_long = _longest(tokenizer, prompts, turns, limit - room)
     if too_long:
         raise QuestionError(
             f"question {question_id!r}: {whose}, the longest of {too_long} too long ones, has {length} tokens; with max_tokens "
@@ -53,13 +50,13 @@ def check_lengths(
         )
 
 
-def check_trainable(student: ModelSource, prompts: Prompts, chat: bool, max_length: int) -> None:
+def check_trainable(student: ModelSource, prompts: Prompts, max_length: int) -> None:
     """Refuse training questions after which the student has no room for a single token of a rationale.
 
     Raises:
         QuestionError: how many, and the longest one.
     """
-    question_id, length, too_long = _longest(load_tokenizer(student), prompts, chat, student.turns, max_length - 1)
+    question_id, length, too_long = _longest(load_tokenizer(student), prompts, student.dialogue, max_length - 1)
     if too_long:
         raise QuestionError(
             f"question {question_id!r}: its prompt, the longest of {too_long} too long ones, has {length} of the student's tokens, and "

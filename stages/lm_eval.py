@@ -77,7 +77,7 @@ def export(run: RunConfig, questions: Artifact, model: ModelSource, folder: Path
     tokenizer = load_tokenizer(model)
     counts: dict[str, int] = {}
     for item in items(Asking(questions, run.prompts, run.evaluation)):
-        prompt = rendered(tokenizer, student_prompt(run.prompts, item.question), run.prompts.chat, model.turns)
+        prompt = rendered(tokenizer, student_prompt(run.prompts, item.question), model.dialogue)
         row = {"question_id": item.question.id, "set": item.set, "prompt": prompt, "gold": item.question.answer}
         counts[item.set] = counts.get(item.set, 0) + 1
         with (aside / f"{item.set}.jsonl").open("a", encoding="utf-8") as lines:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from pipeline.config import Engine, Evaluation, ModelSource, Prompts, RunConfig
 from pipeline.fields import Frozen, identity
 from pipeline.models import check_model, model_content
-from stages.answering import Asking, answer, asked
+from stages.answering import Answerer, Asking, answer, asked
 from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
@@ -30,8 +30,8 @@ class Config(Frozen):
     teacher: ModelSource = identity()
     prompts: Prompts = identity()
     evaluation: Evaluation = identity()
-    server: Engine | None = identity(None)
-    """What answers as the teacher, where that is served."""
+    teacher_engine: Engine = identity()
+    """The base student's is `evaluation.engine`; a teacher may need more cards, or be served."""
 
 
 def config_of(run: RunConfig) -> Config:
@@ -44,9 +44,9 @@ def config_of(run: RunConfig) -> Config:
     return Config(
         base=run.student,
         teacher=run.teacher,
-        prompts=Prompts(question=run.prompts.question, chat=run.prompts.chat),
+        prompts=Prompts(question=run.prompts.question),
         evaluation=how.model_copy(update={"bootstrap": Evaluation().bootstrap}),
-        server=run.sampling.engine if run.teacher.served else None,
+        teacher_engine=run.teacher_engine(),
     )
 
 
@@ -76,8 +76,9 @@ def _say(accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
     """Every model, one engine each."""
     models = _models(config)
-    asking = Asking(inputs["questions"], config.prompts, config.evaluation, config.server)
-    spent = answer(asking, models, out, progress)
+    asking = Asking(inputs["questions"], config.prompts, config.evaluation)
+    engines = {"base": config.evaluation.engine, "teacher": config.teacher_engine}
+    spent = answer(asking, {name: Answerer(model, engines[name]) for name, model in models.items()}, out, progress)
 
     from stages.comparison import COUNTED, accuracies
     from stages.drawn import drawn

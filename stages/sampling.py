@@ -206,7 +206,7 @@ def _judge(config: Config, arrived: Path) -> Iterator[Engine | None]:
     if settings is None:
         yield None
         return
-    with open_engine(settings.engine, settings.model, settings.chat, arrived) as engine:
+    with open_engine(settings.engine, settings.model, arrived) as engine:
         yield engine
 
 
@@ -245,17 +245,17 @@ def _check_prompts(config: Config, questions: Callable[[], Iterable[Question]]) 
         asked = (
             (question.id, teacher_prompt(prompts, question, item)) for question in questions() for item in config.perspectives
         )
-        tokenizer, turns = load_tokenizer(config.teacher), config.teacher.turns
-        check_lengths(tokenizer, asked, prompts.chat, turns, settings.max_tokens, settings.engine.max_context)
+        tokenizer, turns = load_tokenizer(config.teacher), config.teacher.dialogue
+        check_lengths(tokenizer, asked, turns, settings.max_tokens, settings.engine.max_context)
     if config.student is not None:
         shown = ((question.id, student_prompt(prompts, question)) for question in questions())
-        check_trainable(config.student, shown, prompts.chat, config.student_length)
+        check_trainable(config.student, shown, config.student_length)
     judge = settings.judge
     if judge is not None and judge.engine.kind != "openai":
         # The sample to be judged is not there yet, so its room is kept as well: the teacher's tokens, about as many of the judge's.
         bare = ((question.id, judge_prompt(judge, question, "")) for question in questions())
         room, limit = settings.max_tokens + judge.max_tokens, judge.engine.max_context
-        check_lengths(load_tokenizer(judge.model), bare, judge.chat, judge.model.turns, room, limit, "what its judge reads")
+        check_lengths(load_tokenizer(judge.model), bare, judge.model.dialogue, room, limit, "what its judge reads")
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
@@ -278,7 +278,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         arrived, judged = arrived_file(out, "teacher"), arrived_file(out, "judge")
         schema = SCHEMA if settings.judge is None else SCHEMA.append(pa.field("judged", pa.string()))
         with (
-            open_engine(settings.engine, config.teacher, config.prompts.chat, arrived) as teacher,
+            open_engine(settings.engine, config.teacher, arrived) as teacher,
             _judge(config, judged) as judge,
         ):
             began = time.monotonic()

@@ -37,15 +37,14 @@ class Kept(NamedTuple):
 
 
 class Student(NamedTuple):
-    """How the student reads: its tokenizer, whether it chats and in what turns, the tokens of its longest row."""
+    """How the student reads: its tokenizer, in what turns, the tokens of its longest row."""
 
     tokenizer: PreTrainedTokenizerBase
-    chat: bool
     turns: Turns | None
     max_length: int
 
     def prompt(self, asked: Asked) -> list[int]:
-        return prompt_tokens(self.tokenizer, asked.prompt, self.chat, self.turns)
+        return prompt_tokens(self.tokenizer, asked.prompt, self.turns)
 
 
 def select(

@@ -132,7 +132,7 @@ Select = Callable[[Path, bytes | None], tuple[list["Kept"], dict[str, int]]]
 def _selecting(config: Config, lookup: Lookup) -> Select:
     from stages.selection import Student, select
 
-    student = Student(load_tokenizer(config.student), config.prompts.chat, config.student.turns, config.max_length)
+    student = Student(load_tokenizer(config.student), config.student.dialogue, config.max_length)
 
     def selecting(path: Path, last: bytes | None) -> tuple[list[Kept], dict[str, int]]:
         samples = read_parquet(path, SAMPLE)

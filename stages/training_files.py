@@ -32,7 +32,7 @@ def _rows(config: Config, tokenizer: Any, piece: Piece) -> Iterator[list[Row]]:
     """The row and the context row of every rationale of a piece."""
     limit = config.training.max_length
     for item in piece.to_pylist():
-        prompt = prompt_tokens(tokenizer, item["prompt"], config.prompts.chat, config.student.turns)
+        prompt = prompt_tokens(tokenizer, item["prompt"], config.student.dialogue)
         where = f"rationale of {item['question_id']!r}, {item['perspective']}"
         yield [make(tokenizer, prompt, item["rationale"], item["answer"], limit, where) for make in (make_row, context_row)]
 
@@ -64,9 +64,7 @@ def _write_answers(config: Config, synthesis: Artifact, tokenizer: Any, offset: 
             for n, item in zip(n_B, piece.to_pylist(), strict=True):
                 if places[n, 1]:
                     continue
-                asked = prompt_tokens(
-                    tokenizer, render(prompts.answer, prompt=item["prompt"]), prompts.chat, config.student.turns
-                )
+                asked = prompt_tokens(tokenizer, render(prompts.answer, prompt=item["prompt"]), config.student.dialogue)
                 row = answer_row(tokenizer, asked, item["answer"], limit, f"answer of {item['question_id']!r}")
                 places[n] = place_of(row, offset)
                 tokens.write(np.array(row.tokens, np.int32).tobytes())

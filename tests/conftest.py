@@ -116,9 +116,8 @@ def tree_of(model: Path) -> dict[str, Any]:
     return {
         "name": "small",
         "root": "artifacts",
-        "teacher": {"path": str(model)},
-        "student": {"path": str(model)},
-        "prompts": {"chat": False},
+        "teacher": {"path": str(model), "chat": False},
+        "student": {"path": str(model), "chat": False},
         "questions": {
             "train": [{"kind": "miniature", "family": "dial", "split": "train", "count": 12}],
             "evaluation": [

@@ -49,7 +49,7 @@ class Engine(Protocol):
 
 
 @contextmanager
-def open_engine(config: EngineConfig, model: ModelSource, chat: bool, arrived: Path | None = None) -> Iterator[Engine]:
+def open_engine(config: EngineConfig, model: ModelSource, arrived: Path | None = None) -> Iterator[Engine]:
     """Start the engine that `config` names on `model`, and end it.
 
     In the file `arrived` a server's answers are kept as they come, so that none is paid for twice; whoever has them safe removes it.
@@ -59,15 +59,15 @@ def open_engine(config: EngineConfig, model: ModelSource, chat: bool, arrived: P
         case "vllm":
             from pipeline.generation.vllm_engine import open_vllm
 
-            with open_vllm(config, model, chat) as engine:
+            with open_vllm(config, model) as engine:
                 yield engine
         case "openai":
             from pipeline.generation.openai_engine import open_openai
 
-            with open_openai(config, chat, model.turns, arrived) as engine:
+            with open_openai(config, model.dialogue, arrived) as engine:
                 yield engine
         case "transformers":
             from pipeline.generation.transformers_engine import open_transformers
 
-            with open_transformers(config, model, chat) as engine:
+            with open_transformers(config, model) as engine:
                 yield engine

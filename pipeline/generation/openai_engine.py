@@ -35,9 +35,8 @@ _QUIET_SECONDS: Final = 30.0
 
 
 class _OpenAIEngine:
-    def __init__(self, config: EngineConfig, chat: bool, turns: Turns | None, arrived: Arrived | None) -> None:
+    def __init__(self, config: EngineConfig, turns: Turns | None, arrived: Arrived | None) -> None:
         self._config = config
-        self._chat = chat
         self._turns = turns
         self._arrived = arrived
         self._key = os.environ.get(config.key_variable) or "none"
@@ -70,7 +69,7 @@ class _OpenAIEngine:
             "seed": seed,
         }
         if decoding.likelihood:
-            settings["logprobs"] = True if self._chat else 0
+            settings["logprobs"] = 0 if self._turns is None else True
         answer = self.patiently(lambda: self._ask(prompt, settings))
         if self._arrived is not None:
             self._arrived.add(key, answer)
@@ -78,10 +77,10 @@ class _OpenAIEngine:
 
     def _ask(self, prompt: str, settings: dict[str, Any]) -> Completion:
         try:
-            if not self._chat:
+            if self._turns is None:
                 return self._read(self.client.completions.create(prompt=prompt, **settings))
             turns: Any = messages(prompt, self._turns)
-            if self._turns is not None and self._turns.template is not None:
+            if self._turns.template is not None:
                 settings = {**settings, "extra_body": {"chat_template_kwargs": self._turns.template}}
             return self._read(self.client.chat.completions.create(messages=turns, **settings))
         except EngineRefused:
@@ -97,7 +96,7 @@ class _OpenAIEngine:
                 "the same model, set engine.answers_as"
             )
         choice = reply.choices[0]
-        if self._chat:
+        if self._turns is not None:
             text, tokens = choice.message.content or "", choice.logprobs and choice.logprobs.content
             logprobs = [token.logprob for token in tokens] if tokens else None
         else:
@@ -160,13 +159,13 @@ class _OpenAIEngine:
 
 
 @contextmanager
-def open_openai(config: EngineConfig, chat: bool, turns: Turns | None, arrived: Path | None) -> Iterator[_OpenAIEngine]:
+def open_openai(config: EngineConfig, turns: Turns | None, arrived: Path | None) -> Iterator[_OpenAIEngine]:
     """Connect to `config.base_url`; `arrived` is the file for answers that are in no shard yet.
 
     Raises:
         EngineError: the server cannot be reached, or does not serve `config.served_model`.
     """
-    engine = _OpenAIEngine(config, chat, turns, None if arrived is None else Arrived(arrived))
+    engine = _OpenAIEngine(config, turns, None if arrived is None else Arrived(arrived))
     with engine.client, engine.pool:
         served = [model.id for model in engine.patiently(lambda: engine.client.models.list().data)]
         if config.served_model not in served:

@@ -25,11 +25,10 @@ _SHRINK: Final = 0.75
 
 
 class _TransformersEngine:
-    def __init__(self, model: Any, tokenizer: Any, chat: bool, turns: Turns | None, batch: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, turns: Turns | None, batch: int) -> None:
         self._model = model
         self._turns = turns
         self._tokenizer = tokenizer
-        self._chat = chat
         self._batch = batch
         self._lock = Lock()
 
@@ -38,7 +37,7 @@ class _TransformersEngine:
             return self._generate(prompts, seeds, decoding)
 
     def _generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
-        ids = [prompt_tokens(self._tokenizer, prompt, self._chat, self._turns) for prompt in prompts]
+        ids = [prompt_tokens(self._tokenizer, prompt, self._turns) for prompt in prompts]
         completions: dict[int, Completion] = {}
         by_length: dict[int, list[int]] = {}
         for index, tokens in enumerate(ids):
@@ -107,9 +106,9 @@ def _choose(logits_V: torch.Tensor, generator: torch.Generator, decoding: Decodi
 
 
 @contextmanager
-def open_transformers(config: EngineConfig, model: ModelSource, chat: bool) -> Iterator[_TransformersEngine]:
+def open_transformers(config: EngineConfig, model: ModelSource) -> Iterator[_TransformersEngine]:
     """Load `model`, on a GPU where there is one."""
     tokenizer = load_tokenizer(model)
     network = load_causal_model(model, config.dtype)
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    yield _TransformersEngine(network, tokenizer, chat, model.turns, config.batch)
+    yield _TransformersEngine(network, tokenizer, model.dialogue, config.batch)

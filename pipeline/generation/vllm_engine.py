@@ -29,11 +29,10 @@ GIB = 1 << 30
 
 
 class _VllmEngine:
-    def __init__(self, llm: LLM, driver: Driver, chat: bool, turns: Turns | None) -> None:
+    def __init__(self, llm: LLM, driver: Driver, turns: Turns | None) -> None:
         self._driver = driver
         self._turns = turns
         self._tokenizer = llm.get_tokenizer()
-        self._chat = chat
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         from vllm import SamplingParams
@@ -49,7 +48,7 @@ class _VllmEngine:
             )
             for seed in seeds
         ]
-        tokens = (prompt_tokens(self._tokenizer, prompt, self._chat, self._turns) for prompt in prompts)
+        tokens = (prompt_tokens(self._tokenizer, prompt, self._turns) for prompt in prompts)
         requests: list[Any] = [{"prompt_token_ids": ids} for ids in tokens]
         return [_completion(output) for output in self._driver.outputs(requests, settings)]
 
@@ -66,7 +65,7 @@ def _completion(output: Any) -> Completion:
 
 
 @contextmanager
-def open_vllm(config: EngineConfig, model: ModelSource, chat: bool) -> Iterator[_VllmEngine]:
+def open_vllm(config: EngineConfig, model: ModelSource) -> Iterator[_VllmEngine]:
     """Start vLLM on `model`.
 
     Raises:
@@ -106,7 +105,7 @@ def open_vllm(config: EngineConfig, model: ModelSource, chat: bool) -> Iterator[
         raise EngineError(f"vLLM could not start on {model.location}: {reason}; see the stage's log") from error
     driver = Driver(llm, config.stall_seconds)
     try:
-        yield _VllmEngine(llm, driver, chat, model.turns)
+        yield _VllmEngine(llm, driver, model.dialogue)
     finally:
         driver.stop()
         llm.llm_engine.engine_core.shutdown()

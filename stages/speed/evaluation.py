@@ -86,10 +86,10 @@ def _device() -> dict[str, Any]:
 
 def measure(questions: int, repeats: int, say: Callable[[str], None]) -> dict[str, Ratio]:
     """Our engines over `generate`, by name."""
-    prompts, model = _prompts(questions), ModelSource(path=TEACHER)
+    prompts, model = _prompts(questions), ModelSource(path=TEACHER, chat=False)
     settings = {"dtype": "float32", "max_context": _CONTEXT, "kv_cache_gib": _CACHE_GIB, "batch": _BATCH}
     plain, served = (Engine.model_validate({"kind": kind, **settings}) for kind in ("transformers", "vllm"))
-    with open_engine(plain, model, chat=False) as ours, open_engine(served, model, chat=False) as vllm:
+    with open_engine(plain, model) as ours, open_engine(served, model) as vllm:
         sides: dict[str, Once] = {
             "generate": _generate(TEACHER, prompts),
             "ours": lambda: sum(item.completion_tokens for item in ours.generate(prompts, [0] * len(prompts), _DECODING)),

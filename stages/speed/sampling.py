@@ -28,7 +28,6 @@ from storage.store import Store
 
 TEACHER: Final = Path(__file__).parents[2] / "pipeline" / "miniature" / "models" / "teacher"
 PROMPTS: Final = Prompts(
-    chat=False,
     question="Question: {{ question }}\nSolution:\n",
     perspective="Perspective: {{ perspective }}\nQuestion: {{ question }}\nSolution:\n",
 )
@@ -69,12 +68,16 @@ def measure(folder: Path, questions: int, repeats: int, say: Callable[[str], Non
         top_p=1.0, max_tokens=_TOKENS, questions_per_shard=64,
     )  # fmt: skip
     config = Config(
-        teacher=ModelSource(path=TEACHER), perspectives=load_perspectives(None), prompts=PROMPTS, sampling=settings, seed=0
+        teacher=ModelSource(path=TEACHER, chat=False),
+        perspectives=load_perspectives(None),
+        prompts=PROMPTS,
+        sampling=settings,
+        seed=0,
     )
     asked = _questions(questions)
     decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens, likelihood=True)
     pairs = [(question, item) for question in asked for item in config.perspectives]
-    with open_engine(settings.engine, config.teacher, chat=False) as engine:
+    with open_engine(settings.engine, config.teacher) as engine:
 
         def bare() -> float:
             prompts = [teacher_prompt(PROMPTS, question, item) for question, item in pairs]

@@ -80,7 +80,7 @@ def _config(student: Path, fields: Mapping[str, Any], threads: int) -> Config:
         metanet_rate=1e-5, threads_per_rank=threads, **fields,
     )  # fmt: skip
     return Config(
-        student=ModelSource(path=student), perspectives=load_perspectives(None), prompts=Prompts(chat=False), training=training,
+        student=ModelSource(path=student, chat=False), perspectives=load_perspectives(None), prompts=Prompts(), training=training,
         objective=Objective(), metanet_heads=4, metanet_width=WIDTH, seed=0,
     )  # fmt: skip
 

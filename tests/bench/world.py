@@ -73,11 +73,11 @@ def tree(model: Path, root: Path, stage: str, rows: int, server: str | None, per
     return {
         "name": "bench",
         "root": str(root),
-        "teacher": {"path": str(model)},
-        "student": {"path": str(model)},
+        "teacher": {"path": str(model), "chat": False},
+        "student": {"path": str(model), "chat": False},
         "only_perspectives": PERSPECTIVES[:perspectives],
         "perspective_copies": max(1, perspectives // len(PERSPECTIVES)),
-        "prompts": {"chat": False, "question": "{{ question }}", "perspective": "{{ perspective }}: {{ question }}"},
+        "prompts": {"question": "{{ question }}", "perspective": "{{ perspective }}: {{ question }}"},
         "questions": {
             "train": [{"kind": "file", "path": str(root / "train.parquet")}]
             if stage == "questions"

@@ -23,7 +23,7 @@ from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 
-STUDENT = ModelSource(path=REPOSITORY / "pipeline" / "miniature" / "models" / "student")
+STUDENT = ModelSource(path=REPOSITORY / "pipeline" / "miniature" / "models" / "student", chat=False)
 PROMPTS = [f"Question: {ask(problem)}\nSolution:\n" for problem in distinct("dial", "dev", 12, seed=0)]
 GREEDY = Decoding(temperature=0.0, top_p=1.0, max_tokens=96, likelihood=True)
 SAMPLED = Decoding(temperature=0.7, top_p=1.0, max_tokens=96)
@@ -38,7 +38,7 @@ def from_vllm() -> dict[str, list[Any]]:
     """All that these tests ask of vLLM, in one engine's life."""
     # Far more prompt tokens than one step takes, short and long: the case in which seeded requests used to crash.
     many = [PROMPTS[n % 12] if n % 3 else "7, " * 300 + PROMPTS[n % 12] for n in range(120)]
-    with open_engine(engine("vllm"), STUDENT, chat=False) as vllm, ThreadPoolExecutor(3) as pool:
+    with open_engine(engine("vllm"), STUDENT) as vllm, ThreadPoolExecutor(3) as pool:
         together = [pool.submit(vllm.generate, PROMPTS[n : n + 4], list(range(n, n + 4)), SAMPLED) for n in (8, 0, 4)]
         wrong = pool.submit(vllm.generate, ["7, " * 2000], [0], SAMPLED)
         return {
@@ -94,14 +94,14 @@ def test_likelihoods_are_there_where_they_are_wanted(from_vllm: dict[str, list[C
 
 
 def test_transformers_answers_greedily_as_vllm_does(from_vllm: dict[str, list[Completion]]) -> None:
-    with open_engine(engine("transformers", batch=4), STUDENT, chat=False) as plain:
+    with open_engine(engine("transformers", batch=4), STUDENT) as plain:
         same(plain.generate(PROMPTS, [0] * 12, GREEDY), from_vllm["greedy"])
 
 
 def test_transformers_seeds_hold_whatever_the_batch() -> None:
     found = []
     for batch in (1, 12):
-        with open_engine(engine("transformers", batch=batch), STUDENT, chat=False) as plain:
+        with open_engine(engine("transformers", batch=batch), STUDENT) as plain:
             found.append([item.text for item in plain.generate(PROMPTS[:6], list(range(6)), SAMPLED)])
     assert found[0] == found[1]
 
@@ -144,5 +144,5 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 
 def test_an_openai_compatible_server_answers_greedily_as_vllm_does(server: str, from_vllm: dict[str, list[Completion]]) -> None:
-    with open_engine(engine("openai", base_url=server, served_model="miniature", connections=4), STUDENT, chat=False) as client:
+    with open_engine(engine("openai", base_url=server, served_model="miniature", connections=4), STUDENT) as client:
         same(client.generate(PROMPTS, [0] * 12, GREEDY), from_vllm["greedy"])

@@ -37,7 +37,8 @@ def _full(model: Path) -> Tree:
 def _chat(model: Path) -> Tree:
     tree = tree_of(model)
     meeting = {"address": "127.0.0.1", "port": 29500}
-    return {**tree, "prompts": {"chat": True}, "training": {**tree["training"], **meeting}}
+    chatty = {name: {**tree[name], "chat": True} for name in ("teacher", "student")}
+    return {**tree, **chatty, "training": {**tree["training"], **meeting}}
 
 
 def _leaves(value: Any, place: Place = (), role: str = "", annotation: Any = None) -> Iterator[tuple[Place, str, Any]]:
@@ -257,7 +258,7 @@ def test_what_lies_at_a_path_counts(tmp_path: Path, tiny_model: Path, what: str)
 def test_an_instruction_that_no_prompt_shows_makes_nothing_stale(
     tmp_path: Path, tiny_model: Path, template: str, again: set[str]
 ) -> None:
-    tree = tree_of(tiny_model) | {"perspectives": "mine.yaml", "prompts": {"chat": False, "perspective": template}}
+    tree = tree_of(tiny_model) | {"perspectives": "mine.yaml", "prompts": {"perspective": template}}
     found = []
     for instruction in ("Say it.", "Say it twice."):
         mine = {"version": 1, "perspectives": [{"name": "plain", "description": "d", "instruction": instruction}]}

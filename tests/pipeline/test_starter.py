@@ -37,7 +37,8 @@ def test_five_answers_make_a_configuration_that_loads(tmp_path: Path, answers: d
     assert run.name == "run"
     assert (run.teacher.name, run.teacher.revision) == ("some/teacher", REVISION)
     assert str(run.student.path) == answers["student"]
-    assert not run.prompts.chat
+    assert not run.student.chat
+    assert run.teacher.chat
     assert [source.kind for source in run.questions.train] == ["file", "named"]
     assert [(item.name, item.group) for item in run.questions.evaluation] == [("own", "id"), ("strategy-qa", "ood")]
     assert run.training.ranks == max(1, int(gpus))
@@ -48,7 +49,31 @@ def test_five_answers_make_a_configuration_that_loads(tmp_path: Path, answers: d
 def test_a_student_with_a_chat_template_chats(tmp_path: Path, answers: dict[str, str]) -> None:
     build_tokenizer(tmp_path / "chatty", chat_template=CHAT)
     assert init(tmp_path / "run.yaml", **{**answers, "student": str(tmp_path / "chatty")}).exit_code == 0
-    assert load_config(tmp_path / "run.yaml").prompts.chat
+    assert load_config(tmp_path / "run.yaml").student.chat
+
+
+@pytest.mark.parametrize("file", ["2024.yaml", "run one.yaml", "my test.v2.yaml"])
+def test_any_file_can_be_written_and_any_data_evaluated(tmp_path: Path, answers: dict[str, str], file: str) -> None:
+    data = tmp_path / "my test.jsonl"
+    data.write_text(Path(answers["evaluate"]).read_text())
+    answer = init(tmp_path / file, **{**answers, "evaluate": str(data)})
+    assert answer.exit_code == 0, answer.output
+    assert load_config(tmp_path / file).questions.evaluation[0].name == "my-test"
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, answers: dict[str, str]) -> None:
+    answer = init(tmp_path / "nowhere" / "run.yaml", **answers)
+    assert answer.exit_code == 2
+    assert f"there is no folder {tmp_path / 'nowhere'}" in answer.stderr
+
+
+def test_answers_that_make_no_configuration_leave_no_file_and_name_the_one_that_was_asked_for(
+    tmp_path: Path, answers: dict[str, str]
+) -> None:
+    answer = init(tmp_path / "run.yaml", **{**answers, "evaluate": f"{answers['evaluate']},{answers['evaluate']}"})
+    assert answer.exit_code == 2
+    assert ".partial" not in answer.stderr
+    assert not list(tmp_path.glob("*run.yaml*"))
 
 
 def test_a_teacher_behind_a_server_is_sampled_there(tmp_path: Path, answers: dict[str, str]) -> None:

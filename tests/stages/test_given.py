@@ -216,7 +216,7 @@ def test_given_rationales_train_a_student(tmp_path: Path, labelled: bool) -> Non
         "columns": {"question_id": "question_id"}, "unlabelled": "clustered", "places": 4,
     }  # fmt: skip
     tree = tree_of(student) | {"root": str(tmp_path / "root"), "teacher": {"imported": True}}
-    tree |= {"prompts": {"chat": False, "question": "Question: {{ question }}\nSolution:\n"}}
+    tree |= {"prompts": {"question": "Question: {{ question }}\nSolution:\n"}}
     tree["questions"]["train"][0]["count"] = 40
     tree["sampling"] = {"rationales": {"path": str(tmp_path / "given.parquet"), **how}}
     tree["synthesis"] = {

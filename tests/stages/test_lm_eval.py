@@ -24,7 +24,8 @@ TEMPLATE = "<begin>{% for turn in messages %}{{ turn.role }}: {{ turn.content }}
 
 
 def run_of(model: Path, chat: bool) -> RunConfig:
-    tree = tree_of(model) | {"prompts": {"chat": chat, "question": "Question: {{ question }}\nSolution:\n"}}
+    tree = tree_of(model) | {"prompts": {"question": "Question: {{ question }}\nSolution:\n"}}
+    tree |= {"student": {"path": str(model), "chat": chat}}
     return RunConfig.model_validate(tree | {"evaluation": {"max_tokens": 33}})
 
 
@@ -32,7 +33,7 @@ def run_of(model: Path, chat: bool) -> RunConfig:
 def test_an_exported_item_has_the_tokens_that_the_run_asks_with(tmp_path: Path, chat: bool) -> None:
     folder = tmp_path / "tokenizer"
     build_tokenizer(folder, bos_token="<begin>", chat_template=TEMPLATE)
-    model = ModelSource(path=folder)
+    model = ModelSource(path=folder, chat=chat)
     run, questions, out = run_of(folder, chat), write_questions(tmp_path), tmp_path / "out"
     assert lm_eval.export(run, questions, model, out) == {"dial": ITEMS, "lift": ITEMS}, "the dev set is not asked"
     tokenizer = load_tokenizer(model)
@@ -43,7 +44,7 @@ def test_an_exported_item_has_the_tokens_that_the_run_asks_with(tmp_path: Path, 
         for row in rows:
             item = known[row["question_id"]]
             asked = tokenizer(row["prompt"], add_special_tokens=not row["prompt"].startswith("<begin>"))["input_ids"]
-            assert asked == prompt_tokens(tokenizer, student_prompt(run.prompts, item), chat, None)
+            assert asked == prompt_tokens(tokenizer, student_prompt(run.prompts, item), model.dialogue)
             assert row["gold"] == item.answer
         task = yaml.safe_load((out / f"{name}.yaml").read_text())
         assert task["dataset_kwargs"]["data_files"]["test"] == str((out / f"{name}.jsonl").resolve())

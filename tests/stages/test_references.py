@@ -118,7 +118,7 @@ def test_a_teacher_that_is_served_answers_through_its_server_and_its_weights_are
     read = write_questions(tmp_path)
     with serve(lambda prompt, seed: "The answer is \\boxed{7}.") as url:
         tree = run_of(tiny_model).model_dump(exclude={"teacher"})
-        tree |= {"teacher": {"served": True}, "sampling": {"engine": served(url)}}
+        tree |= {"teacher": {"served": True, "chat": False}, "sampling": {"engine": served(url)}}
         made = referenced(tmp_path / "served", RunConfig.model_validate(tree), read)
     answers = {row["model"]: row["text"] for row in made.table("items").to_pylist()}
     assert answers["teacher"] == "The answer is \\boxed{7}."

@@ -117,7 +117,7 @@ def test_a_question_that_the_student_cannot_be_trained_on_is_refused_before_the_
 def test_a_question_that_the_judge_has_no_room_for_is_refused_before_the_teacher_is_asked(
     tmp_path: Path, tiny_model: Path, questions: Artifact
 ) -> None:
-    judge = {"model": {"path": str(tiny_model)}, "max_tokens": 8, "chat": False}
+    judge = {"model": {"path": str(tiny_model), "chat": False}, "max_tokens": 8}
     judge["engine"] = {"kind": "transformers", "dtype": "float32", "max_context": 40}
     with pytest.raises(
         QuestionError, match=r"what its judge reads, the longest of 7 .* context of 40; raise engine.max_context to"
@@ -176,7 +176,7 @@ SAID = {0: "It is right.\nCORRECT", 1: "<think>WRONG?</think>\n**Wrong.**", 2: "
 
 def judged(root: Path, model: Path, read: Artifact, url: str, **judge: Any) -> Artifact:
     server = {"kind": "openai", "base_url": url, "served_model": "simulated", "connections": 2}
-    asked = {"model": {"served": True}, "engine": server, "chat": False, **judge}
+    asked = {"model": {"served": True, "chat": False}, "engine": server, **judge}
     return sampled(root, model, read, 7, {"judge": asked}, **server)
 
 

@@ -176,7 +176,7 @@ def test_a_form_that_nobody_asks_for_cannot_be_required(tmp_path: Path, tiny_mod
     form = {} if "instruction" in prompt else {"form": {"all": ["a"]}}
     items = [{"name": "plain", "description": "d", "instruction": "i", **form}]
     tree = tree_of(tiny_model) | {"perspectives": write_config(tmp_path, {"version": 1, "perspectives": items}, "mine.yaml")}
-    tree |= {"synthesis": {"form": "require"}, "prompts": {"chat": False, "perspective": prompt}}
+    tree |= {"synthesis": {"form": "require"}, "prompts": {"perspective": prompt}}
     with pytest.raises(ConfigError, match=r"synthesis\.form: require, but no perspective has a form"):
         synthesis.check(synthesis.config_of(RunConfig.model_validate(tree)))
 

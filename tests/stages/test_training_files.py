@@ -71,7 +71,7 @@ def test_every_row_place_feature_and_loss_is_read_back(
     assert torch.equal(data.base_losses_NK, LOSSES * MASK)
     assert torch.equal(data.features_NKF, FEATURES * MASK[..., None])
     for n, k in MASK.nonzero().tolist():
-        prompt = prompt_tokens(tiny_tokenizer, question(n).text, False, None)
+        prompt = prompt_tokens(tiny_tokenizer, question(n).text, None)
         for make, found in ((make_row, data.row(n, k)), (context_row, data.context(n, k))):
             assert found == make(tiny_tokenizer, prompt, rationale(n, k), str(n), 512, "")
 
@@ -86,5 +86,5 @@ def test_the_second_task_has_a_row_for_every_question_that_asks_for_its_answer_a
     write_training_files(config, artifact, tiny_tokenizer, tmp_path)
     data = open_training_set(tmp_path, pad=0)
     for n in range(len(MASK)):
-        prompt = prompt_tokens(tiny_tokenizer, f"{question(n).text} At once:", False, None)
+        prompt = prompt_tokens(tiny_tokenizer, f"{question(n).text} At once:", None)
         assert data.answer(n) == answer_row(tiny_tokenizer, prompt, str(n), 512, "")

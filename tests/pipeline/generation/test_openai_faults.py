@@ -47,7 +47,7 @@ class Faulty:
 def engine(fault: Callable[[Asked], Fault | None], arrived: Path | None = None, **settings: Any) -> Iterator[Engine]:
     with serve(lambda prompt, seed: f"{prompt} {seed}", fault) as url:
         config = EngineConfig(kind="openai", base_url=url, served_model="simulated", connections=4, **settings)
-        with open_engine(config, ModelSource(served=True), False, arrived) as opened:
+        with open_engine(config, ModelSource(served=True, chat=False), arrived) as opened:
             yield opened
 
 

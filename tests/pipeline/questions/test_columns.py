@@ -48,7 +48,7 @@ def test_an_odd_text_goes_through_prompt_tokens_and_grade_as_it_is(text: str, ti
     question = read({"id": text, "question": text, "answer": text}, "text")
     prompt = student_prompt(Prompts(), question)
     assert prompt.startswith(f"{text}\n\n")
-    assert tiny_tokenizer.decode(prompt_tokens(tiny_tokenizer, prompt, False, None)) == prompt
+    assert tiny_tokenizer.decode(prompt_tokens(tiny_tokenizer, prompt, None)) == prompt
     assert question.grade(conclusion(question.answer), True).outcome == Outcome.CORRECT
 
 

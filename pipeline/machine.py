@@ -1,0 +1,59 @@
+"""This machine as far as a run needs it, and the form in which anything about it is said: what was found, how bad it is, the remedy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+GIB: Final = 1 << 30
+
+State = Literal["ok", "warn", "fail"]
+
+
+class Check(NamedTuple):
+    """One thing that was looked at."""
+
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+def gib(count: float) -> str:
+    """Bytes for people."""
+    return f"{count / GIB:.1f} GiB"
+
+
+class Machine(NamedTuple):
+    """What this machine has: names and memory of its GPUs, main memory, cores."""
+
+    cards: tuple[tuple[str, int], ...]
+    memory: int
+    cores: int
+
+
+def this_machine() -> Machine:
+    """As torch and psutil see it."""
+    import psutil
+    import torch
+
+    cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    return Machine(
+        tuple((card.name, card.total_memory) for card in cards), psutil.virtual_memory().total, len(os.sched_getaffinity(0))
+    )
+
+
+def disk(root: str, needed: int | None) -> Check:
+    """Room under a local artifact root."""
+    if "://" in root:
+        return Check("disk", "ok", f"{root}: artifacts go there as they are made")
+    folder = next(path for path in (Path(root), *Path(root).parents) if path.exists())
+    if not os.access(folder, os.W_OK):
+        return Check("disk", "fail", f"{folder} cannot be written", "correct root, or its permissions")
+    free = shutil.disk_usage(folder).free
+    said = f"{gib(free)} free under {folder}" + ("" if needed is None else f", about {gib(needed)} needed")
+    return Check(
+        "disk", "fail" if needed is not None and free < needed else "ok", said, "free some room, or set root elsewhere"
+    )
