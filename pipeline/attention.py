@@ -1,17 +1,18 @@
 """Attention in packed lines (`pipeline/packing.py`), where a token sees the tokens before it in its own rows alone. Two executions:
 
 - *rows*: everything but attention runs on the packed line; for attention each row gathers its own keys and values, asks with the tokens
-  that it is the first to have, and puts their results back. It costs what padded rows cost without what they compute twice, holds no
-  (tokens, tokens) mask, and runs wherever PyTorch's `scaled_dot_product_attention` does. It is registered with transformers under
-  a name of its own, so models need no change.
+  that it is the first to have, and puts their results back. It costs what padded rows cost without what they compute twice, holds a mask
+  per row and none of all tokens against all, and runs wherever PyTorch's `scaled_dot_product_attention` does. It is registered with
+  transformers under a name of its own, so models need no change.
 - *flex*: FlexAttention with a block mask from one number a token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,8 +23,14 @@ from pipeline.errors import ModelError
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
+Array: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
+
 ROWS: Final = "mind_rows"
 """What transformers calls it. Without reads, in padded rows, it is plain causal attention."""
+
+
+BLOCK: Final = 128
+"""FlexAttention's."""
 
 
 class Reads(NamedTuple):
@@ -39,21 +46,21 @@ class Reads(NamedTuple):
     own_O: Tensor
 
 
-def reads_of(paths: list[tuple[list[int], int]]) -> tuple[Reads, ...]:
+def reads_of(paths: Sequence[tuple[Array, int]]) -> tuple[Reads, ...]:
     """From each row's places and the number of those that an earlier row had; rows that ask for similarly many go together."""
-    alike: dict[int, list[tuple[list[int], int]]] = {}
+    alike: dict[int, list[tuple[Array, int]]] = {}
     for places, had in paths:
         if asks := len(places) - had:
             alike.setdefault(asks.bit_length(), []).append((places, had))
     return tuple(_reads(rows) for rows in alike.values())
 
 
-def _reads(rows: list[tuple[list[int], int]]) -> Reads:
+def _reads(rows: Sequence[tuple[Array, int]]) -> Reads:
     asks, longest = max(len(places) - had for places, had in rows), max(len(places) for places, _ in rows)
     queries_RQ, keys_RS = torch.zeros(len(rows), asks, dtype=torch.long), torch.zeros(len(rows), longest, dtype=torch.long)
     for number, (places, had) in enumerate(rows):
-        queries_RQ[number, : len(places) - had] = torch.tensor(places[had:])
-        keys_RS[number, : len(places)] = torch.tensor(places)
+        queries_RQ[number, : len(places) - had] = torch.from_numpy(places[had:])
+        keys_RS[number, : len(places)] = torch.from_numpy(places)
     had_R1 = torch.tensor([had for _, had in rows])[:, None]
     number_Q = torch.arange(asks)
     sees_RQS = torch.arange(longest) <= (had_R1 + number_Q)[:, :, None]
@@ -101,11 +108,13 @@ def rows_attention(
 
         def rows(table_PX: Tensor, places_RS: Tensor) -> Tensor:
             found_RSX: Tensor = F.embedding(places_RS, table_PX)
-            return found_RSX.view(*places_RS.shape, -1, size).transpose(1, 2)
+            found_RGSD = found_RSX.view(*places_RS.shape, -1, size).transpose(1, 2)
+            # With a mask, a GPU's fast kernels want as many heads of keys as of queries; without they would hold all scores.
+            return found_RGSD.repeat_interleave(heads // found_RGSD.shape[1], 1) if found_RGSD.is_cuda else found_RGSD
 
         answer_RHQD = F.scaled_dot_product_attention(
             rows(query_PX, read.queries_RQ), rows(key_PX, read.keys_RS), rows(value_PX, read.keys_RS), read.sees_R1QS,
-            dropout_p=dropout, scale=scaling, enable_gqa=key_BGTD.shape[1] != heads,
+            dropout_p=dropout, scale=scaling, enable_gqa=key_BGTD.shape[1] != heads and not key_BGTD.is_cuda,
         )  # fmt: skip
         answer_OX = answer_RHQD.transpose(1, 2).flatten(2).flatten(0, 1)[read.own_O]
         result_PX = result_PX.index_copy(0, read.queries_RQ.flatten()[read.own_O], answer_OX)
@@ -116,11 +125,28 @@ ALL_ATTENTION_FUNCTIONS.register(ROWS, rows_attention)
 
 
 def block_mask(ends_BT: Tensor) -> BlockMask:
-    """Who sees whom in packed lines, for FlexAttention, which computes no block that nobody sees."""
-    from torch.nn.attention.flex_attention import create_block_mask
+    """Who sees whom in packed lines, for FlexAttention, which computes no block that nobody sees.
+
+    A block of keys is read by the blocks of queries from its own on, up to the last of its ends; one of which every pair counts needs no
+    mask. Nothing is made that has a place for each pair of tokens.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
 
     def sees(line: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key <= query) & (query < ends_BT[line, key])
 
     lines, width = ends_BT.shape
-    return create_block_mask(sees, lines, None, width, width, device=ends_BT.device)
+    many = -(-width // BLOCK)
+    # What is behind the line's end counts as seen by all and by none, so that it decides nothing.
+    padded = [F.pad(ends_BT, (0, many * BLOCK - width), value=end).view(lines, 1, many, BLOCK) for end in (width, 0)]
+    first_N = torch.arange(many, device=ends_BT.device) * BLOCK
+    last_N = (first_N + BLOCK).clamp(max=width)
+    every_BNM = (first_N[:, None] > first_N) & (padded[0].amin(-1) >= last_N[:, None])
+    some_BNM = (first_N[:, None] >= first_N) & (padded[1].amax(-1) > first_N[:, None]) & ~every_BNM
+    some, every = (_listed(blocks_BNM[:, None]) for blocks_BNM in (some_BNM, every_BNM))
+    return BlockMask.from_kv_blocks(*some, *every, BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=(width, width))
+
+
+def _listed(blocks_B1NM: Tensor) -> tuple[Tensor, Tensor]:
+    """How many blocks of keys each block of queries reads, and their numbers, those first."""
+    return blocks_B1NM.sum(-1).int(), blocks_B1NM.int().sort(dim=-1, descending=True, stable=True).indices.int()

@@ -26,15 +26,15 @@ def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tup
     """Every item with what `work` makes of it, in order, while the next one is already worked on in a thread.
 
     An engine's last requests of one piece leave most of it idle, and so do grading and writing; the next piece's requests fill that.
+    Whoever leaves early, with a full disk for example, does not wait for what is under way: closing the engine ends it.
     """
-    stream = iter(items)
-    with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        under_way: deque[tuple[Item, Future[Result]]] = deque()
-        try:
-            under_way.extend((item, pool.submit(work, item)) for item in islice(stream, IN_FLIGHT))
-            while under_way:
-                item, future = under_way.popleft()
-                yield item, future.result()
-                under_way.extend((other, pool.submit(work, other)) for other in islice(stream, 1))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    stream, pool = iter(items), ThreadPoolExecutor(IN_FLIGHT)
+    under_way: deque[tuple[Item, Future[Result]]] = deque()
+    try:
+        under_way.extend((item, pool.submit(work, item)) for item in islice(stream, IN_FLIGHT))
+        while under_way:
+            item, future = under_way.popleft()
+            yield item, future.result()
+            under_way.extend((other, pool.submit(work, other)) for other in islice(stream, 1))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+MOST: Final = 1 << 24
+"""Numbers that a tensor over pairs of rationales and the vocabulary may have at once."""
 
 
 def token_losses(logits_PV: Tensor, labels_P: Tensor) -> Tensor:
@@ -65,4 +70,13 @@ def consistency(answers_KAV: Sequence[Tensor], alpha_K: Tensor, divergence: str)
     between = symmetric_kl if divergence == "symmetric_kl" else jensen_shannon
     log_KAV = torch.log_softmax(torch.stack(tuple(answers_KAV)).float(), -1)
     left, right = torch.triu_indices(len(log_KAV), len(log_KAV), 1, device=log_KAV.device)
-    return (alpha_K[left] * alpha_K[right] * between(log_KAV[left], log_KAV[right])).sum()
+
+    def of(log_KAV: Tensor) -> Tensor:
+        return (alpha_K[left] * alpha_K[right] * between(log_KAV[left], log_KAV[right])).sum()
+
+    # Over a real vocabulary the pairs' distributions would be much larger than the logits: a position at a time then, and made again
+    # in the backward pass.
+    if len(left) * log_KAV[0].numel() <= MOST:
+        return of(log_KAV)
+    found: list[Tensor] = [checkpoint(of, position, use_reentrant=False) for position in torch.split(log_KAV, 1, dim=1)]
+    return torch.stack(found).mean()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -42,13 +44,22 @@ class StudentLosses(nn.Module):
             flex = self.student.config._attn_implementation != ROWS
             more = {"position_ids": positions_BT, **({"attention_mask": block_mask(ends_BT)} if flex else {"reads": reads})}
         hidden_PD = self.student.base_model(input_ids=tokens_BT, use_cache=False, **more).last_hidden_state[line_P, column_P]
-        size = max(1, self.most // self.student.config.vocab_size)
-        if len(hidden_PD) <= size:
+        many = self._chunks(len(hidden_PD), hidden_PD.device)
+        if many == 1:
             logits_PV = self._logits(hidden_PD)
             return token_losses(logits_PV, labels_P), logits_PV[asked_A]
-        chunks = zip(torch.split(hidden_PD, size), torch.split(labels_P, size), strict=True)
+        chunks = zip(torch.tensor_split(hidden_PD, many), torch.tensor_split(labels_P, many), strict=True)
         losses_P = torch.cat([checkpoint(self._losses, *chunk, use_reentrant=False) for chunk in chunks])
         return losses_P, self._logits(hidden_PD[asked_A])
+
+    def _chunks(self, wanted: int, device: torch.device) -> int:
+        """How many chunks; the same on every rank under ZeRO-3, where each gathers the head's weights from all ranks."""
+        many: int = max(1, math.ceil(wanted / max(1, self.most // self.student.config.vocab_size)))
+        if hasattr(self.student.get_output_embeddings().weight, "ds_id") and dist.get_world_size() > 1:
+            every = torch.tensor(many, device=device)
+            dist.all_reduce(every, dist.ReduceOp.MAX)
+            many = int(every)
+        return many
 
     def _logits(self, hidden_PD: Tensor) -> Tensor:
         logits_PV: Tensor = self.student.get_output_embeddings()(hidden_PD)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, islice
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.assistant import MetaNet, meta_loss
+from pipeline.chunks import ahead
 from pipeline.config import Objective, Training
 from pipeline.inertia import InertiaState, filtered, observe, targets
 from pipeline.mixture import Weights, effective_number, weigh
@@ -95,7 +97,8 @@ def _together(joint: Joint, rows: list[Row], spans: list[tuple[int, int]], quest
     if joint.config.packing == "none":
         return batch(rows, spans, joint.data.pad)
     number = {question: index for index, question in enumerate(dict.fromkeys(questions))}
-    return packed(rows, spans, [number[question] for question in questions], joint.data.pad)
+    groups = [number[question] for question in questions]
+    return packed(rows, spans, groups, joint.data.pad, by_rows=joint.config.packing == "rows")
 
 
 def assemble(joint: Joint, index_Q: Tensor, kept_QK: Tensor, local: range) -> _Micro:
@@ -219,9 +222,11 @@ def train_step(joint: Joint, step: int) -> dict[str, Any]:
         _probe(joint, index_Q, data.mask_NK[index_Q] & ~weights.kept_QK, losses_QK, own)
         seen_QK = data.mask_NK[index_Q]
     norm: float | None = None
-    for first in range(own.start, own.stop, config.questions_per_micro_batch):
-        local = range(first, first + config.questions_per_micro_batch)
-        micro = assemble(joint, index_Q, weights.kept_QK, local)
+    parts = (
+        own[first : first + config.questions_per_micro_batch] for first in range(0, share, config.questions_per_micro_batch)
+    )
+    # The next one is put together while the student works on one.
+    for local, micro in ahead(partial(assemble, joint, index_Q, weights.kept_QK), parts):
         sft, agreement, tokens = _micro_loss(joint, micro, weights.alpha_QK, losses_QK)
         loss = (sft + config.consistency.weight * agreement) * (joint.ranks / questions)
         joint.engine.backward(loss, scale_wrt_gas=False)

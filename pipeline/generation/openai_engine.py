@@ -53,9 +53,13 @@ class _OpenAIEngine:
                 future.result()
             return [future.result() for future in futures]
         except BaseException:
-            self.stopped.set()  # what has not been asked yet need not be paid for; what is under way is kept
-            self.pool.shutdown(cancel_futures=True)
+            self.give_up()
             raise
+
+    def give_up(self) -> None:
+        """What has not been asked yet need not be paid for; what is under way is waited for and kept."""
+        self.stopped.set()
+        self.pool.shutdown(cancel_futures=True)
 
     def _one(self, prompt: str, seed: int, decoding: Decoding, there: dict[str, Completion]) -> Completion:
         key = key_of(prompt, seed, decoding)
@@ -171,4 +175,8 @@ def open_openai(config: EngineConfig, turns: Turns | None, arrived: Path | None)
         if config.served_model not in served:
             names = ", ".join(served[:10])
             raise EngineRefused(f"{config.base_url}: serves {names}, not {config.served_model!r}; correct engine.served_model")
-        yield engine
+        try:
+            yield engine
+        except BaseException:
+            engine.give_up()
+            raise

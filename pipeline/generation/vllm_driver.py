@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS: Final = 5.0
 _LAST_STEP_SECONDS: Final = 10.0
+_STOPPED: Final = "vLLM was stopped before it had answered; run again, what is committed stays"
 
 
 class _Batch:
@@ -33,7 +34,7 @@ class _Batch:
 
 
 class Driver:
-    """`outputs` asks, from any thread; `stop` ends the thread, and leaves the engine to whoever made it.
+    """`outputs` asks, from any thread; `stop` ends the thread and all that wait, and leaves the engine to whoever made it.
 
     `patience` is for how many seconds no step may end while something is asked.
     """
@@ -51,7 +52,7 @@ class Driver:
         """vLLM's outputs of some requests, in order. Raises what vLLM raises.
 
         Raises:
-            EngineError: vLLM hangs.
+            EngineError: vLLM hangs, or was stopped.
         """
         batch = _Batch(requests, settings)
         if not self._waiting:
@@ -63,6 +64,8 @@ class Driver:
                     f"vLLM has done nothing for {self._patience:,.0f} s with {len(self._waiting)} requests open; what is committed stays: "
                     "look at the device, then run again; a step that takes longer needs a higher engine.stall_seconds"
                 )
+            if not self._thread.is_alive() and not batch.answer.done():
+                raise EngineError(_STOPPED)
         return batch.answer.result()
 
     def stop(self) -> None:
@@ -75,6 +78,7 @@ class Driver:
             if not self._waiting or not self._inbox.empty():
                 batch = self._inbox.get()
                 if batch is None:
+                    self._fail(EngineError(_STOPPED))
                     return
                 self._take_in(batch)
             else:
@@ -93,13 +97,16 @@ class Driver:
         if not batch.order:
             batch.answer.set_result([])
 
+    def _fail(self, error: Exception) -> None:
+        for batch in {id(batch): batch for batch in self._waiting.values()}.values():
+            batch.answer.set_exception(error)
+        self._waiting.clear()
+
     def _step(self) -> None:
         try:
             finished = [output for output in self._llm.llm_engine.step() if output.finished]
         except Exception as error:  # noqa: BLE001 - the engine is lost, and with it everything that was asked
-            for batch in {id(batch): batch for batch in self._waiting.values()}.values():
-                batch.answer.set_exception(error)
-            self._waiting.clear()
+            self._fail(error)
             return
         for output in finished:
             owner = self._waiting.pop(output.request_id, None)

@@ -51,13 +51,18 @@ def main(folder: Path) -> None:
     deepspeed.init_distributed(dist_backend="gloo", verbose=False)
     tokenizer = AutoTokenizer.from_pretrained(spec["config"]["student"]["path"])
     for name, change in spec["variants"].items():
+        most = change.pop("most", 1 << 26)
         tree = {**spec["config"], "training": {**spec["config"]["training"], **change}}
         config = Config.model_validate(tree)
         training: Training = config.training
         student = load_causal_model(config.student, torch.float32, ROWS)
-        model = StudentLosses(student.train())
+        model = StudentLosses(student.train(), most)
         optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(training))
+        how = deepspeed_config(training)
+        if training.zero_stage == 3:
+            # So small a student would be held whole by every rank, and nothing gathered.
+            how["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=how)
         data = small_set(tokenizer, training.questions_per_step, len(config.perspectives))
         joint = start_joint(config, data, engine, None)
         log = train_step(joint, 0)

@@ -43,6 +43,8 @@ SPLITS = {
         "ranks-four-each": {"questions_per_micro_batch": 1, "zero_stage": 1},
         "ranks-zero2": {"questions_per_micro_batch": 2, "zero_stage": 2},
         "ranks-zero3": {"questions_per_micro_batch": 2, "zero_stage": 3},
+        # Rationales of unequal length, so the ranks' logits would come in unequally many chunks.
+        "ranks-zero3-chunked": {"questions_per_micro_batch": 2, "zero_stage": 3, "most": 300 * 40},
         "ranks-bf16-zero3": {"questions_per_micro_batch": 4, "zero_stage": 3, "precision": "bf16"},
     },
 }
@@ -70,7 +72,9 @@ def launch(folder: Path, model: Path, ranks: int) -> None:
                "--master-addr=127.0.0.1", f"--master-port={port}", "-m", "tests.invariants.one_step", str(folder)]  # fmt: skip
     surroundings = {**os.environ, "DS_ACCELERATOR": "cpu", "PYTHONFAULTHANDLER": "1"}
     for last in (False, True):
-        answer = subprocess.run(command, cwd=REPOSITORY, env=surroundings, capture_output=True, text=True, check=False)
+        answer = subprocess.run(
+            command, cwd=REPOSITORY, env=surroundings, capture_output=True, text=True, check=False, timeout=600
+        )
         if answer.returncode == 0:
             return
         # The launcher's own account, which says nothing of the reason, comes after what the ranks said.

@@ -42,6 +42,17 @@ def test_the_next_item_is_worked_on_while_one_is_dealt_with_and_no_more_are_take
         assert len(taken) <= number + IN_FLIGHT
 
 
+def test_whoever_leaves_early_does_not_wait_for_what_is_under_way() -> None:
+    release, began = threading.Event(), time.monotonic()
+    try:
+        for number, _ in ahead(lambda item: item == 0 or release.wait(60), range(9)):
+            assert number == 0
+            break
+        assert time.monotonic() - began < 30
+    finally:
+        release.set()
+
+
 def test_what_fails_is_raised_and_nothing_more_is_begun() -> None:
     begun = []
 

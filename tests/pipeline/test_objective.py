@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import pytest
 import torch
@@ -69,6 +70,30 @@ def test_consistency_weighs_every_pair_by_both_weights(seed: int, many: int) -> 
         float(alpha_K[i] * alpha_K[j] * jensen_shannon(logs[i], logs[j])) for i in range(many) for j in range(i)
     )  # fmt: skip
     assert float(consistency(answers_KAV, alpha_K, "jensen_shannon")) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@given(seeds, st.integers(2, 4), st.integers(1, 4), st.sampled_from(["jensen_shannon", "symmetric_kl"]))
+def test_a_position_at_a_time_the_consistency_and_its_gradient_are_the_same(
+    seed: int, many: int, length: int, divergence: str
+) -> None:
+    found = []
+    for most in (1 << 24, 1):
+        logits_KAV = _logits(seed, many, length, 7).requires_grad_()
+        with mock.patch("pipeline.objective.MOST", most):
+            value = consistency(list(logits_KAV), torch.arange(1.0, many + 1), divergence)
+            value.backward()
+        found.append((value.detach(), logits_KAV.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+def test_over_a_real_vocabulary_nothing_is_kept_for_each_pair() -> None:
+    kept: list[int] = []
+    logits_KAV = torch.zeros(8, 4, 1 << 18, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: (kept.append(tensor.numel()), tensor)[1], lambda tensor: tensor
+    ):
+        consistency(list(logits_KAV), torch.ones(8), "jensen_shannon")
+    assert sum(kept) <= 4 * logits_KAV.numel()
 
 
 def test_rationales_that_agree_or_stand_alone_are_consistent() -> None:

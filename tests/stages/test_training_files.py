@@ -80,7 +80,7 @@ def test_the_second_task_has_a_row_for_every_question_that_asks_for_its_answer_a
     tmp_path: Path, artifact: Artifact, tiny_model: Path, tiny_tokenizer: Any
 ) -> None:
     tree = tree_of(tiny_model)
-    tree["prompts"] |= {"answer": "{{ prompt }} At once:"}
+    tree["prompts"] = {"answer": "{{ prompt }} At once:"}
     tree["training"] |= {"answer_weight": 0.5}
     config = training.config_of(RunConfig.model_validate(tree))
     write_training_files(config, artifact, tiny_tokenizer, tmp_path)

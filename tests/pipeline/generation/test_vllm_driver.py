@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +43,21 @@ def asked(engine: Any, patience: float, count: int) -> list[str]:
 def test_an_engine_that_hangs_is_given_up_with_a_word() -> None:
     with pytest.raises(EngineError, match=r"done nothing for 0 s with 3 requests open; .* run again"):
         asked(_Engine(), 0.2, 3)
+
+
+def test_whoever_waits_when_the_engine_is_stopped_is_told_at_once() -> None:
+    engine = _Engine(step_seconds=0.2)
+    engine.go.set()
+    driver = Driver(engine, 3600.0)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(driver.outputs, [str(number) for number in range(1000)], [None] * 1000)
+        while not engine.open:
+            time.sleep(0.01)
+        driver.stop()
+        with pytest.raises(EngineError, match="stopped before it had answered"):
+            answer.result(timeout=20)
+    with pytest.raises(EngineError, match="stopped before it had answered"):
+        driver.outputs(["late"], [None])
 
 
 def test_one_that_is_slow_but_moves_is_waited_for() -> None:
