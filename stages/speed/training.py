@@ -49,6 +49,12 @@ SIDES: Final[dict[str, dict[str, Any]]] = {
     "padded, L_cons": {**_UNIFORM, "consistency": Consistency(), "packing": "none"},
     "mind": {"mixture": Mixture(beta=0.5), "packing": "rows"},
 }
+FLEX: Final = "packed, flex"
+
+
+def sides_here() -> dict[str, dict[str, Any]]:
+    """With FlexAttention where it learns."""
+    return SIDES | ({FLEX: {**_UNIFORM, "packing": "flex"}} if torch.cuda.is_available() else {})
 
 
 class _Plain:
@@ -56,7 +62,7 @@ class _Plain:
 
     def __init__(self, model: StudentLosses, clip: float) -> None:
         self.module, self.clip = model, clip
-        self.device = torch.device("cpu")
+        self.device = next(model.parameters()).device
         self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
 
     def __call__(self, *arguments: Tensor) -> Any:
@@ -72,6 +78,11 @@ class _Plain:
 
     def get_global_grad_norm(self) -> None:
         return None
+
+
+def _plain(config: Config, device: torch.device) -> _Plain:
+    student = load_causal_model(config.student, torch.float32, ROWS).train()
+    return _Plain(StudentLosses(student.to(device)), config.training.clip)
 
 
 def _config(student: Path, fields: Mapping[str, Any], threads: int) -> Config:
@@ -123,14 +134,13 @@ def sides_of(folder: Path, lengths: Lengths, threads: int) -> dict[str, Trained]
         make_student(student, SMALL)
     data = make_set(QUESTIONS * STEPS, 8, lengths, SMALL.vocabulary)
     found = {}
-    for name, fields in SIDES.items():
+    for name, fields in sides_here().items():
         config = _config(student, fields, threads)
         os.environ.update({**surroundings(config.training), **alone})
         join(config.training)
         found[name] = _trained(config, data, start_engine(config))
     config = _config(student, SIDES["packed"], threads)
-    plain = StudentLosses(load_causal_model(config.student, torch.float32, ROWS).train())
-    found["plain"] = _trained(config, data, _Plain(plain, config.training.clip))
+    found["plain"] = _trained(config, data, _plain(config, found["packed"].joint.engine.device))
     return found
 
 
@@ -178,6 +188,7 @@ def measure(folder: Path, lengths: Lengths, repeats: int, threads: int, say: Cal
         "packed / padded": ratio(useful["packed"], useful["padded"]),
         "with L_cons, packed / padded": ratio(useful["packed, L_cons"], useful["padded, L_cons"]),
         "DeepSpeed / plain PyTorch": ratio(useful["packed"], useful["plain"]),
+        **({"packed, flex / padded": ratio(useful[FLEX], useful["padded"])} if FLEX in useful else {}),
         **{f"packed / {name}": ratio(useful["packed"], useful[name]) for name in others},
         # In time: above one, MIND's step takes longer.
         "MIND's step / uniform step, in time": ratio(steps["packed"], steps["mind"]),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from stages.speed import training
-from stages.speed.work import Lengths
+from stages.speed.work import Lengths, Shape, make_student
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,19 @@ def test_packed_padded_and_plain_learn_the_same(sides: dict[str, training.Traine
     }
     torch.testing.assert_close(weights["packed"], weights["padded"], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(weights["packed"], weights["plain"], rtol=1e-3, atol=1e-4)
+
+
+def test_plain_pytorch_is_where_it_is_told_to_be(tmp_path: Path) -> None:
+    student = make_student(tmp_path / "student", Shape(64, 1, 64))
+    plain = training._plain(training._config(student, training.SIDES["packed"], 1), torch.device("meta"))
+    assert {parameter.device.type for parameter in plain.module.parameters()} == {"meta"} == {plain.device.type}
+
+
+def test_flex_attention_has_a_side_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        packings = {fields["packing"] for fields in training.sides_here().values()}
+        assert ("flex" in packings) == there
 
 
 def test_metanet_is_a_part_of_a_step(sides: dict[str, training.Trained]) -> None:
