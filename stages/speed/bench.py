@@ -15,7 +15,7 @@ WANTED: Final = {
     "packed / padded": "≥ 1",
     "with L_cons, packed / padded": "≥ 2",
     "packed / TRL, padding": "≥ 2",
-    "packed / TRL, packing": "≥ 1.25",
+    "packed / TRL, packing with dense masks": "≥ 1.25",
     "DeepSpeed / plain PyTorch": "≥ 0.9",
     "MIND's step / uniform step, in time": "≤ 1",
     "MetaNet, share of a step": "≤ 0.03",
