@@ -34,8 +34,9 @@ CASES: Final = {"1:1": Lengths(96, 96), "1:3": Lengths(64, 192)}
 QUESTIONS: Final = 2
 """A step's."""
 STEPS: Final = 4
-"""A repeat's; one of them probes."""
-
+"""A repeat's of MIND; one of them probes."""
+UNIFORM_STEPS: Final = 2
+"""A repeat's of sides in which all steps are alike."""
 WIDTH: Final = 64
 """MetaNet's."""
 
@@ -102,12 +103,12 @@ class Trained(NamedTuple):
     joint: Joint
     kept: list[float]
 
-    def once(self, unit: str) -> Once:
+    def once(self, unit: str, steps: int) -> Once:
         """Some steps; the work is their useful tokens, or their number."""
 
         def work() -> float:
             done = 0.0
-            for step in range(STEPS):
+            for step in range(steps):
                 log = train_step(self.joint, step)
                 self.kept.append(log["kept"])
                 done += log["tokens"] if unit == "tokens" else 1
@@ -154,7 +155,7 @@ def shares(side: Trained, repeats: int) -> dict[str, float]:
         yield
         took[name] += clock() - began
 
-    for step in range(STEPS * repeats * 5):
+    for step in range(STEPS * repeats):
         index_Q = questions_of_step(step, len(joint.data), QUESTIONS, 0)
         losses_QK, mask_QK = joint.data.base_losses_NK[index_Q], joint.data.mask_NK[index_Q]
         with timed("step"):
@@ -181,9 +182,10 @@ def measure(folder: Path, lengths: Lengths, repeats: int, threads: int, say: Cal
     from stages.speed.others import trl_sides
 
     ours = sides_of(folder, lengths, threads)
-    others = trl_sides(folder, ours["packed"].joint.data, QUESTIONS, STEPS)
-    useful = rates({**{name: side.once("tokens") for name, side in ours.items() if name != "mind"}, **others}, repeats, say)
-    steps = rates({name: ours[name].once("steps") for name in ("mind", "packed")}, repeats, say)
+    others = trl_sides(folder, ours["packed"].joint.data, QUESTIONS, UNIFORM_STEPS)
+    uniform = {name: side.once("tokens", UNIFORM_STEPS) for name, side in ours.items() if name != "mind"}
+    useful = rates({**uniform, **others}, repeats, say)
+    steps = rates({name: ours[name].once("steps", STEPS) for name in ("mind", "packed")}, repeats, say)
     ratios = {
         "packed / padded": ratio(useful["packed"], useful["padded"]),
         "with L_cons, packed / padded": ratio(useful["packed, L_cons"], useful["padded, L_cons"]),

@@ -20,7 +20,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, training.Traine
 
 
 def test_packed_padded_and_plain_train_on_the_same_tokens_and_mind_on_fewer(sides: dict[str, training.Trained]) -> None:
-    tokens = {name: side.once("tokens")() for name, side in sides.items()}
+    tokens = {name: side.once("tokens", 2)() for name, side in sides.items()}
     mind = tokens.pop("mind")
     assert len(set(tokens.values())) == 1
     assert mind < next(iter(tokens.values()))
@@ -28,7 +28,7 @@ def test_packed_padded_and_plain_train_on_the_same_tokens_and_mind_on_fewer(side
 
 def test_packed_padded_and_plain_learn_the_same(sides: dict[str, training.Trained]) -> None:
     for name in ("packed", "padded", "plain"):
-        sides[name].once("steps")()
+        sides[name].once("steps", 2)()
     weights = {
         name: torch.cat([value.flatten() for value in sides[name].joint.engine.module.parameters()])
         for name in ("packed", "padded", "plain")
