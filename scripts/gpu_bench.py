@@ -2,7 +2,7 @@
 
 Students of Qwen2.5's shapes take steps on questions with eight rationales each, in bfloat16: rows padded, packed with attention row by row,
 packed with FlexAttention; and TRL's trainer where it is installed. The objective and the packing are the product's own (`pipeline/`);
-the optimiser is plain AdamW. Forms run one after the other, each alone on the card; one that fails says so, and the others go on.
+the optimiser is plain AdamW. Forms run one after the other, each alone on the card and on the same rows; one that fails says so.
 
 Said of each, as soon as it is known: loss tokens a second, how many times the padded form that is, the share of the card's peak that the
 arithmetic of the model itself comes to (MFU; what a form computes twice does not count), memory, and the milliseconds of the host to make
@@ -81,6 +81,7 @@ def _timed(form: str, works: list[Work], shape: Shape, device: torch.device, unt
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+        torch.compiler.reset()  # after a few shapes of other students FlexAttention would no longer be compiled
     if form in gpu_trl.FORMS:
         if not gpu_trl.is_there():
             return {"error": "TRL is not installed"}
