@@ -7,6 +7,7 @@ nothing else.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -63,6 +64,22 @@ def place_of(row: Row, offset: int) -> tuple[int, int, int, int, int]:
 
 
 @dataclass(frozen=True)
+class Some:
+    """N questions' part of a table of more of them: looked up, not copied, so that a mapped file stays one for all ranks."""
+
+    table: Tensor | Some
+    index_N: Tensor
+
+    def __getitem__(self, index: int | Tensor) -> Tensor:
+        return self.table[self.index_N[index]]
+
+    @property
+    def shape(self) -> torch.Size:
+        """As a copy would have it."""
+        return torch.Size((len(self.index_N), *self.table.shape[1:]))
+
+
+@dataclass(frozen=True)
 class TrainingSet:
     """Everything that joint training reads, for N questions and K perspectives.
 
@@ -72,23 +89,23 @@ class TrainingSet:
     """
 
     tokens_T: Tensor
-    places_NKRP: Tensor
-    features_NKF: Tensor
+    places_NKRP: Tensor | Some
+    features_NKF: Tensor | Some
     mask_NK: Tensor
     base_losses_NK: Tensor
     pad: int
-    answers_NP: Tensor | None = None
+    answers_NP: Tensor | Some | None = None
 
     def __len__(self) -> int:
         return len(self.mask_NK)
 
     def row(self, question: int, perspective: int) -> Row:
         """The row of a rationale that exists."""
-        return self._row(self.places_NKRP[question, perspective, 0])
+        return self._row(self.places_NKRP[question][perspective, 0])
 
     def context(self, question: int, perspective: int) -> Row:
         """The context row of a rationale that exists."""
-        return self._row(self.places_NKRP[question, perspective, 1])
+        return self._row(self.places_NKRP[question][perspective, 1])
 
     def answer(self, question: int) -> Row:
         """The row of the second task."""
@@ -111,6 +128,8 @@ def held_out(questions: int, share: float, seed: int) -> Tensor:
 def restricted(data: TrainingSet, wanted_K: Tensor, out_N: Tensor, least: int) -> TrainingSet:
     """The questions that are not held out and have a rationale in a wanted perspective, and those rationales alone.
 
+    Losses are copied: they are as few as the numbers that inertia holds of each rationale.
+
     Raises:
         NothingSurvives: there are fewer such questions than `least`, those that a step takes.
     """
@@ -121,14 +140,21 @@ def restricted(data: TrainingSet, wanted_K: Tensor, out_N: Tensor, least: int) -
             f"training: {found} questions are not held out and have a rationale in one of the perspectives, fewer than "
             f"training.questions_per_step {least}; lower it or training.hold_out, or name more training.perspectives"
         )
+    index_N = there_N.nonzero()[:, 0]
     return replace(
         data,
-        places_NKRP=data.places_NKRP[there_N],
-        features_NKF=data.features_NKF[there_N],
-        mask_NK=mask_NK[there_N],
-        base_losses_NK=data.base_losses_NK[there_N],
-        answers_NP=None if data.answers_NP is None else data.answers_NP[there_N],
+        places_NKRP=Some(data.places_NKRP, index_N),
+        features_NKF=Some(data.features_NKF, index_N),
+        mask_NK=mask_NK[index_N],
+        base_losses_NK=data.base_losses_NK[index_N],
+        answers_NP=None if data.answers_NP is None else Some(data.answers_NP, index_N),
     )
+
+
+@lru_cache(maxsize=2)
+def _order(questions: int, epoch: int, seed: int) -> Tensor:
+    """An epoch's permutation: made once, not at each of its steps, of which there are more the more questions there are."""
+    return torch.randperm(questions, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
 def questions_of_step(step: int, questions: int, per_step: int, seed: int) -> Tensor:
@@ -138,5 +164,4 @@ def questions_of_step(step: int, questions: int, per_step: int, seed: int) -> Te
     no sampler state and every rank agrees. `questions` must be at least `per_step`.
     """
     epoch, place = divmod(step, questions // per_step)
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(questions, generator=generator)[place * per_step : (place + 1) * per_step]
+    return _order(questions, epoch, seed)[place * per_step : (place + 1) * per_step].clone()

@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.assistant import MetaNet, meta_loss
 from pipeline.config import Objective, Synthesis
 from pipeline.inertia import targets
+from pipeline.training_set import Some
 
 
 class Warm(NamedTuple):
@@ -27,7 +28,7 @@ class Warm(NamedTuple):
 def warm_up(
     config: Synthesis,
     objective: Objective,
-    features_NKF: Tensor,
+    features_NKF: Tensor | Some,
     losses_NK: Tensor,
     mask_NK: Tensor,
     seed: int,

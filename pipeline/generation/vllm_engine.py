@@ -64,6 +64,25 @@ def _completion(output: Any) -> Completion:
     )
 
 
+def llm_settings(config: EngineConfig) -> dict[str, Any]:
+    """What vLLM is told besides the model."""
+    device: dict[str, Any] = (
+        {"gpu_memory_utilization": config.gpu_memory_utilization}
+        if torch.cuda.is_available()
+        else {"kv_cache_memory_bytes": int(config.kv_cache_gib * GIB), "enable_chunked_prefill": False, "enforce_eager": True}
+    )
+    return {
+        "dtype": config.dtype,
+        "max_model_len": config.max_context,
+        "max_num_batched_tokens": max(config.max_context, 8192),
+        "max_num_seqs": config.max_sequences,
+        "tensor_parallel_size": config.tensor_parallel,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        **device,
+    }
+
+
 @contextmanager
 def open_vllm(config: EngineConfig, model: ModelSource) -> Iterator[_VllmEngine]:
     """Start vLLM on `model`.
@@ -80,25 +99,12 @@ def open_vllm(config: EngineConfig, model: ModelSource) -> Iterator[_VllmEngine]
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     from vllm import LLM
 
-    device: dict[str, Any] = (
-        {"gpu_memory_utilization": config.gpu_memory_utilization}
-        if torch.cuda.is_available()
-        else {"kv_cache_memory_bytes": int(config.kv_cache_gib * GIB), "enable_chunked_prefill": False}
-    )
     try:
         llm = LLM(
             model=model.location,
             revision=model.revision,
-            dtype=config.dtype,
-            max_model_len=config.max_context,
-            max_num_batched_tokens=max(config.max_context, 8192),
-            max_num_seqs=config.max_sequences,
-            tensor_parallel_size=config.tensor_parallel,
-            enforce_eager=not torch.cuda.is_available(),
-            enable_prefix_caching=True,
-            disable_log_stats=True,
             trust_remote_code=False,
-            **device,
+            **llm_settings(config),
         )
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.config import Engine, ModelSource
 from pipeline.generation import Decoding, open_engine
+from pipeline.generation.vllm_engine import llm_settings
 from pipeline.miniature.families import ID_FAMILIES, OOD_FAMILIES, ask, distinct
 from stages.speed.sampling import TEACHER
 from stages.speed.sides import Once, Ratio, rates, ratio
@@ -25,6 +26,8 @@ _DECODING: Final = Decoding(0.0, 1.0, 200)
 _BATCH: Final = 64
 _CONTEXT: Final = 512
 _CACHE_GIB: Final = 0.5
+_CARD: Final = 0.4
+"""Of a card's memory for each vLLM: ours and lm-eval's are there together."""
 _FAMILIES: Final = (*ID_FAMILIES, *OOD_FAMILIES)
 
 
@@ -54,14 +57,12 @@ def _generate(folder: Path, prompts: list[str]) -> Once:
     return work
 
 
-def _lm_eval(prompts: list[str]) -> Once:
-    """lm-eval's own vLLM model, with the settings of ours."""
+def _lm_eval(engine: Engine, prompts: list[str]) -> Once:
+    """lm-eval's own vLLM model, with the settings of ours; it asks for all at once."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.vllm_causallms import VLLM
 
-    model = VLLM(
-        pretrained=str(TEACHER), dtype="float32", max_model_len=_CONTEXT, enable_prefix_caching=True, **_device(), disable_log_stats=True,
-    )  # fmt: skip
+    model = VLLM(pretrained=str(TEACHER), batch_size="auto", **llm_settings(engine))
     how = {"until": [], "max_gen_toks": _DECODING.max_tokens, "do_sample": False}
     asked = [Instance("generate_until", {}, (prompt, how), number) for number, prompt in enumerate(prompts)]
     tokenizer = AutoTokenizer.from_pretrained(TEACHER)
@@ -74,21 +75,15 @@ def _lm_eval(prompts: list[str]) -> Once:
     return work
 
 
-def _device() -> dict[str, Any]:
-    """As `pipeline/generation/vllm_engine.py` has it."""
-    if torch.cuda.is_available():
-        return {}
-    return {
-        "kv_cache_memory_bytes": int(_CACHE_GIB * (1 << 30)), "enable_chunked_prefill": False, "enforce_eager": True,
-        "max_num_batched_tokens": 8192,
-    }  # fmt: skip
+def _engine(kind: str) -> Engine:
+    size = {"max_context": _CONTEXT, "kv_cache_gib": _CACHE_GIB, "gpu_memory_utilization": _CARD, "batch": _BATCH}
+    return Engine.model_validate({"kind": kind, "dtype": "float32", **size})
 
 
 def measure(questions: int, repeats: int, say: Callable[[str], None]) -> dict[str, Ratio]:
     """Our engines over `generate`, by name."""
     prompts, model = _prompts(questions), ModelSource(path=TEACHER, chat=False)
-    settings = {"dtype": "float32", "max_context": _CONTEXT, "kv_cache_gib": _CACHE_GIB, "batch": _BATCH}
-    plain, served = (Engine.model_validate({"kind": kind, **settings}) for kind in ("transformers", "vllm"))
+    plain, served = (_engine(kind) for kind in ("transformers", "vllm"))
     with open_engine(plain, model) as ours, open_engine(served, model) as vllm:
         sides: dict[str, Once] = {
             "generate": _generate(TEACHER, prompts),
@@ -96,7 +91,7 @@ def measure(questions: int, repeats: int, say: Callable[[str], None]) -> dict[st
             "vllm": lambda: sum(item.completion_tokens for item in vllm.generate(prompts, [0] * len(prompts), _DECODING)),
         }
         with suppress(ImportError):
-            sides["lm-eval"] = _lm_eval(prompts)
+            sides["lm-eval"] = _lm_eval(served, prompts)
         found = rates(sides, repeats, say)
     ratios = {
         "our transformers engine / generate": ratio(found["ours"], found["generate"]),

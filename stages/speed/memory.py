@@ -1,62 +1,95 @@
 """What the objective holds at a vocabulary of real models: peak memory of its forward and backward pass, chunked or whole.
 
-Each form runs in a process of its own, because a process does not give back what it once had: `python -m stages.speed.memory chunked`.
+L_SFT alone, and with L_cons between all eight rationales of a question. Each form runs in a process of its own, because a process does not
+give back what it once had: `python -m stages.speed.memory chunked with-L_cons`. Linux alone says what is asked here.
 """
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 VOCABULARY: Final = 152_064
 """Qwen2.5's."""
 TOKENS: Final = 2048
-"""That carry loss."""
+"""That carry loss, of all rationales."""
+RATIONALES: Final = 8
+ANSWER: Final = 8
+"""Tokens of an answer."""
+OBJECTIVES: Final = {"the objective": "L_SFT", "the objective with L_cons": "with-L_cons"}
 _HOME: Final = Path(__file__).parents[2]
 
 
-def _peak() -> int:
-    """Of this process, in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def _resident(name: str) -> int:
+    """KiB of this process: `VmRSS`, now, or `VmHWM`, at most since it was forgotten."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
-def added(form: str) -> int:
+def grown(work: Callable[[], object]) -> int:
+    """KiB by which memory grows at most while `work` runs.
+
+    Not `ru_maxrss`: that starts at what the process had that started this one.
+    """
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+    before = _resident("VmRSS")
+    work()
+    return _resident("VmHWM") - before
+
+
+def added(form: str, terms: str, vocabulary: int = VOCABULARY, tokens: int = TOKENS) -> int:
     """KiB that a forward and a backward pass add to those of the student alone."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
+    from pipeline.config import Consistency
+    from pipeline.objective import consistency
     from pipeline.rows import Row, batch, rationale_spans
     from pipeline.student import StudentLosses, losses_of
 
     torch.set_num_threads(1)
     config = Qwen2Config(
-        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=1,
+        vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=1,
         num_key_value_heads=1, tie_word_embeddings=True,
     )  # fmt: skip
     student = Qwen2ForCausalLM(config)
     for parameter in student.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    model = StudentLosses(student) if form == "chunked" else StudentLosses(student, most=TOKENS * VOCABULARY)
-    rows = [Row(torch.arange(1 + TOKENS // 8).tolist(), 1, (2, 3)) for _ in range(8)]
+    model = StudentLosses(student) if form == "chunked" else StudentLosses(student, most=tokens * vocabulary)
+    length = tokens // RATIONALES
+    # The answer stands before the end token.
+    rows = [Row(torch.arange(1 + length).tolist(), 1, (length - ANSWER, length)) for _ in range(RATIONALES)]
     item = batch(rows, rationale_spans(rows), 0)
-    before = _peak()
-    losses_P, _ = losses_of(model, item, torch.zeros(0, dtype=torch.long), torch.device("cpu"))
-    losses_P.mean().backward()  # type: ignore[no-untyped-call]
-    return _peak() - before
+    asked_KA = torch.arange(RATIONALES)[:, None] * length + torch.arange(length - ANSWER, length) - 1
+    asked_A = asked_KA.flatten() if terms == "with-L_cons" else torch.zeros(0, dtype=torch.long)
+
+    def work() -> None:
+        losses_P, logits_AV = losses_of(model, item, asked_A, torch.device("cpu"))
+        loss = losses_P.mean()
+        if len(asked_A):
+            alpha_K = torch.full((RATIONALES,), 1 / RATIONALES)
+            loss = loss + consistency(torch.split(logits_AV, ANSWER), alpha_K, Consistency().divergence)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    return grown(work)
 
 
-def measure() -> float:
-    """The chunked form's share of what the whole one adds."""
+def measure(say: Callable[[str], None]) -> dict[str, float]:
+    """The chunked form's share of what the whole one adds, by name."""
 
-    def one(form: str) -> int:
-        command = [sys.executable, "-m", "stages.speed.memory", form]
-        return int(subprocess.run(command, cwd=_HOME, check=True, capture_output=True, text=True).stdout.split()[-1])
+    def one(form: str, terms: str) -> int:
+        command = [sys.executable, "-m", "stages.speed.memory", form, terms]
+        found = int(subprocess.run(command, cwd=_HOME, check=True, capture_output=True, text=True).stdout.split()[-1])
+        say(f"{form}, {terms}: {found / 1024:,.0f} MiB")
+        return found
 
-    return one("chunked") / one("whole")
+    return {
+        f"memory of {name}, chunked / whole": one("chunked", terms) / one("whole", terms) for name, terms in OBJECTIVES.items()
+    }
 
 
 if __name__ == "__main__":
-    print(added(sys.argv[1]))
+    print(added(sys.argv[1], sys.argv[2]))

@@ -34,8 +34,9 @@ CASES: Final = {"1:1": Lengths(96, 96), "1:3": Lengths(64, 192)}
 QUESTIONS: Final = 2
 """A step's."""
 STEPS: Final = 4
-"""A repeat's; one of them probes."""
-
+"""A repeat's of MIND; one of them probes."""
+UNIFORM_STEPS: Final = 2
+"""A repeat's of sides in which all steps are alike."""
 WIDTH: Final = 64
 """MetaNet's."""
 
@@ -49,6 +50,12 @@ SIDES: Final[dict[str, dict[str, Any]]] = {
     "padded, L_cons": {**_UNIFORM, "consistency": Consistency(), "packing": "none"},
     "mind": {"mixture": Mixture(beta=0.5), "packing": "rows"},
 }
+FLEX: Final = "packed, flex"
+
+
+def sides_here() -> dict[str, dict[str, Any]]:
+    """With FlexAttention where it learns."""
+    return SIDES | ({FLEX: {**_UNIFORM, "packing": "flex"}} if torch.cuda.is_available() else {})
 
 
 class _Plain:
@@ -56,7 +63,7 @@ class _Plain:
 
     def __init__(self, model: StudentLosses, clip: float) -> None:
         self.module, self.clip = model, clip
-        self.device = torch.device("cpu")
+        self.device = next(model.parameters()).device
         self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
 
     def __call__(self, *arguments: Tensor) -> Any:
@@ -72,6 +79,11 @@ class _Plain:
 
     def get_global_grad_norm(self) -> None:
         return None
+
+
+def _plain(config: Config, device: torch.device) -> _Plain:
+    student = load_causal_model(config.student, torch.float32, ROWS).train()
+    return _Plain(StudentLosses(student.to(device)), config.training.clip)
 
 
 def _config(student: Path, fields: Mapping[str, Any], threads: int) -> Config:
@@ -91,12 +103,12 @@ class Trained(NamedTuple):
     joint: Joint
     kept: list[float]
 
-    def once(self, unit: str) -> Once:
+    def once(self, unit: str, steps: int) -> Once:
         """Some steps; the work is their useful tokens, or their number."""
 
         def work() -> float:
             done = 0.0
-            for step in range(STEPS):
+            for step in range(steps):
                 log = train_step(self.joint, step)
                 self.kept.append(log["kept"])
                 done += log["tokens"] if unit == "tokens" else 1
@@ -123,14 +135,13 @@ def sides_of(folder: Path, lengths: Lengths, threads: int) -> dict[str, Trained]
         make_student(student, SMALL)
     data = make_set(QUESTIONS * STEPS, 8, lengths, SMALL.vocabulary)
     found = {}
-    for name, fields in SIDES.items():
+    for name, fields in sides_here().items():
         config = _config(student, fields, threads)
         os.environ.update({**surroundings(config.training), **alone})
         join(config.training)
         found[name] = _trained(config, data, start_engine(config))
     config = _config(student, SIDES["packed"], threads)
-    plain = StudentLosses(load_causal_model(config.student, torch.float32, ROWS).train())
-    found["plain"] = _trained(config, data, _Plain(plain, config.training.clip))
+    found["plain"] = _trained(config, data, _plain(config, found["packed"].joint.engine.device))
     return found
 
 
@@ -144,7 +155,7 @@ def shares(side: Trained, repeats: int) -> dict[str, float]:
         yield
         took[name] += clock() - began
 
-    for step in range(STEPS * repeats * 5):
+    for step in range(STEPS * repeats):
         index_Q = questions_of_step(step, len(joint.data), QUESTIONS, 0)
         losses_QK, mask_QK = joint.data.base_losses_NK[index_Q], joint.data.mask_NK[index_Q]
         with timed("step"):
@@ -171,13 +182,15 @@ def measure(folder: Path, lengths: Lengths, repeats: int, threads: int, say: Cal
     from stages.speed.others import trl_sides
 
     ours = sides_of(folder, lengths, threads)
-    others = trl_sides(folder, ours["packed"].joint.data, QUESTIONS, STEPS)
-    useful = rates({**{name: side.once("tokens") for name, side in ours.items() if name != "mind"}, **others}, repeats, say)
-    steps = rates({name: ours[name].once("steps") for name in ("mind", "packed")}, repeats, say)
+    others = trl_sides(folder, ours["packed"].joint.data, QUESTIONS, UNIFORM_STEPS)
+    uniform = {name: side.once("tokens", UNIFORM_STEPS) for name, side in ours.items() if name != "mind"}
+    useful = rates({**uniform, **others}, repeats, say)
+    steps = rates({name: ours[name].once("steps", STEPS) for name in ("mind", "packed")}, repeats, say)
     ratios = {
         "packed / padded": ratio(useful["packed"], useful["padded"]),
         "with L_cons, packed / padded": ratio(useful["packed, L_cons"], useful["padded, L_cons"]),
         "DeepSpeed / plain PyTorch": ratio(useful["packed"], useful["plain"]),
+        **({"packed, flex / padded": ratio(useful[FLEX], useful["padded"])} if FLEX in useful else {}),
         **{f"packed / {name}": ratio(useful["packed"], useful[name]) for name in others},
         # In time: above one, MIND's step takes longer.
         "MIND's step / uniform step, in time": ratio(steps["packed"], steps["mind"]),

@@ -1,20 +1,35 @@
 """What a grade costs: `make bench-grading`.
 
 CPU time of one core, best of three rounds, over texts of a rationale's length in which the answer is boxed, stated or only mentioned;
-then math-verify's process: its start, and pairs of different answers as a wrong one makes them.
+then math-verify's process: its start, and pairs of different answers as a wrong one makes them; then how many of a teacher's tokens the
+whole sampling stage takes in a second, grading and commits included, from an engine that answers at once (`--stage` has that alone).
 """
 
 from __future__ import annotations
 
 import os
+import re
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
-from pipeline.grading import grade, symbolic
+from pipeline.config import RunConfig
+from pipeline.generation import Completion, Decoding
+from pipeline.grading import conclusion, grade, symbolic
+from stages import process, sampling
+from stages.chain import plan
+from tests.bench import world
+from tests.bench.growth import tiny_model
 
 ROUNDS = 3
+SAMPLES = 40_000
+TOKENS = 150
+"""Of an answer, at four characters each."""
 ITEMS = 2000
 REASONING = (
     "First, the ducks lay 16 eggs per day. She eats three for breakfast and bakes muffins with four, so 16 - 3 - 4 = 9 eggs remain. She "
@@ -49,7 +64,55 @@ def _rate(kind: str, text: Callable[[int], str], gold: str) -> float:
     return ITEMS / best
 
 
+class _Teacher:
+    """Answers of a rationale's length, three of four right."""
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+        return [
+            Completion(_answer(prompt, seed), "stop", 40, TOKENS, -1.0) for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+
+
+def _answer(prompt: str, seed: int) -> str:
+    found = re.search(r"Item (\d+):", prompt)
+    assert found is not None, prompt
+    end = f" {conclusion(str((int(found[1]) + (seed % 4 == 0)) % 10))}"
+    return (REASONING * 2)[: 4 * TOKENS - len(end)] + end
+
+
+@contextmanager
+def _open_teacher(*_: object) -> Iterator[_Teacher]:
+    yield _Teacher()
+
+
+def stage_rates(samples: int) -> tuple[float, float]:
+    """Tokens a second that the sampling stage takes in, of the wall once its engine is open, and of the processor from start to end."""
+    with tempfile.TemporaryDirectory(prefix="bench-grading-") as folder:
+        (model := Path(folder) / "model").mkdir()
+        run = RunConfig.model_validate(world.tree(tiny_model(model), Path(folder), "sampling", samples, None, 8))
+        world.make_inputs(run, "sampling", samples)
+        opens, sampling.open_engine = sampling.open_engine, _open_teacher  # type: ignore[assignment]
+        began = time.process_time()
+        try:
+            process.run_stage(run, "sampling")
+        finally:
+            sampling.open_engine = opens
+        spent = time.process_time() - began
+        summary = process.store_of(run).open("sampling", plan(run)["sampling"].fingerprint).summary
+    return summary["tokens_per_second"], samples * TOKENS / spent
+
+
+def _print_stage() -> None:
+    wall, processor = stage_rates(SAMPLES)
+    print(
+        f"sampling stage, {SAMPLES:,} answers of {TOKENS} tokens: {wall:,.0f} tokens/s, {processor:,.0f} a second of the processor"
+    )
+
+
 def main() -> None:
+    if sys.argv[1:] == ["--stage"]:
+        _print_stage()
+        return
     for name, (kind, text, gold) in TEXTS.items():
         print(f"{name:24} {len(text(ITEMS - 1)):5} characters {_rate(kind, text, gold):10,.0f} grades/s")
     began = time.monotonic()
@@ -64,6 +127,7 @@ def main() -> None:
     print(
         f"{len(pairs)} pairs of different expressions: {1000 * seconds / len(pairs):.0f} ms each, {worker.memory_info().rss >> 20} MiB"
     )
+    _print_stage()
 
 
 if __name__ == "__main__":

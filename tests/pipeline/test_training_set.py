@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.errors import ModelError, NothingSurvives
 from pipeline.grading import conclusion
 from pipeline.rows import Row, batch, rationale_spans
-from pipeline.training_set import context_row, held_out, make_row, questions_of_step, restricted
+from pipeline.training_set import Some, context_row, held_out, make_row, questions_of_step, restricted
 from tests.training_sets import set_of
 
 reasoning = st.lists(
@@ -30,6 +31,34 @@ def test_no_question_comes_twice_in_a_step_or_an_epoch_and_few_wait(questions: i
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     orders = [tuple(questions_of_step(epoch, 30, 30, seed).tolist()) for epoch in range(2) for seed in range(2)]
     assert len(set(orders)) == 4
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 5), st.lists(st.integers(0, 200), min_size=1, max_size=8))
+def test_a_step_has_its_slice_of_its_epochs_permutation_whatever_was_asked_before(
+    questions: int, per_step: int, seed: int, steps: list[int]
+) -> None:
+    per_step = min(per_step, questions)
+    for step in steps:
+        epoch, place = divmod(step, questions // per_step)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        expected = torch.randperm(questions, generator=generator)[place * per_step : (place + 1) * per_step]
+        found = questions_of_step(step, questions, per_step, seed)
+        assert torch.equal(found, expected)
+        found.fill_(-1)  # what a caller does with its own is no other's
+
+
+def test_an_epochs_permutation_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    draw = torch.randperm
+
+    def counted(*arguments: Any, **more: Any) -> torch.Tensor:
+        drawn.append(arguments[0])
+        return draw(*arguments, **more)
+
+    monkeypatch.setattr(torch, "randperm", counted)
+    for step in range(300):
+        questions_of_step(step, 1009, 10, 77)
+    assert drawn == [1009] * 3
 
 
 @given(reasoning, answers)
@@ -111,7 +140,37 @@ def test_restricted_to_some_perspectives_a_set_has_their_rationales_and_the_ques
     found = restricted(data, torch.tensor([True, True, False]), torch.zeros(3, dtype=torch.bool), 2)
     assert found.mask_NK.tolist() == [[True, True, False], [True, False, False]]
     assert found.row(1, 0) == data.row(2, 0)
-    assert torch.equal(found.features_NKF, data.features_NKF[[0, 2]])
+    assert torch.equal(found.features_NKF[torch.arange(2)], data.features_NKF[torch.tensor([0, 2])])
     assert torch.equal(found.base_losses_NK, data.base_losses_NK[[0, 2]])
     with pytest.raises(NothingSurvives, match=r"1 questions are not held out and have .* fewer than .* 2"):
         restricted(data, torch.tensor([True, True, False]), torch.tensor([True, False, False]), 2)
+
+
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 99))
+def test_a_restricted_set_has_what_a_copy_has_and_copies_no_table(questions: int, perspectives: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    mask_NK = torch.rand(questions, perspectives, generator=generator) < 0.6
+    wanted_K, out_N = torch.rand(perspectives, generator=generator) < 0.7, torch.rand(questions, generator=generator) < 0.3
+    pairs = {(n, k): (Row([n, k, 7], 1, (1, 2)), Row([n, 7, k], 2, (0, 1))) for n, k in mask_NK.nonzero().tolist()}
+    whole = set_of(
+        pairs, torch.rand(questions, perspectives, 2, generator=generator), mask_NK, torch.rand(mask_NK.shape), pad=0
+    )
+    whole = replace(whole, answers_NP=torch.tensor([[0, 3, 1, n, n + 1] for n in range(questions)]), tokens_T=torch.arange(999))
+    there_N = (mask_NK & wanted_K).any(-1) & ~out_N
+    found = restricted(whole, wanted_K, out_N, 0)
+    every_N = torch.arange(len(found))
+    assert len(found) == int(there_N.sum())
+    assert found.features_NKF.shape == whole.features_NKF[there_N].shape
+    assert torch.equal(found.features_NKF[every_N], whole.features_NKF[there_N])
+    assert torch.equal(found.base_losses_NK, whole.base_losses_NK[there_N])
+    originals = there_N.nonzero()[:, 0].tolist()
+    for mine, original in enumerate(originals):
+        assert found.answer(mine) == whole.answer(original)
+        for k in found.mask_NK[mine].nonzero()[:, 0].tolist():
+            assert (found.row(mine, k), found.context(mine, k)) == (whole.row(original, k), whole.context(original, k))
+    assert isinstance(found.features_NKF, Some)
+    assert found.features_NKF.table is whole.features_NKF
+    assert isinstance(found.places_NKRP, Some)
+    assert found.places_NKRP.table is whole.places_NKRP
+    assert isinstance(found.answers_NP, Some)
+    assert found.answers_NP.table is whole.answers_NP

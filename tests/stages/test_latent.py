@@ -212,7 +212,7 @@ def test_the_questions_trained_on_are_those_that_training_steps_on(
     data = restricted(whole, wanted_K, held_out(QUESTIONS, hold_out, run.seed), 1)
     per_step = run.training.questions_per_step
     taken = [questions_of_step(step, len(data), per_step, run.seed) for step in range(steps)]
-    expected = {sets.ids[int(data.features_NKF[place, 0, 0])] for place in torch.cat(taken)}
+    expected = {sets.ids[int(data.features_NKF[place][0, 0])] for place in torch.cat(taken)}
     assert trained_on(run, sets) == expected
 
 

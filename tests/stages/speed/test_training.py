@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from stages.speed import training
-from stages.speed.work import Lengths
+from stages.speed.work import Lengths, Shape, make_student
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +20,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, training.Traine
 
 
 def test_packed_padded_and_plain_train_on_the_same_tokens_and_mind_on_fewer(sides: dict[str, training.Trained]) -> None:
-    tokens = {name: side.once("tokens")() for name, side in sides.items()}
+    tokens = {name: side.once("tokens", 2)() for name, side in sides.items()}
     mind = tokens.pop("mind")
     assert len(set(tokens.values())) == 1
     assert mind < next(iter(tokens.values()))
@@ -26,13 +28,26 @@ def test_packed_padded_and_plain_train_on_the_same_tokens_and_mind_on_fewer(side
 
 def test_packed_padded_and_plain_learn_the_same(sides: dict[str, training.Trained]) -> None:
     for name in ("packed", "padded", "plain"):
-        sides[name].once("steps")()
+        sides[name].once("steps", 2)()
     weights = {
         name: torch.cat([value.flatten() for value in sides[name].joint.engine.module.parameters()])
         for name in ("packed", "padded", "plain")
     }
     torch.testing.assert_close(weights["packed"], weights["padded"], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(weights["packed"], weights["plain"], rtol=1e-3, atol=1e-4)
+
+
+def test_plain_pytorch_is_where_it_is_told_to_be(tmp_path: Path) -> None:
+    student = make_student(tmp_path / "student", Shape(64, 1, 64))
+    plain = training._plain(training._config(student, training.SIDES["packed"], 1), torch.device("meta"))
+    assert {parameter.device.type for parameter in plain.module.parameters()} == {"meta"} == {plain.device.type}
+
+
+def test_flex_attention_has_a_side_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        packings = {fields["packing"] for fields in training.sides_here().values()}
+        assert ("flex" in packings) == there
 
 
 def test_metanet_is_a_part_of_a_step(sides: dict[str, training.Trained]) -> None:
