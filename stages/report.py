@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME: Final = "report"
-VERSION: Final = 5
+VERSION: Final = 6
 INPUTS: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation")
 TEMPLATE: Final = "report.html"
 _GROUPS: Final = {"id": "In distribution", "ood": "Out of distribution"}
