@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 
@@ -24,7 +24,7 @@ from pipeline.config import EvaluationSet, Questions, RunConfig
 from pipeline.digests import digest
 from pipeline.errors import QuestionError
 from pipeline.fields import Frozen, identity
-from pipeline.overlap import Evaluated, Numbers, Passages, collect, overlap, passages, words_of
+from pipeline.overlap import Evaluated, LeftOut, Numbers, collect, known_by, overlap, passages, same_as, words_of
 from pipeline.questions import Question, to_table
 from pipeline.questions.load import chosen, content
 from pipeline.questions.named import NamedSource, also_in, evaluation_only
@@ -66,29 +66,6 @@ def outside(config: Config) -> dict[str, str]:
 
 def check(config: Config) -> None:
     """Rows are checked by `run`, which loads no model."""
-
-
-def known_by(question: Question) -> tuple[int, int]:
-    """What makes it the same question as another, either of the two: its id, its wording."""
-    return digest(f"id\0{question.id}"), digest("\0".join(("wording", *question.wording)))
-
-
-class LeftOut(NamedTuple):
-    """A row of `OVERLAPS`."""
-
-    question_id: str
-    reason: Literal["id", "wording", "passage"]
-    set: str
-    evaluated_id: str
-    passage: str | None = None
-
-
-def same_as(question: Question, evaluated: Mapping[int, Evaluated]) -> LeftOut | None:
-    """Why a training question is the same as an evaluated one, if it is; `evaluated` has them by what they are known by."""
-    by_id, by_wording = (evaluated.get(key) for key in known_by(question))
-    if by_id is not None:
-        return LeftOut(question.id, "id", *by_id)
-    return None if by_wording is None else LeftOut(question.id, "wording", *by_wording)
 
 
 def _distinct(questions: Iterable[Question], seen: set[int], where: str) -> Iterator[Question]:
@@ -182,11 +159,6 @@ def _different(questions: Iterable[_Marked], threshold: float | None, near: list
             near.append(match)
 
 
-def _sharing(question: Question, known: Passages | None) -> LeftOut | None:
-    shared = None if known is None else overlap(question, known)
-    return None if shared is None else LeftOut(question.id, "passage", *shared.evaluated, shared.passage)
-
-
 def _train(config: Config, seen: _Seen, fallen: _Fallen, counts: _Counts, progress: Progress) -> Iterator[_Marked]:
     """Training questions that are not evaluated and share no passage with one that is; `fallen` receives the others."""
     ids: set[int] = set()
@@ -195,7 +167,7 @@ def _train(config: Config, seen: _Seen, fallen: _Fallen, counts: _Counts, progre
     for source in config.questions.sources()[0]:
         every = _distinct(chosen(source, counts.long, _TRAINING), ids, "questions.train")
         for question in every:
-            left_out = same_as(question, seen.keys) or _sharing(question, known)
+            left_out = same_as(question, seen.keys) or (None if known is None else overlap(question, known))
             if left_out is None:
                 yield _Marked(question, "train", "train", "train")
             else:

@@ -136,7 +136,7 @@ def licence_of(source: Mapping[str, Any]) -> str | None:
 def _is_test(split: str, entry: Entry) -> bool:
     """Whether a split in the hub's words, "train[:10%]+test" among them, has something of a benchmark's test split."""
     parts = {part.partition("[")[0].strip() for part in split.split("+")}
-    return entry.splits.get("test") in parts or "all" in parts
+    return "test" in entry.splits and not parts.isdisjoint({entry.splits["test"], "all"})
 
 
 def evaluation_only(source: Source) -> str | None:

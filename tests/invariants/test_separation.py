@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from pipeline.config import load_config
 from pipeline.errors import QuestionError
-from pipeline.overlap import Evaluated
+from pipeline.overlap import Evaluated, known_by, same_as
 from pipeline.questions import Question, from_table, normalised
 from stages.process import run_stage
-from stages.questions import known_by, same_as
 from storage.artifact import Artifact
 from tests.conftest import write_config
 from tests.stages.test_questions import NOTHING

@@ -177,7 +177,7 @@ def test_every_real_question_of_bbh_in_the_layout_of_the_hub_is_read(tmp_path: P
 
 @has_data
 def test_what_gsm_hard_has_from_gsm8k_unchanged_is_known(tmp_path: Path) -> None:
-    from stages.questions import known_by
+    from pipeline.overlap import known_by
 
     words = {
         name: {
