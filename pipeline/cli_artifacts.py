@@ -293,7 +293,7 @@ def export(artifact: Reference, file: Annotated[Path, typer.Argument(help="the t
 @app.command()
 def release(
     run: Annotated[str, typer.Argument(help="a run's or pointer's name, for example latest or promoted")],
-    folder: Annotated[Path, typer.Argument(help="a new folder")],
+    folder: Annotated[Path, typer.Argument(help="a new folder; with --push also the one that this release has written")],
     root: Root = "artifacts",
     licence: Annotated[str | None, typer.Option(help="the student's licence, for the card, for example apache-2.0")] = None,
     push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="send the folder to this hub repository, too")] = None,
@@ -305,7 +305,7 @@ def release(
         from storage.catalogue import stages_of
 
         store = open_store(root)
-        write(store, run, stages_of(store.place, run), licence, folder)
+        write(store, run, stages_of(store.place, run), licence, folder, again=push is not None)
         print(f"{folder}: vllm serve {folder}")
         if push is not None:
             print(f"{push}: {send(folder, push)}")

@@ -69,8 +69,8 @@ def compare(
 
         run = load_config(config, tuple(overrides or ()))
         answers = _done(run, "evaluation" if model == "student" else "references")
-        found = lm_eval.compare(answers, model, lm_eval.read_samples(samples))
-        rows, differing = lm_eval.table(found), [item for item in found if item.cause is not None]
+        compared = lm_eval.compare(answers, model, lm_eval.read_samples(samples))
+        rows, differing = lm_eval.table(compared), [item for item in compared.both if item.cause is not None]
         if as_json:
             print_json({"sets": rows, "differences": [{**item._asdict(), "cause": item.cause} for item in differing]})
             return

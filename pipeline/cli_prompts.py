@@ -42,7 +42,7 @@ def _rationale(run: RunConfig, question: Question, perspective: str) -> tuple[st
     """A rationale to show, and where it is from."""
     import pyarrow.compute as pc
 
-    from pipeline.rationales import concluded
+    from pipeline.endings import concluded
     from stages.chain import plan
     from stages.process import store_of
 

@@ -218,6 +218,12 @@ class Sampling(Frozen):
     questions_per_shard: int = runtime(64, ge=1)
 
     @model_validator(mode="after")
+    def _the_judge_is_asked(self) -> Sampling:
+        if self.judge is not None and self.rationales is not None:
+            raise ValueError("judge: is not asked about rationales that are there already; remove judge, or rationales")
+        return self
+
+    @model_validator(mode="after")
     def _the_judge_has_room(self) -> Sampling:
         if self.judge is not None and self.judge.engine.max_context <= (least := self.max_tokens + self.judge.max_tokens):
             raise ValueError(

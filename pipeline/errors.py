@@ -89,6 +89,10 @@ class EngineRefused(EngineError, BadInput):
     exit_code: ClassVar[int] = 2
 
 
+class PromptTooLong(EngineRefused):
+    """A server says that a prompt with its answer is more than its context holds."""
+
+
 class GradingError(MindError, RuntimeError):
     """Answers cannot be compared."""
 

@@ -1,7 +1,7 @@
 """A language model as the judge of answers that rules cannot read: never of those that they can.
 
 It is told the question, the right answer and the text, and has to end with a line that is one of two words; anything else is no verdict,
-and the answer stays unparsed. Greedy, so a text is judged the same every time.
+and the answer stays unparsed. Thoughts are not part of a text, as in grading. Greedy, so a text is judged the same every time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pipeline.config import Judge
-from pipeline.generation import Decoding, Engine
+from pipeline.generation import Completion, Decoding, Engine
 from pipeline.grading import Outcome
 from pipeline.prompts import render
 from pipeline.questions import Question
@@ -28,7 +28,7 @@ def judge_prompt(settings: Judge, question: Question, text: str) -> str:
     Raises:
         ConfigError: the template is not valid, or uses another name.
     """
-    return render(settings.prompt, question=question.question, answer=question.answer, text=text)
+    return render(settings.prompt, question=question.text, answer=question.answer, text=text)
 
 
 def verdict(reply: str) -> Outcome | None:
@@ -40,8 +40,7 @@ def verdict(reply: str) -> Outcome | None:
     return Outcome.CORRECT if said[1].lower() == "correct" else Outcome.WRONG
 
 
-def replies(engine: Engine, settings: Judge, asked: Sequence[tuple[Question, str]]) -> list[str]:
-    """The judge's words on each question with a text."""
+def replies(engine: Engine, settings: Judge, asked: Sequence[tuple[Question, str]]) -> list[Completion]:
+    """The judge's words on each question with a text; none, and `too_long`, where both are more than it can read."""
     prompts = [judge_prompt(settings, question, text) for question, text in asked]
-    found = engine.generate(prompts, [0] * len(prompts), Decoding(0.0, 1.0, settings.max_tokens))
-    return [completion.text for completion in found]
+    return engine.generate(prompts, [0] * len(prompts), Decoding(0.0, 1.0, settings.max_tokens, skip_long=True))

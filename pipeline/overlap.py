@@ -8,12 +8,13 @@ What is held is a number of 64 bits for every passage of the evaluated questions
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.digests import digest
 from pipeline.questions import Question
 
 Numbers = NDArray[np.uint64]
@@ -26,11 +27,27 @@ class Evaluated(NamedTuple):
     id: str
 
 
-class Overlap(NamedTuple):
-    """What a training question has in common with an evaluated one."""
+class LeftOut(NamedTuple):
+    """A training question, the evaluated one that is why, and what both have: their id, their wording, or a passage."""
 
-    evaluated: Evaluated
-    passage: str
+    question_id: str
+    reason: Literal["id", "wording", "passage"]
+    set: str
+    evaluated_id: str
+    passage: str | None = None
+
+
+def known_by(question: Question) -> tuple[int, int]:
+    """What makes it the same question as another, either of the two: its id, its wording."""
+    return digest(f"id\0{question.id}"), digest("\0".join(("wording", *question.wording)))
+
+
+def same_as(question: Question, evaluated: Mapping[int, Evaluated]) -> LeftOut | None:
+    """Why a training question is the same as an evaluated one, if it is; `evaluated` has them by what they are known by."""
+    by_id, by_wording = (evaluated.get(key) for key in known_by(question))
+    if by_id is not None:
+        return LeftOut(question.id, "id", *by_id)
+    return None if by_wording is None else LeftOut(question.id, "wording", *by_wording)
 
 
 def words_of(question: Question) -> list[str]:
@@ -69,7 +86,7 @@ def collect(questions: Iterable[tuple[Evaluated, Numbers]], length: int) -> Pass
     return Passages(numbers_P[order], np.repeat(np.arange(len(owners), dtype=np.int32), sizes)[order], owners, length)
 
 
-def overlap(question: Question, known: Passages) -> Overlap | None:
+def overlap(question: Question, known: Passages) -> LeftOut | None:
     """The first passage of a question that an evaluated one has too, and the first that has it."""
     words = words_of(question)
     mine = passages(words, known.length)
@@ -81,4 +98,4 @@ def overlap(question: Question, known: Passages) -> Overlap | None:
         return None
     first = int(shared.argmax())
     owner = known.owners[int(known.owner_P[places[first]])]
-    return Overlap(owner, " ".join(words[first : first + known.length]))
+    return LeftOut(question.id, "passage", *owner, " ".join(words[first : first + known.length]))

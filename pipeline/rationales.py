@@ -14,19 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pipeline.grading import conclusion
+from pipeline.endings import body, concluded
 
 SAMPLE: Final = ["question_id", "perspective", "sample_index", "outcome", "answer", "text", "gold"]
 """What the rules read of a sample."""
-_CLOSING: Final = re.compile(
-    r"(?:^|(?<=[.!?,;\n]))\s*(?:(?:and\s+)?(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:final\s+)?answer\s*(?:is|:)"
-    r"(?:(?!answer\s*(?:is|:)|[.!?]\s)[^\n])*$|\s+the answer is [^.\n]*\.?$",
-    re.IGNORECASE,
-)
 _THOUGHT: Final = re.compile(r"^.*</think>\s*", re.DOTALL)
 """Up to the last end of a thought: where it begins may stand in the prompt."""
-_BOXED_LINE: Final = re.compile(r"(?:\\\[|\$+)?\s*\\boxed\s*\{[^{}]*\}\s*(?:\\\]|\$+)?\.?\s*$")
-_SENTENCE_END: Final = re.compile(r"(?<=[.!?;])\s+|\n+")
 _TOKEN: Final = re.compile(r"\w+|[^\w\s]")
 
 
@@ -38,30 +31,6 @@ def spoken(text: str) -> str:
 def reasoning(text: str, thoughts: str = "drop") -> str:
     """What a sample says before its answer; its thoughts are part of it if they are to be kept."""
     return body(spoken(text) if thoughts == "drop" else text)
-
-
-def body(text: str) -> str:
-    """A rationale without its closing answer statement."""
-    text = text.strip()
-    for pattern in (_CLOSING, _BOXED_LINE):
-        text = pattern.sub("", text).rstrip()
-    return text
-
-
-def concluded(text: str, answer: str) -> str | None:
-    """`text` ending in the answer sentence for canonical `answer`; None where no reasoning is left before it."""
-    reasoning = body(text)
-    return f"{reasoning} {conclusion(answer)}" if reasoning else None
-
-
-def before_conclusion(rationale: str) -> str:
-    """A concluded rationale without the last sentence of its reasoning, which usually states the answer."""
-    reasoning, separator, sentence = rationale.rpartition(" The answer is ")
-    sentences = _SENTENCE_END.split(reasoning)
-    if len(sentences) < 2:
-        return f"{separator}{sentence}".strip()
-    kept = reasoning[: len(reasoning) - len(sentences[-1])].rstrip()
-    return f"{kept}{separator}{sentence}"
 
 
 def words(text: str) -> list[str]:

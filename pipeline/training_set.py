@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
+from pipeline.endings import before_conclusion
 from pipeline.errors import ModelError, NothingSurvives
 from pipeline.grading import conclusion
 from pipeline.prompts import end_token
-from pipeline.rationales import before_conclusion
 from pipeline.rows import Row
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,7 +26,9 @@ from pipeline.prompts import rendered, student_prompt
 from stages.answering import Asking, items
 from storage.artifact import Artifact
 
-_BOXED: Final = r"\\boxed\s*\{([^{}]*)\}"
+_INSIDE: Final = r"(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\])*\})*\})*\})*"
+_BOXED: Final = rf"(?s)\\boxed\s*\{{({_INSIDE})\}}"
+"""Braces inside the box are balanced to a depth of three, as far as an expression can say it."""
 _UNREAD: Final = "[invalid]"
 """What lm-eval puts where its pattern finds nothing."""
 
@@ -146,7 +149,14 @@ def read_samples(paths: Sequence[Path]) -> Iterator[tuple[str, str, Answer]]:
             yield *mine, answer
 
 
-def compare(answers: Artifact, model: str, samples: Iterable[tuple[str, str, Answer]]) -> list[Compared]:
+class Comparison(NamedTuple):
+    """Every item that both have answered, and by set how many only our model has (lm-eval's `--limit`)."""
+
+    both: list[Compared]
+    ours_alone: Counter[str]
+
+
+def compare(answers: Artifact, model: str, samples: Iterable[tuple[str, str, Answer]]) -> Comparison:
     """Every item that lm-eval has answered, beside our model's answer to it.
 
     Raises:
@@ -170,20 +180,23 @@ def compare(answers: Artifact, model: str, samples: Iterable[tuple[str, str, Ans
                 f"{answers.name}: {model} was not asked {question_id!r} of {place}; compare with the run that was exported"
             )
         found.append(Compared(place, question_id, mine, theirs))
-    return found
+    return Comparison(found, Counter(place for place, question_id in ours if (place, question_id) not in seen))
 
 
-def table(found: Sequence[Compared]) -> list[dict[str, Any]]:
+def table(compared: Comparison) -> list[dict[str, Any]]:
     """Agreement by set, and of all."""
-    sets = list(dict.fromkeys(item.set for item in found))
-    return [_counts(name, [item for item in found if name in ("all", item.set)]) for name in (*sets, "all")]
+    found, alone = compared
+    sets = list(dict.fromkeys([*(item.set for item in found), *alone]))
+    rows = [_counts(name, [item for item in found if item.set == name], alone[name]) for name in sets]
+    return [*rows, _counts("all", found, alone.total())]
 
 
-def _counts(name: str, found: Sequence[Compared]) -> dict[str, Any]:
+def _counts(name: str, found: Sequence[Compared], alone: int) -> dict[str, Any]:
     causes = [item.cause for item in found]
     return {
         "set": name,
         "items": len(found),
+        "not asked there": alone,
         "right here": sum(item.ours.right for item in found),
         "right there": sum(item.theirs.right for item in found),
         "same verdict": causes.count(None),

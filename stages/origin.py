@@ -18,6 +18,10 @@ def _model(source: Mapping[str, Any]) -> str:
     return str(source["path"]) if source.get("path") else f"{source['name']}@{source['revision']}"
 
 
+def _server(engine: Mapping[str, Any]) -> str:
+    return f"{engine['served_model']} at {engine['base_url']}"
+
+
 def _questions(source: Mapping[str, Any], folder: str | None) -> str:
     if source["kind"] == "miniature":
         return f"miniature {source['family']}, {source['split']}, {source['count']} questions, seed {source['seed']}"
@@ -41,12 +45,16 @@ def origins(manifest: Mapping[str, Any]) -> Iterator[Origin]:
         for number, (role, source) in enumerate(_evaluated(config)):
             yield Origin(role, _questions(source, config["questions"].get("folder")), digests.get(f"source {number}"))
         return
-    engine = config.get("sampling", {}).get("engine", {})
-    if engine.get("kind") == "openai":
-        yield Origin("teacher", f"{engine['served_model']} at {engine['base_url']}", None)
+    sampling = config.get("sampling", {})
+    judge = sampling.get("judge") or {}
+    for role, engine in (("teacher", config.get("server") or sampling.get("engine", {})), ("judge", judge.get("engine", {}))):
+        if engine.get("kind") == "openai":
+            yield Origin(role, _server(engine), None)
     for role, digest in digests.items():
         if role == "rationales":
             yield Origin(role, config["sampling"]["rationales"]["path"], digest)
             continue
-        source = config.get(role) or config.get("synthesis", {}).get(role)
+        source = judge["model"] if role == "judge" else config.get(role) or config.get("synthesis", {}).get(role)
+        if source and source.get("served"):
+            continue  # what answers is said above; its content is not known here
         yield Origin(role, _model(source) if source else "shipped with MIND", digest)

@@ -1,13 +1,13 @@
 """Stage 1: questions from their sources, checked, with no question on both sides.
 
 Writes `questions-*.parquet`: the schema of `pipeline/questions` plus `role` (train, id, ood), `set`, `use` (train, dev, test) and
-`repeats`, evaluation first. A training question whose id or normalised text is also in an evaluation set is left out of training and
-counted; so is one that shares a long passage with an evaluated one, if that is asked for, and `overlaps-*.parquet` says which. One that
-is like an earlier training question is left out if a threshold is set, and `near_duplicates-*.parquet` names both. An evaluated question
+`repeats`, evaluation first. A training question whose id or normalised text is also in an evaluation set is left out of training; so is
+one that shares a long passage with an evaluated one, if that is asked for; `overlaps-*.parquet` names both and the reason. One that is
+like an earlier training question is left out if a threshold is set, and `near_duplicates-*.parquet` names both. An evaluated question
 that repeats one of an earlier set of the same use, or one that its benchmark is known to share with another, stays and names that set,
 so that accuracy can be given without repeats too: a benchmark is reported as it is published.
-Questions pass through one shard at a time; only digests of their ids, of wordings and passages of evaluated ones, and signatures of those
-that are compared, are held.
+Questions pass through one shard at a time; what is held are digests of their ids, names of evaluated ones by digests of ids and wordings,
+their passages, signatures of those that are compared, and the names of what is left out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.config import EvaluationSet, Questions, RunConfig
 from pipeline.digests import digest
 from pipeline.errors import QuestionError
 from pipeline.fields import Frozen, identity
-from pipeline.overlap import Evaluated, Numbers, Overlap, collect, overlap, passages, words_of
+from pipeline.overlap import Evaluated, LeftOut, Numbers, collect, known_by, overlap, passages, same_as, words_of
 from pipeline.questions import Question, to_table
 from pipeline.questions.load import chosen, content
 from pipeline.questions.named import NamedSource, also_in, evaluation_only
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from pipeline.alike import Alike
 
 NAME: Final = "questions"
-VERSION: Final = 4
+VERSION: Final = 5
 INPUTS: Final[tuple[str, ...]] = ()
 ROWS: Final = 8192
 """Of one shard, the last one aside."""
 _TRAINING: Final = "training questions"
-OVERLAPS: Final = pa.schema([(name, pa.string()) for name in ("question_id", "set", "evaluated_id", "passage")])
-"""Training questions that were left out for a passage that an evaluated one has too."""
+OVERLAPS: Final = pa.schema([(name, pa.string()) for name in ("question_id", "reason", "set", "evaluated_id", "passage")])
+"""Training questions that were left out, the evaluated one that is why, and what both have: their id, their wording, or a passage."""
 NEAR_DUPLICATES: Final = pa.schema([("question_id", pa.string()), ("kept_id", pa.string()), ("similarity", pa.float64())])
 """Training questions that were left out, the earlier one that each is like, and how much."""
 
@@ -66,16 +66,6 @@ def outside(config: Config) -> dict[str, str]:
 
 def check(config: Config) -> None:
     """Rows are checked by `run`, which loads no model."""
-
-
-def known_by(question: Question) -> tuple[int, int]:
-    """What makes it the same question as another, either of the two: its id, its wording."""
-    return digest(f"id\0{question.id}"), digest("\0".join(("wording", *question.wording)))
-
-
-def separated(train: Iterable[Question], evaluated: set[int]) -> Iterator[Question]:
-    """Training questions that no evaluated one is the same as; `evaluated` has what those are known by."""
-    return (question for question in train if evaluated.isdisjoint(known_by(question)))
 
 
 def _distinct(questions: Iterable[Question], seen: set[int], where: str) -> Iterator[Question]:
@@ -110,7 +100,7 @@ class _Counts(NamedTuple):
 class _Seen(NamedTuple):
     """What evaluated questions are known by: ids and wordings, and passages with their owners if those are looked for."""
 
-    keys: set[int]
+    keys: dict[int, Evaluated]
     passages: list[tuple[Evaluated, Numbers]]
 
 
@@ -132,9 +122,11 @@ def _evaluation(config: Config, seen: _Seen, counts: _Counts, progress: Progress
     for item, source in zip(config.questions.evaluation, config.questions.sources()[1], strict=True):
         for question in _distinct(chosen(source, counts.long, item.name), ids, "questions.evaluation"):
             keys = known_by(question)
-            seen.keys.update(keys)
+            evaluated = Evaluated(item.name, question.id)
+            for key in keys:
+                seen.keys.setdefault(key, evaluated)
             if length is not None:
-                seen.passages.append((Evaluated(item.name, question.id), passages(words_of(question), length)))
+                seen.passages.append((evaluated, passages(words_of(question), length)))
             repeats = _repeated(item, keys[1], first)
             counts.kept[item.name] += 1
             counts.repeated[item.name] += bool(repeats)
@@ -145,9 +137,9 @@ def _evaluation(config: Config, seen: _Seen, counts: _Counts, progress: Progress
 
 
 class _Fallen(NamedTuple):
-    """Training questions that only share a passage with an evaluated one, by id, and those that are like another one."""
+    """Training questions that are evaluated too or share a passage with one that is, and those that are like another one."""
 
-    overlaps: list[tuple[str, Overlap]]
+    overlaps: list[LeftOut]
     near: list[Alike]
 
 
@@ -168,18 +160,18 @@ def _different(questions: Iterable[_Marked], threshold: float | None, near: list
 
 
 def _train(config: Config, seen: _Seen, fallen: _Fallen, counts: _Counts, progress: Progress) -> Iterator[_Marked]:
-    """Training questions that are not evaluated; `fallen` receives those that only share a passage with one that is."""
+    """Training questions that are not evaluated and share no passage with one that is; `fallen` receives the others."""
     ids: set[int] = set()
     length = config.questions.shared_words
     known = None if length is None else collect(seen.passages, length)
     for source in config.questions.sources()[0]:
         every = _distinct(chosen(source, counts.long, _TRAINING), ids, "questions.train")
-        for question in separated(every, seen.keys):
-            shared = None if known is None else overlap(question, known)
-            if shared is not None:
-                fallen.overlaps.append((question.id, shared))
-                continue
-            yield _Marked(question, "train", "train", "train")
+        for question in every:
+            left_out = same_as(question, seen.keys) or (None if known is None else overlap(question, known))
+            if left_out is None:
+                yield _Marked(question, "train", "train", "train")
+            else:
+                fallen.overlaps.append(left_out)
         progress.advance(1)
     counts.given[_TRAINING] = len(ids)
 
@@ -191,24 +183,11 @@ def _table(rows: list[_Marked]) -> pa.Table:
     return table
 
 
-def _overlap_table(overlaps: list[tuple[str, Overlap]]) -> pa.Table:
-    rows = [
-        {
-            "question_id": question_id,
-            "set": shared.evaluated.set,
-            "evaluated_id": shared.evaluated.id,
-            "passage": shared.passage,
-        }
-        for question_id, shared in overlaps
-    ]
-    return pa.Table.from_pylist(rows, schema=OVERLAPS)
-
-
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
     """Stream every source into shards, evaluation first: what it holds decides what training may have."""
     sources = config.questions
     progress.start("sources", len(sources.train) + len(sources.evaluation), "sources")
-    seen, fallen = _Seen(set(), []), _Fallen([], [])
+    seen, fallen = _Seen({}, []), _Fallen([], [])
     counts = _Counts(Counter(), Counter(), Counter(), Counter())
     out.clear("questions")
     out.clear("overlaps")
@@ -217,14 +196,15 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     for chunk in chunks(chain(_evaluation(config, seen, counts, progress), train), ROWS):
         out.write_shard("questions", _table(chunk))
         counts.kept[_TRAINING] += sum(row.role == "train" for row in chunk)
-    evaluated_too = counts.given[_TRAINING] - counts.kept[_TRAINING] - len(fallen.overlaps) - len(fallen.near)
+    sharing = Counter(row.set for row in fallen.overlaps if row.reason == "passage")
+    evaluated_too = len(fallen.overlaps) - sharing.total()
     if not counts.kept[_TRAINING]:
         raise QuestionError(
-            f"questions.train: nothing is left: {evaluated_too} questions are also in an evaluation set, {len(fallen.overlaps)} share a "
+            f"questions.train: nothing is left: {evaluated_too} questions are also in an evaluation set, {sharing.total()} share a "
             f"passage with one, {counts.long[_TRAINING]} are longer than max_characters; use another source"
         )
     if fallen.overlaps:
-        out.write_shard("overlaps", _overlap_table(fallen.overlaps))
+        out.write_shard("overlaps", pa.Table.from_pylist([row._asdict() for row in fallen.overlaps], schema=OVERLAPS))
     if fallen.near:
         out.write_shard(
             "near_duplicates", pa.Table.from_pylist([match._asdict() for match in fallen.near], schema=NEAR_DUPLICATES)
@@ -232,7 +212,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     return {
         "train": counts.kept[_TRAINING],
         "left_out_because_evaluated": evaluated_too,
-        "left_out_because_of_a_passage": dict(Counter(shared.evaluated.set for _, shared in fallen.overlaps)),
+        "left_out_because_of_a_passage": dict(sharing),
         **({} if sources.near_duplicates is None else {"left_out_as_near_duplicates": len(fallen.near)}),
         "left_out_because_long": dict(counts.long),
         "evaluation": {item.name: counts.kept[item.name] for item in sources.evaluation},

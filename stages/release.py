@@ -6,6 +6,7 @@ base and teacher, bad news included. No path of this machine is in it. Template:
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -14,12 +15,15 @@ from typing import Any, Final
 
 from pipeline.doctor import DISTRIBUTION
 from pipeline.errors import ConfigError, StageFailed
+from pipeline.questions.named import licence_of
+from stages.comparison import WITHOUT_REPEATS
 from stages.origin import Origin, origins
 from stages.page import write_out
 from storage.lineage import ancestors
 from storage.store import Store
 
 CARD: Final = "card.md"
+CARD_FILE: Final = "README.md"
 _GROUPS: Final = {"id": "in distribution", "ood": "out of distribution"}
 
 
@@ -30,20 +34,34 @@ def _model_name(source: Mapping[str, Any]) -> str:
 
 
 def _rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The card's table: groups, then sets."""
+    """The card's table: groups, then sets; behind each, the same without what an earlier set has too."""
     accuracy = summary["accuracy"]
     places = [(f"group:{group}", f"all {title}") for group, title in _GROUPS.items() if f"group:{group}" in accuracy["student"]]
     places += [(f"set:{name}", f"{name} ({_GROUPS[group]})") for group, name in summary["sets"]]
+    places = [item for place, title in places for item in ((place, title), (place + WITHOUT_REPEATS, title + WITHOUT_REPEATS))]
     return [
         {"title": title, "cells": {model: cells[place] for model, cells in accuracy.items()}, "items": accuracy["student"][place]["items"]}
-        for place, title in places
+        for place, title in places if place in accuracy["student"]
     ]  # fmt: skip
 
 
-def _source(origin: Origin) -> str:
-    """Where questions are from, without the folders of this machine."""
+def _worse(summary: Mapping[str, Any]) -> list[str]:
+    """Sets of both groups on which the student is below its base."""
+    changes = {name: summary["student_against_base"][f"set:{name}"] for _, name in summary["sets"]}
+    return [
+        f"{name} ({-change['change'] * 100:.1f} points{'' if change['high'] < 0 else ', within chance'})"
+        for name, change in changes.items()
+        if change["change"] < 0
+    ]
+
+
+def _source(origin: Origin, source: Mapping[str, Any]) -> str:
+    """Where questions are from, without the folders of this machine, and their licence where it is known."""
     location, separator, rest = origin.location.partition(", split")
-    return f"{Path(location).name if location.startswith('/') else location}{separator}{rest}"
+    licence = licence_of(source)
+    return f"{Path(location).name if location.startswith('/') else location}{separator}{rest}" + (
+        f" (licence: {licence})" if licence else ""
+    )
 
 
 def _version() -> str:
@@ -65,7 +83,8 @@ def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None
     summary = store.manifest("evaluation", stages["evaluation"])["summary"] if evaluated else None
     config, sampling = mine["training"]["config"], mine["sampling"]["config"]
     served = sampling["sampling"]["engine"]["served_model"]
-    questions = [_source(origin) for origin in origins(mine["questions"]) if origin.role == "train"]
+    asked = mine["questions"]["config"]["questions"]["train"]
+    origins_of_asked = [origin for origin in origins(mine["questions"]) if origin.role == "train"]
     return write_out(
         CARD,
         name=name,
@@ -75,34 +94,46 @@ def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None
         base_on_hub=config["student"].get("name"),
         teacher=served or _model_name(sampling["teacher"]),
         prompts=config["prompts"],
-        questions=questions,
+        turns={"system": None, "template": None, **(config["student"].get("turns") or {})},
+        questions=[_source(*item) for item in zip(origins_of_asked, asked, strict=True)],
+        for_evaluation_only=mine["questions"]["summary"]["trained_despite_evaluation_only"],
         kept=mine["synthesis"]["summary"]["kept"],
         training=config["training"],
         lora=config["training"].get("lora"),
         evaluated=evaluated,
-        worse=[f"{name} ({lost * 100:.1f} points)" for name, lost in summary["forgetting"].items() if lost > 0]
-        if summary
-        else [],
+        worse=_worse(summary) if summary else [],
         rows=_rows(summary) if summary else [],
         artifacts=[*line, *([f"evaluation/{stages['evaluation']}"] if evaluated else [])],
     )
 
 
-def release(store: Store, name: str, stages: Mapping[str, str], licence: str | None, folder: Path) -> None:
-    """Write the student with its card into a new folder, whole or not at all.
+def _is_release(folder: Path, student: Path, text: bytes) -> bool:
+    """Whether a folder is what `release` has written, and nobody has changed since."""
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {CARD_FILE}
+    files = [str(path.relative_to(student)) for path in student.rglob("*") if path.is_file()]
+    same = names == set(files) and filecmp.cmpfiles(student, folder, files)[0] == files
+    return same and (folder / CARD_FILE).is_file() and (folder / CARD_FILE).read_bytes() == text
+
+
+def release(store: Store, name: str, stages: Mapping[str, str], licence: str | None, folder: Path, again: bool = False) -> None:
+    """Write the student with its card into a new folder, whole or not at all. With `again` it may be there already, as it would be written.
 
     Raises:
         ConfigError: the folder is there already.
         ArtifactMissing: the student, or something that it was made from, is not there.
     """
-    if folder.exists():
+    if folder.exists() and not again:
         raise ConfigError(f"{folder}: is there already; give a new folder")
     student = store.open("training", stages["training"]).path("student")
     text = card(store, name, stages, licence)
+    if folder.exists():
+        if not _is_release(folder, student, text):
+            raise ConfigError(f"{folder}: is there already, and is not what would be released; give a new folder")
+        return
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     shutil.copytree(student, aside)
-    (aside / "README.md").write_bytes(text)
+    (aside / CARD_FILE).write_bytes(text)
     aside.rename(folder)
 
 
@@ -122,5 +153,6 @@ def push(folder: Path, repository: str) -> str:
     except (HTTPError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise StageFailed(
-            f"{repository}: cannot be pushed ({reason}); {folder} is whole: check the network and HF_TOKEN, and push it again"
+            f"{repository}: cannot be pushed ({reason}); {folder} is whole: check the network and HF_TOKEN, and give the same "
+            "command again"
         ) from error

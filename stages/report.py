@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME: Final = "report"
-VERSION: Final = 5
+VERSION: Final = 6
 INPUTS: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation")
 TEMPLATE: Final = "report.html"
 _GROUPS: Final = {"id": "In distribution", "ood": "Out of distribution"}
@@ -114,6 +114,10 @@ def about_questions(questions: Mapping[str, Any]) -> list[str]:
     ]
     for name, count in questions["left_out_because_long"].items():
         said.append(f"Left out because longer than max_characters: {count} of {name}.")
+    if questions["left_out_because_evaluated"]:
+        said.append(
+            f"Left out of training because they are evaluated too, by id or by wording: {questions['left_out_because_evaluated']}."
+        )
     for name, count in questions["left_out_because_of_a_passage"].items():
         said.append(f"Left out of training because they share a long passage with questions of {name}: {count}.")
     near = questions.get("left_out_as_near_duplicates")

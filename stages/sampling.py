@@ -33,6 +33,7 @@ from pipeline.models import check_model, load_tokenizer, model_content
 from pipeline.perspectives import Perspective, perspectives_of, without_forms
 from pipeline.prompts import as_asked, check_prompts, student_prompt, teacher_prompt
 from pipeline.questions import Question, from_table
+from pipeline.rationales import spoken
 from stages.lengths import check_lengths, check_trainable
 from stages.progress import Progress
 from stages.tally import COUNTED, tally
@@ -40,7 +41,7 @@ from storage.artifact import Artifact, Draft
 from storage.mirror import DERIVED
 
 NAME: Final = "sampling"
-VERSION: Final = 2
+VERSION: Final = 3
 INPUTS: Final = ("questions",)
 
 SCHEMA: Final = pa.schema(
@@ -60,6 +61,8 @@ SCHEMA: Final = pa.schema(
         ("gold", pa.string()),
     ]
 )
+JUDGED: Final = pa.schema([*SCHEMA, ("judged", pa.string()), ("verdict", pa.string())])
+"""With a judge: its words, and what they come to, where it was asked."""
 
 
 class Config(Frozen):
@@ -155,20 +158,30 @@ def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspect
 
 
 def _wave(engines: Engines, config: Config, asked: list[tuple[Question, Perspective, int]]) -> list[dict[str, Any]]:
-    """Samples that are asked for together; the judge is asked about those whose answer could not be read."""
+    """Samples that are asked for together; the judge is asked about those that say something, but no answer that could be read."""
     rows = list(_sample(engines.teacher, config, asked))
     settings = config.sampling.judge
     if settings is None or engines.judge is None:
         return rows
     open_rows = [
-        (row, question) for row, (question, _, _) in zip(rows, asked, strict=True) if row["outcome"] == Outcome.UNPARSED
+        (row, question, said)
+        for row, (question, _, _) in zip(rows, asked, strict=True)
+        if row["outcome"] == Outcome.UNPARSED and (said := spoken(row["text"]).strip())
     ]
-    said = replies(engines.judge, settings, [(question, row["text"]) for row, question in open_rows])
-    for (row, _), reply in zip(open_rows, said, strict=True):
-        row["judged"], found = reply, verdict(reply)
-        if found is not None:
-            row |= {"outcome": found.value, "rule": RULE}
+    found = replies(engines.judge, settings, [(question, said) for _, question, said in open_rows])
+    for (row, _, _), reply in zip(open_rows, found, strict=True):
+        row |= _judged(reply)
     return rows
+
+
+def _judged(reply: Completion) -> dict[str, str]:
+    """What a sample's row has from its judge."""
+    if reply.finish_reason == "too_long":
+        return {"verdict": reply.finish_reason}
+    found = verdict(reply.text)
+    if found is None:
+        return {"judged": reply.text, "verdict": "unreadable"}
+    return {"judged": reply.text, "verdict": found.value, "outcome": found.value, "rule": RULE}
 
 
 def _shard(engines: Engines, config: Config, questions: list[Question]) -> list[dict[str, Any]]:
@@ -211,11 +224,10 @@ def _judge(config: Config, arrived: Path) -> Iterator[Engine | None]:
 
 
 def _verdicts(out: Draft) -> dict[str, int]:
-    """How often the judge said what; a reply that is no verdict is `unreadable`."""
+    """How often the judge said what; a reply that is no verdict is `unreadable`, a sample that it could not read `too_long`."""
     counts = Counter[str]()
-    for shard in out.shards("samples", ["judged", "outcome"]):
-        asked = shard.filter(pc.is_valid(shard["judged"]))
-        counts.update("unreadable" if name == Outcome.UNPARSED else name for name in asked["outcome"].to_pylist())
+    for shard in out.shards("samples", ["verdict"]):
+        counts.update(shard["verdict"].drop_null().to_pylist())
     return dict(counts)
 
 
@@ -253,6 +265,7 @@ def _check_prompts(config: Config, questions: Callable[[], Iterable[Question]]) 
     judge = settings.judge
     if judge is not None and judge.engine.kind != "openai":
         # The sample to be judged is not there yet, so its room is kept as well: the teacher's tokens, about as many of the judge's.
+        # One that needs more all the same is not judged.
         bare = ((question.id, judge_prompt(judge, question, "")) for question in questions())
         room, limit = settings.max_tokens + judge.max_tokens, judge.engine.max_context
         check_lengths(load_tokenizer(judge.model), bare, judge.model.dialogue, room, limit, "what its judge reads")
@@ -276,7 +289,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     tokens, seconds = 0, 0.0
     if len(finished) < total:
         arrived, judged = arrived_file(out, "teacher"), arrived_file(out, "judge")
-        schema = SCHEMA if settings.judge is None else SCHEMA.append(pa.field("judged", pa.string()))
+        schema = SCHEMA if settings.judge is None else JUDGED
         with (
             open_engine(settings.engine, config.teacher, arrived) as teacher,
             _judge(config, judged) as judge,

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from stages.selection import Kept
 
 NAME: Final = "synthesis"
-VERSION: Final = 4
+VERSION: Final = 5
 INPUTS: Final = ("questions", "sampling")
 
 _COUNTS: Final = b"counts"

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from pipeline.endings import body
 from pipeline.grading import Outcome
 from pipeline.perspectives import Perspective
-from pipeline.rationales import body, first_right, reasoning, words
+from pipeline.rationales import first_right, reasoning, words
 from pipeline.variety import distances, distinct
 
 FORMS: Final = pa.schema(

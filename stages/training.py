@@ -27,7 +27,7 @@ from stages.progress import Progress
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "training"
-VERSION: Final = 1
+VERSION: Final = 2
 INPUTS: Final = ("synthesis",)
 REFUSED: Final = "refused"
 SPEC: Final = "spec.json"

@@ -59,6 +59,14 @@ def set_in(tree: Tree, path: str, value: Any) -> None:
         ("training.max_length", 10**6, ("training.max_length", "context", "lower it")),
         ("sampling.judge", {"model": {"served": True}}, ("sampling.judge", "no server answers", "openai")),
         ("sampling.judge", {"model": {"path": "/nowhere"}, "prompt": "{{ txt }}"}, ("prompts", "txt", "it may use answer, question, text")),
+        (
+            "sampling",
+            {
+                "judge": {"model": {"path": "/nowhere"}},
+                "rationales": {"path": "r.jsonl", "columns": {"question": "q", "perspective": "p"}},
+            },
+            ("sampling", "judge: is not asked about rationales that are there already; remove judge, or rationales"),
+        ),
         ("training.questions_per_step", 7, ("questions_per_step", "multiple of")),
         pytest.param(
             "training.packing", "flex", ("training.packing", "GPU", "rows"),

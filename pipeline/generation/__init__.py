@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from pipeline.config import Engine as EngineConfig
 from pipeline.config import ModelSource
@@ -20,13 +20,15 @@ from pipeline.config import ModelSource
 class Decoding:
     """How tokens are chosen. Temperature 0 is greedy and ignores `top_p` and seeds.
 
-    With `likelihood` a completion says how likely it was, which takes a fifth of a small model's time.
+    With `likelihood` a completion says how likely it was, which takes a fifth of a small model's time. With `skip_long` a prompt
+    that leaves no room for `max_tokens` is not asked, and its completion is `TOO_LONG`; without it, one such ends everything.
     """
 
     temperature: float
     top_p: float
     max_tokens: int
     likelihood: bool = False
+    skip_long: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,13 @@ class Completion:
     """One generated text. `cumulative_logprob` is under the untempered distribution; None where not wanted or not reported."""
 
     text: str
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "too_long"]
     prompt_tokens: int
     completion_tokens: int
     cumulative_logprob: float | None
+
+
+TOO_LONG: Final = Completion("", "too_long", 0, 0, None)
 
 
 class Engine(Protocol):

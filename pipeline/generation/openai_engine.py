@@ -9,6 +9,7 @@ it is graded `unparsed`, and sampling draws again with another seed.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -22,8 +23,8 @@ from tenacity import RetryCallState
 
 from pipeline.config import Engine as EngineConfig
 from pipeline.config import Turns
-from pipeline.errors import EngineError, EngineRefused
-from pipeline.generation import Completion, Decoding
+from pipeline.errors import EngineError, EngineRefused, PromptTooLong
+from pipeline.generation import TOO_LONG, Completion, Decoding
 from pipeline.generation.arrived import Arrived, key_of
 from pipeline.generation.patience import Unusable, patient, spent_quota
 from pipeline.prompts import messages
@@ -32,6 +33,10 @@ T = TypeVar("T")
 
 _QUIET_SECONDS: Final = 30.0
 """Between two lines about a server that is waited for: hundreds of requests may wait at once."""
+_OVER_THE_CONTEXT: Final = re.compile(
+    r"context[ _](?:length|size|window)|max(?:imum)?[ _]model[ _]len|tokens.{0,40}must be <=", re.IGNORECASE
+)
+"""How vLLM, OpenAI, SGLang, llama.cpp and TGI say that a prompt is too long."""
 
 
 class _OpenAIEngine:
@@ -74,7 +79,12 @@ class _OpenAIEngine:
         }
         if decoding.likelihood:
             settings["logprobs"] = 0 if self._turns is None else True
-        answer = self.patiently(lambda: self._ask(prompt, settings))
+        try:
+            answer = self.patiently(lambda: self._ask(prompt, settings))
+        except PromptTooLong:
+            if not decoding.skip_long:
+                raise
+            return TOO_LONG
         if self._arrived is not None:
             self._arrived.add(key, answer)
         return answer
@@ -154,6 +164,8 @@ class _OpenAIEngine:
             return EngineRefused(f"{said}; correct engine.served_model, {settings.served_model!r}, or engine.base_url")
         if isinstance(error, APIStatusError) and spent_quota(error):
             return EngineRefused(f"{said}; give the account credit, and run it again")
+        if status in (400, 413, 422) and _OVER_THE_CONTEXT.search(f"{error} {getattr(error, 'body', None)}"):
+            return PromptTooLong(f"{said}; lower max_tokens, or leave long questions out with max_characters on their source")
         if status is not None and status < 500 and status not in (408, 409, 425, 429):
             return EngineRefused(f"{said}; correct prompts, turns or max_tokens to what this server takes")
         return EngineError(

@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 from pipeline.config import Engine as EngineConfig
 from pipeline.config import ModelSource, Turns
-from pipeline.generation import Completion, Decoding
+from pipeline.generation import TOO_LONG, Completion, Decoding
 from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import prompt_tokens
 
@@ -25,11 +25,12 @@ _SHRINK: Final = 0.75
 
 
 class _TransformersEngine:
-    def __init__(self, model: Any, tokenizer: Any, turns: Turns | None, batch: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, turns: Turns | None, batch: int, context: int) -> None:
         self._model = model
         self._turns = turns
         self._tokenizer = tokenizer
         self._batch = batch
+        self._context = context
         self._lock = Lock()
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
@@ -42,7 +43,10 @@ class _TransformersEngine:
         by_length: dict[int, list[int]] = {}
         for index, tokens in enumerate(ids):
             by_length.setdefault(len(tokens), []).append(index)
-        for indices in by_length.values():
+        for length, indices in by_length.items():
+            if decoding.skip_long and length + decoding.max_tokens > self._context:
+                completions |= dict.fromkeys(indices, TOO_LONG)
+                continue
             for first in range(0, len(indices), self._batch):
                 rows = indices[first : first + self._batch]
                 tokens_BT = torch.tensor([ids[row] for row in rows], device=self._model.device)
@@ -111,4 +115,4 @@ def open_transformers(config: EngineConfig, model: ModelSource) -> Iterator[_Tra
     tokenizer = load_tokenizer(model)
     network = load_causal_model(model, config.dtype)
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    yield _TransformersEngine(network, tokenizer, model.dialogue, config.batch)
+    yield _TransformersEngine(network, tokenizer, model.dialogue, config.batch, config.max_context)

@@ -18,7 +18,7 @@ import torch
 from pipeline.config import Engine as EngineConfig
 from pipeline.config import ModelSource, Turns
 from pipeline.errors import EngineError
-from pipeline.generation import Completion, Decoding
+from pipeline.generation import TOO_LONG, Completion, Decoding
 from pipeline.generation.vllm_driver import Driver
 from pipeline.prompts import prompt_tokens
 
@@ -33,6 +33,7 @@ class _VllmEngine:
         self._driver = driver
         self._turns = turns
         self._tokenizer = llm.get_tokenizer()
+        self._context = llm.model_config.max_model_len
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         from vllm import SamplingParams
@@ -50,7 +51,11 @@ class _VllmEngine:
         ]
         tokens = (prompt_tokens(self._tokenizer, prompt, self._turns) for prompt in prompts)
         requests: list[Any] = [{"prompt_token_ids": ids} for ids in tokens]
-        return [_completion(output) for output in self._driver.outputs(requests, settings)]
+        room = self._context - decoding.max_tokens
+        asked = [n for n, one in enumerate(requests) if not decoding.skip_long or len(one["prompt_token_ids"]) <= room]
+        outputs = self._driver.outputs([requests[n] for n in asked], [settings[n] for n in asked])
+        found = dict(zip(asked, map(_completion, outputs), strict=True))
+        return [found.get(n, TOO_LONG) for n in range(len(prompts))]
 
 
 def _completion(output: Any) -> Completion:

@@ -100,8 +100,16 @@ def _closings(text: str, start: int) -> dict[int, int]:
     return closings
 
 
-def _boxed(text: str) -> list[str]:
-    """Content of the last complete box, behind that of boxes that a comma, "and" or "or" joins to it."""
+class Box(NamedTuple):
+    """A complete box: where it begins and ends, and what is in it."""
+
+    start: int
+    end: int
+    content: str
+
+
+def last_boxes(text: str) -> list[Box]:
+    """The last complete box, behind those that a comma, "and" or "or" joins to it."""
     found = list(_BOX.finditer(text)) if "box" in text else []
     closings = _closings(text, found[0].start()) if found else {}
     complete = []
@@ -113,16 +121,16 @@ def _boxed(text: str) -> list[str]:
             end = closings.get(box.start(1), 0)
             content = text[box.end() : end]
         if content.strip():
-            complete.append((box.start(), end + 1 if box[1] else end, content))
+            complete.append(Box(box.start(), end + 1 if box[1] else end, content))
     run = complete[-1:]
     for before in reversed(complete[:-1]):
-        if not _BETWEEN.fullmatch(text, before[1], run[0][0]):
+        if not _BETWEEN.fullmatch(text, before.end, run[0].start):
             break
         run.insert(0, before)
-    return [content for _, _, content in run]
+    return run
 
 
-def _announced(text: str) -> Iterator[tuple[int, int]]:
+def announced(text: str) -> Iterator[tuple[int, int]]:
     """Where "the answer is" and its like begin and end. Words are looked for first, since most of a text has none of them."""
     for key in _KEYS:
         place = text.find(key)
@@ -136,7 +144,7 @@ def _announced(text: str) -> Iterator[tuple[int, int]]:
 def _statements(text: str, answer_type: str) -> list[tuple[int, int, str]]:
     """Place, end and wording of everything that is stated as the answer, last first. A wording ends where the next begins."""
     found, following = [], len(text)
-    for start, begin in sorted(set(_announced(text)), reverse=True):
+    for start, begin in sorted(set(announced(text)), reverse=True):
         line = text.find("\n", begin, following)
         end = max(begin, line if line >= 0 else following)
         found.append((start, end, unemphasised(_OVER.split(text[begin:end])[0]).strip()))
@@ -157,7 +165,7 @@ def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Found | No
     kind = kind_of(answer_type, choices)
     text = text.rpartition(_THOUGHT_ENDS)[2]
     conclusion = _CONCLUSION.match(text, max(0, text.rfind("\\boxed{"))) if answer_type == "text" else None
-    boxes = [conclusion[1]] if conclusion else _boxed(text)
+    boxes = [conclusion[1]] if conclusion else [box.content for box in last_boxes(text)]
     if boxes:
         together = [", ".join(dict.fromkeys(boxes))] if answer_type == "math" else []
         readings = sum((_read_box(kind.plain(box), kind) for box in [*together, boxes[-1]]), ())
@@ -176,5 +184,5 @@ def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Found | No
 
 
 def _read_box(box: str, kind: Kind) -> Readings:
-    stated = [end for _, end in _announced(box)]
+    stated = [end for _, end in announced(box)]
     return (stated and kind.phrase(box[max(stated) :])) or kind.boxed(box)

@@ -119,14 +119,35 @@ class NamedSource(Frozen):
 Source = Annotated[MiniatureSource | FileSource | HubSource | NamedSource, Field(discriminator="kind")]
 
 
+def _on_hub(name: str) -> list[Entry]:
+    """The benchmarks that a hub data set has, whatever its case."""
+    known = ((part.get("name"), entry) for entry in entries().values() for part in (entry.source, *entry.tasks.values()))
+    return [entry for hub, entry in known if hub is not None and hub.casefold() == name.casefold()]
+
+
+def licence_of(source: Mapping[str, Any]) -> str | None:
+    """The licence of a source's questions, from its configuration; None where it is not known here."""
+    if source["kind"] == "named":
+        return entries()[source["name"]].licence if source["name"] in entries() else None
+    found = _on_hub(source["name"]) if source["kind"] == "hub" and source.get("name") else []
+    return found[0].licence if found else None
+
+
+def _is_test(split: str, entry: Entry) -> bool:
+    """Whether a split in the hub's words, "train[:10%]+test" among them, has something of a benchmark's test split."""
+    parts = {part.partition("[")[0].strip() for part in split.split("+")}
+    return "test" in entry.splits and not parts.isdisjoint({entry.splits["test"], "all"})
+
+
 def evaluation_only(source: Source) -> str | None:
     """Why a source should not be trained on, if there is a reason; also for one that is given by its hub name."""
     match source:
         case NamedSource() if source.name in entries():
             return entries()[source.name].evaluation_only or ("it is the test split" if source.split == "test" else None)
-        case HubSource(name=str()):
-            hubs = {part.get("name"): entry for entry in entries().values() for part in (entry.source, *entry.tasks.values())}
-            return hubs[source.name].evaluation_only if source.name in hubs else None
+        case HubSource(name=str(name)):
+            for entry in _on_hub(name):
+                if reason := entry.evaluation_only or ("it is the test split" if _is_test(source.split, entry) else None):
+                    return reason
     return None
 
 

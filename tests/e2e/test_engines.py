@@ -11,13 +11,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.config import Engine, ModelSource
-from pipeline.generation import Completion, Decoding, open_engine
+from pipeline.generation import TOO_LONG, Completion, Decoding, open_engine
 from pipeline.miniature.families import ask, distinct
 from tests.conftest import REPOSITORY
 
@@ -27,6 +28,8 @@ STUDENT = ModelSource(path=REPOSITORY / "pipeline" / "miniature" / "models" / "s
 PROMPTS = [f"Question: {ask(problem)}\nSolution:\n" for problem in distinct("dial", "dev", 12, seed=0)]
 GREEDY = Decoding(temperature=0.0, top_p=1.0, max_tokens=96, likelihood=True)
 SAMPLED = Decoding(temperature=0.7, top_p=1.0, max_tokens=96)
+WITH_A_LONG_ONE = [PROMPTS[0], "7, " * 2000, PROMPTS[1]]
+SKIPPING = replace(GREEDY, skip_long=True)
 
 
 def engine(kind: str, **more: object) -> Engine:
@@ -44,6 +47,7 @@ def from_vllm() -> dict[str, list[Any]]:
         return {
             "of threads": [item for n in (1, 2, 0) for item in together[n].result()],
             "refused": [str(wrong.exception(timeout=60))],
+            "skipped": vllm.generate(WITH_A_LONG_ONE, [0] * 3, SKIPPING),
             "greedy": vllm.generate(PROMPTS, [0] * 12, GREEDY),
             "sampled": vllm.generate(PROMPTS, list(range(12)), SAMPLED),
             "reversed": vllm.generate(PROMPTS[::-1], list(range(12))[::-1], SAMPLED),
@@ -72,6 +76,11 @@ def test_what_vllm_refuses_of_one_thread_is_told_to_that_one_alone(from_vllm: di
     assert "1024" in from_vllm["refused"][0]
 
 
+def test_vllm_skips_what_is_too_long_where_that_is_wanted(from_vllm: dict[str, list[Completion]]) -> None:
+    assert from_vllm["skipped"][1] == TOO_LONG
+    same(from_vllm["skipped"][::2], from_vllm["greedy"][:2])
+
+
 def test_other_seeds_give_other_texts(from_vllm: dict[str, list[Completion]]) -> None:
     assert len({completion.text for completion in from_vllm["same prompt"]}) > 4
 
@@ -96,6 +105,7 @@ def test_likelihoods_are_there_where_they_are_wanted(from_vllm: dict[str, list[C
 def test_transformers_answers_greedily_as_vllm_does(from_vllm: dict[str, list[Completion]]) -> None:
     with open_engine(engine("transformers", batch=4), STUDENT) as plain:
         same(plain.generate(PROMPTS, [0] * 12, GREEDY), from_vllm["greedy"])
+        assert plain.generate(WITH_A_LONG_ONE, [0] * 3, SKIPPING)[1] == TOO_LONG
 
 
 def test_transformers_seeds_hold_whatever_the_batch() -> None:
@@ -146,3 +156,4 @@ def server(tmp_path: Path) -> Iterator[str]:
 def test_an_openai_compatible_server_answers_greedily_as_vllm_does(server: str, from_vllm: dict[str, list[Completion]]) -> None:
     with open_engine(engine("openai", base_url=server, served_model="miniature", connections=4), STUDENT) as client:
         same(client.generate(PROMPTS, [0] * 12, GREEDY), from_vllm["greedy"])
+        assert client.generate(WITH_A_LONG_ONE, [0] * 3, SKIPPING)[1] == TOO_LONG

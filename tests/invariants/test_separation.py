@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from pipeline.config import load_config
 from pipeline.errors import QuestionError
+from pipeline.overlap import Evaluated, known_by, same_as
 from pipeline.questions import Question, from_table, normalised
 from stages.process import run_stage
-from stages.questions import known_by
-from stages.questions import separated as without
 from storage.artifact import Artifact
 from tests.conftest import write_config
 from tests.stages.test_questions import NOTHING
@@ -31,7 +30,8 @@ questions = st.builds(
 
 
 def separated(train: list[Question], evaluation: list[Question]) -> list[Question]:
-    return list(without(train, {key for question in evaluation for key in known_by(question)}))
+    known = {key: Evaluated("set", question.id) for question in evaluation for key in known_by(question)}
+    return [question for question in train if same_as(question, known) is None]
 
 
 @given(st.lists(questions, max_size=6), st.lists(questions, max_size=6))
@@ -77,6 +77,8 @@ def test_the_questions_stage_leaves_out_what_is_evaluated_and_counts_it(tmp_path
         "evaluation": {"dial": 4, "lift": 4, "dial-dev": 4, "mine": 2},
     }
     assert len(from_table(table)) == 27
+    named = [tuple(row.values()) for row in artifact.table("overlaps").to_pylist()]
+    assert named == [("a", "wording", "mine", "z", None), ("b", "id", "mine", "b", None)]
 
 
 def test_the_questions_stage_runs_once(tmp_path: Path, run_tree: Tree) -> None:

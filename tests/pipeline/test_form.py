@@ -10,10 +10,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.endings import concluded
 from pipeline.errors import ConfigError
 from pipeline.perspectives import load_perspectives
 from pipeline.perspectives.form import Form
-from pipeline.rationales import concluded, reasoning
+from pipeline.rationales import reasoning
 
 # `yes` and `no` are words here, not booleans.
 TEXTS = yaml.load((Path(__file__).parent / "perspective_forms.yaml").read_text(), yaml.BaseLoader)  # noqa: S506 - makes strings only

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.config import Judge, ModelSource
 from pipeline.grading import Outcome
-from pipeline.judge import verdict
+from pipeline.judge import judge_prompt, verdict
+from pipeline.questions import Question
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,12 @@ from pipeline.judge import verdict
 )
 def test_verdicts(reply: str, expected: Outcome | None) -> None:
     assert verdict(reply) is expected
+
+
+def test_the_judge_sees_the_choices_whose_letter_is_right() -> None:
+    question = Question("q", "Which one flies?", "B", "choice", ("a stone", "a bird"))
+    settings = Judge(model=ModelSource(path="/models/judge"), prompt="{{ question }}|{{ answer }}|{{ text }}")
+    assert judge_prompt(settings, question, "The bird.") == "Which one flies?\n(A) a stone\n(B) a bird|B|The bird."
 
 
 @given(st.text())

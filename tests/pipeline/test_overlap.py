@@ -37,7 +37,7 @@ def test_what_is_found_is_the_first_passage_that_both_have_and_the_first_questio
         assert found is not None
         assert found.passage == shared[0]
         first = next(n for n, other in enumerate(theirs) if shared[0] in other)
-        assert found.evaluated == Evaluated("set", str(first))
+        assert (found.reason, found.set, found.evaluated_id) == ("passage", "set", str(first))
 
 
 def test_case_spaces_and_marks_hide_nothing_and_choices_count() -> None:

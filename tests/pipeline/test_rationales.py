@@ -4,11 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.endings import body
 from pipeline.grading import conclusion
 from pipeline.rationales import (
-    before_conclusion,
-    body,
-    concluded,
     curate,
     drop_duplicates,
     first_right,
@@ -18,51 +16,9 @@ from pipeline.rationales import (
     place,
 )
 
-REASONING = "3+4=7. Then 7-2=5."
 prose = st.lists(
     st.sampled_from(["a", "dial", "reads", "seven", "turns", "3+4=7", "by", "ten", "marks"]), min_size=1, max_size=12
 ).map(" ".join)
-
-
-@pytest.mark.parametrize(
-    "closing",
-    [
-        "", " The answer is \\boxed{5}.", " the answer is 5", "\nAnswer: 5", " So, the final answer is 5.", "\n\\boxed{5}",
-        "\n\\[\\boxed{5}\\]", "\n$\\boxed{5}$.", "\nTherefore the answer is: \\boxed{5}.\n",
-    ],
-)  # fmt: skip
-def test_every_closing_becomes_the_one_answer_sentence(closing: str) -> None:
-    assert concluded(REASONING + closing, "5") == f"{REASONING} The answer is \\boxed{{5}}."
-
-
-@pytest.mark.parametrize("text", ["The answer is \\boxed{5}.", "Answer: 5", "\\boxed{5}", "", "  \n"])
-def test_a_text_without_reasoning_is_not_a_rationale(text: str) -> None:
-    assert concluded(text, "5") is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "We ask what the answer is. 3+4=7. Then 7-2=5. The answer is \\boxed{5}.",
-        "A first answer is 9, but 3+4=7 and 7-2=5. The answer is \\boxed{5}.",
-    ],
-)
-def test_reasoning_that_speaks_of_an_answer_is_kept(text: str) -> None:
-    assert concluded(text, "5") == text
-
-
-@given(prose, st.integers(0, 999).map(str))
-def test_concluding_twice_changes_nothing(text: str, answer: str) -> None:
-    once = concluded(text, answer)
-    assert once is not None
-    assert once.endswith(conclusion(answer))
-    assert concluded(once, answer) == once
-    assert body(once) == text
-
-
-def test_before_the_conclusion_the_last_sentence_of_reasoning_is_left_out() -> None:
-    assert before_conclusion(f"{REASONING} {conclusion('5')}") == f"3+4=7. {conclusion('5')}"
-    assert before_conclusion(f"One sentence only. {conclusion('5')}") == conclusion("5")
 
 
 @given(prose, prose)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,15 +99,38 @@ def write_samples(folder: Path, found: list[dict[str, Any]]) -> Path:
 
 def test_every_difference_has_a_cause_and_counts_add_up(tmp_path: Path, answers: Artifact) -> None:
     write_samples(tmp_path / "results" / "model", [sample(name, *theirs) for name, (_, theirs) in CASES.items()])
-    found = lm_eval.compare(answers, "student", lm_eval.read_samples([tmp_path / "results"]))
+    compared = lm_eval.compare(answers, "student", lm_eval.read_samples([tmp_path / "results"]))
+    found = compared.both
     assert {item.question_id: item.cause for item in found} == {
         "same": None, "other text": "text", "graded": "grading", "both wrong": None,
     }  # fmt: skip
-    first, last = lm_eval.table(found)
+    first, last = lm_eval.table(compared)
     assert (first["set"], last["set"]) == ("dial", "all")
     assert {**first, "set": "all"} == last
-    assert list(last.values())[1:] == [4, 3, 1, 2, 2, 1, 1]
+    assert list(last.values())[1:] == [4, 0, 3, 1, 2, 2, 1, 1]
     assert next(item for item in found if item.question_id == "graded").theirs.read is None
+
+
+def test_items_that_lm_eval_was_not_asked_are_counted(tmp_path: Path, answers: Artifact) -> None:
+    write_samples(tmp_path / "results", [sample("same", *CASES["same"][1])])
+    first, last = lm_eval.table(lm_eval.compare(answers, "student", lm_eval.read_samples([tmp_path / "results"])))
+    assert (first["items"], first["not asked there"]) == (last["items"], last["not asked there"]) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("First \\boxed{1}, then \\boxed {12}.", "12"),
+        (r"It is \boxed{\frac{\sqrt{3}}{2}}.", r"\frac{\sqrt{3}}{2}"),
+        (r"\boxed{\left\{x : \sqrt{\frac{1}{2}}\right\}}", r"\left\{x : \sqrt{\frac{1}{2}}\right\}"),
+        ("\\boxed{\\begin{pmatrix} 1 \\\\\n2 \\end{pmatrix}}", "\\begin{pmatrix} 1 \\\\\n2 \\end{pmatrix}"),
+        (r"\boxed{\frac{1}{2}", None),
+    ],
+)
+def test_the_pattern_for_lm_eval_reads_braces_inside_a_box(tiny_model: Path, text: str, read: str | None) -> None:
+    step = lm_eval._task(run_of(tiny_model, False), "dial", Path("x"))["filter_list"][0]["filter"][0]
+    found = re.findall(step["regex_pattern"], text)
+    assert (found[step["group_select"]] if found else None) == read
 
 
 @pytest.mark.parametrize(

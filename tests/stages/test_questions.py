@@ -176,8 +176,8 @@ def test_what_shares_a_passage_with_an_evaluated_question_is_left_out_and_named(
     assert artifact.summary["train"] == kept
     assert artifact.summary["left_out_because_of_a_passage"] == ({"eggs": left} if left else {})
     named = artifact.table("overlaps").to_pylist() if left else []
-    assert [(row["question_id"], row["set"], row["evaluated_id"]) for row in named] == [
-        (f"train{n}", "eggs", "test0") for n in range(left)
+    assert [(row["question_id"], row["reason"], row["set"], row["evaluated_id"]) for row in named] == [
+        (f"train{n}", "passage", "eggs", "test0") for n in range(left)
     ]
     assert all(row["passage"] in f"now {PASSAGE} and then" for row in named)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner, Result
 
 from pipeline.cli import app
+from pipeline.questions.named import NamedSource
+from stages.release import card
 from storage.catalogue import record_run, stages_of
-from storage.store import open_store
+from storage.store import Store, open_store
 from tests.faults.campaign import STAGES
 
 
@@ -83,7 +88,64 @@ def test_an_unknown_run_is_refused(root: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_pushed_stays_and_can_be_pushed_again(root: Path, tmp_path: Path) -> None:
-    answer = release(root, tmp_path / "student", "--push", "someone/student")
-    assert answer.exit_code == 1
-    assert "someone/student: cannot be pushed" in answer.stderr
-    assert (tmp_path / "student" / "README.md").exists()
+    for _ in range(2):
+        answer = release(root, tmp_path / "student", "--push", "someone/student")
+        assert answer.exit_code == 1
+        assert "someone/student: cannot be pushed" in answer.stderr
+        assert "give the same command again" in answer.stderr
+        assert (tmp_path / "student" / "README.md").exists()
+
+
+@pytest.mark.parametrize("change", ["another card", "another file", "a file more"])
+def test_a_folder_that_this_release_has_not_written_is_not_pushed(root: Path, tmp_path: Path, change: str) -> None:
+    folder = tmp_path / "student"
+    assert release(root, folder).exit_code == 0
+    words = ["--licence", "mit"] if change == "another card" else []
+    if change == "another file":
+        (folder / "config.json").write_text("{}")
+    if change == "a file more":
+        (folder / "notes.txt").write_text("mine")
+    answer = release(root, folder, *words, "--push", "someone/student")
+    assert answer.exit_code == 2
+    assert "is not what would be released; give a new folder" in answer.stderr
+
+
+def change_manifest(store: Store, stage: str, fingerprint: str, changed: Callable[[dict[str, Any]], None]) -> None:
+    path = store.folder(stage, fingerprint) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    changed(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def test_the_card_says_what_is_bad_news_how_it_is_asked_and_whose_the_questions_are(root: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "artifacts"
+    shutil.copytree(root, copy)
+    store = open_store(str(copy))
+    stages = stages_of(store.place, "latest")
+
+    def asked_with_turns(manifest: dict[str, Any]) -> None:
+        manifest["config"]["student"]["turns"] = {"system": "Think it over.", "template": {"enable_thinking": False}}
+
+    def of_others(manifest: dict[str, Any]) -> None:
+        hub = {"kind": "hub", "name": "allenai/ai2_arc", "revision": "0" * 40, "split": "train"}
+        bbh = NamedSource.model_validate({"name": "bbh", "tasks": ["snarks"]}).model_dump(mode="json")
+        manifest["config"]["questions"]["train"] += [hub, bbh]
+        manifest["summary"]["trained_despite_evaluation_only"] = ["bbh"]
+
+    def worse(manifest: dict[str, Any]) -> None:
+        summary = manifest["summary"]
+        summary["student_against_base"]["set:dial"] |= {"change": -0.25, "high": -0.01}
+        summary["student_against_base"]["set:lift"] |= {"change": -0.125, "high": 0.1}
+        for cells in summary["accuracy"].values():
+            cells["set:dial without repeats"] = {**cells["set:dial"], "items": 7}
+
+    for stage, changed in (("training", asked_with_turns), ("questions", of_others), ("evaluation", worse)):
+        change_manifest(store, stage, stages[stage], changed)
+    text = card(store, "small", stages, None).decode()
+    assert "Below its base on: dial (25.0 points), lift (12.5 points, within chance)." in text
+    assert "| dial (in distribution) without repeats | 7 |" in text
+    assert "with this system turn before it:\n\n```\nThink it over.\n```" in text
+    assert '`chat_template_kwargs`): `{"enable_thinking": false}`' in text
+    assert "- allenai/ai2_arc@" in text and ", split train (licence: CC-BY-SA-4.0)" in text
+    assert ", bbh, split test (licence: MIT)" in text
+    assert "It was trained on what is for evaluation only: bbh." in text

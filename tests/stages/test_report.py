@@ -50,12 +50,13 @@ def test_hardly_any_right_answer_and_ungraded_ones_are_said() -> None:
 def test_what_is_odd_about_the_questions_is_said_and_nothing_where_nothing_is() -> None:
     plain: dict[str, Any] = {"evaluation": {"gsm-hard": 1319}}
     nothing: dict[str, Any] = {"left_out_because_long": {}, "left_out_because_of_a_passage": {}, "repeats": {}}
-    plain |= {**nothing, "trained_despite_evaluation_only": []}
+    plain |= {**nothing, "trained_despite_evaluation_only": [], "left_out_because_evaluated": 0}
     assert about_questions(plain) == []
     odd = {"left_out_because_long": {"gsm-hard": 2}, "repeats": {"gsm-hard": 329}, "trained_despite_evaluation_only": ["bbh"]}
-    odd |= {"left_out_because_of_a_passage": {"gsm8k": 3}, "left_out_as_near_duplicates": 4}
+    odd |= {"left_out_because_of_a_passage": {"gsm8k": 3}, "left_out_as_near_duplicates": 4, "left_out_because_evaluated": 5}
     words = " ".join(about_questions({**plain, **odd}))
     assert "Trained on bbh, which is for evaluation only" in words
+    assert "evaluated too, by id or by wording: 5." in words
     assert "share a long passage with questions of gsm8k: 3." in words
     assert "nearly the same as another training question: 4." in words
     assert "Left out because longer than max_characters: 2 of gsm-hard." in words

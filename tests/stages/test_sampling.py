@@ -203,6 +203,40 @@ def test_the_judge_is_asked_about_what_rules_cannot_read_and_about_nothing_else(
     assert found.summary["judged"] == {"correct": 2, "wrong": 4, "unreadable": 4}
 
 
+def long_winded(prompt: str, seed: int) -> str:
+    """A teacher that never answers; on items 0, 1 and 2 too long for the judge, lost in thought, and thinking aloud."""
+    number = int(prompt.split("Item ")[1].split(":")[0])
+    return {0: "Well, " * 400, 1: "I wonder.</think>\n", 2: f"{'Hm, ' * 400}</think>Who knows."}.get(number, "Who knows.")
+
+
+def test_a_sample_that_a_judge_here_cannot_read_whole_stays_unparsed_and_thoughts_are_not_shown_to_it(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    judge = {"model": {"path": str(tiny_model)}, "max_tokens": 2, "chat": False}
+    judge["engine"] = {"kind": "transformers", "dtype": "float32", "max_context": 600}
+    with serve(long_winded) as url:
+        served = {"kind": "openai", "base_url": url, "served_model": "simulated", "connections": 2}
+        found = sampled(tmp_path / "long", tiny_model, questions, 7, {"judge": judge}, **served)
+    rows = found.table("samples").to_pylist()
+    verdicts = {int(row["question_id"][-8:]): row["verdict"] for row in rows}
+    assert verdicts == {0: "too_long", 1: None} | dict.fromkeys(range(2, QUESTIONS), "unreadable")
+    assert {row["outcome"] for row in rows} == {"unparsed"}
+    assert found.summary["judged"] == {"too_long": 4, "unreadable": 20}, "two tries of two perspectives each"
+
+
+def test_a_sample_that_a_served_judge_refuses_as_too_long_does_not_end_the_stage(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    def full(asked: Asked) -> Fault | None:
+        said = b"This model's maximum context length is 512 tokens. However, your request has more."
+        long = asked and "Right answer:" in asked["prompt"] and len(asked["prompt"]) > 2000
+        return Fault(400, body=b'{"error": {"message": "%s", "code": 400}}' % said) if long else None
+
+    with serve(lambda prompt, seed: "CORRECT" if "Right answer:" in prompt else long_winded(prompt, seed), full) as url:
+        found = judged(tmp_path / "served", tiny_model, questions, url)
+    assert found.summary["judged"] == {"too_long": 4, "correct": 10}
+
+
 def test_without_a_judge_a_sample_has_no_place_for_its_words(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
     with serve(lambda prompt, seed: "") as url:
         found = from_server(tmp_path / "plain", tiny_model, questions, url)

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -16,8 +17,8 @@ import pytest
 
 from pipeline.config import Engine as EngineConfig
 from pipeline.config import ModelSource
-from pipeline.errors import EngineError, EngineRefused
-from pipeline.generation import Completion, Decoding, Engine, open_engine
+from pipeline.errors import EngineError, EngineRefused, PromptTooLong
+from pipeline.generation import TOO_LONG, Completion, Decoding, Engine, open_engine
 from pipeline.generation.patience import asked_to_wait
 from tests.faults.teacher import Asked, Fault, reply, serve
 
@@ -144,6 +145,33 @@ def test_what_cannot_pass_ends_at_once_in_one_line_without_the_key(
     assert SECRET not in str(raised.value)
     assert "\n" not in str(raised.value)
     assert faulty.requests[PROMPTS[3]] == 1
+
+
+TOO_LONG_AS_SAID_BY = {
+    "vLLM": "This model's maximum context length is 512 tokens. However, your prompt contains 600 input tokens.",
+    "vLLM's engine": "The decoder prompt (length 600) is longer than the maximum model length of 512.",
+    "OpenAI": {"message": "Input tokens exceed the configured limit.", "code": "context_length_exceeded"},
+    "SGLang": "Requested token count exceeds the model's maximum context length of 512 tokens.",
+    "llama.cpp": "the request exceeds the available context size, try increasing it",
+    "TGI": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 512. Given: 600",
+}
+
+
+@pytest.mark.parametrize("said", TOO_LONG_AS_SAID_BY.values(), ids=TOO_LONG_AS_SAID_BY)
+def test_a_prompt_that_is_too_long_is_skipped_where_that_is_wanted(said: str | dict[str, str]) -> None:
+    error = {"message": said} if isinstance(said, str) else said
+    faulty = Faulty(Fault(400, body=json.dumps({"error": error}).encode()), times=float("inf"))
+    with engine(faulty) as opened:
+        found = opened.generate(PROMPTS, list(range(len(PROMPTS))), replace(DECODING, skip_long=True))
+        assert [answer.finish_reason for answer in found] == ["stop"] * 3 + ["too_long"] + ["stop"] * 8
+        assert found[3] == TOO_LONG
+        with pytest.raises(PromptTooLong, match="max_characters"):
+            ask(opened)
+
+
+def test_what_is_refused_for_another_reason_is_not_skipped() -> None:
+    with engine(Faulty(Fault(400), times=1)) as opened, pytest.raises(EngineRefused, match="correct prompts"):
+        opened.generate(PROMPTS, list(range(len(PROMPTS))), replace(DECODING, skip_long=True))
 
 
 def test_a_server_that_cannot_list_its_models_yet_is_waited_for() -> None:

@@ -177,7 +177,7 @@ def test_every_real_question_of_bbh_in_the_layout_of_the_hub_is_read(tmp_path: P
 
 @has_data
 def test_what_gsm_hard_has_from_gsm8k_unchanged_is_known(tmp_path: Path) -> None:
-    from stages.questions import known_by
+    from pipeline.overlap import known_by
 
     words = {
         name: {
@@ -243,11 +243,20 @@ def _questions(**fields: Any) -> Questions:
         ({"kind": "named", "name": "gpqa-diamond"}, "its authors ask"),
         ({"kind": "named", "name": "gsm8k", "split": "test"}, "it is the test split"),
         ({"kind": "hub", "name": "SaylorTwift/bbh", "revision": "0" * 40}, "the authors of BIG-bench ask"),
+        ({"kind": "hub", "name": "openai/gsm8k", "split": "test", "revision": "0" * 40}, "it is the test split"),
+        ({"kind": "hub", "name": "OpenAI/GSM8K", "split": "train+test[:9]", "revision": "0" * 40}, "it is the test split"),
+        ({"kind": "hub", "name": "allenai/ai2_arc", "split": "test", "revision": "0" * 40}, "it is the test split"),
     ],
 )
 def test_what_is_for_evaluation_only_is_not_trained_on(source: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=f"train.0 is for evaluation only: {reason}"):
         _questions(train=[source])
+
+
+@pytest.mark.parametrize(("name", "split"), [("openai/gsm8k", "train"), ("someone/new", "test"), ("tau/commonsense_qa", "all")])
+def test_another_split_or_another_data_set_is_trained_on(name: str, split: str) -> None:
+    source = {"kind": "hub", "name": name, "split": split, "revision": "0" * 40}
+    assert _questions(train=[source]).train[0].split == split  # type: ignore[union-attr]
 
 
 def test_who_says_so_trains_on_it_all_the_same() -> None:
