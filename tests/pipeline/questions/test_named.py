@@ -253,9 +253,7 @@ def test_what_is_for_evaluation_only_is_not_trained_on(source: dict[str, Any], r
         _questions(train=[source])
 
 
-@pytest.mark.parametrize(
-    ("name", "split"), [("openai/gsm8k", "train"), ("someone/new", "test"), ("tau/commonsense_qa", "all")]
-)
+@pytest.mark.parametrize(("name", "split"), [("openai/gsm8k", "train"), ("someone/new", "test"), ("tau/commonsense_qa", "all")])
 def test_another_split_or_another_data_set_is_trained_on(name: str, split: str) -> None:
     source = {"kind": "hub", "name": name, "split": split, "revision": "0" * 40}
     assert _questions(train=[source]).train[0].split == split  # type: ignore[union-attr]
