@@ -47,7 +47,10 @@ def origins(manifest: Mapping[str, Any]) -> Iterator[Origin]:
         return
     sampling = config.get("sampling", {})
     judge = sampling.get("judge") or {}
-    for role, engine in (("teacher", config.get("server") or sampling.get("engine", {})), ("judge", judge.get("engine", {}))):
+    for role, engine in (
+        ("teacher", config.get("teacher_engine") or sampling.get("engine", {})),
+        ("judge", judge.get("engine", {})),
+    ):
         if engine.get("kind") == "openai":
             yield Origin(role, _server(engine), None)
     for role, digest in digests.items():

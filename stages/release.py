@@ -94,6 +94,7 @@ def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None
         base_on_hub=config["student"].get("name"),
         teacher=served or _model_name(sampling["teacher"]),
         prompts=config["prompts"],
+        chat=config["student"]["chat"],
         turns={"system": None, "template": None, **(config["student"].get("turns") or {})},
         questions=[_source(*item) for item in zip(origins_of_asked, asked, strict=True)],
         for_evaluation_only=mine["questions"]["summary"]["trained_despite_evaluation_only"],

@@ -212,7 +212,7 @@ def long_winded(prompt: str, seed: int) -> str:
 def test_a_sample_that_a_judge_here_cannot_read_whole_stays_unparsed_and_thoughts_are_not_shown_to_it(
     tmp_path: Path, tiny_model: Path, questions: Artifact
 ) -> None:
-    judge = {"model": {"path": str(tiny_model)}, "max_tokens": 2, "chat": False}
+    judge = {"model": {"path": str(tiny_model), "chat": False}, "max_tokens": 2}
     judge["engine"] = {"kind": "transformers", "dtype": "float32", "max_context": 600}
     with serve(long_winded) as url:
         served = {"kind": "openai", "base_url": url, "served_model": "simulated", "connections": 2}
