@@ -25,6 +25,7 @@ from pipeline.prompts import student_prompt
 from pipeline.questions import Question, to_table
 from stages import answering, sampling
 from stages.chain import plan
+from stages.comparison import COUNTED, accuracies
 from stages.process import store_of
 from storage.artifact import Draft
 
@@ -130,7 +131,8 @@ def _references(run: RunConfig, draft: Draft, count: int, items: int) -> dict[st
             draft.write_shard("items", pa.Table.from_pylist(rows, schema=answering.SCHEMA))
     store, planned = store_of(run), plan(run)
     questions = store.open("questions", planned["questions"].fingerprint)
-    return {"asked": answering.asked(questions, run.evaluation.use)}
+    found = accuracies(draft.shards("items", COUNTED), ("base", "teacher"))
+    return {**found, "asked": answering.asked(questions, run.evaluation.use)}
 
 
 def _sampling(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str, Any]:
