@@ -184,16 +184,18 @@ def _draw(curves: dict[str, dict[str, Cells]], path: Path) -> None:
     figure = Figure(figsize=(4.6 * len(curves), 6.4), layout="constrained")
     axes = figure.subplots(2, len(curves), squeeze=False)
     for column, (unit, found) in enumerate(curves.items()):
-        for number, (label, cells) in enumerate(found.items()):
+        for label, cells in found.items():
             there = {size: cell for size, cell in cells.items() if cell is not None}
             for row, values in enumerate(
                 ([cell.processor for cell in there.values()], [cell.peak / MIB for cell in there.values()])
             ):
                 axes[row, column].loglog(
-                    list(there), values, "o-", color=OKABE_ITO[number % len(OKABE_ITO)], label=label, markersize=4
+                    list(there), values, "o-", color=OKABE_ITO[STAGES.index(label)], label=label, markersize=4
                 )
         for row, title in enumerate(("seconds of the processor", "private MiB")):
             axes[row, column].set(xlabel=unit, ylabel=title)
+            axes[row, column].yaxis.set_major_formatter("{x:g}")
+            axes[row, column].yaxis.set_minor_formatter("{x:g}")
             axes[row, column].grid(True, which="major", color="#e4e7ec")
         axes[0, column].legend(fontsize=8, frameon=False)
     figure.savefig(path, dpi=120)
