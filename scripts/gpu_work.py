@@ -60,7 +60,9 @@ def make_work(questions: int, prompt: int, rationale: int, vocabulary: int, seed
 def batch_of(form: str, work: Work) -> Batch:
     """A step's rows in a form."""
     spans = rationale_spans(work.rows)
-    return batch(work.rows, spans, 0) if form == "padded" else packed(work.rows, spans, work.questions, 0, by_rows=form == "rows")
+    return (
+        batch(work.rows, spans, 0) if form == "padded" else packed(work.rows, spans, work.questions, 0, by_rows=form == "rows")
+    )
 
 
 def operations(work: Work, shape: Shape) -> float:
