@@ -28,7 +28,6 @@ Array: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
 ROWS: Final = "mind_rows"
 """What transformers calls it. Without reads, in padded rows, it is plain causal attention."""
 
-
 BLOCK: Final = 128
 """FlexAttention's."""
 
@@ -109,12 +108,14 @@ def rows_attention(
         def rows(table_PX: Tensor, places_RS: Tensor) -> Tensor:
             found_RSX: Tensor = F.embedding(places_RS, table_PX)
             found_RGSD = found_RSX.view(*places_RS.shape, -1, size).transpose(1, 2)
+            times = heads // found_RGSD.shape[1]
             # With a mask, a GPU's fast kernels want as many heads of keys as of queries; without they would hold all scores.
-            return found_RGSD.repeat_interleave(heads // found_RGSD.shape[1], 1) if found_RGSD.is_cuda else found_RGSD
+            return found_RGSD.repeat_interleave(times, 1) if times > 1 and found_RGSD.is_cuda else found_RGSD
 
+        keys_RGSD = rows(key_PX, read.keys_RS)
         answer_RHQD = F.scaled_dot_product_attention(
-            rows(query_PX, read.queries_RQ), rows(key_PX, read.keys_RS), rows(value_PX, read.keys_RS), read.sees_R1QS,
-            dropout_p=dropout, scale=scaling, enable_gqa=key_BGTD.shape[1] != heads and not key_BGTD.is_cuda,
+            rows(query_PX, read.queries_RQ), keys_RGSD, rows(value_PX, read.keys_RS), read.sees_R1QS,
+            dropout_p=dropout, scale=scaling, enable_gqa=keys_RGSD.shape[1] != heads,
         )  # fmt: skip
         answer_OX = answer_RHQD.transpose(1, 2).flatten(2).flatten(0, 1)[read.own_O]
         result_PX = result_PX.index_copy(0, read.queries_RQ.flatten()[read.own_O], answer_OX)
