@@ -21,12 +21,12 @@ from prefect.client.schemas.objects import State
 
 from flows import terminal
 from flows.job import Job
-from flows.plain import fingerprints, record
+from flows.runs import fingerprints, record
 from flows.stage_task import run_stage
 from flows.terminal import StageOutcome
-from pipeline.config import RunConfig
-from stages.chain import plan
-from stages.process import store_of
+from pipeline.config.run import RunConfig
+from stages.core.plan import plan
+from stages.core.process import store_of
 
 
 def publish(outcomes: Mapping[str, StageOutcome]) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.config import RunConfig, load_config
-from pipeline.fields import Frozen
+from pipeline.config.run import RunConfig, load_config
+from pipeline.schema.fields import Frozen
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 Change = Annotated[str, Field(pattern=r"^[a-z_]+(\.[a-z_]+)*=.+$")]

@@ -5,7 +5,7 @@
 2. Distil the candidate (every stage resumes or is reused as in `distill`).
 3. Both students on identical items: the promoted one's recorded answers where it answered the same items in the same way, otherwise it
    answers this run's items now; base and teacher are not asked again for it. The first candidate is held against its own base.
-4. `pipeline/promotion.py` decides. `promoted` moves only then; its history keeps the versions before, for `mind rollback`.
+4. `pipeline/analysis/promotion.py` decides. `promoted` moves only then; its history keeps the versions before, for `mind rollback`.
 
 The decision with its figures goes to the catalogue (`decisions/`), to Prefect as an artifact, and out as an event that an automation can
 act on: `mind.student.promoted`, `mind.student.refused`, `mind.student.unchanged`.
@@ -26,15 +26,15 @@ from pydantic import Field
 
 from flows.distill import publish, run_all
 from flows.job import Job
-from flows.plain import fingerprints
+from flows.runs import fingerprints
 from flows.stage_task import run_stage
-from pipeline.config import RunConfig
-from pipeline.errors import ArtifactMissing
-from pipeline.promotion import Decision, Policy, decide
-from stages.answering import asked
-from stages.chain import plan
-from stages.comparison import COUNTED, compare_students
-from stages.process import store_of
+from pipeline.config.run import RunConfig
+from storage.errors import ArtifactMissing
+from pipeline.analysis.promotion import Decision, Policy, decide
+from stages.shared.answering import asked
+from stages.core.plan import plan
+from stages.shared.accuracy import COUNTED, compare_students
+from stages.core.process import store_of
 from storage.artifact import Artifact
 from storage.catalogue import point, read_pointer
 from storage.store import Store

@@ -22,12 +22,12 @@ from prefect.states import Completed
 from prefect.utilities.urls import url_for
 
 from flows import terminal
-from flows.child import OnProgress, run_child
-from flows.slot import machine_slot
-from pipeline.config import RunConfig
+from flows.stage_process import OnProgress, run_child
+from flows.machine_slot import machine_slot
+from pipeline.config.run import RunConfig
 from pipeline.errors import StageFailed
-from stages.chain import plan
-from stages.process import store_of
+from stages.core.plan import plan
+from stages.core.process import store_of
 
 PROGRESS_SECONDS: Final = 2.0
 LOG_SECONDS: Final = 5.0

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from flows.child import OnProgress
+from flows.stage_process import OnProgress
 from storage.artifact import Artifact
 
 console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=120)

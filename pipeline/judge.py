@@ -10,12 +10,12 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from pipeline.config import Judge
-from pipeline.generation import Completion, Decoding, Engine
-from pipeline.grading import Outcome
+from pipeline.config.engines import Judge
+from pipeline.generation.engine import Completion, Decoding, Engine
+from pipeline.grading.grade import Outcome
 from pipeline.prompts import render
-from pipeline.questions import Question
-from pipeline.rationales import spoken
+from pipeline.questions.question import Question
+from pipeline.rationales.curation import spoken
 
 RULE: Final = "judge"
 """The rule of a grade that is a judge's."""

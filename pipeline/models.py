@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer
 
-from pipeline.config import ModelSource
+from pipeline.config.models import ModelSource
 from pipeline.errors import ModelError
 
 _MEMORY: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mind" / "digests.sqlite"

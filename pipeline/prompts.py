@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from pipeline.config import Prompts, Turns
+from pipeline.config.prompts import Prompts
+from pipeline.config.models import Turns
 from pipeline.errors import ConfigError, ModelError
-from pipeline.perspectives import Perspective
-from pipeline.questions import Question
+from pipeline.perspectives.perspective import Perspective
+from pipeline.questions.question import Question
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

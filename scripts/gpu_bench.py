@@ -31,9 +31,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import gpu_trl
 from gpu_work import SHAPES, Shape, Work, batch_of, config_of, make_work, operations
 
-from pipeline.attention import ROWS
-from pipeline.objective import rationale_losses
-from pipeline.student import StudentLosses, losses_of
+from pipeline.student.attention import ROWS
+from pipeline.student.objective import rationale_losses
+from pipeline.student.losses import StudentLosses, losses_of
 
 PEAK: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 """Floating point operations a second in bfloat16 without sparsity, from the makers' sheets."""

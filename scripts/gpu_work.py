@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 from transformers import Qwen2Config
 
-from pipeline.packing import packed
-from pipeline.rows import Batch, Row, batch, rationale_spans
+from pipeline.student.packing import packed
+from pipeline.student.batch import Batch, Row, batch, rationale_spans
 
 PERSPECTIVES: Final = 8
 

@@ -18,12 +18,13 @@ from typing import Any, Final, NamedTuple
 import pyarrow.compute as pc
 import yaml
 
-from pipeline.config import ModelSource, RunConfig
+from pipeline.config.models import ModelSource
+from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError
-from pipeline.grading import Outcome
+from pipeline.grading.grade import Outcome
 from pipeline.models import load_tokenizer
 from pipeline.prompts import rendered, student_prompt
-from stages.answering import Asking, items
+from stages.shared.answering import Asking, items
 from storage.artifact import Artifact
 
 _INSIDE: Final = r"(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\])*\})*\})*\})*"

@@ -13,12 +13,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.doctor import DISTRIBUTION
+from pipeline.capacity.doctor import DISTRIBUTION
 from pipeline.errors import ConfigError, StageFailed
 from pipeline.questions.named import licence_of
-from stages.comparison import WITHOUT_REPEATS
-from stages.origin import Origin, origins
-from stages.page import write_out
+from stages.shared.accuracy import WITHOUT_REPEATS
+from stages.core.provenance import Origin, origins
+from stages.shared.pages import write_out
 from storage.lineage import ancestors
 from storage.store import Store
 

@@ -17,7 +17,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import ArtifactError, Damaged, DiskFull, RootNotWritable
+from storage.errors import ArtifactError, Damaged, DiskFull, RootNotWritable
 
 SCHEMA_VERSION: Final = 1
 FULL_BYTES: Final = 2 * 2**20

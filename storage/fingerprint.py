@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from pipeline.errors import UnstableIdentity
+from storage.errors import UnstableIdentity
 
 
 def _stable(value: Any, where: str) -> Any:

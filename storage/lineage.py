@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pipeline.errors import ArtifactMissing
+from storage.errors import ArtifactMissing
 from storage.catalogue import stages_of
 from storage.store import Store
 

@@ -14,8 +14,8 @@ from typing import Final
 
 import orjson
 
-from pipeline.errors import LeaseLost
-from storage.place import Bucket
+from storage.errors import LeaseLost
+from storage.backend import Bucket
 
 DERIVED: Final = "derived"
 """A folder in the scratch folder for what can be made again from the inputs: it is not sent."""

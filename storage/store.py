@@ -27,13 +27,14 @@ from typing import Any, Final
 import orjson
 import pyarrow.parquet as pq
 
-from pipeline.errors import ArtifactError, ArtifactMissing, ConfigError
+from storage.errors import ArtifactError, ArtifactMissing
+from pipeline.errors import ConfigError
 from storage import lease
 from storage.artifact import MANIFEST, Artifact, Draft
 from storage.atomic import sync_file, sync_folder, write_bytes, writing
 from storage.fingerprint import file_digest
 from storage.mirror import Mirror
-from storage.place import Bucket, Folder, Place
+from storage.backend import Bucket, Folder, Place
 
 MANIFEST_VERSION: Final = 2
 _FIELDS: Final = {"stage": str, "fingerprint": str, "identity": dict, "inputs": dict, "timing": dict, "files": list}

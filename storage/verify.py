@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
-from pipeline.errors import ArtifactError, Damaged, RootUnavailable
+from storage.errors import ArtifactError, Damaged, RootUnavailable
 from storage.artifact import MANIFEST, Artifact
 from storage.atomic import writing
 from storage.fingerprint import file_digest, fingerprint

@@ -85,7 +85,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def teacher() -> Iterator[str]:
     """The address of a teacher that answers at once."""
-    from tests.faults.teacher import serve
+    from tests.support.fake_teacher import serve
 
     with serve() as url:
         yield url
@@ -94,7 +94,7 @@ def teacher() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def finishing(teacher: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Any]]:
     """A small run of every stage that nobody disturbs, made while whoever needs it does something else."""
-    from tests.faults.campaign import CONFIG, peace
+    from tests.support.kill_campaign import CONFIG, peace
 
     with ThreadPoolExecutor(1) as thread:
         yield thread.submit(peace, CONFIG, tmp_path_factory.mktemp("peace"), teacher)

@@ -21,12 +21,12 @@ from typing import Any, Final, TypeVar
 from openai import APIConnectionError, APIStatusError, OpenAI
 from tenacity import RetryCallState
 
-from pipeline.config import Engine as EngineConfig
-from pipeline.config import Turns
+from pipeline.config.engines import Engine as EngineConfig
+from pipeline.config.models import Turns
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
-from pipeline.generation import TOO_LONG, Completion, Decoding
-from pipeline.generation.arrived import Arrived, key_of
-from pipeline.generation.patience import Unusable, patient, spent_quota
+from pipeline.generation.engine import TOO_LONG, Completion, Decoding
+from pipeline.generation.answer_journal import Arrived, key_of
+from pipeline.generation.retry import Unusable, patient, spent_quota
 from pipeline.prompts import messages
 
 T = TypeVar("T")

@@ -14,9 +14,9 @@ from typing import Any, Final
 import torch
 from transformers import DynamicCache
 
-from pipeline.config import Engine as EngineConfig
-from pipeline.config import ModelSource, Turns
-from pipeline.generation import TOO_LONG, Completion, Decoding
+from pipeline.config.engines import Engine as EngineConfig
+from pipeline.config.models import ModelSource, Turns
+from pipeline.generation.engine import TOO_LONG, Completion, Decoding
 from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import prompt_tokens
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pipeline.config import Engine as EngineConfig
-from pipeline.config import ModelSource, Turns
+from pipeline.config.engines import Engine as EngineConfig
+from pipeline.config.models import ModelSource, Turns
 from pipeline.errors import EngineError
-from pipeline.generation import TOO_LONG, Completion, Decoding
-from pipeline.generation.vllm_driver import Driver
+from pipeline.generation.engine import TOO_LONG, Completion, Decoding
+from pipeline.generation.vllm_thread import Driver
 from pipeline.prompts import prompt_tokens
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import string
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from pipeline.grading import numbers
-from pipeline.grading.characters import unemphasised
+from pipeline.grading.grade import numbers
+from pipeline.grading.lookalikes import unemphasised
 from pipeline.grading.latex import unlatexed
 
 LETTERS: Final = string.ascii_uppercase

@@ -10,7 +10,7 @@ import re
 from datetime import date
 from typing import Final
 
-from pipeline.grading.characters import unemphasised
+from pipeline.grading.lookalikes import unemphasised
 from pipeline.grading.latex import unlatexed
 
 _MONTHS: Final = (

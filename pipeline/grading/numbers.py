@@ -13,7 +13,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
-from pipeline.grading.characters import unemphasised
+from pipeline.grading.lookalikes import unemphasised
 from pipeline.grading.latex import unlatexed
 
 MOST_DIGITS: Final = 60

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from pipeline.grading import choices as letters
-from pipeline.grading import dates, expressions, numbers, texts, verdicts
-from pipeline.grading.characters import folded, unemphasised
+from pipeline.grading.grade import choices as letters
+from pipeline.grading.grade import dates, expressions, numbers
+from pipeline.grading import free_text as texts, booleans as verdicts
+from pipeline.grading.lookalikes import folded, unemphasised
 
 Readings = tuple[str, ...]
 

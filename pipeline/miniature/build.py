@@ -22,9 +22,9 @@ from pydantic import BaseModel, ConfigDict
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pipeline.config_file import checked, override, read
-from pipeline.grading import Outcome, grade
-from pipeline.miniature.families import ID_FAMILIES, OOD_FAMILIES, Problem, ask, distinct, draw, size, solve, split_of
+from pipeline.schema.yaml_file import checked, override, read
+from pipeline.grading.grade import Outcome, grade
+from pipeline.questions.procedural import ID_FAMILIES, OOD_FAMILIES, Problem, ask, distinct, draw, size, solve, split_of
 from pipeline.miniature.styles import RING_STYLES, leaps, solution, thoughtful_solution
 from pipeline.prompts import render
 

@@ -26,7 +26,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from pipeline.miniature.families import ID_FAMILIES, Problem, Turns, running, solve
+from pipeline.questions.procedural import ID_FAMILIES, Problem, Turns, running, solve
 
 CONTRASTIVE_NOISE: Final = 0.4
 _SMALL_STEPS: Final = {

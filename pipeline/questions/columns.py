@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from pipeline.digests import digest
 from pipeline.errors import QuestionError
-from pipeline.grading import ANSWER_TYPES, LETTERS, canonical
-from pipeline.questions import Question
+from pipeline.grading.grade import ANSWER_TYPES, LETTERS, canonical
+from pipeline.questions.question import Question
 from pipeline.questions.sources import Columns
 
 Row = Mapping[str, Any]

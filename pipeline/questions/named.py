@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline.fields import FilePath, Frozen, identity, runtime
+from pipeline.schema.fields import FilePath, Frozen, identity, runtime
 from pipeline.questions.sources import FileSource, HubSource, MiniatureSource
 
 HERE: Final = Path(__file__).parent

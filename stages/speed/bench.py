@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from pipeline.errors import ConfigError
-from stages.speed.sides import Ratio
+from stages.speed.timing import Ratio
 
 WANTED: Final = {
     "packed / padded": "≥ 1",

@@ -15,12 +15,14 @@ from typing import Final
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pipeline.config import Engine, ModelSource
-from pipeline.generation import Decoding, open_engine
+from pipeline.config.engines import Engine
+from pipeline.config.models import ModelSource
+from pipeline.generation.engine import Decoding
+from pipeline.generation.open_engine import open_engine
 from pipeline.generation.vllm_engine import llm_settings
-from pipeline.miniature.families import ID_FAMILIES, OOD_FAMILIES, ask, distinct
+from pipeline.questions.procedural import ID_FAMILIES, OOD_FAMILIES, ask, distinct
 from stages.speed.sampling import TEACHER
-from stages.speed.sides import Once, Ratio, rates, ratio
+from stages.speed.timing import Once, Ratio, rates, ratio
 
 _DECODING: Final = Decoding(0.0, 1.0, 200)
 _BATCH: Final = 64

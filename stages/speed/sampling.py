@@ -14,16 +14,21 @@ from typing import Final
 
 import pyarrow as pa
 
-from pipeline.chunks import chunks
-from pipeline.config import Engine as EngineConfig
-from pipeline.config import ModelSource, Prompts, Sampling
-from pipeline.generation import Decoding, Engine, open_engine
-from pipeline.miniature.families import ID_FAMILIES, ask, distinct, solve
-from pipeline.perspectives import Perspective, load_perspectives
+from pipeline.streams import chunks
+from pipeline.config.engines import Engine as EngineConfig
+from pipeline.config.models import ModelSource
+from pipeline.config.prompts import Prompts
+from pipeline.config.sampling import Sampling
+from pipeline.generation.engine import Decoding, Engine
+from pipeline.generation.open_engine import open_engine
+from pipeline.questions.procedural import ID_FAMILIES, ask, distinct, solve
+from pipeline.perspectives.perspective import Perspective, load_perspectives
 from pipeline.prompts import render, teacher_prompt
-from pipeline.questions import Question
-from stages.sampling import SCHEMA, Config, Engines, sample_seed, shards_of
-from stages.speed.sides import Once, Ratio, rates, ratio
+from pipeline.questions.question import Question
+from stages.sampling.samples import SCHEMA, Engines, shards_of
+from stages.sampling.config import Config
+from stages.shared.resume import sample_seed
+from stages.speed.timing import Once, Ratio, rates, ratio
 from storage.store import Store
 
 TEACHER: Final = Path(__file__).parents[2] / "pipeline" / "miniature" / "models" / "teacher"

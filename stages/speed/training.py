@@ -15,19 +15,23 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.attention import ROWS
-from pipeline.config import Consistency, MetaNetShape, Mixture, ModelSource, Objective, Prompts, Synthesis, Training
-from pipeline.inertia import observe
+from pipeline.student.attention import ROWS
+from pipeline.config.training import Consistency, Mixture, Training
+from pipeline.config.synthesis import MetaNetShape, Objective, Synthesis
+from pipeline.config.models import ModelSource
+from pipeline.config.prompts import Prompts
+from pipeline.metanet.inertia import observe
 from pipeline.models import load_causal_model
-from pipeline.perspectives import load_perspectives
-from pipeline.student import StudentLosses
-from pipeline.trainer import Joint, assemble, choose, teach, train_step
-from pipeline.training_set import TrainingSet, questions_of_step
-from pipeline.warm_up import warm_up
-from stages.speed.sides import Once, Ratio, clock, rates, ratio
-from stages.speed.work import SMALL, Lengths, make_set, make_student
-from stages.training import Config, surroundings
-from stages.training_rank import join, start_engine, start_joint
+from pipeline.perspectives.perspective import load_perspectives
+from pipeline.student.losses import StudentLosses
+from pipeline.training.step import Joint, assemble, choose, teach, train_step
+from pipeline.training.training_set import TrainingSet, questions_of_step
+from pipeline.metanet.warm_up import warm_up
+from stages.speed.timing import Once, Ratio, clock, rates, ratio
+from stages.speed.workload import SMALL, Lengths, make_set, make_student
+from stages.training.config import Config
+from stages.training.launcher import surroundings
+from stages.training.rank import join, start_engine, start_joint
 
 CASES: Final = {"1:1": Lengths(96, 96), "1:3": Lengths(64, 192)}
 """By the ratio of a prompt's tokens to a rationale's."""
@@ -179,7 +183,7 @@ class Found(NamedTuple):
 
 def measure(folder: Path, lengths: Lengths, repeats: int, threads: int, say: Callable[[str], None]) -> Found:
     """Everything at one ratio of lengths; TRL where it is installed."""
-    from stages.speed.others import trl_sides
+    from stages.speed.trl import trl_sides
 
     ours = sides_of(folder, lengths, threads)
     others = trl_sides(folder, ours["packed"].joint.data, QUESTIONS, UNIFORM_STEPS)

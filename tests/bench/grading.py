@@ -18,12 +18,13 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.config import RunConfig
-from pipeline.generation import Completion, Decoding
-from pipeline.grading import conclusion, grade, symbolic
-from stages import process, sampling
-from stages.chain import plan
-from tests.bench import world
+from pipeline.config.run import RunConfig
+from pipeline.generation.engine import Completion, Decoding
+from pipeline.grading.grade import conclusion, grade, symbolic
+from stages.core import process
+from stages.sampling import stage as sampling
+from stages.core.plan import plan
+from tests.support import synthetic_artifacts as world
 from tests.bench.growth import tiny_model
 
 ROUNDS = 3

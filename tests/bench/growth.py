@@ -92,8 +92,8 @@ def tiny_model(folder: Path) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from tests.bench.world import FEATURES
-    from tests.conftest import build_tokenizer
+    from tests.support.synthetic_artifacts import FEATURES
+    from tests.support.models import build_tokenizer
 
     tokenizer = build_tokenizer(folder)
     torch.manual_seed(0)
@@ -108,7 +108,7 @@ def tiny_model(folder: Path) -> Path:
 
 def measure(label: str, rows: int, model: Path, server: str, perspectives: int = 8) -> Measured:
     """One stage on `rows` rows, in a folder of its own."""
-    from tests.bench.world import tree
+    from tests.support.synthetic_artifacts import tree
 
     stage = label.partition(",")[0]
     with tempfile.TemporaryDirectory(prefix="growth-") as folder:
@@ -123,12 +123,12 @@ def measure(label: str, rows: int, model: Path, server: str, perspectives: int =
 
 def rates_by_rank(ranks: Sequence[int]) -> Iterator[tuple[int, float]]:
     """Tokens a second of training a student in which arithmetic decides, with so many ranks of one thread each."""
-    from pipeline.config import RunConfig
-    from stages.chain import plan
-    from stages.process import store_of
-    from stages.speed.work import SMALL, make_student
-    from tests.bench.world import tree
-    from tests.conftest import build_tokenizer
+    from pipeline.config.run import RunConfig
+    from stages.core.plan import plan
+    from stages.core.process import store_of
+    from stages.speed.workload import SMALL, make_student
+    from tests.support.synthetic_artifacts import tree
+    from tests.support.models import build_tokenizer
 
     with tempfile.TemporaryDirectory(prefix="growth-") as folder:
         model = make_student(Path(folder) / "model", SMALL)
@@ -179,7 +179,7 @@ def _draw(curves: dict[str, dict[str, Cells]], path: Path) -> None:
     """Seconds of the processor and memory, a line for each stage, on logarithmic axes; a column for each unit."""
     from matplotlib.figure import Figure
 
-    from pipeline.plots import OKABE_ITO
+    from pipeline.analysis.report_plots import OKABE_ITO
 
     figure = Figure(figsize=(4.6 * len(curves), 6.4), layout="constrained")
     axes = figure.subplots(2, len(curves), squeeze=False)
@@ -215,8 +215,8 @@ def _expected(cells: dict[int, Measured | None], size: int) -> float:
 def bench(labels: list[str], sizes: list[int], perspectives: list[int], ranks: list[int], plot: Path | None) -> None:
     """Measure and print, a line as soon as it is known."""
     # Imported here, not above: the processes that are measured start from this file too.
-    from tests.bench.world import answer
-    from tests.faults.teacher import serve
+    from tests.support.synthetic_artifacts import answer
+    from tests.support.fake_teacher import serve
 
     by_rows: dict[str, Cells] = {}
     by_perspectives: dict[str, Cells] = {}
@@ -244,14 +244,17 @@ def bench(labels: list[str], sizes: list[int], perspectives: list[int], ranks: l
 
 
 def _act(action: str, config: Path, stage: str, rows: int) -> None:
-    from pipeline.config import load_config
-    from tests.bench import world
+    from pipeline.config.run import load_config
+    from tests.support import synthetic_artifacts as world
 
     run = load_config(config)
     if action == "make":
         world.make_inputs(run, stage, rows)
         return
-    from stages import answering, attempts, process, sampling
+    from stages.shared import answering
+    from stages.synthesis import attempts
+    from stages.core import process
+    from stages.sampling import stage as sampling
 
     for module in (answering, attempts, *([] if run.sampling.engine.kind == "openai" else [sampling])):
         module.open_engine = world.open_instant  # type: ignore[attr-defined, assignment]

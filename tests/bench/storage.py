@@ -24,14 +24,14 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config import load_config
-from stages.chain import ORDER, plan
+from pipeline.config.run import load_config
+from stages.core.plan import ORDER, plan
 from storage.artifact import MANIFEST
 from storage.fingerprint import fingerprint
 from storage.store import MANIFEST_VERSION, Store
-from tests.conftest import REPOSITORY
-from tests.faults.campaign import STAGES, copy_inputs, end, freeze, overrides, start
-from tests.faults.teacher import serve
+from tests.support.runs import REPOSITORY
+from tests.support.kill_campaign import STAGES, copy_inputs, end, freeze, overrides, start
+from tests.support.fake_teacher import serve
 
 CONFIG: Final = REPOSITORY / "configs" / "miniature.yaml"
 REPEATS: Final = 7

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pipeline.config import RunConfig
-from tests.deployments.jobs import Job, fill, start_training
-from tests.deployments.world import Prefect, deployed, eventually, named
+from pipeline.config.run import RunConfig
+from tests.support.prefect.jobs import Job, fill, start_training
+from tests.support.prefect.server import Prefect, deployed, eventually, named
 
 NewJob = Callable[..., Job]
 

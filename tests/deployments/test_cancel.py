@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.conftest import REPOSITORY
-from tests.deployments.conftest import NewJob
-from tests.deployments.jobs import Job, start_training
-from tests.deployments.world import Prefect, eventually, named
+from tests.support.runs import REPOSITORY
+from tests.support.prefect.jobs import NewJob
+from tests.support.prefect.jobs import Job, start_training
+from tests.support.prefect.server import Prefect, eventually, named
 
 pytestmark = pytest.mark.e2e
 

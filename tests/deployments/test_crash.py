@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
-from tests.deployments.conftest import Crashed
-from tests.deployments.world import named
+from tests.support.runs import REPOSITORY
+from tests.support.prefect.jobs import Crashed
+from tests.support.prefect.server import named
 
 pytestmark = pytest.mark.e2e
 

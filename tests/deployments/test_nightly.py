@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from flows.redistill import decisions
-from stages.chain import plan
-from stages.process import run_stage
+from stages.core.plan import plan
+from stages.core.process import run_stage
 from storage.catalogue import read_pointer
-from tests.conftest import REPOSITORY
-from tests.deployments.conftest import NewJob
-from tests.deployments.jobs import Job, everything, rename
-from tests.deployments.world import Prefect, eventually, late
-from tests.stages.students import Item, asked, grade
+from tests.support.runs import REPOSITORY
+from tests.support.prefect.jobs import NewJob
+from tests.support.prefect.jobs import Job, everything, rename
+from tests.support.prefect.server import Prefect, eventually, late
+from tests.support.evaluations import Item, asked, grade
 
 pytestmark = pytest.mark.e2e
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from flows.slot import LEASE_SECONDS
-from tests.deployments.conftest import Crashed
-from tests.deployments.world import PATIENCE, Prefect
+from flows.machine_slot import LEASE_SECONDS
+from tests.support.prefect.jobs import Crashed
+from tests.support.prefect.server import PATIENCE, Prefect
 
 pytestmark = pytest.mark.e2e
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tests.deployments.conftest import NewJob
-from tests.deployments.world import PATIENCE, Prefect, named
+from tests.support.prefect.jobs import NewJob
+from tests.support.prefect.server import PATIENCE, Prefect, named
 
 pytestmark = pytest.mark.e2e
 

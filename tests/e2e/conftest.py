@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from storage.store import Store
-from tests.conftest import REPOSITORY
+from tests.support.runs import REPOSITORY
 
 SMALL = (
     "questions.train=[{kind: miniature, family: dial, split: train, count: 48}]",

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from stages.chain import ORDER
-from storage.place import Folder
+from stages.core.plan import ORDER
+from storage.backend import Folder
 from storage.store import Store
-from tests.e2e.conftest import Run, mind, overrides
+from tests.support.end_to_end import Run, mind, overrides
 
 pytestmark = pytest.mark.e2e
 

@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Engine, ModelSource
-from pipeline.generation import TOO_LONG, Completion, Decoding, open_engine
-from pipeline.miniature.families import ask, distinct
-from tests.conftest import REPOSITORY
+from pipeline.config.engines import Engine
+from pipeline.config.models import ModelSource
+from pipeline.generation.engine import TOO_LONG, Completion, Decoding
+from pipeline.generation.open_engine import open_engine
+from pipeline.questions.procedural import ask, distinct
+from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Run, mind
+from tests.support.end_to_end import Run, mind
 
 pytestmark = pytest.mark.e2e
 

@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import RunConfig, load_config
-from stages.chain import plan
-from stages.process import store_of
-from tests.conftest import REPOSITORY, write_config
-from tests.stages import experiment
+from pipeline.config.run import RunConfig, load_config
+from stages.core.plan import plan
+from stages.core.process import store_of
+from tests.support.runs import REPOSITORY, write_config
+from tests.support import experiment
 
 pytestmark = pytest.mark.e2e
 

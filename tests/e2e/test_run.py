@@ -7,12 +7,12 @@ import resource
 
 import pytest
 
-from stages.chain import ORDER
+from stages.core.plan import ORDER
 from storage.catalogue import read_pointer, read_runs
-from storage.place import Folder
+from storage.backend import Folder
 from storage.store import Store
 from storage.verify import verify
-from tests.e2e.conftest import Run, mind, overrides
+from tests.support.end_to_end import Run, mind, overrides
 
 pytestmark = pytest.mark.e2e
 

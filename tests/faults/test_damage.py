@@ -13,10 +13,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import load_config
+from pipeline.config.run import load_config
 from storage.store import Store
-from tests.conftest import REPOSITORY
-from tests.faults.campaign import CONFIG, compare, copy_inputs, end, freeze, overrides, start, the_artifact
+from tests.support.runs import REPOSITORY
+from tests.support.kill_campaign import CONFIG, compare, copy_inputs, end, freeze, overrides, start, the_artifact
 
 pytestmark = pytest.mark.e2e
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from storage.store import Store
-from tests.faults.campaign import CONFIG, campaign, compare, end, start, the_artifact
-from tests.faults.test_damage import ready
+from tests.support.kill_campaign import CONFIG, campaign, compare, end, start, the_artifact
+from tests.support.kill_campaign import ready
 
 pytestmark = pytest.mark.e2e
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import load_config
+from pipeline.config.run import load_config
 from storage.store import Store, open_store
-from tests.faults.campaign import CONFIG, STAGES, compare, end, freeze, overrides, start
+from tests.support.kill_campaign import CONFIG, STAGES, compare, end, freeze, overrides, start
 
 pytestmark = pytest.mark.e2e
 

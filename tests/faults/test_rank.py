@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from storage.store import Store
-from tests.faults.campaign import compare, end, kill_after, start
-from tests.faults.test_damage import ready, said
+from tests.support.kill_campaign import compare, end, kill_after, start
+from tests.support.kill_campaign import ready, said
 
 pytestmark = pytest.mark.e2e
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.support.runs import REPOSITORY
 
 # A command that starts a grandchild, writes both pids, and ignores the polite signal if told to.
 FAMILY = """

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from flows import redistill
-from flows.plain import fingerprints
+from flows.runs import fingerprints
 from flows.redistill import PROMOTED, decisions, judge, rollback, settle, why_not
-from pipeline.config import RunConfig
-from pipeline.errors import ArtifactMissing
-from pipeline.promotion import Policy
-from stages import evaluation
-from stages.chain import plan
-from stages.process import run_stage, store_of
+from pipeline.config.run import RunConfig
+from storage.errors import ArtifactMissing
+from pipeline.analysis.promotion import Policy
+from stages.evaluation import stage as evaluation
+from stages.core.plan import plan
+from stages.core.process import run_stage, store_of
 from storage.catalogue import point, read_pointer
 from storage.store import Store
-from tests.stages.students import Item, grade
+from tests.support.evaluations import Item, grade
 
 SETS = {"dial": ("id", 100), "lift": ("ood", 40), "count": ("ood", 40)}
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.arms import KEPT, arms
-from pipeline.config import RunConfig, load_config
-from pipeline.fields import identity_fields
-from pipeline.perspectives import load_perspectives
+from pipeline.config.run import RunConfig, load_config
+from pipeline.schema.fields import identity_fields
+from pipeline.perspectives.perspective import load_perspectives
 
 SCIENCE = Path(__file__).parents[2] / "configs/science.yaml"
 NAMES = [item.name for item in load_perspectives(None)]

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Judge, ModelSource
-from pipeline.grading import Outcome
+from pipeline.config.engines import Judge
+from pipeline.config.models import ModelSource
+from pipeline.grading.grade import Outcome
 from pipeline.judge import judge_prompt, verdict
-from pipeline.questions import Question
+from pipeline.questions.question import Question
 
 
 @pytest.mark.parametrize(

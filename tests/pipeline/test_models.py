@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import models
-from pipeline.config import ModelSource
+from pipeline.config.models import ModelSource
 from pipeline.errors import ModelError
 from pipeline.models import check_model, context_length, model_content
 

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Prompts, Turns
+from pipeline.config.prompts import Prompts
+from pipeline.config.models import Turns
 from pipeline.errors import ConfigError, ModelError
-from pipeline.perspectives import load_perspectives
+from pipeline.perspectives.perspective import load_perspectives
 from pipeline.prompts import check_prompts, prompt_tokens, rationale_tokens, render, student_prompt, teacher_prompt
-from pipeline.questions import Question
-from tests.conftest import build_tokenizer
+from pipeline.questions.question import Question
+from tests.support.models import build_tokenizer
 
 CHAT = (
     "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[ai]{% endif %}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.support.runs import REPOSITORY
 
 SCRIPT = REPOSITORY / "scripts" / "gpu_bench.py"
 SMALL = ("--shapes", "tiny", "--questions", "2", "--tokens", "32", "--repeats", "2")

@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import ModelSource, RunConfig
+from pipeline.config.models import ModelSource
+from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.models import load_tokenizer
 from pipeline.prompts import prompt_tokens, student_prompt
-from pipeline.questions import from_table
+from pipeline.questions.question import from_table
 from stages import lm_eval
 from storage.artifact import Artifact, Draft
-from tests.conftest import build_tokenizer, tree_of
-from tests.stages.artifacts import write_artifact
-from tests.stages.test_references import ITEMS, write_questions
+from tests.support.models import build_tokenizer
+from tests.support.runs import tree_of
+from tests.support.artifacts import write_artifact
+from tests.support.references import ITEMS, write_questions
 
 TEMPLATE = "<begin>{% for turn in messages %}{{ turn.role }}: {{ turn.content }}\n{% endfor %}{% if add_generation_prompt %}me:{% endif %}"
 
@@ -66,7 +68,7 @@ CASES = {
 
 @pytest.fixture
 def answers(tmp_path: Path) -> Artifact:
-    from stages.answering import SCHEMA
+    from stages.shared.answering import SCHEMA
 
     def write(draft: Draft) -> dict[str, Any]:
         import pyarrow as pa

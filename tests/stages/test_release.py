@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner, Result
 
-from pipeline.cli import app
+from flows.cli.app import app
 from pipeline.questions.named import NamedSource
 from stages.release import card
 from storage.catalogue import record_run, stages_of
 from storage.store import Store, open_store
-from tests.faults.campaign import STAGES
+from tests.support.kill_campaign import STAGES
 
 
 def release(root: Path, folder: Path, *words: str) -> Result:

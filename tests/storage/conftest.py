@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage.store import Store, open_store
-from tests.storage.s3 import S3, served
+from tests.support.storage.s3 import S3, served
 
 
 @pytest.fixture

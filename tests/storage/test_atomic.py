@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ArtifactError, Damaged, DiskFull, RootNotWritable
+from storage.errors import ArtifactError, Damaged, DiskFull, RootNotWritable
 from storage import atomic
 from storage.atomic import is_readable, parquet_batches, read_parquet, replace_file, write_bytes, write_parquet
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import ArtifactError, ArtifactMissing
+from storage.errors import ArtifactError, ArtifactMissing
 from storage.catalogue import (
     EARLIER,
     HISTORY,

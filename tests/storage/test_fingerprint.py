@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UnstableIdentity
+from storage.errors import UnstableIdentity
 from storage.fingerprint import canonical_json, file_digest, fingerprint
 
 scalars = st.none() | st.booleans() | st.integers(-(2**62), 2**62) | st.floats(-1e15, 1e15) | st.text("abc é", max_size=4)

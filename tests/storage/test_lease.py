@@ -9,12 +9,12 @@ from typing import Any
 import orjson
 import pytest
 
-from pipeline.errors import ArtifactBusy, ArtifactError, LeaseLost, RootNotWritable
+from storage.errors import ArtifactBusy, ArtifactError, LeaseLost, RootNotWritable
 from storage import lease
-from storage.place import Bucket, Folder, Place
+from storage.backend import Bucket, Folder, Place
 from storage.store import open_store
-from tests.storage.machine import DIGEST, SHARDS, STAGE, Machine, hold, many, observe, stage, stopping_stage
-from tests.storage.s3 import S3
+from tests.support.storage.processes import DIGEST, SHARDS, STAGE, Machine, hold, many, observe, stage, stopping_stage
+from tests.support.storage.s3 import S3
 
 PREFIX = "artifact.lease"
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import ArtifactMissing
+from storage.errors import ArtifactMissing
 from storage.catalogue import record_run
 from storage.lineage import ancestors, differences, flat, resolve
 from storage.store import Store
-from tests.storage.made import chain, make
+from tests.support.storage.chains import chain, make
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.text("ab", max_size=2)
 TREES = st.dictionaries(

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ArtifactError, LeaseLost
+from storage.errors import ArtifactError, LeaseLost
 from storage.mirror import Mirror
-from storage.place import Bucket
-from tests.storage.made import files
-from tests.storage.s3 import S3
+from storage.backend import Bucket
+from tests.support.storage.chains import files
+from tests.support.storage.s3 import S3
 
 NAME = "sampling/0123456789abcdef"
 

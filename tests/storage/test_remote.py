@@ -10,19 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli_artifacts import app
-from pipeline.errors import ArtifactError, ConfigError, LeaseLost, RootUnavailable
-from storage import place as places
+from flows.cli.artifacts import app
+from storage.errors import ArtifactError, LeaseLost, RootUnavailable
+from pipeline.errors import ConfigError
+from storage import backend as places
 from storage.artifact import MANIFEST
 from storage.catalogue import record_run
-from storage.collect import collect, garbage
-from storage.place import Bucket
+from storage.garbage import collect, garbage
+from storage.backend import Bucket
 from storage.store import Store, open_store
-from storage.transfer import export, import_
+from storage.archive import export, import_
 from storage.verify import verify
-from tests.storage.machine import DIGEST, SHARDS, STAGE, Machine, many, numbers, quickly, stage, stopping_stage, write
-from tests.storage.made import chain, files
-from tests.storage.s3 import S3, Fault
+from tests.support.storage.processes import DIGEST, SHARDS, STAGE, Machine, many, numbers, quickly, stage, stopping_stage, write
+from tests.support.storage.chains import chain, files
+from tests.support.storage.s3 import S3, Fault
 
 NAME = f"{STAGE}/{DIGEST}"
 ROWS = list(range(SHARDS))

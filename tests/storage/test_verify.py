@@ -14,7 +14,7 @@ from storage.artifact import MANIFEST, Artifact
 from storage.fingerprint import file_digest
 from storage.store import Store, open_store
 from storage.verify import verify
-from tests.storage.made import VERSION_1, chain, files, make
+from tests.support.storage.chains import VERSION_1, chain, files, make
 
 
 @pytest.fixture

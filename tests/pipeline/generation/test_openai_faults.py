@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import Engine as EngineConfig
-from pipeline.config import ModelSource
+from pipeline.config.engines import Engine as EngineConfig
+from pipeline.config.models import ModelSource
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
-from pipeline.generation import TOO_LONG, Completion, Decoding, Engine, open_engine
-from pipeline.generation.patience import asked_to_wait
-from tests.faults.teacher import Asked, Fault, reply, serve
+from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Engine
+from pipeline.generation.open_engine import open_engine
+from pipeline.generation.retry import asked_to_wait
+from tests.support.fake_teacher import Asked, Fault, reply, serve
 
 DECODING = Decoding(0.7, 1.0, 16)
 PROMPTS = [f"prompt {number}" for number in range(12)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pipeline.config import load_config
+from pipeline.config.run import load_config
 from pipeline.miniature.build import build_tokenizer, corpus, load_recipe, model_card, save, train_model
 from pipeline.miniature.styles import RING_STYLES, leaps
 

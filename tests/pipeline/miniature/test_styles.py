@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.endings import concluded
-from pipeline.grading import Outcome, grade
-from pipeline.miniature.families import ID_FAMILIES, OOD_FAMILIES, Problem, draw, solve
+from pipeline.rationales.conclusion import concluded
+from pipeline.grading.grade import Outcome, grade
+from pipeline.questions.procedural import ID_FAMILIES, OOD_FAMILIES, Problem, draw, solve
 from pipeline.miniature.styles import CONTRASTIVE_NOISE, RING_STYLES, leaps, solution, thoughtful_solution, worked
-from pipeline.rationales import drop_duplicates, spoken
+from pipeline.rationales.curation import drop_duplicates, spoken
 
 STYLES = sorted(RING_STYLES)
 NOISELESS = [style for style in STYLES if style != "contrastive"]

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.config import Prompts
+from pipeline.config.prompts import Prompts
 from pipeline.errors import QuestionError
-from pipeline.grading import LETTERS, Outcome, conclusion
+from pipeline.grading.grade import LETTERS, Outcome, conclusion
 from pipeline.prompts import prompt_tokens, student_prompt
-from pipeline.questions import Question
+from pipeline.questions.question import Question
 from pipeline.questions.columns import Place, question_of
 from pipeline.questions.sources import Columns
 

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import QuestionError
-from pipeline.questions import Question
-from pipeline.questions import load as source_questions
+from pipeline.questions.question import Question
+from pipeline.questions.question import load as source_questions
 from pipeline.questions.load import content
 from pipeline.questions.named import Source
 from pipeline.questions.sources import Columns, FileSource, HubSource, MiniatureSource
-from tests.pipeline.questions.layouts import SHARED, has_data
+from tests.support.questions.layouts import SHARED, has_data
 
 GOOD: list[dict[str, Any]] = [
     {"id": "q1", "question": "What is 3+4?", "answer": "7", "answer_type": "number", "task": "sums"},

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.config import Questions
+from pipeline.config.questions import Questions
 from pipeline.errors import QuestionError
-from pipeline.grading import ANSWER_TYPES, Outcome, canonical, conclusion
-from pipeline.questions import Question
+from pipeline.grading.grade import ANSWER_TYPES, Outcome, canonical, conclusion
+from pipeline.questions.question import Question
 from pipeline.questions.load import content, load
 from pipeline.questions.named import NamedSource, also_in, entries
 from pipeline.questions.sources import Columns, HubSource
-from tests.pipeline.questions.layouts import BY_HAND, SHARED, by_hand, has_data, real, real_rows, right_choices
+from tests.support.questions.layouts import BY_HAND, SHARED, by_hand, has_data, real, real_rows, right_choices
 
 
 def named(name: str, folder: Path, **fields: Any) -> NamedSource:
@@ -177,7 +177,7 @@ def test_every_real_question_of_bbh_in_the_layout_of_the_hub_is_read(tmp_path: P
 
 @has_data
 def test_what_gsm_hard_has_from_gsm8k_unchanged_is_known(tmp_path: Path) -> None:
-    from pipeline.overlap import known_by
+    from pipeline.questions.contamination import known_by
 
     words = {
         name: {

@@ -17,7 +17,7 @@ from pipeline.errors import QuestionError
 from pipeline.questions.load import load
 from pipeline.questions.rows import file_rows, hub_rows
 from pipeline.questions.sources import Columns, HubSource
-from tests.pipeline.questions.layouts import BY_HAND, by_hand, write
+from tests.support.questions.layouts import BY_HAND, by_hand, write
 
 lines = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 

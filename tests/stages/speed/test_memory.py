@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stages.speed import memory
-from tests.conftest import REPOSITORY
+from tests.support.runs import REPOSITORY
 
 MIB = 1 << 20
 

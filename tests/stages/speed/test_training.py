@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stages.speed import training
-from stages.speed.work import Lengths, Shape, make_student
+from stages.speed.workload import Lengths, Shape, make_student
 
 
 @pytest.fixture(scope="module")

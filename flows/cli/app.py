@@ -1,0 +1,203 @@
+"""The command line `mind`. The outermost layer: it alone, of this package, knows flows and stages.
+
+Exit codes: 0 done, 1 a stage failed, 2 bad input. What takes long to import is imported by the command that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli import artifacts as cli_artifacts, experiments as cli_bench, lm_eval as cli_lm_eval, show_prompt as cli_prompts, sources as cli_sources, setup as cli_start
+from flows.cli.output import AsJson, duration, print_json, print_table, reported, size
+from pipeline.config.run import RunConfig, load_config
+
+app = typer.Typer(
+    help="MIND: distil a student from a teacher's rationales in eight perspectives.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+miniature = typer.Typer(help="The offline world.", no_args_is_help=True)
+app.add_typer(cli_artifacts.app)
+app.add_typer(cli_prompts.app)
+app.add_typer(cli_start.app)
+app.add_typer(cli_sources.app)
+app.add_typer(miniature, name="miniature")
+app.add_typer(cli_bench.app, name="bench")
+app.add_typer(cli_lm_eval.app, name="lm-eval")
+
+ConfigFile = Annotated[Path, typer.Argument(help="a run's YAML file, for example configs/miniature.yaml")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field, for example training.steps=100")
+]
+
+
+def _load(config: Path, overrides: list[str] | None) -> RunConfig:
+    return load_config(config, tuple(overrides or ()))
+
+
+def _hints(run: RunConfig) -> list[str]:
+    shipped = Path(__file__).parent / "miniature" / "models"
+    if run.teacher.path is not None and run.teacher.path.is_relative_to(shipped):
+        return ["These are miniature models; for real ones set teacher.path and student.path (see configs/qwen2.5-1.5b.yaml)."]
+    return []
+
+
+def prefect_home(root: Path) -> None:
+    """Keep Prefect's files beside the artifacts, and its temporary server patient; a person's own settings win."""
+    os.environ.setdefault("PREFECT_HOME", str(root / ".prefect"))
+    os.environ.setdefault("PREFECT_MEMO_STORE_PATH", str(Path(os.environ["PREFECT_HOME"]) / "memo_store.toml"))
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    if "PREFECT_API_URL" not in os.environ:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+
+
+@app.command()
+def run(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Run the whole distillation, or whatever of it is not done yet."""
+    with reported():
+        loaded = _load(config, overrides)
+        from flows import terminal
+        from flows.stage_process import freeze
+        from flows.runs import finished, record
+        from stages.core.plan import plan as planned_stages
+        from stages.core.process import store_of
+
+        prefect_home(store_of(loaded).root)
+
+        planned = planned_stages(loaded)
+        outcomes = finished(loaded)
+        if outcomes is not None and "PREFECT_API_URL" not in os.environ:
+            # Nothing to run and nowhere to show it: no reason to start a server.
+            for name, outcome in outcomes.items():
+                terminal.say_stage(name, outcome)
+            record(loaded, planned, "done")
+        else:
+            freeze(loaded, planned["questions"])  # a root that cannot be written is refused before a server starts
+            from flows.distill import distill
+            from flows.job import Job
+
+            seconds = distill(Job(config=str(config.resolve()), changes=tuple(overrides or ())))
+            outcomes = finished(loaded, seconds)
+            assert outcomes is not None, "the flow ended well, so every artifact is there"
+        terminal.show_result(outcomes, _hints(loaded))
+
+
+@app.command()
+def stage(name: str, config: ConfigFile, overrides: Overrides = None) -> None:
+    """Run one stage; the stages it reads from must be done."""
+    with reported():
+        from pipeline.errors import ConfigError
+        from stages.core.plan import ORDER
+
+        if name not in ORDER:
+            raise ConfigError(f"stage {name!r}: unknown; use one of {', '.join(ORDER)}")
+        loaded = _load(config, overrides)
+        from flows import terminal
+        from flows.runs import run_one
+
+        terminal.say_stage(name, run_one(loaded, name))
+
+
+@app.command()
+def redistill(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    margin: Annotated[float, typer.Option(help="how much worse in distribution is accepted; 0.02 is 2 points")] = 0.02,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be done or decided, and change nothing")] = False,
+) -> None:
+    """Distil anew if something changed, and promote the student if it is not worse than the promoted one."""
+    with reported():
+        loaded = _load(config, overrides)
+        from stages.core.process import store_of
+
+        prefect_home(store_of(loaded).root)
+        from flows.job import Job
+        from flows.redistill import redistill as flow
+        from pipeline.analysis.promotion import Policy
+
+        job = Job(config=str(config.resolve()), changes=tuple(overrides or ()))
+        state = flow(job, Policy(margin=margin), dry_run, return_state=True)
+        if state.is_failed() or state.is_crashed():
+            state.result()
+        print(f"{state.name}: {state.message}")
+
+
+@app.command()
+def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Check the configuration and show what would run, why, and what it would take; loads no model."""
+    with reported():
+        loaded = _load(config, overrides)
+        from dataclasses import asdict
+
+        from stages.core.plan import plan as planned_stages
+        from stages.core.explain import explain
+
+        explained = explain(loaded, planned_stages(loaded))
+        if as_json:
+            changes = {item.stage: [change._asdict() for change in item.changes] for item in explained}
+            print_json([{**asdict(item), "changes": changes[item.stage]} for item in explained])
+            return
+        print_table(
+            ("stage", "artifact", "state", "tokens", "size", "time", "so far"),
+            (
+                (item.stage, item.fingerprint, item.state,
+                 f"~{item.expected.tokens:,}" if item.expected and item.expected.tokens is not None else None,
+                 f"~{size(item.expected.bytes)}" if item.expected else None,
+                 f"~{duration(item.expected.seconds)}" if item.expected else None, item.detail)
+                for item in explained
+            ),
+            right=("tokens", "size", "time"),
+        )  # fmt: skip
+        rows = [(item.stage, *map(_short, change)) for item in explained for change in item.changes]
+        if rows:
+            print()
+            print_table(("stage", "what changed", "old", "new"), rows)
+        against = [f"{item.stage} with {item.against}" for item in explained if item.against and item.changes]
+        if against:
+            print(f"\ncompared {', '.join(against)}; expected figures are that artifact's, scaled by the work")
+
+
+def _short(value: object) -> str:
+    text = "-" if value is None else str(value).replace("\n", " ")
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@app.command()
+def join(
+    config: ConfigFile,
+    host: Annotated[int, typer.Option(help="this host's number, from 1; the first host, 0, runs the stage itself")],
+    overrides: Overrides = None,
+) -> None:
+    """Lend this host's ranks to a training on several hosts."""
+    with reported():
+        loaded = _load(config, overrides)
+        from stages.training.host import join as lend
+
+        lend(loaded, host, lambda line: print(line, flush=True))
+
+
+@miniature.command()
+def build(
+    recipe: Annotated[Path, typer.Argument(help="the recipe")] = Path("configs/miniature-build.yaml"),
+    out: Annotated[Path, typer.Option(help="where the folders teacher/ and student/ go")] = Path("miniature-models"),
+    only: Annotated[str | None, typer.Option(help="teacher or student; both if left out")] = None,
+    items: Annotated[int, typer.Option(help="dev questions per family in the model cards")] = 200,
+    overrides: Overrides = None,
+) -> None:
+    """Train the miniature tokenizer, teacher and base student from scratch (about an hour on two cores)."""
+    with reported():
+        from pipeline.miniature.build import build as build_models
+        from pipeline.miniature.build import load_recipe
+
+        build_models(load_recipe(recipe, tuple(overrides or ())), out, only, items, lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    app()

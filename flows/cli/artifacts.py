@@ -1,0 +1,332 @@
+"""The commands about what is on disk: status, show, diff, lineage, verify, promote, forget, gc, export, import.
+
+An artifact is named `stage/fingerprint` (or the beginning of it), `RUN:STAGE`, or by a run's or pointer's name alone, which means its
+student.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.tree import Tree
+
+from flows.cli.output import AsJson, console, duration, print_json, print_table, reported, size
+from storage.errors import ArtifactError
+from pipeline.errors import ConfigError
+from storage.store import Store, open_store
+
+app = typer.Typer(add_completion=False)
+
+Root = Annotated[str, typer.Option(help="the artifact root: a folder, or a URL such as s3://bucket/prefix")]
+Reference = Annotated[
+    str, typer.Argument(metavar="ARTIFACT", help="stage/fingerprint, RUN:STAGE, or a run's name for its student")
+]
+STUDENT = "training"
+
+
+def _resolve(store: Store, reference: str) -> tuple[str, str]:
+    from storage.lineage import resolve
+
+    return resolve(store, reference, STUDENT)
+
+
+def _state(store: Store, run: dict[str, Any]) -> str:
+    """A run's status; one that says it is running may have been killed."""
+    if run["status"] != "running":
+        return str(run["status"])
+    from storage import lease
+
+    for stage, digest in run["stages"].items():
+        if not store.exists(stage, digest):
+            holder = lease.last(store.place, f"{stage}/{digest}.lease")
+            if holder is None or not lease.is_live(store.place, f"{stage}/{digest}.lease", holder, patience=12.0):
+                return f"interrupted before {stage} was done"
+            return f"running {stage}"
+    return "interrupted"
+
+
+@app.command()
+def status(
+    root: Root = "artifacts",
+    limit: Annotated[int, typer.Option(help="how many runs, newest first; 0 for all")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """The runs under an artifact root, newest first, and the pointers."""
+    with reported():
+        from storage.catalogue import pointers, read_runs, run_names
+
+        store = open_store(root)
+        runs, total = read_runs(store.place, limit or None), len(run_names(store.place))
+        found = pointers(store.place)
+        marks = {run["name"]: [name for name, item in found.items() if item["run"] == run["name"]] for run in runs}
+        with ThreadPoolExecutor(8) as pool:  # to tell whether a run on another machine lives takes seconds of looking
+            states = dict(zip((run["name"] for run in runs), pool.map(partial(_state, store), runs), strict=True))
+        if as_json:
+            shown = [{**run, "status": states[run["name"]]} for run in runs]
+            print_json({"runs": shown, "runs_in_all": total, "pointers": found})
+            return
+        if not runs:
+            print(f"no runs under {root}")
+            return
+        print_table(
+            ("run", "status", "updated", "student", "pointers"),
+            (
+                (run["name"], states[run["name"]], run["updated"][:19], f"{STUDENT}/{run['stages'].get(STUDENT, '')}",
+                 " ".join(marks[run["name"]]))
+                for run in runs
+            ),
+        )  # fmt: skip
+        if total > len(runs):
+            print(f"... and {total - len(runs)} older; --limit 0 shows all")
+
+
+@app.command()
+def show(artifact: Reference, root: Root = "artifacts", as_json: AsJson = False) -> None:
+    """What one artifact holds, what it was made from, and what it says."""
+    with reported():
+        store = open_store(root)
+        stage, digest = _resolve(store, artifact)
+        manifest = store.manifest(stage, digest)
+        if as_json:
+            print_json(manifest)
+            return
+        files, timing = manifest["files"], manifest["timing"]
+        taken = f"{duration(timing['seconds'])} in {timing['processes']} process{'es' if timing['processes'] > 1 else ''}"
+        facts = [
+            ("artifact", f"{stage}/{digest}"),
+            ("files", f"{len(files)}, {size(sum(entry['bytes'] for entry in files))}"),
+            ("rows", f"{sum(entry['rows'] or 0 for entry in files):,}"),
+            ("made", f"{timing['started']}, {taken}, peak {manifest['peak_mib']:,} MiB"),
+            *((f"from {name}", f"{name}/{value}") for name, value in manifest["inputs"].items()),
+            *((f"outside: {name}", value) for name, value in manifest["identity"]["outside"].items()),
+            *((name, value) for name, value in manifest["provenance"].items()),
+            *(_leaves(manifest["summary"])),
+        ]
+        print_table(("", ""), facts)
+
+
+def _leaves(summary: dict[str, Any]) -> list[tuple[str, Any]]:
+    from storage.lineage import flat
+
+    leaves = list(flat(summary))
+    shown = [(field, f"{value:.4g}" if isinstance(value, float) else value) for field, value in leaves[:60]]
+    return shown if len(leaves) <= 60 else [*shown, ("...", f"{len(leaves) - 60} more values; --json has all")]
+
+
+@app.command()
+def diff(
+    old: Annotated[str, typer.Argument(metavar="A", help="an artifact, or a run for its student")],
+    new: Annotated[str, typer.Argument(metavar="B", help="another of the same stage")],
+    root: Root = "artifacts",
+    as_json: AsJson = False,
+) -> None:
+    """Which fields and inputs make two artifacts of one stage different, all the way down to what came from outside."""
+    with reported():
+        from storage.lineage import Change, differences
+
+        store = open_store(root)
+        pairs = [(_resolve(store, old), _resolve(store, new))]
+        if pairs[0][0][0] != pairs[0][1][0]:
+            raise ConfigError(f"{old} and {new}: are of different stages; compare two of one stage")
+        found: dict[str, list[Change]] = {}
+        while pairs:
+            (stage, before), (_, after) = pairs.pop(0)
+            if stage in found or before == after:
+                continue
+            a, b = store.manifest(stage, before), store.manifest(stage, after)
+            found[stage] = differences(a["identity"], b["identity"])
+            pairs += [((name, a["inputs"][name]), (name, b["inputs"][name])) for name in a["inputs"] if name in b["inputs"]]
+        if as_json:
+            print_json({stage: [change._asdict() for change in changes] for stage, changes in found.items()})
+            return
+        if not found:
+            print("the same artifact")
+        rows = [(stage, *change) for stage, changes in reversed(found.items()) for change in changes]
+        if rows:
+            print_table(("stage", "field", "A", "B"), rows)
+
+
+@app.command()
+def lineage(artifact: Reference, root: Root = "artifacts", as_json: AsJson = False) -> None:
+    """From what an artifact was made, down to question files and models."""
+    with reported():
+        from stages.core.provenance import origins
+        from storage.lineage import ancestors
+
+        store = open_store(root)
+        stage, digest = _resolve(store, artifact)
+        chain = ancestors(store, stage, digest)
+        if as_json:
+            print_json(
+                {
+                    name: {
+                        "inputs": manifest["inputs"],
+                        "outside": [origin._asdict() for origin in origins(manifest)],
+                        "provenance": manifest["provenance"],
+                        "started": manifest["timing"]["started"],
+                    }
+                    for name, manifest in chain.items()
+                }
+            )
+            return
+        shown: set[str] = set()
+
+        def grow(name: str, tree: Tree) -> None:
+            manifest = chain[name]
+            if name in shown:
+                tree.add(f"{name} [dim](above)[/]")
+                return
+            shown.add(name)
+            branch = tree.add(f"{name} [dim]{manifest['timing']['started']}[/]")
+            for origin in origins(manifest):
+                digest = f" [dim]sha256 {origin.digest[:16]}[/]" if origin.digest else ""
+                branch.add(f"{origin.role}: {origin.location}{digest}", style="cyan")
+            for needed, value in manifest["inputs"].items():
+                grow(f"{needed}/{value}", branch)
+
+        whole = Tree(f"{artifact}")
+        grow(f"{stage}/{digest}", whole)
+        console().print(whole)
+
+
+@app.command()
+def verify(
+    artifacts: Annotated[list[str] | None, typer.Argument(metavar="[ARTIFACT]...", help="all of them, if left out")] = None,
+    root: Root = "artifacts",
+    as_json: AsJson = False,
+) -> None:
+    """Re-hash, count and open every file of an artifact; see that its student would load."""
+    with reported():
+        from pipeline.models import check_weights
+        from stages.core.plan import ORDER
+        from storage.verify import Finding
+        from storage.verify import verify as findings_of
+
+        store = open_store(root)
+        every = [(stage, digest) for stage in ORDER for digest in store.fingerprints(stage) if store.exists(stage, digest)]
+        chosen = [_resolve(store, artifact) for artifact in artifacts] if artifacts else every
+        found: dict[str, list[Finding]] = {}
+        for stage, digest in chosen:
+            findings = findings_of(store, stage, digest)
+            if stage == STUDENT and not findings:
+                problem = check_weights(store.open(stage, digest).path("student"))
+                findings = [Finding(f"{stage}/{digest}/student", problem)] if problem else []
+            found[f"{stage}/{digest}"] = findings
+            if not as_json:
+                print(f"{stage}/{digest}: {'whole' if not findings else 'DAMAGED'}", flush=True)
+        if as_json:
+            print_json({name: [finding._asdict() for finding in findings] for name, findings in found.items()})
+        damaged = {name: findings for name, findings in found.items() if findings}
+        if damaged:
+            lines = [f"{finding.where}: {finding.problem}" for findings in damaged.values() for finding in findings]
+            raise ArtifactError("; ".join(lines) + f"; remove {', '.join(damaged)} and run again, or import a whole copy")
+
+
+@app.command()
+def promote(run: str, root: Root = "artifacts") -> None:
+    """Let the pointer `promoted` point to a finished run; `mind gc` keeps it and the ones before it."""
+    with reported():
+        from storage.catalogue import point, read_run
+
+        store = open_store(root)
+        found = read_run(store.place, run)
+        if found is None or found["status"] != "done" or STUDENT not in found["stages"]:
+            raise ConfigError(f"{run}: no finished run of this name; `mind status` lists them")
+        point(store.place, "promoted", run, found["stages"])
+        print(f"promoted: {run}, {STUDENT}/{found['stages'][STUDENT]}")
+
+
+@app.command()
+def rollback(root: Root = "artifacts") -> None:
+    """Let `promoted` point to the version before; re-distillation does not promote the one that goes again."""
+    with reported():
+        from flows.redistill import rollback as roll_back
+
+        before = roll_back(open_store(root))
+        print(f"promoted: {before['run']}, {STUDENT}/{before['stages'][STUDENT]}")
+
+
+@app.command()
+def forget(run: str, root: Root = "artifacts") -> None:
+    """Take a run out of the catalogue, so that `mind gc` may remove what only it reaches."""
+    with reported():
+        from storage.catalogue import forget_run
+
+        forget_run(open_store(root).place, run)
+        print(f"{run}: forgotten; `mind gc` removes what only it reached")
+
+
+@app.command()
+def gc(
+    root: Root = "artifacts",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would go, and remove nothing")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what no run and no pointer reaches."""
+    with reported():
+        from storage.garbage import collect, garbage
+
+        store = open_store(root)
+        found = list(garbage(store))
+        freed = sum(item.bytes for item in found) if dry_run else collect(store, found)
+        if as_json:
+            print_json({"removed": not dry_run, "bytes": freed, "garbage": [item._asdict() for item in found]})
+            return
+        print_table(("what", "size", "why"), ((item.key, size(item.bytes), item.why) for item in found), right=("size",))
+        print(f"{len(found)} items, {size(freed)}: {'would be removed' if dry_run else 'removed'}")
+
+
+@app.command()
+def export(artifact: Reference, file: Annotated[Path, typer.Argument(help="the tar file")], root: Root = "artifacts") -> None:
+    """Write an artifact and everything it was made from to one tar file."""
+    with reported():
+        from storage.archive import export as export_to
+
+        store = open_store(root)
+        names = export_to(store, *_resolve(store, artifact), file)
+        print(f"{file}: {len(names)} artifacts, {size(file.stat().st_size)}")
+
+
+@app.command()
+def release(
+    run: Annotated[str, typer.Argument(help="a run's or pointer's name, for example latest or promoted")],
+    folder: Annotated[Path, typer.Argument(help="a new folder; with --push also the one that this release has written")],
+    root: Root = "artifacts",
+    licence: Annotated[str | None, typer.Option(help="the student's licence, for the card, for example apache-2.0")] = None,
+    push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="send the folder to this hub repository, too")] = None,
+) -> None:
+    """Write a run's student with its model card into a folder that vLLM serves at once."""
+    with reported():
+        from stages.release import push as send
+        from stages.release import release as write
+        from storage.catalogue import stages_of
+
+        store = open_store(root)
+        write(store, run, stages_of(store.place, run), licence, folder, again=push is not None)
+        print(f"{folder}: vllm serve {folder}")
+        if push is not None:
+            print(f"{push}: {send(folder, push)}")
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="what `mind export` wrote")],
+    root: Root = "artifacts",
+    name: Annotated[str | None, typer.Option(help="the name they get in the catalogue; the file's, if left out")] = None,
+) -> None:
+    """Add the artifacts of a tar file, checked file by file, and a run in the catalogue that keeps them."""
+    with reported():
+        from storage.catalogue import write_run
+        from storage.archive import import_ as import_from
+
+        if not file.is_file():
+            raise ConfigError(f"{file}: no such file; give what `mind export` wrote")
+        store = open_store(root)
+        found = import_from(store, file)
+        write_run(store.place, name or file.stem, dict(artifact.split("/") for artifact, _ in found), {}, "imported")
+        for artifact, new in found:
+            print(f"{artifact}: {'added' if new else 'is there already'}")

@@ -1,0 +1,94 @@
+"""The commands `mind lm-eval export` and `mind lm-eval compare`: a run's items in lm-evaluation-harness, which is installed elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from flows.cli.output import AsJson, print_json, print_table, reported
+from pipeline.config.run import RunConfig, load_config
+
+if TYPE_CHECKING:
+    from storage.artifact import Artifact
+
+app = typer.Typer(help="The same items in lm-evaluation-harness.", no_args_is_help=True)
+
+ConfigFile = Annotated[Path, typer.Argument(help="a run's YAML file")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field")]
+Model = Annotated[Literal["student", "base"], typer.Option(help="whose answers: the trained student's, or its base's")]
+
+
+def _done(run: RunConfig, stage: str) -> Artifact:
+    from storage.errors import ArtifactMissing
+    from stages.core.plan import plan
+    from stages.core.process import store_of
+
+    store, planned = store_of(run), plan(run)[stage]
+    if not store.exists(stage, planned.fingerprint):
+        raise ArtifactMissing(f"lm-eval: needs {stage}/{planned.fingerprint}, which is not there; run the {stage} stage first")
+    return store.open(stage, planned.fingerprint)
+
+
+@app.command()
+def export(
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option(help="a new folder for tasks and items")],
+    model: Model = "student",
+    overrides: Overrides = None,
+) -> None:
+    """Write the run's evaluation items as tasks of lm-eval, and say how it is called."""
+    with reported():
+        from stages import lm_eval
+
+        run = load_config(config, tuple(overrides or ()))
+        asked = run.student
+        if model == "student":
+            asked = run.student.moved(_done(run, "training").path("student"))
+        counts = lm_eval.export(run, _done(run, "questions"), asked, out)
+        print(f"{sum(counts.values())} items of {', '.join(counts)} are in {out}. Ask them with")
+        revision = f",revision={asked.revision}" if asked.revision else ""
+        print(
+            f"lm_eval --model hf --model_args pretrained={asked.location}{revision},dtype={run.evaluation.engine.dtype} "
+            f"--include_path {out} --tasks {lm_eval.tag(run)} --batch_size 16 --log_samples --output_path {out / 'results'}"
+        )
+
+
+@app.command()
+def compare(
+    config: ConfigFile,
+    samples: Annotated[list[Path], typer.Argument(help="lm-eval's samples_*.jsonl, or folders that have some")],
+    model: Model = "student",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold lm-eval's answers against the run's own: how many verdicts agree, and why each of the others does not."""
+    with reported():
+        from stages import lm_eval
+
+        run = load_config(config, tuple(overrides or ()))
+        answers = _done(run, "evaluation" if model == "student" else "references")
+        compared = lm_eval.compare(answers, model, lm_eval.read_samples(samples))
+        rows, differing = lm_eval.table(compared), [item for item in compared.both if item.cause is not None]
+        if as_json:
+            print_json({"sets": rows, "differences": [{**item._asdict(), "cause": item.cause} for item in differing]})
+            return
+        print_table(list(rows[0]), ([*row.values()] for row in rows), right=list(rows[0])[1:])
+        if differing:
+            print()
+            print_table(
+                ("set", "question", "differ by", "read here", "right", "read there", "right there"),
+                (
+                    (
+                        item.set,
+                        item.question_id,
+                        item.cause,
+                        item.ours.read,
+                        item.ours.right,
+                        item.theirs.read,
+                        item.theirs.right,
+                    )
+                    for item in differing
+                ),
+            )

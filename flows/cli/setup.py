@@ -1,0 +1,97 @@
+"""`mind doctor` and `mind init`: is this machine ready, and a first configuration for it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.output import AsJson, print_json, print_table, reported
+from pipeline.config.run import load_config
+from pipeline.errors import ConfigError, MindError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(help="a run's YAML file: its models, memory and time are checked too")
+    ] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check packages, GPUs, memory, disk and the hub, and what a configuration needs of them; loads no model."""
+    with reported():
+        from pipeline.capacity.doctor import examine, worst
+
+        run = None if config is None else load_config(config, tuple(overrides or ()))
+        found = list(examine(run))
+        if as_json:
+            print_json([check._asdict() for check in found])
+        else:
+            rows = ((check.name, check.state, check.found, check.remedy if check.state != "ok" else "") for check in found)
+            print_table(("what", "state", "found", "remedy"), rows)
+        if worst(found) == "fail":
+            raise typer.Exit(2)
+
+
+def _asked(answer: str | None, option: str, question: str) -> str:
+    """An option's value, or what a person at a terminal says."""
+    if answer is not None:
+        return answer
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{option}: missing; give it, or answer the questions in a terminal")
+    return str(typer.prompt(question))
+
+
+def _several(answer: str | None) -> list[str]:
+    return [part.strip() for part in (answer or "").split(",") if part.strip()]
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="where the configuration goes, for example run.yaml")],
+    teacher: Annotated[str | None, typer.Option(help='a folder, hub name@revision, or "ADDRESS MODEL" of a server')] = None,
+    student: Annotated[str | None, typer.Option(help="a folder, or hub name@revision")] = None,
+    train: Annotated[str | None, typer.Option(help="files or benchmarks to train on, with commas between")] = None,
+    evaluate: Annotated[str | None, typer.Option(help="files or benchmarks to evaluate on, in distribution")] = None,
+    outside: Annotated[str, typer.Option(help="the same out of distribution; may be left out")] = "",
+    gpus: Annotated[int | None, typer.Option(help="how many GPUs; those of this machine, if left out", min=0)] = None,
+) -> None:
+    """Write a first configuration from five answers, given as options or asked for."""
+    with reported():
+        from pipeline.config.starter import Answers, starter
+
+        if file.exists():
+            raise ConfigError(f"{file}: is there already; give a new file")
+        if not file.parent.is_dir():
+            raise ConfigError(f"{file}: there is no folder {file.parent}; make it, or give another file")
+        answers = Answers(
+            name=file.stem,
+            teacher=_asked(teacher, "--teacher", "Teacher (a folder, hub name@revision, or a server's address and its model)"),
+            student=_asked(student, "--student", "Student (a folder, or hub name@revision)"),
+            train=_several(_asked(train, "--train", "Train on (files, or names from `mind sources`)")),
+            evaluate=_several(_asked(evaluate, "--evaluate", "Evaluate on, in distribution (files or names)")),
+            outside=_several(outside),
+            gpus=_gpus() if gpus is None else gpus,
+        )
+        text = starter(answers)
+        aside = file.with_name(f".{file.name}.partial")
+        aside.write_text(text)
+        try:
+            load_config(aside)
+        except MindError as error:
+            aside.unlink()
+            said = str(error).replace(str(aside), str(file))
+            raise ConfigError(f"{file}: not written, these answers make no configuration: {said}") from error
+        aside.rename(file)
+        print(f"{file}: written; next: mind doctor {file}, then mind plan {file}")
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()

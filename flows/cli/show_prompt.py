@@ -1,0 +1,132 @@
+"""`mind show-prompt`: what teacher and student read, token by token, and where the loss is. Loads tokenizers, and no model.
+
+The rationale that is shown is one that synthesis kept, if it is there; else the question's own, if its source has one; else three dots.
+In a terminal the trained tokens are green and the answer's stand out; elsewhere masked and trained are told apart by their headings.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.text import Text
+
+from flows.cli.output import console, reported
+from pipeline.config.models import ModelSource
+from pipeline.config.run import RunConfig, load_config
+
+if TYPE_CHECKING:
+    from pipeline.questions.question import Question
+    from pipeline.student.batch import Row
+
+app = typer.Typer(add_completion=False)
+
+_MASKED, _TRAINED, _ANSWER = "dim", "green", "bold reverse green"
+_LOOKED_THROUGH: Final = 100_000
+
+
+def _question(run: RunConfig, wanted: str | None) -> Question:
+    """The first training question, or the one with this id."""
+    from pipeline.errors import QuestionError
+    from pipeline.questions.load import load
+
+    for source in run.questions.sources()[0]:
+        for question in islice(load(source), _LOOKED_THROUGH):
+            if wanted in (None, question.id):
+                return question
+    raise QuestionError(f"--question {wanted}: no training question has this id; leave it out to see the first one")
+
+
+def _rationale(run: RunConfig, question: Question, perspective: str) -> tuple[str, str]:
+    """A rationale to show, and where it is from."""
+    import pyarrow.compute as pc
+
+    from pipeline.rationales.conclusion import concluded
+    from stages.core.plan import plan
+    from stages.core.process import store_of
+
+    store, planned = store_of(run), plan(run)["synthesis"]
+    if store.exists(planned.name, planned.fingerprint):
+        columns = ["question_id", "perspective", "rationale"]
+        for piece in store.open(planned.name, planned.fingerprint).batches("rationales", columns):
+            found = piece.filter(
+                pc.and_(pc.equal(piece["question_id"], question.id), pc.equal(piece["perspective"], perspective))
+            )
+            if found.num_rows:
+                return str(found["rationale"][0]), f"kept by {planned.name}/{planned.fingerprint}"
+    own = concluded(question.rationale, question.answer) if question.rationale else None
+    if own is not None:
+        return own, "the question's own, until synthesis is done"
+    return str(concluded("...", question.answer)), "three dots, until synthesis is done"
+
+
+def _decoded(tokenizer: Any, tokens: list[int]) -> str:
+    return str(tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _prompt(model: ModelSource, run: RunConfig, text: str, title: str) -> None:
+    """A prompt as the model reads it, special tokens and all."""
+    from pipeline.models import load_tokenizer
+    from pipeline.prompts import prompt_tokens
+
+    tokenizer, out = load_tokenizer(model), console()
+    tokens = prompt_tokens(tokenizer, text, model.dialogue)
+    out.print(Text(f"{title}, {len(tokens)} tokens", style="bold"))
+    out.print(Text(_decoded(tokenizer, tokens)), soft_wrap=True)
+    out.print()
+
+
+def _row(run: RunConfig, row: Row, tokenizer: Any, origin: str) -> None:
+    """What the student is trained on, and the claims that can be checked on it."""
+    first, last = row.answer
+    ids, out = row.tokens, console()
+    begin = tokenizer.bos_token_id
+    out.print(Text(f"student, masked (no loss): the prompt, {row.start} tokens", style="bold"))
+    out.print(Text(_decoded(tokenizer, ids[: row.start]), style=_MASKED), soft_wrap=True)
+    out.print()
+    out.print(Text(f"student, trained: the rationale, {len(ids) - row.start} tokens ({origin})", style="bold"))
+    out.print(
+        Text(_decoded(tokenizer, ids[row.start : first]), style=_TRAINED)
+        + Text(_decoded(tokenizer, ids[first:last]), style=_ANSWER)
+        + Text(_decoded(tokenizer, ids[last:]), style=_TRAINED),
+        soft_wrap=True,
+    )
+    out.print()
+    starts = "has none" if begin is None else f"{tokenizer.bos_token!r}, {ids.count(begin)} of them"
+    out.print(f"beginning token: {starts}; last trained token: {_decoded(tokenizer, ids[-1:])!r}, the one that ends an answer;")
+    out.print(f"answer's tokens, on which L_cons is: {[_decoded(tokenizer, [token]) for token in ids[first:last]]}")
+
+
+@app.command("show-prompt")
+def show_prompt(
+    config: Annotated[Path, typer.Argument(help="a run's YAML file")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field")] = None,
+    question: Annotated[str | None, typer.Option(help="a training question's id; the first, if left out")] = None,
+    perspective: Annotated[str | None, typer.Option(help="the perspective to show; the first, if left out")] = None,
+) -> None:
+    """Show what teacher and student read for one question, and which tokens carry the loss."""
+    with reported():
+        from pipeline.errors import ConfigError
+        from pipeline.models import check_model, load_tokenizer
+        from pipeline.perspectives.of_run import perspectives_of
+        from pipeline.prompts import prompt_tokens, student_prompt, teacher_prompt
+        from pipeline.training.training_set import make_row
+
+        run = load_config(config, tuple(overrides or ()))
+        every = {item.name: item for item in perspectives_of(run)}
+        shown = every.get(perspective or next(iter(every)))
+        if shown is None:
+            raise ConfigError(f"--perspective {perspective}: unknown; use one of {', '.join(every)}")
+        check_model(run.student, "student")
+        asked = _question(run, question)
+        # A server's tokenizer is not at hand, and where rationales were given nobody reads anything.
+        if run.sampling.engine.kind != "openai" and run.sampling.rationales is None:
+            check_model(run.teacher, "teacher")
+            _prompt(run.teacher, run, teacher_prompt(run.prompts, asked, shown), f"teacher, {shown.name}")
+        tokenizer = load_tokenizer(run.student)
+        prompt = prompt_tokens(tokenizer, student_prompt(run.prompts, asked), run.student.dialogue)
+        text, origin = _rationale(run, asked, shown.name)
+        row = make_row(tokenizer, prompt, text, asked.answer, run.training.max_length, f"question {asked.id!r}")
+        _row(run, row, tokenizer, origin)

@@ -1,0 +1,174 @@
+"""The experiment as a Prefect flow: every arm with every seed, resumable run by run, and what they came to.
+
+What the arms of a seed share (questions, references, samples, and mostly synthesis) is made first, stage by stage. Then workers, one per
+core, go through all runs in one process each (`stages/experiments/worker.py`): a run that is done is passed by, so the flow can be
+stopped and started again at any time. Every run is in the catalogue under its own name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from flows import terminal
+from flows.stage_process import watch
+from flows.runs import record
+from flows.stage_task import run_stage
+from pipeline.arms import Arm, arms
+from pipeline.config.run import RunConfig, load_config
+from pipeline.errors import ConfigError
+from pipeline.schema.fields import Frozen
+from pipeline.perspectives.of_run import perspectives_of
+from stages.core.plan import Planned, plan
+from stages.experiments.claims import in_points
+from stages.core.process import store_of
+from stages.experiments.comparison import Finished, write
+from storage.atomic import write_bytes
+
+SHARED: Final = ("questions", "references", "sampling", "synthesis")
+
+
+class Experiment(Frozen):
+    """What is run and compared."""
+
+    config: str = Field("configs/science.yaml", min_length=1, description="the YAML file that the arms change")
+    changes: tuple[str, ...] = Field((), description="fields to override in every arm, for example training.steps=100")
+    arms: tuple[str, ...] | None = Field(None, min_length=1, description="names of arms; all, if left out")
+    seeds: int = Field(5, ge=1, le=100, description="how many seeds, from 0")
+    use: Literal["dev", "test"] = Field("dev", description="which sets are answered: dev for choices, test once")
+    against: str = Field("mind", description="the arm that the others are compared with")
+    copied: str | None = Field(None, description="the perspective that one arm samples many times; the first, if left out")
+    workers: int = Field(2, ge=1, description="processes at a time; one per core")
+
+
+def base_of(experiment: Experiment) -> RunConfig:
+    """The configuration that the arms change."""
+    return load_config(Path(experiment.config), (*experiment.changes, f"evaluation.use={experiment.use}"))
+
+
+class Run(NamedTuple):
+    """One arm with one seed."""
+
+    arm: Arm
+    seed: int
+    assignments: tuple[str, ...]
+    config: RunConfig
+    planned: Mapping[str, Planned]
+
+
+def chosen(experiment: Experiment) -> tuple[Arm, ...]:
+    """The arms of an experiment.
+
+    Raises:
+        ConfigError: one has no such name.
+    """
+    base = base_of(experiment)
+    names = [item.name for item in perspectives_of(base)]
+    known = {arm.name: arm for arm in arms(base.training.questions_per_step, names, experiment.copied or names[0])}
+    for name in (*(experiment.arms or ()), experiment.against):
+        if name not in known:
+            raise ConfigError(f"arm {name!r}: unknown; use one of {', '.join(known)}")
+    wanted = experiment.arms or tuple(known)
+    return tuple(arm for name, arm in known.items() if name in {*wanted, experiment.against})
+
+
+def runs_of(experiment: Experiment) -> list[Run]:
+    """Every arm of the first seed, then of the next."""
+    path = Path(experiment.config)
+    name, wanted = base_of(experiment).name, chosen(experiment)
+    found = []
+    for seed in range(experiment.seeds):
+        for arm in wanted:
+            own = (f"seed={seed}", f"evaluation.use={experiment.use}", f"name={name}-{arm.name}-{seed}")
+            assignments = (*experiment.changes, *arm.assignments(), *own)
+            config = load_config(path, assignments)
+            found.append(Run(arm, seed, assignments, config, plan(config)))
+    return found
+
+
+def folder_of(experiment: Experiment) -> Path:
+    """Where the result is written: beside the artifacts."""
+    base = base_of(experiment)
+    return store_of(base).root / "science" / f"{base.name}-{experiment.use}"
+
+
+def finished(runs: Sequence[Run]) -> Iterator[Finished]:
+    """Those runs whose evaluation is there."""
+    for run in runs:
+        store, planned = store_of(run.config), run.planned
+        if store.exists("evaluation", planned["evaluation"].fingerprint):
+            opened = (store.open(name, planned[name].fingerprint) for name in ("references", "training", "evaluation"))
+            yield Finished(run.arm, run.seed, *opened)
+
+
+THREADS: Final[Any] = ThreadPoolTaskRunner(max_workers=64)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="worker {number}")
+def work(number: int, config: str, runs: Path) -> None:
+    """Go through all runs in a process of its own."""
+    folder = runs.parent
+    progress = folder / f"worker-{number}.progress"
+    arguments = ["--config", config, "--runs", str(runs), "--progress", str(progress)]
+    with terminal.watching(f"worker {number}") as show:
+        watch("series", arguments, folder / f"worker-{number}.log", progress, show if number == 0 else lambda found: None)
+
+
+def carry_out(runs: Sequence[Run], first: Sequence[Run], config: str, workers: int, folder: Path) -> None:
+    """Run what is missing; of the runs `first`, what others share is made before the workers start."""
+    for run in runs:
+        record(run.config, run.planned, "running")
+    if len(list(finished(runs))) < len(runs):
+        for run in first:
+            _share(run)
+        listed = folder / "runs.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(listed, json.dumps([run.assignments for run in runs]).encode())
+        futures = [work.submit(number, config, listed) for number in range(workers)]
+        for future in futures:
+            future.result()
+    for run in runs:
+        record(run.config, run.planned, "done")
+
+
+@flow(name="science", flow_run_name="{experiment.use} {experiment.config}", task_runner=THREADS)
+def science(experiment: Experiment) -> dict[str, Any]:
+    """Run what is missing, then compare; returns what is in the table."""
+    runs, folder = runs_of(experiment), folder_of(experiment)
+    carry_out(runs, [run for run in runs if run.arm.name == experiment.against], experiment.config, experiment.workers, folder)
+    base = base_of(experiment)
+    found = write(list(finished(runs)), experiment.against, base.evaluation.bootstrap, folder)
+    publish(found, folder)
+    return found
+
+
+def _share(run: Run) -> None:
+    """The stages that the arms of a seed have in common."""
+    for name in SHARED:
+        digest = run.planned[name].fingerprint
+        state: State[float] = run_stage(name, digest, run.config, return_state=True)  # type: ignore[assignment]
+        seconds = state.result()
+        artifact = store_of(run.config).open(name, digest)
+        terminal.say_stage(name, terminal.StageOutcome(artifact, state.name == "Cached", seconds))
+
+
+def publish(found: dict[str, Any], folder: Path) -> None:
+    """The table as a Prefect artifact, and where the page lies."""
+    create_table_artifact(
+        key="science",
+        description=f"Per cent right; change over {found['against']} with its 95 % interval",
+        table=[
+            {"arm": row["arm"], "seeds": len(row["seeds"]), **{group: in_points(row[group]) for group in ("id", "ood")}}
+            for row in found["arms"]
+        ],
+    )
+    create_markdown_artifact(key="science-page", markdown=f"`{folder / 'science.html'}`")

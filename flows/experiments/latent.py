@@ -1,0 +1,72 @@
+"""The latent analysis of an experiment: which runs it reads, and its process. Trains nothing, and needs no server."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, Final
+
+from flows import terminal
+from flows.experiments.arms import Experiment, Run, chosen, folder_of, runs_of
+from flows.stage_process import watch
+from pipeline.arms import SPECIALIST
+from storage.errors import ArtifactMissing
+from stages.core.process import store_of
+from storage.atomic import write_bytes, writing
+
+MODELS: Final = ("mind", "uniform")
+IF_THERE: Final = ("mind+",)
+
+
+def _is_done(run: Run) -> bool:
+    return store_of(run.config).exists("training", run.planned["training"].fingerprint)
+
+
+def runs_for(experiment: Experiment, seed: int) -> list[Run]:
+    """The runs of a seed that are read.
+
+    Raises:
+        ArtifactMissing: some have not been trained; says which, and how to make them.
+    """
+    names = [arm.name for arm in chosen(experiment)]
+    wanted = tuple(name for name in names if name in (*MODELS, *IF_THERE) or name.startswith(SPECIALIST))
+    every = runs_of(experiment.model_copy(update={"arms": wanted, "seeds": seed + 1}))
+    mine = [run for run in every if run.seed == seed]
+    done = [run for run in mine if _is_done(run)]
+    missing = [run.arm.name for run in mine if run not in done and run.arm.name not in IF_THERE]
+    if missing:
+        raise ArtifactMissing(
+            f"latent: no student of {len(missing)} of {len(mine)} arms with seed {seed}: {', '.join(missing)}; "
+            f"make them with: {_command(experiment, missing, seed)}"
+        )
+    return done
+
+
+def _command(experiment: Experiment, names: Sequence[str], seed: int) -> str:
+    changes = [word for change in experiment.changes for word in ("--set", change)]
+    options = ["--arms", ",".join(names), "--seeds", str(seed + 1), "--use", experiment.use]
+    return shlex.join(["mind", "bench", "science", experiment.config, *changes, *options])
+
+
+def latent(experiment: Experiment, seed: int, questions: int, quiet: bool = False) -> dict[str, Any]:
+    """Let every model read the same rationales, in a process of its own; returns the figures. Quiet, it shows no progress.
+
+    Raises:
+        ArtifactMissing: as `runs_for`.
+    """
+    runs, folder = runs_for(experiment, seed), folder_of(experiment)
+    listed, progress = folder / "latent.runs.json", folder / "latent.progress"
+    with writing(folder.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(listed, json.dumps({run.arm.name: run.assignments for run in runs}).encode())
+    arguments = [
+        "--config", experiment.config, "--runs", str(listed), "--folder", str(folder), "--progress", str(progress),
+        "--questions", str(questions), "--seed", str(seed),
+    ]  # fmt: skip
+    with nullcontext(lambda found: None) if quiet else terminal.watching("latent") as show:
+        watch("latent", arguments, folder / "latent.log", progress, show)
+    progress.unlink(missing_ok=True)
+    found: dict[str, Any] = json.loads((folder / "latent.json").read_bytes())
+    return found

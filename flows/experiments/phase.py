@@ -1,0 +1,112 @@
+"""The experiment over students and numbers of questions, as a Prefect flow: where the advantage starts, and where it ends.
+
+A cell is the experiment of `flows/experiments/arms.py` with another student and another number of training questions. All cells' runs go through
+the same workers, so what two cells have in common (questions, samples, the teacher's answers) is made once, and
+all is resumable run by run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from pydantic import Field
+
+from flows.experiments.arms import THREADS, Experiment, base_of, carry_out, chosen, finished, folder_of, runs_of
+from pipeline.config.run import RunConfig
+from pipeline.errors import ConfigError
+from pipeline.capacity.estimate import shape_of
+from pipeline.schema.fields import Frozen
+from pipeline.questions.sources import MiniatureSource
+from stages.experiments.phase import Cell, write
+from stages.experiments.comparison import compare
+
+
+class Phase(Frozen):
+    """An experiment, the students that it is repeated with, and the numbers of questions."""
+
+    experiment: Experiment
+    students: dict[str, str] = Field(min_length=1, description="folders of base students by name, from the smallest")
+    questions: tuple[int, ...] = Field(min_length=1, description="how many training questions, over all sources")
+
+
+class Place(NamedTuple):
+    """A cell's student, by its name, its number of questions, and the experiment there."""
+
+    student: str
+    questions: int
+    experiment: Experiment
+
+
+def _sources(base: RunConfig, questions: int) -> str:
+    """The training sources with so many questions in all, dealt out evenly, as `--set` takes them."""
+    sources = base.questions.train
+    each, left = divmod(questions, len(sources))
+    if left:
+        raise ConfigError(
+            f"--questions {questions}: {len(sources)} sources share them evenly; give a multiple of {len(sources)}"
+        )
+
+    found = [
+        source.model_copy(update={"count" if isinstance(source, MiniatureSource) else "sample": each}) for source in sources
+    ]
+    return json.dumps([source.model_dump(mode="json", exclude_none=True) for source in found])
+
+
+def places_of(phase: Phase) -> list[Place]:
+    """Every cell.
+
+    Raises:
+        ConfigError: no arm is a baseline, or the questions cannot be dealt out evenly.
+    """
+    base = base_of(phase.experiment)
+    if not any(arm.kind == "baseline" for arm in chosen(phase.experiment)):
+        raise ConfigError("--arms: none is a baseline, so nothing is there to be ahead of; add one, for example uniform")
+    return [
+        Place(name, questions, _at(phase.experiment, base, name, Path(folder).resolve(), questions))
+        for name, folder in phase.students.items()
+        for questions in phase.questions
+    ]
+
+
+def _at(experiment: Experiment, base: RunConfig, name: str, student: Path, questions: int) -> Experiment:
+    """The experiment in one cell."""
+    changes = (
+        *experiment.changes,
+        f"student={json.dumps({'path': str(student)})}",
+        f"questions.train={_sources(base, questions)}",
+        f"name={base.name}-{name}-{questions}",
+    )
+    return experiment.model_copy(update={"changes": changes})
+
+
+def folder_of_phase(phase: Phase) -> Path:
+    """Where the result is written: beside the experiment's."""
+    folder = folder_of(phase.experiment)
+    return folder.with_name(f"{folder.name}-phase")
+
+
+@flow(name="phase", flow_run_name="{phase.experiment.use} {phase.experiment.config}", task_runner=THREADS)
+def phase(phase: Phase) -> dict[str, Any]:
+    """Run what is missing in every cell, then compare within each; returns the figures by cell."""
+    experiment, folder = phase.experiment, folder_of_phase(phase)
+    cells = [(place, runs_of(place.experiment)) for place in places_of(phase)]
+    every = [run for _, runs in cells for run in runs]
+    first = [run for run in every if run.arm.name == experiment.against]
+    carry_out(every, first, experiment.config, experiment.workers, folder)
+    resamples = base_of(experiment).evaluation.bootstrap
+    compared = [
+        Cell(
+            place.student,
+            shape_of(runs[0].config.student).parameters,
+            place.questions,
+            compare(list(finished(runs)), experiment.against, resamples),
+        )
+        for place, runs in cells
+    ]
+    found = write(compared, folder)
+    create_markdown_artifact(key="phase-page", markdown=f"`{folder / 'phase.html'}`")
+    return found

@@ -1,0 +1,75 @@
+"""What needs no Prefect: a run that is finished already, and one stage on its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from flows import terminal
+from flows.stage_process import run_child
+from flows.terminal import StageOutcome
+from pipeline.config.run import RunConfig
+from storage.errors import ArtifactMissing
+from stages.core.plan import Planned, plan
+from stages.core.process import store_of
+from storage.catalogue import record_run
+from storage.store import Store
+
+
+def fingerprints(planned: Mapping[str, Planned]) -> dict[str, str]:
+    """Stage -> fingerprint."""
+    return {name: item.fingerprint for name, item in planned.items()}
+
+
+def record(config: RunConfig, planned: Mapping[str, Planned], status: str) -> None:
+    """Write a run into the catalogue."""
+    record_run(store_of(config).place, config.name, fingerprints(planned), config.model_dump(mode="json"), status)
+
+
+def record_stage(config: RunConfig) -> None:
+    """After one stage: the run is done if all of its artifacts are there."""
+    store, planned = store_of(config), plan(config)
+    record(config, planned, "done" if all(store.exists(*item) for item in fingerprints(planned).items()) else "partial")
+
+
+def needed(store: Store, planned: Planned) -> None:
+    """Refuse to start a stage before those that it reads from.
+
+    Raises:
+        ArtifactMissing: names the first that is not done.
+    """
+    for name, digest in planned.inputs.items():
+        if not store.exists(name, digest):
+            raise ArtifactMissing(f"{planned.name}: needs {name}/{digest}, which is not there; run the {name} stage first")
+
+
+def finished(config: RunConfig, ran: Mapping[str, float] = MappingProxyType({})) -> dict[str, StageOutcome] | None:
+    """Every stage's artifact, or None where one is missing. `ran` has the seconds of stages that were not reused."""
+    store = store_of(config)
+    planned = plan(config)
+    if not all(store.exists(name, item.fingerprint) for name, item in planned.items()):
+        return None
+    return {
+        name: StageOutcome(store.open(name, item.fingerprint), name not in ran, ran.get(name, 0.0))
+        for name, item in planned.items()
+    }
+
+
+def run_one(config: RunConfig, name: str) -> StageOutcome:
+    """One stage in a process of its own.
+
+    Raises:
+        ArtifactMissing: a stage that it reads from is not done.
+    """
+    store, stages = store_of(config), plan(config)
+    planned = stages[name]
+    if store.exists(name, planned.fingerprint):
+        return StageOutcome(store.open(name, planned.fingerprint), True, 0.0)
+    needed(store, planned)
+    record(config, stages, "running")
+    began = time.monotonic()
+    with terminal.watching(name) as show:
+        run_child(config, planned, show)
+    record_stage(config)
+    return StageOutcome(store.open(name, planned.fingerprint), False, time.monotonic() - began)

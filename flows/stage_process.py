@@ -1,0 +1,141 @@
+"""One stage in a process of its own, watched: its log, its progress, its end.
+
+The child runs under `flows/guard.py` with its output piped to a log file, so that nothing of it outlives the caller. A bad-input exit
+comes back as the same one-line error that the stage printed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from pipeline.config.run import RunConfig
+from pipeline.errors import BadInput, StageFailed
+from storage.errors import DiskFull
+from stages.core.plan import Planned
+from stages.core.process import FLOW_RUN_PAGE, progress_path, store_of
+from stages.core.progress import read_progress
+from storage.atomic import is_full, write_bytes, writing
+
+TAIL_LINES: Final = 50
+POLL_SECONDS: Final = 0.2
+HOME: Final = Path(__file__).parent.parent
+
+OnProgress = Callable[[Mapping[str, Any]], None]
+OnLines = Callable[[list[str]], None]
+
+
+def freeze(run: RunConfig, planned: Planned) -> Path:
+    """Write the resolved configuration where the stage's process reads it, under the artifact's own name; JSON is YAML.
+
+    Raises:
+        RootNotWritable: the artifact root cannot be written.
+    """
+    root = store_of(run).root
+    path = root / planned.name / f"{planned.fingerprint}.config"
+    with writing(root):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, run.model_dump_json(indent=2).encode())
+    return path
+
+
+def _tail(log: Path, start: int) -> str:
+    """The last lines that were written after byte `start`."""
+    with log.open(errors="replace") as lines:
+        lines.seek(start)
+        return "".join(deque(lines, TAIL_LINES)).strip()
+
+
+def _complaint(tail: str) -> str | None:
+    """The last line that a stage printed as `mind: ...`."""
+    lines = [line.removeprefix("mind: ") for line in tail.splitlines() if line.startswith("mind: ")]
+    return lines[-1] if lines else None
+
+
+def _new_lines(log: BinaryIO) -> list[str]:
+    """Whole lines that were written since the last look. Of a line that a bar drew over and over, its last form."""
+    content = log.read()
+    whole, _, rest = content.rpartition(b"\n")
+    log.seek(-len(rest), os.SEEK_CUR)
+    lines = (line.rstrip("\r").rpartition("\r")[2] for line in whole.decode(errors="replace").splitlines())
+    return [line for line in lines if line.strip()]
+
+
+def run_child(
+    run: RunConfig, planned: Planned, on_progress: OnProgress, on_lines: OnLines | None = None, page: str | None = None
+) -> Path:
+    """Run one stage to its end; returns its log. `page` is where the flow run can be looked at, for the manifest.
+
+    Raises:
+        BadInput: the stage refused its input; the message is the stage's.
+        StageFailed: any other end; the message has the last lines of the log.
+    """
+    config_file = freeze(run, planned)
+    arguments = ["--config", str(config_file), *(f"--given={stage}={digest}" for stage, digest in planned.given.items())]
+    log, progress = config_file.with_suffix(".log"), progress_path(store_of(run), planned)
+    watch(planned.name, arguments, log, progress, on_progress, on_lines, page)
+    return log
+
+
+def watch(
+    module: str,
+    arguments: Sequence[str],
+    log: Path,
+    progress: Path,
+    on_progress: OnProgress,
+    on_lines: OnLines | None = None,
+    page: str | None = None,
+) -> None:
+    """Run `python -m stages.MODULE` to its end, its output appended to `log`.
+
+    Raises:
+        BadInput, StageFailed: as `run_child`.
+    """
+    start = log.stat().st_size if log.exists() else 0
+    progress.unlink(missing_ok=True)  # what an earlier life said is not how far this one is
+    command = [sys.executable, "-m", "flows.guard", sys.executable, "-m", f"stages.{module}", *arguments]
+    path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
+    # Libraries' bars and warnings about their own future drown what the stage says.
+    quiet = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore::FutureWarning")}
+    environment = {**os.environ, **quiet, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", FLOW_RUN_PAGE: page or ""}
+    with log.open("ab") as output, log.open("rb") as written:
+        written.seek(start)
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        try:
+            while child.poll() is None:
+                time.sleep(POLL_SECONDS)
+                found = read_progress(progress)
+                if found is not None:
+                    on_progress(found)
+                if on_lines is not None and (lines := _new_lines(written)):
+                    on_lines(lines)
+        finally:
+            if child.poll() is None:
+                child.terminate()
+            child.wait()
+        if on_lines is not None and (lines := _new_lines(written)):
+            on_lines(lines)
+    _blame(module, child.returncode, log, start)
+
+
+def _blame(module: str, code: int, log: Path, start: int) -> None:
+    """Raise what a process's end means."""
+    tail = _tail(log, start)
+    if code == BadInput.exit_code:
+        raise BadInput(_complaint(tail) or f"{module}: bad input; see {log}")
+    if code:
+        said = _complaint(tail)
+        if said is None and is_full(log.parent):  # so the log could not take the stage's last words
+            raise DiskFull(f"{log.parent}: no space left; free some, then run again to resume")
+        raise StageFailed(
+            f"{module} ended with code {code}{': ' + said if said else ''}; run again to resume; "
+            f"the log is {log}, its end:\n{tail}"
+        )

@@ -1,0 +1,53 @@
+"""Whether a candidate student takes the incumbent's place, from both students' answers to identical items.
+
+Non-inferiority in distribution: the lower end of the paired 95 % interval of candidate − incumbent must be above −margin. No significant
+loss out of distribution: of the sets on which the candidate is below the incumbent, none may have a p of McNemar's exact test, corrected
+by Holm over all out-of-distribution sets, below alpha. Our choice; the paper has no such step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.schema.fields import Frozen, runtime
+from pipeline.analysis.statistics import holm
+
+
+class Policy(Frozen):
+    """What a candidate may cost."""
+
+    margin: float = runtime(0.02, ge=0, le=1, description="how much worse in distribution is still accepted; 0.02 is 2 points")
+    alpha: float = runtime(0.05, gt=0, lt=1, description="below this corrected p a loss out of distribution counts as real")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided, why, and on what figures."""
+
+    promote: bool
+    reasons: list[str]
+    figures: dict[str, Any]
+
+
+def _points(change: Mapping[str, float]) -> str:
+    return f"{change['change'] * 100:+.1f} points [{change['low'] * 100:+.1f}, {change['high'] * 100:+.1f}]"
+
+
+def decide(changes: Mapping[str, Mapping[str, float]], ood_sets: Sequence[str], policy: Policy) -> Decision:
+    """Decide on candidate − incumbent by place (`group:id`, `set:NAME`): change, low, high, p."""
+    reasons: list[str] = []
+    promote = True
+    if "group:id" in changes:
+        change = changes["group:id"]
+        good = change["low"] > -policy.margin
+        promote = promote and good
+        word = "not worse" if good else "may be worse"
+        reasons.append(f"In distribution {word}: {_points(change)}, margin {policy.margin * 100:.1f}.")
+    corrected = dict(zip(ood_sets, holm([changes[f"set:{name}"]["p"] for name in ood_sets]), strict=True))
+    lost = [name for name in ood_sets if changes[f"set:{name}"]["change"] < 0 and corrected[name] < policy.alpha]
+    reasons += [f"Worse on {name}: {_points(changes[f'set:{name}'])}, corrected p = {corrected[name]:.2g}." for name in lost]
+    if ood_sets and not lost:
+        reasons.append(f"Not significantly worse on any of {len(ood_sets)} sets out of distribution.")
+    return Decision(promote and not lost, reasons, {"changes": dict(changes), "corrected_p": corrected})

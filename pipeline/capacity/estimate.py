@@ -1,0 +1,113 @@
+"""How much memory a configuration needs, and about how long it takes: arithmetic on the models' shapes, before anything is loaded.
+
+Training under ZeRO holds weights, gradients and the optimiser's state, each divided among the ranks from its stage on (Rajbhandari et al.,
+2020), and activations of one micro-batch, 34 bytes per token, layer and hidden unit in 16 bits (Korthikanti et al., 2022, without the
+attention matrix, which no kernel of today keeps). Micro-batches are counted at their largest: every rationale kept, every row as
+long as it may be. Time is floating point operations over a card's peak times a usual utilisation. All of it is an estimate.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from pipeline.config.engines import Engine
+from pipeline.config.models import ModelSource
+from pipeline.config.run import RunConfig
+from pipeline.config.training import Training
+
+UTILISATION: Final = {"training": 0.4, "generation": 0.2}
+"""Of the peak, what training reaches and what sampling in large batches does (our choice)."""
+LOGITS: Final = 3 * 4 * (1 << 26)
+"""Bytes of a chunk of logits in fp32, their softmax and their gradient (`pipeline/student/losses.py`)."""
+_PEAK: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "4090": 165e12}
+_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+class Shape(NamedTuple):
+    """A causal language model's size; `cached` is how many numbers a token leaves in the key-value cache."""
+
+    parameters: int
+    linear: int
+    layers: int
+    hidden: int
+    heads: int
+    cached: int
+    dtype: str
+
+
+def shape_of(model: ModelSource) -> Shape:
+    """From the configuration alone; of a hub model it is fetched, if it is not in the cache.
+
+    Raises:
+        OSError: the configuration is not at hand.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(model.location, revision=model.revision, trust_remote_code=False)
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(config)
+    linear = sum(part.in_features + part.out_features for part in network.modules() if isinstance(part, torch.nn.Linear))
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    cached = 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * width
+    dtype = str(config.dtype or torch.float32).removeprefix("torch.")
+    parameters = sum({id(value): value.numel() for value in network.parameters()}.values())
+    return Shape(parameters, linear, config.num_hidden_layers, config.hidden_size, heads, cached, dtype)
+
+
+def training_bytes(shape: Shape, training: Training, perspectives: int) -> dict[str, int]:
+    """What one rank holds, by what it is for; what is offloaded counts as `host`."""
+    size = 4 if training.precision == "fp32" else 2
+    learning = shape.parameters if training.lora is None else training.lora.rank * shape.linear
+    # With bf16 DeepSpeed keeps a master copy, and gradients add up in fp32.
+    parts = {
+        "weights": size * shape.parameters // (training.ranks if training.zero_stage >= 3 else 1),
+        "gradients": (4 if size == 4 else 6) * learning // (training.ranks if training.zero_stage >= 2 else 1),
+        "optimiser": (8 if size == 4 else 12) * learning // (training.ranks if training.zero_stage >= 1 else 1),
+    }
+    offloaded = {"none": [], "optimizer": ["optimiser"], "all": ["optimiser", "weights"]}[training.offload]
+    host = sum(parts.pop(name) for name in offloaded)
+    tokens = training.questions_per_micro_batch * perspectives * training.max_length
+    of_layer = 17 * size * shape.hidden
+    layers = shape.layers * size * shape.hidden + of_layer if training.gradient_checkpointing else shape.layers * of_layer
+    return {**parts, "activations": tokens * layers, "logits": LOGITS, **({"host": host} if host else {})}
+
+
+class Served(NamedTuple):
+    """A model in vLLM, per card: bytes of its weights, bytes of the cache of one sequence at its longest."""
+
+    weights: int
+    sequence: int
+
+
+def serving(shape: Shape, engine: Engine) -> Served:
+    """What an engine holds on each of its cards."""
+    size = _BYTES[shape.dtype if engine.dtype == "auto" else engine.dtype]
+    return Served(
+        size * shape.parameters // engine.tensor_parallel,
+        size * shape.cached * engine.max_context // engine.tensor_parallel,
+    )
+
+
+def peak(card: str) -> float | None:
+    """Floating point operations a second of a card in 16 bits without sparsity, from its maker's sheet; None for one that is not listed."""
+    return next((value for name, value in _PEAK.items() if name in card), None)
+
+
+class Hours(NamedTuple):
+    """About how long two stages take on these cards: per 1,000 questions, and for all steps."""
+
+    sampling: float
+    training: float
+
+
+def hours(run: RunConfig, teacher: Shape, student: Shape, perspectives: int, card: float) -> Hours:
+    """Upper bounds but for samples drawn again: every sample as long as it may be, of every question all rationales kept."""
+    sampled = 1000 * perspectives * run.sampling.samples * run.sampling.max_tokens
+    generated = 2 * teacher.parameters * sampled / (UTILISATION["generation"] * card * run.sampling.engine.tensor_parallel)
+    training = run.training
+    trained = training.steps * training.questions_per_step * perspectives * training.max_length
+    passes = 8 if training.gradient_checkpointing else 6
+    learned = passes * student.parameters * trained / (UTILISATION["training"] * card * training.ranks)
+    return Hours(generated / 3600, learned / 3600)

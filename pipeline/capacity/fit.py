@@ -1,0 +1,127 @@
+"""Whether a configuration fits a machine: memory of every stage's models, time and disk, from the models' shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pipeline.config.engines import Engine
+from pipeline.config.models import ModelSource
+from pipeline.config.run import RunConfig
+from pipeline.capacity.estimate import Shape, hours, peak, serving, shape_of, training_bytes
+from pipeline.capacity.machine import GIB, Check, Machine, State, disk, gib
+from pipeline.perspectives.of_run import perspectives_of
+
+
+class Generator(NamedTuple):
+    """A model that a stage lets generate here, the engine that does it, and that engine's field."""
+
+    name: str
+    role: str
+    model: ModelSource
+    engine: Engine
+    field: str
+
+
+def generators(run: RunConfig) -> Iterator[Generator]:
+    """Every one of a run; none of a server's, nor a teacher's of whom there are only rationales."""
+    sampling, judge = run.sampling, run.sampling.judge
+    every = [
+        Generator("references", "teacher", run.teacher, run.teacher_engine(), "sampling.engine"),
+        Generator("synthesis", "student", run.student, run.synthesis.engine, "synthesis.engine"),
+        Generator("evaluation", "student", run.student, run.evaluation.engine, "evaluation.engine"),
+    ]
+    if sampling.rationales is None:
+        every.insert(0, Generator("sampling", "teacher", run.teacher, sampling.engine, "sampling.engine"))
+        if judge is not None:
+            every.append(Generator("judge", "judge", judge.model, judge.engine, "sampling.judge.engine"))
+    return (item for item in every if item.engine.kind != "openai" and not item.model.imported)
+
+
+def _fits(name: str, needed: float, room: float, said: str, remedy: str) -> Check:
+    state: State = "ok" if needed <= 0.8 * room else "warn" if needed <= room else "fail"
+    return Check(name, state, said, remedy)
+
+
+def _training(run: RunConfig, student: Shape, machine: Machine, perspectives: int) -> Check:
+    parts = training_bytes(student, run.training, perspectives)
+    host = parts.pop("host", 0)
+    total = sum(parts.values())
+    said = ", ".join(f"{name} {gib(count)}" for name, count in parts.items())
+    ranks = run.training.ranks
+    where = f"of {gib(machine.cards[0][1])}" if machine.cards else f"a rank, {ranks} of them in {gib(machine.memory)}"
+    if machine.cards and ranks > len(machine.cards):
+        return Check("training", "fail", f"{ranks} ranks, {len(machine.cards)} GPUs", "lower training.ranks, or add hosts")
+    remedy = "lower questions_per_micro_batch, turn gradient_checkpointing on, raise zero_stage, offload, or train lora"
+    found = f"about {gib(total)} {where} ({said})" + (f"; {gib(host)} of the host" if host else "")
+    if machine.cards:
+        return _fits("training", total, machine.cards[0][1], found, remedy)
+    return _fits("training", (total + host) * ranks, machine.memory, found, remedy)
+
+
+def _engine(generator: Generator, shape: Shape, machine: Machine) -> Check:
+    """One model in vLLM; other engines take what is there."""
+    name, settings = generator.name, generator.engine
+    if machine.cards and settings.tensor_parallel > len(machine.cards):
+        found = f"tensor_parallel {settings.tensor_parallel}, {len(machine.cards)} GPUs"
+        return Check(name, "fail", found, f"lower {generator.field}.tensor_parallel, or start Ray on several hosts")
+    if shape.heads % settings.tensor_parallel:
+        found = f"tensor_parallel {settings.tensor_parallel} does not divide {shape.heads} attention heads"
+        return Check(name, "fail", found, f"correct {generator.field}.tensor_parallel")
+    needs = serving(shape, settings)
+    room = machine.cards[0][1] * settings.gpu_memory_utilization if machine.cards else float(machine.memory)
+    cache = room - needs.weights if machine.cards else settings.kv_cache_gib * GIB
+    fit = int(cache // needs.sequence) if cache > 0 else 0
+    found = f"weights {gib(needs.weights)}, room for {fit} sequences of {settings.max_context} tokens"
+    remedy = f"raise {generator.field}.tensor_parallel or kv_cache_gib, lower max_context, or take a smaller or quantised model"
+    return Check(name, "fail" if fit < 1 else "warn" if fit < 8 else "ok", found, remedy)
+
+
+def _shape(role: str, model: ModelSource) -> Shape | Check:
+    try:
+        return shape_of(model)
+    except (OSError, ValueError):
+        return Check(role, "warn", f"{model.location}: its size is not known", "fetch it once, then ask again")
+
+
+def _sampling(run: RunConfig) -> Iterator[Check]:
+    """What is not sampled here, and two that want the same card."""
+    given, settings, judge = run.sampling.rationales, run.sampling.engine, run.sampling.judge
+    if given is not None:
+        yield Check("sampling", "ok", f"nothing is sampled: rationales are read from {given.path}")
+    elif settings.kind == "openai":
+        yield Check("sampling", "ok", f"a server at {settings.base_url} does it")
+    elif judge is not None and settings.kind == judge.engine.kind == "vllm":
+        both = settings.gpu_memory_utilization + judge.engine.gpu_memory_utilization
+        if both > 1:
+            found = f"teacher and judge run at once, and ask for {both:.0%} of a card together"
+            yield Check(
+                "judge's share", "fail", found, "lower gpu_memory_utilization of both to 100 % in all, or serve one of them"
+            )
+
+
+def plan_of(run: RunConfig, machine: Machine) -> Iterator[Check]:
+    """Memory, time and disk that a configuration takes."""
+    yield from _sampling(run)
+    shapes: dict[ModelSource, Shape | Check] = {}
+    for generator in generators(run):
+        found = shapes.setdefault(generator.model, _shape(generator.role, generator.model))
+        if isinstance(found, Shape) and generator.engine.kind == "vllm":
+            yield _engine(generator, found, machine)
+    teacher, student = shapes.get(run.teacher), shapes[run.student]
+    yield from dict.fromkeys(found for found in shapes.values() if isinstance(found, Check))
+    if isinstance(student, Check):
+        yield disk(run.root, None)
+        return
+    many = len(perspectives_of(run))
+    yield _training(run, student, machine, many)
+    card = peak(machine.cards[0][0]) if machine.cards else None
+    if card is None or not isinstance(teacher, Shape):
+        yield Check("time", "ok", "no estimate for this hardware; `mind plan` has one after a first run")
+    else:
+        took = hours(run, teacher, student, many, card)
+        yield Check(
+            "time", "ok", f"at most about {took.sampling:.1f} h a 1,000 questions to sample, {took.training:.1f} h to train"
+        )
+    # A checkpoint while the next is written, the student, and another student beside it.
+    yield disk(run.root, 2 * 16 * student.parameters + 2 * 4 * student.parameters)

@@ -1,0 +1,63 @@
+"""Answers that have arrived from a server and are in no shard yet: a file with a line for each, so that none is paid for twice.
+
+Whoever asks commits shards; between two commits a process may be killed, or one of hundreds of requests fail for good. What arrived
+until then is found here by prompt, seed and decoding. A line that a kill has torn is not read.
+
+While one shard is committed, answers for the next may have arrived already. So what was written since the last commit is kept aside
+for one commit more; shards are committed in the order in which they are asked for, and no more than two are asked for at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from threading import Lock
+
+import orjson
+
+from pipeline.generation.engine import Completion, Decoding
+
+
+def key_of(prompt: str, seed: int, decoding: Decoding) -> str:
+    """What tells one request from another."""
+    return hashlib.sha256(orjson.dumps([prompt, seed, asdict(decoding)])).hexdigest()
+
+
+def _older(path: Path) -> Path:
+    """What arrived before the last commit."""
+    return path.with_suffix(".older")
+
+
+def committed(path: Path) -> None:
+    """A shard is safe: what arrived before the one before it was committed belongs to neither the next nor a later one."""
+    if path.exists():
+        path.replace(_older(path))
+    else:
+        _older(path).unlink(missing_ok=True)
+
+
+class Arrived:
+    """The file; whoever commits says so (`committed`)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock()
+
+    def read(self) -> dict[str, Completion]:
+        """Answers by `key_of`."""
+        found = {}
+        for path in (_older(self._path), self._path):
+            for line in path.read_bytes().split(b"\n") if path.exists() else ():
+                try:
+                    key, answer = orjson.loads(line)
+                except ValueError:
+                    continue
+                found[key] = Completion(**answer)
+        return found
+
+    def add(self, key: str, answer: Completion) -> None:
+        """Keep one more."""
+        with self._lock, self._path.open("ab") as lines:
+            lines.write(b"\n" + orjson.dumps([key, asdict(answer)]))

@@ -1,0 +1,57 @@
+"""Yes and no, true and false.
+
+A verdict is one of the four words where it judges and does not determine: "No, he could not", "so yes", "the statement is false."; not
+"no longer", "true or false", "if so, then yes". Where it opens a sentence behind "therefore", "conclusion:" and the like, it is stated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from pipeline.grading.lookalikes import unemphasised
+from pipeline.grading.latex import unlatexed
+
+_WORDS: Final = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
+_LEADING: Final = re.compile(
+    r"\W*(?:(?:that|definitely|indeed|clearly|simply|probably|likely)\W+)*(yes|no|true|false)\b(?!-)", re.IGNORECASE
+)
+_DETERMINING: Final = re.compile(r"\s+(?!because|since|as\b|and\b|but\b|for\b|if\b|unless|given|due)\w", re.IGNORECASE)
+_OTHER: Final = re.compile(r"\s*(?:or|/)\s*(?:yes|no|true|false)\b", re.IGNORECASE)
+_VERDICT: Final = re.compile(
+    r"(?<!then )(?<!or )(?<!/ )(?<![\w/-])(yes|no)\b(?=\s*(?:[,.;:!)\"'*]|$))|(?<!or )\b(true|false)\b(?=\s*(?:[.;!)\"'*]|$))",
+    re.IGNORECASE | re.MULTILINE,
+)
+_CONCLUSION: Final = re.compile(
+    r"\b(?:so|therefore|thus|hence|consequently|overall|(?:in )?(?:conclusion|summary|short)|answer (?:the|your|this) question)\b"
+    r"[\s,:*]*(?=(?:yes|no)\b\W*(?:[,.;:!]|$))",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def whole(text: str) -> tuple[str, ...]:
+    """yes or no, of a text that is one of the four words and nothing else."""
+    word = _WORDS.get(unlatexed(text).strip().strip("*\"'`$").rstrip(".!").casefold())
+    return () if word is None else (word,)
+
+
+def phrase(text: str) -> tuple[str, ...] | None:
+    """The verdict that a text opens with, or else its last one; `None` where it has none."""
+    text = unlatexed(text)
+    first = _LEADING.match(text)
+    if not first or (first[1].casefold() == "no" and _DETERMINING.match(text, first.end())):
+        return last(text) or None
+    return () if _OTHER.match(text, first.end()) else (_WORDS[first[1].casefold()],)
+
+
+def conclusions(text: str) -> Iterator[tuple[int, str]]:
+    """Places and words of "Therefore, yes, ...", "Conclusion: No, ..."."""
+    for match in _CONCLUSION.finditer(text):
+        yield match.start(), text[match.end() : match.end() + 3]
+
+
+def last(text: str) -> tuple[str, ...]:
+    """The last verdict of a text."""
+    found = [match[1] or match[2] for match in _VERDICT.finditer(unlatexed(unemphasised(text)))]
+    return (_WORDS[found[-1].casefold()],) if found else ()

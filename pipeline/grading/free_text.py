@@ -1,0 +1,41 @@
+"""Free text: equal without regard to case, white space and look-alike characters, to the quotes, emphasis and full stop around it, to
+commas between its words, and to all white space where it has neither letters nor digits (`] ] >`). Word order, hyphens and articles
+count. The canonical form, which is what a student learns to write, leaves all but case and white space as it was.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+from pipeline.grading.lookalikes import folded, unemphasised
+from pipeline.grading.latex import unlatexed
+
+_AROUND: Final = re.compile(r"^[\"'`*\s]+|[\"'`*\s]+$")
+_SENTENCE: Final = re.compile(r"(?<=\w)[.!?][\"'*]*\s")
+
+
+def whole(text: str) -> tuple[str, ...]:
+    """Readings of a text: as it stands, case and white space aside, and without LaTeX, quotes, emphasis and a full stop."""
+    plain = _AROUND.sub("", _AROUND.sub("", re.sub(r"\\([{}])", r"\1", unlatexed(text))).rstrip("."))
+    readings = (" ".join(item.split()).casefold() for item in (text, unemphasised(plain)))
+    return tuple(dict.fromkeys(filter(None, readings)))
+
+
+def phrase(text: str) -> tuple[str, ...] | None:
+    """Readings of what follows "the answer is": its first sentence, and all of it."""
+    first = _SENTENCE.split(text, maxsplit=1)[0]
+    readings = [*reversed(whole(first.rstrip("."))), *reversed(whole(text.rstrip(".")))]
+    return tuple(dict.fromkeys(readings)) or None
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two canonical texts are the same answer."""
+
+    def bare(text: str) -> str:
+        text = unicodedata.normalize("NFC", folded(text))
+        spaced = " ".join(re.sub(r"[,;](?=\s)", " ", text).split())
+        return spaced if re.search(r"[^\W_]", spaced) else "".join(text.split())
+
+    return one == other or bare(one) == bare(other)

@@ -1,0 +1,35 @@
+"""What MetaNet sees of a rationale: a frozen encoder's hidden states of question and rationale, mean-pooled.
+
+The encoder is any transformers model; the default is the frozen base student itself. Texts longer than the encoder's context are
+cut into chunks whose means are averaged by length (method, section 2, our choice).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pipeline.student.batch import Row
+from pipeline.student.states import pooled_states
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def encode(encoder: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], context: int, rows_at_once: int) -> Tensor:
+    """Features (len(texts), F), fp32 on the CPU."""
+    chunks: list[Row] = []
+    owner: list[int] = []
+    for number, ids in enumerate(tokenizer(list(texts), add_special_tokens=False)["input_ids"]):
+        for first in range(0, len(ids), context):
+            chunks.append(Row(ids[first : first + context], 0, (0, 0)))
+            owner.append(number)
+    pad = tokenizer.pad_token_id or 0
+    states = pooled_states(encoder, chunks, pad, encoder.device, rows_at_once)
+    weight = torch.tensor([float(len(chunk.tokens)) for chunk in chunks])[:, None]
+    index = torch.tensor(owner)
+    total = torch.zeros(len(texts), states.shape[1]).index_add(0, index, states * weight)
+    return total / torch.zeros(len(texts), 1).index_add(0, index, weight)

@@ -1,0 +1,83 @@
+"""Inertia: how slowly MetaNet's target follows the student's loss.
+
+Per (question, perspective) an exponential mean m with bias correction by its visits n; per perspective a slower mean M; the two
+shrunk together: L̄ = M_k + n/(n+n0)·(m − M_k) (method, section 3, our choice). The state is plain tensors, equal on every rank,
+and part of every checkpoint. Also kept: the last loss seen, which is what `optimizer` and `none` use as it stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.config.training import Inertia
+
+
+@dataclass
+class InertiaState:
+    """Filter state for N questions and K perspectives; all tensors float32."""
+
+    mean_NK: Tensor
+    visits_NK: Tensor
+    last_NK: Tensor
+    mean_K: Tensor
+    visits_K: Tensor
+
+    @classmethod
+    def empty(cls, questions: int, perspectives: int) -> InertiaState:
+        """Nothing seen yet."""
+        return cls(
+            mean_NK=torch.zeros(questions, perspectives),
+            visits_NK=torch.zeros(questions, perspectives),
+            last_NK=torch.zeros(questions, perspectives),
+            mean_K=torch.zeros(perspectives),
+            visits_K=torch.zeros(perspectives),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a checkpoint."""
+        return dict(vars(self))
+
+
+def observe(state: InertiaState, config: Inertia, index_Q: Tensor, losses_QK: Tensor, seen_QK: Tensor) -> None:
+    """Take in the losses of one step, in place. Entries where `seen_QK` is False are left as they were."""
+    gamma, slow = config.gamma, config.gamma_perspective
+    mean_QK = state.mean_NK[index_Q]
+    state.mean_NK[index_Q] = torch.where(seen_QK, gamma * mean_QK + (1 - gamma) * losses_QK, mean_QK)
+    state.last_NK[index_Q] = torch.where(seen_QK, losses_QK, state.last_NK[index_Q])
+    state.visits_NK[index_Q] += seen_QK
+    count_K = seen_QK.sum(0)
+    average_K = torch.where(seen_QK, losses_QK, torch.zeros_like(losses_QK)).sum(0) / count_K.clamp(min=1)
+    state.mean_K = torch.where(count_K > 0, slow * state.mean_K + (1 - slow) * average_K, state.mean_K)
+    state.visits_K = state.visits_K + (count_K > 0)
+
+
+def filtered(state: InertiaState, config: Inertia, index_Q: Tensor) -> Tensor:
+    """L̄ (Q, K): the filtered loss for `ema`, the last one seen otherwise."""
+    if config.kind != "ema":
+        return state.last_NK[index_Q]
+    visits_QK = state.visits_NK[index_Q]
+    slow_K = state.mean_K / (1 - config.gamma_perspective**state.visits_K).clamp(min=1e-6)
+    fast_QK = state.mean_NK[index_Q] / (1 - config.gamma**visits_QK).clamp(min=1e-6)
+    # With no visit and no prior the share is 0/0: nothing is known of the question, so the perspective's mean stands.
+    share_QK = visits_QK / (visits_QK + config.prior_visits).clamp(min=1e-6)
+    return slow_K + share_QK * (fast_QK - slow_K)
+
+
+def targets(losses_QK: Tensor, mask_QK: Tensor, kind: str) -> Tensor:
+    """u (Q, K): −L̄ as in the paper (`raw`), or z-scored over the question's rationales; minus infinity where masked."""
+    if kind == "raw":
+        return (-losses_QK).masked_fill(~mask_QK, float("-inf"))
+    count_Q1 = mask_QK.sum(-1, keepdim=True)
+    zero = torch.zeros_like(losses_QK)
+    mean_Q1 = torch.where(mask_QK, losses_QK, zero).sum(-1, keepdim=True) / count_Q1
+    centred_QK = torch.where(mask_QK, losses_QK - mean_Q1, zero)
+    deviation_Q1 = (centred_QK.square().sum(-1, keepdim=True) / count_Q1).sqrt()
+    return (-centred_QK / (deviation_Q1 + 1e-3)).masked_fill(~mask_QK, float("-inf"))
+
+
+def lag_steps(accumulation: int, perspectives: int, temperature: float, rate: float) -> float:
+    """T = A·K·τ²/η: the time constant, in student steps, of the paper's optimiser lag for free scores under SGD."""
+    return accumulation * perspectives * temperature**2 / rate

@@ -1,0 +1,83 @@
+"""Selection of rationales and their mixture weights (method, section 4).
+
+I_dyn keeps k where p_k >= β·p_max with p = softmax(s/τ): on raw scores, as printed, the rule is not invariant to a shift and
+is empty when all scores are negative (our choice). Guards: at least two rationales where two exist; a share ε spread evenly; the
+temperature is raised until the effective number exp(H(α)) reaches its floor. α carries no gradient.
+
+For controls scores may be turned round or dealt out at random first; dealt out, a question keeps the entropy of its weights. What is
+random is a function of the step, so ranks agree and a resumed run repeats nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.config.training import Mixture
+
+_DOUBLINGS = 20
+
+
+class Weights(NamedTuple):
+    """What one step trains on. `kept_QK` bool; `alpha_QK` sums to 1 per question; how often each guard acted."""
+
+    kept_QK: Tensor
+    alpha_QK: Tensor
+    temperature_Q: Tensor
+    widened_Q: Tensor
+
+
+def effective_number(alpha_QK: Tensor) -> Tensor:
+    """exp(H(α)) per question (Q): how many rationales the weights are worth."""
+    entropy_Q: Tensor = torch.special.entr(alpha_QK).sum(-1)
+    return entropy_Q.exp()
+
+
+def _weights(scores_QK: Tensor, kept_QK: Tensor, temperature_Q1: Tensor, epsilon: float) -> Tensor:
+    logits_QK = (scores_QK / temperature_Q1).masked_fill(~kept_QK, float("-inf"))
+    even_QK = kept_QK / kept_QK.sum(-1, keepdim=True)
+    return (1 - epsilon) * torch.softmax(logits_QK, -1) + epsilon * even_QK
+
+
+def _shuffled(values_QK: Tensor, mask_QK: Tensor, random: torch.Generator) -> Tensor:
+    """Each question's values at its unmasked places, in random order; other places are left as they are."""
+    # Sorting by random keys, with masked places last, lists the unmasked ones in random order; their own order is sorted likewise.
+    keys_QK = torch.rand(values_QK.shape, generator=random) + 2.0 * ~mask_QK
+    return values_QK.scatter(-1, (~mask_QK).long().argsort(dim=-1, stable=True), values_QK.gather(-1, keys_QK.argsort(-1)))
+
+
+def _ordered(scores_QK: Tensor, mask_QK: Tensor, config: Mixture, random: torch.Generator) -> Tensor:
+    if config.weights == "uniform":
+        return torch.zeros_like(scores_QK).masked_fill(~mask_QK, float("-inf"))
+    if config.order == "inverted":
+        return (-scores_QK).masked_fill(~mask_QK, float("-inf"))
+    return _shuffled(scores_QK, mask_QK, random) if config.order == "shuffled" else scores_QK
+
+
+def weigh(scores_QK: Tensor, mask_QK: Tensor, config: Mixture, temperature: float, random: torch.Generator) -> Weights:
+    """Select and weigh. `temperature` is τ of the scores; `config.temperature` is τ_student of the weights."""
+    scores_QK = _ordered(scores_QK.detach(), mask_QK, config, random)
+    p_QK = torch.softmax(scores_QK / temperature, -1)
+    kept_QK = (p_QK >= config.beta * p_QK.max(-1, keepdim=True).values) & mask_QK
+    least = min(config.min_kept, p_QK.shape[-1])
+    widened_Q = kept_QK.sum(-1) < mask_QK.sum(-1).clamp(max=least)
+    # By score, not by p: far-off scores all have p = 0, and the second best must be a rationale that exists.
+    best_QK = torch.zeros_like(kept_QK).scatter(-1, scores_QK.topk(least, dim=-1).indices, True)
+    kept_QK = kept_QK | (best_QK & widened_Q[:, None] & mask_QK)
+    if config.draw is not None:
+        drawn_QK = torch.rand(kept_QK.shape, generator=random).masked_fill(~kept_QK, -1.0)
+        few = min(config.draw, p_QK.shape[-1])
+        kept_QK = kept_QK & torch.zeros_like(kept_QK).scatter(-1, drawn_QK.topk(few, dim=-1).indices, True)
+
+    temperature_Q1 = torch.full_like(p_QK[:, :1], config.temperature)
+    floor_Q = kept_QK.sum(-1).clamp(max=config.min_effective).to(p_QK.dtype) * (1 - 1e-4)
+    alpha_QK = _weights(scores_QK, kept_QK, temperature_Q1, config.epsilon)
+    for _ in range(_DOUBLINGS):
+        low_Q = effective_number(alpha_QK) < floor_Q
+        if not bool(low_Q.any()):
+            break
+        temperature_Q1 = torch.where(low_Q[:, None], temperature_Q1 * 2, temperature_Q1)
+        alpha_QK = _weights(scores_QK, kept_QK, temperature_Q1, config.epsilon)
+    return Weights(kept_QK, alpha_QK, temperature_Q1[:, 0], widened_Q)

@@ -1,0 +1,56 @@
+"""MetaNet's warm-up: a few epochs on the base student's losses, before any joint step (method, section 3).
+
+At the start every loss has been measured once, so inertia has nothing to filter and the losses are the targets as they stand. Features
+may lie in a file: a mini-batch takes its own questions' and no more. The order of mini-batches follows from the seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.metanet.network import MetaNet, meta_loss
+from pipeline.config.synthesis import Objective, Synthesis
+from pipeline.metanet.inertia import targets
+from pipeline.student.table_view import Some
+
+
+class Warm(NamedTuple):
+    """The trained MetaNet, and L_meta of each epoch."""
+
+    metanet: MetaNet
+    losses: list[float]
+
+
+def warm_up(
+    config: Synthesis,
+    objective: Objective,
+    features_NKF: Tensor | Some,
+    losses_NK: Tensor,
+    mask_NK: Tensor,
+    seed: int,
+    epoch_done: Callable[[float], None],
+) -> Warm:
+    """Train a new MetaNet; `epoch_done` hears L_meta of each epoch."""
+    torch.set_num_threads(1)  # for so small a network more threads only wait for each other
+    torch.manual_seed(seed)
+    questions, perspectives, width = features_NKF.shape
+    metanet = MetaNet(perspectives, width, config.metanet.width, config.metanet.heads)
+    optimizer = torch.optim.AdamW(metanet.parameters(), lr=config.warm_up_rate)
+    wanted_NK = targets(losses_NK, mask_NK, objective.target)
+    epochs = []
+    for _ in range(config.warm_up_epochs):
+        total = 0.0
+        for index_Q in torch.split(torch.randperm(questions), config.batch_questions):
+            scores_QK, _ = metanet(features_NKF[index_Q], mask_NK[index_Q])
+            loss = meta_loss(scores_QK, wanted_NK[index_Q], objective.temperature, objective.direction)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+            total += float(loss.detach()) * len(index_Q)
+        epochs.append(total / questions)
+        epoch_done(epochs[-1])
+    return Warm(metanet.eval(), epochs)

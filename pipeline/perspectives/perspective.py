@@ -1,0 +1,71 @@
+"""Perspectives are data: a YAML file of name, description, instruction and form. This is its one loader."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Final
+
+from pipeline.config.run import RunConfig
+from pipeline.schema.yaml_file import checked, read
+from pipeline.errors import ConfigError
+from pipeline.schema.fields import Frozen, identity, runtime
+from pipeline.perspectives.form import Form
+
+SHIPPED: Final = Path(__file__).parent / "eight.yaml"
+
+
+class Perspective(Frozen):
+    """One way of reasoning and how a teacher is asked for it. Copies of one have names of their own and one `called`."""
+
+    name: str = identity(pattern=r"^[a-z0-9_-]+$")
+    description: str = runtime()
+    instruction: str = identity()
+    called: str | None = identity(None)
+    """What a prompt calls it; its name, if left out."""
+    form: Form | None = identity(None)
+    """By what a rationale of this perspective is known; nothing, if left out."""
+
+
+class _File(Frozen):
+    version: int = runtime()
+    perspectives: tuple[Perspective, ...] = identity(min_length=1)
+
+
+def load_perspectives(path: Path | None, only: tuple[str, ...] | None = None, copies: int = 1) -> tuple[Perspective, ...]:
+    """The perspectives of a file, or the eight shipped ones; with `only`, those of them, in the file's order; each so many times.
+
+    Raises:
+        ConfigError: the file is missing or malformed, names a perspective twice, or has none that `only` names.
+    """
+    path = SHIPPED if path is None else path
+    perspectives = checked(_File, read(path, "correct `perspectives` in the config"), str(path), path.parent).perspectives
+    names = [perspective.name for perspective in perspectives]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{path}: perspective {name!r} appears twice; names must be unique")
+    for name in only or ():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"use some of {', '.join(names)}"
+            raise ConfigError(f"only_perspectives: unknown perspective {name!r} (not in {path.name}); {hint}")
+    wanted = tuple(item for item in perspectives if only is None or item.name in only)
+    return wanted if copies == 1 else tuple(_copy(item, number) for item in wanted for number in range(1, copies + 1))
+
+
+def without_forms(perspectives: tuple[Perspective, ...]) -> tuple[Perspective, ...]:
+    """For whom only the asking counts: another form makes nothing of theirs stale."""
+    return tuple(item.model_copy(update={"form": None}) for item in perspectives)
+
+
+def perspectives_of(run: RunConfig) -> tuple[Perspective, ...]:
+    """Those of a run, as `load_perspectives`, or those that given rationales have names for."""
+    given = run.sampling.rationales
+    named = given.perspectives() if given is not None else None
+    if named is not None:
+        return tuple(Perspective(name=name, description="as it was given", instruction="") for name in named)
+    return load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies)
+
+
+def _copy(item: Perspective, number: int) -> Perspective:
+    return item.model_copy(update={"name": f"{item.name}-{number}", "called": item.called or item.name})

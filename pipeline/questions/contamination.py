@@ -1,0 +1,101 @@
+"""Which training questions give an evaluated one away: by being the same, or by a passage of so many words in a row that both have.
+
+Words are those of the normalised question with its choices. A passage of 13 words is what GPT-3's authors and most after them took for a
+sign (Brown et al., 2020, appendix C). Questions from a template share passages that say nothing; so the length is the user's to set.
+What is held is a number of 64 bits for every passage of the evaluated questions, and what those are called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.digests import digest
+from pipeline.questions.question import Question
+
+Numbers = NDArray[np.uint64]
+
+
+class Evaluated(NamedTuple):
+    """An evaluated question as it is named in a report."""
+
+    set: str
+    id: str
+
+
+class LeftOut(NamedTuple):
+    """A training question, the evaluated one that is why, and what both have: their id, their wording, or a passage."""
+
+    question_id: str
+    reason: Literal["id", "wording", "passage"]
+    set: str
+    evaluated_id: str
+    passage: str | None = None
+
+
+def known_by(question: Question) -> tuple[int, int]:
+    """What makes it the same question as another, either of the two: its id, its wording."""
+    return digest(f"id\0{question.id}"), digest("\0".join(("wording", *question.wording)))
+
+
+def same_as(question: Question, evaluated: Mapping[int, Evaluated]) -> LeftOut | None:
+    """Why a training question is the same as an evaluated one, if it is; `evaluated` has them by what they are known by."""
+    by_id, by_wording = (evaluated.get(key) for key in known_by(question))
+    if by_id is not None:
+        return LeftOut(question.id, "id", *by_id)
+    return None if by_wording is None else LeftOut(question.id, "wording", *by_wording)
+
+
+def words_of(question: Question) -> list[str]:
+    """Its normalised words, the choices behind the question."""
+    return " ".join(question.wording).split()
+
+
+def _number(words: list[str]) -> int:
+    return int.from_bytes(hashlib.blake2b(" ".join(words).encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+
+
+def passages(words: list[str], length: int) -> Numbers:
+    """A number for every passage of `length` words; none where there are fewer."""
+    return np.array([_number(words[first : first + length]) for first in range(len(words) - length + 1)], np.uint64)
+
+
+class Passages(NamedTuple):
+    """All passages of the evaluated questions in rising order, and which question each is from."""
+
+    numbers_P: Numbers
+    owner_P: NDArray[np.int32]
+    owners: list[Evaluated]
+    length: int
+
+
+def collect(questions: Iterable[tuple[Evaluated, Numbers]], length: int) -> Passages:
+    """Put the passages of many questions in order."""
+    owners, found = [], [np.empty(0, np.uint64)]
+    sizes: list[int] = []
+    for name, numbers in questions:
+        owners.append(name)
+        found.append(numbers)
+        sizes.append(len(numbers))
+    numbers_P = np.concatenate(found)
+    order = np.argsort(numbers_P, kind="stable")
+    return Passages(numbers_P[order], np.repeat(np.arange(len(owners), dtype=np.int32), sizes)[order], owners, length)
+
+
+def overlap(question: Question, known: Passages) -> LeftOut | None:
+    """The first passage of a question that an evaluated one has too, and the first that has it."""
+    words = words_of(question)
+    mine = passages(words, known.length)
+    places = np.searchsorted(known.numbers_P, mine)
+    inside = places < len(known.numbers_P)
+    shared = np.zeros(len(mine), np.bool_)
+    shared[inside] = known.numbers_P[places[inside]] == mine[inside]
+    if not shared.any():
+        return None
+    first = int(shared.argmax())
+    owner = known.owners[int(known.owner_P[places[first]])]
+    return LeftOut(question.id, "passage", *owner, " ".join(words[first : first + known.length]))

@@ -1,0 +1,130 @@
+r"""How a rationale ends: what is reasoning, and what only says the answer.
+
+Teachers end as they like: "Therefore, the final answer is:" above a displayed box, "**Final Answer:** 12", "so $x = \boxed{12}$.", and then
+hope that this helps. A student learns one ending, so what says the answer is cut off from where the grader finds it
+(`grading/reading.py`), with the words before it that nothing follows any more. A box inside a sentence is taken off and the sentence
+stays: it is the last step. Our choices.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from pipeline.grading.grade import conclusion
+from pipeline.grading.reading import announced, last_boxes
+
+_REACH: Final = 200
+"""Characters before an answer in which its lead-in is looked for."""
+_COURTESY: Final = re.compile(
+    r"\b(?:(?:I )?hope (?:this|that|it)\b|(?:please )?let me know\b|(?:please )?feel free\b|is there anything else\b"
+    r"|if you have any (?:other |further |more )?questions\b)[^\n.!?]*[.!?]*\Z",
+    re.IGNORECASE,
+)
+_LEAD: Final = re.compile(
+    r"(?:(?<![^\n.!?,;:)\]$])|(?<=\s)(?=(?-i:The)\s)|(?<=\s)(?=(?:and\s+)?(?:so|thus|hence|therefore)\b))\s*(?:(?<!\S)[*_#>`<-]+\s*)*"
+    r"(?:(?:and|so|thus|hence|therefore|then|finally|consequently|overall|in (?:conclusion|summary)|to conclude|it follows that"
+    r"|(?:this|which) means(?: that)?|we (?:conclude|find|see|get)(?: that)?)\b[\s,:*]*)*"
+    r"(?:(?:the|our|my|your)\s+)?(?:(?:final|correct|right|best)\s+)*[\s*_]*\Z",
+    re.IGNORECASE,
+)
+"""What may stand before "answer is": from the beginning of its clause, words that say nothing themselves."""
+_OPENERS: Final = re.compile(r"(?:[\s$*_`]|\\[\[(]|<answer>)*\Z")
+_CLOSERS: Final = re.compile(r"(?:[\s$*_`.!]|\\[\])]|</answer>)*\Z")
+_OPENED: Final = re.compile(r"\$|\\[\[(]")
+_CLOSED: Final = re.compile(r"\$|\\[\])]")
+_SENTENCE_GOES_ON: Final = re.compile(r"(?:(?![.!?]\s)[^\n])*\Z")
+_CONNECTIVE: Final = re.compile(r"[\s,]*(?<!\w)(?:and\s+)?(?:so|then|thus|hence|therefore|finally)\b[\s,]*\Z", re.IGNORECASE)
+_DANGLES: Final = re.compile(r"(?::|=|\b(?:is|are|be|equals?|get|gives?|obtain))[\s*_]*\Z", re.IGNORECASE)
+_HEADING: Final = re.compile(
+    r"(?:\A|\n)[ \t]*(?:#{1,6}\s[^\n]*|\*\*[^*\n]*(?:\b(?:answer|conclusion|solution|result|summary)\W*?|:)\*\*:?|[-*_]{3,})\Z",
+    re.IGNORECASE,
+)
+_SUBORDINATE: Final = re.compile(r"\W*(?:since|because|as|if|when|given)\b", re.IGNORECASE)
+_DISPLAY: Final = re.compile(r"\\\\|\\begin\{|\\end\{|\\[\[\]]|\$\$")
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?;])\s+|\n+")
+_THOUGHT_ENDS: Final = "</think>"
+
+
+def _announcement(text: str) -> int | None:
+    """Where the clause begins that announces the answer and is the last of the text."""
+    spans = sorted(set(announced(text)))
+    if not spans:
+        return None
+    start, end = spans[-1]
+    boxes = last_boxes(text)
+    if boxes and boxes[0].start >= end and _OPENERS.fullmatch(text, end, boxes[0].start):
+        end = boxes[-1].end  # what is in a box may have several lines
+    rest = text[end:]
+    closed = _CLOSERS.search(rest, max(0, len(rest) - _REACH))
+    lead = _LEAD.search(text, max(0, start - _REACH), start)
+    said = rest[: closed.start()] if closed else rest
+    return lead.start() if lead and _SENTENCE_GOES_ON.match(said) else None
+
+
+def _without_box(text: str) -> str:
+    """The text without its last box: cut before it where it stands by itself at the end, else with its content in its place."""
+    boxes = last_boxes(text)
+    if not boxes:
+        return text
+    start, end = boxes[0].start, boxes[-1].end
+    opener = _OPENERS.search(text, max(0, start - _REACH), start)
+    before = opener.start() if opener else start
+    alone = before == 0 or text[before - 1] in ".!?:" or any(sign in text[before:start] for sign in ("\n", "\\[", "$$"))
+    balanced = bool(_OPENED.search(text, before, start)) == bool(_CLOSED.search(text, end))
+    if alone and balanced and _CLOSERS.fullmatch(text, end):
+        return text[:before]
+    last = boxes[-1]
+    return text[: last.start] + last.content + text[last.end :]
+
+
+def _without_last_sentence(text: str) -> str:
+    return text[: len(text) - len(_SENTENCE_END.split(text)[-1])].rstrip()
+
+
+def _settled(text: str) -> str:
+    """The text without a heading, a lead-in or a connective that nothing follows any more."""
+    text = _HEADING.sub("", text).rstrip()
+    text = _CONNECTIVE.sub("", text).rstrip()
+    if text.endswith(",") and not _SUBORDINATE.match(_SENTENCE_END.split(text)[-1]):
+        return f"{text[:-1].rstrip()}."
+    return _without_last_sentence(text) if _DANGLES.search(text, max(0, len(text) - _REACH)) else text
+
+
+def _shorter(text: str) -> str:
+    text = _COURTESY.sub("", text).rstrip()
+    cut = _announcement(text)
+    return _settled((_without_box(text) if cut is None else text[:cut]).rstrip())
+
+
+def body(text: str) -> str:
+    """A rationale without its closing answer statement. Thoughts, where they are kept, stay as they are."""
+    thoughts, mark, said = text.strip().rpartition(_THOUGHT_ENDS)
+    while (shorter := _shorter(said)) != said:
+        said = shorter
+    return (thoughts + mark + said).rstrip()
+
+
+def concluded(text: str, answer: str) -> str | None:
+    """`text` ending in the answer sentence for canonical `answer`; None where no reasoning is left before it."""
+    reasoning = body(text)
+    return f"{reasoning} {conclusion(answer)}" if reasoning else None
+
+
+def _closed(text: str) -> str:
+    """The text up to a display that was opened and is not closed any more."""
+    opened: list[int] = []
+    for sign in _DISPLAY.finditer(text):
+        closes = sign[0] in ("\\end{", "\\]") or (sign[0] == "$$" and opened and text.startswith("$$", opened[-1]))
+        if closes and opened:
+            opened.pop()
+        elif not closes and sign[0] != "\\\\":
+            opened.append(sign.start())
+    return text[: opened[0]].rstrip() if opened else text
+
+
+def before_conclusion(rationale: str) -> str:
+    """A concluded rationale without the last sentence of its reasoning, which usually states the answer."""
+    reasoning, separator, sentence = rationale.rpartition(" The answer is ")
+    kept = _settled(_closed(_without_last_sentence(reasoning)))
+    return f"{kept}{separator}{sentence}" if kept else f"{separator}{sentence}".strip()

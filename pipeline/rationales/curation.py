@@ -1,0 +1,148 @@
+"""From graded samples to the rationales that are trained on.
+
+A right sample is rewritten to end in the one answer sentence, without what a thinking model thought before it spoke; per question
+and perspective the first right one is kept; of two that say the same (5-gram Jaccard) the later counts as missing; easy
+questions are thinned; questions with too few perspectives are dropped. Every count is kept, so that the token ledger adds up. Our
+choices throughout (method, section 1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pipeline.rationales.conclusion import body, concluded
+
+SAMPLE: Final = ["question_id", "perspective", "sample_index", "outcome", "answer", "text", "gold"]
+"""What the rules read of a sample."""
+_THOUGHT: Final = re.compile(r"^.*</think>\s*", re.DOTALL)
+"""Up to the last end of a thought: where it begins may stand in the prompt."""
+_TOKEN: Final = re.compile(r"\w+|[^\w\s]")
+
+
+def spoken(text: str) -> str:
+    """A sample without its thoughts."""
+    return _THOUGHT.sub("", text)
+
+
+def reasoning(text: str, thoughts: str = "drop") -> str:
+    """What a sample says before its answer; its thoughts are part of it if they are to be kept."""
+    return body(spoken(text) if thoughts == "drop" else text)
+
+
+def words(text: str) -> list[str]:
+    """Words and signs in lower case."""
+    return _TOKEN.findall(text.casefold())
+
+
+def five_grams(text: str) -> frozenset[tuple[str, ...]]:
+    """The set of 5-grams of words and signs; a shorter text is one gram of its own length."""
+    tokens = words(text)
+    if len(tokens) < 5:
+        return frozenset([tuple(tokens)])
+    return frozenset(tuple(tokens[start : start + 5]) for start in range(len(tokens) - 4))
+
+
+def jaccard(left: frozenset[tuple[str, ...]], right: frozenset[tuple[str, ...]]) -> float:
+    """Size of the intersection over size of the union."""
+    return len(left & right) / len(left | right)
+
+
+def drop_duplicates(rationales: Mapping[str, str], threshold: float) -> dict[str, str]:
+    """Of rationales (by perspective, in order) that say the same, keep the first."""
+    kept: dict[str, str] = {}
+    grams: list[frozenset[tuple[str, ...]]] = []
+    for perspective, rationale in rationales.items():
+        candidate = five_grams(body(rationale))
+        if all(jaccard(candidate, other) <= threshold for other in grams):
+            kept[perspective] = rationale
+            grams.append(candidate)
+    return kept
+
+
+def keeps_easy(question_id: str, seed: int, share: float) -> bool:
+    """Whether an easy question is among the `share` that stays: decided by its id and the seed alone."""
+    digest = hashlib.sha256(f"easy/{seed}/{question_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def place(question_id: str, seed: int) -> bytes:
+    """Where a question stands when only so many may stay: those with the smallest places do. Decided by its id and the seed alone."""
+    return hashlib.sha256(f"stay/{seed}/{question_id}".encode()).digest()
+
+
+@dataclass(frozen=True)
+class PerspectiveSet:
+    """The kept rationales of one question, by perspective."""
+
+    question_id: str
+    pass_rate: float
+    rationales: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Curation:
+    """What selection kept, and how many fell at each rule."""
+
+    sets: list[PerspectiveSet]
+    counts: dict[str, int]
+
+
+def curate(
+    right: Mapping[str, Mapping[str, str]],
+    pass_rates: Mapping[str, float],
+    *,
+    duplicate_jaccard: float,
+    min_perspectives: int,
+    easy_above: float,
+    keep_easy: float,
+    last: bytes | None,
+    seed: int,
+) -> Curation:
+    """Select questions and rationales.
+
+    Args:
+        right: question id -> perspective -> a right rationale, concluded.
+        pass_rates: question id -> share of the base student's attempts that were right.
+        last: the largest `place` that may stay; None for any.
+    """
+    fallen = ("near_duplicates", "too_few_perspectives", "easy_left_out", "over_max_questions")
+    counts = {"questions": len(pass_rates), **dict.fromkeys(fallen, 0)}
+    sets = []
+    for question_id, rate in pass_rates.items():
+        found = right.get(question_id, {})
+        kept = drop_duplicates(found, duplicate_jaccard)
+        counts["near_duplicates"] += len(found) - len(kept)
+        if len(kept) < min_perspectives:
+            counts["too_few_perspectives"] += 1
+        elif rate > easy_above and not keeps_easy(question_id, seed, keep_easy):
+            counts["easy_left_out"] += 1
+        elif last is not None and place(question_id, seed) > last:
+            counts["over_max_questions"] += 1
+        else:
+            sets.append(PerspectiveSet(question_id, rate, kept))
+    counts["kept_questions"] = len(sets)
+    counts["kept_rationales"] = sum(len(item.rationales) for item in sets)
+    return Curation(sets, counts)
+
+
+def first_right(
+    samples: Iterable[Mapping[str, object]], order: Sequence[str], thoughts: str = "drop"
+) -> dict[str, dict[str, str]]:
+    """question id -> perspective (in `order`) -> the right sample with the lowest index, concluded."""
+    best: dict[str, dict[str, tuple[int, str]]] = {}
+    for sample in samples:
+        if sample["outcome"] != "correct":
+            continue
+        said = str(sample["text"])
+        text = concluded(spoken(said) if thoughts == "drop" else said, str(sample["gold"]))
+        if text is None:
+            continue
+        mine = best.setdefault(str(sample["question_id"]), {})
+        perspective, index = str(sample["perspective"]), int(str(sample["sample_index"]))
+        if perspective not in mine or index < mine[perspective][0]:
+            mine[perspective] = (index, text)
+    return {question_id: {name: found[name][1] for name in order if name in found} for question_id, found in best.items()}

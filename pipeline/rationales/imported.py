@@ -1,0 +1,163 @@
+"""Rationales that somebody has already: as configuration, and row by row from a Parquet, JSONL or CSV file or a folder of such files.
+
+A row is one rationale of one question, which it names by its id or by its wording. It may say in which perspective it is; `names` turns
+a source's own labels into perspectives, which need no instruction then, because nobody is asked. Where rows say nothing of the kind,
+a question's rationales are numbered, `given-1`, `given-2`, or sorted into clusters (`pipeline/rationales/clustering.py`). Texts stay as they are; a
+row that cannot be a rationale is refused, as one of questions is (`pipeline/questions/columns.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final, Literal, NamedTuple
+
+from pydantic import StringConstraints, model_validator
+
+from pipeline.errors import QuestionError
+from pipeline.schema.fields import FilePath, Frozen, identity, runtime
+from pipeline.grading.grade import conclusion
+from pipeline.questions.question import normalised
+from pipeline.questions.columns import Place
+from pipeline.questions.load import folder_digest
+from pipeline.questions.rows import Row, file_rows, hub_rows
+from pipeline.questions.sources import Columns, HubSource
+
+_NO_COLUMNS: Final = Columns()
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+$")]
+
+
+class RationaleColumns(Frozen):
+    """Which columns hold what; `a.b` is field b inside column a. `question` or `question_id` says whose rationale it is.
+
+    `answer` is for texts that stop before their answer: it is put behind them as the answer sentence, and graded.
+    """
+
+    question: str | None = identity(None)
+    question_id: str | None = identity(None)
+    text: str = identity("text")
+    answer: str | None = identity(None)
+    perspective: str | None = identity(None)
+
+    @model_validator(mode="after")
+    def _one_way_to_match(self) -> RationaleColumns:
+        if (self.question is None) == (self.question_id is None):
+            raise ValueError("give either question, the column with a question's wording, or question_id, the one with its id")
+        return self
+
+
+class GivenRationales(Frozen):
+    """Where they are, how rows are read, and what perspectives they are in: the run's own, those of `names`, or `places` of no label."""
+
+    path: FilePath = runtime()
+    subset: str | None = identity(None)
+    split: str | None = identity(None)
+    """Of a folder; `train` if left out."""
+    columns: RationaleColumns = identity()
+    names: dict[str, Name] | None = identity(None, min_length=1)
+    unlabelled: Literal["numbered", "clustered"] | None = identity(None)
+    places: int | None = identity(None, ge=1)
+    """How many perspectives unlabelled rationales make."""
+
+    @model_validator(mode="after")
+    def _labelled_or_not(self) -> GivenRationales:
+        if self.columns.perspective is None and (self.unlabelled is None or self.places is None or self.names is not None):
+            raise ValueError(
+                "name the column of labels as columns.perspective, or set unlabelled (numbered, clustered) and places, how many "
+                "perspectives that makes"
+            )
+        if self.columns.perspective is not None and (self.unlabelled is not None or self.places is not None):
+            raise ValueError("unlabelled and places are for rows without labels; remove them or columns.perspective")
+        return self
+
+    def perspectives(self) -> tuple[str, ...] | None:
+        """Their names; None where they are the run's own."""
+        if self.columns.perspective is not None:
+            return None if self.names is None else tuple(dict.fromkeys(self.names.values()))
+        word = "given" if self.unlabelled == "numbered" else "cluster"
+        return tuple(f"{word}-{number}" for number in range(1, (self.places or 0) + 1))
+
+
+class Given(NamedTuple):
+    """One row: whose rationale, as `key_of_id` or `key_of_wording` say and in words, its label, its text."""
+
+    key: str
+    question: str
+    label: str | None
+    text: str
+
+
+def key_of_id(question_id: str) -> str:
+    """By what a question's rationales are found where rows have its id."""
+    return question_id
+
+
+def key_of_wording(wording: str) -> str:
+    """The same where they have its wording."""
+    return normalised(wording)
+
+
+def _must_exist(path: Path) -> None:
+    if not path.exists():
+        raise QuestionError(f"{path}: no such file or folder; correct sampling.rationales.path")
+
+
+def _rows(source: GivenRationales) -> Iterator[Row]:
+    if source.path.is_dir():
+        return hub_rows(HubSource(folder=source.path, subset=source.subset, split=source.split or "train"))
+    return file_rows(source.path)
+
+
+def content(source: GivenRationales) -> str:
+    """Digest of the file, or of all files of the folder.
+
+    Raises:
+        QuestionError: there is none.
+    """
+    _must_exist(source.path)
+    if source.path.is_dir():
+        return folder_digest(source.path)
+    with source.path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _label(place: Place, source: GivenRationales, known: tuple[str, ...]) -> str | None:
+    column = source.columns.perspective
+    if column is None:
+        return None
+    stated = place.text(column, required=True)
+    label = stated if source.names is None else source.names.get(stated)
+    if label not in known:
+        remedy = f"use one of {', '.join(known)}" if source.names is None else f"names has {', '.join(source.names)}"
+        raise place.error(column, f"unknown perspective {stated!r}; {remedy}, or name it in sampling.rationales.names")
+    return label
+
+
+def rationales(source: GivenRationales, known: tuple[str, ...]) -> Iterator[Given]:
+    """Every row in order, checked; `known` are the run's perspectives.
+
+    Raises:
+        QuestionError: file, row and column of the first thing that is wrong.
+    """
+    columns, number = source.columns, 0
+    for number, row in enumerate(_rows(source), 1):
+        place = Place(f"{source.path}: row {number}", _NO_COLUMNS, row)
+        whose = place.text(columns.question or columns.question_id, required=True)
+        text = place.text(columns.text, required=True)
+        place.value(columns.answer, required=columns.answer is not None)
+        stated = place.text(columns.answer).strip()
+        yield Given(
+            key_of_id(whose) if columns.question is None else key_of_wording(whose),
+            whose,
+            _label(place, source, known),
+            f"{text}\n{conclusion(stated)}" if stated else text,
+        )
+    if not number:
+        raise QuestionError(f"{source.path}: no rows; give a file with rationales")
+
+
+def check(source: GivenRationales, known: tuple[str, ...]) -> None:
+    """Refuse what the first row shows to be wrong: no such file, no such column."""
+    _must_exist(source.path)
+    next(rationales(source, known))

@@ -1,0 +1,153 @@
+"""Attention in packed lines (`pipeline/student/packing.py`), where a token sees the tokens before it in its own rows alone. Two executions:
+
+- *rows*: everything but attention runs on the packed line; for attention each row gathers its own keys and values, asks with the tokens
+  that it is the first to have, and puts their results back. It costs what padded rows cost without what they compute twice, holds a mask
+  per row and none of all tokens against all, and runs wherever PyTorch's `scaled_dot_product_attention` does. It is registered with
+  transformers under a name of its own, so models need no change.
+- *flex*: FlexAttention with a block mask from one number a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from pipeline.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+Array: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+ROWS: Final = "mind_rows"
+"""What transformers calls it. Without reads, in padded rows, it is plain causal attention."""
+
+BLOCK: Final = 128
+"""FlexAttention's."""
+
+
+class Reads(NamedTuple):
+    """Some rows of a batch of lines, of similar length. A place is a token's, counted through all lines.
+
+    `queries_RQ` are places of the tokens that a row is first to have, `keys_RS` of all its tokens; both are padded with 0.
+    `sees_R1QS` says which keys a query sees; `own_O` which of the queries, in one count, are no padding.
+    """
+
+    queries_RQ: Tensor
+    keys_RS: Tensor
+    sees_R1QS: Tensor
+    own_O: Tensor
+
+
+def reads_of(paths: Sequence[tuple[Array, int]]) -> tuple[Reads, ...]:
+    """From each row's places and the number of those that an earlier row had; rows that ask for similarly many go together."""
+    alike: dict[int, list[tuple[Array, int]]] = {}
+    for places, had in paths:
+        if asks := len(places) - had:
+            alike.setdefault(asks.bit_length(), []).append((places, had))
+    return tuple(_reads(rows) for rows in alike.values())
+
+
+def _reads(rows: Sequence[tuple[Array, int]]) -> Reads:
+    asks, longest = max(len(places) - had for places, had in rows), max(len(places) for places, _ in rows)
+    queries_RQ, keys_RS = torch.zeros(len(rows), asks, dtype=torch.long), torch.zeros(len(rows), longest, dtype=torch.long)
+    for number, (places, had) in enumerate(rows):
+        queries_RQ[number, : len(places) - had] = torch.from_numpy(places[had:])
+        keys_RS[number, : len(places)] = torch.from_numpy(places)
+    had_R1 = torch.tensor([had for _, had in rows])[:, None]
+    number_Q = torch.arange(asks)
+    sees_RQS = torch.arange(longest) <= (had_R1 + number_Q)[:, :, None]
+    own_RQ = number_Q < torch.tensor([len(places) for places, _ in rows])[:, None] - had_R1
+    return Reads(queries_RQ, keys_RS, sees_RQS[:, None], own_RQ.flatten().nonzero()[:, 0])
+
+
+def _refuse_more(more: Mapping[str, Any], longest: int) -> None:
+    """What a model hands its attention and this one does not know would be left out in silence."""
+    window = more.get("sliding_window")
+    unknown = [name for name in ("softcap", "s_aux") if more.get(name) is not None]
+    if window is not None and longest > window:
+        unknown.append(f"sliding_window {window}, for rows of {longest} tokens")
+    if unknown:
+        raise ModelError(f"training.packing: rows cannot have this model's {', '.join(unknown)}; set training.packing to none")
+
+
+def rows_attention(
+    module: Any,
+    query_BHTD: Tensor,
+    key_BGTD: Tensor,
+    value_BGTD: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    reads: tuple[Reads, ...] | None = None,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    """What transformers asks of an attention: results (B, T, H, D), and no weights. G heads of keys serve H of queries.
+
+    Raises:
+        ModelError: the model's attention is more than a softmax over all that came before.
+    """
+    _refuse_more(more, query_BHTD.shape[2] if reads is None else max(read.keys_RS.shape[1] for read in reads))
+    if reads is None:
+        found: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS["sdpa"](
+            module, query_BHTD, key_BGTD, value_BGTD, attention_mask, scaling=scaling, dropout=dropout, **more
+        )
+        return found
+    lines, heads, width, size = query_BHTD.shape
+    # A table of places; to look rows up in it is what an embedding does, with a backward pass that is made for it.
+    query_PX, key_PX, value_PX = (x.transpose(1, 2).flatten(2).flatten(0, 1) for x in (query_BHTD, key_BGTD, value_BGTD))
+    result_PX = torch.zeros_like(query_PX)
+    for read in reads:
+
+        def rows(table_PX: Tensor, places_RS: Tensor) -> Tensor:
+            found_RSX: Tensor = F.embedding(places_RS, table_PX)
+            found_RGSD = found_RSX.view(*places_RS.shape, -1, size).transpose(1, 2)
+            times = heads // found_RGSD.shape[1]
+            # With a mask, a GPU's fast kernels want as many heads of keys as of queries; without they would hold all scores.
+            return found_RGSD.repeat_interleave(times, 1) if times > 1 and found_RGSD.is_cuda else found_RGSD
+
+        keys_RGSD = rows(key_PX, read.keys_RS)
+        answer_RHQD = F.scaled_dot_product_attention(
+            rows(query_PX, read.queries_RQ), keys_RGSD, rows(value_PX, read.keys_RS), read.sees_R1QS,
+            dropout_p=dropout, scale=scaling, enable_gqa=keys_RGSD.shape[1] != heads,
+        )  # fmt: skip
+        answer_OX = answer_RHQD.transpose(1, 2).flatten(2).flatten(0, 1)[read.own_O]
+        result_PX = result_PX.index_copy(0, read.queries_RQ.flatten()[read.own_O], answer_OX)
+    return result_PX.view(lines, width, heads, size), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(ROWS, rows_attention)
+
+
+def block_mask(ends_BT: Tensor) -> BlockMask:
+    """Who sees whom in packed lines, for FlexAttention, which computes no block that nobody sees.
+
+    A block of keys is read by the blocks of queries from its own on, up to the last of its ends; one of which every pair counts needs no
+    mask. Nothing is made that has a place for each pair of tokens.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    def sees(line: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key <= query) & (query < ends_BT[line, key])
+
+    lines, width = ends_BT.shape
+    many = -(-width // BLOCK)
+    # What is behind the line's end counts as seen by all and by none, so that it decides nothing.
+    padded = [F.pad(ends_BT, (0, many * BLOCK - width), value=end).view(lines, 1, many, BLOCK) for end in (width, 0)]
+    first_N = torch.arange(many, device=ends_BT.device) * BLOCK
+    last_N = (first_N + BLOCK).clamp(max=width)
+    every_BNM = (first_N[:, None] > first_N) & (padded[0].amin(-1) >= last_N[:, None])
+    some_BNM = (first_N[:, None] >= first_N) & (padded[1].amax(-1) > first_N[:, None]) & ~every_BNM
+    some, every = (_listed(blocks_BNM[:, None]) for blocks_BNM in (some_BNM, every_BNM))
+    return BlockMask.from_kv_blocks(*some, *every, BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=(width, width))
+
+
+def _listed(blocks_B1NM: Tensor) -> tuple[Tensor, Tensor]:
+    """How many blocks of keys each block of queries reads, and their numbers, those first."""
+    return blocks_B1NM.sum(-1).int(), blocks_B1NM.int().sort(dim=-1, descending=True, stable=True).indices.int()

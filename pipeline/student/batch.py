@@ -1,0 +1,69 @@
+"""Rows of tokens, and padded batches of them.
+
+A `Row` is a prompt with a rationale and the places that carry loss; `batch` pads rows to the right, which needs no attention mask for a
+causal model, and lists the positions whose logits are wanted, so that logits are computed nowhere else. This file, `packing.py`,
+`attention.py`, `objective.py` and `student.py` need nothing but torch and transformers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.student.attention import Reads
+
+
+@dataclass(frozen=True)
+class Row:
+    """Token ids; loss is taken on `tokens[start:]`; the answer's tokens are `tokens[answer[0]:answer[1]]`."""
+
+    tokens: list[int]
+    start: int
+    answer: tuple[int, int]
+
+    @property
+    def answer_tokens(self) -> list[int]:
+        """The tokens of the canonical answer inside its box."""
+        return self.tokens[self.answer[0] : self.answer[1]]
+
+
+class Batch(NamedTuple):
+    """Rows as lines of tokens, and the positions of wanted logits.
+
+    `tokens_BT` ids; position p, of row `row_P[p]`, predicts `labels_P[p]` from the hidden state at (`line_P[p]`, `column_P[p]`). Padded
+    rows have a line each; packed ones (`pipeline/student/packing.py`) share lines, and then each token has its position, and is seen by
+    itself and those behind it that are before its `ends_BT`; `reads` say the same row by row.
+    """
+
+    tokens_BT: Tensor
+    row_P: Tensor
+    line_P: Tensor
+    column_P: Tensor
+    labels_P: Tensor
+    positions_BT: Tensor | None = None
+    ends_BT: Tensor | None = None
+    reads: tuple[Reads, ...] | None = None
+
+
+def batch(rows: list[Row], spans: list[tuple[int, int]], pad: int) -> Batch:
+    """Pad `rows`; `spans[i]` is the token range of row i whose logits are wanted."""
+    width = max(len(row.tokens) for row in rows)
+    tokens_BT = torch.full((len(rows), width), pad)
+    row: list[int] = []
+    column: list[int] = []
+    labels: list[int] = []
+    for index, (item, (first, last)) in enumerate(zip(rows, spans, strict=True)):
+        tokens_BT[index, : len(item.tokens)] = torch.tensor(item.tokens)
+        row += [index] * (last - first)
+        column += range(first - 1, last - 1)
+        labels += item.tokens[first:last]
+    row_P = torch.tensor(row)
+    return Batch(tokens_BT, row_P, row_P, torch.tensor(column), torch.tensor(labels))
+
+
+def rationale_spans(rows: list[Row]) -> list[tuple[int, int]]:
+    """The spans of whole rationales, end token included."""
+    return [(row.start, len(row.tokens)) for row in rows]

@@ -1,0 +1,51 @@
+"""Low-rank adapters (LoRA: Hu et al., 2021) in the place of full training, and the whole model that they make in the end.
+
+peft puts them into the student's own layers, so everything else handles one and the same model: only fewer of its parameters learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.config.training import Lora
+from pipeline.config.models import ModelSource
+from pipeline.errors import ConfigError
+from pipeline.models import load_causal_model
+
+
+def adapt(student: Any, lora: Lora) -> Any:
+    """Put adapters into `student`, in place, and let nothing else learn; returns peft's handle on it.
+
+    Raises:
+        ConfigError: none of the student's layers has a name in `training.lora.targets`.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    targets = "all-linear" if lora.targets is None else list(lora.targets)
+    settings = LoraConfig(task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, target_modules=targets)
+    try:
+        return get_peft_model(student, settings)
+    except ValueError as error:
+        layers = sorted(
+            {name.rsplit(".", 1)[-1] for name, part in student.named_modules() if isinstance(part, torch.nn.Linear)}
+        )
+        raise ConfigError(
+            f"training.lora.targets: {', '.join(lora.targets or ())}: not in this student, which has {', '.join(layers)}; name those"
+        ) from error
+
+
+def merged(base: ModelSource, lora: Lora, weights: Mapping[str, Tensor]) -> Any:
+    """The base student with trained adapters added into its layers, in the type that the base has.
+
+    `weights` are an adapted student's; of them only the adapters are read. The sum is made in fp32.
+    """
+    whole = load_causal_model(base, torch.float32)
+    handle = adapt(whole, lora)
+    trained = {name: value.float() for name, value in weights.items() if ".lora_" in name}
+    _, strange = whole.load_state_dict(trained, strict=False)
+    assert not strange, "the adapters were made by the same settings"
+    return handle.merge_and_unload().to(whole.config.dtype or torch.float32)

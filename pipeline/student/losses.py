@@ -1,0 +1,154 @@
+"""The student as the objective sees it: what its tokens cost, without all logits at once; and its states, pooled."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pipeline.student.attention import ROWS, Reads, block_mask
+from pipeline.student.objective import real_losses, token_losses
+from pipeline.student.batch import Batch, Row, batch, rationale_spans
+
+
+class StudentLosses(nn.Module):
+    """Wraps a causal language model; its forward says how much each wanted token costs, and gives logits where they are asked for.
+
+    Over a real vocabulary the logits of all wanted positions would be by far the largest tensor there is. So they are made a chunk at a
+    time, and made again in the backward pass; `most` is how many numbers a chunk may have.
+    """
+
+    def __init__(self, student: Any, most: int = 1 << 26) -> None:
+        super().__init__()
+        self.student = student
+        self.most = most
+
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        line_P: Tensor,
+        column_P: Tensor,
+        labels_P: Tensor,
+        asked_A: Tensor,
+        positions_BT: Tensor | None = None,
+        ends_BT: Tensor | None = None,
+        reads: tuple[Reads, ...] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy (P,) at the wanted positions, fp32, and logits (A, V) at those of them that `asked_A` numbers."""
+        more: dict[str, Any] = {}
+        if positions_BT is not None and ends_BT is not None:
+            flex = self.student.config._attn_implementation != ROWS
+            more = {"position_ids": positions_BT, **({"attention_mask": block_mask(ends_BT)} if flex else {"reads": reads})}
+        hidden_PD = self.student.base_model(input_ids=tokens_BT, use_cache=False, **more).last_hidden_state[line_P, column_P]
+        many = self._chunks(len(hidden_PD), hidden_PD.device)
+        if many == 1:
+            logits_PV = self._logits(hidden_PD)
+            return token_losses(logits_PV, labels_P), logits_PV[asked_A]
+        chunks = zip(torch.tensor_split(hidden_PD, many), torch.tensor_split(labels_P, many), strict=True)
+        losses_P = torch.cat([checkpoint(self._losses, *chunk, use_reentrant=False) for chunk in chunks])
+        return losses_P, self._logits(hidden_PD[asked_A])
+
+    def _chunks(self, wanted: int, device: torch.device) -> int:
+        """How many chunks; the same on every rank under ZeRO-3, where each gathers the head's weights from all ranks."""
+        many: int = max(1, math.ceil(wanted / max(1, self.most // self.student.config.vocab_size)))
+        if hasattr(self.student.get_output_embeddings().weight, "ds_id") and dist.get_world_size() > 1:
+            every = torch.tensor(many, device=device)
+            dist.all_reduce(every, dist.ReduceOp.MAX)
+            many = int(every)
+        return many
+
+    def _logits(self, hidden_PD: Tensor) -> Tensor:
+        logits_PV: Tensor = self.student.get_output_embeddings()(hidden_PD)
+        return logits_PV
+
+    def _losses(self, hidden_PD: Tensor, labels_P: Tensor) -> Tensor:
+        return token_losses(self._logits(hidden_PD), labels_P)
+
+
+def losses_of(model: nn.Module, item: Batch, asked_A: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cross-entropy (P,) and logits (A, V) of a batch through `model` (a `StudentLosses`, possibly wrapped by DeepSpeed)."""
+    wanted = (item.tokens_BT, item.line_P, item.column_P, item.labels_P, asked_A, item.positions_BT, item.ends_BT, item.reads)
+    found: tuple[Tensor, Tensor] = model(*(_moved(part, device) for part in wanted))
+    return found
+
+
+def _moved(part: Any, device: torch.device) -> Any:
+    """Tensors, or tuples of them, on a device."""
+    if isinstance(part, Reads):
+        return Reads(*(tensor.to(device) for tensor in part))
+    if isinstance(part, tuple):
+        return tuple(_moved(item, device) for item in part)
+    return None if part is None else part.to(device)
+
+
+@torch.no_grad()
+def measured(model: nn.Module, item: Batch, rows: int, device: torch.device, hardest: float) -> Tensor:
+    """L_real of each of a batch's rows (rows,), fp32 on the CPU, without gradient."""
+    tokens_P, _ = losses_of(model, item, torch.zeros(0, dtype=torch.long), device)
+    return real_losses(tokens_P, item.row_P.to(device), rows, hardest).cpu()
+
+
+def measured_losses(
+    model: nn.Module, rows: list[Row], pad: int, device: torch.device, rows_at_once: int, hardest: float
+) -> Tensor:
+    """`measured` of rationales that are padded, so many at once."""
+    losses = []
+    for first in range(0, len(rows), rows_at_once):
+        chunk = rows[first : first + rows_at_once]
+        losses.append(measured(model, batch(chunk, rationale_spans(chunk), pad), len(chunk), device, hardest))
+    return torch.cat(losses) if losses else torch.zeros(0)
+
+
+def _padded(rows: list[Row], pad: int) -> tuple[Tensor, Tensor]:
+    """Tokens (B, T) padded to the right, and where they are real."""
+    width = max(len(row.tokens) for row in rows)
+    tokens_BT = torch.tensor([row.tokens + [pad] * (width - len(row.tokens)) for row in rows])
+    return tokens_BT, torch.arange(width)[None] < torch.tensor([len(row.tokens) for row in rows])[:, None]
+
+
+@torch.no_grad()
+def pooled_states(student: Any, rows: list[Row], pad: int, device: torch.device, rows_at_once: int) -> Tensor:
+    """Mean-pooled last hidden states (rows, D) over question and rationale, fp32 on the CPU."""
+    pooled = []
+    for first in range(0, len(rows), rows_at_once):
+        tokens_BT, real_BT = _padded(rows[first : first + rows_at_once], pad)
+        hidden_BTD = student.base_model(
+            input_ids=tokens_BT.to(device), attention_mask=real_BT.to(device), use_cache=False
+        ).last_hidden_state.float()
+        weight_BT1 = real_BT.to(device)[..., None]
+        pooled.append(((hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1)).cpu())
+    return torch.cat(pooled)
+
+
+@torch.no_grad()
+def span_states(
+    student: Any, rows: list[Row], spans: list[tuple[int, int]], pad: int, device: torch.device, rows_at_once: int
+) -> Tensor:
+    """Mean-pooled hidden states (rows, layers + 1, D) of every layer over each row's tokens of its span, fp32 on the CPU.
+
+    What stands before the span is read but not pooled. Layer 0 are the embeddings, the last is after the final norm.
+    """
+    pooled = []
+    for first in range(0, len(rows), rows_at_once):
+        tokens_BT, real_BT = _padded(rows[first : first + rows_at_once], pad)
+        ends_B2 = torch.tensor(spans[first : first + rows_at_once])
+        place_T = torch.arange(tokens_BT.shape[1])
+        inside_BT = (place_T >= ends_B2[:, :1]) & (place_T < ends_B2[:, 1:])
+        hidden_states = student.base_model(
+            input_ids=tokens_BT.to(device), attention_mask=real_BT.to(device), use_cache=False, output_hidden_states=True
+        ).hidden_states
+        weight_BT1 = inside_BT.to(device)[..., None]
+        # A layer at a time, so that no copy of all of them in fp32 is needed.
+        pooled.append(
+            torch.stack([((layer.float() * weight_BT1).sum(1) / weight_BT1.sum(1)).cpu() for layer in hidden_states], 1)
+        )
+    return torch.cat(pooled)
+
+
+def layer_states(student: Any, rows: list[Row], pad: int, device: torch.device, rows_at_once: int) -> Tensor:
+    """`span_states` over the rationale's tokens alone: the end token is among them, the prompt is not."""
+    return span_states(student, rows, rationale_spans(rows), pad, device, rows_at_once)

@@ -1,0 +1,167 @@
+"""The training artifact's tokens: every question's rationales as token ids.
+
+A `TrainingSet` holds all rows (`pipeline/student/batch.py`) as a few flat tensors, which may be files: a step reads its own questions' part and
+nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor
+
+from pipeline.rationales.conclusion import before_conclusion
+from pipeline.errors import ModelError, NothingSurvives
+from pipeline.grading.grade import conclusion
+from pipeline.prompts import end_token
+from pipeline.student.batch import Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def make_row(tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: str, answer: str, limit: int, where: str) -> Row:
+    """Tokens of one rationale behind its prompt.
+
+    Raises:
+        ModelError: the row is longer than `limit` tokens.
+    """
+    encoded = tokenizer(rationale, add_special_tokens=False, return_offsets_mapping=True)
+    tokens = [*prompt, *encoded["input_ids"], end_token(tokenizer)]
+    if len(tokens) > limit:
+        raise ModelError(
+            f"{where}: {len(tokens)} tokens, over training.max_length {limit}; raise it or sample shorter rationales"
+        )
+    begin = len(rationale) - len(f"{answer}}}.")
+    end = begin + len(answer)
+    inside = [index for index, (left, right) in enumerate(encoded["offset_mapping"]) if left < end and right > begin]
+    first = len(prompt) + inside[0]
+    return Row(tokens, len(prompt), (first, len(prompt) + inside[-1] + 1))
+
+
+def answer_row(tokenizer: PreTrainedTokenizerBase, prompt: list[int], answer: str, limit: int, where: str) -> Row:
+    """The row of the second task, the answer at once: `prompt` asks for it, the answer sentence is all that follows."""
+    return make_row(tokenizer, prompt, conclusion(answer), answer, limit, where)
+
+
+def context_row(
+    tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: str, answer: str, limit: int, where: str
+) -> Row:
+    """The row of a rationale whose last reasoning sentence is left out: what its answer hangs on before it is said."""
+    return make_row(tokenizer, prompt, before_conclusion(rationale), answer, limit, where)
+
+
+PLACE: Final = 5
+"""Numbers that say where a row is: `(offset, length, start, first, last)` in the order of `place_of`."""
+
+
+def place_of(row: Row, offset: int) -> tuple[int, int, int, int, int]:
+    """A row whose tokens lie at `offset` of the flat tokens; a length of zero means that there is none."""
+    return offset, len(row.tokens), row.start, *row.answer
+
+
+@dataclass(frozen=True)
+class Some:
+    """N questions' part of a table of more of them: looked up, not copied, so that a mapped file stays one for all ranks."""
+
+    table: Tensor | Some
+    index_N: Tensor
+
+    def __getitem__(self, index: int | Tensor) -> Tensor:
+        return self.table[self.index_N[index]]
+
+    @property
+    def shape(self) -> torch.Size:
+        """As a copy would have it."""
+        return torch.Size((len(self.index_N), *self.table.shape[1:]))
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Everything that joint training reads, for N questions and K perspectives.
+
+    `tokens_T` are the tokens of all rows on end; `places_NKRP` says where the row (R=0) and the context row (R=1) of a rationale
+    are; `answers_NP` say where the rows of the second task are, if there is one. `mask_NK` is False where there is no rationale;
+    `base_losses_NK` are the base student's.
+    """
+
+    tokens_T: Tensor
+    places_NKRP: Tensor | Some
+    features_NKF: Tensor | Some
+    mask_NK: Tensor
+    base_losses_NK: Tensor
+    pad: int
+    answers_NP: Tensor | Some | None = None
+
+    def __len__(self) -> int:
+        return len(self.mask_NK)
+
+    def row(self, question: int, perspective: int) -> Row:
+        """The row of a rationale that exists."""
+        return self._row(self.places_NKRP[question][perspective, 0])
+
+    def context(self, question: int, perspective: int) -> Row:
+        """The context row of a rationale that exists."""
+        return self._row(self.places_NKRP[question][perspective, 1])
+
+    def answer(self, question: int) -> Row:
+        """The row of the second task."""
+        assert self.answers_NP is not None, "the second task has a weight, so its rows were written"
+        return self._row(self.answers_NP[question])
+
+    def _row(self, place_P: Tensor) -> Row:
+        offset, length, start, first, last = place_P.tolist()
+        assert length, "the mask and the rows disagree"
+        return Row(self.tokens_T[offset : offset + length].tolist(), start, (first, last))
+
+
+def held_out(questions: int, share: float, seed: int) -> Tensor:
+    """Which of all questions (N,) are kept out of training: a seeded share, the same whatever perspectives are trained on."""
+    out_N = torch.zeros(questions, dtype=torch.bool)
+    out_N[torch.randperm(questions, generator=torch.Generator().manual_seed(seed))[: round(share * questions)]] = True
+    return out_N
+
+
+def restricted(data: TrainingSet, wanted_K: Tensor, out_N: Tensor, least: int) -> TrainingSet:
+    """The questions that are not held out and have a rationale in a wanted perspective, and those rationales alone.
+
+    Losses are copied: they are as few as the numbers that inertia holds of each rationale.
+
+    Raises:
+        NothingSurvives: there are fewer such questions than `least`, those that a step takes.
+    """
+    mask_NK = data.mask_NK & wanted_K
+    there_N = mask_NK.any(-1) & ~out_N
+    if (found := int(there_N.sum())) < least:
+        raise NothingSurvives(
+            f"training: {found} questions are not held out and have a rationale in one of the perspectives, fewer than "
+            f"training.questions_per_step {least}; lower it or training.hold_out, or name more training.perspectives"
+        )
+    index_N = there_N.nonzero()[:, 0]
+    return replace(
+        data,
+        places_NKRP=Some(data.places_NKRP, index_N),
+        features_NKF=Some(data.features_NKF, index_N),
+        mask_NK=mask_NK[index_N],
+        base_losses_NK=data.base_losses_NK[index_N],
+        answers_NP=None if data.answers_NP is None else Some(data.answers_NP, index_N),
+    )
+
+
+@lru_cache(maxsize=2)
+def _order(questions: int, epoch: int, seed: int) -> Tensor:
+    """An epoch's permutation: made once, not at each of its steps, of which there are more the more questions there are."""
+    return torch.randperm(questions, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+
+
+def questions_of_step(step: int, questions: int, per_step: int, seed: int) -> Tensor:
+    """Indices (Q,) of the different questions of one optimiser step: a slice of its epoch's seeded permutation.
+
+    The few that do not fill a step at the end of an epoch wait for the next. A function of the step alone, so a resumed run needs
+    no sampler state and every rank agrees. `questions` must be at least `per_step`.
+    """
+    epoch, place = divmod(step, questions // per_step)
+    return _order(questions, epoch, seed)[place * per_step : (place + 1) * per_step].clone()

@@ -1,0 +1,162 @@
+"""What a run would do, and why: for each stage whether it is cached, goes on or runs, what changed since, and what to expect.
+
+A stage is compared with the finished artifact that differs from it in the fewest fields, first the one that the run of this name last
+had, then the latest ones; tokens, bytes and seconds are those of that artifact, scaled by the amount of work.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from pipeline.config.run import RunConfig
+from storage.errors import ArtifactError
+from stages.core.plan import Planned
+from stages.core.process import progress_path, store_of
+from stages.core.progress import read_progress
+from storage.catalogue import read_run, read_runs
+from storage.lineage import Change, differences
+from storage.store import Store
+
+_RECENT: Final = 5
+_SHARD: Final = re.compile(r"(.+)-\d+\.parquet")
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a stage will take, as far as an earlier one tells."""
+
+    tokens: int | None
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A stage of a run before it runs."""
+
+    stage: str
+    fingerprint: str
+    state: Literal["cached", "resume", "run"]
+    detail: str
+    against: str | None
+    changes: list[Change]
+    expected: Expected | None
+
+
+def _sampling_work(config: Json, inputs: Mapping[str, Json]) -> float:
+    return float(inputs["questions"]["train"]) * len(config["perspectives"]) * int(config["sampling"]["samples"])
+
+
+def _synthesis_work(config: Json, inputs: Mapping[str, Json]) -> float:
+    return float(inputs["sampling"]["samples"])
+
+
+def _training_work(config: Json, inputs: Mapping[str, Json]) -> float:
+    return float(config["training"]["steps"]) * int(config["training"]["questions_per_step"])
+
+
+def _answering_work(config: Json, inputs: Mapping[str, Json]) -> float:
+    draws = config["evaluation"].get("draws")
+    return float(sum(inputs["questions"]["evaluation"].values())) * (1 + (draws["count"] if draws else 0))
+
+
+WORK: Final[Mapping[str, Callable[[Json, Mapping[str, Json]], float]]] = {
+    "references": _answering_work,
+    "sampling": _sampling_work,
+    "synthesis": _synthesis_work,
+    "training": _training_work,
+    "evaluation": _answering_work,
+}
+"""How much a stage has to do, from its configuration and the summaries of its inputs; the others take no time to speak of."""
+
+
+def _inputs(store: Store, inputs: Mapping[str, str]) -> dict[str, Json]:
+    return {stage: store.manifest(stage, digest)["summary"] for stage, digest in inputs.items() if store.exists(stage, digest)}
+
+
+def _scale(store: Store, planned: Planned, manifest: Json) -> float:
+    """Work of the planned stage over that of an earlier one; 1 where either is not known yet."""
+    work = WORK.get(planned.name)
+    if work is None:
+        return 1.0
+    try:
+        wanted = work(planned.config.model_dump(mode="json"), _inputs(store, planned.inputs))
+        return wanted / work(manifest["config"], _inputs(store, manifest["inputs"]))
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ZeroDivisionError,
+    ):  # an earlier version's summary had another shape
+        return 1.0
+
+
+def _expected(store: Store, planned: Planned, manifest: Json, left: float) -> Expected:
+    scale = _scale(store, planned, manifest) * left
+    summary = manifest["summary"]
+    tokens = summary.get("tokens", summary.get("tokens_trained"))
+    return Expected(
+        None if tokens is None else round(tokens * scale),
+        round(sum(entry["bytes"] for entry in manifest["files"]) * scale),
+        round(float(manifest["timing"]["seconds"]) * scale, 1),
+    )
+
+
+def _candidates(store: Store, run: RunConfig, planned: Planned) -> list[Json]:
+    """Manifests of finished artifacts of a stage, the most telling first."""
+    same_name = read_run(store.place, run.name)
+    runs = [] if same_name is None else [same_name["stages"], *same_name.get("earlier", [])]
+    runs += [found["stages"] for found in read_runs(store.place, _RECENT)]
+    names = [stages.get(planned.name) for stages in runs]
+    found: list[Json] = []
+    for digest in dict.fromkeys(name for name in names if name and name != planned.fingerprint):
+        try:
+            found.append(store.manifest(planned.name, digest))
+        except ArtifactError:
+            continue  # not finished, or damaged: nothing to compare with
+    return found
+
+
+def _unfinished(store: Store, planned: Planned) -> tuple[str, float] | None:
+    """How far a stage has come, in words and as the share that is left; None if it never began."""
+    name = f"{planned.name}/{planned.fingerprint}"
+    files = store.place.names(name if store.remote is not None else f"{name}.partial")
+    if not files and not store.place.names(f"{name}.scratch"):
+        return None
+    shards = Counter(match[1] for match in map(_SHARD.fullmatch, files) if match)
+    said = [f"{count} shard{'s' if count > 1 else ''} of {table}" for table, count in shards.items()]
+    progress = read_progress(progress_path(store, planned))
+    if progress is None or not progress["total"]:
+        return ", ".join(said), 1.0
+    said.append(f"{progress['label']}: {progress['done']} of {progress['total']} {progress['unit']}")
+    return ", ".join(said), 1 - progress["done"] / progress["total"]
+
+
+def explain(run: RunConfig, planned: Mapping[str, Planned]) -> list[Explained]:
+    """Every stage of a run, in order."""
+    return [_explain(store_of(run), run, item) for item in planned.values()]
+
+
+def _explain(store: Store, run: RunConfig, planned: Planned) -> Explained:
+    if store.exists(planned.name, planned.fingerprint):
+        return Explained(planned.name, planned.fingerprint, "cached", "", None, [], None)
+    unfinished = _unfinished(store, planned)
+    detail, left = unfinished or ("", 1.0)
+    candidates = _candidates(store, run, planned)
+    nearest = min(candidates, key=lambda manifest: len(differences(manifest["identity"], planned.identity)), default=None)
+    return Explained(
+        planned.name,
+        planned.fingerprint,
+        "run" if unfinished is None else "resume",
+        detail,
+        None if nearest is None else f"{planned.name}/{nearest['fingerprint']}",
+        [] if nearest is None else differences(nearest["identity"], planned.identity),
+        None if nearest is None else _expected(store, planned, nearest, left),
+    )

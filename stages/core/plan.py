@@ -1,0 +1,74 @@
+"""How stages hang together: their order, what each reads, and the fingerprint each will have for a run's configuration."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, Protocol
+
+from pipeline.config.run import RunConfig
+from pipeline.schema.fields import Frozen, identity_fields
+from stages.core.progress import Progress
+from storage.artifact import Artifact, Draft
+from storage.fingerprint import fingerprint
+
+ORDER: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation", "report")
+"""References come early: what is wrong with the models or the items is found before anything expensive is done."""
+
+
+class Stage(Protocol):
+    """What every stage module has."""
+
+    NAME: str
+    VERSION: int
+    INPUTS: tuple[str, ...]
+
+    def config_of(self, run: RunConfig) -> Frozen: ...
+    def outside(self, config: Any) -> dict[str, str]: ...
+    def check(self, config: Any) -> None: ...
+    def run(self, config: Any, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage of a run: what it is made from, and the name of what it will make."""
+
+    name: str
+    fingerprint: str
+    config: Frozen
+    identity: dict[str, Any]
+    inputs: dict[str, str]
+    given: dict[str, str]
+
+
+def stage_module(name: str) -> Stage:
+    """The module `stages.<name>`."""
+    return importlib.import_module(f"stages.{name}")
+
+
+def plan(run: RunConfig, given: Mapping[str, str] = MappingProxyType({})) -> dict[str, Planned]:
+    """Check the configuration of every stage and name their artifacts, in order. Loads no model.
+
+    `given` has fingerprints of artifacts that take the place of this run's own: with {"training": another student's}, the evaluation
+    planned is that student's on this run's items.
+
+    Raises:
+        BadInput: the first thing that would make a stage fail.
+    """
+    planned: dict[str, Planned] = {}
+    for name in ORDER:
+        stage = stage_module(name)
+        config = stage.config_of(run)
+        stage.check(config)
+        inputs = {needed: planned[needed].fingerprint for needed in stage.INPUTS}
+        identity = {
+            "stage": name,
+            "version": stage.VERSION,
+            "config": identity_fields(config),
+            "inputs": inputs,
+            "outside": stage.outside(config),
+        }
+        planned[name] = Planned(name, given.get(name) or fingerprint(identity), config, identity, inputs, dict(given))
+    return planned

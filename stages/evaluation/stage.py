@@ -1,0 +1,87 @@
+"""Stage 6: the trained student answers every evaluation question; what changed against its base, and is it real.
+
+Base and teacher are not asked again: their answers to the same items are those of the stage `references`. Writes `items-*.parquet` with
+the student's answers (`stages/shared/answering.py`) and a summary of all three models (`stages/shared/accuracy.py`); with `evaluation.draws` also
+`draws-*.parquet` and what they come to (`stages/shared/draws.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any, Final
+
+from pipeline.config.evaluation import Evaluation
+from pipeline.config.models import ModelSource, Turns
+from pipeline.config.prompts import Prompts
+from pipeline.config.run import RunConfig
+from storage.errors import ArtifactError
+from pipeline.schema.fields import Frozen, identity
+from stages.shared.answering import Answerer, Asking, answer, asked
+from stages.core.progress import Progress
+from storage.artifact import Artifact, Draft
+
+NAME: Final = "evaluation"
+VERSION: Final = 5
+INPUTS: Final = ("questions", "references", "training")
+
+
+class Config(Frozen):
+    """How the student answers, and how it is compared."""
+
+    prompts: Prompts = identity()
+    evaluation: Evaluation = identity()
+    seed: int = identity()
+    chat: bool = identity(True)
+    turns: Turns | None = identity(None)
+
+
+def config_of(run: RunConfig) -> Config:
+    """The part of a run's configuration that this stage depends on."""
+    student = run.student
+    return Config(prompts=run.prompts, evaluation=run.evaluation, seed=run.seed, chat=student.chat, turns=student.turns)
+
+
+def outside(config: Config) -> dict[str, str]:
+    """Nothing: all models are known by the inputs."""
+    return {}
+
+
+def check(config: Config) -> None:
+    """Nothing can be wrong yet."""
+
+
+def _refuse_others(questions: Artifact, references: Artifact, use: str) -> None:
+    """Before the student is loaded."""
+    if references.summary["asked"] != asked(questions, use):
+        raise ArtifactError(
+            f"{references.name}: base and teacher answered other items than {questions.name} has for {use}; "
+            "run the references stage on these questions"
+        )
+
+
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+    """One model, compared with two.
+
+    Raises:
+        ArtifactError: the references are of other items.
+    """
+    questions, references, settings = inputs["questions"], inputs["references"], config.evaluation
+    _refuse_others(questions, references, settings.use)
+    student = ModelSource(path=inputs["training"].path("student"), chat=config.chat, turns=config.turns)
+    spent = answer(Asking(questions, config.prompts, settings), {"student": Answerer(student, settings.engine)}, out, progress)
+
+    from stages.shared.accuracy import COUNTED, summarise
+    from stages.shared.draws import drawn
+
+    tables = chain(references.batches("items", COUNTED), out.shards("items", COUNTED))
+    found = {**summarise(tables, tuple(references.summary["accuracy"]), settings.bootstrap, config.seed), **spent}
+    if settings.draws is not None:
+        found["drawn"] = {**references.summary["drawn"], **drawn(out, ("student",), settings.draws.count)}
+    return found
+
+
+if __name__ == "__main__":
+    from stages.core.process import main
+
+    main(NAME)

@@ -1,0 +1,186 @@
+"""The latent analysis of an experiment: `python -m stages.latent --config FILE --runs RUNS.json --folder FOLDER`.
+
+Reads what the runs of one seed have made, and trains nothing. RUNS.json has the assignments of each arm, as `--set` takes them. The
+undistilled base, the specialists (one perspective each), `uniform`, and MIND read the same rationales one after the other
+(`stages/experiments/latent/rows.py`, `stages/experiments/latent/reading.py`); from what they make of them come the figures (`stages/experiments/latent/figures.py`,
+`stages/experiments/latent/metanet.py`), what may be said of those (`stages/experiments/latent/findings.py`), and the page (`stages/experiments/latent/page.py`).
+
+The paper shows that features of eight specialists fall into eight clusters. So may the texts that they were trained on, and the states of a
+student that was never trained on any; those stand beside it in every table (method, section 7).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from pipeline.arms import SPECIALIST
+from pipeline.config.models import ModelSource
+from pipeline.config.run import RunConfig, load_config
+from pipeline.errors import MindError
+from pipeline.models import load_tokenizer
+from pipeline.prompts import pad_token
+from stages.core.plan import plan
+from stages.experiments.latent.metanet import Made, assistant, tasks_of
+from stages.experiments.latent.figures import Last, clusters, compared, model_figures, networks, together
+from stages.experiments.latent.findings import findings
+from stages.experiments.latent.reading import Reading, read
+from stages.experiments.latent.page import Figures, draw, write
+from stages.experiments.latent.rows import Choice, Rows, choose, read_rows, read_sets, trained_on
+from stages.core.process import store_of
+from stages.core.progress import Progress
+
+SAYS: Final = {
+    "text": "the text alone",
+    "base": "the base, untrained",
+    "moved": "the base, moved by each specialist's mean shift",
+    "dealt": "specialists, rationales dealt out at random",
+    "specialists": "specialists, each on its own perspective",
+}
+
+Indices = NDArray[np.integer]
+Floats = NDArray[np.floating]
+
+
+def open_runs(runs: Mapping[str, RunConfig]) -> dict[str, Made]:
+    """What is read of every run.
+
+    Raises:
+        ArtifactMissing: a run is not done.
+    """
+    found = {}
+    for name, run in runs.items():
+        store, planned = store_of(run), plan(run)
+        opened = (store.open(stage, planned[stage].fingerprint) for stage in ("questions", "synthesis", "training"))
+        found[name] = Made(name, run, *opened)
+    return found
+
+
+class Chosen(NamedTuple):
+    """The rationales that all read, and on how many of their questions each model was trained."""
+
+    choice: Choice
+    rows: Rows
+    trained: dict[str, int]
+
+
+def choose_rows(made: Mapping[str, Made], questions: int, seed: int) -> Chosen:
+    """Some of MIND's synthesis."""
+    mind = made["mind"]
+    sets = {item.synthesis.fingerprint: read_sets(item.synthesis) for item in made.values()}
+    trained = {name: trained_on(item.run, sets[item.synthesis.fingerprint]) for name, item in made.items()}
+    choice = choose(sets[mind.synthesis.fingerprint], set[str]().union(*trained.values()), questions, seed)
+    rows = read_rows(mind.synthesis, choice.ids, mind.run, load_tokenizer(mind.run.student))
+    return Chosen(choice, rows, {name: len(ids & set(choice.ids)) for name, ids in trained.items()})
+
+
+class Read(NamedTuple):
+    """What is held of the models that have been read, by name, the base first."""
+
+    figures: dict[str, dict[str, Any]]
+    last: dict[str, Last]
+    loss: dict[str, Floats]
+
+
+def read_all(
+    sources: Mapping[str, ModelSource], run: RunConfig, rows: Rows, task_Q: Indices, seed: int, progress: Progress
+) -> Read:
+    """Every model's figures, one model in memory at a time."""
+    pad = pad_token(load_tokenizer(run.student))
+    base: Reading | None = None
+    found = Read({}, {}, {})
+    progress.start("states and clusters", len(sources), "models")
+    for name, source in sources.items():
+        reading = read(source, run, rows, pad)
+        base = base or reading
+        last_BD = reading.rationale_BLD[:, -1]
+        found.last[name], found.loss[name] = Last(last_BD, reading.prompt_QD), reading.loss_B
+        mine = clusters(last_BD, rows.perspective_B, rows.question_B, rows.names, seed)
+        found.figures[name] = {**model_figures(reading, base, rows, task_Q, seed), "clusters": mine}
+        progress.advance(1, name)
+    return found
+
+
+def compare(made: Mapping[str, Made], questions: int, seed: int, progress: Progress) -> tuple[dict[str, Any], Figures]:
+    """Let all models read, and set what they make of it side by side: the figures as JSON has them, and the plots."""
+    run, chosen = made["mind"].run, choose_rows(made, questions, seed)
+    rows, known = chosen.rows, tasks_of(made["mind"].questions)
+    task_Q = np.unique([known[name] for name in rows.ids], return_inverse=True)[1]
+    students = {name: run.student.moved(made[name].training.path("student")) for name in sorted(made, key=_specialists_last)}
+    found = read_all({"base": run.student, **students}, run, rows, task_Q, seed, progress)
+
+    progress.start("controls and pictures", 4, "parts")
+    specialists = {name: found.last[name] for name in made if name.startswith(SPECIALIST)}
+    others = {name: found.last[name] for name in made if name not in specialists}
+    beside = together(found.last["base"], list(specialists.values()), rows, seed)
+    clustered = compared(beside, rows, seed)
+    progress.advance(1, "clusters")
+    told_apart = {"specialists": networks(specialists, seed), "others": networks(others, seed)}
+    progress.advance(1, "networks")
+    assisted = [item for item in made.values() if item.run.training.mixture.weights == "metanet"]
+    assistants = [assistant(item, rows, found.loss[item.name], found.loss["base"], seed) for item in assisted]
+    progress.advance(1, "MetaNet")
+    document = {
+        "seed": seed,
+        "rows": _described(chosen, made["mind"]),
+        "clusters": [{"name": name, "says": says, **clustered[name]} for name, says in SAYS.items()],
+        "models": [{"model": name, **mine} for name, mine in found.figures.items()],
+        "networks": told_apart,
+        "assistants": assistants,
+    }
+    # Once through JSON, where what is not a number is null.
+    plain = orjson.loads(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
+    shown = {says: beside.states[name] for name, says in SAYS.items()} | {
+        name: last.rationale_BD for name, last in others.items()
+    }
+    figures = draw(plain, shown, rows, {item.name: item.training for item in assisted}, seed)
+    progress.advance(1, "t-SNE")
+    return {**plain, "findings": findings(plain)}, figures
+
+
+def _specialists_last(name: str) -> bool:
+    return name.startswith(SPECIALIST)
+
+
+def _described(chosen: Chosen, mind: Made) -> dict[str, Any]:
+    return {
+        "questions": len(chosen.rows.ids),
+        "rationales": len(chosen.rows.rationales),
+        "perspectives": chosen.rows.names,
+        "kept_questions": mind.synthesis.summary["kept_questions"],
+        "unseen": chosen.choice.unseen,
+        "unseen_there_are": chosen.choice.unseen_there_are,
+        "trained": {"base": 0, **chosen.trained},
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m stages.latent")
+    parser.add_argument("--config", type=Path, required=True, help="the YAML file that the runs change")
+    parser.add_argument("--runs", type=Path, required=True, help="JSON: of each arm, a list of KEY=VALUE")
+    parser.add_argument("--folder", type=Path, required=True, help="where the figures go")
+    parser.add_argument("--questions", type=int, default=100, help="how many questions' rationales are read")
+    parser.add_argument("--seed", type=int, default=0, help="decides which, and every random start of the analyses")
+    parser.add_argument("--progress", type=Path, required=True, help="where to say how far it is")
+    arguments = parser.parse_args()
+    try:
+        listed = json.loads(arguments.runs.read_text())
+        runs = {name: load_config(arguments.config, tuple(changes)) for name, changes in listed.items()}
+        progress = Progress(arguments.progress, "latent")
+        write(*compare(open_runs(runs), arguments.questions, arguments.seed, progress), arguments.folder)
+    except MindError as error:
+        print(f"mind: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""From what models make of the rows to the figures of the latent analysis, as plain data.
+
+Every figure with `value` and `error` has its standard error over questions; it speaks of these very models, not of others that were trained
+with another seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.analysis.representations import FOLDS, agreement_range, analyse, cka, cka_by_layer, effective_rank, group_means, probe_accuracy, text_features, variance_shares
+from pipeline.analysis.statistics import jackknife
+from stages.experiments.latent.reading import Answers, Reading
+from stages.experiments.latent.rows import Rows
+
+Floats = NDArray[np.floating]
+Indices = NDArray[np.integer]
+
+
+class Last(NamedTuple):
+    """The last layer's states of one model: over rationales (B, D), and at the end of prompts (Q, D)."""
+
+    rationale_BD: Floats
+    prompt_QD: Floats
+
+
+def clusters(states_BD: Floats, label_B: Indices, question_B: Indices, names: Sequence[str], seed: int) -> dict[str, Any]:
+    """Whether states cluster by label, named by `names`: what `pipeline.latent.analyse` says of them."""
+    found = analyse(states_BD, label_B, question_B, seed)
+    return {
+        "ari": found.ari,
+        "nmi": found.nmi,
+        "active_components": found.active_components,
+        "silhouette": found.silhouette,
+        "silhouette_by_perspective": {names[label]: value for label, value in found.silhouette_by_perspective.items()},
+        "probe": {"accuracy": found.probe_accuracy, "chance": found.chance},
+        "effective_rank": jackknife(lambda rows: effective_rank(states_BD[rows]), question_B, seed)._asdict(),
+    }
+
+
+def _probe(states_BD: Floats, label_B: Indices, question_B: Indices, seed: int) -> dict[str, float] | None:
+    """What a linear probe reads, of labels frequent enough to be in every fold; nothing where there are not two of them."""
+    labels, counts = np.unique(label_B, return_counts=True)
+    kept_B = np.isin(label_B, labels[counts >= FOLDS])
+    if len(np.unique(label_B[kept_B])) < 2:
+        return None
+    accuracy = probe_accuracy(states_BD[kept_B], label_B[kept_B], question_B[kept_B], seed)
+    return {"accuracy": accuracy, "chance": float(np.unique(label_B[kept_B], return_counts=True)[1].max() / kept_B.sum())}
+
+
+def _likeliest(loss_B: Floats, rows: Rows) -> Indices:
+    """The perspective of each question's rationale that has the lowest loss (Q,)."""
+    order_B = np.lexsort((loss_B, rows.question_B))
+    likeliest_Q: Indices = rows.perspective_B[order_B[np.searchsorted(rows.question_B, np.arange(len(rows.ids)))]]
+    return likeliest_Q
+
+
+def _before(reading: Reading, base: Reading, rows: Rows, task_Q: Indices, seed: int) -> dict[str, Any]:
+    """At the last token of the prompt."""
+    question_Q, likeliest_Q = np.arange(len(rows.ids)), _likeliest(reading.loss_B, rows)
+    share_K = np.bincount(likeliest_Q) / len(likeliest_Q)
+    share_K = share_K[share_K > 0]
+    states_QD = reading.prompt_QD
+    return {
+        "effective_rank": jackknife(lambda some: effective_rank(states_QD[some]), question_Q, seed)._asdict(),
+        "cka": jackknife(lambda some: cka(base.prompt_QD[some], states_QD[some]), question_Q, seed)._asdict(),
+        "likeliest": _probe(states_QD, likeliest_Q, question_Q, seed),
+        "perspectives": float(np.exp(-(share_K * np.log(share_K)).sum())),
+        "task": _probe(states_QD, task_Q, question_Q, seed),
+    }
+
+
+def _at_the_answer(answers: Answers, rows: Rows, seed: int) -> dict[str, Any]:
+    """Whether what is about to be answered depends on the rationale."""
+    question_B, perspective_B, states_BD = rows.question_B, rows.perspective_B, answers.states_BD
+    question_Q = np.arange(len(rows.ids))
+
+    def inside(some: NDArray[np.bool_]) -> float:
+        return 1 - variance_shares(states_BD[some], question_B[some], perspective_B[some]).question
+
+    def mean(values: Floats, of: Indices) -> dict[str, float]:
+        known = values[~np.isnan(values)]
+        return jackknife(lambda some: float(known[some].mean()), of[~np.isnan(values)], seed)._asdict()
+
+    return {
+        "inside_questions": jackknife(inside, question_B, seed)._asdict(),
+        "of_perspectives": variance_shares(states_BD, question_B, perspective_B).perspective,
+        "probe": _probe(states_BD, perspective_B, question_B, seed),
+        "divergence": mean(answers.divergence_Q, question_Q),
+        "alike": mean(answers.alike_Q, question_Q),
+        "right": mean(answers.right_B, question_B),
+    }
+
+
+def model_figures(reading: Reading, base: Reading, rows: Rows, task_Q: Indices, seed: int) -> dict[str, Any]:
+    """Everything about one model but its clusters."""
+    last_BD, base_BD = reading.rationale_BLD[:, -1], base.rationale_BLD[:, -1]
+    return {
+        "loss": float(reading.loss_B.mean()),
+        "cka": jackknife(lambda some: cka(base_BD[some], last_BD[some]), rows.question_B, seed)._asdict(),
+        "cka_by_layer": cka_by_layer(base.rationale_BLD, reading.rationale_BLD).tolist(),
+        "prompt": _before(reading, base, rows, task_Q, seed),
+        "answer": {where: _at_the_answer(answers, rows, seed) for where, answers in reading.answers.items()},
+    }
+
+
+class Together(NamedTuple):
+    """States of the specialists put together and of what must stand beside them, by name; and who reads what is dealt out."""
+
+    states: dict[str, Floats]
+    reader_B: Indices
+
+
+def together(base: Last, specialists: Sequence[Last], rows: Rows, seed: int) -> Together:
+    """Each rationale's state by the specialist of its own perspective, of which there is one for each in order; and four controls.
+
+    The text alone knows no model; the base has learned none of the perspectives. The base moved by each specialist's mean shift has
+    nothing of the specialists but a constant for each. Where rationales are dealt out to readers at random, clusters of texts and
+    clusters of readers are two things.
+    """
+    perspective_B, base_BD = rows.perspective_B, base.rationale_BD
+    states_KBD = np.stack([last.rationale_BD for last in specialists])
+    row_B, reader_B = (
+        np.arange(len(perspective_B)),
+        np.random.default_rng(seed).integers(len(specialists), size=len(perspective_B)),
+    )
+    own_BD = states_KBD[perspective_B, row_B]
+    states = {
+        "text": text_features(rows.rationales),
+        "base": base_BD,
+        "moved": base_BD + group_means(own_BD - base_BD, perspective_B),
+        "dealt": states_KBD[reader_B, row_B],
+        "specialists": own_BD,
+    }
+    return Together(states, reader_B)
+
+
+def compared(found: Together, rows: Rows, seed: int) -> dict[str, dict[str, Any]]:
+    """Clusters of each against the perspectives; of what is dealt out also against the readers."""
+    labels, figures = (rows.perspective_B, rows.question_B), {}
+    for name, states_BD in found.states.items():
+        mine = clusters(states_BD, *labels, rows.names, seed)
+        ends = (mine["ari"], *agreement_range(states_BD, *labels, seed))
+        figures[name] = {**mine, "ari_range": (min(ends), max(ends))}
+    figures["dealt"]["by_reader"] = clusters(found.states["dealt"], found.reader_B, rows.question_B, rows.names, seed)
+    return figures
+
+
+def networks(models: Mapping[str, Last], seed: int) -> dict[str, Any]:
+    """Whether networks that have read nothing but the prompts are told apart by their states at the end of them."""
+    states = [last.prompt_QD for last in models.values()]
+    question_B = np.tile(np.arange(len(states[0])), len(states))
+    network_B = np.repeat(np.arange(len(states)), len(states[0]))
+    return {"networks": list(models), **clusters(np.concatenate(states), network_B, question_B, list(models), seed)}

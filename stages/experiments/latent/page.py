@@ -1,0 +1,55 @@
+"""The latent analysis for the eye. Written into one folder, anew each time: `latent.json`, `latent-*.png`, and the page `latent.html`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from pipeline.analysis import experiment_plots as plots
+from pipeline.arms import SPECIALIST
+from pipeline.analysis.representations import picture, principal
+from stages.experiments.latent.rows import Rows
+from stages.shared.pages import embedded, png, render
+from storage.artifact import Artifact
+from storage.atomic import write_bytes
+
+Figures = dict[str, Figure]
+
+
+def draw(
+    document: Mapping[str, Any],
+    states: Mapping[str, NDArray[np.floating]],
+    rows: Rows,
+    trainings: Mapping[str, Artifact],
+    seed: int,
+) -> Figures:
+    """States by t-SNE, in panels of these titles; similarity to the base by layer; and of every training with a MetaNet its weights."""
+    points = {title: picture(principal(states_BD), seed) for title, states_BD in states.items()}
+    similar = {row["model"]: row["cka_by_layer"] for row in document["models"] if row["model"] != "base"}
+    found = {
+        "states": plots.states_map(points, rows.perspective_B, rows.names, ""),
+        "cka": plots.similarity_by_layer(similar, SPECIALIST),
+    }
+    for name, training in trainings.items():
+        steps = training.table("steps", ["alpha_K"])
+        names = json.loads(steps.schema.metadata[b"perspectives"])
+        found[f"alpha-{name}"] = plots.alpha_heat_map(np.array(steps["alpha_K"].to_pylist()), names)
+    return found
+
+
+def write(document: Mapping[str, Any], figures: Figures, folder: Path) -> None:
+    """Everything into `folder`, the page last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = {name: png(figure) for name, figure in figures.items()}
+    for name, image in images.items():
+        write_bytes(folder / f"latent-{name}.png", image)
+    write_bytes(folder / "latent.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    page = render("latent.html", found=document, images={name: embedded(image) for name, image in images.items()})
+    write_bytes(folder / "latent.html", page)

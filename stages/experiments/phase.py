@@ -1,0 +1,52 @@
+"""Where the advantage starts and ends: the experiment's comparison in every cell of student by number of questions.
+
+Writes into one folder, anew each time: `phase.json` (all figures of every cell), a plot per group, and the page `phase.html`. The
+advantage of a cell is that over its own best baseline, by its results on the very items, which favours the baseline (`stages/experiments/claims.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from pipeline.analysis.experiment_plots import phase_diagram
+from pipeline.analysis.statistics import Interval
+from stages.shared.pages import embedded, png, render
+from stages.experiments.comparison import GROUPS
+from storage.atomic import write_bytes
+
+
+class Cell(NamedTuple):
+    """A student, its size, the number of training questions, and what `stages.science.compare` found there."""
+
+    student: str
+    parameters: int
+    questions: int
+    compared: dict[str, Any]
+
+    @property
+    def size(self) -> str:
+        """The student as it is called in plots and tables."""
+        return f"{self.student} ({self.parameters / 1e6:.2g} M)"
+
+
+def _advantage(cell: Cell, group: str) -> Interval:
+    said = cell.compared["claims"][group]
+    return Interval(said["margin"], said["low"], said["high"])
+
+
+def write(cells: Sequence[Cell], folder: Path) -> dict[str, Any]:
+    """Write everything into `folder`; returns the figures."""
+    found = {"cells": [{**cell._asdict(), "size": cell.size} for cell in cells]}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / "phase.json", orjson.dumps(found, option=orjson.OPT_INDENT_2))
+    images = {}
+    for group in GROUPS:
+        image = png(phase_diagram({(cell.size, cell.questions): _advantage(cell, group) for cell in cells}))
+        write_bytes(folder / f"phase-{group}.png", image)
+        images[group] = embedded(image)
+    write_bytes(folder / "phase.html", render("phase.html", found=found, groups=GROUPS, images=images))
+    return found

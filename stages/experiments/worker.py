@@ -1,0 +1,84 @@
+"""Many runs' stages in one process: `python -m stages.series --config FILE --runs RUNS.json`.
+
+RUNS.json is a list of lists of assignments, one per run, each as `--set` takes it. To start torch, transformers and DeepSpeed takes longer
+than to train a miniature student, so a worker goes through all the runs. Any number of workers may go through the same
+list, here or on other machines that share the root: what is there is passed by, and what another one is at is left to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from pipeline.config.run import RunConfig, load_config
+from storage.errors import ArtifactBusy
+from pipeline.errors import MindError
+from stages.core.plan import ORDER, plan
+from stages.core.process import run_stage, store_of
+from stages.core.progress import Progress
+
+STAGES: Final = tuple(name for name in ORDER if name != "report")
+_LOOK_AGAIN_SECONDS: Final = 2.0
+
+
+def _missing(run: RunConfig) -> list[str]:
+    """The stages of a run whose artifacts are not there."""
+    store, planned = store_of(run), plan(run)
+    return [name for name in STAGES if not store.exists(name, planned[name].fingerprint)]
+
+
+def go_through(runs: Sequence[RunConfig], progress: Progress) -> list[str]:
+    """Every run, one after the other; returns the names of those that failed, whose errors are on standard error.
+
+    What another worker is at is looked at again after the others, so at the end every run is done or failed.
+    """
+    failed: list[str] = []
+    waiting = list(runs)
+    progress.start("runs", len(runs), "runs")
+    while waiting:
+        busy: list[RunConfig] = []
+        for run in waiting:
+            try:
+                for name in _missing(run):
+                    run_stage(run, name)
+            except ArtifactBusy:
+                busy.append(run)
+                continue
+            except MindError as error:
+                print(f"mind: {run.name}: {error}", file=sys.stderr)
+                failed.append(run.name)
+            # What others have done meanwhile counts too: the time that is left is that of all workers together.
+            still = [other for other in busy if _missing(other)]
+            progress.advance(1 + len(busy) - len(still), run.name)
+            busy = still
+        if len(busy) == len(waiting):
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        waiting = busy
+    return failed
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m stages.series")
+    parser.add_argument("--config", type=Path, required=True, help="the YAML file that the runs change")
+    parser.add_argument("--runs", type=Path, required=True, help="a JSON list of lists of KEY=VALUE")
+    parser.add_argument("--progress", type=Path, required=True, help="where to say how far it is")
+    arguments = parser.parse_args()
+    try:
+        runs = [load_config(arguments.config, tuple(changes)) for changes in json.loads(arguments.runs.read_text())]
+        failed = go_through(runs, Progress(arguments.progress, "series"))
+    except MindError as error:
+        print(f"mind: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    if failed:
+        print(f"mind: {len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; run again to resume", file=sys.stderr)
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

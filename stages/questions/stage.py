@@ -1,0 +1,228 @@
+"""Stage 1: questions from their sources, checked, with no question on both sides.
+
+Writes `questions-*.parquet`: the schema of `pipeline/questions` plus `role` (train, id, ood), `set`, `use` (train, dev, test) and
+`repeats`, evaluation first. A training question whose id or normalised text is also in an evaluation set is left out of training; so is
+one that shares a long passage with an evaluated one, if that is asked for; `overlaps-*.parquet` names both and the reason. One that is
+like an earlier training question is left out if a threshold is set, and `near_duplicates-*.parquet` names both. An evaluated question
+that repeats one of an earlier set of the same use, or one that its benchmark is known to share with another, stays and names that set,
+so that accuracy can be given without repeats too: a benchmark is reported as it is published.
+Questions pass through one shard at a time; what is held are digests of their ids, names of evaluated ones by digests of ids and wordings,
+their passages, signatures of those that are compared, and the names of what is left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import pyarrow as pa
+
+from pipeline.streams import chunks
+from pipeline.config.questions import EvaluationSet, Questions
+from pipeline.config.run import RunConfig
+from pipeline.digests import digest
+from pipeline.errors import QuestionError
+from pipeline.schema.fields import Frozen, identity
+from pipeline.questions.contamination import Evaluated, LeftOut, Numbers, collect, known_by, overlap, passages, same_as, words_of
+from pipeline.questions.question import Question, to_table
+from pipeline.questions.load import chosen, content
+from pipeline.questions.named import NamedSource, also_in, evaluation_only
+from stages.core.progress import Progress
+from storage.artifact import Artifact, Draft
+
+if TYPE_CHECKING:
+    from pipeline.questions.near_duplicates import Alike
+
+NAME: Final = "questions"
+VERSION: Final = 5
+INPUTS: Final[tuple[str, ...]] = ()
+ROWS: Final = 8192
+"""Of one shard, the last one aside."""
+_TRAINING: Final = "training questions"
+OVERLAPS: Final = pa.schema([(name, pa.string()) for name in ("question_id", "reason", "set", "evaluated_id", "passage")])
+"""Training questions that were left out, the evaluated one that is why, and what both have: their id, their wording, or a passage."""
+NEAR_DUPLICATES: Final = pa.schema([("question_id", pa.string()), ("kept_id", pa.string()), ("similarity", pa.float64())])
+"""Training questions that were left out, the earlier one that each is like, and how much."""
+
+
+class Config(Frozen):
+    """The sources."""
+
+    questions: Questions = identity()
+
+
+def config_of(run: RunConfig) -> Config:
+    """The part of a run's configuration that this stage depends on."""
+    return Config(questions=run.questions)
+
+
+def outside(config: Config) -> dict[str, str]:
+    """Digests of files and local folders."""
+    train, evaluation = config.questions.sources()
+    found = {f"source {number}": content(source) for number, source in enumerate([*train, *evaluation])}
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
+def check(config: Config) -> None:
+    """Rows are checked by `run`, which loads no model."""
+
+
+def _distinct(questions: Iterable[Question], seen: set[int], where: str) -> Iterator[Question]:
+    """The questions, of which none may have an id in `seen`, where theirs are put."""
+    for question in questions:
+        identity = digest(question.id)
+        if identity in seen:
+            raise QuestionError(f"{where}: id {question.id!r} comes from two sources; give each question its own id")
+        seen.add(identity)
+        yield question
+
+
+class _Marked(NamedTuple):
+    """A question, what it is for, and the set that has it already."""
+
+    question: Question
+    role: str
+    set: str
+    use: str
+    repeats: str = ""
+
+
+class _Counts(NamedTuple):
+    """Of questions, by set; those for training under a name that no set can have."""
+
+    given: Counter[str]
+    kept: Counter[str]
+    long: Counter[str]
+    repeated: Counter[str]
+
+
+class _Seen(NamedTuple):
+    """What evaluated questions are known by: ids and wordings, and passages with their owners if those are looked for."""
+
+    keys: dict[int, Evaluated]
+    passages: list[tuple[Evaluated, Numbers]]
+
+
+def _repeated(item: EvaluationSet, wording: int, first: dict[tuple[str, int], str]) -> str:
+    """The set that a question is from, where that is another one; `first` receives those that are new."""
+    shared = also_in(item.source.name) if isinstance(item.source, NamedSource) else {}
+    known = shared.get(f"{wording:032x}"[:12])
+    if known is not None:
+        return known
+    earlier = first.setdefault((item.use, wording), item.name)
+    return "" if earlier == item.name else earlier
+
+
+def _evaluation(config: Config, seen: _Seen, counts: _Counts, progress: Progress) -> Iterator[_Marked]:
+    """Evaluation questions; `seen` receives what they are known by."""
+    length = config.questions.shared_words
+    ids: set[int] = set()
+    first: dict[tuple[str, int], str] = {}
+    for item, source in zip(config.questions.evaluation, config.questions.sources()[1], strict=True):
+        for question in _distinct(chosen(source, counts.long, item.name), ids, "questions.evaluation"):
+            keys = known_by(question)
+            evaluated = Evaluated(item.name, question.id)
+            for key in keys:
+                seen.keys.setdefault(key, evaluated)
+            if length is not None:
+                seen.passages.append((evaluated, passages(words_of(question), length)))
+            repeats = _repeated(item, keys[1], first)
+            counts.kept[item.name] += 1
+            counts.repeated[item.name] += bool(repeats)
+            yield _Marked(question, item.group, item.name, item.use, repeats)
+        if not counts.kept[item.name]:
+            raise QuestionError(f"questions.evaluation: {item.name}: every question is longer than max_characters; raise it")
+        progress.advance(1)
+
+
+class _Fallen(NamedTuple):
+    """Training questions that are evaluated too or share a passage with one that is, and those that are like another one."""
+
+    overlaps: list[LeftOut]
+    near: list[Alike]
+
+
+def _different(questions: Iterable[_Marked], threshold: float | None, near: list[Alike]) -> Iterator[_Marked]:
+    """Those that are not like an earlier one, all of them without a threshold; `near` receives the others."""
+    if threshold is None:
+        yield from questions
+        return
+    from pipeline.questions.near_duplicates import Staying
+
+    staying = Staying(threshold)
+    for item in questions:
+        match = staying.alike(item.question)
+        if match is None:
+            yield item
+        else:
+            near.append(match)
+
+
+def _train(config: Config, seen: _Seen, fallen: _Fallen, counts: _Counts, progress: Progress) -> Iterator[_Marked]:
+    """Training questions that are not evaluated and share no passage with one that is; `fallen` receives the others."""
+    ids: set[int] = set()
+    length = config.questions.shared_words
+    known = None if length is None else collect(seen.passages, length)
+    for source in config.questions.sources()[0]:
+        every = _distinct(chosen(source, counts.long, _TRAINING), ids, "questions.train")
+        for question in every:
+            left_out = same_as(question, seen.keys) or (None if known is None else overlap(question, known))
+            if left_out is None:
+                yield _Marked(question, "train", "train", "train")
+            else:
+                fallen.overlaps.append(left_out)
+        progress.advance(1)
+    counts.given[_TRAINING] = len(ids)
+
+
+def _table(rows: list[_Marked]) -> pa.Table:
+    table = to_table(row.question for row in rows)
+    for column in ("role", "set", "use", "repeats"):
+        table = table.append_column(column, pa.array([getattr(row, column) for row in rows], pa.string()))
+    return table
+
+
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+    """Stream every source into shards, evaluation first: what it holds decides what training may have."""
+    sources = config.questions
+    progress.start("sources", len(sources.train) + len(sources.evaluation), "sources")
+    seen, fallen = _Seen({}, []), _Fallen([], [])
+    counts = _Counts(Counter(), Counter(), Counter(), Counter())
+    out.clear("questions")
+    out.clear("overlaps")
+    out.clear("near_duplicates")
+    train = _different(_train(config, seen, fallen, counts, progress), sources.near_duplicates, fallen.near)
+    for chunk in chunks(chain(_evaluation(config, seen, counts, progress), train), ROWS):
+        out.write_shard("questions", _table(chunk))
+        counts.kept[_TRAINING] += sum(row.role == "train" for row in chunk)
+    sharing = Counter(row.set for row in fallen.overlaps if row.reason == "passage")
+    evaluated_too = len(fallen.overlaps) - sharing.total()
+    if not counts.kept[_TRAINING]:
+        raise QuestionError(
+            f"questions.train: nothing is left: {evaluated_too} questions are also in an evaluation set, {sharing.total()} share a "
+            f"passage with one, {counts.long[_TRAINING]} are longer than max_characters; use another source"
+        )
+    if fallen.overlaps:
+        out.write_shard("overlaps", pa.Table.from_pylist([row._asdict() for row in fallen.overlaps], schema=OVERLAPS))
+    if fallen.near:
+        out.write_shard(
+            "near_duplicates", pa.Table.from_pylist([match._asdict() for match in fallen.near], schema=NEAR_DUPLICATES)
+        )
+    return {
+        "train": counts.kept[_TRAINING],
+        "left_out_because_evaluated": evaluated_too,
+        "left_out_because_of_a_passage": dict(sharing),
+        **({} if sources.near_duplicates is None else {"left_out_as_near_duplicates": len(fallen.near)}),
+        "left_out_because_long": dict(counts.long),
+        "evaluation": {item.name: counts.kept[item.name] for item in sources.evaluation},
+        "repeats": {name: count for name, count in counts.repeated.items() if count},
+        "trained_despite_evaluation_only": [getattr(source, "name", "") for source in sources.train if evaluation_only(source)],
+    }
+
+
+if __name__ == "__main__":
+    from stages.core.process import main
+
+    main(NAME)

@@ -1,0 +1,100 @@
+"""Stage 2: the undistilled base student and the teacher answer every evaluation question greedily.
+
+No training changes their answers, so all students that come of the same questions are held against the same ones. It is also the first
+look at the models: a prompt that is too long, or a teacher that cannot do what it is to teach, shows before anything expensive is done.
+Writes `items-*.parquet` (`stages/shared/answering.py`) and a summary with both models' accuracies and a digest of what was asked; with
+`evaluation.draws` also `draws-*.parquet` and what they come to (`stages/shared/draws.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pipeline.config.engines import Engine
+from pipeline.config.evaluation import Evaluation
+from pipeline.config.models import ModelSource
+from pipeline.config.prompts import Prompts
+from pipeline.config.run import RunConfig
+from pipeline.schema.fields import Frozen, identity
+from pipeline.models import check_model, model_content
+from stages.shared.answering import Answerer, Asking, answer, asked
+from stages.core.progress import Progress
+from storage.artifact import Artifact, Draft
+
+NAME: Final = "references"
+VERSION: Final = 4
+INPUTS: Final = ("questions",)
+
+
+class Config(Frozen):
+    """Both models, and how they answer."""
+
+    base: ModelSource = identity()
+    teacher: ModelSource = identity()
+    prompts: Prompts = identity()
+    evaluation: Evaluation = identity()
+    teacher_engine: Engine = identity()
+    """The base student's is `evaluation.engine`; a teacher may need more cards, or be served."""
+
+
+def config_of(run: RunConfig) -> Config:
+    """The part of a run's configuration that this stage depends on.
+
+    Prompts for sampling and training and the comparison's resampling are left at their defaults: they change no answer, so they must not
+    make these ones stale.
+    """
+    how = run.evaluation
+    return Config(
+        base=run.student,
+        teacher=run.teacher,
+        prompts=Prompts(question=run.prompts.question),
+        evaluation=how.model_copy(update={"bootstrap": Evaluation().bootstrap}),
+        teacher_engine=run.teacher_engine(),
+    )
+
+
+def _models(config: Config) -> dict[str, ModelSource]:
+    """Who is asked: not a teacher of whom there are only rationales."""
+    return {"base": config.base} | ({} if config.teacher.imported else {"teacher": config.teacher})
+
+
+def outside(config: Config) -> dict[str, str]:
+    """Both models' content."""
+    return {name: model_content(model) for name, model in _models(config).items()}
+
+
+def check(config: Config) -> None:
+    """Model folders."""
+    check_model(config.base, "student")
+    check_model(config.teacher, "teacher")
+
+
+def _say(accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """For the log: whoever reads it now can still stop before sampling."""
+    for model, places in accuracy.items():
+        shares = ", ".join(f"{place} {cell['accuracy']:.1%}" for place, cell in places.items())
+        print(f"{NAME}: {model} right: {shares}", flush=True)
+
+
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+    """Every model, one engine each."""
+    models = _models(config)
+    asking = Asking(inputs["questions"], config.prompts, config.evaluation)
+    engines = {"base": config.evaluation.engine, "teacher": config.teacher_engine}
+    spent = answer(asking, {name: Answerer(model, engines[name]) for name, model in models.items()}, out, progress)
+
+    from stages.shared.accuracy import COUNTED, accuracies
+    from stages.shared.draws import drawn
+
+    found = accuracies(out.shards("items", COUNTED), tuple(models))
+    _say(found["accuracy"])
+    if config.evaluation.draws is not None:
+        found["drawn"] = drawn(out, tuple(models), config.evaluation.draws.count)
+    return {**found, **spent, "asked": asked(asking.questions, config.evaluation.use)}
+
+
+if __name__ == "__main__":
+    from stages.core.process import main
+
+    main(NAME)

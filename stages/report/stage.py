@@ -1,0 +1,210 @@
+"""Stage 7: one self-contained page that says what happened, and its plots as PNG.
+
+The page needs no network and no script. It says plainly what is bad news: a student below its base, forgetting, answers that could
+not be read. Template: `stages/report.html`. Beside it, `forms-*.parquet` says of every sample whether it has the form that was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from pipeline.config.run import RunConfig
+from pipeline.schema.fields import Frozen, identity
+from pipeline.perspectives.perspective import Perspective
+from pipeline.perspectives.of_run import perspectives_of
+from pipeline.prompts import as_asked
+from pipeline.rationales.curation import SAMPLE
+from stages.core.provenance import origins
+from stages.shared.pages import HERE, STYLE, embedded, png, render
+from stages.core.progress import Progress
+from stages.report.sample_quality import Sums, add, forms_of, summarised
+from storage.artifact import Artifact, Draft
+from storage.atomic import read_parquet
+from storage.fingerprint import file_digest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAME: Final = "report"
+VERSION: Final = 6
+INPUTS: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation")
+TEMPLATE: Final = "report.html"
+_GROUPS: Final = {"id": "In distribution", "ood": "Out of distribution"}
+
+
+class Config(Frozen):
+    """Perspectives with their descriptions and forms, and what of a sample is said."""
+
+    descriptions: dict[str, str] = identity()
+    perspectives: tuple[Perspective, ...] = identity()
+    thoughts: Literal["drop", "keep"] = identity()
+
+
+def config_of(run: RunConfig) -> Config:
+    """The part of a run's configuration that this stage depends on."""
+    perspectives = perspectives_of(run)
+    descriptions = {item.name: item.description for item in perspectives}
+    return Config(descriptions=descriptions, perspectives=as_asked(run.prompts, perspectives), thoughts=run.synthesis.thoughts)
+
+
+def outside(config: Config) -> dict[str, str]:
+    """The template and the style: a changed one makes another page."""
+    return {"template": file_digest(HERE / TEMPLATE), "style": file_digest(STYLE)}
+
+
+def check(config: Config) -> None:
+    """Nothing can be wrong yet."""
+
+
+def ledger(sampling: Mapping[str, Any], synthesis: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, int]:
+    """Rationale tokens: sampled -> right -> kept -> trained (a kept token counts each time it is trained on)."""
+    return {
+        "sampled": sampling["tokens"],
+        "right": sampling["tokens_right"],
+        "kept": synthesis["tokens_kept"],
+        "trained": training["tokens_trained"],
+    }
+
+
+def findings(evaluation: Mapping[str, Any]) -> list[str]:
+    """What a reader must not miss, good or bad, one sentence each."""
+    said = []
+    for group, title in _GROUPS.items():
+        place = f"group:{group}"
+        if place not in evaluation["student_against_base"]:
+            continue
+        change = evaluation["student_against_base"][place]
+        words = "not distinguishable from its base"
+        if change["low"] > 0:
+            words = "better than its base"
+        elif change["high"] < 0:
+            words = "WORSE than its base"
+        elif change["change"] < 0:
+            words = "below its base, though within chance"
+        said.append(
+            f"{title} the student is {words}: {change['change'] * 100:+.1f} points "
+            f"(95 % interval {change['low'] * 100:+.1f} to {change['high'] * 100:+.1f}, McNemar p = {change['p']:.2g})."
+        )
+    for name, lost in evaluation["forgetting"].items():
+        if lost > 0:
+            certain = evaluation["student_against_base"][f"set:{name}"]["high"] < 0
+            said.append(f"Forgetting on {name}: {lost * 100:.1f} points lost{'' if certain else ', within chance'}.")
+    for model, places in evaluation["accuracy"].items():
+        for place, cell in places.items():
+            if place not in ("group:id", "group:ood"):
+                continue
+            items, unread = cell["items"], cell["unparsed"] + cell["truncated"]
+            where = _GROUPS[place.removeprefix("group:")]
+            if cell["correct"] / items < 0.05:
+                said.append(f"{where} the {model} answers almost nothing right: {cell['correct']} of {items}.")
+            if unread / items > 0.1:
+                said.append(
+                    f"{where} {unread / items:.0%} of the {model}'s answers could not be graded "
+                    f"({cell['unparsed']} unparsed, {cell['truncated']} truncated)."
+                )
+    return said
+
+
+def about_questions(questions: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of the questions before believing a figure, one sentence each."""
+    said = [
+        f"Trained on {name}, which is for evaluation only: results on it and on what is like it are not comparable."
+        for name in questions["trained_despite_evaluation_only"]
+    ]
+    for name, count in questions["left_out_because_long"].items():
+        said.append(f"Left out because longer than max_characters: {count} of {name}.")
+    if questions["left_out_because_evaluated"]:
+        said.append(
+            f"Left out of training because they are evaluated too, by id or by wording: {questions['left_out_because_evaluated']}."
+        )
+    for name, count in questions["left_out_because_of_a_passage"].items():
+        said.append(f"Left out of training because they share a long passage with questions of {name}: {count}.")
+    near = questions.get("left_out_as_near_duplicates")
+    if near is not None:
+        said.append(f"Left out of training because they are nearly the same as another training question: {near}.")
+    for name, count in questions["repeats"].items():
+        said.append(
+            f"{count} of {questions['evaluation'][name]} questions of {name} are in another set too; accuracies without them "
+            "are beside the whole."
+        )
+    return said
+
+
+def _teaching(config: Config, sampling: Artifact, out: Draft) -> dict[str, dict[str, float | None]]:
+    """What the samples look like, a shard at a time."""
+    sums = Sums(float)
+    out.clear("forms")
+    for path in sampling.files("samples"):
+        samples = read_parquet(path, SAMPLE)
+        forms = forms_of(samples, config.perspectives, config.thoughts)
+        out.write_shard("forms", forms)
+        add(samples, forms, config.perspectives, config.thoughts, sums)
+    return summarised(sums, [item.name for item in config.perspectives])
+
+
+def _figures(inputs: Mapping[str, Artifact], tokens: dict[str, int]) -> dict[str, Figure]:
+    from pipeline.analysis import report_plots as plots
+
+    evaluation = inputs["evaluation"].summary
+    steps = inputs["training"].table("steps")
+    names = json.loads(steps.schema.metadata[b"perspectives"])
+    labels = {"group:id": "ID", "group:ood": "OOD"} | {f"set:{name}": name for _, name in evaluation["sets"]}
+    places = evaluation["accuracy"]["base"]
+    per_perspective = list(zip(*steps["losses_K"].to_pylist(), strict=True))
+    return {
+        "Accuracy by set": plots.accuracy_by_set(
+            evaluation["accuracy"], {place: title for place, title in labels.items() if place in places}
+        ),
+        "Weight of each perspective over steps": plots.alpha_over_steps(steps["alpha_K"].to_pylist(), names),
+        "Losses over steps": plots.losses_over_steps(
+            {
+                "student, L_SFT": steps["loss_sft"].to_pylist(),
+                "consistency, L_cons": steps["loss_consistency"].to_pylist(),
+                "MetaNet, L_meta": steps["loss_meta"].to_pylist(),
+            }
+        ),
+        "The student's loss on each perspective": plots.loss_by_perspective(dict(zip(names, per_perspective, strict=True))),
+        "The teacher's samples": plots.outcomes_by_perspective(inputs["sampling"].summary["outcomes"]),
+        "Token ledger": plots.token_ledger(tokens),
+        "From what the student was made": plots.lineage(
+            {name: [needed for needed in artifact.manifest["inputs"] if needed in inputs] for name, artifact in inputs.items()},
+            {name: artifact.fingerprint for name, artifact in inputs.items()},
+        ),
+    }
+
+
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+    """Draw, fill the template, write."""
+    summaries = {name: artifact.summary for name, artifact in inputs.items()}
+    tokens = ledger(summaries["sampling"], summaries["synthesis"], summaries["training"])
+    teaching = _teaching(config, inputs["sampling"], out)
+    figures = _figures(inputs, tokens)
+    said = findings(summaries["evaluation"]) + about_questions(summaries["questions"])
+    progress.start("plots", len(figures), "plots")
+    images = {}
+    for title, figure in figures.items():
+        content = png(figure)
+        out.write_bytes(f"{title.lower().replace(' ', '-').replace(chr(39), '')}.png", content)
+        images[title] = embedded(content)
+        progress.advance(1)
+    page = render(
+        TEMPLATE,
+        descriptions=config.descriptions,
+        findings=said,
+        images=images,
+        ledger=tokens,
+        teaching=teaching,
+        summaries=summaries,
+        manifests={name: artifact.manifest for name, artifact in inputs.items()},
+        origins={name: list(origins(artifact.manifest)) for name, artifact in inputs.items()},
+    )
+    out.write_bytes("report.html", page)
+    return {"page": "report.html", "ledger": tokens, "findings": said, "teaching": teaching}
+
+
+if __name__ == "__main__":
+    from stages.core.process import main
+
+    main(NAME)

@@ -1,0 +1,65 @@
+"""What the teacher's samples come to, added up shard by shard; and that no sample is there twice.
+
+A shard holds all samples of its questions, so a question that is covered is counted in one shard, and doubles are looked for in
+one shard at a time: a question in two of them, or a sample twice in one, would be trained on twice without anyone noticing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from pipeline.digests import digest
+from storage.errors import ArtifactError
+from pipeline.grading.grade import Outcome
+
+COUNTED: Final = ["question_id", "perspective", "sample_index", "outcome", "completion_tokens"]
+
+
+def tally(shards: Iterable[pa.Table], perspectives: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Outcomes per perspective, coverage and tokens of shards with the columns `COUNTED`.
+
+    Raises:
+        ArtifactError: a sample is there twice; `folder` is where.
+    """
+    totals, outcomes, covered = Counter[str](), Counter[tuple[str, str]](), Counter[str]()
+    seen: set[int] = set()
+    for shard in shards:
+        ids, named, indices, graded, tokens = (shard[name].to_pylist() for name in COUNTED)
+        _refuse_doubles(list(zip(ids, named, indices, strict=True)), seen, folder)
+        outcomes.update(zip(named, graded, strict=True))
+        right = [
+            (question, item) for question, item, outcome in zip(ids, named, graded, strict=True) if outcome == Outcome.CORRECT
+        ]
+        covered.update(item for _, item in set(right))
+        totals["samples"] += len(ids)
+        totals["tokens"] += sum(tokens)
+        totals["tokens_right"] += sum(
+            count for count, outcome in zip(tokens, graded, strict=True) if outcome == Outcome.CORRECT
+        )
+    return {
+        "questions": len(seen),
+        "samples": totals["samples"],
+        "right": sum(outcomes[name, Outcome.CORRECT.value] for name in perspectives),
+        "tokens": totals["tokens"],
+        "tokens_right": totals["tokens_right"],
+        "outcomes": {name: {kind.value: outcomes[name, kind.value] for kind in Outcome} for name in perspectives},
+        "coverage": {name: covered[name] / len(seen) for name in perspectives},
+    }
+
+
+def _refuse_doubles(keys: list[tuple[str, str, int]], seen: set[int], folder: Path) -> None:
+    """Look among the samples of one shard and the questions of those before it, which `seen` has."""
+    remedy = f"remove {folder} and run the stage again"
+    double = [key for key, count in Counter(keys).items() if count > 1]
+    if double:
+        raise ArtifactError(f"{folder}: sample {double[0]} is there twice; {remedy}")
+    for question_id in dict.fromkeys(key[0] for key in keys):
+        identity = digest(question_id)
+        if identity in seen:
+            raise ArtifactError(f"{folder}: the samples of question {question_id!r} are in two shards; {remedy}")
+        seen.add(identity)

@@ -1,0 +1,217 @@
+"""Answers to every evaluation question: what the stages `references` and `evaluation` share.
+
+Each model answers the items of all sets through one engine, greedily into shards of `items`, a row per model and item, and then, where that
+is wanted, several times at random into shards of `draws`, a row per model, item and draw. A resumed run asks only for what no shard has.
+Questions stream by, once for their lengths and once for every time they are asked, the same ones for each model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.streams import ahead, chunks
+from pipeline.config.engines import Engine as EngineConfig
+from pipeline.config.evaluation import Evaluation
+from pipeline.config.models import ModelSource
+from pipeline.config.prompts import Prompts
+from pipeline.digests import digest
+from pipeline.generation.engine import Decoding, Engine
+from pipeline.generation.open_engine import open_engine
+from pipeline.generation.answer_journal import committed
+from pipeline.models import load_tokenizer
+from pipeline.prompts import student_prompt
+from pipeline.questions.question import Question, from_table
+from stages.shared.prompt_lengths import check_lengths
+from stages.core.progress import Progress
+from stages.shared.resume import arrived_file, finished_questions
+from storage.artifact import Artifact, Draft
+
+SCHEMA: Final = pa.schema(
+    [
+        ("model", pa.string()),
+        ("group", pa.string()),
+        ("set", pa.string()),
+        ("question_id", pa.string()),
+        ("repeats", pa.string()),
+        ("outcome", pa.string()),
+        ("answer", pa.string()),
+        ("gold", pa.string()),
+        ("rule", pa.string()),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("completion_tokens", pa.int32()),
+        ("text", pa.string()),
+    ]
+)
+DRAWN: Final = SCHEMA.append(pa.field("sample_index", pa.int32()))
+
+
+class Item(NamedTuple):
+    """One question of one evaluation set, and the set that has it already, if any."""
+
+    group: str
+    set: str
+    repeats: str
+    question: Question
+
+
+class Asking(NamedTuple):
+    """What models are asked, and how."""
+
+    questions: Artifact
+    prompts: Prompts
+    settings: Evaluation
+
+
+class Answerer(NamedTuple):
+    """Who is asked, and what runs it."""
+
+    model: ModelSource
+    engine: EngineConfig
+
+
+def _wanted(questions: Artifact, use: str) -> Iterator[pa.RecordBatch]:
+    for batch in questions.batches("questions", rows=1024):
+        yield batch.filter(pc.equal(batch["use"], use))
+
+
+def asked(questions: Artifact, use: str) -> str:
+    """A digest of everything that is asked for one use, in order: two that are equal asked the same."""
+    found = hashlib.sha256()
+    for wanted in _wanted(questions, use):
+        for row in wanted.to_pylist():
+            found.update(orjson.dumps(row))
+    return found.hexdigest()
+
+
+def items(asking: Asking) -> Iterator[Item]:
+    """Everything that is asked, in order."""
+    for wanted in _wanted(asking.questions, asking.settings.use):
+        marks = (wanted[name].to_pylist() for name in ("role", "set", "repeats"))
+        yield from map(Item, *marks, from_table(wanted))
+
+
+def _count(asking: Asking) -> int:
+    batches = asking.questions.batches("questions", ["use"], rows=1 << 16)
+    return sum(pc.sum(pc.equal(batch["use"], asking.settings.use)).as_py() for batch in batches)
+
+
+def _check_prompts(asking: Asking, models: Iterable[Answerer]) -> None:
+    """Before any model is loaded."""
+    prompts, settings = asking.prompts, asking.settings
+    for model, engine in models:
+        if model.served:  # a server has a tokenizer of its own
+            continue
+        every = ((item.question.id, student_prompt(prompts, item.question)) for item in items(asking))
+        check_lengths(load_tokenizer(model), every, model.dialogue, settings.max_tokens, engine.max_context)
+
+
+class Round(NamedTuple):
+    """Once that every item is asked: into which shards, how, and for how many answers."""
+
+    prefix: str
+    schema: pa.Schema
+    decoding: Decoding
+    answers: int
+
+
+def rounds(settings: Evaluation) -> list[Round]:
+    """Greedy, and drawn where that is wanted."""
+    greedy = Round("items", SCHEMA, Decoding(0.0, 1.0, settings.max_tokens), 1)
+    if settings.draws is None:
+        return [greedy]
+    how = Decoding(settings.draws.temperature, settings.draws.top_p, settings.max_tokens)
+    return [greedy, Round("draws", DRAWN, how, settings.draws.count)]
+
+
+def _seed(item: Item, index: int) -> int:
+    """31 bits from the question and the draw; the same for every model."""
+    return digest(f"{item.question.id}\0{index}") % 2**31
+
+
+def _rows(asking: Asking, name: str, engine: Engine, turn: Round, chunk: list[Item]) -> list[dict[str, Any]]:
+    """One model's answers to some items, graded."""
+    asked_for = [(item, index) for item in chunk for index in range(turn.answers)]
+    prompts = [student_prompt(asking.prompts, item.question) for item, _ in asked_for]
+    seeds = [_seed(item, index) for item, index in asked_for]
+    rows = []
+    for (item, index), answer in zip(asked_for, engine.generate(prompts, seeds, turn.decoding), strict=True):
+        graded = item.question.grade(answer.text, answer.finish_reason == "stop")
+        rows.append(
+            {
+                "model": name,
+                "group": item.group,
+                "set": item.set,
+                "question_id": item.question.id,
+                "repeats": item.repeats,
+                "outcome": graded.outcome.value,
+                "answer": graded.answer,
+                "gold": item.question.answer,
+                "rule": graded.rule,
+                "finish_reason": answer.finish_reason,
+                "prompt_tokens": answer.prompt_tokens,
+                "completion_tokens": answer.completion_tokens,
+                "text": answer.text,
+                "sample_index": index,
+            }
+        )
+    return rows
+
+
+def _answer(
+    asking: Asking, name: str, who: Answerer, finished: Mapping[str, set[int]], out: Draft, progress: Progress
+) -> tuple[int, float]:
+    """Answer what is not finished of each round; returns tokens and seconds."""
+    tokens, seconds = 0, 0.0
+    arrived = arrived_file(out, name)
+    with open_engine(who.engine, who.model, arrived) as engine:
+        began = time.monotonic()
+        for turn in rounds(asking.settings):
+            done = finished[turn.prefix]
+            missing = (item for item in items(asking) if digest(item.question.id) not in done)
+            shards = chunks(missing, max(1, asking.settings.items_per_shard // turn.answers))
+            for chunk, rows in ahead(partial(_rows, asking, name, engine, turn), shards):
+                out.write_shard(turn.prefix, pa.Table.from_pylist(rows, schema=turn.schema))
+                committed(arrived)
+                seconds = time.monotonic() - began
+                tokens += sum(row["completion_tokens"] for row in rows)
+                progress.advance(len(chunk), f"{name}: {tokens / seconds:,.0f} tokens/s")
+    return tokens, seconds
+
+
+def _finished(out: Draft, name: str, prefix: str) -> set[int]:
+    """Digests of the questions that some shard has a model's answers to."""
+    shards = out.shards(prefix, ["model", "question_id"])
+    return finished_questions(shard.filter(pc.equal(shard["model"], name)) for shard in shards)
+
+
+def answer(asking: Asking, models: Mapping[str, Answerer], out: Draft, progress: Progress) -> dict[str, Any]:
+    """Let every model answer what no shard has, one engine each; returns tokens, and their rate if any were made now.
+
+    Raises:
+        QuestionError: a prompt leaves a model no room for an answer.
+    """
+    _check_prompts(asking, models.values())
+    prefixes = [turn.prefix for turn in rounds(asking.settings)]
+    total = _count(asking)
+    finished = {name: {prefix: _finished(out, name, prefix) for prefix in prefixes} for name in models}
+    there = sum(len(done) for of_model in finished.values() for done in of_model.values())
+    what = "greedy answers" if len(prefixes) == 1 else "greedy and drawn answers"
+    progress.start(what, total * len(models) * len(prefixes), "items", there)
+    tokens, seconds = 0, 0.0
+    for name, model in models.items():
+        if any(len(done) < total for done in finished[name].values()):
+            more = _answer(asking, name, model, finished[name], out, progress)
+            tokens, seconds = tokens + more[0], seconds + more[1]
+    counts = (
+        pc.sum(shard["completion_tokens"]).as_py() for prefix in prefixes for shard in out.shards(prefix, ["completion_tokens"])
+    )
+    return {"tokens": sum(counts), "tokens_per_second": round(tokens / seconds, 1) if seconds else None}

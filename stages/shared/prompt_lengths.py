@@ -1,0 +1,64 @@
+"""What is too long, found before a model is loaded or a token paid for: prompts that leave an engine or the student no room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from pipeline.config.models import ModelSource, Turns
+from pipeline.errors import QuestionError
+from pipeline.models import load_tokenizer
+from pipeline.prompts import prompt_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_REMEDY: Final = "or leave long questions out with max_characters on their source"
+
+Prompts = Iterable[tuple[str, str]]
+"""Each with its question's id."""
+
+
+def _longest(tokenizer: PreTrainedTokenizerBase, prompts: Prompts, turns: Turns | None, limit: int) -> tuple[str, int, int]:
+    """Id and tokens of the longest prompt, and how many have more tokens than `limit`."""
+    longest, too_long = ("", 0), 0
+    for question_id, prompt in prompts:
+        length = len(prompt_tokens(tokenizer, prompt, turns))
+        too_long += length > limit
+        longest = max(longest, (question_id, length), key=lambda item: item[1])
+    return *longest, too_long
+
+
+def check_lengths(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Prompts,
+    turns: Turns | None,
+    room: int,
+    limit: int,
+    whose: str = "its prompt",
+) -> None:
+    """Refuse prompts that leave no room for an answer.
+
+    Raises:
+        QuestionError: how many, the longest one, and what would hold it.
+    """
+    question_id, length, too_long = _longest(tokenizer, prompts, turns, limit - room)
+    if too_long:
+        raise QuestionError(
+            f"question {question_id!r}: {whose}, the longest of {too_long} too long ones, has {length} tokens; with max_tokens "
+            f"{room} that is over the context of {limit}; raise engine.max_context to {length + room}, lower max_tokens, {_REMEDY}"
+        )
+
+
+def check_trainable(student: ModelSource, prompts: Prompts, max_length: int) -> None:
+    """Refuse training questions after which the student has no room for a single token of a rationale.
+
+    Raises:
+        QuestionError: how many, and the longest one.
+    """
+    question_id, length, too_long = _longest(load_tokenizer(student), prompts, student.dialogue, max_length - 1)
+    if too_long:
+        raise QuestionError(
+            f"question {question_id!r}: its prompt, the longest of {too_long} too long ones, has {length} of the student's tokens, and "
+            f"training.max_length is {max_length}: no rationale of it could be trained on; raise training.max_length, {_REMEDY}"
+        )

@@ -1,0 +1,84 @@
+"""What training is timed on: a student of Qwen2's shape with random weights, and questions with rationales of random tokens.
+
+Lengths spread by a quarter round their mean, as texts do. MetaNet's features are random with the base losses hidden in
+them, so that a warm-up gives it something to prefer and a mixture something to select.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from pipeline.student.batch import Row
+from pipeline.training.training_set import PLACE, TrainingSet, place_of
+
+FEATURES: Final = 64
+_CONCLUSION: Final = 12
+"""Tokens of the answer sentence."""
+
+
+class Lengths(NamedTuple):
+    """Mean tokens of a question's prompt and of a rationale."""
+
+    prompt: int
+    rationale: int
+
+
+class Shape(NamedTuple):
+    """A student's shape."""
+
+    hidden: int
+    layers: int
+    vocabulary: int
+
+
+SMALL: Final = Shape(192, 4, 4096)
+"""For a CPU: large enough that arithmetic decides, small enough for minutes."""
+
+
+def make_student(folder: Path, shape: Shape) -> Path:
+    """Write a student with random weights; returns its folder."""
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=4 * shape.hidden, num_hidden_layers=shape.layers,
+        num_attention_heads=shape.hidden // 64, num_key_value_heads=shape.hidden // 64, max_position_embeddings=8192,
+        tie_word_embeddings=True, bos_token_id=None, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def _spread(mean: int, draw: random.Random) -> int:
+    return round(mean * draw.uniform(0.75, 1.25))
+
+
+def make_set(questions: int, perspectives: int, lengths: Lengths, vocabulary: int) -> TrainingSet:
+    """Rationales of every perspective for every question."""
+    draw = random.Random(0)
+    generator = torch.Generator().manual_seed(0)
+    tokens: list[int] = []
+    places_NKRP = torch.zeros(questions, perspectives, 2, PLACE, dtype=torch.int64)
+    for n in range(questions):
+        prompt = draw.choices(range(2, vocabulary), k=_spread(lengths.prompt, draw))
+        for k in range(perspectives):
+            reasoning = draw.choices(range(2, vocabulary), k=_spread(lengths.rationale, draw) - _CONCLUSION)
+            conclusion = draw.choices(range(2, vocabulary), k=_CONCLUSION)
+            for number, text in enumerate((reasoning, reasoning[: -len(reasoning) // 5])):
+                row = _row(prompt, [*text, *conclusion])
+                places_NKRP[n, k, number] = torch.tensor(place_of(row, len(tokens)))
+                tokens += row.tokens
+    losses_NK = torch.rand(questions, perspectives, generator=generator)
+    features_NKF = torch.randn(questions, perspectives, FEATURES, generator=generator)
+    features_NKF[..., 0] = losses_NK
+    mask_NK = torch.ones(questions, perspectives, dtype=torch.bool)
+    return TrainingSet(torch.tensor(tokens), places_NKRP, features_NKF, mask_NK, losses_NK, 0)
+
+
+def _row(prompt: list[int], rationale: list[int]) -> Row:
+    """The answer is the token before the last two."""
+    tokens = [*prompt, *rationale]
+    return Row(tokens, len(prompt), (len(tokens) - 3, len(tokens) - 2))

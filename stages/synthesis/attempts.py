@@ -1,0 +1,78 @@
+"""The base student's attempts at the training questions: a question's difficulty is their pass rate.
+
+A part of synthesis with shards of its own, each with all attempts at its questions, so that a kill loses one chunk of them at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+import pyarrow as pa
+
+from pipeline.streams import ahead, chunks
+from pipeline.config.models import ModelSource
+from pipeline.config.prompts import Prompts
+from pipeline.config.synthesis import Synthesis
+from pipeline.digests import digest
+from pipeline.generation.engine import Decoding, Engine
+from pipeline.generation.open_engine import open_engine
+from pipeline.grading.grade import Outcome
+from pipeline.models import load_tokenizer
+from pipeline.prompts import student_prompt
+from pipeline.questions.question import Question
+from stages.shared.prompt_lengths import check_lengths
+from stages.core.progress import Progress
+from stages.shared.resume import finished_questions, sample_seed
+from storage.artifact import Draft
+
+_CHUNK: Final = 256
+_SHARDS: Final = "attempts"
+
+
+def _attempts(engine: Engine, settings: Synthesis, chunk: list[tuple[Question, str]], seed: int) -> Iterator[dict[str, Any]]:
+    asked = [(question, prompt, index) for question, prompt in chunk for index in range(settings.attempts)]
+    seeds = [sample_seed(seed, question.id, "attempt", index) for question, _, index in asked]
+    decoding = Decoding(settings.attempt_temperature, 1.0, settings.max_tokens)
+    completions = engine.generate([prompt for _, prompt, _ in asked], seeds, decoding)
+    for (question, _, index), item in zip(asked, completions, strict=True):
+        outcome = question.grade(item.text, item.finish_reason == "stop").outcome.value
+        yield {"question_id": question.id, "attempt": index, "text": item.text, "outcome": outcome}
+
+
+def attempt(
+    settings: Synthesis,
+    student: ModelSource,
+    prompts: Prompts,
+    questions: Callable[[], Iterable[Question]],
+    total: int,
+    seed: int,
+    out: Draft,
+    progress: Progress,
+) -> None:
+    """Ask the student what no shard has. `questions` gives the stream of all, of which there are `total`, anew at each call."""
+    finished = finished_questions(out.shards(_SHARDS, ["question_id"]))
+
+    def missing() -> Iterator[tuple[Question, str]]:
+        every = (question for question in questions() if digest(question.id) not in finished)
+        return ((question, student_prompt(prompts, question)) for question in every)
+
+    progress.start("base student's attempts", total, "questions", len(finished))
+    if len(finished) == total:
+        return
+    asked = ((question.id, prompt) for question, prompt in missing())
+    check_lengths(load_tokenizer(student), asked, student.dialogue, settings.max_tokens, settings.engine.max_context)
+    with open_engine(settings.engine, student) as engine:
+        for chunk, rows in ahead(lambda chunk: list(_attempts(engine, settings, chunk, seed)), chunks(missing(), _CHUNK)):
+            out.write_shard(_SHARDS, pa.Table.from_pylist(rows))
+            progress.advance(len(chunk))
+
+
+def pass_rates(out: Draft) -> Iterator[tuple[str, float]]:
+    """Every attempted question's id and its share of right attempts."""
+    for shard in out.shards(_SHARDS, ["question_id", "outcome"]):
+        right: dict[str, list[bool]] = {}
+        for question_id, outcome in zip(shard["question_id"].to_pylist(), shard["outcome"].to_pylist(), strict=True):
+            right.setdefault(question_id, []).append(outcome == Outcome.CORRECT)
+        for question_id, values in right.items():
+            yield question_id, sum(values) / len(values)

@@ -1,0 +1,80 @@
+"""What synthesis must know of a question whose samples it reads: prompt, answer and difficulty, by id.
+
+Samples may come in another order than questions, so neither can be read beside the other, and millions of prompts are too many to
+hold: they lie in an SQLite file in the draft's scratch folder, which is there whole or not at all. Indices are built after the rows,
+by sorting; inserting into them in an id's order, which is none, would touch the whole file all the time.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from storage.errors import ArtifactError
+from storage.atomic import replace_file
+
+
+class Asked(NamedTuple):
+    """One question as synthesis needs it."""
+
+    prompt: str
+    answer: str
+    pass_rate: float
+
+
+def write_lookup(path: Path, questions: Iterable[tuple[str, str, str]], rates: Iterable[tuple[str, float]]) -> None:
+    """Questions as (id, prompt, answer) and difficulties as (id, pass rate), each in its own order.
+
+    Raises:
+        ArtifactError: there are more of one than of the other.
+    """
+
+    def write(temporary: Path) -> None:
+        with closing(sqlite3.connect(temporary)) as file:
+            # A file that was not finished is thrown away, so nothing needs to be undone.
+            file.execute("PRAGMA journal_mode = OFF")
+            file.execute("CREATE TABLE question (id TEXT, prompt TEXT, answer TEXT)")
+            file.execute("CREATE TABLE difficulty (id TEXT, pass_rate REAL)")
+            asked = file.executemany("INSERT INTO question VALUES (?, ?, ?)", questions).rowcount
+            attempted = file.executemany("INSERT INTO difficulty VALUES (?, ?)", rates).rowcount
+            if asked != attempted:
+                raise ArtifactError(f"synthesis: {attempted} of {asked} questions have been attempted; run it again")
+            file.execute("CREATE UNIQUE INDEX question_by_id ON question (id)")
+            file.execute("CREATE UNIQUE INDEX difficulty_by_id ON difficulty (id)")
+            file.commit()
+
+    replace_file(path, write)
+
+
+Lookup = sqlite3.Connection
+
+
+@contextmanager
+def open_lookup(path: Path) -> Iterator[Lookup]:
+    """The file, for `look_up`."""
+    with closing(sqlite3.connect(path)) as file:
+        yield file
+
+
+def look_up(lookup: Lookup, question_ids: Iterable[str]) -> dict[str, Asked]:
+    """Questions by id, in the order asked for.
+
+    Raises:
+        ArtifactError: there is no such question.
+    """
+    found = {}
+    select = "SELECT prompt, answer, pass_rate FROM question JOIN difficulty USING (id) WHERE id = ?"
+    for question_id in question_ids:
+        row = lookup.execute(select, (question_id,)).fetchone()
+        if row is None:
+            raise ArtifactError(f"synthesis: question {question_id!r} was sampled but is not among the questions; sample again")
+        found[question_id] = Asked(*row)
+    return found
+
+
+def mean_pass_rate(lookup: Lookup) -> float:
+    """Over all questions."""
+    return float(lookup.execute("SELECT avg(pass_rate) FROM difficulty").fetchone()[0])

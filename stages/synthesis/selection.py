@@ -1,0 +1,132 @@
+"""Which rationales of one shard of samples are kept. A shard has all samples of its questions, and every rule is one of a question.
+
+Right samples that fit the student's longest row go through the rules of `pipeline/rationales/curation.py`, and are tokenised as they will be
+trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from pipeline.config.synthesis import Synthesis
+from pipeline.config.models import Turns
+from pipeline.grading.grade import Outcome
+from pipeline.perspectives.perspective import Perspective
+from pipeline.prompts import prompt_tokens, rationale_tokens
+from pipeline.rationales.curation import curate, first_right, reasoning
+from pipeline.student.batch import Row
+from pipeline.training.training_set import make_row
+from pipeline.grading.majority import majority_is_right
+from stages.synthesis.question_index import Asked
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Kept(NamedTuple):
+    """One kept rationale: whose it is, its tokens and its words."""
+
+    question_id: str
+    perspective: str
+    row: Row
+    prompt: str
+    text: str
+    answer: str
+
+
+class Student(NamedTuple):
+    """How the student reads: its tokenizer, in what turns, the tokens of its longest row."""
+
+    tokenizer: PreTrainedTokenizerBase
+    turns: Turns | None
+    max_length: int
+
+    def prompt(self, asked: Asked) -> list[int]:
+        return prompt_tokens(self.tokenizer, asked.prompt, self.turns)
+
+
+def select(
+    samples: pa.Table,
+    asked: Mapping[str, Asked],
+    perspectives: Sequence[Perspective],
+    student: Student,
+    settings: Synthesis,
+    last: bytes | None,
+    seed: int,
+) -> tuple[list[Kept], dict[str, int]]:
+    """Kept rationales of one shard with the columns `SAMPLE`, by question and perspective, and what fell at each rule.
+
+    `last` is the largest `place` that a question may have; None for any.
+    """
+    answered: list[dict[str, Any]] = samples.to_pylist()
+    every = [row for row in answered if row["outcome"] == Outcome.CORRECT]
+    rows = every if settings.majority is None else _agreed(every, answered)
+    formed = _of_the_asked_form(rows, perspectives, settings)
+    right = first_right(formed, [item.name for item in perspectives], settings.thoughts)
+    prompts = {question_id: student.prompt(asked[question_id]) for question_id in right}
+    too_long = _drop_too_long(right, prompts, student)
+    curation = curate(
+        right,
+        {question_id: item.pass_rate for question_id, item in asked.items()},
+        duplicate_jaccard=settings.duplicate_jaccard,
+        min_perspectives=settings.min_perspectives,
+        easy_above=settings.easy_above,
+        keep_easy=settings.keep_easy,
+        last=last,
+        seed=seed,
+    )
+    kept = [
+        _kept(item.question_id, name, text, prompts[item.question_id], asked[item.question_id], student)
+        for item in curation.sets
+        for name, text in item.rationales.items()
+    ]
+    tokens = sum(len(item.row.tokens) - item.row.start for item in kept)
+    passed_over = {"against_majority": len(every) - len(rows), "wrong_form": len(rows) - len(formed), "too_long": too_long}
+    return kept, {**curation.counts, **passed_over, "tokens_kept": tokens}
+
+
+def _agreed(rows: list[dict[str, Any]], answered: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Right samples of questions that most samples answer right."""
+    votes: dict[str, list[dict[str, Any]]] = {}
+    for row in answered:
+        votes.setdefault(row["question_id"], []).append(row)
+    agreed = {
+        question_id: majority_is_right([row["outcome"] for row in found], [row["answer"] for row in found])
+        for question_id, found in votes.items()
+    }
+    return [row for row in rows if agreed[row["question_id"]]]
+
+
+def _of_the_asked_form(
+    rows: list[dict[str, Any]], perspectives: Sequence[Perspective], settings: Synthesis
+) -> list[dict[str, Any]]:
+    """Samples that have the form that is required of their perspective, if any is."""
+    if settings.form == "report":
+        return rows
+    required = {item.name: item.form for item in perspectives}
+
+    def fits(row: dict[str, Any]) -> bool:
+        form = required[row["perspective"]]
+        return form is None or form.fits(reasoning(row["text"], settings.thoughts))
+
+    return [row for row in rows if fits(row)]
+
+
+def _drop_too_long(right: dict[str, dict[str, str]], prompts: Mapping[str, list[int]], student: Student) -> int:
+    """Take out what the student cannot be trained on; returns how many."""
+    dropped = 0
+    for question_id, rationales in right.items():
+        room = student.max_length - len(prompts[question_id])
+        fits = {name: text for name, text in rationales.items() if len(rationale_tokens(student.tokenizer, text)) <= room}
+        dropped += len(rationales) - len(fits)
+        right[question_id] = fits
+    return dropped
+
+
+def _kept(question_id: str, name: str, text: str, prompt: list[int], asked: Asked, student: Student) -> Kept:
+    where = f"rationale of {question_id!r}, {name}"
+    row = make_row(student.tokenizer, prompt, text, asked.answer, student.max_length, where)
+    return Kept(question_id, name, row, asked.prompt, text, asked.answer)

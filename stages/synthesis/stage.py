@@ -1,0 +1,235 @@
+"""Stage 4: perspective synthesis. Which rationales are kept, what MetaNet sees of them, and what it thinks at the start.
+
+1. The base student attempts every question; its pass rate is the question's difficulty.
+2. Right, different rationales are kept; easy questions are thinned; only so many stay (`stages/synthesis/selection.py`).
+3. Features of every kept rationale, and the base student's loss on it (`stages/synthesis/measurement.py`).
+4. MetaNet warms up on those losses; its scores and preferences are written per question (`stages/synthesis/warm_up.py`).
+
+Steps 2 and 3 take one shard of samples at a time and commit what they make of it under the shard's own number, so a kill loses one at
+most, and the result does not depend on where it came. Writes `rationales-*.parquet` and `features-*.parquet` (a row per question and
+perspective, side by side), `sets-*.parquet` (a row per question: mask, scores, π, fused vector), `metanet.safetensors`, and the attempts.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pipeline.config.models import ModelSource
+from pipeline.config.synthesis import Objective, Synthesis
+from pipeline.config.prompts import Prompts
+from pipeline.config.run import RunConfig
+from pipeline.digests import digest
+from storage.errors import ArtifactError
+from pipeline.errors import ConfigError, NothingSurvives
+from pipeline.schema.fields import Frozen, identity
+from pipeline.models import check_model, load_tokenizer, model_content
+from pipeline.perspectives.perspective import Perspective, without_forms
+from pipeline.perspectives.of_run import perspectives_of
+from pipeline.prompts import as_asked, check_prompts, student_prompt
+from pipeline.questions.question import Question
+from pipeline.rationales.curation import SAMPLE, place
+from stages.synthesis.attempts import attempt, pass_rates
+from stages.synthesis.question_index import Lookup, look_up, mean_pass_rate, open_lookup, write_lookup
+from stages.core.progress import Progress
+from stages.shared.resume import finished_questions, training_questions
+from storage.artifact import Artifact, Draft
+from storage.atomic import read_parquet
+
+if TYPE_CHECKING:
+    from stages.synthesis.selection import Kept
+
+NAME: Final = "synthesis"
+VERSION: Final = 5
+INPUTS: Final = ("questions", "sampling")
+
+_COUNTS: Final = b"counts"
+"""In the metadata of a shard of rationales: how many samples of its chunk fell at each rule."""
+
+
+class Config(Frozen):
+    """Base student, perspectives, prompts, selection and MetaNet."""
+
+    student: ModelSource = identity()
+    perspectives: tuple[Perspective, ...] = identity()
+    prompts: Prompts = identity()
+    synthesis: Synthesis = identity()
+    objective: Objective = identity()
+    max_length: int = identity()
+    seed: int = identity()
+
+
+def config_of(run: RunConfig) -> Config:
+    """The part of a run's configuration that this stage depends on: forms only if they are required."""
+    perspectives = as_asked(run.prompts, perspectives_of(run))
+    return Config(
+        student=run.student,
+        perspectives=perspectives if run.synthesis.form == "require" else without_forms(perspectives),
+        prompts=run.prompts.of_rationales(),
+        synthesis=run.synthesis,
+        objective=run.objective,
+        max_length=run.training.max_length,
+        seed=run.seed,
+    )
+
+
+def outside(config: Config) -> dict[str, str]:
+    """The base student's content, and the encoder's where it is another model."""
+    found = {"student": model_content(config.student)}
+    if config.synthesis.encoder is not None:
+        found["encoder"] = model_content(config.synthesis.encoder)
+    return found
+
+
+def check(config: Config) -> None:
+    """Model folders, templates, and that a form which is required has been asked for."""
+    if config.synthesis.form == "require" and not any(item.form for item in config.perspectives):
+        raise ConfigError(
+            "synthesis.form: require, but no perspective has a form, or prompts.perspective does not show {{ instruction }}, which "
+            "asks for it; give forms in the perspectives' file, show the instruction, or set form to report"
+        )
+    check_model(config.student, "student")
+    if config.synthesis.encoder is not None:
+        check_model(config.synthesis.encoder, "synthesis.encoder")
+    check_prompts(config.prompts, config.perspectives)
+
+
+Asked = Callable[[], Iterator[Question]]
+"""The stream of the questions that have samples, anew at each call: all of them, unless rationales were given for some only."""
+
+
+def _attempt(config: Config, asked: Asked, total: int, out: Draft, progress: Progress) -> None:
+    attempt(
+        config.synthesis,
+        config.student,
+        config.prompts,
+        asked,
+        total,
+        config.seed,
+        out,
+        progress,
+    )
+
+
+def _lookup(config: Config, questions: Asked, out: Draft) -> Path:
+    """The file in which is looked up what must be known of a question."""
+    from stages.shared.mapped_tables import derived
+
+    path = derived(out.scratch) / "questions.sqlite"
+    if not path.exists():
+        asked = ((item.id, student_prompt(config.prompts, item), item.answer) for item in questions())
+        write_lookup(path, asked, pass_rates(out))
+    return path
+
+
+def _is_measured(out: Draft, number: int) -> bool:
+    return all(out.path(f"{name}-{number:05d}.parquet").exists() for name in ("features", "rationales"))
+
+
+Select = Callable[[Path, bytes | None], tuple[list["Kept"], dict[str, int]]]
+"""From a shard of samples, what is kept of it if no question's place may be larger, and what fell."""
+
+
+def _selecting(config: Config, lookup: Lookup) -> Select:
+    from stages.synthesis.selection import Student, select
+
+    student = Student(load_tokenizer(config.student), config.student.dialogue, config.max_length)
+
+    def selecting(path: Path, last: bytes | None) -> tuple[list[Kept], dict[str, int]]:
+        samples = read_parquet(path, SAMPLE)
+        asked = look_up(lookup, samples["question_id"].unique().to_pylist())
+        return select(samples, asked, config.perspectives, student, config.synthesis, last, config.seed)
+
+    return selecting
+
+
+def _last_place(config: Config, shards: Iterable[Path], selecting: Select) -> bytes | None:
+    """The place up to which questions stay; where only so many may, all shards are gone through before the first is measured."""
+    limit = config.synthesis.max_questions
+    if limit is None:
+        return None
+    found = (item.question_id for path in shards for item in selecting(path, None)[0])
+    places = heapq.nsmallest(limit, {place(question_id, config.seed) for question_id in found})
+    return places[-1] if places else None
+
+
+def _measure(config: Config, sampling: Artifact, lookup: Lookup, out: Draft, progress: Progress) -> None:
+    """Selection, losses and features of every shard of samples that has none yet."""
+    from stages.synthesis.measurement import feature_table, measure, open_models, rationale_table
+
+    shards = sampling.files("samples")
+    missing = [(number, path) for number, path in enumerate(shards) if not _is_measured(out, number)]
+    progress.start("selection, losses and features", len(shards), "shards", len(shards) - len(missing))
+    if not missing:
+        return
+    selecting = _selecting(config, lookup)
+    last = _last_place(config, shards, selecting)
+    models = open_models(config.student, config.synthesis)
+    for number, path in missing:
+        kept, counts = selecting(path, last)
+        losses_B, features_BF = measure(models, config.synthesis, config.objective.hardest, kept)
+        rationales = rationale_table(kept, losses_B).replace_schema_metadata({_COUNTS: json.dumps(counts).encode()})
+        out.write_table(f"features-{number:05d}", feature_table(kept, features_BF))
+        out.write_table(f"rationales-{number:05d}", rationales)
+        progress.advance(1, f"{counts['kept_rationales']} kept")
+
+
+def _counted(out: Draft, questions: int) -> dict[str, int]:
+    """How many samples and questions fell at each rule, of all chunks, which must be about all questions."""
+    total = Counter[str]()
+    for shard in out.shards("rationales", ["question_id"]):
+        total.update(json.loads(shard.schema.metadata[_COUNTS]))
+    if total["questions"] != questions:
+        raise ArtifactError(f"synthesis: {total['questions']} of {questions} questions were gone through; run it again")
+    return dict(total)
+
+
+def _refuse_nothing(counts: Mapping[str, int], min_perspectives: int) -> None:
+    if not counts["kept_questions"]:
+        counted = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise NothingSurvives(
+            f"synthesis: no question keeps {min_perspectives} right rationales ({counted}); use a stronger teacher, "
+            "more sampling.tries, or a lower synthesis.min_perspectives"
+        )
+
+
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+    """Attempts, selection, losses and features, warm-up."""
+    having, total = (
+        finished_questions(inputs["sampling"].batches("samples", ["question_id"])),
+        inputs["sampling"].summary["questions"],
+    )
+
+    def asked() -> Iterator[Question]:
+        return (item for item in training_questions(inputs["questions"]) if digest(item.id) in having)
+
+    _attempt(config, asked, total, out, progress)
+    with open_lookup(_lookup(config, asked, out)) as lookup:
+        _measure(config, inputs["sampling"], lookup, out, progress)
+        counts = _counted(out, total)
+        print(f"{NAME}: " + ", ".join(f"{name} {count}" for name, count in counts.items()), flush=True)
+        _refuse_nothing(counts, config.synthesis.min_perspectives)
+
+        from stages.synthesis.warm_up import teach, write_sets
+
+        names = [item.name for item in config.perspectives]
+        lesson = teach(config.synthesis, config.objective, names, counts["kept_questions"], config.seed, out, progress)
+        write_sets(lesson.metanet, names, config.objective.temperature, lookup, out)
+        rate = mean_pass_rate(lookup)
+    return {
+        **counts,
+        "mean_pass_rate": rate,
+        "warm_up_losses": lesson.losses,
+        "base_loss": dict(zip(names, lesson.base_loss_K, strict=True)),
+        "kept": dict(zip(names, lesson.kept_K, strict=True)),
+    }
+
+
+if __name__ == "__main__":
+    from stages.core.process import main
+
+    main(NAME)

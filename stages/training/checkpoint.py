@@ -1,0 +1,100 @@
+"""Checkpoints of joint training: everything that the next step depends on.
+
+DeepSpeed's own folder holds the parameters and the student's optimiser; one safetensors file per rank beside it holds MetaNet, its
+optimiser and gathered gradients, the inertia state and the random state. `checkpoint.json`, replaced after all of them are on
+disk, names the one that counts. What DeepSpeed writes are pickles; they are read from the run's own scratch folder only.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Final
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+
+from pipeline.errors import ConfigError, StageFailed
+from pipeline.training.step import Joint
+from storage.atomic import sync_file, write_bytes
+
+COUNTS: Final = "checkpoint.json"
+
+
+def _state(joint: Joint) -> dict[str, torch.Tensor]:
+    tensors = {f"metanet.{name}": value for name, value in joint.metanet.state_dict().items()}
+    tensors |= {f"inertia.{name}": value for name, value in joint.inertia.tensors().items()}
+    for name, parameter in joint.metanet.named_parameters():
+        if parameter.grad is not None:
+            tensors[f"gradient.{name}"] = parameter.grad
+    for number, values in joint.metanet_optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
+    tensors["random"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random_cuda"] = torch.cuda.get_rng_state()
+    return {name: value.detach().clone().contiguous() for name, value in tensors.items()}
+
+
+def _restore(joint: Joint, tensors: dict[str, torch.Tensor]) -> None:
+    def part(prefix: str) -> dict[str, torch.Tensor]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    joint.metanet.load_state_dict(part("metanet."))
+    for name, value in part("inertia.").items():
+        setattr(joint.inertia, name, value)
+    gradients = part("gradient.")
+    for name, parameter in joint.metanet.named_parameters():
+        parameter.grad = gradients.get(name)
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in part("optimizer.").items():
+        number, field = name.split(".", 1)
+        state.setdefault(int(number), {})[field] = value
+    groups = joint.metanet_optimizer.state_dict()["param_groups"]
+    joint.metanet_optimizer.load_state_dict({"state": state, "param_groups": groups})
+    torch.set_rng_state(tensors["random"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random_cuda"])
+
+
+def save_checkpoint(joint: Joint, scratch: Path, step: int) -> None:
+    """A checkpoint after `step` steps; older ones are removed once it counts."""
+    tag = f"step-{step:06d}"
+    frozen = joint.config.lora is not None  # what does not learn is in the base student
+    joint.engine.save_checkpoint(str(scratch), tag=tag, save_latest=False, exclude_frozen_parameters=frozen)
+    save_file(_state(joint), scratch / tag / f"joint-{joint.rank}.safetensors")
+    if dist.is_initialized():
+        dist.barrier()
+    if joint.rank == 0:
+        for path in (scratch / tag).iterdir():
+            sync_file(path)
+        counts = {"step": step, "tag": tag, "ranks": joint.ranks, "zero_stage": joint.config.zero_stage}
+        write_bytes(scratch / COUNTS, json.dumps(counts).encode())
+        for old in scratch.glob("step-*"):
+            if old.name != tag:
+                shutil.rmtree(old)
+
+
+def load_checkpoint(joint: Joint, scratch: Path) -> int:
+    """Steps already taken; 0 without a checkpoint.
+
+    Raises:
+        ConfigError: the checkpoint was written by another number of ranks or under another ZeRO stage.
+        StageFailed: it cannot be loaded.
+    """
+    if not (scratch / COUNTS).exists():
+        return 0
+    found = json.loads((scratch / COUNTS).read_text())
+    for field, now in (("ranks", joint.ranks), ("zero_stage", joint.config.zero_stage)):
+        if found[field] != now:
+            raise ConfigError(
+                f"training.{field}: {now}, but the checkpoint in {scratch} was written with {found[field]}; "
+                f"resume with training.{field}={found[field]}, or remove that folder to start training again"
+            )
+    whole = joint.config.lora is None
+    loaded, _ = joint.engine.load_checkpoint(str(scratch), tag=found["tag"], load_module_strict=whole)
+    if loaded is None:
+        raise StageFailed(f"{scratch}/{found['tag']}: the checkpoint is damaged; remove {scratch} to start training again")
+    _restore(joint, load_file(scratch / found["tag"] / f"joint-{joint.rank}.safetensors"))
+    return int(found["step"])

@@ -1,0 +1,128 @@
+"""The training set as files in the scratch folder: tokens, places, features and losses of everything that synthesis kept.
+
+Rank 0 makes them once, going through the rationales in order; the other ranks wait, and a resumed run finds them. They are read as
+memory-mapped tensors, one copy in the page cache for all ranks. `shape.json` is written last: where it is, all are whole.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from pipeline.prompts import prompt_tokens, render
+from pipeline.student.batch import Row
+from pipeline.training.training_set import PLACE, TrainingSet, answer_row, context_row, make_row, place_of
+from stages.shared.mapped_tables import Piece, blank, derived, mapped, numbered, write_table
+from stages.training.config import Config
+from storage.artifact import Artifact
+from storage.atomic import sync_file, write_bytes
+from storage.mirror import DERIVED
+
+_SHAPE: Final = "shape.json"
+_ROWS: Final = 1024
+
+
+def _rows(config: Config, tokenizer: Any, piece: Piece) -> Iterator[list[Row]]:
+    """The row and the context row of every rationale of a piece."""
+    limit = config.training.max_length
+    for item in piece.to_pylist():
+        prompt = prompt_tokens(tokenizer, item["prompt"], config.student.dialogue)
+        where = f"rationale of {item['question_id']!r}, {item['perspective']}"
+        yield [make(tokenizer, prompt, item["rationale"], item["answer"], limit, where) for make in (make_row, context_row)]
+
+
+def _write_tokens(config: Config, synthesis: Artifact, tokenizer: Any, names: Sequence[str], folder: Path) -> int:
+    """`tokens.i32` and `places.i64`; returns the number of tokens."""
+    questions, offset = synthesis.summary["kept_questions"], 0
+    places = blank(folder / "places.i64", (questions, len(names), 2, PLACE), np.int64)
+    columns = ["question_id", "perspective", "prompt", "rationale", "answer"]
+    with (folder / "tokens.i32").open("wb") as tokens:
+        for piece, (n_B, k_B) in numbered(synthesis.batches("rationales", columns, _ROWS), names, questions):
+            for n, k, pair in zip(n_B, k_B, _rows(config, tokenizer, piece), strict=True):
+                for number, row in enumerate(pair):
+                    places[n, k, number] = place_of(row, offset)
+                    tokens.write(np.array(row.tokens, np.int32).tobytes())
+                    offset += len(row.tokens)
+    places.flush()
+    return offset
+
+
+def _write_answers(config: Config, synthesis: Artifact, tokenizer: Any, offset: int, folder: Path) -> int:
+    """`answers.i64`, and their tokens behind the others; returns the number of all tokens."""
+    questions, names = synthesis.summary["kept_questions"], [item.name for item in config.perspectives]
+    places = blank(folder / "answers.i64", (questions, PLACE), np.int64)
+    limit, prompts = config.training.max_length, config.prompts
+    with (folder / "tokens.i32").open("ab") as tokens:
+        pieces = synthesis.batches("rationales", ["question_id", "perspective", "prompt", "answer"], _ROWS)
+        for piece, (n_B, _) in numbered(pieces, names, questions):
+            for n, item in zip(n_B, piece.to_pylist(), strict=True):
+                if places[n, 1]:
+                    continue
+                asked = prompt_tokens(tokenizer, render(prompts.answer, prompt=item["prompt"]), config.student.dialogue)
+                row = answer_row(tokenizer, asked, item["answer"], limit, f"answer of {item['question_id']!r}")
+                places[n] = place_of(row, offset)
+                tokens.write(np.array(row.tokens, np.int32).tobytes())
+                offset += len(row.tokens)
+    places.flush()
+    sync_file(folder / "answers.i64")
+    return offset
+
+
+def write_training_files(config: Config, synthesis: Artifact, tokenizer: Any, scratch: Path) -> None:
+    """All files, whatever a killed process may have left."""
+    folder, names = derived(scratch), [item.name for item in config.perspectives]
+    size = (synthesis.summary["kept_questions"], len(names))
+    tokens = _write_tokens(config, synthesis, tokenizer, names, folder)
+    if config.training.answer_weight:
+        tokens = _write_answers(config, synthesis, tokenizer, tokens, folder)
+    keys = ["question_id", "perspective"]
+    losses = numbered(synthesis.batches("rationales", [*keys, "base_loss"], _ROWS), names, size[0])
+    write_table(folder / "losses.f32", losses, "base_loss", size)
+    width = next(synthesis.batches("features", ["feature_F"], 1)).schema.field("feature_F").type.list_size
+    features = numbered(synthesis.batches("features", [*keys, "feature_F"], _ROWS), names, size[0])
+    write_table(folder / "features.f32", features, "feature_F", (*size, width))
+    for name in ("tokens.i32", "places.i64"):
+        sync_file(folder / name)
+    shape = {
+        "questions": size[0],
+        "perspectives": size[1],
+        "features": width,
+        "tokens": tokens,
+        "answers": config.training.answer_weight > 0,
+    }
+    write_bytes(folder / _SHAPE, json.dumps(shape).encode())
+
+
+def are_written(scratch: Path) -> bool:
+    """Whether all files are there."""
+    return (scratch / DERIVED / _SHAPE).exists()
+
+
+def wait_for_training_files(scratch: Path) -> None:
+    """Until rank 0 has them; should it fail, the launcher ends this process."""
+    # A barrier would give up after its time limit, and tokenising millions of rows may take longer.
+    while not are_written(scratch):
+        time.sleep(0.2)
+
+
+def open_training_set(scratch: Path, pad: int) -> TrainingSet:
+    """The files as a training set; only the mask is held in memory."""
+    folder = scratch / DERIVED
+    shape = json.loads((folder / _SHAPE).read_text())
+    size = (shape["questions"], shape["perspectives"])
+    places_NKRP = mapped(folder / "places.i64", (*size, 2, PLACE), torch.int64)
+    return TrainingSet(
+        tokens_T=mapped(folder / "tokens.i32", (shape["tokens"],), torch.int32),
+        places_NKRP=places_NKRP,
+        features_NKF=mapped(folder / "features.f32", (*size, shape["features"])),
+        mask_NK=places_NKRP[:, :, 0, 1] > 0,
+        base_losses_NK=mapped(folder / "losses.f32", size),
+        pad=pad,
+        answers_NP=mapped(folder / "answers.i64", (size[0], PLACE), torch.int64) if shape["answers"] else None,
+    )

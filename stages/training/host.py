@@ -1,0 +1,65 @@
+"""One of several hosts that train together, other than the first: waits until the first one's stage has begun, and starts its own ranks.
+
+The first host runs the stage as always: it holds the lease, writes what the ranks are told, and commits. This one only
+lends its ranks; they meet at `training.address` and read and write through the root's folder, which all hosts see.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from pipeline.config.run import RunConfig
+from pipeline.errors import ConfigError, StageFailed
+from stages.core.plan import plan
+from stages.core.process import store_of
+from stages.training.stage import NAME
+from stages.training.launcher import SPEC, launcher_of
+
+_LOOK_AGAIN_SECONDS: Final = 2.0
+
+
+def _begun(run: RunConfig, spec: Path) -> bool:
+    """Whether the first host has begun, as this one would: a life before this one may have left other words."""
+    try:
+        return bool(json.loads(spec.read_bytes())["config"]["training"] == run.training.model_dump(mode="json"))
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def join(run: RunConfig, host: int, say: Callable[[str], None]) -> None:
+    """Lend this host's ranks to the training of a run, until it is done. Returns at once if it is done.
+
+    Raises:
+        ConfigError: the run has one host, or none of this number.
+        StageFailed: the ranks here ended badly, of themselves or because others did.
+    """
+    training = run.training
+    if training.hosts == 1:
+        raise ConfigError("training.hosts: 1, so there is nothing to join; set it, training.address and training.port")
+    if not 1 <= host < training.hosts:
+        raise ConfigError(f"--host {host}: the first host runs the stage, the others join as 1 to {training.hosts - 1}")
+    fingerprint = plan(run)[NAME].fingerprint
+    store = store_of(run)
+    spec = store.root / NAME / f"{fingerprint}.scratch" / SPEC
+    said = False
+    while not _begun(run, spec):
+        if store.exists(NAME, fingerprint):
+            say(f"training {fingerprint} is done")
+            return
+        if not said:
+            say(f"waiting for the first host to begin training {fingerprint}")
+            said = True
+        time.sleep(_LOOK_AGAIN_SECONDS)
+    assert training.port is not None, "more than one host has a port"
+    command, environment = launcher_of(training, str(spec), training.port, host)
+    say(f"{training.ranks // training.hosts} ranks of host {host} join at {training.address}:{training.port}")
+    code = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
+    if code:
+        raise StageFailed(
+            f"host {host}: the launcher ended with code {code}; the log above and the first host's say why; start all hosts again to resume"
+        )

@@ -1,0 +1,283 @@
+"""One rank of training: loads the student into DeepSpeed, takes the steps, exports the result.
+
+The log of a stretch of steps is committed before the checkpoint that ends it, and log shards after the checkpoint that counts are
+dropped on resuming, so no step is logged twice and the losses are those of an uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import deepspeed
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+
+from pipeline.student.lora import adapt, merged
+from pipeline.metanet.network import MetaNet
+from pipeline.student.attention import ROWS
+from pipeline.config.training import Training
+from pipeline.errors import MindError, StageFailed
+from pipeline.metanet.inertia import InertiaState, lag_steps, observe
+from pipeline.models import load_causal_model, load_tokenizer
+from pipeline.prompts import pad_token
+from pipeline.student.losses import StudentLosses
+from pipeline.training.step import Joint, train_step
+from pipeline.training.training_set import TrainingSet, held_out, restricted
+from stages.training.checkpoint import COUNTS, load_checkpoint, save_checkpoint
+from stages.core.progress import Progress
+from stages.training.launcher import REFUSED
+from stages.training.config import Config
+from stages.training.files import are_written, open_training_set, wait_for_training_files, write_training_files
+from storage.artifact import Artifact
+from storage.atomic import read_parquet, write_bytes, write_parquet
+from storage.mirror import Mirror
+from storage.backend import Bucket
+from storage.store import Store
+
+STEPS: Final = pa.schema(
+    [
+        ("step", pa.int64()),
+        *(
+            (name, pa.float64())
+            for name in ("loss", "loss_sft", "loss_consistency", "loss_meta", "kept", "effective_number", "temperature")
+        ),
+        ("alpha_K", pa.list_(pa.float64())),
+        ("coverage_K", pa.list_(pa.float64())),
+        ("losses_K", pa.list_(pa.float64())),
+        ("widened", pa.int64()),
+        ("tokens", pa.int64()),
+        *(
+            (name, pa.float64())
+            for name in ("learning_rate", "metanet_learning_rate", "gradient_norm", "seconds", "tokens_per_second")
+        ),
+    ]
+)
+
+
+def load_training_set(config: Config, synthesis: Artifact, scratch: Path, tokenizer: Any) -> TrainingSet:
+    """Tokens, features and base losses of everything that synthesis kept, from files that rank 0 makes if they are not there."""
+    if dist.is_initialized() and dist.get_rank():
+        wait_for_training_files(scratch)
+    elif not are_written(scratch):
+        write_training_files(config, synthesis, tokenizer, scratch)
+    data = open_training_set(scratch, pad_token(tokenizer))
+    training = config.training
+    wanted = training.perspectives
+    if wanted is None and not training.hold_out:
+        return data
+    wanted_K = torch.tensor([wanted is None or item.name in wanted for item in config.perspectives])
+    return restricted(data, wanted_K, held_out(len(data), training.hold_out, config.seed), training.questions_per_step)
+
+
+def deepspeed_config(training: Training) -> dict[str, Any]:
+    """DeepSpeed's settings for one run of ours. A micro-batch is counted in questions."""
+    share = training.ranks * training.questions_per_micro_batch
+    zero: dict[str, Any] = {"stage": training.zero_stage}
+    if training.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if training.offload == "all":
+        zero["offload_param"] = {"device": "cpu"}
+    return {
+        "train_batch_size": training.questions_per_step,
+        "train_micro_batch_size_per_gpu": training.questions_per_micro_batch,
+        "gradient_accumulation_steps": training.questions_per_step // share,
+        "gradient_clipping": training.clip,
+        "zero_optimization": zero,
+        "bf16": {"enabled": training.precision == "bf16"},
+        # In bfloat16 the sum over micro-batches would depend on how many there are.
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "zero_allow_untested_optimizer": True,
+        # DeepSpeed's own Adam for the host would have to be compiled.
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+    }
+
+
+def start_engine(config: Config) -> Any:
+    """The student inside a DeepSpeed engine, with a client AdamW so that nothing is compiled."""
+    training = config.training
+    attention = {"none": None, "rows": ROWS, "flex": "flex_attention"}[training.packing]
+    student = load_causal_model(config.student, torch.bfloat16 if training.precision == "bf16" else torch.float32, attention)
+    if training.lora is not None:
+        torch.manual_seed(config.seed)  # adapters start from random numbers, the same on every rank and in every life
+        adapt(student, training.lora)
+    if training.gradient_checkpointing:
+        # The other kind computes no gradient behind embeddings that do not learn.
+        student.gradient_checkpointing_enable({"use_reentrant": False})
+    student.train()
+    model = StudentLosses(student)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=training.weight_decay)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(training))
+    return engine
+
+
+def start_joint(config: Config, data: TrainingSet, engine: Any, metanet_file: Path | None) -> Joint:
+    """All learners, before any step. Inertia starts from the base student's losses."""
+    training = config.training
+    torch.manual_seed(config.seed)
+    metanet = MetaNet(len(config.perspectives), data.features_NKF.shape[-1], config.metanet_width, config.metanet_heads)
+    if metanet_file is not None:
+        metanet.load_state_dict(load_file(metanet_file))
+    inertia = InertiaState.empty(*data.mask_NK.shape)
+    observe(inertia, training.inertia, torch.arange(len(data)), data.base_losses_NK, data.mask_NK)
+    optimizer = torch.optim.AdamW(metanet.parameters(), lr=training.metanet_rate)
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    return Joint(training, config.objective, data, engine, metanet, optimizer, inertia, config.seed, rank, ranks)
+
+
+def export(joint: Joint, config: Config, folder: Path) -> None:
+    """The student and its tokenizer as a transformers folder, written aside and renamed."""
+    engine = joint.engine
+    # Under ZeRO-3 no rank has the whole student; this private method is the only gather that DeepSpeed offers without a file.
+    gathered = config.training.zero_stage == 3
+    states = engine._zero3_consolidated_16bit_state_dict() if gathered else engine.module.state_dict()
+    if joint.rank:
+        return
+    aside = folder.with_name("student.aside")
+    shutil.rmtree(aside, ignore_errors=True)
+    student, lora = engine.module.student, config.training.lora
+    weights = {name.removeprefix("student."): value for name, value in states.items()}
+    if lora is not None:
+        merged(config.student, lora, weights).save_pretrained(aside, safe_serialization=True)
+    else:
+        if student.config.tie_word_embeddings:
+            weights = {name: value for name, value in weights.items() if not name.startswith("lm_head.")}
+        student.save_pretrained(aside, state_dict=weights, safe_serialization=True)
+    # A tokenizer that was used remembers how it was called, and only a first life uses it: a fresh one is the same in every life.
+    load_tokenizer(config.student).save_pretrained(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+def _commit_log(draft: Path, logs: list[dict[str, Any]], step: int, names: list[str]) -> None:
+    table = pa.Table.from_pylist(logs, schema=STEPS)
+    table = table.replace_schema_metadata({b"perspectives": json.dumps(names).encode()})
+    write_parquet(draft / f"steps-{step:06d}.parquet", table)
+
+
+def _forget_log_after(draft: Path, step: int) -> None:
+    for path in draft.glob("steps-*.parquet"):
+        if int(path.stem.removeprefix("steps-")) > step:
+            path.unlink()
+
+
+def _check_log(draft: Path, first: int) -> None:
+    """Refuse to go on where steps that were taken are no longer in the log; they cannot be taken again without the steps after them."""
+    logged = sum(read_parquet(path, ["step"]).num_rows for path in draft.glob("steps-*.parquet"))
+    if logged != first:
+        raise StageFailed(
+            f"{draft}: its log has {logged} steps, the checkpoint {first}; "
+            f"remove {draft} and {draft.with_suffix('.scratch')} to start training again"
+        )
+
+
+def train(
+    config: Config, synthesis: Path, draft: Path, scratch: Path, progress: Progress, mirror: Mirror | None = None
+) -> None:
+    """All steps from wherever the last checkpoint ended."""
+    tokenizer = load_tokenizer(config.student)
+    store = Store(synthesis.parents[1], None if mirror is None else mirror.remote)
+    artifact = store.open("synthesis", synthesis.name)
+    data = load_training_set(config, artifact, scratch, tokenizer)
+    engine = start_engine(config)
+    joint = start_joint(config, data, engine, artifact.path("metanet.safetensors"))
+    training = config.training
+    first = load_checkpoint(joint, scratch)
+    main = joint.rank == 0
+    names = [item.name for item in config.perspectives]
+    if main:
+        _forget_log_after(draft, first)
+        _check_log(draft, first)
+        progress.start("optimiser steps", training.steps, "steps", first)
+    logs: list[dict[str, Any]] = []
+    began, tokens = time.monotonic(), 0
+    for step in range(first, training.steps):
+        at = time.monotonic()
+        log = train_step(joint, step)
+        seconds = time.monotonic() - at
+        logs.append({**log, "seconds": seconds, "tokens_per_second": log["tokens"] / seconds})
+        tokens += log["tokens"]
+        if main:
+            progress.advance(1, f"loss {log['loss']:.4f}, {tokens / (time.monotonic() - began):,.0f} tokens/s")
+        if (step + 1) % training.checkpoint_every == 0 or step + 1 == training.steps:
+            if main:
+                _commit_log(draft, logs, step + 1, names)
+            save_checkpoint(joint, scratch, step + 1)
+            if main and mirror is not None:
+                mirror.send_changes(last=COUNTS)
+            logs = []
+    export(joint, config, draft / "student")
+    if main:
+        _finish(config, joint, draft, scratch)
+
+
+def _finish(config: Config, joint: Joint, draft: Path, scratch: Path) -> None:
+    import pyarrow.parquet as pq
+
+    training = config.training
+    save_file({k: v.contiguous() for k, v in joint.metanet.state_dict().items()}, draft / "metanet.safetensors")
+    save_file({k: v.contiguous() for k, v in joint.inertia.tensors().items()}, draft / "inertia.safetensors")
+    steps = pa.concat_tables([pq.read_table(path) for path in sorted(draft.glob("steps-*.parquet"))])
+    last = steps.slice(max(0, steps.num_rows - 10)).to_pylist()
+    trained = sum(steps["tokens"].to_pylist())
+    summary = {
+        "steps": steps.num_rows,
+        "tokens_trained": trained,
+        "tokens_per_second": round(trained / sum(steps["seconds"].to_pylist()), 1),
+        "last_loss": sum(row["loss"] for row in last) / len(last),
+        "mean_kept": sum(steps["kept"].to_pylist()) / steps.num_rows,
+        "mean_effective_number": sum(steps["effective_number"].to_pylist()) / steps.num_rows,
+        "widened": sum(steps["widened"].to_pylist()),
+        "inertia": training.inertia.kind,
+        "optimizer_lag_steps": lag_steps(
+            training.metanet_accumulation, len(config.perspectives), config.objective.temperature, training.metanet_rate
+        ),
+        "ranks": joint.ranks,
+        "zero_stage": training.zero_stage,
+    }
+    write_bytes(scratch / "summary.json", json.dumps(summary).encode())
+
+
+def join(training: Training) -> None:
+    """Make this process a rank of the process group that its environment names, once."""
+    torch.set_num_threads(training.threads_per_rank)
+    # DeepSpeed would compile a shared-memory operator here at its first use: half a minute, and a compiler needed.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not dist.is_initialized():
+        deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+
+
+def train_as(document: dict[str, Any]) -> None:
+    """Train as the stage asks, in a group that was joined."""
+    synthesis, draft, scratch = (Path(document[name]) for name in ("synthesis", "draft", "scratch"))
+    there = document["mirror"]
+    mirror = None if there is None else Mirror(Bucket(there["url"]), Path(there["root"]), there["name"])
+    config = Config.model_validate(document["config"])
+    train(config, synthesis, draft, scratch, Progress(Path(document["progress"]), "training"), mirror)
+
+
+def main() -> None:
+    """The process that the launcher starts, once per rank."""
+    document = json.loads(Path(sys.argv[1]).read_text())
+    join(Training.model_validate(document["config"]["training"]))
+    try:
+        train_as(document)
+    except MindError as error:
+        # The launcher passes on no message, so the stage finds it here.
+        write_bytes(Path(document["scratch"]) / REFUSED, str(error).encode())
+        raise SystemExit(error.exit_code) from None
+    finally:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""An artifact with its ancestors as one tar file, to carry it to another machine.
+
+Members are `stage/fingerprint/file`, the manifest of each artifact after its files. Nothing in a tar is believed: names are checked,
+only plain files are read, and an artifact counts when every file has the manifest's hash and the manifest's identity gives its fingerprint.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from storage.errors import ArtifactError
+from storage.artifact import MANIFEST
+from storage.atomic import replace_file, sync_file, writing
+from storage.fingerprint import file_digest, fingerprint
+from storage.lineage import ancestors
+from storage.store import Store, parse_manifest
+
+_MANIFEST_BYTES: Final = 64 * 2**20
+_MEMBER: Final = re.compile(r"([a-z][a-z0-9_]*)/([0-9a-f]{16})/([^/\\\0]+(?:/[^/\\\0]+)*)")
+
+
+def export(store: Store, stage: str, digest: str, file: Path) -> list[str]:
+    """Write an artifact and its ancestors to a tar file; returns their names."""
+    chain = ancestors(store, stage, digest)
+
+    def write(path: Path) -> None:
+        with tarfile.open(path, "w", dereference=True) as tar:
+            for name, manifest in reversed(chain.items()):
+                artifact = store.open(*name.split("/"))
+                for entry in manifest["files"]:
+                    tar.add(artifact.path(entry["path"]), f"{name}/{entry['path']}", recursive=False, filter=_anonymous)
+                content = store.place.read(f"{name}/{MANIFEST}")
+                assert content is not None, "it was read a moment ago"
+                member = tarfile.TarInfo(f"{name}/{MANIFEST}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+    replace_file(file, write)
+    return list(chain)
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid, member.gid, member.uname, member.gname = 0, 0, "", ""
+    return member
+
+
+def _member(member: tarfile.TarInfo, file: Path) -> tuple[str, str, str]:
+    match = _MEMBER.fullmatch(member.name)
+    plain = member.isreg() and not member.issparse() and not {"", ".", ".."} & {*member.name.split("/")}
+    if match is None or not plain or match[1] in ("runs", "pointers"):
+        raise ArtifactError(f"{file}: member {member.name!r} is not a file of an artifact; export the artifact again")
+    return match[1], match[2], match[3]
+
+
+def import_(store: Store, file: Path) -> list[tuple[str, bool]]:
+    """Add the artifacts of a tar file; returns their names and whether each was new here.
+
+    Raises:
+        ArtifactError: the file, or something in it, is not what an export writes; artifacts before it are kept.
+    """
+    found: list[tuple[str, bool]] = []
+    try:
+        _see_the_end(file)
+        with tarfile.open(file, "r|") as tar:
+            member = tar.next()
+            while member is not None:
+                stage, digest, _ = _member(member, file)
+                new = not store.exists(stage, digest)
+                member = _take_in(store, tar, member, file) if new else _skip(tar, f"{stage}/{digest}/")
+                found.append((f"{stage}/{digest}", new))
+    except (tarfile.TarError, OSError) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"{file}: not a whole tar file ({error}); export the artifact again") from error
+    return found
+
+
+def _see_the_end(file: Path) -> None:
+    """Cut between two artifacts, a tar file reads like a whole one but for the zeros at its end."""
+    with file.open("rb") as stream:
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
+        if size % tarfile.BLOCKSIZE or stream.read().strip(b"\0") or not size:
+            raise tarfile.ReadError("its end is missing")
+
+
+def _skip(tar: tarfile.TarFile, prefix: str) -> tarfile.TarInfo | None:
+    while (member := tar.next()) is not None and member.name.startswith(prefix):
+        pass
+    return member
+
+
+def _take_in(store: Store, tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> tarfile.TarInfo | None:
+    """Read one artifact, from its first member on; returns the member after its last."""
+    stage, digest, _ = _member(member, file)
+    with store.draft(stage, digest) as draft:
+        if store.exists(stage, digest):  # finished by a runner since
+            draft.lease.finished = True
+            return _skip(tar, f"{stage}/{digest}/")
+        # Aside: until the whole of it is checked, a run's unfinished draft stays what it was.
+        incoming = draft.folder.with_suffix(".incoming")
+        shutil.rmtree(incoming, ignore_errors=True)
+        try:
+            with writing(store.root):
+                following, content = _unpack(tar, member, incoming, file)
+            manifest = _checked(content, incoming, (stage, digest), file)
+            shutil.rmtree(draft.folder)
+            incoming.rename(draft.folder)
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+        store.adopt(draft, manifest)
+    return following
+
+
+def _unpack(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, file: Path
+) -> tuple[tarfile.TarInfo | None, bytes | None]:
+    """Write the files of one artifact; returns the member after its last, and its manifest."""
+    stage, digest, _ = _member(member, file)
+    content, current = None, member
+    folder.mkdir()
+    while current is not None and current.name.startswith(f"{stage}/{digest}/"):
+        name = _member(current, file)[2]
+        source = tar.extractfile(current)
+        assert source is not None, "a plain file"
+        if name == MANIFEST:
+            content = source.read(_MANIFEST_BYTES)
+        else:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            sync_file(path)
+        current = tar.next()  # type: ignore[assignment]
+    return current, content
+
+
+def _checked(content: bytes | None, folder: Path, name: tuple[str, str], file: Path) -> bytes:
+    """The manifest, if it and the files beside it belong together."""
+    digest = name[1]
+    if content is None:
+        raise ArtifactError(f"{file}: {digest} has no manifest; export the artifact again")
+    manifest = parse_manifest(content, f"{file}: {digest}")
+    if fingerprint(manifest["identity"]) != digest or (manifest["stage"], manifest["fingerprint"]) != name:
+        raise ArtifactError(f"{file}: {digest}: its identity does not give its fingerprint; export the artifact again")
+    listed = {entry["path"]: (entry["bytes"], entry["sha256"]) for entry in manifest["files"]}
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    there = {path.relative_to(folder).as_posix(): (path.stat().st_size, file_digest(path)) for path in paths}
+    if listed != there:
+        wrong = sorted(name for name in listed.keys() | there.keys() if listed.get(name) != there.get(name))[0]
+        raise ArtifactError(f"{file}: {digest}/{wrong}: not what its manifest says; export the artifact again")
+    return orjson.dumps(orjson.loads(content), option=orjson.OPT_INDENT_2)

@@ -1,0 +1,325 @@
+"""Where artifacts and documents lie: a local folder, or an object store through fsspec. The same few primitives over both.
+
+Keys are relative, with slashes. A `write` is seen whole or not at all; of several `create`s of one key one succeeds, whatever the number
+of machines. Nothing else is asked of an object store: no rename, no append, no folders, no lock. Credentials and endpoints come
+from the environment as the store's own library reads them (`AWS_...`), never from a URL or a configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final, NamedTuple, Protocol
+
+from storage.errors import ArtifactError, Damaged, RootNotWritable, RootUnavailable
+from pipeline.errors import ConfigError
+from storage.atomic import sync_file, sync_folder, write_bytes, writing
+from storage.fingerprint import file_digest
+
+_S3_SETTINGS: Final = {
+    "config_kwargs": {"retries": {"mode": "standard", "max_attempts": 8}, "connect_timeout": 10, "read_timeout": 60}
+}
+
+
+class Entry(NamedTuple):
+    """A file: its size, and when it was last written (seconds since 1970; the store's clock)."""
+
+    bytes: int
+    modified: float
+
+
+class Place(Protocol):
+    """What storage needs of wherever it stores."""
+
+    def has(self, key: str) -> bool: ...
+    def read(self, key: str) -> bytes | None: ...
+    def write(self, key: str, content: bytes) -> None: ...
+    def create(self, key: str, content: bytes) -> bool: ...
+    def names(self, folder: str) -> list[str]: ...
+    def entries(self, folder: str) -> dict[str, Entry]: ...
+    def remove(self, key: str) -> None: ...
+    def remove_all(self, folder: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A local folder."""
+
+    root: Path
+
+    def has(self, key: str) -> bool:
+        """Whether a document is there."""
+        return (self.root / key).is_file()
+
+    def read(self, key: str) -> bytes | None:
+        """A document, or None."""
+        try:
+            return (self.root / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def write(self, key: str, content: bytes) -> None:
+        """Replace a document."""
+        with writing(self.root):
+            (self.root / key).parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(self.root / key, content)
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Write a document unless there is one; whether it was written. A hard link is the one step that only one can win."""
+        path = self.root / key
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        with writing(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(aside, content)
+        try:
+            path.hardlink_to(aside)
+        except FileExistsError:
+            return self.read(key) == content  # a network file system may ask twice, when the first answer was lost
+        except OSError as error:
+            raise RootNotWritable(
+                f"{self.root}: cannot make a hard link ({error.strerror}), without which two runners could write one artifact; "
+                "put root on a file system that has them"
+            ) from error
+        finally:
+            aside.unlink(missing_ok=True)
+        sync_folder(path.parent)
+        return True
+
+    def names(self, folder: str) -> list[str]:
+        """Names directly under a folder, sorted; temporary files of writers left out."""
+        try:
+            return sorted(item.name for item in os.scandir(self.root / folder) if not item.name.endswith(".tmp"))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def entries(self, folder: str) -> dict[str, Entry]:
+        """Files directly under a folder."""
+        found = {}
+        for name in self.names(folder):
+            with suppress(FileNotFoundError):  # removed since it was listed; the others are there
+                status = (self.root / folder / name).stat()
+                if stat.S_ISREG(status.st_mode):
+                    found[name] = Entry(status.st_size, status.st_mtime)
+        return found
+
+    def remove(self, key: str) -> None:
+        """Remove a document, if it is there."""
+        with writing(self.root), suppress(FileNotFoundError, NotADirectoryError):
+            (self.root / key).unlink()
+
+    def remove_all(self, folder: str) -> None:
+        """Remove a folder and everything in it."""
+        with writing(self.root):
+            shutil.rmtree(self.root / folder, onerror=_unless_gone)
+
+
+def _unless_gone(function: Any, path: str, error: tuple[Any, BaseException, Any]) -> None:
+    if not isinstance(error[1], FileNotFoundError | NotADirectoryError):
+        raise error[1]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A prefix of an object store, for example `s3://bucket/prefix`."""
+
+    url: str
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        import fsspec
+
+        protocol = self.url.partition("://")[0]
+        settings = _S3_SETTINGS if protocol in ("s3", "s3a") else {}
+        with self._reached():
+            filesystem, prefix = fsspec.url_to_fs(self.url.rstrip("/"), use_listings_cache=False, **settings)
+        return filesystem, prefix
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Turn what goes wrong between here and the store, after the library's own retries, into one line."""
+        try:
+            yield
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except ImportError as error:
+            raise ConfigError(f"root: {self.url}: {error}; install what this kind of store needs, for example .[s3]") from error
+        except (OSError, ValueError) as error:
+            raise RootUnavailable(f"{self.url}: {error}; see to it that it can be reached, then run again to resume") from error
+        except Exception as error:
+            # The libraries under fsspec have error types of their own, one family per store.
+            if type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure")):
+                raise RootUnavailable(
+                    f"{self.url}: {error}; see to it that it can be reached, then run again to resume"
+                ) from error
+            raise
+
+    def _at(self, key: str) -> tuple[Any, str]:
+        filesystem, prefix = self._opened
+        return filesystem, f"{prefix}/{key}"
+
+    def has(self, key: str) -> bool:
+        """Whether a document is there."""
+        filesystem, path = self._at(key)
+        with self._reached():
+            return bool(filesystem.exists(path))
+
+    def read(self, key: str) -> bytes | None:
+        """A document, or None."""
+        filesystem, path = self._at(key)
+        try:
+            with self._reached():
+                return bytes(filesystem.cat_file(path))
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def _taken_in(self) -> Iterator[None]:
+        """As `_reached`, for what writes: that something is missing there can only mean the bucket."""
+        try:
+            with self._reached():
+                yield
+        except FileNotFoundError as error:
+            raise ConfigError(f"root: {self.url}: {error}; make the bucket, or correct root") from error
+
+    @contextmanager
+    def _created(self) -> Iterator[None]:
+        """As `_taken_in`; every store's way to say that a key is taken, or is being taken by another, becomes a FileExistsError."""
+        try:
+            with self._taken_in():
+                yield
+        except RootUnavailable as error:
+            # Only some stores name the condition that failed, and only then does s3fs make it a FileExistsError.
+            answer = getattr(getattr(error.__cause__, "__cause__", None), "response", {})
+            if answer.get("ResponseMetadata", {}).get("HTTPStatusCode") in (409, 412):
+                raise FileExistsError(str(error)) from error
+            raise
+
+    def write(self, key: str, content: bytes) -> None:
+        """Replace a document."""
+        filesystem, path = self._at(key)
+        with self._taken_in():
+            filesystem.pipe_file(path, content)
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Write a document unless there is one: a conditional put. Contents must be unique to the caller.
+
+        A put whose answer was lost is sent again by the library and then refused: the content tells that it was ours.
+        """
+        filesystem, path = self._at(key)
+        try:
+            with self._created():
+                filesystem.pipe_file(path, content, mode="create")
+        except FileExistsError:
+            return self.read(key) == content
+        return True
+
+    def names(self, folder: str) -> list[str]:
+        """Names directly under a folder, sorted."""
+        return sorted(path.rstrip("/").rsplit("/", 1)[1] for path in self._list(folder))
+
+    def entries(self, folder: str) -> dict[str, Entry]:
+        """Files directly under a folder."""
+        found = {path.rsplit("/", 1)[1]: item for path, item in self._list(folder).items() if item["type"] == "file"}
+        return {name: _entry(item) for name, item in found.items()}
+
+    def _list(self, folder: str) -> dict[str, dict[str, Any]]:
+        filesystem, path = self._at(folder)
+        try:
+            with self._reached():
+                return {item["name"]: item for item in filesystem.ls(path, detail=True, refresh=True) if item["name"] != path}
+        except FileNotFoundError:
+            return {}
+
+    def tree(self, folder: str) -> dict[str, Entry]:
+        """All files under a folder, at any depth, by their path inside it."""
+        filesystem, path = self._at(folder)
+        with self._reached():
+            found = filesystem.find(path, detail=True, refresh=True)
+        return {name.removeprefix(path).lstrip("/"): _entry(item) for name, item in found.items()}
+
+    def remove(self, key: str) -> None:
+        """Remove a document, if it is there."""
+        filesystem, path = self._at(key)
+        with suppress(FileNotFoundError), self._reached():
+            filesystem.rm_file(path)
+
+    def remove_all(self, folder: str) -> None:
+        """Remove everything under a folder."""
+        for name in self.tree(folder):
+            self.remove(f"{folder}/{name}")
+
+    def upload(self, file: Path, key: str) -> None:
+        """Copy a local file to the store, over what is there."""
+        filesystem, path = self._at(key)
+        with self._taken_in():
+            filesystem.put_file(str(file), path)
+
+    def upload_new(self, file: Path, key: str) -> bool:
+        """Copy a local file to the store unless something else is there; whether the store has it now.
+
+        Also a request that was sent long ago and arrives late can so overwrite nothing.
+        """
+        filesystem, path = self._at(key)
+        try:
+            with self._created():
+                filesystem.put_file(str(file), path, mode="create")
+        except FileExistsError:
+            with TemporaryDirectory() as folder:
+                there = Path(folder) / file.name
+                self.download(key, there)
+                return file_digest(there) == file_digest(file)
+        return True
+
+    def download(self, key: str, file: Path, digest: str | None = None) -> None:
+        """Copy a file of the store here, whole or not at all.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            Damaged: its content does not have the digest.
+        ArtifactError: its key leads elsewhere.
+        """
+        if ".." in key.split("/"):
+            raise ArtifactError(f"{self.url}/{key}: not a plain path; remove it, somebody else has put it there")
+        filesystem, path = self._at(key)
+        aside = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with writing(file.parent):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                aside.touch()
+            with self._reached():
+                filesystem.get_file(path, str(aside))
+            if digest is not None and file_digest(aside) != digest:
+                raise Damaged(f"{self.url}/{key}: content differs from the manifest")
+            sync_file(aside)
+            aside.replace(file)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def check_conditional_put(self) -> None:
+        """Refuse a store on which two writers could both win.
+
+        Raises:
+            ConfigError: a second `create` of one key succeeded.
+        """
+        key = f".probe/{uuid.uuid4().hex}"
+        try:
+            if not self.create(key, b"first") or self.create(key, b"second"):
+                raise ConfigError(
+                    f"root: {self.url}: this store has no conditional put, so two runners could write one artifact; "
+                    "use a store that has it, or a local folder"
+                )
+        finally:
+            self.remove(key)
+
+
+def _entry(item: dict[str, Any]) -> Entry:
+    modified = item.get("LastModified") or item.get("mtime") or item.get("created") or 0.0
+    return Entry(int(item["size"]), float(modified.timestamp() if hasattr(modified, "timestamp") else modified))

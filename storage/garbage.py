@@ -1,0 +1,151 @@
+"""Garbage collection: what no run and no pointer reaches.
+
+Kept is every artifact that a run, a pointer or a pointer's history names, with all its ancestors; unfinished ones of recorded runs, which
+resume from them; and whatever a live process writes or reads from. The rest goes, manifests first, so that what is half removed is no
+artifact.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Final, NamedTuple
+
+from storage.errors import ArtifactBusy, ArtifactError
+from storage import lease
+from storage.artifact import MANIFEST
+from storage.catalogue import pointers, read_runs
+from storage.backend import Place
+from storage.store import Store
+
+_NOT_STAGES: Final = ("runs", "pointers", "decisions")
+_OURS: Final = re.compile(r"([0-9a-f]{16})(?:\.([a-z]+))?")
+"""Names of artifacts and what lies beside them. Nothing else is ever touched: the root may be a folder that holds more than ours."""
+
+_STAYS: Final = ("", "log", "config")
+"""What a complete artifact has beside it for people to read; all else is of use to an unfinished one only."""
+_LEFT_OVER: Final = "left over: its artifact is complete"
+FORGOTTEN_SECONDS: Final = 7 * 24 * 3600.0
+"""After so long without a beat, a lease of another machine is taken for one that will never be released."""
+
+
+class Garbage(NamedTuple):
+    """Something that can go: a key of the root, its size, and why."""
+
+    key: str
+    bytes: int
+    why: str
+
+
+def _roots(store: Store) -> set[str]:
+    """What runs and pointers name, and what live processes read from."""
+    place = store.place
+    found = [run["stages"] for run in read_runs(place)]
+    for pointer in pointers(place).values():
+        found += [pointer["stages"], *(earlier["stages"] for earlier in pointer["history"])]
+    named = {f"{stage}/{digest}" for stages in found for stage, digest in stages.items()}
+    leases = (f"{stage}/{name}" for stage in _stages(place) for name in place.names(stage) if name.endswith(".lease"))
+    holders = (lease.last(place, key) for key in leases if _is_written(place, key.removesuffix(".lease")))
+    return named | {needed for holder in holders if holder is not None for needed in holder.needs}
+
+
+def _stages(place: Place) -> list[str]:
+    return [name for name in place.names("") if name not in _NOT_STAGES and not name.startswith(".")]
+
+
+def reachable(store: Store) -> set[str]:
+    """`stage/fingerprint` of everything that a run or pointer names, and its ancestors."""
+    waiting, found = list(_roots(store)), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        if store.place.has(f"{name}/{MANIFEST}"):
+            waiting += [f"{stage}/{digest}" for stage, digest in store.manifest(*name.split("/"))["inputs"].items()]
+    return found
+
+
+def _size(place: Place, key: str) -> int:
+    """Bytes under a key, at any depth."""
+    below = place.names(key)
+    if not below:
+        folder, _, name = key.rpartition("/")
+        entry = place.entries(folder).get(name)
+        return entry.bytes if entry is not None else 0
+    files = place.entries(key)
+    return sum(entry.bytes for entry in files.values()) + sum(_size(place, f"{key}/{n}") for n in below if n not in files)
+
+
+def _is_written(place: Place, name: str) -> bool:
+    """Whether a process may be writing an artifact. Nothing is waited for: in doubt it is kept."""
+    holder = lease.last(place, f"{name}.lease")
+    if holder is None or holder.released:
+        return False
+    if holder.host == lease.this_host():
+        return lease.process_identity(holder.pid) == holder.process
+    beats = place.entries(f"{name}.lease").values()
+    return time.time() - max((entry.modified for entry in beats), default=0.0) < FORGOTTEN_SECONDS
+
+
+def garbage(store: Store) -> Iterator[Garbage]:
+    """Everything that can go, stage by stage."""
+    place, kept = store.place, reachable(store)
+    for stage in _stages(place):
+        names = [name for name in place.names(stage) if _OURS.fullmatch(name)]
+        digests = {name.partition(".")[0] for name in names}
+        written = {digest for digest in digests if f"{digest}.lease" in names and _is_written(place, f"{stage}/{digest}")}
+        for name in names:
+            digest, _, kind = name.partition(".")
+            if digest in written:
+                continue
+            complete = digest in names and place.has(f"{stage}/{digest}/{MANIFEST}")
+            why = _why(kind, complete, f"{stage}/{digest}" in kept)
+            if why is not None:
+                yield Garbage(f"{stage}/{name}", _bytes(store, stage, name, complete and not kind), why)
+
+
+def _bytes(store: Store, stage: str, name: str, complete: bool) -> int:
+    if complete:
+        try:
+            return sum(int(entry["bytes"]) for entry in store.manifest(stage, name)["files"])
+        except ArtifactError:  # damaged: count what is there
+            pass
+    return _size(store.place, f"{stage}/{name}")
+
+
+def _why(kind: str, complete: bool, kept: bool) -> str | None:
+    if not kept:
+        return "no run or pointer reaches it"
+    if kind not in _STAYS and complete:
+        return _LEFT_OVER
+    return None
+
+
+def collect(store: Store, found: list[Garbage]) -> int:
+    """Remove what `garbage` found, except what a run has reached since; returns the bytes that were freed."""
+    freed, kept = 0, reachable(store)
+    for name, items in groupby(found, key=lambda item: item.key.partition(".")[0]):
+        chosen = [item for item in items if item.why == _LEFT_OVER or name not in kept]
+        if not chosen or _is_written(store.place, name):
+            continue
+        try:
+            # Held, so that no runner begins on what is being removed; released with the lease's own folder.
+            with lease.hold(store.place, f"{name}.lease", name) as held:
+                for item in chosen:
+                    _remove(store.place, item.key)
+                    freed += item.bytes
+                held.finished = True
+        except ArtifactBusy:
+            continue
+    return freed
+
+
+def _remove(place: Place, key: str) -> None:
+    if key.endswith(".lease"):
+        return
+    place.remove(f"{key}/{MANIFEST}")
+    place.remove_all(key)
+    place.remove(key)  # where it was a file

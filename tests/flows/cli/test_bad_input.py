@@ -1,0 +1,224 @@
+"""Bad input ends in one clear line and exit code 2, before any model loads, and leaves nothing half-written.
+
+Each case is the real command in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from tests.support.runs import REPOSITORY, write_config
+
+Tree = dict[str, Any]
+
+
+def mind(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
+
+
+def refused(answer: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 2 and one line on standard error that holds every one of `words`."""
+    assert answer.returncode == 2, (answer.returncode, answer.stdout, answer.stderr)
+    lines = [line for line in answer.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, answer.stderr
+    assert lines[0].startswith("mind: ")
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def set_in(tree: Tree, path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+    tree[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("training.lerning_rate", 0.1, ("run.yaml", "training.lerning_rate", "did you mean 'learning_rate'")),
+        ("training.steps", "many", ("training.steps", "integer", "'many'")),
+        ("sampling.engine.kind", "vlm", ("sampling.engine.kind", "'vllm'", "'vlm'")),
+        ("teacher.path", "/nowhere/teacher", ("teacher", "/nowhere/teacher", "no such model folder", "correct")),
+        ("perspectives", "/nowhere/p.yaml", ("/nowhere/p.yaml", "no such file", "correct `perspectives`")),
+        ("only_perspectives", ["formel"], ("only_perspectives", "'formel'", "did you mean 'formal'")),
+        ("prompts.question", "{{ qestion }}", ("prompts", "qestion", "it may use question")),
+        ("training.max_length", 10**6, ("training.max_length", "context", "lower it")),
+        ("sampling.judge", {"model": {"served": True}}, ("sampling.judge", "no server answers", "openai")),
+        ("sampling.judge", {"model": {"path": "/nowhere"}, "prompt": "{{ txt }}"}, ("prompts", "txt", "it may use answer, question, text")),
+        (
+            "sampling",
+            {
+                "judge": {"model": {"path": "/nowhere"}},
+                "rationales": {"path": "r.jsonl", "columns": {"question": "q", "perspective": "p"}},
+            },
+            ("sampling", "judge: is not asked about rationales that are there already; remove judge, or rationales"),
+        ),
+        ("training.questions_per_step", 7, ("questions_per_step", "multiple of")),
+        pytest.param(
+            "training.packing", "flex", ("training.packing", "GPU", "rows"),
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so it is no mistake"),
+        ),
+    ],
+)  # fmt: skip
+def test_a_bad_field_is_named_with_its_remedy(tmp_path: Path, run_tree: Tree, path: str, value: Any, words: Any) -> None:
+    set_in(run_tree, path, value)
+    refused(mind("run", str(write_config(tmp_path, run_tree))), *words)
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    refused(mind("run", str(tmp_path / "nothing.yaml")), "nothing.yaml", "no such file")
+
+
+def test_an_unknown_stage_is_refused_with_the_known_ones(tmp_path: Path, run_tree: Tree) -> None:
+    refused(mind("stage", "samplin", str(write_config(tmp_path, run_tree))), "samplin", "sampling")
+
+
+def test_a_perspective_named_twice_is_refused(tmp_path: Path, run_tree: Tree) -> None:
+    one = {"name": "formal", "description": "d", "instruction": "i"}
+    write_config(tmp_path, {"version": 1, "perspectives": [one, one]}, "p.yaml")
+    refused(mind("plan", str(write_config(tmp_path, {**run_tree, "perspectives": "p.yaml"}))), "p.yaml", "formal", "twice")
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ({"all": ["(plan"]}, ("perspectives.0.form", "'(plan'", "is not a pattern of RE2", "missing )")),
+        ({"any": ["plan"]}, ("perspectives.0.form.any", "unknown key")),
+    ],
+)
+def test_a_bad_form_is_refused_before_anything_runs(tmp_path: Path, run_tree: Tree, form: Tree, words: tuple[str, ...]) -> None:
+    one = {"name": "formal", "description": "d", "instruction": "i", "form": form}
+    write_config(tmp_path, {"version": 1, "perspectives": [one]}, "p.yaml")
+    refused(mind("run", str(write_config(tmp_path, {**run_tree, "perspectives": "p.yaml"}))), "p.yaml", *words)
+    assert not (tmp_path / "artifacts").exists()
+
+
+def broken_model(change: Callable[[Path], None], model: Path, folder: Path) -> Path:
+    shutil.copytree(model, folder)
+    change(folder)
+    return folder
+
+
+def test_a_model_folder_without_weights_is_refused(tmp_path: Path, run_tree: Tree, tiny_model: Path) -> None:
+    folder = broken_model(lambda path: (path / "model.safetensors").unlink(), tiny_model, tmp_path / "m")
+    run_tree["student"] = {"path": str(folder)}
+    refused(mind("run", str(write_config(tmp_path, run_tree))), "student", str(folder), "no weights")
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path, run_tree: Tree, tiny_model: Path) -> None:
+    def shrink(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
+
+    run_tree["teacher"] = {"path": str(broken_model(shrink, tiny_model, tmp_path / "m"))}
+    refused(mind("run", str(write_config(tmp_path, run_tree))), "teacher", "tokenizer has", "vocabulary 100")
+
+
+def rows(*changes: Tree) -> list[Tree]:
+    return [{"id": f"q{n}", "question": f"What is {n}+1?", "answer": str(n + 1), "answer_type": "number", **change}
+            for n, change in enumerate(changes)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (rows({}, {"question": " "}), ("row 2", "'question'", "empty")),
+        (rows({}, {"id": "q0"}), ("row 2", "'id'", "already in row 1")),
+        (rows({"answer": "ten"}), ("row 1", "'answer'", "'ten' is not a number")),
+        (rows({"answer_type": "complex"}), ("row 1", "'answer_type'", "complex")),
+        ([{"id": "a", "question": "?"}], ("no column 'answer'",)),
+    ],
+)
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+def test_a_bad_row_is_named_with_file_row_and_column(
+    tmp_path: Path, run_tree: Tree, content: list[Tree], words: tuple[str, ...], ending: str
+) -> None:
+    path = tmp_path / f"questions.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist(content), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in content))
+        words = ("'answer'",) if "no column" in words[0] else words
+    run_tree["questions"]["train"] = [{"kind": "file", "path": str(path)}]
+    refused(mind("stage", "questions", str(write_config(tmp_path, run_tree))), str(path), *words)
+    assert not list(tmp_path.glob("artifacts/questions/*/manifest.json"))
+
+
+def test_a_question_longer_than_the_context_is_refused_before_the_teacher_loads(tmp_path: Path, run_tree: Tree) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows({}, {"question": "why? " * 900})))
+    run_tree["questions"]["train"] = [{"kind": "file", "path": str(path)}]
+    run_tree["sampling"] = {"engine": {"max_context": 512}, "max_tokens": 64}
+    config = str(write_config(tmp_path, run_tree))
+    assert mind("stage", "questions", config).returncode == 0
+    refused(mind("stage", "sampling", config), "'q1'", "tokens", "context of 512")
+
+
+def test_an_evaluation_question_longer_than_the_context_is_refused_right_after_the_questions(
+    tmp_path: Path, run_tree: Tree
+) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows({}, {"question": "why? " * 900})))
+    run_tree["questions"]["evaluation"][0]["source"] = {"kind": "file", "path": str(path)}
+    run_tree["evaluation"] = {"engine": {"max_context": 512}, "max_tokens": 64}
+    config = str(write_config(tmp_path, run_tree))
+    assert mind("stage", "questions", config).returncode == 0
+    refused(mind("stage", "references", config), "'q1'", "tokens", "context of 512")
+
+
+def test_a_stage_before_its_inputs_says_which_to_run(tmp_path: Path, run_tree: Tree) -> None:
+    refused(mind("stage", "training", str(write_config(tmp_path, run_tree))), "training", "run the synthesis stage first")
+
+
+def test_an_artifact_root_that_cannot_be_written_is_refused(tmp_path: Path, run_tree: Tree) -> None:
+    (tmp_path / "file").write_text("")
+    run_tree["root"] = str(tmp_path / "file" / "artifacts")
+    refused(mind("stage", "questions", str(write_config(tmp_path, run_tree))), "artifacts", "cannot be written")
+
+
+def test_two_runs_on_one_artifact_do_not_both_write(tmp_path: Path, run_tree: Tree) -> None:
+    from pipeline.config.run import load_config
+    from stages.core.plan import plan
+    from storage.store import open_store
+
+    config = write_config(tmp_path, run_tree)
+    loaded = load_config(config)
+    planned = plan(loaded)["questions"]
+    with open_store(loaded.root).draft("questions", planned.fingerprint):
+        refused(mind("stage", "questions", str(config)), f"questions/{planned.fingerprint}", "is writing it", "wait")
+    assert mind("stage", "questions", str(config)).returncode == 0
+
+
+def test_a_rendezvous_port_in_use_is_refused() -> None:
+    from pipeline.errors import ConfigError
+    from stages.training.stage import _choose_port
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"{port} is in use"):
+            _choose_port(port)
+
+
+def test_when_no_rationale_survives_the_counts_say_where_they_fell() -> None:
+    from pipeline.errors import NothingSurvives
+    from stages.synthesis.stage import _refuse_nothing
+
+    with pytest.raises(NothingSurvives, match=r"too_few_perspectives 2.*lower synthesis\.min_perspectives"):
+        _refuse_nothing({"questions": 2, "too_few_perspectives": 2, "kept_questions": 0}, 3)

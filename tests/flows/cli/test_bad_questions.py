@@ -1,0 +1,138 @@
+"""Data sets that cannot be had end in one clear line and exit code 2, before any model loads, and leave nothing half-written.
+
+Each case is the real command in a process of its own, with the real `datasets`; the hub is one on loopback.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config.run import load_config
+from pipeline.questions.named import entries
+from stages.core.process import run_stage
+from tests.support.runs import write_config
+from tests.support.questions.hub import serve
+from tests.support.questions.layouts import BY_HAND, by_hand, write
+from tests.support.commands import mind, refused, rows
+
+Tree = dict[str, Any]
+PINNED = str(entries()["gsm8k"].source["revision"])
+GPQA = str(entries()["gpqa-diamond"].source["revision"])
+OTHER = "0" * 40
+CARD = "configs:\n- config_name: main\n  data_files:\n  - split: train\n    path: main/train-*\n  - split: test\n    path: main/test-*\n"
+GSM8K = {"kind": "named", "name": "gsm8k", "split": "train"}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A hub that has GSM8K, and GPQA for those with a token; the commands of a test use it."""
+    root = tmp_path / "hub"
+    write(root / "openai" / "gsm8k" / PINNED, BY_HAND["gsm8k"], CARD)
+    by_hand(root / "Idavidrein", "gpqa-diamond")
+    (root / "Idavidrein" / "gpqa").mkdir()
+    (root / "Idavidrein" / "gpqa-diamond").rename(root / "Idavidrein" / "gpqa" / GPQA)
+    with serve(root, gated=frozenset({"Idavidrein/gpqa"})) as url:
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        yield root
+
+
+def asking(folder: Path, tree: Tree, *train: Tree, evaluation: Tree | None = None) -> str:
+    """A configuration with other questions."""
+    tree = {**tree, "questions": {**tree["questions"], "train": list(train) or tree["questions"]["train"]}}
+    if evaluation is not None:
+        tree["questions"]["evaluation"] = [
+            {"name": "set", "group": "ood", "source": evaluation},
+            *tree["questions"]["evaluation"],
+        ]
+    return str(write_config(folder, tree))
+
+
+def nothing_written(folder: Path) -> None:
+    assert not list(folder.glob("artifacts/questions/*/manifest.json"))
+
+
+def test_a_named_set_is_its_pinned_revision_from_the_hub_and_without_a_network_from_the_cache_and_no_other(
+    tmp_path: Path, run_tree: Tree, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("online", "offline"):
+        answer = mind("stage", "questions", asking(tmp_path / place, run_tree, GSM8K))
+        assert answer.returncode == 0, answer.stderr
+        (table,) = (tmp_path / place).glob("artifacts/questions/*/questions-*.parquet")
+        assert pq.read_table(table)["id"].to_pylist()[-1] == "gsm8k/train/1"
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    other = {"kind": "hub", "name": "openai/gsm8k", "subset": "main", "revision": OTHER}
+    answer = mind("stage", "questions", asking(tmp_path / "other", run_tree, other))
+    refused(answer, "openai/gsm8k", "not reached", f"the cache has revision {PINNED}, not {OTHER}", "give a folder")
+    nothing_written(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "words"),
+    [("openai/gsm9k", PINNED, ("doesn't exist", "check name")), ("openai/gsm8k", OTHER, ("Revision", OTHER, "check name"))],
+)
+def test_a_data_set_or_revision_that_is_not_on_the_hub_is_named(
+    tmp_path: Path, run_tree: Tree, hub: Path, name: str, revision: str, words: tuple[str, ...]
+) -> None:
+    config = asking(tmp_path, run_tree, {"kind": "hub", "name": name, "subset": "main", "revision": revision})
+    refused(mind("stage", "questions", config), name, *words)
+    nothing_written(tmp_path)
+
+
+def test_a_gated_data_set_says_how_to_get_in_and_a_token_is_never_shown(
+    tmp_path: Path, run_tree: Tree, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = asking(tmp_path, run_tree, evaluation={"kind": "named", "name": "gpqa-diamond"})
+    refused(mind("stage", "questions", config), "Idavidrein/gpqa", "is gated", "accept its terms", "HF_TOKEN", "give a folder")
+    nothing_written(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    answer = mind("stage", "questions", config)
+    assert answer.returncode == 0, answer.stderr
+    assert "hf_secret" not in answer.stdout + answer.stderr
+    assert not [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file() and b"hf_secret" in path.read_bytes()]
+
+
+def test_without_a_network_and_a_copy_a_hub_data_set_is_refused(tmp_path: Path, run_tree: Tree) -> None:
+    answer = mind("stage", "questions", asking(tmp_path, run_tree, GSM8K))
+    refused(answer, "openai/gsm8k", "Couldn't reach", "HF_HUB_OFFLINE", "give a folder")
+    nothing_written(tmp_path)
+
+
+def test_a_copy_that_is_not_there_is_named_before_anything_runs(tmp_path: Path, run_tree: Tree) -> None:
+    run_tree["questions"]["folder"] = "data"
+    refused(mind("plan", asking(tmp_path, run_tree, GSM8K)), str(tmp_path / "data" / "gsm8k"), "no such folder")
+
+
+def test_training_on_what_is_for_evaluation_only_is_refused(tmp_path: Path, run_tree: Tree) -> None:
+    config = asking(tmp_path, run_tree, {"kind": "named", "name": "bbh"})
+    refused(mind("plan", config), "train.0 is for evaluation only", "authors of BIG-bench", "despite_evaluation_only: true")
+
+
+LONG = "word " * 6_000
+"""Some 30,000 tokens."""
+
+
+def test_long_questions_are_refused_before_a_model_loads_or_left_out_and_counted(tmp_path: Path, run_tree: Tree) -> None:
+    for name in ("train", "set"):
+        content = rows(*({"question": f"{name} {text}"} for text in ("1?", LONG, "2?", f"{LONG}?")))
+        (tmp_path / f"{name}.jsonl").write_text(
+            "".join(json.dumps({**row, "id": f"{name} {row['id']}"}) + "\n" for row in content)
+        )
+    train, evaluated = ({"kind": "file", "path": str(tmp_path / f"{name}.jsonl")} for name in ("train", "set"))
+    config = asking(tmp_path, run_tree, train, evaluation=evaluated)
+    run_stage(load_config(Path(config)), "questions")
+    words = ("context of 2048", "raise engine.max_context", "max_characters")
+    refused(mind("stage", "references", config), "'set q3'", "longest of 2", *words)
+    refused(mind("stage", "sampling", config), "'train q3'", "longest of 16", *words)  # a prompt for each perspective
+
+    short = asking(tmp_path, run_tree, {**train, "max_characters": 1000}, evaluation={**evaluated, "max_characters": 1000})
+    summary = run_stage(load_config(Path(short)), "questions").summary
+    assert summary["left_out_because_long"] == {"set": 2, "training questions": 2}
+    assert summary["evaluation"]["set"] == 2

@@ -1,0 +1,78 @@
+"""`mind show-prompt` shows what is read and what is trained, and loads no model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from flows.cli.app import app
+from tests.support.models import build_tokenizer
+from tests.support.runs import write_config
+from tests.support.models import CHAT
+
+
+def show(config: Path, *words: str) -> Result:
+    return CliRunner().invoke(app, ["show-prompt", str(config), *words])
+
+
+def test_masked_and_trained_tokens_are_shown_apart_with_the_token_that_ends_an_answer(
+    tmp_path: Path, run_tree: dict[str, Any]
+) -> None:
+    said = show(write_config(tmp_path, run_tree)).output
+    masked, trained = said.split("student, trained: the rationale")
+    assert "teacher, formal" in masked
+    assert "do not appeal to intuition" in masked
+    assert masked.count("A dial with ten marks") == 2
+    assert "A dial with ten marks" not in trained
+    assert "three dots, until synthesis is done" in trained
+    assert "<end>" in trained
+    assert "last trained token: '<end>'" in trained
+
+
+def test_a_question_and_a_perspective_can_be_named_and_unknown_ones_are_refused(
+    tmp_path: Path, run_tree: dict[str, Any]
+) -> None:
+    rows = "".join(
+        f'{{"id": "q{n}", "question": "What is {n}?", "answer": "{n}", "rationale": "It is {n}."}}\n' for n in range(3)
+    )
+    (tmp_path / "own.jsonl").write_text(rows)
+    run_tree["questions"]["train"] = [{"kind": "file", "path": "own.jsonl", "answer_type": "number"}]
+    config = write_config(tmp_path, run_tree)
+    said = show(config, "--question", "q2", "--perspective", "planning").output
+    assert "teacher, planning" in said
+    assert "What is 2?" in said
+    assert "It is 2. The answer is" in said
+    assert "the question's own" in said
+    for words, error in ((("--question", "q9"), "no training question"), (("--perspective", "p"), "use one of formal")):
+        answer = show(config, *words)
+        assert answer.exit_code == 2
+        assert error in answer.stderr
+
+
+def test_a_chat_with_its_system_turn_is_shown_with_one_beginning_token(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+    import shutil
+
+    shutil.copytree(run_tree["student"]["path"], tmp_path / "chatty")
+    build_tokenizer(tmp_path / "chatty", bos_token="<begin>", chat_template=CHAT)
+    run_tree["student"] = run_tree["teacher"] = {"path": "chatty", "turns": {"system": "Be brief."}}
+    said = show(write_config(tmp_path, run_tree)).output
+    assert said.count("<begin>[system]Be brief.[user]") == 2
+    assert "'<begin>', 1 of them" in said
+
+
+def test_turns_without_a_chat_are_refused(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+    run_tree["teacher"] = {**run_tree["teacher"], "turns": {"system": "Be brief."}}
+    answer = show(write_config(tmp_path, run_tree))
+    assert answer.exit_code == 2
+    assert "turns: there are none with chat false" in answer.stderr
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, run_tree: dict[str, Any], role: str) -> None:
+    run_tree[role] = {"path": str(tmp_path / "nothing")}
+    answer = show(write_config(tmp_path, run_tree))
+    assert answer.exit_code == 2
+    assert f"{role}: " in answer.stderr

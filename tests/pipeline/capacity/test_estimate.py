@@ -1,0 +1,76 @@
+"""Estimates follow from shapes: those of known models are right, and each setting moves them the way it is meant to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import Qwen2Config
+
+from pipeline.config.engines import Engine
+from pipeline.config.training import Lora, Training
+from pipeline.config.models import ModelSource
+from pipeline.capacity.estimate import LOGITS, Shape, serving, shape_of, training_bytes
+
+QWEN = Shape(1_543_714_304, 1_000_000, 28, 1536, 12, 2 * 28 * 2 * 128, "bfloat16")
+STATES = ("weights", "gradients", "optimiser")
+
+
+def training(**changes: Any) -> Training:
+    found = {"ranks": 1, "zero_stage": 0, "questions_per_micro_batch": 1, "questions_per_step": 64, **changes}
+    return Training.model_validate(found)
+
+
+def test_the_shape_is_that_of_the_published_model(tmp_path: Path) -> None:
+    Qwen2Config(
+        hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2,
+        vocab_size=151_936, tie_word_embeddings=True, dtype="bfloat16",
+    ).save_pretrained(tmp_path)  # fmt: skip
+    found = shape_of(ModelSource(path=tmp_path))
+    assert found.parameters == QWEN.parameters
+    assert found.cached == QWEN.cached
+    assert (found.layers, found.hidden, found.dtype) == (28, 1536, "bfloat16")
+
+
+def test_a_rank_alone_holds_sixteen_bytes_a_parameter_in_fp32_and_twenty_in_bf16() -> None:
+    for precision, expected in (("fp32", 16), ("bf16", 20)):
+        found = training_bytes(QWEN, training(precision=precision), 8)
+        assert sum(found[name] for name in STATES) == expected * QWEN.parameters
+
+
+@given(st.sampled_from([1, 2, 4, 8]), st.sampled_from(["fp32", "bf16"]))
+def test_each_zero_stage_divides_one_more_part(ranks: int, precision: str) -> None:
+    parts = [training_bytes(QWEN, training(ranks=ranks, zero_stage=stage, precision=precision), 8) for stage in range(4)]
+    for stage, name in ((1, "optimiser"), (2, "gradients"), (3, "weights")):
+        assert parts[stage][name] == parts[0][name] // ranks
+        assert all(parts[earlier][name] == parts[0][name] for earlier in range(stage))
+
+
+def test_what_is_offloaded_is_the_hosts() -> None:
+    here = training_bytes(QWEN, training(zero_stage=3, ranks=4), 8)
+    away = training_bytes(QWEN, training(zero_stage=3, ranks=4, offload="all"), 8)
+    assert away["host"] == here["optimiser"] + here["weights"]
+    assert "optimiser" not in away
+    assert sum(away.values()) == sum(here.values())
+
+
+def test_adapters_and_checkpoints_need_less() -> None:
+    plain = training_bytes(QWEN, training(), 8)
+    adapted = training_bytes(QWEN, training(lora=Lora(rank=16)), 8)
+    assert adapted["optimiser"] < plain["optimiser"] / 10
+    assert adapted["weights"] == plain["weights"]
+    checkpointed = training_bytes(QWEN, training(gradient_checkpointing=True), 8)
+    assert checkpointed["activations"] < plain["activations"] / 8
+    assert plain["logits"] == checkpointed["logits"] == LOGITS
+
+
+def test_a_served_model_is_divided_among_its_cards() -> None:
+    one = serving(QWEN, Engine(max_context=1000))
+    assert one.weights == 2 * QWEN.parameters
+    assert one.sequence == 2 * QWEN.cached * 1000
+    two = serving(QWEN, Engine(max_context=1000, tensor_parallel=2, dtype="float32"))
+    assert two.weights == one.weights
+    assert serving(QWEN, Engine(max_context=500)).sequence == pytest.approx(one.sequence / 2)

@@ -1,0 +1,118 @@
+"""`mind init` writes a configuration that loads, or one line that says what was wrong with an answer, and then nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from flows.cli.app import app
+from pipeline.config.run import load_config
+from tests.support.models import build_tokenizer
+from tests.support.models import CHAT
+
+REVISION = "0" * 40
+
+
+def init(file: Path, **answers: str) -> Result:
+    words = [word for name, answer in answers.items() for word in (f"--{name}", answer)]
+    return CliRunner().invoke(app, ["init", str(file), *words])
+
+
+@pytest.fixture
+def answers(tiny_model: Path, tmp_path: Path) -> dict[str, str]:
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"id": "1", "question": "1+1?", "answer": "2", "answer_type": "number"}\n')
+    return {"teacher": f"some/teacher@{REVISION}", "student": str(tiny_model), "train": f"{own},gsm8k", "evaluate": str(own)}
+
+
+@pytest.mark.parametrize("gpus", ["0", "1", "3", "8"])
+def test_five_answers_make_a_configuration_that_loads(tmp_path: Path, answers: dict[str, str], gpus: str) -> None:
+    file = tmp_path / "run.yaml"
+    answer = init(file, **answers, outside="strategy-qa", gpus=gpus)
+    assert answer.exit_code == 0, answer.output
+    assert "next: mind doctor" in answer.output
+    run = load_config(file)
+    assert run.name == "run"
+    assert (run.teacher.name, run.teacher.revision) == ("some/teacher", REVISION)
+    assert str(run.student.path) == answers["student"]
+    assert not run.student.chat
+    assert run.teacher.chat
+    assert [source.kind for source in run.questions.train] == ["file", "named"]
+    assert [(item.name, item.group) for item in run.questions.evaluation] == [("own", "id"), ("strategy-qa", "ood")]
+    assert run.training.ranks == max(1, int(gpus))
+    assert run.training.precision == ("bf16" if int(gpus) else "fp32")
+    assert run.sampling.engine.tensor_parallel == max(1, int(gpus))
+
+
+def test_a_student_with_a_chat_template_chats(tmp_path: Path, answers: dict[str, str]) -> None:
+    build_tokenizer(tmp_path / "chatty", chat_template=CHAT)
+    assert init(tmp_path / "run.yaml", **{**answers, "student": str(tmp_path / "chatty")}).exit_code == 0
+    assert load_config(tmp_path / "run.yaml").student.chat
+
+
+@pytest.mark.parametrize("file", ["2024.yaml", "run one.yaml", "my test.v2.yaml"])
+def test_any_file_can_be_written_and_any_data_evaluated(tmp_path: Path, answers: dict[str, str], file: str) -> None:
+    data = tmp_path / "my test.jsonl"
+    data.write_text(Path(answers["evaluate"]).read_text())
+    answer = init(tmp_path / file, **{**answers, "evaluate": str(data)})
+    assert answer.exit_code == 0, answer.output
+    assert load_config(tmp_path / file).questions.evaluation[0].name == "my-test"
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, answers: dict[str, str]) -> None:
+    answer = init(tmp_path / "nowhere" / "run.yaml", **answers)
+    assert answer.exit_code == 2
+    assert f"there is no folder {tmp_path / 'nowhere'}" in answer.stderr
+
+
+def test_answers_that_make_no_configuration_leave_no_file_and_name_the_one_that_was_asked_for(
+    tmp_path: Path, answers: dict[str, str]
+) -> None:
+    answer = init(tmp_path / "run.yaml", **{**answers, "evaluate": f"{answers['evaluate']},{answers['evaluate']}"})
+    assert answer.exit_code == 2
+    assert ".partial" not in answer.stderr
+    assert not list(tmp_path.glob("*run.yaml*"))
+
+
+def test_a_teacher_behind_a_server_is_sampled_there(tmp_path: Path, answers: dict[str, str]) -> None:
+    assert init(tmp_path / "run.yaml", **{**answers, "teacher": "http://127.0.0.1:8000/v1 big-one"}).exit_code == 0
+    run = load_config(tmp_path / "run.yaml")
+    assert run.teacher.served
+    assert (run.sampling.engine.kind, run.sampling.engine.served_model) == ("openai", "big-one")
+    assert run.evaluation.engine.kind == "vllm"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"teacher": "http://127.0.0.1:8000/v1"}, "which model?"),
+        ({"teacher": "nowhere"}, "--teacher nowhere: no such folder; give one, or a hub name with its revision"),
+        ({"teacher": "some/teacher@main"}, "40 hex digits"),
+        ({"train": "missing.parquet"}, "missing.parquet: no such file"),
+        ({"train": "gsm9k"}, "mind sources"),
+        ({"train": "math500"}, "math500: has no split for this"),
+    ],
+)
+def test_a_wrong_answer_is_one_line_and_leaves_nothing(
+    tmp_path: Path, answers: dict[str, str], wrong: dict[str, str], said: str
+) -> None:
+    answer = init(tmp_path / "run.yaml", **{**answers, **wrong})
+    assert answer.exit_code == 2
+    assert said in answer.stderr
+    assert not list(tmp_path.glob("*run.yaml*"))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_missing_answer_is_named_where_nobody_can_be_asked(tmp_path: Path, answers: dict[str, str]) -> None:
+    del answers["student"]
+    answer = init(tmp_path / "run.yaml", **answers)
+    assert answer.exit_code == 2
+    assert "--student: missing" in answer.stderr
+
+
+def test_a_file_that_is_there_is_left_alone(tmp_path: Path, answers: dict[str, str]) -> None:
+    (tmp_path / "run.yaml").write_text("mine")
+    assert init(tmp_path / "run.yaml", **answers).exit_code == 2
+    assert (tmp_path / "run.yaml").read_text() == "mine"

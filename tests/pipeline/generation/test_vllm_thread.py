@@ -1,0 +1,66 @@
+"""What hangs is not waited for; a fake engine, for a real one cannot be made to hang on demand."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.errors import EngineError
+from pipeline.generation.vllm_thread import Driver
+
+
+class _Engine:
+    """Ends a request at each step; a step waits for `go`."""
+
+    def __init__(self, step_seconds: float = 0.0) -> None:
+        self.go, self.open, self.seconds = Event(), list[str](), step_seconds
+        self.llm_engine = self
+
+    def enqueue(self, requests: list[Any], settings: list[Any], use_tqdm: bool) -> list[str]:
+        self.open += [f"{request}-long" for request in requests]
+        return self.open[-len(requests) :]
+
+    def step(self) -> list[Any]:
+        self.go.wait()
+        time.sleep(self.seconds)
+        return [SimpleNamespace(request_id=self.open.pop(0).partition("-")[0], finished=True)]
+
+
+def asked(engine: Any, patience: float, count: int) -> list[str]:
+    driver = Driver(engine, patience)
+    try:
+        return [output.request_id for output in driver.outputs([str(number) for number in range(count)], [None] * count)]
+    finally:
+        engine.go.set()
+        driver.stop()
+
+
+def test_an_engine_that_hangs_is_given_up_with_a_word() -> None:
+    with pytest.raises(EngineError, match=r"done nothing for 0 s with 3 requests open; .* run again"):
+        asked(_Engine(), 0.2, 3)
+
+
+def test_whoever_waits_when_the_engine_is_stopped_is_told_at_once() -> None:
+    engine = _Engine(step_seconds=0.2)
+    engine.go.set()
+    driver = Driver(engine, 3600.0)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(driver.outputs, [str(number) for number in range(1000)], [None] * 1000)
+        while not engine.open:
+            time.sleep(0.01)
+        driver.stop()
+        with pytest.raises(EngineError, match="stopped before it had answered"):
+            answer.result(timeout=20)
+    with pytest.raises(EngineError, match="stopped before it had answered"):
+        driver.outputs(["late"], [None])
+
+
+def test_one_that_is_slow_but_moves_is_waited_for() -> None:
+    engine = _Engine(step_seconds=0.1)
+    engine.go.set()
+    assert asked(engine, 0.3, 8) == [str(number) for number in range(8)]

@@ -1,0 +1,44 @@
+"""Every case of `grading_corpus.yaml`: what a model wrote, and what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.grading.grade import canonical, grade
+
+CORPUS = Path(__file__).with_name("grading_corpus.yaml")
+
+
+def _cases() -> Iterator[Any]:
+    for section in yaml.safe_load(CORPUS.read_text(encoding="utf-8")):
+        for case in section.pop("cases"):
+            merged = {"finished": True, "choices": (), "lost": False, **section, **case}
+            yield pytest.param(merged, id=f"{section['section']}: {case['why']}")
+
+
+CASES = list(_cases())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_answer_is_worth_what_a_person_decided(case: dict[str, Any]) -> None:
+    graded = grade(case["text"], case["finished"], case["gold"], case["answer_type"], case["choices"])
+    assert (graded.outcome, graded.rule) == (case["outcome"], case["rule"])
+
+
+def test_the_cases_differ_and_their_golds_are_of_their_type() -> None:
+    cases = [item.values[0] for item in CASES]
+    asked = [(case["text"], case["gold"], case["answer_type"], tuple(case["choices"]), case["finished"]) for case in cases]
+    assert len(cases) >= 300
+    assert len(set(asked)) == len(asked)
+    assert len({case["why"] for case in cases}) > 0.95 * len(cases)
+    for case in cases:
+        assert canonical(case["gold"], case["answer_type"], case["choices"]) is not None, case
+
+
+def test_what_is_lost_is_not_right() -> None:
+    assert not [case for item in CASES if (case := item.values[0])["lost"] and case["outcome"] == "correct"]

@@ -1,0 +1,91 @@
+"""Grades of texts that models and people really wrote, where the data lie beside the repository."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.grading.grade import Outcome, canonical, grade
+from tests.support.runs import REPOSITORY
+
+SHARED = REPOSITORY.parent / "shared" / "data"
+pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="no recorded data beside the repository")
+
+
+def _rows(name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(SHARED / f"{name}.parquet").to_pylist()
+    return rows
+
+
+def test_labels_of_recorded_outputs_follow_from_their_recorded_answers() -> None:
+    """The recorded texts stop before the answer, which stands in a column of its own: put back, its label must be ours."""
+    golds = {row["id"]: row["answer"] for split in ("train", "test") for row in _rows(f"strategyqa/{split}")}
+    outputs = [row for row in _rows("strategyqa/rationales") if row["predicted_answer"] is not None]
+    agree = 0
+    for row in outputs:
+        text = f"{row['rationale']}\nTherefore, the answer (Yes or No) is {row['predicted_answer'].capitalize()}."
+        graded = grade(text, True, golds[row["question_id"]], "boolean")
+        agree += (graded.outcome is Outcome.CORRECT) == row["is_correct"] and graded.answer == row["predicted_answer"]
+    assert len(outputs) == 9170
+    assert agree == len(outputs)
+
+
+def test_what_recorded_outputs_say_themselves_is_what_was_recorded() -> None:
+    """docs/grading.md has every disagreement by kind: all contradict themselves or their recorded answer."""
+    found: Counter[tuple[str | None, bool]] = Counter()
+    for row in _rows("strategyqa/rationales"):
+        if row["predicted_answer"] is not None:
+            graded = grade(row["rationale"], True, row["predicted_answer"], "boolean")
+            found[graded.rule, graded.outcome is Outcome.CORRECT] += 1
+    assert found["stated", False] == 0
+    assert found["stated", True] >= 139
+    assert found["last", True] >= 1623
+    assert found["last", False] <= 44
+
+
+def test_solutions_of_school_mathematics_end_in_their_answer() -> None:
+    """GSM8K's human solutions state no answer: the rule `last` alone."""
+    solutions = [row for split in ("train", "test") for row in _rows(f"gsm8k/{split}")]
+    right = [
+        grade(re.sub(r"<<[^>]*>>", "", row["rationale"]), True, row["answer"], "number").outcome is Outcome.CORRECT
+        for row in solutions
+    ]
+    assert len(solutions) == 8792
+    assert sum(right) / len(right) >= 0.99
+
+
+def test_solutions_of_competition_mathematics_box_their_answer() -> None:
+    """The two that disagree have a gold that the data set's makers cut: "0,4" became "4"."""
+    solutions = [row for row in _rows("agieval/test") if row["task"] == "math"]
+    kinds = {"number": "number", "text": "math"}
+    graded = [grade(row["rationale"], True, row["answer"], kinds[row["answer_type"]]) for row in solutions]
+    assert len(graded) == 1000
+    assert sum(item.outcome is Outcome.CORRECT and item.rule == "boxed" for item in graded) >= 998
+
+
+def test_solutions_of_word_problems_with_options_name_their_letter() -> None:
+    solutions = [row for row in _rows("agieval/test") if row["task"] == "aqua-rat" and row["rationale"]]
+    outcomes = Counter(grade(row["rationale"], True, row["answer"], "choice", row["choices"]).outcome for row in solutions)
+    assert outcomes[Outcome.CORRECT] / len(solutions) >= 0.98
+    assert outcomes[Outcome.WRONG] == 0
+
+
+def test_every_gold_has_a_canonical_form_that_stays() -> None:
+    for name in (
+        "gsm8k/test",
+        "svamp/test",
+        "gsm_hard/test",
+        "bbh/test",
+        "agieval/test",
+        "commonsenseqa/validation",
+        "strategyqa/test",
+    ):
+        for row in _rows(name):
+            kind = "math" if (row["task"], row["answer_type"]) == ("math", "text") else row["answer_type"]
+            once = canonical(row["answer"], kind, row["choices"])
+            assert once is not None, (name, row["id"])
+            assert canonical(once, kind, row["choices"]) == once, (name, row["id"])

@@ -1,0 +1,145 @@
+"""math-verify in a process that may be killed: what it decides, what ends it, and that nothing else is lost with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.errors import GradingError
+from pipeline.grading.grade import KILLED, Outcome, grade, symbolic
+from tests.support.runs import REPOSITORY
+
+HOSTILE = ("10^{10^{10}}", r"\binom{10^9}{5\cdot 10^8}", "(x+1)^{100000}", r"\sum_{n=1}^{10^9} n^n", "2^{2^{2^{2^{2^{2}}}}}")
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One second for a pair, and a worker of the test's own."""
+    symbolic.stop()
+    symbolic.equal.cache_clear()
+    monkeypatch.setattr(symbolic, "CPU_SECONDS", 1.0)
+    yield
+    symbolic.stop()
+    symbolic.equal.cache_clear()
+
+
+def _worker() -> int:
+    return symbolic._running[os.getpid()].pid
+
+
+@pytest.mark.parametrize("answer", HOSTILE)
+def test_what_takes_too_long_is_unparsed_and_says_so(answer: str) -> None:
+    assert grade(f"\\boxed{{{answer}}}", True, "x+1", "math") == (Outcome.UNPARSED, None, KILLED)
+    assert grade("\\boxed{1+x}", True, "x+1", "math").outcome is Outcome.CORRECT
+
+
+def test_a_hostile_gold_is_no_different() -> None:
+    assert grade("\\boxed{x+2}", True, "10^{10^{10}}", "math") == (Outcome.UNPARSED, None, KILLED)
+
+
+def test_what_takes_too_much_memory_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(symbolic, "CPU_SECONDS", 60.0)
+    monkeypatch.setattr(symbolic, "BYTES", 1 << 20)
+    assert symbolic.equal("10^{10^{10}}", "x+1") is None
+
+
+def test_a_killed_pair_costs_its_time_once() -> None:
+    assert symbolic.equal(HOSTILE[0], "x+1") is None
+    assert symbolic.equal(HOSTILE[0], "x+1") is None
+    assert not symbolic._running
+
+
+def test_pairs_share_a_process_that_costs_less_than_a_start() -> None:
+    assert symbolic.equal("1+x", "x+1") is True
+    first = _worker()
+    assert symbolic.equal("2+x", "x+1") is False
+    assert _worker() == first
+
+
+def test_a_worker_that_somebody_else_ended_did_not_die_of_the_pair() -> None:
+    assert symbolic.equal("1+x", "x+1") is True
+    first = _worker()
+    os.kill(first, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(first)], timeout=60)
+    assert symbolic.equal("2+x", "x+2") is True
+    assert _worker() != first
+
+
+def test_grading_works_in_any_thread_and_leaves_the_alarm_of_others_alone() -> None:
+    rung = threading.Event()
+    before = signal.signal(signal.SIGALRM, lambda number, frame: rung.set())
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    found: list[Outcome] = []
+    graders = [
+        threading.Thread(target=lambda n=n: found.append(grade(f"\\boxed{{{n}+x}}", True, f"x+{n}", "math").outcome))
+        for n in range(3)
+    ]
+    try:
+        for grader in graders:
+            grader.start()
+        for grader in graders:
+            grader.join()
+        deadline = time.monotonic() + 5
+        while not rung.is_set() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert found == [Outcome.CORRECT] * 3
+    assert rung.is_set()
+
+
+def test_a_fork_asks_a_worker_of_its_own() -> None:
+    assert symbolic.equal("1+x", "x+1") is True
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if symbolic.equal("3+x", "x+3") is True and len(symbolic._running) == 2 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert symbolic.equal("4+x", "x+4") is True
+
+
+@pytest.mark.parametrize("answer", ["1+x", HOSTILE[0]])
+def test_no_process_outlives_whoever_asked(answer: str) -> None:
+    """Killed without a word, whether its worker waits or calculates."""
+    code = (
+        "import sys, threading\nfrom pipeline.grading import symbolic\nsymbolic.equal('1+x', 'x+1')\n"
+        "print(next(iter(symbolic._running.values())).pid, flush=True)\nsymbolic.equal(sys.argv[1], 'x+2')\nthreading.Event().wait()"
+    )
+    asker = subprocess.Popen([sys.executable, "-c", code, answer], stdout=subprocess.PIPE, cwd=REPOSITORY, text=True)
+    assert asker.stdout is not None
+    worker = psutil.Process(int(asker.stdout.readline()))
+    time.sleep(0.3)
+    asker.kill()
+    asker.wait()
+    asker.stdout.close()
+    gone, _ = psutil.wait_procs([worker], timeout=60)
+    assert gone
+
+
+def test_a_worker_that_does_not_start_is_an_error_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "worker.py"
+    broken.write_text("import math_verify_that_is_not_there")
+    monkeypatch.setattr(symbolic, "_WORKER", broken)
+    with pytest.raises(GradingError, match=r"math-verify does not start \(exit code 1\); pip install"):
+        grade("\\boxed{1+x}", True, "x+1", "math")
+
+
+def test_numbers_words_and_equal_texts_ask_nobody() -> None:
+    for answer, gold in [
+        ("\\frac{1}{2}", "0.5"),
+        ("7", "8"),
+        ("x + 1", "x+1"),
+        ("\\text{odd number}", "\\text{even number}"),
+        ("10_2", "10_3"),
+    ]:
+        grade(f"\\boxed{{{answer}}}", True, gold, "math")
+    assert not symbolic._running

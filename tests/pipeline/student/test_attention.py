@@ -1,0 +1,74 @@
+"""Attention row by row knows plain causal attention, and refuses a model whose attention is more."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.attention.flex_attention import BlockMask
+from transformers import MistralConfig, MistralForCausalLM
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from pipeline.student.attention import ROWS, block_mask, reads_of, rows_attention
+from pipeline.errors import ModelError
+
+
+@given(st.integers(2, 12), st.integers(1, 12), st.sampled_from([1, 2, 4]), st.integers(0, 2**31))
+def test_one_row_alone_has_plain_causal_attention(length: int, had: int, groups: int, seed: int) -> None:
+    """Where a row begins that an earlier one had, nobody asks, so nothing is put there."""
+    random = torch.Generator().manual_seed(seed)
+    query_BHTD = torch.randn(1, 4, length, 8, generator=random)
+    key_BGTD, value_BGTD = torch.randn(2, 1, groups, length, 8, generator=random)
+    had = min(had, length - 1)
+    module = torch.nn.Module()
+    module.num_key_value_groups, module.is_causal = 4 // groups, True  # type: ignore[assignment]
+    plain, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query_BHTD, key_BGTD, value_BGTD, None)
+    reads = reads_of([(np.arange(length), had)])
+    found, _ = rows_attention(module, query_BHTD, key_BGTD, value_BGTD, None, reads=reads)
+    torch.testing.assert_close(found[:, had:], plain[:, had:], rtol=1e-4, atol=1e-5)
+    assert not found[:, :had].any()
+
+
+@given(st.lists(st.lists(st.integers(1, 90), min_size=1, max_size=12), min_size=1, max_size=4), st.sampled_from([8, 16]))
+def test_blocks_of_the_mask_leave_nothing_out_and_none_that_goes_unmasked_has_a_gap(lines: list[list[int]], block: int) -> None:
+    """Stretches that begin one in another: a length says where the next stretch begins that ends with the one around it."""
+    width = max(map(sum, lines))
+    ends_BT = torch.arange(1, width + 1).repeat(len(lines), 1)
+    for line, lengths in enumerate(lines):
+        first = 0
+        for number, length in enumerate(lengths):
+            ends_BT[line, first : first + length] = sum(lengths) if number % 2 == 0 else first + length
+            first += length
+    with mock.patch("pipeline.attention.BLOCK", block):
+        mask = block_mask(ends_BT)
+    place = torch.arange(width)
+    for line in range(len(lines)):
+        sees_QS = (place <= place[:, None]) & (place[:, None] < ends_BT[line])
+        for query, (some, unmasked) in enumerate(zip(_read(mask, line), _read(mask, line, full=True), strict=True)):
+            assert not some & unmasked
+            for key in range(mask.kv_indices.shape[-1]):
+                here_QS = sees_QS[query * block : (query + 1) * block, key * block : (key + 1) * block]
+                assert not here_QS.any() or key in some | unmasked
+                assert key not in unmasked or here_QS.all()
+
+
+def _read(mask: BlockMask, line: int, full: bool = False) -> list[set[int]]:
+    """Blocks of keys that each block of queries reads."""
+    counts, numbers = (mask.full_kv_num_blocks, mask.full_kv_indices) if full else (mask.kv_num_blocks, mask.kv_indices)
+    return [set(row[:count].tolist()) for count, row in zip(counts[line, 0], numbers[line, 0], strict=True)]
+
+
+def test_a_window_that_is_shorter_than_the_rows_is_refused_and_a_longer_one_is_not() -> None:
+    config = MistralConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        sliding_window=8,
+    )  # fmt: skip
+    config._attn_implementation = ROWS
+    model = MistralForCausalLM(config)
+    model(input_ids=torch.ones(1, 8, dtype=torch.long))
+    with pytest.raises(ModelError, match=r"sliding_window 8, for rows of 9 tokens; set training\.packing to none"):
+        model(input_ids=torch.ones(1, 9, dtype=torch.long))

@@ -1,0 +1,63 @@
+"""The page's findings: good and bad news, each only when it is so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stages.report.stage import about_questions, findings
+
+
+def evaluation(change: float, low: float, high: float, **cell: int) -> dict[str, Any]:
+    counts = {"items": 100, "correct": 50, "wrong": 50, "unparsed": 0, "truncated": 0, **cell}
+    moved = {"change": change, "low": low, "high": high, "p": 0.01}
+    return {
+        "accuracy": {"student": {"group:id": counts}},
+        "student_against_base": {"group:id": moved, "set:lift": moved},
+        "forgetting": {"lift": -change},
+    }
+
+
+def said(*arguments: float, **cell: int) -> str:
+    return " ".join(findings(evaluation(*arguments, **cell)))
+
+
+def test_a_student_below_its_base_is_said_in_capitals_with_what_it_forgot() -> None:
+    assert "WORSE than its base: -8.0 points" in said(-0.08, -0.12, -0.04)
+    assert "Forgetting on lift: 8.0 points" in said(-0.08, -0.12, -0.04)
+
+
+def test_a_change_whose_interval_holds_zero_is_not_called_one() -> None:
+    assert "not distinguishable" in said(0.03, -0.01, 0.07)
+    assert "Forgetting" not in said(0.03, -0.01, 0.07)
+
+
+def test_a_student_below_its_base_is_said_even_within_chance() -> None:
+    assert "below its base, though within chance: -3.0 points" in said(-0.03, -0.07, 0.01)
+    assert "Forgetting on lift: 3.0 points lost, within chance" in said(-0.03, -0.07, 0.01)
+
+
+def test_a_better_student_is_better() -> None:
+    assert "better than its base: +8.0" in said(0.08, 0.04, 0.12)
+
+
+def test_hardly_any_right_answer_and_ungraded_ones_are_said() -> None:
+    words = said(0.0, -0.1, 0.1, correct=1, wrong=59, unparsed=10, truncated=30)
+    assert "almost nothing right: 1 of 100" in words
+    assert "40% of the student's answers could not be graded (10 unparsed, 30 truncated)" in words
+    assert "almost nothing" not in said(0.0, -0.1, 0.1)
+
+
+def test_what_is_odd_about_the_questions_is_said_and_nothing_where_nothing_is() -> None:
+    plain: dict[str, Any] = {"evaluation": {"gsm-hard": 1319}}
+    nothing: dict[str, Any] = {"left_out_because_long": {}, "left_out_because_of_a_passage": {}, "repeats": {}}
+    plain |= {**nothing, "trained_despite_evaluation_only": [], "left_out_because_evaluated": 0}
+    assert about_questions(plain) == []
+    odd = {"left_out_because_long": {"gsm-hard": 2}, "repeats": {"gsm-hard": 329}, "trained_despite_evaluation_only": ["bbh"]}
+    odd |= {"left_out_because_of_a_passage": {"gsm8k": 3}, "left_out_as_near_duplicates": 4, "left_out_because_evaluated": 5}
+    words = " ".join(about_questions({**plain, **odd}))
+    assert "Trained on bbh, which is for evaluation only" in words
+    assert "evaluated too, by id or by wording: 5." in words
+    assert "share a long passage with questions of gsm8k: 3." in words
+    assert "nearly the same as another training question: 4." in words
+    assert "Left out because longer than max_characters: 2 of gsm-hard." in words
+    assert "329 of 1319 questions of gsm-hard are in another set too" in words

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from pipeline.config.run import RunConfig
+from pipeline.errors import EngineError, QuestionError
+from stages.sampling import stage as sampling
+from stages.core.progress import Progress
+from stages.shared.resume import sample_seed
+from storage.artifact import Artifact, Draft
+from storage.mirror import DERIVED
+from tests.support.synthetic_artifacts import question
+from tests.support.runs import tree_of
+from tests.support.fake_teacher import Asked, Fault, serve
+from tests.support.artifacts import write_artifact
+from tests.support.questions.marked import marked
+
+names = st.text(max_size=20)
+
+
+@given(st.tuples(st.integers(), names, names, st.integers(0, 99)), st.tuples(st.integers(), names, names, st.integers(0, 99)))
+def test_a_seed_belongs_to_one_sample(one: tuple[int, str, str, int], other: tuple[int, str, str, int]) -> None:
+    assert (sample_seed(*one) == sample_seed(*other)) == (one == other)
+    assert 0 <= sample_seed(*one) < 2**31
+
+
+def test_a_seed_is_the_same_on_every_machine() -> None:
+    assert sample_seed(0, "q", "formal", 0) == sample_seed(0, "q", "formal", 0) == 976521057
+
+
+QUESTIONS = 7
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    def write(draft: Draft) -> dict[str, Any]:
+        for first in range(0, QUESTIONS, 3):
+            draft.write_shard("questions", marked([question(n) for n in range(first, min(first + 3, QUESTIONS))]))
+        return {"train": QUESTIONS}
+
+    return write_artifact(tmp_path_factory.mktemp("questions"), "questions", write)
+
+
+def sampled(
+    root: Path,
+    model: Path,
+    read: Artifact,
+    per_shard: int,
+    more: dict[str, Any] | None = None,
+    kept: Artifact | None = None,
+    **engine: Any,
+) -> Artifact:
+    """The stage with a random teacher; `kept` is an artifact whose first shard a killed process has committed."""
+    tree = tree_of(model) | {"only_perspectives": ["formal", "planning"]}
+    tree["sampling"] = {
+        "engine": {"kind": "transformers", "dtype": "float32", **engine}, "max_tokens": 2, "tries": 2, "questions_per_shard": per_shard,
+        **(more or {}),
+    }  # fmt: skip
+    config = sampling.config_of(RunConfig.model_validate(tree))
+
+    def write(draft: Draft) -> dict[str, Any]:
+        if kept is not None:
+            draft.write_shard("samples", kept.table("samples").slice(0, 3 * 2 * 2))
+        return sampling.run(config, {"questions": read}, draft, Progress(root / "progress", "sampling"))
+
+    root.mkdir(exist_ok=True)
+    return write_artifact(root, "sampling", write)
+
+
+def test_a_resumed_run_asks_for_what_is_missing_whatever_the_size_of_its_shards(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    whole = sampled(tmp_path / "whole", tiny_model, questions, 3)
+    rows = whole.table("samples").to_pylist()
+    assert len(rows) == QUESTIONS * 2 * 2
+    assert len(whole.files("samples")) == 3
+    resumed = sampled(tmp_path / "resumed", tiny_model, questions, 2, kept=whole)
+    assert len(resumed.files("samples")) == 3
+    texts = [
+        [{name: row[name] for name in ("question_id", "perspective", "sample_index", "seed", "text")} for row in found]
+        for found in (rows, resumed.table("samples").to_pylist())
+    ]
+    assert texts[0] == texts[1]
+    summaries = [{**artifact.summary, "tokens_per_second": 0} for artifact in (whole, resumed)]
+    assert summaries[0] == summaries[1]
+
+
+def test_a_question_that_is_too_long_is_refused_before_the_teacher_is_loaded(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    with pytest.raises(QuestionError, match="over the context of 16"):
+        sampled(tmp_path / "long", tiny_model, questions, 3, max_context=16)
+    assert not list(tmp_path.glob("long/sampling/*.partial/samples-*"))
+
+
+def test_a_question_that_the_student_cannot_be_trained_on_is_refused_before_the_teacher_is_asked(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    tree = tree_of(tiny_model) | {"training": {"max_length": 9}}
+    tree["sampling"] = {"engine": {"kind": "openai", "base_url": "http://127.0.0.1:1", "served_model": "nobody"}}
+    config = sampling.config_of(RunConfig.model_validate(tree))
+
+    def write(draft: Draft) -> dict[str, Any]:
+        return sampling.run(config, {"questions": questions}, draft, Progress(tmp_path / "progress", "sampling"))
+
+    said = r"the longest of 7 too long ones, has \d+ of the student's tokens, and training.max_length is 9: no rationale of it could"
+    with pytest.raises(QuestionError, match=said):
+        write_artifact(tmp_path, "sampling", write)
+
+
+def test_a_question_that_the_judge_has_no_room_for_is_refused_before_the_teacher_is_asked(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    judge = {"model": {"path": str(tiny_model), "chat": False}, "max_tokens": 8}
+    judge["engine"] = {"kind": "transformers", "dtype": "float32", "max_context": 40}
+    with pytest.raises(
+        QuestionError, match=r"what its judge reads, the longest of 7 .* context of 40; raise engine.max_context to"
+    ):
+        sampled(tmp_path / "judged", tiny_model, questions, 3, {"judge": judge})
+
+
+def from_server(root: Path, model: Path, read: Artifact, url: str) -> Artifact:
+    return sampled(root, model, read, 7, kind="openai", base_url=url, served_model="simulated", connections=2)
+
+
+def test_a_shard_that_a_server_could_not_finish_is_not_paid_for_twice(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    paid: Counter[tuple[str, int]] = Counter()
+
+    def write(prompt: str, seed: int) -> str:
+        paid[prompt, seed] += 1
+        return f"{seed} The answer is \\boxed{{{seed % 10}}}."
+
+    def gone(asked: Asked) -> Fault | None:
+        return Fault(404) if sum(paid.values()) >= 9 and asked else None
+
+    with serve(write) as url:
+        whole = from_server(tmp_path / "whole", tiny_model, questions, url)
+    wanted = paid.copy()
+    paid.clear()
+    with serve(write, gone) as url, pytest.raises(EngineError, match="404"):
+        from_server(tmp_path / "killed", tiny_model, questions, url)
+    first = paid.copy()
+    assert 9 <= sum(first.values()) <= 10
+    scratch = next((tmp_path / "killed").glob("sampling/*.scratch"))
+    assert not list((tmp_path / "killed").glob("sampling/*.partial/samples-*"))
+    (tmp_path / "resumed" / "sampling").mkdir(parents=True)
+    scratch.rename(tmp_path / "resumed" / "sampling" / scratch.name)
+    with serve(write) as url:
+        resumed = from_server(tmp_path / "resumed", tiny_model, questions, url)
+    assert resumed.table("samples") == whole.table("samples")
+    assert paid == wanted, "each request once, in two lives together"
+    assert not list((tmp_path / "resumed").glob(f"sampling/*.scratch/{DERIVED}/*"))
+
+
+def test_an_empty_answer_is_graded_unparsed_and_drawn_again_with_another_seed(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    with serve(lambda prompt, seed: "") as url:
+        rows = from_server(tmp_path / "empty", tiny_model, questions, url).table("samples").to_pylist()
+    assert {(row["outcome"], row["text"]) for row in rows} == {("unparsed", "")}
+    assert len(rows) == QUESTIONS * 2 * 2
+    assert len({row["seed"] for row in rows}) == len(rows)
+
+
+SAID = {0: "It is right.\nCORRECT", 1: "<think>WRONG?</think>\n**Wrong.**", 2: "Hard to say."}
+"""What the judge says of a question, by its number."""
+
+
+def judged(root: Path, model: Path, read: Artifact, url: str, **judge: Any) -> Artifact:
+    server = {"kind": "openai", "base_url": url, "served_model": "simulated", "connections": 2}
+    asked = {"model": {"served": True, "chat": False}, "engine": server, **judge}
+    return sampled(root, model, read, 7, {"judge": asked}, **server)
+
+
+def test_the_judge_is_asked_about_what_rules_cannot_read_and_about_nothing_else(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    def write(prompt: str, seed: int) -> str:
+        number = int(prompt.split("Item ")[1].split(":")[0])
+        if "Right answer:" in prompt:
+            return SAID[number]
+        return "Whoever thinks knows." if number in SAID else f"So it is. The answer is \\boxed{{{number % 10}}}."
+
+    with serve(write) as url:
+        found = judged(tmp_path / "judged", tiny_model, questions, url)
+    rows = found.table("samples").to_pylist()
+    by_number: dict[int, set[tuple[Any, ...]]] = {}
+    for row in rows:
+        by_number.setdefault(int(row["question_id"][-8:]), set()).add((row["outcome"], row["rule"], row["judged"]))
+    assert by_number[0] == {("correct", "judge", SAID[0])}
+    assert by_number[1] == {("wrong", "judge", SAID[1])}
+    assert by_number[2] == {("unparsed", None, SAID[2])}, "what is no verdict is neither right nor wrong"
+    assert all({judged for _, _, judged in by_number[number]} == {None} for number in range(3, QUESTIONS))
+    # Right at once: two perspectives. Never right: two tries for each.
+    assert found.summary["judged"] == {"correct": 2, "wrong": 4, "unreadable": 4}
+
+
+def long_winded(prompt: str, seed: int) -> str:
+    """A teacher that never answers; on items 0, 1 and 2 too long for the judge, lost in thought, and thinking aloud."""
+    number = int(prompt.split("Item ")[1].split(":")[0])
+    return {0: "Well, " * 400, 1: "I wonder.</think>\n", 2: f"{'Hm, ' * 400}</think>Who knows."}.get(number, "Who knows.")
+
+
+def test_a_sample_that_a_judge_here_cannot_read_whole_stays_unparsed_and_thoughts_are_not_shown_to_it(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    judge = {"model": {"path": str(tiny_model), "chat": False}, "max_tokens": 2}
+    judge["engine"] = {"kind": "transformers", "dtype": "float32", "max_context": 600}
+    with serve(long_winded) as url:
+        served = {"kind": "openai", "base_url": url, "served_model": "simulated", "connections": 2}
+        found = sampled(tmp_path / "long", tiny_model, questions, 7, {"judge": judge}, **served)
+    rows = found.table("samples").to_pylist()
+    verdicts = {int(row["question_id"][-8:]): row["verdict"] for row in rows}
+    assert verdicts == {0: "too_long", 1: None} | dict.fromkeys(range(2, QUESTIONS), "unreadable")
+    assert {row["outcome"] for row in rows} == {"unparsed"}
+    assert found.summary["judged"] == {"too_long": 4, "unreadable": 20}, "two tries of two perspectives each"
+
+
+def test_a_sample_that_a_served_judge_refuses_as_too_long_does_not_end_the_stage(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    def full(asked: Asked) -> Fault | None:
+        said = b"This model's maximum context length is 512 tokens. However, your request has more."
+        long = asked and "Right answer:" in asked["prompt"] and len(asked["prompt"]) > 2000
+        return Fault(400, body=b'{"error": {"message": "%s", "code": 400}}' % said) if long else None
+
+    with serve(lambda prompt, seed: "CORRECT" if "Right answer:" in prompt else long_winded(prompt, seed), full) as url:
+        found = judged(tmp_path / "served", tiny_model, questions, url)
+    assert found.summary["judged"] == {"too_long": 4, "correct": 10}
+
+
+def test_without_a_judge_a_sample_has_no_place_for_its_words(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
+    with serve(lambda prompt, seed: "") as url:
+        found = from_server(tmp_path / "plain", tiny_model, questions, url)
+    assert "judged" not in found.table("samples").column_names
+    assert "judged" not in found.summary

@@ -1,0 +1,87 @@
+"""Several answers to each question, added up: checked against what they are defined as, and against chance itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.shared.answering import DRAWN
+from stages.shared.draws import drawn, pass_at_1
+from storage.artifact import Draft
+from tests.support.artifacts import write_artifact
+
+Drawn = tuple[str, str | None]
+RIGHT, WRONG, UNREAD = ("correct", "7"), ("wrong", "8"), ("unparsed", None)
+
+
+def figures(folder: Path, questions: list[list[Drawn]], place: str = "group:id") -> dict[str, Any]:
+    """Of a student who drew these, a list for each question."""
+    rows = [
+        dict.fromkeys(DRAWN.names) | {"model": "student", "group": "id", "set": "dial", "question_id": f"q{number}",
+        "repeats": "", "outcome": outcome, "answer": answer, "sample_index": index}
+        for number, draws in enumerate(questions) for index, (outcome, answer) in enumerate(draws)
+    ]  # fmt: skip
+    found = {}
+
+    def write(draft: Draft) -> dict[str, Any]:
+        draft.write_shard("draws", pa.Table.from_pylist(rows, schema=DRAWN))
+        found.update(drawn(draft, ["student"], len(questions[0])))
+        return {}
+
+    write_artifact(folder, "evaluation", write)
+    return found["student"][place]
+
+
+def test_one_of_four_draws_right_is_a_quarter_and_found_by_four(tmp_path: Path) -> None:
+    cell = figures(tmp_path, [[RIGHT, WRONG, UNREAD, WRONG], [RIGHT, RIGHT, RIGHT, RIGHT]])
+    assert cell["items"] == 2
+    assert cell["pass_at_1"] == 5 / 8
+    assert cell["pass_at_all"] == 1.0
+    assert cell["majority"] == 0.5
+    assert cell["spread"] == pytest.approx(np.std([1.0, 0.5, 0.5, 0.5], ddof=1))
+
+
+@pytest.mark.parametrize(
+    ("draws", "right"),
+    [
+        ([RIGHT, RIGHT, WRONG], True),
+        ([RIGHT, WRONG, WRONG], False),
+        ([RIGHT, ("wrong", "8"), ("wrong", "9")], True),  # three answers once each: the first drawn
+        ([("wrong", "8"), RIGHT, ("wrong", "9")], False),
+        ([UNREAD, UNREAD, RIGHT], True),  # who says nothing has no vote
+        ([UNREAD, UNREAD, UNREAD], False),
+        ([("correct", "0.75"), ("wrong", "2"), ("correct", "3/4"), ("wrong", "2")], True),  # right ones are one answer
+    ],
+)
+def test_the_majority_is_the_most_frequent_answer_that_could_be_read(tmp_path: Path, draws: list[Drawn], right: bool) -> None:
+    assert figures(tmp_path, [draws, draws])["majority"] == float(right)
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=2, max_size=30))
+def test_the_interval_is_never_narrower_than_of_independent_answers_nor_wider_than_of_one_each(found: list[list[bool]]) -> None:
+    from pipeline.analysis.statistics import wilson
+
+    right_NC = np.array(found)
+    value, low, high = pass_at_1(right_NC)
+    assert low - 1e-9 <= value <= high + 1e-9
+    assert value == pytest.approx(right_NC.mean())
+    every, once = wilson(int(right_NC.sum()), right_NC.size), wilson(round(value * len(found)), len(found))
+    assert high - low >= every.high - every.low - 1e-6
+    assert high - low <= once.high - once.low + 0.1  # `once` had to be rounded to a whole question
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    """Questions of very different difficulty, as they are: counting every draw as independent would hold it far less often."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        chances_N = rng.beta(0.4, 0.4, size=100)
+        interval = pass_at_1(rng.random((100, 8)) < chances_N[:, None])
+        held += interval.low <= 0.5 <= interval.high
+    assert 0.92 <= held / 400 <= 0.98

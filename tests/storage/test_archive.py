@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from storage.errors import ArtifactError
+from storage.artifact import MANIFEST
+from storage.store import Store, open_store
+from storage.archive import export, import_
+from storage.verify import verify
+from tests.support.storage.processes import numbers
+from tests.support.storage.chains import chain, files
+
+Members = dict[str, bytes]
+
+
+@pytest.fixture
+def tar(store: Store, tmp_path: Path) -> Path:
+    """A student with all that it was made from."""
+    export(store, "training", chain(store)[2].fingerprint, tmp_path / "student.tar")
+    return tmp_path / "student.tar"
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "target"))
+
+
+def _members(tar: Path) -> Members:
+    with tarfile.open(tar) as opened:
+        return {member.name: opened.extractfile(member).read() for member in opened}  # type: ignore[union-attr]
+
+
+def _write(tar: Path, members: Members, *more: tarfile.TarInfo) -> None:
+    with tarfile.open(tar, "w") as opened:
+        for member in more:
+            opened.addfile(member)
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            opened.addfile(member, io.BytesIO(content))
+
+
+def test_what_was_exported_is_imported_byte_for_byte_ancestors_first(store: Store, tar: Path, target: Store) -> None:
+    names = import_(target, tar)
+    assert [name.split("/")[0] for name, _ in names] == ["questions", "sampling", "training"]
+    assert all(new for _, new in names)
+    assert files(target.root) == files(store.root)
+    for name, _ in names:
+        assert verify(target, *name.split("/")) == []
+    assert import_(target, tar) == [(name, False) for name, _ in names]
+
+
+def test_a_tar_file_says_nothing_of_who_wrote_it(tar: Path) -> None:
+    with tarfile.open(tar) as opened:
+        assert {(member.uid, member.gid, member.uname, member.gname) for member in opened} == {(0, 0, "", "")}
+
+
+def test_a_link_in_an_artifact_is_exported_as_its_content(store: Store, tmp_path: Path, target: Store) -> None:
+    made = chain(store)[2]
+    weights = made.path("student/weights")
+    weights.rename(tmp_path / "elsewhere")
+    weights.symlink_to(tmp_path / "elsewhere")
+    export(store, "training", made.fingerprint, tmp_path / "links.tar")
+    import_(target, tmp_path / "links.tar")
+    assert target.open("training", made.fingerprint).path("student/weights").read_bytes() == weights.read_bytes()
+
+
+def test_an_export_that_fails_leaves_no_file(store: Store, tmp_path: Path) -> None:
+    made = chain(store)
+    made[0].path("rows-00000.parquet").unlink()
+    with pytest.raises(ArtifactError, match="missing"):
+        export(store, "training", made[2].fingerprint, tmp_path / "t.tar")
+    assert not list(tmp_path.glob("*tar*"))
+
+
+def _link(name: str, kind: bytes, target: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
+INSIDE = f"training/{'0' * 16}"
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        tarfile.TarInfo("../evil"),
+        tarfile.TarInfo("/tmp/evil"),
+        tarfile.TarInfo(f"{INSIDE}/../../evil"),
+        tarfile.TarInfo(f"{INSIDE}//evil"),
+        tarfile.TarInfo(f"{INSIDE}/./evil"),
+        tarfile.TarInfo(f"{INSIDE}"),
+        tarfile.TarInfo(f"../{INSIDE}/evil"),
+        tarfile.TarInfo("Training/0123/evil"),
+        tarfile.TarInfo(f"runs/{'0' * 16}/evil"),
+        tarfile.TarInfo("runs/evil.json"),
+        _link(f"{INSIDE}/evil", tarfile.SYMTYPE, "/etc/passwd"),
+        _link(f"{INSIDE}/evil", tarfile.LNKTYPE, f"{INSIDE}/{MANIFEST}"),
+        _link(f"{INSIDE}/evil", tarfile.FIFOTYPE, ""),
+        _link(f"{INSIDE}/evil", tarfile.CHRTYPE, ""),
+        _link(f"{INSIDE}/evil", tarfile.DIRTYPE, ""),
+        _link(f"{INSIDE}/evil", tarfile.GNUTYPE_SPARSE, ""),
+    ],
+    ids=lambda member: f"{member.name} {member.type.decode()}",
+)
+def test_a_member_that_is_not_a_plain_file_of_an_artifact_is_refused(
+    tar: Path, target: Store, tmp_path: Path, member: tarfile.TarInfo
+) -> None:
+    _write(tar, _members(tar), member)
+    before = files(tmp_path)
+    with pytest.raises(
+        ArtifactError, match=r"(is not a file of an artifact|not a whole tar file).*; export the artifact again"
+    ):
+        import_(target, tar)
+    assert files(tmp_path) == before
+
+
+def _of_training(members: Members) -> str:
+    return next(name for name in members if name.startswith("training/") and name.endswith(MANIFEST))
+
+
+def _manifest(change: Callable[[dict], object]) -> Callable[[Members], Members]:  # type: ignore[type-arg]
+    def altered(members: Members) -> Members:
+        name = _of_training(members)
+        manifest = orjson.loads(members[name])
+        change(manifest)
+        return {**members, name: orjson.dumps(manifest)}
+
+    return altered
+
+
+def _but(part: str, content: bytes | None) -> Callable[[Members], Members]:
+    def altered(members: Members) -> Members:
+        name = _of_training(members).removesuffix(MANIFEST) + part
+        rest = {other: found for other, found in members.items() if other != name}
+        return rest if content is None else {name: content, **{k: v for k, v in rest.items() if k.startswith("training/")}}
+
+    return altered
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        _but("student/weights", b"other"),
+        _but("student/weights", None),
+        _but("student/more", b"more"),
+        _but(MANIFEST, None),
+        _but(MANIFEST, b"{"),
+        _manifest(lambda manifest: manifest["identity"]["config"].update(rate=9)),
+        _manifest(lambda manifest: manifest.update(fingerprint="0" * 16)),
+        _manifest(lambda manifest: manifest.update(stage="report")),
+        _manifest(lambda manifest: manifest.update(schema_version=99)),
+        _manifest(lambda manifest: manifest.pop("inputs")),
+        _manifest(lambda manifest: manifest["files"][0].update(sha256="0" * 64)),
+        _manifest(lambda manifest: manifest["files"][0].update(bytes=1)),
+        _manifest(lambda manifest: manifest["files"][0].update(path="../../evil")),
+        _manifest(lambda manifest: manifest["files"].pop()),
+    ],
+)
+def test_an_artifact_that_is_not_what_its_manifest_says_is_refused(
+    tar: Path, target: Store, alter: Callable[[Members], Members]
+) -> None:
+    _write(tar, alter(_members(tar)))
+    with pytest.raises(ArtifactError, match=r"; (export the artifact again|remove its folder|upgrade to read it)"):
+        import_(target, tar)
+    there = files(target.root)
+    assert not [name for name in there if name.startswith("training/") and ".lease/" not in name]
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_a_truncated_file_is_refused_and_what_is_there_is_whole(store: Store, tmp_path: Path, data: st.DataObject) -> None:
+    made = [artifact.name for artifact in (chain(store) if not store.fingerprints("training") else [])]
+    whole, cut = tmp_path / "whole.tar", tmp_path / "cut.tar"
+    if made:
+        export(store, *made[2].split("/"), whole)
+    content = whole.read_bytes()
+    end = content.rstrip(b"\0")
+    cut.write_bytes(content[: data.draw(st.integers(0, len(end)) | st.integers(0, len(end) // 512).map(lambda n: n * 512))])
+    target = open_store(str(tmp_path / str(len(list(tmp_path.iterdir())))))
+    with pytest.raises(ArtifactError, match=r"cut\.tar"):
+        import_(target, cut)
+    for stage in target.place.names(""):
+        for digest in target.fingerprints(stage):
+            assert verify(target, stage, digest) == []
+        assert not [name for name in target.place.names(stage) if name.endswith((".incoming", ".scratch"))]
+
+
+def test_a_refused_import_leaves_the_unfinished_work_of_a_run_alone(store: Store, tar: Path, target: Store) -> None:
+    (digest,) = store.fingerprints("training")
+    with target.draft("training", digest) as draft:
+        draft.write_shard("rows", numbers(7))
+    _write(tar, _but("student/weights", b"other")(_members(tar)))
+    with pytest.raises(ArtifactError):
+        import_(target, tar)
+    with target.draft("training", digest) as draft:
+        assert [table["number"].to_pylist() for table in draft.shards("rows")] == [[7]]
+        assert set(files(draft.folder)) == {"rows-00000.parquet"}
+
+
+def test_an_import_replaces_the_unfinished_work_of_a_run(store: Store, tar: Path, target: Store) -> None:
+    (digest,) = store.fingerprints("training")
+    with target.draft("training", digest) as draft:
+        draft.write_shard("rows", numbers(7))
+        draft.write_shard("more", numbers(7))
+    import_(target, tar)
+    assert files(target.root) == files(store.root)

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+
+from pipeline.errors import ConfigError
+from storage.errors import RootNotWritable, RootUnavailable
+from storage.backend import Bucket, Folder, Place
+from storage.store import open_store
+from tests.support.storage.s3 import S3, Fault
+
+KEYS = st.sampled_from(["runs/a", "runs/b", "runs/deep/c", "top", "runs.old/a"])
+FOLDERS = st.sampled_from(["runs", "runs/deep", "runs.old", "nothing"])
+CONTENTS = st.binary(max_size=8)
+
+
+class Model(RuleBasedStateMachine):
+    """A place does what a dictionary of keys does."""
+
+    place: Place
+
+    def __init__(self) -> None:
+        super().__init__()
+        for folder in ("runs", "runs.old"):
+            self.place.remove_all(folder)
+        self.place.remove("top")
+        self.content: dict[str, bytes] = {}
+
+    @rule(key=KEYS, content=CONTENTS)
+    def write(self, key: str, content: bytes) -> None:
+        self.place.write(key, content)
+        self.content[key] = content
+
+    @rule(key=KEYS, content=CONTENTS)
+    def create(self, key: str, content: bytes) -> None:
+        assert self.place.create(key, content) is (self.content.get(key, content) == content)
+        self.content.setdefault(key, content)
+
+    @rule(key=KEYS)
+    def remove(self, key: str) -> None:
+        self.place.remove(key)
+        self.content.pop(key, None)
+
+    @rule(folder=FOLDERS)
+    def remove_all(self, folder: str) -> None:
+        self.place.remove_all(folder)
+        self.content = {key: content for key, content in self.content.items() if not key.startswith(f"{folder}/")}
+
+    @rule(key=KEYS, folder=FOLDERS)
+    def look(self, key: str, folder: str) -> None:
+        assert self.place.read(key) == self.content.get(key)
+        assert self.place.has(key) is (key in self.content)
+        below = [name.removeprefix(f"{folder}/") for name in self.content if name.startswith(f"{folder}/")]
+        # A local folder stays when it is empty: that is nothing to anybody.
+        assert set(self.place.names(folder)) - {"deep"} == {name for name in below if "/" not in name}
+        files = {name: entry.bytes for name, entry in self.place.entries(folder).items()}
+        assert files == {name: len(self.content[f"{folder}/{name}"]) for name in below if "/" not in name}
+
+
+def _run(place: Place, depth: settings) -> None:
+    run_state_machine_as_test(type("Modelled", (Model,), {"place": place}), settings=depth)  # type: ignore[arg-type]
+
+
+def test_a_folder_does_what_a_dictionary_does(tmp_path: Path) -> None:
+    _run(Folder(tmp_path), settings(max_examples=20, stateful_step_count=25))
+
+
+def test_a_bucket_does_what_a_dictionary_does(s3: S3) -> None:
+    _run(Bucket(s3.root()), settings(max_examples=3, stateful_step_count=15))
+
+
+def test_runs_are_listed_while_another_process_rewrites_one(tmp_path: Path) -> None:
+    """What garbage collection keeps hangs on this: a listing that comes back empty would let everything go."""
+    place, stop = Folder(tmp_path), threading.Event()
+    for name in ("a.json", "b.json"):
+        place.write(f"runs/{name}", b"{}")
+
+    def rewrite() -> None:
+        while not stop.is_set():
+            place.write("runs/a.json", b"{}")
+
+    thread = threading.Thread(target=rewrite)
+    thread.start()
+    try:
+        for _ in range(1000):
+            assert set(place.entries("runs")) == {"a.json", "b.json"}
+            assert place.names("runs") == ["a.json", "b.json"]
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_of_many_threads_that_create_one_key_one_succeeds(tmp_path: Path) -> None:
+    place, begin, won = Folder(tmp_path), threading.Barrier(8), list[int]()
+
+    def create(number: int) -> None:
+        begin.wait()
+        if place.create("lease/1", b"%d" % number):
+            won.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert place.read("lease/1") == b"%d" % won[0]
+    assert [path.name for path in (tmp_path / "lease").iterdir()] == ["1"]
+
+
+def test_what_may_not_be_written_or_removed_is_said_so(tmp_path: Path) -> None:
+    place = Folder(Path("/proc/artifacts"))
+    for act in (lambda: place.write("a", b""), lambda: place.create("a", b"")):
+        with pytest.raises(RootNotWritable, match="/proc/artifacts: cannot be written"):
+            act()
+    with pytest.raises(RootNotWritable, match="cannot be written"):
+        Folder(Path("/proc")).remove_all("self/fdinfo")
+
+
+@pytest.mark.parametrize("root", ["s3://key:secret@bucket/x", "s3://key@bucket", "simplecache::s3://a:b@bucket/x"])
+def test_a_secret_in_a_root_is_refused_and_not_repeated(root: str) -> None:
+    with pytest.raises(ConfigError, match="put it in the environment") as caught:
+        open_store(root)
+    assert "secret" not in str(caught.value)
+    assert "key" not in str(caught.value)
+
+
+def test_a_local_root_is_a_plain_path() -> None:
+    with pytest.raises(ConfigError, match="plain path"):
+        open_store("file:///tmp/x")
+    assert open_store("some/where@home").remote is None
+
+
+def test_a_kind_of_store_whose_library_is_not_here_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="install what this kind of store needs"):
+        Bucket("gs://bucket/x").names("")
+
+
+def test_a_bucket_that_does_not_exist_is_one_line(s3: S3, tmp_path: Path) -> None:
+    place = Bucket("s3://no-such-bucket/x")
+    (tmp_path / "file").write_text("x")
+    for act in (
+        lambda: place.write("a", b""),
+        lambda: place.create("a", b""),
+        lambda: place.upload(tmp_path / "file", "a"),
+        place.check_conditional_put,
+    ):
+        with pytest.raises(ConfigError, match=r"no-such-bucket.*make the bucket, or correct root"):
+            act()
+    assert s3.port
+
+
+def test_a_store_that_refuses_the_key_is_one_line(s3: S3) -> None:
+    with s3.proxy.failing(Fault(403, "PUT")), pytest.raises(RootUnavailable, match="then run again to resume"):
+        Bucket(s3.root()).write("a", b"")
+
+
+@settings(max_examples=8)
+@given(st.binary(max_size=2), st.binary(max_size=2))
+def test_a_file_goes_up_and_comes_down_and_a_new_one_never_over_another(
+    s3: S3, tmp_path: Path, content: bytes, other: bytes
+) -> None:
+    place = Bucket(s3.root())
+    file, back = tmp_path / "file", tmp_path / "a" / "back"
+    file.write_bytes(content)
+    assert place.upload_new(file, "f")
+    file.write_bytes(other)
+    assert place.upload_new(file, "f") is (content == other)
+    place.download("f", back)
+    assert back.read_bytes() == content
+    assert [path.name for path in back.parent.iterdir()] == ["back"]
+    place.upload(file, "f")
+    assert place.read("f") == other

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from storage.errors import ArtifactError
+from storage import lease
+from storage.artifact import MANIFEST
+from storage.catalogue import point, record_run
+from storage.garbage import FORGOTTEN_SECONDS, collect, garbage, reachable
+from storage.store import Store, open_store
+from tests.support.storage.processes import DIGEST, numbers
+from tests.support.storage.chains import chain, files, make
+
+
+def _collect(store: Store) -> set[str]:
+    found = list(garbage(store))
+    collect(store, found)
+    return {item.key for item in found}
+
+
+def _artifacts(store: Store) -> set[str]:
+    return {str(path.parent.relative_to(store.root)) for path in store.root.glob(f"*/*/{MANIFEST}")}
+
+
+def _bare(store: Store, name: str, inputs: dict[str, str]) -> None:
+    stage, digest = name.split("/")
+    document = {"schema_version": 2, "stage": stage, "fingerprint": digest, "identity": {}, "inputs": inputs}
+    store.place.write(f"{name}/{MANIFEST}", orjson.dumps({**document, "timing": {}, "files": []}))
+    store.place.write(f"{name}/rows.parquet", b"rows")
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_what_a_run_a_pointer_its_history_or_a_lease_reaches_stays_and_all_else_goes(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    """Any graph: each artifact is made from at most one of each earlier stage, and some of those are gone already."""
+    store = open_store(str(tmp_path / str(len(list(tmp_path.iterdir())))))
+    stages = ["questions", "sampling", "synthesis"]
+    names = [f"{stage}/{number:016x}" for stage in stages for number in range(data.draw(st.integers(0, 3)))]
+    made: dict[str, dict[str, str]] = {}
+    for name in names:
+        earlier = [other for other in names if stages.index(other.split("/")[0]) < stages.index(name.split("/")[0])]
+        chosen = data.draw(st.lists(st.sampled_from(earlier), max_size=2) if earlier else st.just([]))
+        made[name] = dict(other.split("/") for other in chosen)
+        _bare(store, name, made[name])
+
+    def some() -> dict[str, str]:
+        return dict(
+            name.split("/") for name in data.draw(st.lists(st.sampled_from(names), max_size=2) if names else st.just([]))
+        )
+
+    roots = []
+    for number in range(data.draw(st.integers(0, 2))):
+        roots.append(some())
+        record_run(store.place, f"run{number}", roots[-1], {}, data.draw(st.sampled_from(["running", "done", "failed"])))
+    for number in range(data.draw(st.integers(0, 3))):
+        roots.append(some())
+        point(store.place, "promoted", f"run{number}", roots[-1])
+
+    expected, waiting = set[str](), [f"{stage}/{digest}" for root in roots for stage, digest in root.items()]
+    while waiting:
+        name = waiting.pop()
+        expected.add(name)
+        waiting += [f"{stage}/{digest}" for stage, digest in made[name].items()]
+    held = data.draw(st.sampled_from([None, *names]))
+    if held is None:
+        assert _collect(store) == set(names) - expected
+    else:
+        with lease.hold(store.place, f"{held}.lease", held):
+            assert _collect(store) == set(names) - expected - {held}
+            assert store.place.names(f"{held}.lease")
+        expected.add(held)
+    assert _artifacts(store) == expected
+    assert reachable(store) >= expected - {held}
+    assert all(store.place.read(f"{name}/rows.parquet") == b"rows" for name in expected)
+
+
+def test_looking_at_the_garbage_removes_nothing_and_knows_its_size(store: Store) -> None:
+    chain(store, rate=1)
+    before = files(store.root)
+    found = list(garbage(store))
+    assert files(store.root) == before
+    listed = sum(entry["bytes"] for name in _artifacts(store) for entry in store.manifest(*name.split("/"))["files"])
+    assert sum(item.bytes for item in found) == listed
+    assert collect(store, found) == listed
+    assert files(store.root) == {}
+
+
+def test_a_promoted_student_and_the_ones_before_it_stay_with_all_that_they_were_made_from(store: Store) -> None:
+    made = [chain(store, number=number) for number in range(3)]
+    for number in range(2):
+        stages = {artifact.stage: artifact.fingerprint for artifact in made[number]}
+        record_run(store.place, "run", stages, {}, "done")
+        point(store.place, "promoted", "run", stages)
+    record_run(store.place, "run", {}, {}, "running")
+    assert _collect(store) == {artifact.name for artifact in made[2]}
+    assert _artifacts(store) == {artifact.name for artifacts in made[:2] for artifact in artifacts}
+
+
+def test_an_unfinished_artifact_stays_while_a_run_names_it_and_goes_after(store: Store) -> None:
+    with store.draft("sampling", DIGEST) as draft:
+        draft.write_shard("rows", numbers(1))
+        (draft.scratch / "state").write_text("1")
+    record_run(store.place, "run", {"sampling": DIGEST}, {}, "failed")
+    assert _collect(store) == set()
+    assert (store.root / "sampling" / f"{DIGEST}.partial" / "rows-00000.parquet").exists()
+    record_run(store.place, "run", {}, {}, "done")
+    assert _collect(store) == {f"sampling/{DIGEST}.{kind}" for kind in ("partial", "scratch", "lease", "digests")}
+    assert list((store.root / "sampling").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "left", ["partial/x", "scratch/x", "lease/000001", "incoming/x", "digests", "progress", "synced", "lock"]
+)
+def test_what_a_kill_left_beside_a_finished_artifact_goes(store: Store, left: str) -> None:
+    artifact = make(store, "sampling")
+    record_run(store.place, "run", {"sampling": artifact.fingerprint}, {}, "done")
+    store.place.write(f"{artifact.name}.{left}", b"{}")
+    assert _collect(store) == {f"{artifact.name}.{left.partition('/')[0]}"}
+    assert [path.name for path in artifact.folder.parent.iterdir()] == [artifact.fingerprint]
+    assert store.open("sampling", artifact.fingerprint).table("rows").num_rows == 4
+
+
+def test_nothing_but_artifacts_is_ever_touched(store: Store) -> None:
+    """Somebody will give a home folder, or a checkout, as root."""
+    mine = ["notes/thesis.txt", "src/pkg/module.py", ".git/objects/ab", "top", "sampling/README", "sampling/0123456789ABCDEF/x"]
+    for name in mine:
+        store.place.write(name, b"mine")
+    artifact = make(store, "sampling")
+    assert _collect(store) == {artifact.name}
+    assert set(files(store.root)) == set(mine)
+
+
+def test_a_lease_of_another_host_protects_for_a_week_without_a_beat(store: Store) -> None:
+    with store.draft("sampling", DIGEST) as draft:
+        draft.write_shard("rows", numbers(1))
+    key = f"sampling/{DIGEST}.lease/000001"
+    content = store.place.read(key)
+    assert content is not None
+    store.place.write(key, orjson.dumps({**orjson.loads(content), "host": "elsewhere", "released": False}))
+    began = time.monotonic()
+    assert _collect(store) == set()
+    assert time.monotonic() - began < 5, "nothing is waited for"
+    long_ago = time.time() - FORGOTTEN_SECONDS - 60
+    os.utime(store.root / key, (long_ago, long_ago))
+    assert f"sampling/{DIGEST}.partial" in {item.key for item in garbage(store)}
+
+
+def test_what_a_run_has_reached_or_a_process_has_begun_since_it_was_found_stays(store: Store) -> None:
+    artifact, other = make(store, "sampling", number=1), make(store, "sampling", number=2)
+    with store.draft("questions", DIGEST) as draft:
+        draft.write_shard("rows", numbers(1))
+    found = list(garbage(store))
+    record_run(store.place, "run", {"sampling": artifact.fingerprint}, {}, "running")
+    with lease.hold(store.place, f"questions/{DIGEST}.lease", "it"):
+        collect(store, found)
+    assert _artifacts(store) == {artifact.name}
+    assert not other.folder.exists()
+    assert (store.root / "questions" / f"{DIGEST}.partial" / "rows-00000.parquet").exists()
+
+
+def test_a_damaged_document_stops_it_before_anything_goes(store: Store) -> None:
+    artifact, reached = make(store, "sampling"), make(store, "questions")
+    record_run(store.place, "run", {"questions": reached.fingerprint}, {}, "done")
+    for name in ("runs/run.json", "pointers/latest.json", f"{reached.name}/{MANIFEST}"):
+        content = store.place.read(name)
+        assert content is not None
+        store.place.write(name, content[:-9])
+        with pytest.raises(ArtifactError, match="damaged"):
+            list(garbage(store))
+        store.place.write(name, content)
+    assert _artifacts(store) == {artifact.name, reached.name}
+
+
+def test_what_a_live_process_reads_from_stays_though_no_run_names_it(store: Store) -> None:
+    questions, sampling, _ = chain(store)
+    with store.draft("synthesis", DIGEST, {"questions": questions.fingerprint, "sampling": sampling.fingerprint}):
+        _collect(store)
+        assert {questions.name, sampling.name} <= _artifacts(store)
+    _collect(store)
+    assert _artifacts(store) == set()
+
+
+def test_logs_of_a_finished_artifact_stay_for_people_to_read(store: Store) -> None:
+    questions = chain(store)[0]
+    record_run(store.place, "run", {"questions": questions.fingerprint}, {}, "done")
+    for kind in ("log", "config"):
+        questions.folder.with_suffix(f".{kind}").write_text("said")
+    _collect(store)
+    assert questions.folder.with_suffix(".log").exists()
+    assert questions.folder.with_suffix(".config").exists()

@@ -1,0 +1,70 @@
+"""Evaluations as they would be if a student answered as a test wants, committed as the stages commit them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from stages.shared import answering
+from stages.core.plan import Planned
+from stages.shared.accuracy import COUNTED, accuracies, summarise
+from storage.artifact import Artifact
+from storage.store import Store
+
+Item = tuple[str, str, str]
+"""Group, set and question."""
+
+
+def asked(questions: Artifact) -> list[Item]:
+    """Everything that a questions artifact has for evaluation."""
+    rows = questions.table("questions", ["role", "set", "id", "use"]).to_pylist()
+    return [(row["role"], row["set"], row["id"]) for row in rows if row["use"] == "test"]
+
+
+def grade(store: Store, planned: Mapping[str, Planned], right: Callable[[Item], bool]) -> Artifact:
+    """An evaluation in which base and teacher are always wrong and the student is right where `right` says so."""
+    items = asked(store.open("questions", planned["questions"].fingerprint))
+    references = _references(store, planned, items)
+    students = _answers("student", items, right)
+    summary = summarise([references.table("items", COUNTED), students.select(COUNTED)], ("base", "teacher"), 200, 0)
+    return _commit(store, planned["evaluation"], students, summary)
+
+
+def _references(store: Store, planned: Mapping[str, Planned], items: list[Item]) -> Artifact:
+    """Made with the first evaluation that needs them, as in life."""
+    mine = planned["references"]
+    if store.exists("references", mine.fingerprint):
+        return store.open("references", mine.fingerprint)
+    table = pa.concat_tables([_answers(model, items, lambda item: False) for model in ("base", "teacher")])
+    digest = answering.asked(store.open("questions", planned["questions"].fingerprint), "test")
+    return _commit(store, mine, table, {**accuracies([table.select(COUNTED)], ("base", "teacher")), "asked": digest})
+
+
+def _commit(store: Store, planned: Planned, items: pa.Table, summary: dict[str, Any]) -> Artifact:
+    with store.draft(planned.name, planned.fingerprint) as draft:
+        draft.write_shard("items", items)
+        return store.commit(
+            draft,
+            {
+                "identity": planned.identity,
+                "inputs": planned.inputs,
+                "config": planned.config.model_dump(mode="json"),
+                "summary": {**summary, "tokens": items.num_rows, "tokens_per_second": 1.0},
+                "timing": {"started": "2026-01-01T00:00:00+00:00"},
+                "peak_mib": 1,
+                "provenance": {},
+            },
+        )
+
+
+def _answers(model: str, items: list[Item], right: Callable[[Item], bool]) -> pa.Table:
+    return pa.Table.from_pylist([_row(model, item, right(item)) for item in items], schema=answering.SCHEMA)
+
+
+def _row(model: str, item: Item, right: bool) -> dict[str, Any]:
+    place = dict(zip(("group", "set", "question_id"), item, strict=True))
+    texts = dict.fromkeys(("answer", "gold", "rule", "finish_reason", "text"), "")
+    numbers = {"prompt_tokens": 1, "completion_tokens": 1}
+    return {"model": model, **place, "outcome": "correct" if right else "wrong", **texts, **numbers}

@@ -1,0 +1,111 @@
+"""A teacher for fault injection and load: an OpenAI-compatible server on loopback that answers at once.
+
+What it writes are worked solutions of the miniature world, unless its caller has other questions. The same prompt and seed give the same
+text, so that runs that were killed can be compared with one that was not, row by row. A `Fault` takes the place of an answer.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from pipeline.questions.procedural import ID_FAMILIES, Problem, ask, distinct
+from pipeline.miniature.styles import solution
+
+PROBLEMS: dict[str, Problem] = {
+    ask(problem): problem for family in ID_FAMILIES for problem in distinct(family, "train", 400, 0)
+}
+Asked = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is sent instead of an answer, after `seconds`; with `cut`, only the first bytes of it."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b'{"error": {"message": "injected", "code": null}}'
+    seconds: float = 0.0
+    cut: int | None = None
+
+
+def write(prompt: str, seed: int) -> str:
+    """The rationale that `prompt` (perspective, question) asks for."""
+    lines = dict(line.split(": ", 1) for line in prompt.splitlines() if ": " in line)
+    return solution(PROBLEMS[lines["Question"]], lines["Perspective"], random.Random(seed))
+
+
+def reply(text: str, **changes: Any) -> Asked:
+    """What a server answers to a request for completion."""
+    words = len(text.split())
+    choice = {"index": 0, "text": text, "finish_reason": "stop", "logprobs": {"token_logprobs": [-0.5] * words}}
+    usage = {"prompt_tokens": 10, "completion_tokens": words, "total_tokens": 10 + words}
+    whole = {"id": "1", "object": "text_completion", "created": 0, "model": "simulated", "choices": [choice], "usage": usage}
+    return {**whole, **changes}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        fault = self.server.fault({})
+        if fault is not None:
+            return self._send(fault)
+        self._answer({"object": "list", "data": [{"id": "simulated", "object": "model", "created": 0, "owned_by": "tests"}]})
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        fault = self.server.fault(asked)
+        if fault is not None:
+            return self._send(fault)
+        self._answer(reply(self.server.write(asked["prompt"], asked["seed"])))
+
+    def _answer(self, document: dict[str, Any]) -> None:
+        self._send(Fault(body=json.dumps(document).encode()))
+
+    def _send(self, what: Fault) -> None:
+        time.sleep(what.seconds)
+        self.send_response(what.status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(what.body)), **what.headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(what.body[: what.cut])
+        self.close_connection = what.cut is not None
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class _Server(ThreadingHTTPServer):
+    def __init__(self, write: Callable[[str, int], str], fault: Callable[[Asked], Fault | None]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.write = write
+        self.fault = fault
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that is killed in the middle of a request is what this server is for."""
+
+
+@contextmanager
+def serve(
+    write: Callable[[str, int], str] = write, fault: Callable[[Asked], Fault | None] = lambda asked: None
+) -> Iterator[str]:
+    """The base URL of a running teacher; `write` makes its text of a prompt and a seed.
+
+    `fault` is asked before each answer with the request's document, which is empty for the list of models.
+    """
+    server = _Server(write, fault)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,281 @@
+"""Kills a stage again and again, at commit points and at random moments, until it is done; then compares with a run left in peace.
+
+`python -m tests.faults.campaign --kills 200` is the long form (`make soak`); the tests of this folder run short ones. Each life of a
+stage is its real process under the real guard; what is killed is the stage, or for training also a rank. Compared are: every file's hash
+where the stage is deterministic; every row, and that no key comes twice, where it samples; every loss of training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from pipeline.config.run import RunConfig, load_config
+from stages.core.plan import plan
+from storage.artifact import Artifact
+from storage.store import Store
+from storage.verify import verify
+from tests.support.runs import REPOSITORY
+from tests.support.fake_teacher import serve
+
+CONFIG: Final = REPOSITORY / "configs" / "miniature.yaml"
+SITE: Final = Path(__file__).parent / "site"
+STAGES: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation", "report")
+PATIENCE: Final = 12
+"""After so many kills in a row a life is left in peace, so that a campaign comes to its end."""
+VICTIMS: Final = {"training": ("stages.training -", "stages.training_rank 0", "stages.training_rank 1")}
+POINTS: Final = {
+    "questions": 24,
+    "references": 60,
+    "sampling": 40,
+    "synthesis": 40,
+    "training": 30,
+    "evaluation": 40,
+    "report": 60,
+}
+"""About how many commit points a life of the stage has; a number beyond means that life ends well."""
+
+
+def overrides(root: Path | str, teacher: str) -> tuple[str, ...]:
+    """A run of all stages in little time, with many commits in each."""
+    own = "{kind: transformers, dtype: float32, max_context: 512}"
+    return (
+        f"root={root}",
+        "questions.train=[{kind: miniature, family: dial, split: train, count: 24}]",
+        "questions.evaluation=[{name: dial, group: id, source: {kind: miniature, family: dial, split: test, count: 12}},"
+        " {name: lift, group: ood, source: {kind: miniature, family: lift, split: test, count: 8}}]",
+        f"sampling.engine={{kind: openai, base_url: '{teacher}', served_model: simulated}}",
+        "sampling.questions_per_shard=2",
+        "sampling.tries=1",
+        f"synthesis.engine={own}",
+        "synthesis.attempts=1",
+        "synthesis.max_tokens=32",
+        "synthesis.keep_easy=1.0",
+        "synthesis.warm_up_epochs=2",
+        "training.steps=12",
+        "training.questions_per_step=4",
+        "training.questions_per_micro_batch=2",
+        "training.checkpoint_every=2",
+        f"evaluation.engine={own}",
+        "evaluation.items_per_shard=4",
+        "evaluation.max_tokens=32",
+        "evaluation.bootstrap=100",
+    )
+
+
+@dataclass
+class Toll:
+    """What a campaign came to."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    points: Counter[str] = field(default_factory=Counter)
+    finished: int = 0
+    lives: int = 0
+
+
+def freeze(run: RunConfig, folder: Path | None = None) -> Path:
+    """The run's configuration as a file that a stage's process reads; its log will lie beside it."""
+    path = (folder or Path(run.root)) / "run.config"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(run.model_dump_json())
+    return path
+
+
+def start(stage: str, config: Path, kill: str = "") -> subprocess.Popen[bytes]:
+    """One life of a stage, under its guard; its output goes to a log beside the configuration."""
+    command = [sys.executable, "-m", "flows.guard", sys.executable, "-m", f"stages.{stage}", "--config", str(config)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{SITE}{os.pathsep}{REPOSITORY}",
+        "PYTHONUNBUFFERED": "1",
+        "MIND_KILL": kill,
+        "MIND_KILL_ROOT": str(config.parent),
+    }
+    with config.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+
+def _module(process: psutil.Process) -> str:
+    """`module rank` of a process started with -m, or nothing."""
+    try:
+        words, rank = process.cmdline(), process.environ().get("RANK", "-")
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return ""
+    module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+    return f"{module} {rank}" if module != "flows.guard" else ""
+
+
+def kill_after(guard: subprocess.Popen[bytes], victim: str, seconds: float) -> bool:
+    """SIGKILL `victim` ("module rank") so many seconds after it was first seen; whether it was there to be killed."""
+    seen = None
+    while guard.poll() is None:
+        family = {_module(child): child for child in psutil.Process(guard.pid).children(recursive=True)}
+        seen = seen or (time.monotonic() if victim in family else None)
+        if seen is not None and time.monotonic() - seen >= seconds and victim in family:
+            family[victim].send_signal(signal.SIGKILL)
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def end(guard: subprocess.Popen[bytes], config: Path) -> int:
+    """Wait for a life's end; nobody of its family may live on."""
+    try:
+        code = guard.wait(timeout=240)
+    except subprocess.TimeoutExpired:
+        guard.terminate()
+        raise AssertionError(f"a life did not end: {config.with_suffix('.log').read_text()[-3000:]}") from None
+    return code
+
+
+def one_life(stage: str, config: Path, rng: random.Random, toll: Toll, typical: float) -> int:
+    """Start a stage and kill it somewhere; its exit code (0: it came through)."""
+    victim = rng.choice(VICTIMS.get(stage, (f"stages.{stage} -",)))
+    killed = config.with_name("killed")
+    killed.unlink(missing_ok=True)
+    if rng.random() < 0.6 and victim != "stages.training_rank 1":  # rank 1 commits nothing itself
+        when = rng.choice(("before", "after"))
+        code = end(start(stage, config, f"{victim} {rng.randint(1, POINTS[stage])} {when}"), config)
+        if killed.exists():
+            toll.points[stage] += 1
+            toll.kills[victim] += 1
+    else:
+        guard = start(stage, config)
+        toll.kills[victim] += kill_after(guard, victim, rng.uniform(0.0, typical))
+        code = end(guard, config)
+    toll.lives += 1
+    return code
+
+
+def the_artifact(store: Store, stage: str) -> Artifact:
+    """The one artifact that a root has of a stage."""
+    (digest,) = (digest for digest in store.fingerprints(stage) if store.exists(stage, digest))
+    return store.open(stage, digest)
+
+
+def _hashes(artifact: Artifact) -> dict[str, str]:
+    return {entry["path"]: entry["sha256"] for entry in artifact.manifest["files"]}
+
+
+_KEYS: Final = {
+    "sampling": ("samples", ("question_id", "perspective", "sample_index")),
+    "references": ("items", ("model", "question_id")),
+    "evaluation": ("items", ("model", "question_id")),
+}
+_MEASURED: Final = ("tokens_per_second", "seconds")
+
+
+def _rows(artifact: Artifact, table: str, key: tuple[str, ...]) -> list[dict[str, Any]]:
+    rows = artifact.table(table).to_pylist()
+    keys = [tuple(row[name] for name in key) for row in rows]
+    assert len(set(keys)) == len(keys), "a row is there twice"
+    return sorted(rows, key=lambda row: tuple(row[name] for name in key))
+
+
+def compare(stage: str, peaceful: Store, killed: Store) -> None:
+    """Fail unless the artifact of the killed root is that of the peaceful one."""
+    one, other = the_artifact(peaceful, stage), the_artifact(killed, stage)
+    assert one.fingerprint == other.fingerprint
+    assert verify(killed, stage, other.fingerprint) == []
+    if stage in _KEYS:
+        assert _rows(one, *_KEYS[stage]) == _rows(other, *_KEYS[stage])
+    elif stage == "training":
+        steps = [artifact.table("steps").to_pylist() for artifact in (one, other)]
+        for mine, theirs in zip(*steps, strict=True):
+            assert {k: v for k, v in mine.items() if k not in _MEASURED} == {
+                k: v for k, v in theirs.items() if k not in _MEASURED
+            }
+        differ = {name for name, digest in _hashes(one).items() if _hashes(other)[name] != digest}
+        assert all(name.startswith("steps-") for name in differ), differ
+    elif stage == "report":
+        assert _hashes(one).keys() == _hashes(other).keys()
+    else:
+        assert _hashes(one) == _hashes(other)
+    summaries = [{k: v for k, v in artifact.summary.items() if k not in _MEASURED} for artifact in (one, other)]
+    assert summaries[0] == summaries[1]
+
+
+def copy_inputs(source: Path, target: Path, run: RunConfig, stage: str) -> None:
+    """What a stage reads from, as finished in another root."""
+    planned = plan(run)
+    for needed in STAGES[: STAGES.index(stage)]:
+        name = Path(needed) / planned[needed].fingerprint
+        shutil.copytree(source / name, target / name, dirs_exist_ok=True)
+
+
+def peace(config_file: Path, root: Path, teacher: str) -> RunConfig:
+    """Run every stage once, undisturbed."""
+    run = load_config(config_file, overrides(root, teacher))
+    for stage in STAGES:
+        config = freeze(run)
+        code = end(start(stage, config), config)
+        assert code == 0, config.with_suffix(".log").read_text()[-3000:]
+    return run
+
+
+def campaign(stage: str, kills: int, rng: random.Random, config_file: Path, peaceful: Path, folder: Path, teacher: str) -> Toll:
+    """Kill one stage `kills` times; each time it comes through, compare and start anew."""
+    toll, row = Toll(), 0
+    typical = the_artifact(Store(peaceful), stage).manifest["timing"]["seconds"] + 3.0
+    root = folder / f"{stage}-0"
+    while sum(toll.kills.values()) < kills or row:
+        if not root.exists():
+            config = freeze(run := load_config(config_file, overrides(root, teacher)))
+            copy_inputs(peaceful, root, run, stage)
+        enough = row >= PATIENCE or sum(toll.kills.values()) >= kills
+        code = end(start(stage, config), config) if enough else one_life(stage, config, rng, toll, typical)
+        assert code == 0 or not enough, config.with_suffix(".log").read_text()[-3000:]
+        row = 0 if code == 0 else row + 1
+        if code == 0:
+            compare(stage, Store(peaceful), Store(root))
+            shutil.rmtree(root)
+            toll.finished += 1
+            root = folder / f"{stage}-{toll.finished}"
+    return toll
+
+
+def main() -> None:
+    """The long form."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.campaign")
+    parser.add_argument("--kills", type=int, default=200, help="in all, shared out over the stages")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, required=True, help="an empty folder to work in")
+    parser.add_argument("--only", choices=STAGES, help="one stage alone")
+    arguments = parser.parse_args()
+    shares = {
+        "questions": 0.1, "references": 0.1, "sampling": 0.25, "synthesis": 0.15, "training": 0.2, "evaluation": 0.1, "report": 0.1,
+    }  # fmt: skip
+    chosen = [arguments.only] if arguments.only else list(STAGES)
+    rng = random.Random(arguments.seed)
+    with serve() as teacher:
+        began = time.monotonic()
+        peace(CONFIG, arguments.folder / "peace", teacher)
+        print(f"a run left in peace: {time.monotonic() - began:.0f} s", flush=True)
+        print(f"{'stage':<12}{'kills':>6}{'at points':>11}{'lives':>7}{'ended well':>12}{'seconds':>9}  rows lost", flush=True)
+        total = 0
+        for stage in chosen:
+            began = time.monotonic()
+            kills = arguments.kills if arguments.only else round(arguments.kills * shares[stage])
+            toll = campaign(stage, kills, rng, CONFIG, arguments.folder / "peace", arguments.folder, teacher)
+            count = sum(toll.kills.values())
+            total += count
+            seconds = time.monotonic() - began
+            line = f"{stage:<12}{count:>6}{sum(toll.points.values()):>11}{toll.lives:>7}{toll.finished:>12}{seconds:>9.0f}  0"
+            print(line, "  ".join(f"{victim}: {number}" for victim, number in toll.kills.items()), flush=True)
+        print(f"{total} kills survived", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Jobs with artifact roots of their own, filled from a run that is finished, so that only the stages under test have to run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from flows.runs import record
+from pipeline.config.run import RunConfig, load_config
+from stages.core.plan import Planned, plan
+from stages.core.process import store_of
+from storage.artifact import Artifact
+from storage.store import Store
+from tests.support.prefect.server import Prefect, eventually, named
+from tests.support.kill_campaign import CONFIG, overrides
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a deployment is asked to do, and where its artifacts lie."""
+
+    root: Path
+    teacher: str
+    name: str
+    more: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        return (*overrides(self.root, self.teacher), *self.more)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {"job": {"config": str(CONFIG), "name": self.name, "changes": list(self.changes)}}
+
+    @property
+    def config(self) -> RunConfig:
+        return load_config(CONFIG, (*self.changes, f"name={self.name}"))
+
+    @property
+    def store(self) -> Store:
+        return store_of(self.config)
+
+    def plan(self) -> dict[str, Planned]:
+        return plan(self.config)
+
+    def fingerprint(self, stage: str) -> str:
+        return self.plan()[stage].fingerprint
+
+    def artifact(self, stage: str) -> Artifact:
+        return self.store.open(stage, self.fingerprint(stage))
+
+    def with_(self, *more: str) -> Job:
+        """The same root and name, another configuration."""
+        return replace(self, more=(*self.more, *more))
+
+    def record(self) -> None:
+        """Into the catalogue, as `mind run` does when it begins."""
+        record(self.config, self.plan(), "running")
+
+    def checkpoint(self) -> int:
+        """The step that training could go on from; 0 where there is none."""
+        found = list(self.root.glob("training/*.scratch/checkpoint.json"))
+        return int(orjson.loads(found[0].read_bytes())["step"]) if found else 0
+
+    def log(self, stage: str) -> str:
+        return (self.root / stage / f"{self.fingerprint(stage)}.log").read_text()
+
+
+def fill(job: Job, source: Path, without: tuple[str, ...] = ()) -> Job:
+    """Everything that `source` has of this job's artifacts, but for some stages."""
+    for stage, planned in job.plan().items():
+        if stage not in without:
+            name = Path(stage) / planned.fingerprint
+            shutil.copytree(source / name, job.root / name)
+    return job
+
+
+def start_training(prefect: Prefect, job: Job) -> str:
+    """Start a job of which only the training is left, and wait for a checkpoint; returns the flow run."""
+    run = prefect.start("distill/full", job.parameters)
+    eventually(lambda: job.checkpoint() >= 2, "a checkpoint")
+    assert len(named(str(job.root))) >= 5, "the guard, the stage, the launcher and two ranks"
+    return run
+
+
+def rename(job: Job, stage: str, source: Artifact) -> None:
+    """An artifact of this job that holds what another one holds."""
+    planned = job.plan()[stage]
+    folder = job.root / stage / planned.fingerprint
+    shutil.copytree(source.folder, folder)
+    own = {"fingerprint": planned.fingerprint, "identity": planned.identity, "inputs": planned.inputs}
+    (folder / "manifest.json").write_bytes(orjson.dumps({**source.manifest, **own}))
+
+
+def everything(folder: Path) -> Mapping[str, bytes]:
+    """Every file under a folder with what is in it."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

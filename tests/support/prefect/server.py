@@ -1,0 +1,262 @@
+"""A real Prefect: a server on loopback with a database of its own, worker processes, and its API as the page in the browser uses it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import psutil
+
+from tests.support.runs import REPOSITORY
+
+PREFECT: Final = str(Path(sys.executable).with_name("prefect"))
+PATIENCE: Final = 180.0
+"""Seconds until something counts as not happening; a machine may be slow."""
+FINAL: Final = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+def eventually(look: Callable[[], Any], what: str, patience: float = PATIENCE, pause: float = 0.1) -> Any:
+    """The first true answer of `look`."""
+    until = time.monotonic() + patience
+    while not (found := look()):
+        assert time.monotonic() < until, f"{what}: not within {patience:.0f} s"
+        time.sleep(pause)
+    return found
+
+
+@dataclass(frozen=True)
+class Prefect:
+    """A server that is up, and how to reach it."""
+
+    url: str
+    home: Path
+    api: httpx.Client
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For processes that are to use this server, whatever the caller has set."""
+        return {**_environment(self.home), "PREFECT_API_URL": f"{self.url}/api"}
+
+    def call(self, *arguments: str, timeout: float = PATIENCE) -> str:
+        """The command `prefect`; what it said."""
+        answer = subprocess.run(
+            [PREFECT, "--no-prompt", *arguments],
+            cwd=REPOSITORY, env=self.environment, capture_output=True, text=True, check=False, timeout=timeout,
+        )  # fmt: skip
+        assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
+        return answer.stdout
+
+    def request(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """A busy database answers 503, and all of Prefect's own clients ask again."""
+
+        def ask() -> httpx.Response | None:
+            answer = self.api.request(method, path, json=body)
+            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
+        until = time.monotonic() + PATIENCE
+        while (answer := ask()) is None:
+            assert time.monotonic() < until, f"{path}: the database is busy"
+            time.sleep(0.5)
+        return answer
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path).raise_for_status().json()
+
+    def post(self, path: str, **body: Any) -> Any:
+        return self.request("POST", path, body).raise_for_status().json()
+
+    def deployments(self) -> dict[str, dict[str, Any]]:
+        """By `flow/deployment`."""
+        flows = {flow["id"]: flow["name"] for flow in self.post("/flows/filter")}
+        return {f"{flows[item['flow_id']]}/{item['name']}": item for item in self.post("/deployments/filter")}
+
+    def ask(self, deployment: str, parameters: Mapping[str, Any], **more: Any) -> httpx.Response:
+        """Ask for a flow run, as the form in the browser does."""
+        found = self.get(f"/deployments/name/{deployment}")
+        return self.request("POST", f"/deployments/{found['id']}/create_flow_run", {"parameters": dict(parameters), **more})
+
+    def start(self, deployment: str, parameters: Mapping[str, Any], **more: Any) -> str:
+        """The id of a new flow run."""
+        return str(self.ask(deployment, parameters, **more).raise_for_status().json()["id"])
+
+    def run(self, run: str) -> dict[str, Any]:
+        return dict(self.get(f"/flow_runs/{run}"))
+
+    def end(self, run: str, patience: float = PATIENCE) -> dict[str, Any]:
+        """The last state of a run, once it has one."""
+        return dict(eventually(lambda: self._final(run), f"the end of {run}", patience, 0.3))
+
+    def _final(self, run: str) -> Any:
+        state = self.run(run)["state"]
+        return state if state["type"] in FINAL else None
+
+    def outcome(self, deployment: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Start a run and see it to its end."""
+        return self.end(self.start(deployment, parameters))
+
+    def tasks(self, run: str) -> list[dict[str, Any]]:
+        """In the order in which they were started."""
+        found = self.post("/task_runs/filter", flow_runs={"id": {"any_": [run]}})
+        return sorted(found, key=lambda task: str(task["expected_start_time"]))
+
+    def children(self, run: str) -> list[dict[str, Any]]:
+        """Flow runs that tasks of a run started, in order."""
+        found = self.post("/flow_runs/filter", flow_runs={"parent_flow_run_id": {"any_": [run]}})
+        return sorted(found, key=lambda child: str(child["start_time"]))
+
+    def logs(self, run: str) -> list[str]:
+        found: list[str] = []
+        while page := self.post("/logs/filter", logs={"flow_run_id": {"any_": [run]}}, offset=len(found), limit=200):
+            found += [line["message"] for line in page]
+        return found
+
+    def artifacts(self, run: str) -> dict[str, dict[str, Any]]:
+        """By key, the latest of each."""
+        found = self.post("/artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}})
+        return {item["key"]: item for item in sorted(found, key=lambda item: str(item["updated"]))}
+
+    def events(self, prefix: str) -> list[dict[str, Any]]:
+        """Newest first."""
+        return list(self.post("/events/filter", filter={"event": {"prefix": [prefix]}, "order": "DESC"})["events"])
+
+    def cancel(self, run: str) -> None:
+        """What the button does."""
+        self.post(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
+
+    def page(self, run: str) -> str:
+        return f"{self.url}/runs/flow-run/{run}"
+
+    def engine(self, run: str) -> psutil.Process:
+        """The process that runs a flow."""
+        found = [process for process in psutil.process_iter() if _is_engine(process, run)]
+        return min(found, key=lambda process: process.create_time())
+
+
+def _is_engine(process: psutil.Process, run: str) -> bool:
+    try:
+        words, environment = process.cmdline(), process.environ()
+    except psutil.Error:
+        return False
+    return environment.get("PREFECT__FLOW_RUN_ID") == run and any(word.startswith("prefect.") for word in words)
+
+
+def named(word: str) -> list[psutil.Process]:
+    """Live processes that have `word` in their command line, for example an artifact root."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if word in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def late(hours: float) -> dict[str, Any]:
+    """A state for `start`: due so many hours ago."""
+    due = datetime.fromtimestamp(time.time() - hours * 3600, UTC).isoformat()
+    return {"state": {"type": "SCHEDULED", "name": "Scheduled", "state_details": {"scheduled_time": due}}}
+
+
+def _environment(home: Path) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return {
+        **clean,
+        "PREFECT_HOME": str(home),
+        "PREFECT_MEMO_STORE_PATH": str(home / "memo_store.toml"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_SERVER_LOGGING_LEVEL": "INFO",  # one line per request
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "DO_NOT_TRACK": "1",
+        "NO_COLOR": "1",
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _background(command: list[str], log: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a group of its own; it and all that it started are gone afterwards."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        family = [*psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        _, alive = psutil.wait_procs(family, timeout=30)
+        for orphan in alive:
+            orphan.kill()
+
+
+@contextmanager
+def server(home: Path) -> Iterator[Prefect]:
+    """A server with an empty database."""
+    home.mkdir(parents=True, exist_ok=True)
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = {**_environment(home), "PREFECT_SERVER_API_PORT": str(port), "PREFECT_API_URL": f"{url}/api"}
+    command = [PREFECT, "server", "start", "--host", "127.0.0.1"]
+    with (
+        _background(command, home / "server.log", environment) as process,
+        httpx.Client(base_url=f"{url}/api", timeout=60) as api,
+    ):
+
+        def up() -> bool:
+            assert process.poll() is None, (home / "server.log").read_text()[-3000:]
+            try:
+                return api.get("/health").is_success
+            except httpx.TransportError:
+                return False
+
+        eventually(up, "a server")
+        yield Prefect(url, home, api)
+
+
+@contextmanager
+def worker(prefect: Prefect, pool: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker that takes runs from a pool, which it makes if it is not there."""
+    command = [PREFECT, "worker", "start", "--pool", pool, "--type", "process", "--name", f"test-{pool}"]
+    with _background(command, prefect.home / f"{pool}.log", prefect.environment) as process:
+        yield process
+
+
+@contextmanager
+def deployed(home: Path) -> Iterator[Prefect]:
+    """A server that has everything of prefect.yaml, and a worker for each of its pools; no run starts by schedule."""
+    with server(home) as prefect, ExitStack() as workers:
+        pools = ("mind-gpu", "mind-cpu")
+        for pool in pools:
+            workers.enter_context(worker(prefect, pool))
+        eventually(lambda: {pool["name"] for pool in prefect.post("/work_pools/filter")} >= set(pools), "the pools")
+        prefect.call("deploy", "--all")
+        for deployment in prefect.deployments().values():
+            for schedule in deployment["schedules"]:
+                path = f"/deployments/{deployment['id']}/schedules/{schedule['id']}"
+                prefect.request("PATCH", path, {"active": False}).raise_for_status()
+        yield prefect

@@ -1,0 +1,39 @@
+"""Artifacts as stages make them, but small."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from storage.artifact import Artifact
+from storage.fingerprint import fingerprint
+from storage.store import Store
+from tests.support.storage.processes import numbers
+
+VERSION_1 = Path(__file__).parent / "fixtures" / "version-1"
+
+
+def make(store: Store, stage: str, inputs: Mapping[str, str] | None = None, **config: Any) -> Artifact:
+    """An artifact whose name follows from its stage, inputs and configuration, with a table and a file in a folder."""
+    identity = {"stage": stage, "version": 1, "config": config, "inputs": dict(inputs or {}), "outside": {}}
+    with store.draft(stage, fingerprint(identity)) as draft:
+        draft.write_shard("rows", numbers(*range(3)))
+        draft.write_shard("rows", numbers(3))
+        draft.path("student").mkdir()
+        draft.path("student/weights").write_bytes(repr(sorted(config.items())).encode())
+        manifest = {"identity": identity, "inputs": dict(inputs or {}), "config": config, "summary": {"rows": 4}}
+        return store.commit(draft, {**manifest, "timing": {"started": "2026-01-01T00:00:00+00:00"}})
+
+
+def chain(store: Store, **config: Any) -> list[Artifact]:
+    """Questions, samples made from them, and a student made from both."""
+    questions = make(store, "questions", **config)
+    sampling = make(store, "sampling", {"questions": questions.fingerprint}, **config)
+    inputs = {"questions": questions.fingerprint, "sampling": sampling.fingerprint}
+    return [questions, sampling, make(store, "training", inputs, **config)]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Everything under a folder, at any depth."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

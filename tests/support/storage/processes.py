@@ -1,0 +1,199 @@
+"""What other processes do in these tests: hold leases, write artifacts, be stopped and killed.
+
+They are forked from one that has imported everything, so a test can afford dozens. `host` makes a process one of another machine.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import s3fs  # noqa: F401 - imported once, by the process that all others are forked from
+
+from pipeline.errors import MindError
+from storage import artifact, lease, backend as place
+from storage.fingerprint import fingerprint
+from storage.store import Store, open_store
+
+STAGE = "sampling"
+IDENTITY = {"stage": STAGE}
+DIGEST = fingerprint(IDENTITY)
+SHARDS = 3
+WAIT = 60.0
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["__main__", "tests.storage.machine"])
+
+
+def numbers(*values: int) -> pa.Table:
+    return pa.table({"number": pa.array(values, pa.int64())})
+
+
+class Machine:
+    """A process that runs `body(say, hear, ...)` and can be asked what it has said."""
+
+    def __init__(
+        self, body: Callable[..., None], *arguments: Any, environment: dict[str, str] | None = None, **named: Any
+    ) -> None:
+        self.pipe, theirs = _FORKS.Pipe()
+        self.process = _FORKS.Process(target=_begin, args=(theirs, environment or {}, body, arguments, named))
+        self.process.start()
+        theirs.close()
+
+    def said(self, seconds: float = WAIT) -> Any:
+        """The next thing that it says; None if it ended without a word."""
+        if not self.pipe.poll(seconds):
+            raise AssertionError(f"nothing was said in {seconds} seconds")
+        try:
+            return self.pipe.recv()
+        except EOFError:
+            return None
+
+    def tell(self, word: str = "go on") -> None:
+        """Let it go on."""
+        self.pipe.send(word)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Stop it, let it go on, or kill it."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def wait_stopped(self) -> None:
+        """Until it has stopped itself."""
+        until = time.monotonic() + WAIT
+        while Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            assert time.monotonic() < until, "it did not stop"
+            time.sleep(0.01)
+
+    def end(self) -> int | None:
+        """Wait for its end; its exit code."""
+        self.process.join(WAIT)
+        return self.process.exitcode
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def _begin(
+    pipe: Connection, environment: dict[str, str], body: Callable[..., None], arguments: tuple[Any, ...], named: dict[str, Any]
+) -> None:
+    os.environ.update(environment)
+    try:
+        body(pipe, *arguments, **named)
+    except MindError as error:
+        pipe.send((type(error).__name__, str(error)))
+
+
+def _pretend(host: str | None, beat: float = 0.05, patience: float = lease.STALE_SECONDS) -> None:
+    if host is not None:
+        lease.this_host = lambda: host  # type: ignore[assignment]
+    lease.HEARTBEAT_SECONDS = beat  # type: ignore[misc]
+    lease.STALE_SECONDS = patience  # type: ignore[misc]
+
+
+def hold(pipe: Connection, root: str, workspace: Path, **pretend: Any) -> None:
+    """Hold a lease until told otherwise."""
+    _pretend(**{"host": None, **pretend})
+    where = open_store(root, workspace).place
+    pipe.send("ready")
+    pipe.recv()
+    with lease.hold(where, "artifact.lease", "training/abc"):
+        pipe.send("won")
+        pipe.recv()
+
+
+def observe(pipe: Connection, folder: Path, shift: float) -> None:
+    """Say whether a lease is live, with a wall clock that is wrong."""
+    right = time.time
+    time.time = lambda: right() + shift
+    where = place.Folder(folder)
+    found = lease.last(where, "artifact.lease")
+    assert found is not None
+    pipe.send(lease.is_live(where, "artifact.lease", found, 0.6))
+
+
+def quickly(read_timeout: float = 60.0, attempts: int = 3) -> None:
+    """The store's library tries less often, so that a test need not wait."""
+    place._S3_SETTINGS["config_kwargs"] = {  # type: ignore[index]
+        "retries": {"mode": "standard", "max_attempts": attempts},
+        "connect_timeout": 2,
+        "read_timeout": read_timeout,
+    }
+
+
+def write(store: Store, pause: Callable[[int], None] = lambda shard: None, shards: int = SHARDS) -> None:
+    """A small stage: rows that are resumed shard by shard, a state in the scratch folder, files in a folder."""
+    with store.draft(STAGE, DIGEST) as draft:
+        if store.exists(STAGE, DIGEST):
+            draft.lease.finished = True
+            return
+        there = [row for shard in draft.shards("samples") for row in shard["number"].to_pylist()]
+        for number in (number for number in range(shards) if number not in there):
+            pause(number)
+            draft.write_shard("samples", numbers(number))
+            (draft.scratch / "state").write_text(f"after {number}")
+            if draft.mirror is not None:
+                draft.mirror.send_changes(last="state")
+        draft.write_bytes("page.html", b"<p>hello</p>")
+        draft.path("student").mkdir(exist_ok=True)
+        draft.path("student/weights").write_bytes(b"weights")
+        store.commit(draft, {"identity": IDENTITY, "summary": {"rows": shards}})
+
+
+def stage(
+    pipe: Connection, root: str, workspace: Path, read_timeout: float = 60.0, shards: int = SHARDS, **pretend: Any
+) -> None:
+    """Write the artifact."""
+    _pretend(**{"host": None, **pretend})
+    quickly(read_timeout)
+    write(open_store(root, workspace), shards=shards)
+    pipe.send("done")
+
+
+def stopping_stage(pipe: Connection, root: str, workspace: Path, at: int, within: bool, **pretend: Any) -> None:
+    """Write the artifact, but stop before shard `at`, or with its temporary file written and not yet in its place."""
+    _pretend(**{"host": None, **pretend})
+
+    def pause(shard: int) -> None:
+        if shard != at:
+            return
+        if not within:
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return
+        written = artifact.write_parquet
+
+        def stopping(path: Path, table: pa.Table, look: Callable[[], None]) -> None:
+            def stop() -> None:
+                os.kill(os.getpid(), signal.SIGSTOP)
+                look()
+
+            written(path, table, stop)
+
+        artifact.write_parquet = stopping
+
+    write(open_store(root, workspace), pause)
+    pipe.send("done")
+
+
+@contextmanager
+def many(count: int, body: Callable[..., None], *arguments: Any, **named: Any) -> Iterator[list[Machine]]:
+    """Several at once."""
+    machines = [Machine(body, *arguments, **named) for _ in range(count)]
+    try:
+        yield machines
+    finally:
+        for machine in machines:
+            machine.__exit__()

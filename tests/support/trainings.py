@@ -1,0 +1,55 @@
+"""Trainings of a few steps one after the other in one process, as a series has them; told by a JSON file.
+
+A training that is to `fail` does so in its first life after that step, which is then followed by another life. `most` is how many logits
+are made at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import stages.training_rank as rank
+from pipeline.student.losses import StudentLosses
+from stages.core.progress import Progress
+from stages.training.config import Config
+
+
+class Struck(Exception):
+    """The end of a first life."""
+
+
+def lives(config: Config, folder: Path, synthesis: Path, fail: int | None, most: int) -> None:
+    rank.StudentLosses = partial(StudentLosses, most=most)  # type: ignore[assignment,misc]
+    draft, scratch, progress = folder / "draft", folder / "scratch", Progress(folder / "progress", "training")
+    for made in (draft, scratch):
+        made.mkdir(parents=True)
+    if fail is not None:
+        step_of = rank.train_step
+
+        def struck(joint: Any, step: int) -> dict[str, Any]:
+            if step > fail:
+                raise Struck
+            return step_of(joint, step)
+
+        rank.train_step = struck
+        try:
+            rank.train(config, synthesis, draft, scratch, progress)
+        except Struck:
+            rank.train_step = step_of
+    rank.train(config, synthesis, draft, scratch, progress)
+
+
+def main(spec: Path) -> None:
+    for number, item in enumerate(json.loads(spec.read_text())):
+        config = Config.model_validate(item["config"])
+        if not number:
+            rank.join(config.training)
+        lives(config, Path(item["folder"]), Path(item["synthesis"]), item["fail"], item["most"])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
