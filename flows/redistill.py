@@ -28,15 +28,15 @@ from flows.distill import publish, run_all
 from flows.job import Job
 from flows.runs import fingerprints
 from flows.stage_task import run_stage
-from pipeline.config.run import RunConfig
-from storage.errors import ArtifactMissing
 from pipeline.analysis.promotion import Decision, Policy, decide
-from stages.shared.answering import asked
+from pipeline.config.run import RunConfig
 from stages.core.plan import plan
-from stages.shared.accuracy import COUNTED, compare_students
 from stages.core.process import store_of
+from stages.shared.accuracy import COUNTED, compare_students
+from stages.shared.answering import asked
 from storage.artifact import Artifact
 from storage.catalogue import point, read_pointer
+from storage.errors import ArtifactMissing
 from storage.store import Store
 
 PROMOTED: Final = "promoted"

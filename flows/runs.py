@@ -10,10 +10,10 @@ from flows import terminal
 from flows.stage_process import run_child
 from flows.terminal import StageOutcome
 from pipeline.config.run import RunConfig
-from storage.errors import ArtifactMissing
 from stages.core.plan import Planned, plan
 from stages.core.process import store_of
 from storage.catalogue import record_run
+from storage.errors import ArtifactMissing
 from storage.store import Store
 
 

@@ -17,11 +17,11 @@ from typing import Any, BinaryIO, Final
 
 from pipeline.config.run import RunConfig
 from pipeline.errors import BadInput, StageFailed
-from storage.errors import DiskFull
 from stages.core.plan import Planned
 from stages.core.process import FLOW_RUN_PAGE, progress_path, store_of
 from stages.core.progress import read_progress
 from storage.atomic import is_full, write_bytes, writing
+from storage.errors import DiskFull
 
 TAIL_LINES: Final = 50
 POLL_SECONDS: Final = 0.2

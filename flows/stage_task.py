@@ -22,8 +22,8 @@ from prefect.states import Completed
 from prefect.utilities.urls import url_for
 
 from flows import terminal
-from flows.stage_process import OnProgress, run_child
 from flows.machine_slot import machine_slot
+from flows.stage_process import OnProgress, run_child
 from pipeline.config.run import RunConfig
 from pipeline.errors import StageFailed
 from stages.core.plan import plan

@@ -37,48 +37,6 @@ class NothingSurvives(BadInput):
     """Filtering left nothing to train on."""
 
 
-class ArtifactError(MindError):
-    """An artifact is missing, incomplete or damaged."""
-
-
-class ArtifactMissing(ArtifactError, BadInput):
-    """A stage was asked to run before the stages it reads from."""
-
-    exit_code: ClassVar[int] = 2
-
-
-class ArtifactBusy(ArtifactError, BadInput):
-    """Another live process is writing this artifact."""
-
-    exit_code: ClassVar[int] = 2
-
-
-class RootNotWritable(ArtifactError, BadInput):
-    """The artifact root cannot be written."""
-
-    exit_code: ClassVar[int] = 2
-
-
-class Damaged(ArtifactError):
-    """A file does not hold what was written."""
-
-
-class DiskFull(ArtifactError, OSError):
-    """The disk under the artifact root is full."""
-
-
-class RootUnavailable(ArtifactError, ConnectionError):
-    """A remote artifact root does not answer."""
-
-
-class LeaseLost(ArtifactError, RuntimeError):
-    """Another process took this one for dead and writes its artifact now."""
-
-
-class UnstableIdentity(ArtifactError, TypeError):
-    """A value without a stable identity was put into a fingerprint."""
-
-
 class EngineError(MindError, RuntimeError):
     """A generation engine failed."""
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer
 
-from pipeline.config.models import ModelSource
+from pipeline.config.models import HubModel, LocalModel, Teacher, Weights
 from pipeline.errors import ModelError
 
 _MEMORY: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mind" / "digests.sqlite"
@@ -28,13 +28,13 @@ _CONTENT: Final = (
 )
 
 
-def check_model(model: ModelSource, role: str) -> None:
+def check_model(model: Teacher, role: str) -> None:
     """Refuse a folder that could not be loaded. Hub models are checked when they are fetched.
 
     Raises:
         ModelError: which file is missing or does not fit, and what to do.
     """
-    if model.path is None:
+    if not isinstance(model, LocalModel):
         return
     folder = model.path
     if not folder.is_dir():
@@ -90,10 +90,12 @@ def _hashed(path: Path) -> bytes:
         return hashlib.file_digest(stream, "sha256").digest()
 
 
-def model_content(model: ModelSource) -> str:
+def model_content(model: Teacher) -> str:
     """What a model is: a digest of its files, or its pinned hub revision. Independent of where it lies."""
-    if model.path is None:
-        return "served" if model.served else f"{model.name}@{model.revision}"
+    if isinstance(model, HubModel):
+        return f"{model.name}@{model.revision}"
+    if not isinstance(model, LocalModel):
+        return "served"
     if not model.path.is_dir():
         raise ModelError(f"{model.path}: no such model folder; correct the path")
     digest = hashlib.sha256()
@@ -104,14 +106,14 @@ def model_content(model: ModelSource) -> str:
     return digest.hexdigest()
 
 
-def load_tokenizer(model: ModelSource) -> Any:
+def load_tokenizer(model: Weights) -> Any:
     """The tokenizer of a model; code that a folder brings along is never run."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model.location, revision=model.revision, trust_remote_code=False)
 
 
-def load_causal_model(model: ModelSource, dtype: Any, attention: str | None = None) -> Any:
+def load_causal_model(model: Weights, dtype: Any, attention: str | None = None) -> Any:
     """The causal language model, from safetensors; code that a folder brings along is never run.
 
     `attention` is one of transformers' implementations; without it transformers chooses.

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from pipeline.config.prompts import Prompts
 from pipeline.config.models import Turns
+from pipeline.config.prompts import Prompts
 from pipeline.errors import ConfigError, ModelError
 from pipeline.perspectives.perspective import Perspective
 from pipeline.questions.question import Question

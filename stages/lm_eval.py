@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow.compute as pc
 import yaml
 
-from pipeline.config.models import ModelSource
+from pipeline.config.models import Weights
 from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.grading.grade import Outcome
@@ -65,7 +65,7 @@ def _task(run: RunConfig, name: str, path: Path) -> dict[str, Any]:
     }
 
 
-def export(run: RunConfig, questions: Artifact, model: ModelSource, folder: Path) -> dict[str, int]:
+def export(run: RunConfig, questions: Artifact, model: Weights, folder: Path) -> dict[str, int]:
     """Write tasks and items for a model, which has the tokenizer, into a new folder, whole or not at all.
 
     Returns the number of items of each set.

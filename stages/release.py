@@ -1,7 +1,7 @@
 """A student as others take it: its folder with a model card, which vLLM and transformers load at once.
 
 The card says what is in the artifacts and nothing else: who taught, on which questions, what was kept, and how the student did beside
-base and teacher, bad news included. No path of this machine is in it. Template: `stages/card.md`.
+base and teacher, bad news included. No path of this machine is in it. Template: `stages/release_card.md`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any, Final
 from pipeline.capacity.doctor import DISTRIBUTION
 from pipeline.errors import ConfigError, StageFailed
 from pipeline.questions.named import licence_of
-from stages.shared.accuracy import WITHOUT_REPEATS
 from stages.core.provenance import Origin, origins
-from stages.shared.pages import write_out
+from stages.shared.accuracy import WITHOUT_REPEATS
+from stages.shared.pages import render_text
 from storage.lineage import ancestors
 from storage.store import Store
 
-CARD: Final = "card.md"
+CARD: Final = Path(__file__).with_name("release_card.md")
 CARD_FILE: Final = "README.md"
 _GROUPS: Final = {"id": "in distribution", "ood": "out of distribution"}
 
@@ -85,7 +85,7 @@ def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None
     served = sampling["sampling"]["engine"]["served_model"]
     asked = mine["questions"]["config"]["questions"]["train"]
     origins_of_asked = [origin for origin in origins(mine["questions"]) if origin.role == "train"]
-    return write_out(
+    return render_text(
         CARD,
         name=name,
         version=_version(),

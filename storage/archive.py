@@ -15,9 +15,9 @@ from typing import Final
 
 import orjson
 
-from storage.errors import ArtifactError
 from storage.artifact import MANIFEST
 from storage.atomic import replace_file, sync_file, writing
+from storage.errors import ArtifactError
 from storage.fingerprint import file_digest, fingerprint
 from storage.lineage import ancestors
 from storage.store import Store, parse_manifest

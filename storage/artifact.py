@@ -15,12 +15,12 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from storage.errors import ArtifactError, Damaged
 from storage.atomic import is_readable, parquet_batches, read_parquet, write_bytes, write_parquet, writing
+from storage.backend import Bucket
+from storage.errors import ArtifactError, Damaged
 from storage.fingerprint import file_digest
 from storage.lease import Lease
 from storage.mirror import Mirror
-from storage.backend import Bucket
 
 MANIFEST: Final = "manifest.json"
 

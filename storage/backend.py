@@ -19,9 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple, Protocol
 
-from storage.errors import ArtifactError, Damaged, RootNotWritable, RootUnavailable
-from pipeline.errors import ConfigError
 from storage.atomic import sync_file, sync_folder, write_bytes, writing
+from storage.errors import ArtifactError, BadRoot, Damaged, RootNotWritable, RootUnavailable
 from storage.fingerprint import file_digest
 
 _S3_SETTINGS: Final = {
@@ -150,7 +149,7 @@ class Bucket:
         except (FileNotFoundError, FileExistsError):
             raise
         except ImportError as error:
-            raise ConfigError(f"root: {self.url}: {error}; install what this kind of store needs, for example .[s3]") from error
+            raise BadRoot(f"root: {self.url}: {error}; install what this kind of store needs, for example .[s3]") from error
         except (OSError, ValueError) as error:
             raise RootUnavailable(f"{self.url}: {error}; see to it that it can be reached, then run again to resume") from error
         except Exception as error:
@@ -187,7 +186,7 @@ class Bucket:
             with self._reached():
                 yield
         except FileNotFoundError as error:
-            raise ConfigError(f"root: {self.url}: {error}; make the bucket, or correct root") from error
+            raise BadRoot(f"root: {self.url}: {error}; make the bucket, or correct root") from error
 
     @contextmanager
     def _created(self) -> Iterator[None]:
@@ -307,12 +306,12 @@ class Bucket:
         """Refuse a store on which two writers could both win.
 
         Raises:
-            ConfigError: a second `create` of one key succeeded.
+            BadRoot: a second `create` of one key succeeded.
         """
         key = f".probe/{uuid.uuid4().hex}"
         try:
             if not self.create(key, b"first") or self.create(key, b"second"):
-                raise ConfigError(
+                raise BadRoot(
                     f"root: {self.url}: this store has no conditional put, so two runners could write one artifact; "
                     "use a store that has it, or a local folder"
                 )

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import orjson
 
-from storage.errors import ArtifactError, ArtifactMissing
 from storage.backend import Place
+from storage.errors import ArtifactError, ArtifactMissing
 
 HISTORY: Final = 20
 EARLIER: Final = 5

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from storage.errors import ArtifactBusy, ArtifactError
 from storage import lease
 from storage.artifact import MANIFEST
-from storage.catalogue import pointers, read_runs
 from storage.backend import Place
+from storage.catalogue import pointers, read_runs
+from storage.errors import ArtifactBusy, ArtifactError
 from storage.store import Store
 
 _NOT_STAGES: Final = ("runs", "pointers", "decisions")

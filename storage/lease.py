@@ -27,8 +27,8 @@ from typing import Final
 import orjson
 import psutil
 
-from storage.errors import ArtifactBusy, ArtifactError, LeaseLost
 from storage.backend import Folder, Place
+from storage.errors import ArtifactBusy, ArtifactError, LeaseLost
 
 HEARTBEAT_SECONDS: Final = 5.0
 STALE_SECONDS: Final = 30.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from storage.errors import ArtifactMissing
 from storage.catalogue import stages_of
+from storage.errors import ArtifactMissing
 from storage.store import Store
 
 

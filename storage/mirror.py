@@ -14,8 +14,8 @@ from typing import Final
 
 import orjson
 
-from storage.errors import LeaseLost
 from storage.backend import Bucket
+from storage.errors import LeaseLost
 
 DERIVED: Final = "derived"
 """A folder in the scratch folder for what can be made again from the inputs: it is not sent."""

@@ -27,14 +27,13 @@ from typing import Any, Final
 import orjson
 import pyarrow.parquet as pq
 
-from storage.errors import ArtifactError, ArtifactMissing
-from pipeline.errors import ConfigError
 from storage import lease
 from storage.artifact import MANIFEST, Artifact, Draft
 from storage.atomic import sync_file, sync_folder, write_bytes, writing
+from storage.backend import Bucket, Folder, Place
+from storage.errors import ArtifactError, ArtifactMissing, BadRoot
 from storage.fingerprint import file_digest
 from storage.mirror import Mirror
-from storage.backend import Bucket, Folder, Place
 
 MANIFEST_VERSION: Final = 2
 _FIELDS: Final = {"stage": str, "fingerprint": str, "identity": dict, "inputs": dict, "timing": dict, "files": list}
@@ -246,14 +245,14 @@ def open_store(root: str, workspace: Path | None = None) -> Store:
     """The store at a local folder or a URL.
 
     Raises:
-        ConfigError: the URL has a password in it, or names a local file system.
+        BadRoot: the URL has a password in it, or names a local file system.
     """
     if "://" not in root:
         return Store(Path(root))
     address = root.partition("://")[2]
     if "@" in address.split("/")[0]:
-        raise ConfigError("root: has a name or password in it, which would be written to manifests; put it in the environment")
+        raise BadRoot("root: has a name or password in it, which would be written to manifests; put it in the environment")
     if root.startswith(("file://", "local://")):
-        raise ConfigError(f"root: {root}: give a local folder as a plain path")
+        raise BadRoot(f"root: {root}: give a local folder as a plain path")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mind"
     return Store(workspace or cache / hashlib.sha256(root.encode()).hexdigest()[:16], Bucket(root.rstrip("/")))

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
-from storage.errors import ArtifactError, Damaged, RootUnavailable
 from storage.artifact import MANIFEST, Artifact
 from storage.atomic import writing
+from storage.errors import ArtifactError, Damaged, RootUnavailable
 from storage.fingerprint import file_digest, fingerprint
 from storage.store import Store
 

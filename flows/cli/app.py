@@ -11,8 +11,14 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import artifacts as cli_artifacts, experiments as cli_bench, lm_eval as cli_lm_eval, show_prompt as cli_prompts, sources as cli_sources, setup as cli_start
+from flows.cli import artifacts as cli_artifacts
+from flows.cli import experiments as cli_bench
+from flows.cli import lm_eval as cli_lm_eval
+from flows.cli import setup as cli_start
+from flows.cli import show_prompt as cli_prompts
+from flows.cli import sources as cli_sources
 from flows.cli.output import AsJson, duration, print_json, print_table, reported, size
+from pipeline.config.models import LocalModel
 from pipeline.config.run import RunConfig, load_config
 
 app = typer.Typer(
@@ -42,7 +48,7 @@ def _load(config: Path, overrides: list[str] | None) -> RunConfig:
 
 def _hints(run: RunConfig) -> list[str]:
     shipped = Path(__file__).parent / "miniature" / "models"
-    if run.teacher.path is not None and run.teacher.path.is_relative_to(shipped):
+    if isinstance(run.teacher, LocalModel) and run.teacher.path.is_relative_to(shipped):
         return ["These are miniature models; for real ones set teacher.path and student.path (see configs/qwen2.5-1.5b.yaml)."]
     return []
 
@@ -64,8 +70,8 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
     with reported():
         loaded = _load(config, overrides)
         from flows import terminal
-        from flows.stage_process import freeze
         from flows.runs import finished, record
+        from flows.stage_process import freeze
         from stages.core.plan import plan as planned_stages
         from stages.core.process import store_of
 
@@ -136,8 +142,8 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
         loaded = _load(config, overrides)
         from dataclasses import asdict
 
-        from stages.core.plan import plan as planned_stages
         from stages.core.explain import explain
+        from stages.core.plan import plan as planned_stages
 
         explained = explain(loaded, planned_stages(loaded))
         if as_json:

@@ -15,8 +15,8 @@ import typer
 from rich.tree import Tree
 
 from flows.cli.output import AsJson, console, duration, print_json, print_table, reported, size
-from storage.errors import ArtifactError
 from pipeline.errors import ConfigError
+from storage.errors import ArtifactError
 from storage.store import Store, open_store
 
 app = typer.Typer(add_completion=False)
@@ -320,8 +320,8 @@ def import_(
 ) -> None:
     """Add the artifacts of a tar file, checked file by file, and a run in the catalogue that keeps them."""
     with reported():
-        from storage.catalogue import write_run
         from storage.archive import import_ as import_from
+        from storage.catalogue import write_run
 
         if not file.is_file():
             raise ConfigError(f"{file}: no such file; give what `mind export` wrote")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flows.cli.output import AsJson, print_json, print_table, reported
+from pipeline.config.models import Weights, with_weights_at
 from pipeline.config.run import RunConfig, load_config
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ Model = Annotated[Literal["student", "base"], typer.Option(help="whose answers: 
 
 
 def _done(run: RunConfig, stage: str) -> Artifact:
-    from storage.errors import ArtifactMissing
     from stages.core.plan import plan
     from stages.core.process import store_of
+    from storage.errors import ArtifactMissing
 
     store, planned = store_of(run), plan(run)[stage]
     if not store.exists(stage, planned.fingerprint):
@@ -43,9 +44,9 @@ def export(
         from stages import lm_eval
 
         run = load_config(config, tuple(overrides or ()))
-        asked = run.student
+        asked: Weights = run.student
         if model == "student":
-            asked = run.student.moved(_done(run, "training").path("student"))
+            asked = with_weights_at(run.student, _done(run, "training").path("student"))
         counts = lm_eval.export(run, _done(run, "questions"), asked, out)
         print(f"{sum(counts.values())} items of {', '.join(counts)} are in {out}. Ask them with")
         revision = f",revision={asked.revision}" if asked.revision else ""

@@ -14,7 +14,7 @@ import typer
 from rich.text import Text
 
 from flows.cli.output import console, reported
-from pipeline.config.models import ModelSource
+from pipeline.config.models import HubModel, LocalModel, Weights
 from pipeline.config.run import RunConfig, load_config
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _decoded(tokenizer: Any, tokens: list[int]) -> str:
     return str(tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-def _prompt(model: ModelSource, run: RunConfig, text: str, title: str) -> None:
+def _prompt(model: Weights, run: RunConfig, text: str, title: str) -> None:
     """A prompt as the model reads it, special tokens and all."""
     from pipeline.models import load_tokenizer
     from pipeline.prompts import prompt_tokens
@@ -122,7 +122,8 @@ def show_prompt(
         check_model(run.student, "student")
         asked = _question(run, question)
         # A server's tokenizer is not at hand, and where rationales were given nobody reads anything.
-        if run.sampling.engine.kind != "openai" and run.sampling.rationales is None:
+        read_here = run.sampling.engine.in_process and run.sampling.rationales is None
+        if read_here and isinstance(run.teacher, LocalModel | HubModel):
             check_model(run.teacher, "teacher")
             _prompt(run.teacher, run, teacher_prompt(run.prompts, asked, shown), f"teacher, {shown.name}")
         tokenizer = load_tokenizer(run.student)

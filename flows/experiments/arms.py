@@ -20,17 +20,17 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows import terminal
-from flows.stage_process import watch
 from flows.runs import record
+from flows.stage_process import watch
 from flows.stage_task import run_stage
 from pipeline.arms import Arm, arms
 from pipeline.config.run import RunConfig, load_config
 from pipeline.errors import ConfigError
-from pipeline.schema.fields import Frozen
 from pipeline.perspectives.of_run import perspectives_of
+from pipeline.schema.fields import Frozen
 from stages.core.plan import Planned, plan
-from stages.experiments.claims import in_points
 from stages.core.process import store_of
+from stages.experiments.claims import in_points
 from stages.experiments.comparison import Finished, write
 from storage.atomic import write_bytes
 

@@ -12,9 +12,9 @@ from flows import terminal
 from flows.experiments.arms import Experiment, Run, chosen, folder_of, runs_of
 from flows.stage_process import watch
 from pipeline.arms import SPECIALIST
-from storage.errors import ArtifactMissing
 from stages.core.process import store_of
 from storage.atomic import write_bytes, writing
+from storage.errors import ArtifactMissing
 
 MODELS: Final = ("mind", "uniform")
 IF_THERE: Final = ("mind+",)

@@ -16,13 +16,13 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import Field
 
 from flows.experiments.arms import THREADS, Experiment, base_of, carry_out, chosen, finished, folder_of, runs_of
+from pipeline.capacity.estimate import shape_of
 from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError
-from pipeline.capacity.estimate import shape_of
-from pipeline.schema.fields import Frozen
 from pipeline.questions.sources import MiniatureSource
-from stages.experiments.phase import Cell, write
+from pipeline.schema.fields import Frozen
 from stages.experiments.comparison import compare
+from stages.experiments.phase import Cell, write
 
 
 class Phase(Frozen):

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.schema.fields import Frozen, runtime
 from pipeline.analysis.statistics import holm
+from pipeline.schema.fields import Frozen, runtime
 
 
 class Policy(Frozen):

@@ -18,10 +18,11 @@ from typing import Final, Literal
 
 from packaging.requirements import Requirement
 
-from pipeline.config.run import RunConfig
-from pipeline.errors import MindError
 from pipeline.capacity.fit import generators, plan_of
 from pipeline.capacity.machine import GIB, Check, Machine, State, disk, gib, this_machine
+from pipeline.config.models import HubModel, LocalModel
+from pipeline.config.run import RunConfig
+from pipeline.errors import MindError
 from pipeline.models import check_model
 from pipeline.questions.named import NamedSource
 from pipeline.questions.sources import HubSource
@@ -145,7 +146,7 @@ def reach(name: str, kind: Literal["model", "dataset"], revision: str | None) ->
 def _hub_names(run: RunConfig) -> Iterator[tuple[str, Literal["model", "dataset"], str | None]]:
     judge = None if run.sampling.judge is None else run.sampling.judge.model
     for model in (run.teacher, run.student, run.synthesis.encoder, judge):
-        if model is not None and model.name is not None:
+        if isinstance(model, HubModel):
             yield model.name, "model", model.revision
     for source in chain(*run.questions.sources()):
         # What a name stands for is fetched from the hub unless there is a copy.
@@ -158,7 +159,7 @@ def models(run: RunConfig) -> Iterator[Check]:
     """Local folders, and what has to be fetched."""
     judge = [] if run.sampling.judge is None else [("sampling.judge.model", run.sampling.judge.model)]
     for role, model in (("teacher", run.teacher), ("student", run.student), *judge):
-        if model.path is not None:
+        if isinstance(model, LocalModel):
             try:
                 check_model(model, role)
                 yield Check(role, "ok", str(model.path))

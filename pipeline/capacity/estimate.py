@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from pipeline.config.engines import Engine
-from pipeline.config.models import ModelSource
+from pipeline.config.models import Weights
 from pipeline.config.run import RunConfig
 from pipeline.config.training import Training
 
@@ -35,7 +35,7 @@ class Shape(NamedTuple):
     dtype: str
 
 
-def shape_of(model: ModelSource) -> Shape:
+def shape_of(model: Weights) -> Shape:
     """From the configuration alone; of a hub model it is fetched, if it is not in the cache.
 
     Raises:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pipeline.config.engines import Engine
-from pipeline.config.models import ModelSource
-from pipeline.config.run import RunConfig
 from pipeline.capacity.estimate import Shape, hours, peak, serving, shape_of, training_bytes
 from pipeline.capacity.machine import GIB, Check, Machine, State, disk, gib
+from pipeline.config.engines import Engine
+from pipeline.config.models import HubModel, LocalModel, Teacher, Weights
+from pipeline.config.run import RunConfig
 from pipeline.perspectives.of_run import perspectives_of
 
 
@@ -18,7 +18,7 @@ class Generator(NamedTuple):
 
     name: str
     role: str
-    model: ModelSource
+    model: Weights
     engine: Engine
     field: str
 
@@ -26,16 +26,18 @@ class Generator(NamedTuple):
 def generators(run: RunConfig) -> Iterator[Generator]:
     """Every one of a run; none of a server's, nor a teacher's of whom there are only rationales."""
     sampling, judge = run.sampling, run.sampling.judge
-    every = [
-        Generator("references", "teacher", run.teacher, run.teacher_engine(), "sampling.engine"),
-        Generator("synthesis", "student", run.student, run.synthesis.engine, "synthesis.engine"),
-        Generator("evaluation", "student", run.student, run.evaluation.engine, "evaluation.engine"),
+    every: list[tuple[str, str, Teacher, Engine, str]] = [
+        ("references", "teacher", run.teacher, run.teacher_engine(), "sampling.engine"),
+        ("synthesis", "student", run.student, run.synthesis.engine, "synthesis.engine"),
+        ("evaluation", "student", run.student, run.evaluation.engine, "evaluation.engine"),
     ]
     if sampling.rationales is None:
-        every.insert(0, Generator("sampling", "teacher", run.teacher, sampling.engine, "sampling.engine"))
+        every.insert(0, ("sampling", "teacher", run.teacher, sampling.engine, "sampling.engine"))
         if judge is not None:
-            every.append(Generator("judge", "judge", judge.model, judge.engine, "sampling.judge.engine"))
-    return (item for item in every if item.engine.kind != "openai" and not item.model.imported)
+            every.append(("judge", "judge", judge.model, judge.engine, "sampling.judge.engine"))
+    for name, role, model, engine, field in every:
+        if engine.in_process and isinstance(model, LocalModel | HubModel):
+            yield Generator(name, role, model, engine, field)
 
 
 def _fits(name: str, needed: float, room: float, said: str, remedy: str) -> Check:
@@ -77,7 +79,7 @@ def _engine(generator: Generator, shape: Shape, machine: Machine) -> Check:
     return Check(name, "fail" if fit < 1 else "warn" if fit < 8 else "ok", found, remedy)
 
 
-def _shape(role: str, model: ModelSource) -> Shape | Check:
+def _shape(role: str, model: Weights) -> Shape | Check:
     try:
         return shape_of(model)
     except (OSError, ValueError):
@@ -89,7 +91,7 @@ def _sampling(run: RunConfig) -> Iterator[Check]:
     given, settings, judge = run.sampling.rationales, run.sampling.engine, run.sampling.judge
     if given is not None:
         yield Check("sampling", "ok", f"nothing is sampled: rationales are read from {given.path}")
-    elif settings.kind == "openai":
+    elif not settings.in_process:
         yield Check("sampling", "ok", f"a server at {settings.base_url} does it")
     elif judge is not None and settings.kind == judge.engine.kind == "vllm":
         both = settings.gpu_memory_utilization + judge.engine.gpu_memory_utilization
@@ -103,7 +105,7 @@ def _sampling(run: RunConfig) -> Iterator[Check]:
 def plan_of(run: RunConfig, machine: Machine) -> Iterator[Check]:
     """Memory, time and disk that a configuration takes."""
     yield from _sampling(run)
-    shapes: dict[ModelSource, Shape | Check] = {}
+    shapes: dict[Teacher, Shape | Check] = {}
     for generator in generators(run):
         found = shapes.setdefault(generator.model, _shape(generator.role, generator.model))
         if isinstance(found, Shape) and generator.engine.kind == "vllm":

@@ -1,19 +1,14 @@
-"""Text generation behind one small protocol, with three engines: vLLM, an OpenAI-compatible server, transformers.
+"""The protocol of a text generation engine: prompts, seeds and decoding settings in, completions out.
 
-`open_engine` starts one, and ends it with every process it started. All return the same `Completion`s, so whoever
-samples, attempts or evaluates does not know which engine ran.
+Three engines implement it: vLLM in process, an OpenAI-compatible server, and plain transformers. Sampling, attempts and evaluation use the
+protocol alone, so they do not know which engine runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal, Protocol
-
-from pipeline.config.engines import Engine as EngineConfig
-from pipeline.config.models import ModelSource
 
 
 @dataclass(frozen=True)
@@ -51,28 +46,3 @@ class Engine(Protocol):
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         """One completion per prompt, in order; `seeds[i]` alone decides the randomness of prompt i. Threads may call it at once."""
         ...
-
-
-@contextmanager
-def open_engine(config: EngineConfig, model: ModelSource, arrived: Path | None = None) -> Iterator[Engine]:
-    """Start the engine that `config` names on `model`, and end it.
-
-    In the file `arrived` a server's answers are kept as they come, so that none is paid for twice; whoever has them safe removes it.
-    """
-    # Each engine's library takes seconds to import; only the chosen one is.
-    match config.kind:
-        case "vllm":
-            from pipeline.generation.vllm_engine import open_vllm
-
-            with open_vllm(config, model) as engine:
-                yield engine
-        case "openai":
-            from pipeline.generation.openai_engine import open_openai
-
-            with open_openai(config, model.dialogue, arrived) as engine:
-                yield engine
-        case "transformers":
-            from pipeline.generation.transformers_engine import open_transformers
-
-            with open_transformers(config, model) as engine:
-                yield engine

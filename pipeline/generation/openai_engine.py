@@ -24,8 +24,8 @@ from tenacity import RetryCallState
 from pipeline.config.engines import Engine as EngineConfig
 from pipeline.config.models import Turns
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
-from pipeline.generation.engine import TOO_LONG, Completion, Decoding
 from pipeline.generation.answer_journal import Arrived, key_of
+from pipeline.generation.engine import TOO_LONG, Completion, Decoding
 from pipeline.generation.retry import Unusable, patient, spent_quota
 from pipeline.prompts import messages
 

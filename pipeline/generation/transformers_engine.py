@@ -15,7 +15,7 @@ import torch
 from transformers import DynamicCache
 
 from pipeline.config.engines import Engine as EngineConfig
-from pipeline.config.models import ModelSource, Turns
+from pipeline.config.models import Turns, Weights
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding
 from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import prompt_tokens
@@ -110,7 +110,7 @@ def _choose(logits_V: torch.Tensor, generator: torch.Generator, decoding: Decodi
 
 
 @contextmanager
-def open_transformers(config: EngineConfig, model: ModelSource) -> Iterator[_TransformersEngine]:
+def open_transformers(config: EngineConfig, model: Weights) -> Iterator[_TransformersEngine]:
     """Load `model`, on a GPU where there is one."""
     tokenizer = load_tokenizer(model)
     network = load_causal_model(model, config.dtype)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipeline.config.engines import Engine as EngineConfig
-from pipeline.config.models import ModelSource, Turns
+from pipeline.config.models import LocalModel, Turns, Weights
 from pipeline.errors import EngineError
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding
 from pipeline.generation.vllm_thread import Driver
@@ -89,7 +89,7 @@ def llm_settings(config: EngineConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def open_vllm(config: EngineConfig, model: ModelSource) -> Iterator[_VllmEngine]:
+def open_vllm(config: EngineConfig, model: Weights) -> Iterator[_VllmEngine]:
     """Start vLLM on `model`.
 
     Raises:
@@ -98,7 +98,7 @@ def open_vllm(config: EngineConfig, model: ModelSource) -> Iterator[_VllmEngine]
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    if model.path is not None:
+    if isinstance(model, LocalModel):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if not torch.cuda.is_available() and config.tensor_parallel == 1:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from pipeline.grading.lookalikes import unemphasised
 from pipeline.grading.latex import unlatexed
+from pipeline.grading.lookalikes import unemphasised
 
 _WORDS: Final = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 _LEADING: Final = re.compile(

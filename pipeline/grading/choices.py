@@ -11,9 +11,9 @@ import string
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from pipeline.grading.grade import numbers
-from pipeline.grading.lookalikes import unemphasised
+from pipeline.grading import numbers
 from pipeline.grading.latex import unlatexed
+from pipeline.grading.lookalikes import unemphasised
 
 LETTERS: Final = string.ascii_uppercase
 

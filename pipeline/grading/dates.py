@@ -10,8 +10,8 @@ import re
 from datetime import date
 from typing import Final
 
-from pipeline.grading.lookalikes import unemphasised
 from pipeline.grading.latex import unlatexed
+from pipeline.grading.lookalikes import unemphasised
 
 _MONTHS: Final = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"

@@ -11,7 +11,7 @@ import re
 from fractions import Fraction
 from typing import Final
 
-from pipeline.grading.grade import numbers, symbolic
+from pipeline.grading import numbers, symbolic
 from pipeline.grading.latex import balanced, normal
 from pipeline.grading.rounding import stands_for
 

@@ -9,8 +9,8 @@ import re
 import unicodedata
 from typing import Final
 
-from pipeline.grading.lookalikes import folded, unemphasised
 from pipeline.grading.latex import unlatexed
+from pipeline.grading.lookalikes import folded, unemphasised
 
 _AROUND: Final = re.compile(r"^[\"'`*\s]+|[\"'`*\s]+$")
 _SENTENCE: Final = re.compile(r"(?<=\w)[.!?][\"'*]*\s")

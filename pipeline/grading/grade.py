@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from pipeline.grading.grade import expressions
-from pipeline.grading import free_text as texts
+from pipeline.grading import expressions, free_text
 from pipeline.grading.choices import LETTERS as LETTERS
 from pipeline.grading.reading import kind_of, read
 from pipeline.grading.rounding import stands_for
@@ -73,7 +72,7 @@ def _same(answer: str, gold: str, answer_type: str) -> bool | None:
         case "math":
             return expressions.same(answer, gold)
         case "text":
-            return texts.same(answer, gold)
+            return free_text.same(answer, gold)
     return answer == gold
 
 

@@ -13,8 +13,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
-from pipeline.grading.lookalikes import unemphasised
 from pipeline.grading.latex import unlatexed
+from pipeline.grading.lookalikes import unemphasised
 
 MOST_DIGITS: Final = 60
 _TAIL: Final = 160

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from pipeline.grading.grade import choices as letters
-from pipeline.grading.grade import dates, expressions, numbers
-from pipeline.grading import free_text as texts, booleans as verdicts
+from pipeline.grading import booleans, dates, expressions, free_text, numbers
+from pipeline.grading import choices as letters
 from pipeline.grading.lookalikes import folded, unemphasised
 
 Readings = tuple[str, ...]
@@ -67,10 +66,10 @@ def _either(whole: Callable[[str], Readings], phrase: Callable[[str], Readings |
 
 _KINDS: Final = {
     "number": Kind(numbers.whole, numbers.boxed, numbers.phrase, numbers.last),
-    "boolean": Kind(verdicts.whole, partial(_either, verdicts.whole, verdicts.phrase), verdicts.phrase, verdicts.last),
+    "boolean": Kind(booleans.whole, partial(_either, booleans.whole, booleans.phrase), booleans.phrase, booleans.last),
     "date": Kind(dates.whole, partial(_either, dates.whole, dates.phrase), dates.phrase, dates.last),
     "math": Kind(expressions.whole, expressions.whole, expressions.phrase, expressions.last),
-    "text": Kind(texts.whole, texts.whole, texts.phrase, last=lambda text: (), plain=str),
+    "text": Kind(free_text.whole, free_text.whole, free_text.phrase, last=lambda text: (), plain=str),
 }
 
 
@@ -153,7 +152,7 @@ def _statements(text: str, answer_type: str) -> list[tuple[int, int, str]]:
     if answer_type == "choice":
         found += [(start, start, letter) for start, letter in letters.verdicts(text)]
     if answer_type == "boolean":
-        found += [(start, start, word) for start, word in verdicts.conclusions(text)]
+        found += [(start, start, word) for start, word in booleans.conclusions(text)]
     return sorted(found, reverse=True)
 
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.metanet.network import MetaNet, meta_loss
 from pipeline.config.synthesis import Objective, Synthesis
 from pipeline.metanet.inertia import targets
-from pipeline.student.table_view import Some
+from pipeline.metanet.network import MetaNet, meta_loss
+from pipeline.student.table_view import TableView
 
 
 class Warm(NamedTuple):
@@ -28,7 +28,7 @@ class Warm(NamedTuple):
 def warm_up(
     config: Synthesis,
     objective: Objective,
-    features_NKF: Tensor | Some,
+    features_NKF: Tensor | TableView,
     losses_NK: Tensor,
     mask_NK: Tensor,
     seed: int,

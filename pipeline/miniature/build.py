@@ -22,11 +22,11 @@ from pydantic import BaseModel, ConfigDict
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pipeline.schema.yaml_file import checked, override, read
 from pipeline.grading.grade import Outcome, grade
-from pipeline.questions.procedural import ID_FAMILIES, OOD_FAMILIES, Problem, ask, distinct, draw, size, solve, split_of
 from pipeline.miniature.styles import RING_STYLES, leaps, solution, thoughtful_solution
 from pipeline.prompts import render
+from pipeline.questions.procedural import ID_FAMILIES, OOD_FAMILIES, Problem, ask, distinct, draw, size, solve, split_of
+from pipeline.schema.yaml_file import checked, override, read
 
 END: Final = "<|end|>"
 PAD: Final = "<|pad|>"

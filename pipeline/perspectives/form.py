@@ -13,8 +13,8 @@ from typing import Any, Final
 import re2
 from pydantic import model_validator
 
-from pipeline.schema.fields import Frozen, identity
 from pipeline.grading.lookalikes import unemphasised
+from pipeline.schema.fields import Frozen, identity
 
 _MARKS: Final = re.compile(r"^[ \t]*(?:[#>][ \t]*|[-*+•][ \t]+)*", re.MULTILINE)
 """What Markdown puts before a line's words: headings, quotes, bullets."""

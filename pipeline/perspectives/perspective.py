@@ -6,11 +6,10 @@ import difflib
 from pathlib import Path
 from typing import Final
 
-from pipeline.config.run import RunConfig
-from pipeline.schema.yaml_file import checked, read
 from pipeline.errors import ConfigError
-from pipeline.schema.fields import Frozen, identity, runtime
 from pipeline.perspectives.form import Form
+from pipeline.schema.fields import Frozen, identity, runtime
+from pipeline.schema.yaml_file import checked, read
 
 SHIPPED: Final = Path(__file__).parent / "eight.yaml"
 
@@ -56,15 +55,6 @@ def load_perspectives(path: Path | None, only: tuple[str, ...] | None = None, co
 def without_forms(perspectives: tuple[Perspective, ...]) -> tuple[Perspective, ...]:
     """For whom only the asking counts: another form makes nothing of theirs stale."""
     return tuple(item.model_copy(update={"form": None}) for item in perspectives)
-
-
-def perspectives_of(run: RunConfig) -> tuple[Perspective, ...]:
-    """Those of a run, as `load_perspectives`, or those that given rationales have names for."""
-    given = run.sampling.rationales
-    named = given.perspectives() if given is not None else None
-    if named is not None:
-        return tuple(Perspective(name=name, description="as it was given", instruction="") for name in named)
-    return load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies)
 
 
 def _copy(item: Perspective, number: int) -> Perspective:

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from pipeline.digests import digest
 from pipeline.errors import QuestionError
 from pipeline.questions import procedural as families
-from pipeline.questions.question import Question
 from pipeline.questions.columns import Place, question_of
 from pipeline.questions.named import NamedSource, Source
+from pipeline.questions.question import Question
 from pipeline.questions.rows import file_rows, hub_rows, must_exist
 from pipeline.questions.sources import Columns, FileSource, HubSource, MiniatureSource
 

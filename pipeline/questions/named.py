@@ -15,8 +15,8 @@ from typing import Annotated, Any, Final, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline.schema.fields import FilePath, Frozen, identity, runtime
 from pipeline.questions.sources import FileSource, HubSource, MiniatureSource
+from pipeline.schema.fields import FilePath, Frozen, identity, runtime
 
 HERE: Final = Path(__file__).parent
 

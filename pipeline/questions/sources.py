@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 from pydantic import model_validator
 from pydantic.functional_validators import AfterValidator
 
-from pipeline.schema.fields import FilePath, Frozen, identity, runtime
 from pipeline.grading.grade import ANSWER_TYPES
+from pipeline.schema.fields import FilePath, Frozen, identity, runtime
 
 
 def _known(answer_type: str) -> str:

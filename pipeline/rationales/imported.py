@@ -11,72 +11,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-from pydantic import StringConstraints, model_validator
-
+from pipeline.config.rationales import ImportedRationales
 from pipeline.errors import QuestionError
-from pipeline.schema.fields import FilePath, Frozen, identity, runtime
 from pipeline.grading.grade import conclusion
-from pipeline.questions.question import normalised
 from pipeline.questions.columns import Place
 from pipeline.questions.load import folder_digest
+from pipeline.questions.question import normalised
 from pipeline.questions.rows import Row, file_rows, hub_rows
 from pipeline.questions.sources import Columns, HubSource
 
 _NO_COLUMNS: Final = Columns()
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+$")]
-
-
-class RationaleColumns(Frozen):
-    """Which columns hold what; `a.b` is field b inside column a. `question` or `question_id` says whose rationale it is.
-
-    `answer` is for texts that stop before their answer: it is put behind them as the answer sentence, and graded.
-    """
-
-    question: str | None = identity(None)
-    question_id: str | None = identity(None)
-    text: str = identity("text")
-    answer: str | None = identity(None)
-    perspective: str | None = identity(None)
-
-    @model_validator(mode="after")
-    def _one_way_to_match(self) -> RationaleColumns:
-        if (self.question is None) == (self.question_id is None):
-            raise ValueError("give either question, the column with a question's wording, or question_id, the one with its id")
-        return self
-
-
-class GivenRationales(Frozen):
-    """Where they are, how rows are read, and what perspectives they are in: the run's own, those of `names`, or `places` of no label."""
-
-    path: FilePath = runtime()
-    subset: str | None = identity(None)
-    split: str | None = identity(None)
-    """Of a folder; `train` if left out."""
-    columns: RationaleColumns = identity()
-    names: dict[str, Name] | None = identity(None, min_length=1)
-    unlabelled: Literal["numbered", "clustered"] | None = identity(None)
-    places: int | None = identity(None, ge=1)
-    """How many perspectives unlabelled rationales make."""
-
-    @model_validator(mode="after")
-    def _labelled_or_not(self) -> GivenRationales:
-        if self.columns.perspective is None and (self.unlabelled is None or self.places is None or self.names is not None):
-            raise ValueError(
-                "name the column of labels as columns.perspective, or set unlabelled (numbered, clustered) and places, how many "
-                "perspectives that makes"
-            )
-        if self.columns.perspective is not None and (self.unlabelled is not None or self.places is not None):
-            raise ValueError("unlabelled and places are for rows without labels; remove them or columns.perspective")
-        return self
-
-    def perspectives(self) -> tuple[str, ...] | None:
-        """Their names; None where they are the run's own."""
-        if self.columns.perspective is not None:
-            return None if self.names is None else tuple(dict.fromkeys(self.names.values()))
-        word = "given" if self.unlabelled == "numbered" else "cluster"
-        return tuple(f"{word}-{number}" for number in range(1, (self.places or 0) + 1))
 
 
 class Given(NamedTuple):
@@ -103,13 +49,13 @@ def _must_exist(path: Path) -> None:
         raise QuestionError(f"{path}: no such file or folder; correct sampling.rationales.path")
 
 
-def _rows(source: GivenRationales) -> Iterator[Row]:
+def _rows(source: ImportedRationales) -> Iterator[Row]:
     if source.path.is_dir():
         return hub_rows(HubSource(folder=source.path, subset=source.subset, split=source.split or "train"))
     return file_rows(source.path)
 
 
-def content(source: GivenRationales) -> str:
+def content(source: ImportedRationales) -> str:
     """Digest of the file, or of all files of the folder.
 
     Raises:
@@ -122,7 +68,7 @@ def content(source: GivenRationales) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _label(place: Place, source: GivenRationales, known: tuple[str, ...]) -> str | None:
+def _label(place: Place, source: ImportedRationales, known: tuple[str, ...]) -> str | None:
     column = source.columns.perspective
     if column is None:
         return None
@@ -134,7 +80,7 @@ def _label(place: Place, source: GivenRationales, known: tuple[str, ...]) -> str
     return label
 
 
-def rationales(source: GivenRationales, known: tuple[str, ...]) -> Iterator[Given]:
+def rationales(source: ImportedRationales, known: tuple[str, ...]) -> Iterator[Given]:
     """Every row in order, checked; `known` are the run's perspectives.
 
     Raises:
@@ -157,7 +103,7 @@ def rationales(source: GivenRationales, known: tuple[str, ...]) -> Iterator[Give
         raise QuestionError(f"{source.path}: no rows; give a file with rationales")
 
 
-def check(source: GivenRationales, known: tuple[str, ...]) -> None:
+def check(source: ImportedRationales, known: tuple[str, ...]) -> None:
     """Refuse what the first row shows to be wrong: no such file, no such column."""
     _must_exist(source.path)
     next(rationales(source, known))

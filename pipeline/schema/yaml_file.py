@@ -43,6 +43,9 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _tag(model: type[BaseModel]) -> str | None:
+    """How an error's location names this member of a union: by its `kind`, or in angle brackets by the key that tells it apart."""
+    if tag := getattr(model, "tag", None):
+        return f"<{tag}>"
     kind = model.model_fields.get("kind")
     return kind.default if kind is not None and isinstance(kind.default, str) else None
 
@@ -50,10 +53,10 @@ def _tag(model: type[BaseModel]) -> str | None:
 def _explain(error: ValidationError, where: str, root: type[BaseModel]) -> str:
     first = error.errors()[0]
     location = first["loc"]
-    field = ".".join(str(part) for part in location) or "the file"
+    field = ".".join(str(part) for part in location if not str(part).startswith("<")) or "the file"
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1], root), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "remove it; the README lists the keys"
+        hint = f"did you mean {near[0]!r}?" if near else "remove it; docs/config.md lists the keys"
         return f"{where}: {field}: unknown key; {hint}"
     if first["type"] == "missing":
         return f"{where}: {field}: missing; add it"

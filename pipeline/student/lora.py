@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.config.models import Weights
 from pipeline.config.training import Lora
-from pipeline.config.models import ModelSource
 from pipeline.errors import ConfigError
 from pipeline.models import load_causal_model
 
@@ -38,7 +38,7 @@ def adapt(student: Any, lora: Lora) -> Any:
         ) from error
 
 
-def merged(base: ModelSource, lora: Lora, weights: Mapping[str, Tensor]) -> Any:
+def merged(base: Weights, lora: Lora, weights: Mapping[str, Tensor]) -> Any:
     """The base student with trained adapters added into its layers, in the type that the base has.
 
     `weights` are an adapted student's; of them only the adapters are read. The sum is made in fp32.

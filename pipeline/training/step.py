@@ -21,16 +21,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipeline.metanet.network import MetaNet, meta_loss
-from pipeline.streams import ahead
 from pipeline.config.synthesis import Objective
 from pipeline.config.training import Training
 from pipeline.metanet.inertia import InertiaState, filtered, observe, targets
 from pipeline.metanet.mixture import Weights, effective_number, weigh
-from pipeline.student.objective import consistency, rationale_losses, real_losses
-from pipeline.student.packing import packed
+from pipeline.metanet.network import MetaNet, meta_loss
+from pipeline.streams import ahead
 from pipeline.student.batch import Batch, Row, batch, rationale_spans
 from pipeline.student.losses import losses_of, measured
+from pipeline.student.objective import consistency, rationale_losses, real_losses
+from pipeline.student.packing import packed
 from pipeline.training.training_set import TrainingSet, questions_of_step
 
 

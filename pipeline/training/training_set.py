@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final
 import torch
 from torch import Tensor
 
-from pipeline.rationales.conclusion import before_conclusion
 from pipeline.errors import ModelError, NothingSurvives
 from pipeline.grading.grade import conclusion
 from pipeline.prompts import end_token
+from pipeline.rationales.conclusion import before_conclusion
 from pipeline.student.batch import Row
+from pipeline.student.table_view import TableView
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,22 +65,6 @@ def place_of(row: Row, offset: int) -> tuple[int, int, int, int, int]:
 
 
 @dataclass(frozen=True)
-class Some:
-    """N questions' part of a table of more of them: looked up, not copied, so that a mapped file stays one for all ranks."""
-
-    table: Tensor | Some
-    index_N: Tensor
-
-    def __getitem__(self, index: int | Tensor) -> Tensor:
-        return self.table[self.index_N[index]]
-
-    @property
-    def shape(self) -> torch.Size:
-        """As a copy would have it."""
-        return torch.Size((len(self.index_N), *self.table.shape[1:]))
-
-
-@dataclass(frozen=True)
 class TrainingSet:
     """Everything that joint training reads, for N questions and K perspectives.
 
@@ -89,12 +74,12 @@ class TrainingSet:
     """
 
     tokens_T: Tensor
-    places_NKRP: Tensor | Some
-    features_NKF: Tensor | Some
+    places_NKRP: Tensor | TableView
+    features_NKF: Tensor | TableView
     mask_NK: Tensor
     base_losses_NK: Tensor
     pad: int
-    answers_NP: Tensor | Some | None = None
+    answers_NP: Tensor | TableView | None = None
 
     def __len__(self) -> int:
         return len(self.mask_NK)
@@ -143,11 +128,11 @@ def restricted(data: TrainingSet, wanted_K: Tensor, out_N: Tensor, least: int) -
     index_N = there_N.nonzero()[:, 0]
     return replace(
         data,
-        places_NKRP=Some(data.places_NKRP, index_N),
-        features_NKF=Some(data.features_NKF, index_N),
+        places_NKRP=TableView(data.places_NKRP, index_N),
+        features_NKF=TableView(data.features_NKF, index_N),
         mask_NK=mask_NK[index_N],
         base_losses_NK=data.base_losses_NK[index_N],
-        answers_NP=None if data.answers_NP is None else Some(data.answers_NP, index_N),
+        answers_NP=None if data.answers_NP is None else TableView(data.answers_NP, index_N),
     )
 
 

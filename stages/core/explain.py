@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from pipeline.config.run import RunConfig
-from storage.errors import ArtifactError
 from stages.core.plan import Planned
 from stages.core.process import progress_path, store_of
 from stages.core.progress import read_progress
 from storage.catalogue import read_run, read_runs
+from storage.errors import ArtifactError
 from storage.lineage import Change, differences
 from storage.store import Store
 

@@ -44,8 +44,8 @@ class Planned:
 
 
 def stage_module(name: str) -> Stage:
-    """The module `stages.<name>`."""
-    return importlib.import_module(f"stages.{name}")
+    """The module `stages.<name>.stage`."""
+    return importlib.import_module(f"stages.{name}.stage")
 
 
 def plan(run: RunConfig, given: Mapping[str, str] = MappingProxyType({})) -> dict[str, Planned]:

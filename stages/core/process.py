@@ -22,8 +22,8 @@ from typing import Any, Final
 
 from pipeline.config.run import RunConfig, load_config
 from pipeline.errors import MindError, StageFailed
-from stages.core.plan import Planned, plan, stage_module
 from stages.core.peak_memory import Peak, watched_memory
+from stages.core.plan import Planned, plan, stage_module
 from stages.core.progress import Progress
 from storage.artifact import Artifact
 from storage.atomic import is_full

@@ -12,14 +12,14 @@ from itertools import chain
 from typing import Any, Final
 
 from pipeline.config.evaluation import Evaluation
-from pipeline.config.models import ModelSource, Turns
+from pipeline.config.models import LocalModel, Turns
 from pipeline.config.prompts import Prompts
 from pipeline.config.run import RunConfig
-from storage.errors import ArtifactError
 from pipeline.schema.fields import Frozen, identity
-from stages.shared.answering import Answerer, Asking, answer, asked
 from stages.core.progress import Progress
+from stages.shared.answering import Answerer, Asking, answer, asked
 from storage.artifact import Artifact, Draft
+from storage.errors import ArtifactError
 
 NAME: Final = "evaluation"
 VERSION: Final = 5
@@ -68,7 +68,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     """
     questions, references, settings = inputs["questions"], inputs["references"], config.evaluation
     _refuse_others(questions, references, settings.use)
-    student = ModelSource(path=inputs["training"].path("student"), chat=config.chat, turns=config.turns)
+    student = LocalModel(path=inputs["training"].path("student"), chat=config.chat, turns=config.turns)
     spent = answer(Asking(questions, config.prompts, settings), {"student": Answerer(student, settings.engine)}, out, progress)
 
     from stages.shared.accuracy import COUNTED, summarise
@@ -79,9 +79,3 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     if settings.draws is not None:
         found["drawn"] = {**references.summary["drawn"], **drawn(out, ("student",), settings.draws.count)}
     return found
-
-
-if __name__ == "__main__":
-    from stages.core.process import main
-
-    main(NAME)

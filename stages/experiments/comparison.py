@@ -16,14 +16,22 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.analysis.statistics import (
+    Interval,
+    detectable_difference,
+    holm,
+    over_seeds,
+    paired_bootstrap_over_seeds,
+    pooled_mcnemar,
+    variation,
+)
 from pipeline.arms import Arm
-from storage.errors import ArtifactError
 from pipeline.grading.grade import Outcome
-from pipeline.analysis.statistics import Interval, detectable_difference, holm, over_seeds, paired_bootstrap_over_seeds, pooled_mcnemar, variation
 from stages.experiments.claims import claims
 from stages.shared.pages import embedded, png, render
 from storage.artifact import Artifact
 from storage.atomic import write_bytes, write_parquet
+from storage.errors import ArtifactError
 
 GROUPS: Final = {"id": "in distribution", "ood": "out of distribution"}
 _ANSWER: Final = ["group", "set", "question_id", "outcome"]
@@ -231,5 +239,8 @@ def write(runs: Sequence[Finished], against: str, resamples: int, folder: Path) 
     write_bytes(folder / "arms.json", orjson.dumps(found, option=orjson.OPT_INDENT_2))
     image = _plot(found)
     write_bytes(folder / "arms.png", image)
-    write_bytes(folder / "science.html", render("science.html", found=found, groups=GROUPS, image=embedded(image)))
+    write_bytes(
+        folder / "science.html",
+        render(Path(__file__).with_name("science.html"), found=found, groups=GROUPS, image=embedded(image)),
+    )
     return found

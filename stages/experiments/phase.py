@@ -14,8 +14,8 @@ import orjson
 
 from pipeline.analysis.experiment_plots import phase_diagram
 from pipeline.analysis.statistics import Interval
-from stages.shared.pages import embedded, png, render
 from stages.experiments.comparison import GROUPS
+from stages.shared.pages import embedded, png, render
 from storage.atomic import write_bytes
 
 
@@ -48,5 +48,7 @@ def write(cells: Sequence[Cell], folder: Path) -> dict[str, Any]:
         image = png(phase_diagram({(cell.size, cell.questions): _advantage(cell, group) for cell in cells}))
         write_bytes(folder / f"phase-{group}.png", image)
         images[group] = embedded(image)
-    write_bytes(folder / "phase.html", render("phase.html", found=found, groups=GROUPS, images=images))
+    write_bytes(
+        folder / "phase.html", render(Path(__file__).with_name("phase.html"), found=found, groups=GROUPS, images=images)
+    )
     return found

@@ -1,4 +1,4 @@
-"""Many runs' stages in one process: `python -m stages.series --config FILE --runs RUNS.json`.
+"""Many runs' stages in one process: `python -m stages.experiments.worker --config FILE --runs RUNS.json`.
 
 RUNS.json is a list of lists of assignments, one per run, each as `--set` takes it. To start torch, transformers and DeepSpeed takes longer
 than to train a miniature student, so a worker goes through all the runs. Any number of workers may go through the same
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.config.run import RunConfig, load_config
-from storage.errors import ArtifactBusy
 from pipeline.errors import MindError
 from stages.core.plan import ORDER, plan
 from stages.core.process import run_stage, store_of
 from stages.core.progress import Progress
+from storage.errors import ArtifactBusy
 
 STAGES: Final = tuple(name for name in ORDER if name != "report")
 _LOOK_AGAIN_SECONDS: Final = 2.0
@@ -64,7 +64,7 @@ def go_through(runs: Sequence[RunConfig], progress: Progress) -> list[str]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m stages.series")
+    parser = argparse.ArgumentParser(prog="python -m stages.experiments.worker")
     parser.add_argument("--config", type=Path, required=True, help="the YAML file that the runs change")
     parser.add_argument("--runs", type=Path, required=True, help="a JSON list of lists of KEY=VALUE")
     parser.add_argument("--progress", type=Path, required=True, help="where to say how far it is")

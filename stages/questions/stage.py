@@ -19,16 +19,26 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.streams import chunks
 from pipeline.config.questions import EvaluationSet, Questions
 from pipeline.config.run import RunConfig
 from pipeline.digests import digest
 from pipeline.errors import QuestionError
-from pipeline.schema.fields import Frozen, identity
-from pipeline.questions.contamination import Evaluated, LeftOut, Numbers, collect, known_by, overlap, passages, same_as, words_of
-from pipeline.questions.question import Question, to_table
+from pipeline.questions.contamination import (
+    Evaluated,
+    LeftOut,
+    Numbers,
+    collect,
+    known_by,
+    overlap,
+    passages,
+    same_as,
+    words_of,
+)
 from pipeline.questions.load import chosen, content
 from pipeline.questions.named import NamedSource, also_in, evaluation_only
+from pipeline.questions.question import Question, to_table
+from pipeline.schema.fields import Frozen, identity
+from pipeline.streams import chunks
 from stages.core.progress import Progress
 from storage.artifact import Artifact, Draft
 
@@ -220,9 +230,3 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         "repeats": {name: count for name, count in counts.repeated.items() if count},
         "trained_despite_evaluation_only": [getattr(source, "name", "") for source in sources.train if evaluation_only(source)],
     }
-
-
-if __name__ == "__main__":
-    from stages.core.process import main
-
-    main(NAME)

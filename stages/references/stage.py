@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from pipeline.config.engines import Engine
 from pipeline.config.evaluation import Evaluation
-from pipeline.config.models import ModelSource
+from pipeline.config.models import ImportedModel, Teacher, TeacherField, WeightsField
 from pipeline.config.prompts import Prompts
 from pipeline.config.run import RunConfig
-from pipeline.schema.fields import Frozen, identity
 from pipeline.models import check_model, model_content
-from stages.shared.answering import Answerer, Asking, answer, asked
+from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress
+from stages.shared.answering import Answerer, Asking, answer, asked
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "references"
@@ -30,8 +30,8 @@ INPUTS: Final = ("questions",)
 class Config(Frozen):
     """Both models, and how they answer."""
 
-    base: ModelSource = identity()
-    teacher: ModelSource = identity()
+    base: WeightsField = identity()
+    teacher: TeacherField = identity()
     prompts: Prompts = identity()
     evaluation: Evaluation = identity()
     teacher_engine: Engine = identity()
@@ -54,9 +54,11 @@ def config_of(run: RunConfig) -> Config:
     )
 
 
-def _models(config: Config) -> dict[str, ModelSource]:
+def _models(config: Config) -> dict[str, Teacher]:
     """Who is asked: not a teacher of whom there are only rationales."""
-    return {"base": config.base} | ({} if config.teacher.imported else {"teacher": config.teacher})
+    return (
+        {"base": config.base} if isinstance(config.teacher, ImportedModel) else {"base": config.base, "teacher": config.teacher}
+    )
 
 
 def outside(config: Config) -> dict[str, str]:
@@ -92,9 +94,3 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     if config.evaluation.draws is not None:
         found["drawn"] = drawn(out, tuple(models), config.evaluation.draws.count)
     return {**found, **spent, "asked": asked(asking.questions, config.evaluation.use)}
-
-
-if __name__ == "__main__":
-    from stages.core.process import main
-
-    main(NAME)

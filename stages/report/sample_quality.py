@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from pipeline.rationales.conclusion import body
 from pipeline.grading.grade import Outcome
 from pipeline.perspectives.perspective import Perspective
+from pipeline.rationales.conclusion import body
 from pipeline.rationales.curation import first_right, reasoning, words
 from pipeline.rationales.diversity import distances, distinct
 

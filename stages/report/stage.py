@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pipeline.config.run import RunConfig
-from pipeline.schema.fields import Frozen, identity
-from pipeline.perspectives.perspective import Perspective
 from pipeline.perspectives.of_run import perspectives_of
+from pipeline.perspectives.perspective import Perspective
 from pipeline.prompts import as_asked
 from pipeline.rationales.curation import SAMPLE
-from stages.core.provenance import origins
-from stages.shared.pages import HERE, STYLE, embedded, png, render
+from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress
+from stages.core.provenance import origins
 from stages.report.sample_quality import Sums, add, forms_of, summarised
+from stages.shared.pages import STYLE, embedded, png, render
 from storage.artifact import Artifact, Draft
 from storage.atomic import read_parquet
 from storage.fingerprint import file_digest
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 NAME: Final = "report"
 VERSION: Final = 6
 INPUTS: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation")
-TEMPLATE: Final = "report.html"
+TEMPLATE: Final = Path(__file__).with_name("report.html")
 _GROUPS: Final = {"id": "In distribution", "ood": "Out of distribution"}
 
 
@@ -51,7 +52,7 @@ def config_of(run: RunConfig) -> Config:
 
 def outside(config: Config) -> dict[str, str]:
     """The template and the style: a changed one makes another page."""
-    return {"template": file_digest(HERE / TEMPLATE), "style": file_digest(STYLE)}
+    return {"template": file_digest(TEMPLATE), "style": file_digest(STYLE)}
 
 
 def check(config: Config) -> None:
@@ -202,9 +203,3 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     )
     out.write_bytes("report.html", page)
     return {"page": "report.html", "ledger": tokens, "findings": said, "teaching": teaching}
-
-
-if __name__ == "__main__":
-    from stages.core.process import main
-
-    main(NAME)

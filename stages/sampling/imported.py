@@ -16,19 +16,19 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from pipeline.streams import chunks
-from pipeline.rationales.clustering import clusters
+from pipeline.config.rationales import ImportedRationales
 from pipeline.digests import digest
 from pipeline.errors import QuestionError
 from pipeline.generation.engine import Completion
-from pipeline.config.rationales import GivenRationales
-from pipeline.rationales.imported import key_of_id, key_of_wording, rationales
 from pipeline.questions.question import Question
+from pipeline.rationales.clustering import clusters
+from pipeline.rationales.imported import key_of_id, key_of_wording, rationales
+from pipeline.streams import chunks
 from stages.core.progress import Progress
-from stages.sampling.samples import SCHEMA, graded_row
 from stages.sampling.config import Config
-from stages.shared.resume import finished_questions, training_questions
+from stages.sampling.samples import SCHEMA, graded_row
 from stages.sampling.summary import COUNTED, tally
+from stages.shared.resume import finished_questions, training_questions
 from storage.artifact import Artifact, Draft
 from storage.atomic import replace_file
 from storage.mirror import DERIVED
@@ -36,14 +36,16 @@ from storage.mirror import DERIVED
 _NAMED: Final = 3
 
 
-def _keys(source: GivenRationales, question: Question) -> list[str]:
+def _keys(source: ImportedRationales, question: Question) -> list[str]:
     """By what a question's rationales may be found: by wording also where that has the choices in it."""
     if source.columns.question is None:
         return [key_of_id(question.id)]
     return list(dict.fromkeys((key_of_wording(question.question), key_of_wording(question.text))))
 
 
-def _write_index(path: Path, source: GivenRationales, names: tuple[str, ...], questions: Iterable[Question], seed: int) -> None:
+def _write_index(
+    path: Path, source: ImportedRationales, names: tuple[str, ...], questions: Iterable[Question], seed: int
+) -> None:
     def write(temporary: Path) -> None:
         with closing(sqlite3.connect(temporary)) as file:
             # A file that was not finished is thrown away, so nothing needs to be undone.
@@ -74,7 +76,7 @@ def _label_by_cluster(file: sqlite3.Connection, names: tuple[str, ...], seed: in
     file.executemany("UPDATE given SET label = ? WHERE number = ?", labels)
 
 
-def _matched(file: sqlite3.Connection, source: GivenRationales, first: Question) -> dict[str, int]:
+def _matched(file: sqlite3.Connection, source: ImportedRationales, first: Question) -> dict[str, int]:
     """How many rows there are, and about no training question; says which.
 
     Raises:
@@ -97,7 +99,7 @@ def _matched(file: sqlite3.Connection, source: GivenRationales, first: Question)
 
 
 def _rows(
-    file: sqlite3.Connection, source: GivenRationales, names: tuple[str, ...], question: Question
+    file: sqlite3.Connection, source: ImportedRationales, names: tuple[str, ...], question: Question
 ) -> Iterator[dict[str, Any]]:
     """A question's rationales in their order, graded; the n-th without a label takes the n-th place, in turn."""
     taken = Counter[str]()
@@ -109,7 +111,7 @@ def _rows(
         taken[name] += 1
 
 
-def bring_in(config: Config, source: GivenRationales, questions: Artifact, out: Draft, progress: Progress) -> dict[str, Any]:
+def bring_in(config: Config, source: ImportedRationales, questions: Artifact, out: Draft, progress: Progress) -> dict[str, Any]:
     """Write the samples of every training question that has some.
 
     Raises:

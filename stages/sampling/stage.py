@@ -7,215 +7,39 @@ Questions stream by, once for their lengths and once to be asked; what is held a
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from pipeline.streams import ahead, chunks
-from pipeline.config.models import ModelSource
-from pipeline.config.prompts import Prompts
-from pipeline.config.run import RunConfig
-from pipeline.config.sampling import Sampling
-from pipeline.digests import digest, digests
-from storage.errors import ArtifactError
-from pipeline.schema.fields import Frozen, identity, runtime
-from pipeline.generation.engine import Completion, Decoding, Engine
-from pipeline.generation.open_engine import open_engine
+from pipeline.config.models import HubModel, LocalModel
+from pipeline.digests import digest
 from pipeline.generation.answer_journal import committed
-from pipeline.rationales.imported import check as check_given
-from pipeline.rationales.imported import content as given_content
-from pipeline.grading.grade import Outcome
-from pipeline.judge import RULE, judge_prompt, replies, verdict
-from pipeline.models import check_model, load_tokenizer, model_content
-from pipeline.perspectives.perspective import Perspective, without_forms
-from pipeline.perspectives.of_run import perspectives_of
-from pipeline.prompts import as_asked, check_prompts, student_prompt, teacher_prompt
-from pipeline.questions.question import Question, from_table
-from pipeline.rationales.curation import spoken
-from stages.shared.prompt_lengths import check_lengths, check_trainable
+from pipeline.generation.engine import Engine
+from pipeline.generation.open_engine import open_engine
+from pipeline.judge import judge_prompt
+from pipeline.models import load_tokenizer
+from pipeline.prompts import student_prompt, teacher_prompt
+from pipeline.questions.question import Question
 from stages.core.progress import Progress
+from stages.sampling.config import Config as Config
+from stages.sampling.config import check as check
+from stages.sampling.config import config_of as config_of
+from stages.sampling.config import outside as outside
+from stages.sampling.samples import JUDGED, SCHEMA, Engines, shards_of
 from stages.sampling.summary import COUNTED, tally
+from stages.shared.prompt_lengths import check_lengths, check_trainable
+from stages.shared.resume import arrived_file, finished_questions, training_questions
 from storage.artifact import Artifact, Draft
-from storage.mirror import DERIVED
+from storage.errors import ArtifactError
 
 NAME: Final = "sampling"
 VERSION: Final = 3
 INPUTS: Final = ("questions",)
-
-SCHEMA: Final = pa.schema(
-    [
-        ("question_id", pa.string()),
-        ("perspective", pa.string()),
-        ("sample_index", pa.int32()),
-        ("seed", pa.int64()),
-        ("text", pa.string()),
-        ("finish_reason", pa.string()),
-        ("prompt_tokens", pa.int32()),
-        ("completion_tokens", pa.int32()),
-        ("cumulative_logprob", pa.float64()),
-        ("outcome", pa.string()),
-        ("answer", pa.string()),
-        ("rule", pa.string()),
-        ("gold", pa.string()),
-    ]
-)
-JUDGED: Final = pa.schema([*SCHEMA, ("judged", pa.string()), ("verdict", pa.string())])
-"""With a judge: its words, and what they come to, where it was asked."""
-
-
-class Config(Frozen):
-    """Teacher, perspectives, prompts and decoding."""
-
-    teacher: ModelSource = identity()
-    perspectives: tuple[Perspective, ...] = identity()
-    prompts: Prompts = identity()
-    sampling: Sampling = identity()
-    seed: int = identity()
-    student: ModelSource | None = runtime(None)
-    """Who is to learn from the samples: no sample depends on that, but a question too long to be learnt is not worth asking."""
-    student_length: int = runtime(0)
-
-
-def config_of(run: RunConfig) -> Config:
-    """The part of a run's configuration that this stage depends on."""
-    if run.sampling.rationales is not None:  # nobody is asked, so who and how is not what the samples depend on
-        given = Sampling(rationales=run.sampling.rationales, questions_per_shard=run.sampling.questions_per_shard)
-        nobody = ModelSource(imported=True)
-        perspectives = without_forms(perspectives_of(run))
-        return Config(teacher=nobody, perspectives=perspectives, prompts=Prompts(), sampling=given, seed=run.seed)
-    return Config(
-        teacher=run.teacher,
-        perspectives=without_forms(as_asked(run.prompts, perspectives_of(run))),
-        prompts=run.prompts.of_rationales(),
-        sampling=run.sampling,
-        seed=run.seed,
-        student=run.student,
-        student_length=run.training.max_length,
-    )
-
-
-def outside(config: Config) -> dict[str, str]:
-    """The teacher's content, where it runs here, or that of given rationales; what a server serves is known by its name only."""
-    if config.sampling.rationales is not None:
-        return {"rationales": given_content(config.sampling.rationales)}
-    judge = config.sampling.judge
-    judged = {} if judge is None or judge.engine.kind == "openai" else {"judge": model_content(judge.model)}
-    return {"teacher": model_content(config.teacher), **judged} if config.sampling.engine.kind != "openai" else judged
-
-
-def check(config: Config) -> None:
-    """Model folder and templates, or the first of given rationales."""
-    if config.sampling.rationales is not None:
-        check_given(config.sampling.rationales, tuple(item.name for item in config.perspectives))
-        return
-    if config.sampling.engine.kind != "openai":
-        check_model(config.teacher, "teacher")
-    check_prompts(config.prompts, config.perspectives)
-    judge = config.sampling.judge
-    if judge is not None:
-        judge_prompt(judge, Question(id="probe", question="?", answer="", answer_type="text"), "?")
-        if judge.engine.kind != "openai":
-            check_model(judge.model, "sampling.judge.model")
-
-
-def sample_seed(seed: int, question_id: str, perspective: str, index: int) -> int:
-    """31 bits from everything that tells one sample from another."""
-    digest = hashlib.sha256(f"{seed}\0{question_id}\0{perspective}\0{index}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
-
-
-def graded_row(question: Question, perspective: str, index: int, seed: int, completion: Completion) -> dict[str, Any]:
-    """One sample, in the form of `SCHEMA`."""
-    graded = question.grade(completion.text, completion.finish_reason == "stop")
-    return {
-        "question_id": question.id,
-        "perspective": perspective,
-        "sample_index": index,
-        "seed": seed,
-        "text": completion.text,
-        "finish_reason": completion.finish_reason,
-        "prompt_tokens": completion.prompt_tokens,
-        "completion_tokens": completion.completion_tokens,
-        "cumulative_logprob": completion.cumulative_logprob,
-        "outcome": graded.outcome.value,
-        "answer": graded.answer,
-        "rule": graded.rule,
-        "gold": question.answer,
-    }
-
-
-def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspective, int]]) -> Iterator[dict[str, Any]]:
-    prompts = [teacher_prompt(config.prompts, question, perspective) for question, perspective, _ in asked]
-    seeds = [sample_seed(config.seed, question.id, item.name, index) for question, item, index in asked]
-    settings = config.sampling
-    completions = engine.generate(
-        prompts, seeds, Decoding(settings.temperature, settings.top_p, settings.max_tokens, likelihood=True)
-    )
-    for (question, item, index), seed, completion in zip(asked, seeds, completions, strict=True):
-        yield graded_row(question, item.name, index, seed, completion)
-
-
-def _wave(engines: Engines, config: Config, asked: list[tuple[Question, Perspective, int]]) -> list[dict[str, Any]]:
-    """Samples that are asked for together; the judge is asked about those that say something, but no answer that could be read."""
-    rows = list(_sample(engines.teacher, config, asked))
-    settings = config.sampling.judge
-    if settings is None or engines.judge is None:
-        return rows
-    open_rows = [
-        (row, question, said)
-        for row, (question, _, _) in zip(rows, asked, strict=True)
-        if row["outcome"] == Outcome.UNPARSED and (said := spoken(row["text"]).strip())
-    ]
-    found = replies(engines.judge, settings, [(question, said) for _, question, said in open_rows])
-    for (row, _, _), reply in zip(open_rows, found, strict=True):
-        row |= _judged(reply)
-    return rows
-
-
-def _judged(reply: Completion) -> dict[str, str]:
-    """What a sample's row has from its judge."""
-    if reply.finish_reason == "too_long":
-        return {"verdict": reply.finish_reason}
-    found = verdict(reply.text)
-    if found is None:
-        return {"judged": reply.text, "verdict": "unreadable"}
-    return {"judged": reply.text, "verdict": found.value, "outcome": found.value, "rule": RULE}
-
-
-def _shard(engines: Engines, config: Config, questions: list[Question]) -> list[dict[str, Any]]:
-    """All samples of some questions: first `samples` of each perspective, then tries where none is right."""
-    settings = config.sampling
-    every = [(question, item) for question in questions for item in config.perspectives]
-    rows = _wave(engines, config, [(q, p, i) for q, p in every for i in range(settings.samples)])
-    for index in range(settings.samples, settings.tries):
-        right = {(row["question_id"], row["perspective"]) for row in rows if row["outcome"] == Outcome.CORRECT}
-        again = [(q, p, index) for q, p in every if (q.id, p.name) not in right]
-        if not again:
-            break
-        rows += _wave(engines, config, again)
-    order = {question.id: number for number, question in enumerate(questions)}
-    return sorted(rows, key=lambda row: order[row["question_id"]])
-
-
-class Engines(NamedTuple):
-    """Who is asked: the teacher, and a judge if there is one."""
-
-    teacher: Engine
-    judge: Engine | None = None
-
-
-def shards_of(
-    engines: Engines, config: Config, questions: Iterable[Question]
-) -> Iterator[tuple[list[Question], list[dict[str, Any]]]]:
-    """Shard by shard, its questions and all their samples; while one is committed, the next is under way."""
-    return ahead(lambda chunk: _shard(engines, config, chunk), chunks(questions, config.sampling.questions_per_shard))
 
 
 @contextmanager
@@ -236,29 +60,10 @@ def _verdicts(out: Draft) -> dict[str, int]:
     return dict(counts)
 
 
-def training_questions(questions: Artifact) -> Iterator[Question]:
-    """The questions that are distilled, in order."""
-    for batch in questions.batches("questions", rows=1024):
-        yield from from_table(batch.filter(pc.equal(batch["role"], "train")))
-
-
-def finished_questions(shards: Iterable[pa.Table | pa.RecordBatch]) -> set[int]:
-    """Digests of the questions that some shards have."""
-    finished: set[int] = set()
-    for shard in shards:
-        finished |= digests(shard["question_id"].unique().to_pylist())
-    return finished
-
-
-def arrived_file(out: Draft, model: str) -> Path:
-    """Where a server's answers lie until their shard is committed; on this machine only, also under a remote root."""
-    return out.scratch / DERIVED / f"arrived-{model}.jsonl"
-
-
 def _check_prompts(config: Config, questions: Callable[[], Iterable[Question]]) -> None:
     """Before the teacher is loaded; a server has a tokenizer of its own. `questions` gives them anew at each call."""
     settings, prompts = config.sampling, config.prompts
-    if settings.engine.kind != "openai":
+    if settings.engine.in_process and isinstance(config.teacher, LocalModel | HubModel):
         asked = (
             (question.id, teacher_prompt(prompts, question, item)) for question in questions() for item in config.perspectives
         )
@@ -268,7 +73,7 @@ def _check_prompts(config: Config, questions: Callable[[], Iterable[Question]]) 
         shown = ((question.id, student_prompt(prompts, question)) for question in questions())
         check_trainable(config.student, shown, config.student_length)
     judge = settings.judge
-    if judge is not None and judge.engine.kind != "openai":
+    if judge is not None and judge.engine.in_process and isinstance(judge.model, LocalModel | HubModel):
         # The sample to be judged is not there yet, so its room is kept as well: the teacher's tokens, about as many of the judge's.
         # One that needs more all the same is not judged.
         bare = ((question.id, judge_prompt(judge, question, "")) for question in questions())
@@ -312,9 +117,3 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         raise ArtifactError(f"sampling: {summary['questions']} of {total} questions have samples; run it again")
     judged_by_model = {} if settings.judge is None else {"judged": _verdicts(out)}
     return {**summary, **judged_by_model, "tokens_per_second": round(tokens / seconds, 1) if seconds else None}
-
-
-if __name__ == "__main__":
-    from stages.core.process import main
-
-    main(NAME)

@@ -14,8 +14,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from pipeline.digests import digest
-from storage.errors import ArtifactError
 from pipeline.grading.grade import Outcome
+from storage.errors import ArtifactError
 
 COUNTED: Final = ["question_id", "perspective", "sample_index", "outcome", "completion_tokens"]
 

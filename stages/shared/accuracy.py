@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.digests import digest
-from storage.errors import ArtifactError
-from pipeline.grading.grade import Outcome
 from pipeline.analysis.statistics import mcnemar, paired_bootstrap, wilson
+from pipeline.digests import digest
+from pipeline.grading.grade import Outcome
+from storage.errors import ArtifactError
 
 COUNTED: Final = ["model", "group", "set", "question_id", "outcome", "repeats"]
 WITHOUT_REPEATS: Final = " without repeats"

@@ -17,20 +17,20 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.streams import ahead, chunks
 from pipeline.config.engines import Engine as EngineConfig
 from pipeline.config.evaluation import Evaluation
-from pipeline.config.models import ModelSource
+from pipeline.config.models import HubModel, LocalModel, Teacher
 from pipeline.config.prompts import Prompts
 from pipeline.digests import digest
+from pipeline.generation.answer_journal import committed
 from pipeline.generation.engine import Decoding, Engine
 from pipeline.generation.open_engine import open_engine
-from pipeline.generation.answer_journal import committed
 from pipeline.models import load_tokenizer
 from pipeline.prompts import student_prompt
 from pipeline.questions.question import Question, from_table
-from stages.shared.prompt_lengths import check_lengths
+from pipeline.streams import ahead, chunks
 from stages.core.progress import Progress
+from stages.shared.prompt_lengths import check_lengths
 from stages.shared.resume import arrived_file, finished_questions
 from storage.artifact import Artifact, Draft
 
@@ -74,7 +74,7 @@ class Asking(NamedTuple):
 class Answerer(NamedTuple):
     """Who is asked, and what runs it."""
 
-    model: ModelSource
+    model: Teacher
     engine: EngineConfig
 
 
@@ -108,7 +108,7 @@ def _check_prompts(asking: Asking, models: Iterable[Answerer]) -> None:
     """Before any model is loaded."""
     prompts, settings = asking.prompts, asking.settings
     for model, engine in models:
-        if model.served:  # a server has a tokenizer of its own
+        if not isinstance(model, LocalModel | HubModel):  # a server has a tokenizer of its own
             continue
         every = ((item.question.id, student_prompt(prompts, item.question)) for item in items(asking))
         check_lengths(load_tokenizer(model), every, model.dialogue, settings.max_tokens, engine.max_context)

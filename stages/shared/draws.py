@@ -19,8 +19,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.grading.grade import Outcome
 from pipeline.analysis.statistics import Interval, wilson
+from pipeline.grading.grade import Outcome
 from pipeline.grading.majority import majority_is_right
 from stages.shared.accuracy import Set, places
 from storage.artifact import Draft

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from storage.errors import ArtifactError
 from storage.atomic import replace_file
+from storage.errors import ArtifactError
 from storage.mirror import DERIVED
 
 Piece: TypeAlias = pa.Table | pa.RecordBatch

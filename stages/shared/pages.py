@@ -13,22 +13,23 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-HERE: Final = Path(__file__).parent
-STYLE: Final = HERE / "page.css"
+STYLE: Final = Path(__file__).parent / "page.css"
+"""The style of every page; templates include it by its name."""
 
 
-def render(template: str, **values: Any) -> bytes:
-    """A template of this folder; a name that has no value is an error."""
-    environment = ImmutableSandboxedEnvironment(autoescape=True, undefined=StrictUndefined, loader=FileSystemLoader(HERE))
-    return environment.get_template(template).render(values).encode()
+def render(template: Path, **values: Any) -> bytes:
+    """An HTML template filled; a variable without a value is an error."""
+    loader = FileSystemLoader([template.parent, STYLE.parent])
+    environment = ImmutableSandboxedEnvironment(autoescape=True, undefined=StrictUndefined, loader=loader)
+    return environment.get_template(template.name).render(values).encode()
 
 
-def write_out(template: str, **values: Any) -> bytes:
-    """A template of this folder that is plain text; lines that hold nothing but its own words leave none behind."""
+def render_text(template: Path, **values: Any) -> bytes:
+    """A plain-text template filled; a line that holds only template statements leaves no empty line."""
     environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True
+        undefined=StrictUndefined, loader=FileSystemLoader(template.parent), trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template(template).render(values).encode()
+    return environment.get_template(template.name).render(values).encode()
 
 
 def png(figure: Figure) -> bytes:

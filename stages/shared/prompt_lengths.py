@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from pipeline.config.models import ModelSource, Turns
+from pipeline.config.models import Turns, Weights
 from pipeline.errors import QuestionError
 from pipeline.models import load_tokenizer
 from pipeline.prompts import prompt_tokens
@@ -50,7 +50,7 @@ def check_lengths(
         )
 
 
-def check_trainable(student: ModelSource, prompts: Prompts, max_length: int) -> None:
+def check_trainable(student: Weights, prompts: Prompts, max_length: int) -> None:
     """Refuse training questions after which the student has no room for a single token of a rationale.
 
     Raises:

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.config.engines import Engine
-from pipeline.config.models import ModelSource
+from pipeline.config.models import LocalModel
 from pipeline.generation.engine import Decoding
 from pipeline.generation.open_engine import open_engine
 from pipeline.generation.vllm_engine import llm_settings
@@ -84,7 +84,7 @@ def _engine(kind: str) -> Engine:
 
 def measure(questions: int, repeats: int, say: Callable[[str], None]) -> dict[str, Ratio]:
     """Our engines over `generate`, by name."""
-    prompts, model = _prompts(questions), ModelSource(path=TEACHER, chat=False)
+    prompts, model = _prompts(questions), LocalModel(path=TEACHER, chat=False)
     plain, served = (_engine(kind) for kind in ("transformers", "vllm"))
     with open_engine(plain, model) as ours, open_engine(served, model) as vllm:
         sides: dict[str, Once] = {

@@ -46,9 +46,9 @@ def added(form: str, terms: str, vocabulary: int = VOCABULARY, tokens: int = TOK
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from pipeline.config.training import Consistency
-    from pipeline.student.objective import consistency
     from pipeline.student.batch import Row, batch, rationale_spans
     from pipeline.student.losses import StudentLosses, losses_of
+    from pipeline.student.objective import consistency
 
     torch.set_num_threads(1)
     config = Qwen2Config(

@@ -14,19 +14,19 @@ from typing import Final
 
 import pyarrow as pa
 
-from pipeline.streams import chunks
 from pipeline.config.engines import Engine as EngineConfig
-from pipeline.config.models import ModelSource
+from pipeline.config.models import LocalModel
 from pipeline.config.prompts import Prompts
 from pipeline.config.sampling import Sampling
 from pipeline.generation.engine import Decoding, Engine
 from pipeline.generation.open_engine import open_engine
-from pipeline.questions.procedural import ID_FAMILIES, ask, distinct, solve
 from pipeline.perspectives.perspective import Perspective, load_perspectives
 from pipeline.prompts import render, teacher_prompt
+from pipeline.questions.procedural import ID_FAMILIES, ask, distinct, solve
 from pipeline.questions.question import Question
-from stages.sampling.samples import SCHEMA, Engines, shards_of
+from pipeline.streams import chunks
 from stages.sampling.config import Config
+from stages.sampling.samples import SCHEMA, Engines, shards_of
 from stages.shared.resume import sample_seed
 from stages.speed.timing import Once, Ratio, rates, ratio
 from storage.store import Store
@@ -73,7 +73,7 @@ def measure(folder: Path, questions: int, repeats: int, say: Callable[[str], Non
         top_p=1.0, max_tokens=_TOKENS, questions_per_shard=64,
     )  # fmt: skip
     config = Config(
-        teacher=ModelSource(path=TEACHER, chat=False),
+        teacher=LocalModel(path=TEACHER, chat=False),
         perspectives=load_perspectives(None),
         prompts=PROMPTS,
         sampling=settings,

@@ -15,18 +15,18 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.student.attention import ROWS
-from pipeline.config.training import Consistency, Mixture, Training
-from pipeline.config.synthesis import MetaNetShape, Objective, Synthesis
-from pipeline.config.models import ModelSource
+from pipeline.config.models import LocalModel
 from pipeline.config.prompts import Prompts
+from pipeline.config.synthesis import MetaNetShape, Objective, Synthesis
+from pipeline.config.training import Consistency, Mixture, Training
 from pipeline.metanet.inertia import observe
+from pipeline.metanet.warm_up import warm_up
 from pipeline.models import load_causal_model
 from pipeline.perspectives.perspective import load_perspectives
+from pipeline.student.attention import ROWS
 from pipeline.student.losses import StudentLosses
 from pipeline.training.step import Joint, assemble, choose, teach, train_step
 from pipeline.training.training_set import TrainingSet, questions_of_step
-from pipeline.metanet.warm_up import warm_up
 from stages.speed.timing import Once, Ratio, clock, rates, ratio
 from stages.speed.workload import SMALL, Lengths, make_set, make_student
 from stages.training.config import Config
@@ -96,7 +96,7 @@ def _config(student: Path, fields: Mapping[str, Any], threads: int) -> Config:
         metanet_rate=1e-5, threads_per_rank=threads, **fields,
     )  # fmt: skip
     return Config(
-        student=ModelSource(path=student, chat=False), perspectives=load_perspectives(None), prompts=Prompts(), training=training,
+        student=LocalModel(path=student, chat=False), perspectives=load_perspectives(None), prompts=Prompts(), training=training,
         objective=Objective(), metanet_heads=4, metanet_width=WIDTH, seed=0,
     )  # fmt: skip
 

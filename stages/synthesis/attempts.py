@@ -10,8 +10,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from pipeline.streams import ahead, chunks
-from pipeline.config.models import ModelSource
+from pipeline.config.models import Weights
 from pipeline.config.prompts import Prompts
 from pipeline.config.synthesis import Synthesis
 from pipeline.digests import digest
@@ -21,8 +20,9 @@ from pipeline.grading.grade import Outcome
 from pipeline.models import load_tokenizer
 from pipeline.prompts import student_prompt
 from pipeline.questions.question import Question
-from stages.shared.prompt_lengths import check_lengths
+from pipeline.streams import ahead, chunks
 from stages.core.progress import Progress
+from stages.shared.prompt_lengths import check_lengths
 from stages.shared.resume import finished_questions, sample_seed
 from storage.artifact import Draft
 
@@ -42,7 +42,7 @@ def _attempts(engine: Engine, settings: Synthesis, chunk: list[tuple[Question, s
 
 def attempt(
     settings: Synthesis,
-    student: ModelSource,
+    student: Weights,
     prompts: Prompts,
     questions: Callable[[], Iterable[Question]],
     total: int,

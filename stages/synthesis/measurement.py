@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel
 
-from pipeline.config.models import ModelSource
+from pipeline.config.models import Weights
 from pipeline.config.synthesis import Synthesis
 from pipeline.metanet.features import encode
 from pipeline.models import load_causal_model, load_tokenizer
@@ -39,7 +39,7 @@ class Models(NamedTuple):
     encoder_tokenizer: Any
 
 
-def open_models(source: ModelSource, settings: Synthesis) -> Models:
+def open_models(source: Weights, settings: Synthesis) -> Models:
     """Load both, on a GPU where there is one."""
     tokenizer = load_tokenizer(source)
     student = load_causal_model(source, "auto")

@@ -13,8 +13,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from storage.errors import ArtifactError
 from storage.atomic import replace_file
+from storage.errors import ArtifactError
 
 
 class Asked(NamedTuple):

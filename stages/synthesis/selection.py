@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.config.synthesis import Synthesis
 from pipeline.config.models import Turns
+from pipeline.config.synthesis import Synthesis
 from pipeline.grading.grade import Outcome
+from pipeline.grading.majority import majority_is_right
 from pipeline.perspectives.perspective import Perspective
 from pipeline.prompts import prompt_tokens, rationale_tokens
 from pipeline.rationales.curation import curate, first_right, reasoning
 from pipeline.student.batch import Row
 from pipeline.training.training_set import make_row
-from pipeline.grading.majority import majority_is_right
 from stages.synthesis.question_index import Asked
 
 if TYPE_CHECKING:

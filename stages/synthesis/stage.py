@@ -19,26 +19,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.config.models import ModelSource
-from pipeline.config.synthesis import Objective, Synthesis
+from pipeline.config.models import WeightsField
 from pipeline.config.prompts import Prompts
 from pipeline.config.run import RunConfig
+from pipeline.config.synthesis import Objective, Synthesis
 from pipeline.digests import digest
-from storage.errors import ArtifactError
 from pipeline.errors import ConfigError, NothingSurvives
-from pipeline.schema.fields import Frozen, identity
 from pipeline.models import check_model, load_tokenizer, model_content
-from pipeline.perspectives.perspective import Perspective, without_forms
 from pipeline.perspectives.of_run import perspectives_of
+from pipeline.perspectives.perspective import Perspective, without_forms
 from pipeline.prompts import as_asked, check_prompts, student_prompt
 from pipeline.questions.question import Question
 from pipeline.rationales.curation import SAMPLE, place
-from stages.synthesis.attempts import attempt, pass_rates
-from stages.synthesis.question_index import Lookup, look_up, mean_pass_rate, open_lookup, write_lookup
+from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress
 from stages.shared.resume import finished_questions, training_questions
+from stages.synthesis.attempts import attempt, pass_rates
+from stages.synthesis.question_index import Lookup, look_up, mean_pass_rate, open_lookup, write_lookup
 from storage.artifact import Artifact, Draft
 from storage.atomic import read_parquet
+from storage.errors import ArtifactError
 
 if TYPE_CHECKING:
     from stages.synthesis.selection import Kept
@@ -54,7 +54,7 @@ _COUNTS: Final = b"counts"
 class Config(Frozen):
     """Base student, perspectives, prompts, selection and MetaNet."""
 
-    student: ModelSource = identity()
+    student: WeightsField = identity()
     perspectives: tuple[Perspective, ...] = identity()
     prompts: Prompts = identity()
     synthesis: Synthesis = identity()
@@ -227,9 +227,3 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         "base_loss": dict(zip(names, lesson.base_loss_K, strict=True)),
         "kept": dict(zip(names, lesson.kept_K, strict=True)),
     }
-
-
-if __name__ == "__main__":
-    from stages.core.process import main
-
-    main(NAME)

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from pipeline.metanet.network import MetaNet, fused, preferences
 from pipeline.config.synthesis import Objective, Synthesis
+from pipeline.metanet.network import MetaNet, fused, preferences
 from pipeline.metanet.warm_up import warm_up
-from stages.synthesis.question_index import Lookup, look_up
-from stages.shared.mapped_tables import by_question, derived, mapped, numbered, values, write_table
 from stages.core.progress import Progress
+from stages.shared.mapped_tables import by_question, derived, mapped, numbered, values, write_table
+from stages.synthesis.question_index import Lookup, look_up
 from storage.artifact import Draft
 
 SETS: Final = pa.schema(

@@ -17,8 +17,8 @@ from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError, StageFailed
 from stages.core.plan import plan
 from stages.core.process import store_of
-from stages.training.stage import NAME
 from stages.training.launcher import SPEC, launcher_of
+from stages.training.stage import NAME
 
 _LOOK_AGAIN_SECONDS: Final = 2.0
 

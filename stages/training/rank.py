@@ -19,26 +19,26 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
-from pipeline.student.lora import adapt, merged
-from pipeline.metanet.network import MetaNet
-from pipeline.student.attention import ROWS
 from pipeline.config.training import Training
 from pipeline.errors import MindError, StageFailed
 from pipeline.metanet.inertia import InertiaState, lag_steps, observe
+from pipeline.metanet.network import MetaNet
 from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import pad_token
+from pipeline.student.attention import ROWS
+from pipeline.student.lora import adapt, merged
 from pipeline.student.losses import StudentLosses
 from pipeline.training.step import Joint, train_step
 from pipeline.training.training_set import TrainingSet, held_out, restricted
-from stages.training.checkpoint import COUNTS, load_checkpoint, save_checkpoint
 from stages.core.progress import Progress
-from stages.training.launcher import REFUSED
+from stages.training.checkpoint import COUNTS, load_checkpoint, save_checkpoint
 from stages.training.config import Config
 from stages.training.files import are_written, open_training_set, wait_for_training_files, write_training_files
+from stages.training.launcher import REFUSED
 from storage.artifact import Artifact
 from storage.atomic import read_parquet, write_bytes, write_parquet
-from storage.mirror import Mirror
 from storage.backend import Bucket
+from storage.mirror import Mirror
 from storage.store import Store
 
 STEPS: Final = pa.schema(

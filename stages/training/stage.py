@@ -10,75 +10,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
-from pipeline.config.models import ModelSource
-from pipeline.config.synthesis import Objective
-from pipeline.config.prompts import Prompts
-from pipeline.config.run import RunConfig
-from pipeline.config.training import Training
-from pipeline.errors import BadInput, ConfigError, ModelError, NothingSurvives, StageFailed
-from pipeline.schema.fields import Frozen, identity
-from pipeline.models import check_model, context_length, model_content
-from pipeline.perspectives.perspective import Perspective, without_forms
-from pipeline.perspectives.of_run import perspectives_of
-from pipeline.prompts import as_asked
+from pipeline.errors import ConfigError, NothingSurvives
 from stages.core.progress import Progress
+from stages.training.config import Config as Config
+from stages.training.config import check as check
+from stages.training.config import config_of as config_of
+from stages.training.config import outside as outside
+from stages.training.launcher import SPEC, choose_port, launch, surroundings
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "training"
 VERSION: Final = 2
 INPUTS: Final = ("synthesis",)
-REFUSED: Final = "refused"
-SPEC: Final = "spec.json"
-"""What the ranks of every host are told, in the scratch folder."""
-
-
-class Config(Frozen):
-    """Base student, training and the names that MetaNet's heads stand for."""
-
-    student: ModelSource = identity()
-    perspectives: tuple[Perspective, ...] = identity()
-    prompts: Prompts = identity()
-    training: Training = identity()
-    objective: Objective = identity()
-    metanet_heads: int = identity()
-    metanet_width: int = identity()
-    seed: int = identity()
-
-
-def config_of(run: RunConfig) -> Config:
-    """The part of a run's configuration that this stage depends on."""
-    return Config(
-        student=run.student,
-        perspectives=without_forms(as_asked(run.prompts, perspectives_of(run))),
-        prompts=run.prompts,
-        training=run.training,
-        objective=run.objective,
-        metanet_heads=run.synthesis.metanet.heads,
-        metanet_width=run.synthesis.metanet.width,
-        seed=run.seed,
-    )
-
-
-def outside(config: Config) -> dict[str, str]:
-    """The base student's content."""
-    return {"student": model_content(config.student)}
-
-
-def _port_is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _gpu_is_there() -> bool:
@@ -87,85 +33,14 @@ def _gpu_is_there() -> bool:
     return torch.cuda.is_available()
 
 
-def check(config: Config) -> None:
-    """Model folder, the longest row it could take, and the perspectives that are named."""
-    check_model(config.student, "student")
-    if config.training.packing == "flex" and not _gpu_is_there():
-        raise ConfigError("training.packing: flex learns on a GPU alone, and none is here; set training.packing to rows")
-    known = [item.name for item in config.perspectives]
-    for name in config.training.perspectives or ():
-        if name not in known:
-            raise ConfigError(f"training.perspectives: no perspective {name!r}; there are {', '.join(known)}")
-    limit = context_length(config.student.path) if config.student.path is not None else None
-    if limit is not None and config.training.max_length > limit:
-        raise ModelError(
-            f"training.max_length: {config.training.max_length} is over the student's context of {limit}; lower it"
-        )
-
-
-def _choose_port(wanted: int | None) -> int:
-    if wanted is not None:
-        if not _port_is_free(wanted):
-            raise ConfigError(f"training.port: {wanted} is in use on 127.0.0.1; leave it out to have a free one chosen")
-        return wanted
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def launcher_of(training: Training, spec: str, port: int, host: int) -> tuple[list[str], dict[str, str]]:
-    """Command and environment of torch's launcher, which starts the ranks of one host."""
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nnodes", str(training.hosts), "--node-rank", str(host),
-        "--nproc-per-node", str(training.ranks // training.hosts), "--master-addr", training.address or "127.0.0.1",
-        "--master-port", str(port), "-m", "stages.training_rank", spec,
-    ]  # fmt: skip
-    return command, {**os.environ, **surroundings(training)}
-
-
-def _launch(config: Config, spec: str, port: int) -> None:
-    """Start the ranks and wait for them."""
-    command, environment = launcher_of(config.training, spec, port, 0)
-    refused = Path(spec).with_name(REFUSED)
-    refused.unlink(missing_ok=True)
-    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as launcher:
-        try:
-            code = launcher.wait()
-        except BaseException:
-            launcher.terminate()
-            raise
-    if code and refused.exists():
-        message = refused.read_text()
-        refused.unlink()
-        raise BadInput(message)
-    if code:
-        raise StageFailed(
-            f"training: the launcher ended with code {code}; the log above says why (a rank with signal 9 was killed, mostly for want "
-            "of memory: lower questions_per_micro_batch or raise zero_stage); run again to resume"
-        )
-
-
-def surroundings(training: Training) -> dict[str, str]:
-    """Environment variables of every rank."""
-    import torch
-
-    return {
-        "OMP_NUM_THREADS": str(training.threads_per_rank),
-        "TOKENIZERS_PARALLELISM": "false",
-        # A rank that a library aborts leaves the stacks of its threads in the log.
-        "PYTHONFAULTHANDLER": "1",
-        "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu"),
-    }
-
-
 def _be_the_rank(config: Config, document: dict[str, Any], port: int) -> None:
     """Train in this process, which saves the start of another; several trainings in one process share its process group."""
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ.update({**surroundings(config.training), **alone})
-    from stages.training import rank as training_rank
+    from stages.training import rank
 
-    training_rank.join(config.training)
-    training_rank.train_as(document)
+    rank.join(config.training)
+    rank.train_as(document)
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
@@ -185,7 +60,9 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         raise ConfigError(
             "training.hosts: hosts share checkpoints through the root's folder; set root to a folder that all of them see"
         )
-    port = _choose_port(config.training.port)
+    if config.training.packing == "flex" and not _gpu_is_there():
+        raise ConfigError("training.packing: flex requires a GPU; none found; set training.packing to rows or none")
+    port = choose_port(config.training.port)
     document = {
         "config": config.model_dump(mode="json"),
         "synthesis": str(inputs["synthesis"].folder),
@@ -202,14 +79,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         else:
             spec = out.scratch / SPEC
             spec.write_text(json.dumps(document))
-            _launch(config, str(spec), port)
+            launch(config.training, str(spec), port)
     summary: dict[str, Any] = json.loads((out.scratch / "summary.json").read_text())
     for leftover in out.folder.glob("student.*"):
         shutil.rmtree(leftover)
     return summary
-
-
-if __name__ == "__main__":
-    from stages.core.process import main
-
-    main(NAME)

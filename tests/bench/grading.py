@@ -22,10 +22,10 @@ from pipeline.config.run import RunConfig
 from pipeline.generation.engine import Completion, Decoding
 from pipeline.grading.grade import conclusion, grade, symbolic
 from stages.core import process
-from stages.sampling import stage as sampling
 from stages.core.plan import plan
-from tests.support import synthetic_artifacts as world
+from stages.sampling import stage as sampling
 from tests.bench.growth import tiny_model
+from tests.support import synthetic_artifacts as world
 
 ROUNDS = 3
 SAMPLES = 40_000

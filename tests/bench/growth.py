@@ -92,8 +92,8 @@ def tiny_model(folder: Path) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from tests.support.synthetic_artifacts import FEATURES
     from tests.support.models import build_tokenizer
+    from tests.support.synthetic_artifacts import FEATURES
 
     tokenizer = build_tokenizer(folder)
     torch.manual_seed(0)
@@ -127,8 +127,8 @@ def rates_by_rank(ranks: Sequence[int]) -> Iterator[tuple[int, float]]:
     from stages.core.plan import plan
     from stages.core.process import store_of
     from stages.speed.workload import SMALL, make_student
-    from tests.support.synthetic_artifacts import tree
     from tests.support.models import build_tokenizer
+    from tests.support.synthetic_artifacts import tree
 
     with tempfile.TemporaryDirectory(prefix="growth-") as folder:
         model = make_student(Path(folder) / "model", SMALL)
@@ -215,8 +215,8 @@ def _expected(cells: dict[int, Measured | None], size: int) -> float:
 def bench(labels: list[str], sizes: list[int], perspectives: list[int], ranks: list[int], plot: Path | None) -> None:
     """Measure and print, a line as soon as it is known."""
     # Imported here, not above: the processes that are measured start from this file too.
-    from tests.support.synthetic_artifacts import answer
     from tests.support.fake_teacher import serve
+    from tests.support.synthetic_artifacts import answer
 
     by_rows: dict[str, Cells] = {}
     by_perspectives: dict[str, Cells] = {}
@@ -251,10 +251,10 @@ def _act(action: str, config: Path, stage: str, rows: int) -> None:
     if action == "make":
         world.make_inputs(run, stage, rows)
         return
-    from stages.shared import answering
-    from stages.synthesis import attempts
     from stages.core import process
     from stages.sampling import stage as sampling
+    from stages.shared import answering
+    from stages.synthesis import attempts
 
     for module in (answering, attempts, *([] if run.sampling.engine.kind == "openai" else [sampling])):
         module.open_engine = world.open_instant  # type: ignore[attr-defined, assignment]

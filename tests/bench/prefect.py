@@ -22,11 +22,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from tests.support.runs import REPOSITORY
+from tests.support.fake_teacher import serve
+from tests.support.kill_campaign import STAGES, freeze
 from tests.support.prefect.jobs import Job, fill, start_training
 from tests.support.prefect.server import Prefect, deployed, eventually, named
-from tests.support.kill_campaign import STAGES, freeze
-from tests.support.fake_teacher import serve
+from tests.support.runs import REPOSITORY
 
 REQUEST: Final = re.compile(r'"(GET|POST|PUT|PATCH|DELETE) (/api/\S*)')
 LOOKING: Final = "/api/work_pools/"

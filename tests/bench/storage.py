@@ -29,9 +29,9 @@ from stages.core.plan import ORDER, plan
 from storage.artifact import MANIFEST
 from storage.fingerprint import fingerprint
 from storage.store import MANIFEST_VERSION, Store
-from tests.support.runs import REPOSITORY
-from tests.support.kill_campaign import STAGES, copy_inputs, end, freeze, overrides, start
 from tests.support.fake_teacher import serve
+from tests.support.kill_campaign import STAGES, copy_inputs, end, freeze, overrides, start
+from tests.support.runs import REPOSITORY
 
 CONFIG: Final = REPOSITORY / "configs" / "miniature.yaml"
 REPEATS: Final = 7
@@ -166,7 +166,7 @@ def resume(folder: Path) -> None:
                 root = folder / f"resume-{stage}-{repeat}"
                 own = load_config(CONFIG, overrides(root, teacher))
                 copy_inputs(folder / "peace", root, own, stage)
-                victim = f"stages.{stage} -" if stage != "training" else "stages.training_rank 0"
+                victim = f"stages.{stage} -" if stage != "training" else "stages.training.rank 0"
                 config = freeze(own)
                 fresh.append(_first_sign(stage, config, f"{victim} {points[stage]} after"))
                 resumed.append(_first_sign(stage, config, ""))

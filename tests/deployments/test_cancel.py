@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support.runs import REPOSITORY
-from tests.support.prefect.jobs import NewJob
-from tests.support.prefect.jobs import Job, start_training
+from tests.support.prefect.jobs import Job, NewJob, start_training
 from tests.support.prefect.server import Prefect, eventually, named
+from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 

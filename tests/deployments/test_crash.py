@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runs import REPOSITORY
 from tests.support.prefect.jobs import Crashed
 from tests.support.prefect.server import named
+from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 

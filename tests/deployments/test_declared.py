@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.runs import REPOSITORY
 from tests.support.prefect.server import Prefect
+from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 

@@ -16,11 +16,10 @@ from flows.redistill import decisions
 from stages.core.plan import plan
 from stages.core.process import run_stage
 from storage.catalogue import read_pointer
-from tests.support.runs import REPOSITORY
-from tests.support.prefect.jobs import NewJob
-from tests.support.prefect.jobs import Job, everything, rename
-from tests.support.prefect.server import Prefect, eventually, late
 from tests.support.evaluations import Item, asked, grade
+from tests.support.prefect.jobs import Job, NewJob, everything, rename
+from tests.support.prefect.server import Prefect, eventually, late
+from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 

@@ -14,10 +14,9 @@ import pytest
 
 from flows.stage_task import LOG_LINES, LOG_SECONDS
 from storage.catalogue import read_run
-from tests.support.prefect.jobs import NewJob
-from tests.support.prefect.jobs import Job
-from tests.support.prefect.server import Prefect, eventually
 from tests.support.kill_campaign import STAGES
+from tests.support.prefect.jobs import Job, NewJob
+from tests.support.prefect.server import Prefect, eventually
 
 pytestmark = pytest.mark.e2e
 

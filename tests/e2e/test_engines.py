@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pipeline.config.engines import Engine
-from pipeline.config.models import ModelSource
+from pipeline.config.models import LocalModel
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding
 from pipeline.generation.open_engine import open_engine
 from pipeline.questions.procedural import ask, distinct
@@ -26,7 +26,7 @@ from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 
-STUDENT = ModelSource(path=REPOSITORY / "pipeline" / "miniature" / "models" / "student", chat=False)
+STUDENT = LocalModel(path=REPOSITORY / "pipeline" / "miniature" / "models" / "student", chat=False)
 PROMPTS = [f"Question: {ask(problem)}\nSolution:\n" for problem in distinct("dial", "dev", 12, seed=0)]
 GREEDY = Decoding(temperature=0.0, top_p=1.0, max_tokens=96, likelihood=True)
 SAMPLED = Decoding(temperature=0.7, top_p=1.0, max_tokens=96)

@@ -14,8 +14,8 @@ import pytest
 from pipeline.config.run import RunConfig, load_config
 from stages.core.plan import plan
 from stages.core.process import store_of
-from tests.support.runs import REPOSITORY, write_config
 from tests.support import experiment
+from tests.support.runs import REPOSITORY, write_config
 
 pytestmark = pytest.mark.e2e
 

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from storage.fingerprint import file_digest
-from tests.support.runs import REPOSITORY
 from tests.support.end_to_end import Run, command, environment, mind, overrides
+from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 

@@ -8,8 +8,8 @@ import resource
 import pytest
 
 from stages.core.plan import ORDER
-from storage.catalogue import read_pointer, read_runs
 from storage.backend import Folder
+from storage.catalogue import read_pointer, read_runs
 from storage.store import Store
 from storage.verify import verify
 from tests.support.end_to_end import Run, mind, overrides

@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.runs import REPOSITORY
 from tests.support.end_to_end import command, environment, mind
+from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 

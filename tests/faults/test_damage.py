@@ -15,8 +15,8 @@ import pytest
 
 from pipeline.config.run import load_config
 from storage.store import Store
-from tests.support.runs import REPOSITORY
 from tests.support.kill_campaign import CONFIG, compare, copy_inputs, end, freeze, overrides, start, the_artifact
+from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage.store import Store
-from tests.support.kill_campaign import CONFIG, campaign, compare, end, start, the_artifact
-from tests.support.kill_campaign import ready
+from tests.support.kill_campaign import CONFIG, campaign, compare, end, ready, start, the_artifact
 
 pytestmark = pytest.mark.e2e
 

@@ -22,7 +22,7 @@ KILLS = {
     "references": ("stages.references - 30 before",),
     "sampling": ("stages.sampling - 9 after",),
     "synthesis": ("stages.synthesis - 24 before",),
-    "training": ("stages.training_rank 0 16 before",),
+    "training": ("stages.training.rank 0 16 before",),
     "evaluation": ("stages.evaluation - 16 before",),
     "report": ("stages.report - 12 before",),
 }

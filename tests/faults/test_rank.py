@@ -9,8 +9,7 @@ import psutil
 import pytest
 
 from storage.store import Store
-from tests.support.kill_campaign import compare, end, kill_after, start
-from tests.support.kill_campaign import ready, said
+from tests.support.kill_campaign import compare, end, kill_after, ready, said, start
 
 pytestmark = pytest.mark.e2e
 
@@ -22,7 +21,7 @@ def test_a_rank_killed_for_memory_ends_the_others_and_is_explained(peaceful: Pat
         assert guard.poll() is None
         time.sleep(0.05)
     family = psutil.Process(guard.pid).children(recursive=True)
-    assert kill_after(guard, "stages.training_rank 1", 0.0)
+    assert kill_after(guard, "stages.training.rank 1", 0.0)
     assert end(guard, config) == 1
     assert "signal 9 was killed, mostly for want of memory" in said(config)
     assert "run again to resume" in said(config)

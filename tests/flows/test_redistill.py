@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from flows import redistill
-from flows.runs import fingerprints
 from flows.redistill import PROMOTED, decisions, judge, rollback, settle, why_not
-from pipeline.config.run import RunConfig
-from storage.errors import ArtifactMissing
+from flows.runs import fingerprints
 from pipeline.analysis.promotion import Policy
-from stages.evaluation import stage as evaluation
+from pipeline.config.run import RunConfig
 from stages.core.plan import plan
 from stages.core.process import run_stage, store_of
+from stages.evaluation import stage as evaluation
 from storage.catalogue import point, read_pointer
+from storage.errors import ArtifactMissing
 from storage.store import Store
 from tests.support.evaluations import Item, grade
 

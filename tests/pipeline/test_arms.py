@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.arms import KEPT, arms
 from pipeline.config.run import RunConfig, load_config
-from pipeline.schema.fields import identity_fields
 from pipeline.perspectives.perspective import load_perspectives
+from pipeline.schema.fields import identity_fields
 
 SCIENCE = Path(__file__).parents[2] / "configs/science.yaml"
 NAMES = [item.name for item in load_perspectives(None)]

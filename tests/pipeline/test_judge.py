@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config.engines import Judge
-from pipeline.config.models import ModelSource
+from pipeline.config.models import LocalModel
 from pipeline.grading.grade import Outcome
 from pipeline.judge import judge_prompt, verdict
 from pipeline.questions.question import Question
@@ -35,7 +35,7 @@ def test_verdicts(reply: str, expected: Outcome | None) -> None:
 
 def test_the_judge_sees_the_choices_whose_letter_is_right() -> None:
     question = Question("q", "Which one flies?", "B", "choice", ("a stone", "a bird"))
-    settings = Judge(model=ModelSource(path="/models/judge"), prompt="{{ question }}|{{ answer }}|{{ text }}")
+    settings = Judge(model=LocalModel(path="/models/judge"), prompt="{{ question }}|{{ answer }}|{{ text }}")
     assert judge_prompt(settings, question, "The bird.") == "Which one flies?\n(A) a stone\n(B) a bird|B|The bird."
 
 

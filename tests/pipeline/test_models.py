@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import models
-from pipeline.config.models import ModelSource
+from pipeline.config.models import HubModel, LocalModel
 from pipeline.errors import ModelError
 from pipeline.models import check_model, context_length, model_content
 
@@ -22,13 +22,13 @@ def folder(tiny_model: Path, tmp_path: Path) -> Path:
 
 def _refusal(folder: Path) -> str:
     with pytest.raises(ModelError) as raised:
-        check_model(ModelSource(path=folder), "teacher")
+        check_model(LocalModel(path=folder), "teacher")
     assert str(raised.value).startswith(f"teacher: {folder}")
     return str(raised.value)
 
 
 def test_a_whole_folder_passes(folder: Path) -> None:
-    check_model(ModelSource(path=folder), "teacher")
+    check_model(LocalModel(path=folder), "teacher")
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -67,18 +67,18 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_refused(folder: Path) -> None
 
 def test_content_does_not_depend_on_where_a_model_lies(folder: Path, tiny_model: Path) -> None:
     (folder / "README.md").write_text("a card is not content")
-    assert model_content(ModelSource(path=folder)) == model_content(ModelSource(path=tiny_model))
+    assert model_content(LocalModel(path=folder)) == model_content(LocalModel(path=tiny_model))
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_content_changes_with_any_byte_that_matters(folder: Path, tiny_model: Path, name: str) -> None:
     with (folder / name).open("ab") as stream:
         stream.write(b" ")
-    assert model_content(ModelSource(path=folder)) != model_content(ModelSource(path=tiny_model))
+    assert model_content(LocalModel(path=folder)) != model_content(LocalModel(path=tiny_model))
 
 
 def test_a_hub_model_is_its_pinned_revision() -> None:
-    model = ModelSource(name="some/model", revision=REVISION)
+    model = HubModel(name="some/model", revision=REVISION)
     check_model(model, "teacher")
     assert model_content(model) == f"some/model@{REVISION}"
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.prompts import Prompts
 from pipeline.config.models import Turns
+from pipeline.config.prompts import Prompts
 from pipeline.errors import ConfigError, ModelError
 from pipeline.perspectives.perspective import load_perspectives
 from pipeline.prompts import check_prompts, prompt_tokens, rationale_tokens, render, student_prompt, teacher_prompt

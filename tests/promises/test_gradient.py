@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.runs import REPOSITORY
 from tests.support.one_step import RATE
+from tests.support.runs import REPOSITORY
 
 # The learning rate of the first step is the whole of RATE (no warm-up), and nothing is clipped.
 TRAINING = {

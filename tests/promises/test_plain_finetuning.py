@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.metanet.network import MetaNet
-from pipeline.student.attention import ROWS
-from pipeline.config.training import Consistency, Mixture, Training
 from pipeline.config.synthesis import Objective
+from pipeline.config.training import Consistency, Mixture, Training
 from pipeline.grading.grade import conclusion
 from pipeline.metanet.inertia import InertiaState, observe
+from pipeline.metanet.network import MetaNet
+from pipeline.student.attention import ROWS
 from pipeline.student.losses import StudentLosses
 from pipeline.training.step import Joint, learning_rate, train_step
 from pipeline.training.training_set import TrainingSet, context_row, make_row, questions_of_step

@@ -16,8 +16,8 @@ from pipeline.questions.contamination import Evaluated, known_by, same_as
 from pipeline.questions.question import Question, from_table, normalised
 from stages.core.process import run_stage
 from storage.artifact import Artifact
-from tests.support.runs import write_config
 from tests.support.questions.marked import NOTHING
+from tests.support.runs import write_config
 
 Tree = dict[str, Any]
 questions = st.builds(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config.models import ModelSource
+from pipeline.config.models import LocalModel
 from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.models import load_tokenizer
@@ -18,10 +18,10 @@ from pipeline.prompts import prompt_tokens, student_prompt
 from pipeline.questions.question import from_table
 from stages import lm_eval
 from storage.artifact import Artifact, Draft
-from tests.support.models import build_tokenizer
-from tests.support.runs import tree_of
 from tests.support.artifacts import write_artifact
+from tests.support.models import build_tokenizer
 from tests.support.references import ITEMS, write_questions
+from tests.support.runs import tree_of
 
 TEMPLATE = "<begin>{% for turn in messages %}{{ turn.role }}: {{ turn.content }}\n{% endfor %}{% if add_generation_prompt %}me:{% endif %}"
 
@@ -36,7 +36,7 @@ def run_of(model: Path, chat: bool) -> RunConfig:
 def test_an_exported_item_has_the_tokens_that_the_run_asks_with(tmp_path: Path, chat: bool) -> None:
     folder = tmp_path / "tokenizer"
     build_tokenizer(folder, bos_token="<begin>", chat_template=TEMPLATE)
-    model = ModelSource(path=folder, chat=chat)
+    model = LocalModel(path=folder, chat=chat)
     run, questions, out = run_of(folder, chat), write_questions(tmp_path), tmp_path / "out"
     assert lm_eval.export(run, questions, model, out) == {"dial": ITEMS, "lift": ITEMS}, "the dev set is not asked"
     tokenizer = load_tokenizer(model)

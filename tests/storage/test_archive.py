@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.errors import ArtifactError
-from storage.artifact import MANIFEST
-from storage.store import Store, open_store
 from storage.archive import export, import_
+from storage.artifact import MANIFEST
+from storage.errors import ArtifactError
+from storage.store import Store, open_store
 from storage.verify import verify
-from tests.support.storage.processes import numbers
 from tests.support.storage.chains import chain, files
+from tests.support.storage.processes import numbers
 
 Members = dict[str, bytes]
 

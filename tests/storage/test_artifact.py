@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.errors import ArtifactError, Damaged, LeaseLost
 from storage import atomic
+from storage.errors import ArtifactError, Damaged, LeaseLost
 from storage.store import Store, open_store
-from tests.support.storage.processes import DIGEST, STAGE, numbers
 from tests.support.storage.chains import make
+from tests.support.storage.processes import DIGEST, STAGE, numbers
 
 
 def _rows(store: Store) -> list[list[int]]:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.errors import ArtifactError, Damaged, DiskFull, RootNotWritable
 from storage import atomic
 from storage.atomic import is_readable, parquet_batches, read_parquet, replace_file, write_bytes, write_parquet
+from storage.errors import ArtifactError, Damaged, DiskFull, RootNotWritable
 
 
 @given(st.binary(max_size=64), st.binary(max_size=64))

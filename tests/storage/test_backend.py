@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from pipeline.errors import ConfigError
-from storage.errors import RootNotWritable, RootUnavailable
 from storage.backend import Bucket, Folder, Place
+from storage.errors import BadRoot, RootNotWritable, RootUnavailable
 from storage.store import open_store
 from tests.support.storage.s3 import S3, Fault
 
@@ -124,20 +123,20 @@ def test_what_may_not_be_written_or_removed_is_said_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("root", ["s3://key:secret@bucket/x", "s3://key@bucket", "simplecache::s3://a:b@bucket/x"])
 def test_a_secret_in_a_root_is_refused_and_not_repeated(root: str) -> None:
-    with pytest.raises(ConfigError, match="put it in the environment") as caught:
+    with pytest.raises(BadRoot, match="put it in the environment") as caught:
         open_store(root)
     assert "secret" not in str(caught.value)
     assert "key" not in str(caught.value)
 
 
 def test_a_local_root_is_a_plain_path() -> None:
-    with pytest.raises(ConfigError, match="plain path"):
+    with pytest.raises(BadRoot, match="plain path"):
         open_store("file:///tmp/x")
     assert open_store("some/where@home").remote is None
 
 
 def test_a_kind_of_store_whose_library_is_not_here_is_one_line() -> None:
-    with pytest.raises(ConfigError, match="install what this kind of store needs"):
+    with pytest.raises(BadRoot, match="install what this kind of store needs"):
         Bucket("gs://bucket/x").names("")
 
 
@@ -150,7 +149,7 @@ def test_a_bucket_that_does_not_exist_is_one_line(s3: S3, tmp_path: Path) -> Non
         lambda: place.upload(tmp_path / "file", "a"),
         place.check_conditional_put,
     ):
-        with pytest.raises(ConfigError, match=r"no-such-bucket.*make the bucket, or correct root"):
+        with pytest.raises(BadRoot, match=r"no-such-bucket.*make the bucket, or correct root"):
             act()
     assert s3.port
 

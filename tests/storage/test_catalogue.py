@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from storage.errors import ArtifactError, ArtifactMissing
 from storage.catalogue import (
     EARLIER,
     HISTORY,
@@ -15,6 +14,7 @@ from storage.catalogue import (
     run_names,
     stages_of,
 )
+from storage.errors import ArtifactError, ArtifactMissing
 from storage.store import Store
 
 

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.errors import ArtifactError
 from storage import lease
 from storage.artifact import MANIFEST
 from storage.catalogue import point, record_run
+from storage.errors import ArtifactError
 from storage.garbage import FORGOTTEN_SECONDS, collect, garbage, reachable
 from storage.store import Store, open_store
-from tests.support.storage.processes import DIGEST, numbers
 from tests.support.storage.chains import chain, files, make
+from tests.support.storage.processes import DIGEST, numbers
 
 
 def _collect(store: Store) -> set[str]:

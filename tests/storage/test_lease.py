@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
-from storage.errors import ArtifactBusy, ArtifactError, LeaseLost, RootNotWritable
 from storage import lease
 from storage.backend import Bucket, Folder, Place
+from storage.errors import ArtifactBusy, ArtifactError, LeaseLost, RootNotWritable
 from storage.store import open_store
 from tests.support.storage.processes import DIGEST, SHARDS, STAGE, Machine, hold, many, observe, stage, stopping_stage
 from tests.support.storage.s3 import S3

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.errors import ArtifactMissing
 from storage.catalogue import record_run
+from storage.errors import ArtifactMissing
 from storage.lineage import ancestors, differences, flat, resolve
 from storage.store import Store
 from tests.support.storage.chains import chain, make

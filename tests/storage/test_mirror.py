@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from storage.backend import Bucket
 from storage.errors import ArtifactError, LeaseLost
 from storage.mirror import Mirror
-from storage.backend import Bucket
 from tests.support.storage.chains import files
 from tests.support.storage.s3 import S3
 

@@ -11,18 +11,17 @@ from pathlib import Path
 import pytest
 
 from flows.cli.artifacts import app
-from storage.errors import ArtifactError, LeaseLost, RootUnavailable
-from pipeline.errors import ConfigError
 from storage import backend as places
-from storage.artifact import MANIFEST
-from storage.catalogue import record_run
-from storage.garbage import collect, garbage
-from storage.backend import Bucket
-from storage.store import Store, open_store
 from storage.archive import export, import_
+from storage.artifact import MANIFEST
+from storage.backend import Bucket
+from storage.catalogue import record_run
+from storage.errors import ArtifactError, BadRoot, LeaseLost, RootUnavailable
+from storage.garbage import collect, garbage
+from storage.store import Store, open_store
 from storage.verify import verify
-from tests.support.storage.processes import DIGEST, SHARDS, STAGE, Machine, many, numbers, quickly, stage, stopping_stage, write
 from tests.support.storage.chains import chain, files
+from tests.support.storage.processes import DIGEST, SHARDS, STAGE, Machine, many, numbers, quickly, stage, stopping_stage, write
 from tests.support.storage.s3 import S3, Fault
 
 NAME = f"{STAGE}/{DIGEST}"
@@ -210,7 +209,7 @@ def test_of_four_machines_one_writes_and_the_others_are_told_who(s3: S3, root: s
 
 
 def test_a_store_without_conditional_put_is_refused(store: Store, s3: S3) -> None:
-    with s3.proxy.failing(Fault("unconditional")), pytest.raises(ConfigError, match=r"no conditional put.*or a local folder"):
+    with s3.proxy.failing(Fault("unconditional")), pytest.raises(BadRoot, match=r"no conditional put.*or a local folder"):
         write(store)
     assert _remote(store).names("") == []
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.errors import ArtifactBusy, ArtifactError, ArtifactMissing, RootNotWritable
 from storage.artifact import MANIFEST, Artifact
+from storage.errors import ArtifactBusy, ArtifactError, ArtifactMissing, RootNotWritable
 from storage.fingerprint import file_digest
 from storage.store import MANIFEST_VERSION, Store, open_store, parse_manifest
 from storage.verify import verify
-from tests.support.storage.processes import DIGEST, STAGE, numbers
 from tests.support.storage.chains import VERSION_1, files, make
+from tests.support.storage.processes import DIGEST, STAGE, numbers
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import MindError
 from storage.artifact import MANIFEST, Artifact
+from storage.errors import StorageError
 from storage.fingerprint import file_digest
 from storage.store import Store, open_store
 from storage.verify import verify
@@ -127,5 +127,5 @@ def test_no_manifest_makes_verify_itself_fail(tmp_path: Path, data: st.DataObjec
     store.place.write(f"questions/{source.name}/questions.parquet", (source / "questions.parquet").read_bytes())
     try:
         verify(store, "questions", source.name)
-    except MindError as error:
+    except StorageError as error:
         raise AssertionError("a finding, not an error") from error

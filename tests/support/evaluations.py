@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from stages.shared import answering
 from stages.core.plan import Planned
+from stages.shared import answering
 from stages.shared.accuracy import COUNTED, accuracies, summarise
 from storage.artifact import Artifact
 from storage.store import Store

@@ -17,17 +17,17 @@ import torch
 from safetensors.torch import save
 
 from pipeline.arms import arms
-from pipeline.metanet.network import MetaNet, preferences
 from pipeline.config.run import RunConfig, load_config
 from pipeline.grading.grade import conclusion
+from pipeline.metanet.network import MetaNet, preferences
 from pipeline.models import load_tokenizer
 from pipeline.prompts import student_prompt
 from pipeline.questions.question import Question, to_table
 from pipeline.training.training_set import make_row
 from stages.core.plan import plan
+from stages.core.process import store_of
 from stages.experiments.latent.rows import names_of
 from stages.synthesis.measurement import feature_table, rationale_table
-from stages.core.process import store_of
 from stages.synthesis.selection import Kept
 from storage.artifact import Draft
 from tests.support.runs import tree_of, write_config

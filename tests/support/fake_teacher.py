@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from pipeline.questions.procedural import ID_FAMILIES, Problem, ask, distinct
 from pipeline.miniature.styles import solution
+from pipeline.questions.procedural import ID_FAMILIES, Problem, ask, distinct
 
 PROBLEMS: dict[str, Problem] = {
     ask(problem): problem for family in ID_FAMILIES for problem in distinct(family, "train", 400, 0)

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.arms import Arm
-from stages.shared.answering import SCHEMA
 from stages.experiments.comparison import Finished
+from stages.shared.answering import SCHEMA
 from storage.artifact import Artifact
 from storage.store import open_store
 

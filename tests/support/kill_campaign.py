@@ -27,15 +27,15 @@ from stages.core.plan import plan
 from storage.artifact import Artifact
 from storage.store import Store
 from storage.verify import verify
-from tests.support.runs import REPOSITORY
 from tests.support.fake_teacher import serve
+from tests.support.runs import REPOSITORY
 
 CONFIG: Final = REPOSITORY / "configs" / "miniature.yaml"
 SITE: Final = Path(__file__).parent / "site"
 STAGES: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation", "report")
 PATIENCE: Final = 12
 """After so many kills in a row a life is left in peace, so that a campaign comes to its end."""
-VICTIMS: Final = {"training": ("stages.training -", "stages.training_rank 0", "stages.training_rank 1")}
+VICTIMS: Final = {"training": ("stages.training -", "stages.training.rank 0", "stages.training.rank 1")}
 POINTS: Final = {
     "questions": 24,
     "references": 60,
@@ -145,7 +145,7 @@ def one_life(stage: str, config: Path, rng: random.Random, toll: Toll, typical: 
     victim = rng.choice(VICTIMS.get(stage, (f"stages.{stage} -",)))
     killed = config.with_name("killed")
     killed.unlink(missing_ok=True)
-    if rng.random() < 0.6 and victim != "stages.training_rank 1":  # rank 1 commits nothing itself
+    if rng.random() < 0.6 and victim != "stages.training.rank 1":  # rank 1 commits nothing itself
         when = rng.choice(("before", "after"))
         code = end(start(stage, config, f"{victim} {rng.randint(1, POINTS[stage])} {when}"), config)
         if killed.exists():

@@ -16,9 +16,9 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
-from pipeline.student.attention import ROWS
 from pipeline.config.training import Training
 from pipeline.models import load_causal_model
+from pipeline.student.attention import ROWS
 from pipeline.student.losses import StudentLosses
 from pipeline.training.step import train_step
 from pipeline.training.training_set import TrainingSet, context_row, make_row

@@ -16,19 +16,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.streams import chunks
 from pipeline.config.run import RunConfig
 from pipeline.generation.engine import Completion, Decoding
 from pipeline.grading.grade import conclusion
-from pipeline.perspectives.perspective import load_perspectives
 from pipeline.perspectives.of_run import perspectives_of
+from pipeline.perspectives.perspective import load_perspectives
 from pipeline.prompts import student_prompt
 from pipeline.questions.question import Question, to_table
-from stages.shared import answering
-from stages.sampling import stage as sampling
+from pipeline.streams import chunks
 from stages.core.plan import plan
-from stages.shared.accuracy import COUNTED, accuracies
 from stages.core.process import store_of
+from stages.sampling import stage as sampling
+from stages.shared import answering
+from stages.shared.accuracy import COUNTED, accuracies
 from storage.artifact import Draft
 
 FEATURES = 16

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import stages.training_rank as rank
 from pipeline.student.losses import StudentLosses
 from stages.core.progress import Progress
+from stages.training import rank
 from stages.training.config import Config
 
 

@@ -1,4 +1,4 @@
-"""The latent analysis of an experiment: `python -m stages.latent --config FILE --runs RUNS.json --folder FOLDER`.
+"""The latent analysis of an experiment: `python -m stages.experiments.latent.analysis --config FILE --runs RUNS.json --folder FOLDER`.
 
 Reads what the runs of one seed have made, and trains nothing. RUNS.json has the assignments of each arm, as `--set` takes them. The
 undistilled base, the specialists (one perspective each), `uniform`, and MIND read the same rationales one after the other
@@ -23,20 +23,20 @@ import orjson
 from numpy.typing import NDArray
 
 from pipeline.arms import SPECIALIST
-from pipeline.config.models import ModelSource
+from pipeline.config.models import Weights, with_weights_at
 from pipeline.config.run import RunConfig, load_config
 from pipeline.errors import MindError
 from pipeline.models import load_tokenizer
 from pipeline.prompts import pad_token
 from stages.core.plan import plan
-from stages.experiments.latent.metanet import Made, assistant, tasks_of
-from stages.experiments.latent.figures import Last, clusters, compared, model_figures, networks, together
-from stages.experiments.latent.findings import findings
-from stages.experiments.latent.reading import Reading, read
-from stages.experiments.latent.page import Figures, draw, write
-from stages.experiments.latent.rows import Choice, Rows, choose, read_rows, read_sets, trained_on
 from stages.core.process import store_of
 from stages.core.progress import Progress
+from stages.experiments.latent.figures import Last, clusters, compared, model_figures, networks, together
+from stages.experiments.latent.findings import findings
+from stages.experiments.latent.metanet import Made, assistant, tasks_of
+from stages.experiments.latent.page import Figures, draw, write
+from stages.experiments.latent.reading import Reading, read
+from stages.experiments.latent.rows import Choice, Rows, choose, read_rows, read_sets, trained_on
 
 SAYS: Final = {
     "text": "the text alone",
@@ -91,7 +91,7 @@ class Read(NamedTuple):
 
 
 def read_all(
-    sources: Mapping[str, ModelSource], run: RunConfig, rows: Rows, task_Q: Indices, seed: int, progress: Progress
+    sources: Mapping[str, Weights], run: RunConfig, rows: Rows, task_Q: Indices, seed: int, progress: Progress
 ) -> Read:
     """Every model's figures, one model in memory at a time."""
     pad = pad_token(load_tokenizer(run.student))
@@ -114,7 +114,9 @@ def compare(made: Mapping[str, Made], questions: int, seed: int, progress: Progr
     run, chosen = made["mind"].run, choose_rows(made, questions, seed)
     rows, known = chosen.rows, tasks_of(made["mind"].questions)
     task_Q = np.unique([known[name] for name in rows.ids], return_inverse=True)[1]
-    students = {name: run.student.moved(made[name].training.path("student")) for name in sorted(made, key=_specialists_last)}
+    students = {
+        name: with_weights_at(run.student, made[name].training.path("student")) for name in sorted(made, key=_specialists_last)
+    }
     found = read_all({"base": run.student, **students}, run, rows, task_Q, seed, progress)
 
     progress.start("controls and pictures", 4, "parts")
@@ -164,7 +166,7 @@ def _described(chosen: Chosen, mind: Made) -> dict[str, Any]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m stages.latent")
+    parser = argparse.ArgumentParser(prog="python -m stages.experiments.latent.analysis")
     parser.add_argument("--config", type=Path, required=True, help="the YAML file that the runs change")
     parser.add_argument("--runs", type=Path, required=True, help="JSON: of each arm, a list of KEY=VALUE")
     parser.add_argument("--folder", type=Path, required=True, help="where the figures go")

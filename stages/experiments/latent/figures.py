@@ -12,7 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis.representations import FOLDS, agreement_range, analyse, cka, cka_by_layer, effective_rank, group_means, probe_accuracy, text_features, variance_shares
+from pipeline.analysis.representations import (
+    FOLDS,
+    agreement_range,
+    analyse,
+    cka,
+    cka_by_layer,
+    effective_rank,
+    group_means,
+    probe_accuracy,
+    text_features,
+    variance_shares,
+)
 from pipeline.analysis.statistics import jackknife
 from stages.experiments.latent.reading import Answers, Reading
 from stages.experiments.latent.rows import Rows

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.metanet.network import MetaNet, preferences
 from pipeline.analysis.metanet_audit import correlations, preferences_by_task, tasks_differ
 from pipeline.config.run import RunConfig
 from pipeline.metanet.mixture import weigh
+from pipeline.metanet.network import MetaNet, preferences
 from stages.experiments.latent.rows import Rows, names_of, read_sets
 from stages.shared.mapped_tables import by_question
 from storage.artifact import Artifact

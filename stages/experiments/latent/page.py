@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.analysis import experiment_plots as plots
-from pipeline.arms import SPECIALIST
 from pipeline.analysis.representations import picture, principal
+from pipeline.arms import SPECIALIST
 from stages.experiments.latent.rows import Rows
 from stages.shared.pages import embedded, png, render
 from storage.artifact import Artifact
@@ -51,5 +51,9 @@ def write(document: Mapping[str, Any], figures: Figures, folder: Path) -> None:
     for name, image in images.items():
         write_bytes(folder / f"latent-{name}.png", image)
     write_bytes(folder / "latent.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
-    page = render("latent.html", found=document, images={name: embedded(image) for name, image in images.items()})
+    page = render(
+        Path(__file__).with_name("latent.html"),
+        found=document,
+        images={name: embedded(image) for name, image in images.items()},
+    )
     write_bytes(folder / "latent.html", page)

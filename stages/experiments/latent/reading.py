@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config.models import ModelSource
+from pipeline.config.models import Weights
 from pipeline.config.run import RunConfig
 from pipeline.models import load_causal_model
-from pipeline.student.objective import jensen_shannon
 from pipeline.student.batch import Row, batch
 from pipeline.student.losses import StudentLosses, measured_losses
+from pipeline.student.objective import jensen_shannon
 from pipeline.student.states import layer_states, span_states
 from stages.experiments.latent.rows import Rows
 
@@ -108,7 +108,7 @@ def _answers(reader: _Reader, items: list[Row], rows: Rows) -> Answers:
 
 
 @torch.no_grad()
-def read(source: ModelSource, run: RunConfig, rows: Rows, pad: int) -> Reading:
+def read(source: Weights, run: RunConfig, rows: Rows, pad: int) -> Reading:
     """Load a model as it was trained, on a GPU where there is one, and let it read everything."""
     student = load_causal_model(source, torch.bfloat16 if run.training.precision == "bf16" else torch.float32)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

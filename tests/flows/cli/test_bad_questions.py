@@ -16,10 +16,10 @@ import pytest
 from pipeline.config.run import load_config
 from pipeline.questions.named import entries
 from stages.core.process import run_stage
-from tests.support.runs import write_config
+from tests.support.commands import mind, refused, rows
 from tests.support.questions.hub import serve
 from tests.support.questions.layouts import BY_HAND, by_hand, write
-from tests.support.commands import mind, refused, rows
+from tests.support.runs import write_config
 
 Tree = dict[str, Any]
 PINNED = str(entries()["gsm8k"].source["revision"])

@@ -9,9 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
-from tests.support.models import build_tokenizer
+from tests.support.models import CHAT, build_tokenizer
 from tests.support.runs import write_config
-from tests.support.models import CHAT
 
 
 def show(config: Path, *words: str) -> Result:

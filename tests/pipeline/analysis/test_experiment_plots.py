@@ -11,7 +11,14 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from pipeline.analysis.experiment_plots import Arm, alpha_heat_map, arms_with_intervals, phase_diagram, similarity_by_layer, states_map
+from pipeline.analysis.experiment_plots import (
+    Arm,
+    alpha_heat_map,
+    arms_with_intervals,
+    phase_diagram,
+    similarity_by_layer,
+    states_map,
+)
 from pipeline.analysis.report_plots import colour_of
 from pipeline.analysis.statistics import Interval
 

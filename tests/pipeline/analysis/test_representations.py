@@ -12,8 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.config.models import ModelSource
-from pipeline.analysis.representations import agreement, agreement_range, analyse, cka, cka_by_layer, effective_rank, mixture, picture, principal, probe_accuracy, silhouettes, text_features, variance_shares
+from pipeline.analysis.representations import (
+    agreement,
+    agreement_range,
+    analyse,
+    cka,
+    cka_by_layer,
+    effective_rank,
+    mixture,
+    picture,
+    principal,
+    probe_accuracy,
+    silhouettes,
+    text_features,
+    variance_shares,
+)
+from pipeline.config.models import LocalModel
 from pipeline.models import load_causal_model
 from pipeline.student.batch import Row
 from pipeline.student.states import layer_states, span_states
@@ -235,7 +249,7 @@ def test_styles_that_differ_in_words_alone_cluster_by_their_words() -> None:
 
 @pytest.fixture(scope="module")
 def student() -> Any:
-    source = ModelSource(path=REPOSITORY / "pipeline" / "miniature" / "models" / "student")
+    source = LocalModel(path=REPOSITORY / "pipeline" / "miniature" / "models" / "student")
     return load_causal_model(source, torch.float32).eval()
 
 

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from pipeline.analysis.statistics import detectable_difference, holm, jackknife, mcnemar, over_seeds, paired_bootstrap, paired_bootstrap_over_seeds, pooled_mcnemar, variation, wilson
+from pipeline.analysis.statistics import (
+    detectable_difference,
+    holm,
+    jackknife,
+    mcnemar,
+    over_seeds,
+    paired_bootstrap,
+    paired_bootstrap_over_seeds,
+    pooled_mcnemar,
+    variation,
+    wilson,
+)
 
 Answers = NDArray[np.bool_]
 

@@ -11,13 +11,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
-from pipeline.config.engines import Engine, Judge
-from pipeline.config.run import RunConfig, load_config
 from pipeline.capacity.doctor import engine, examine, models, worst
 from pipeline.capacity.estimate import Shape
 from pipeline.capacity.fit import plan_of
-from pipeline.config.rationales import GivenRationales
 from pipeline.capacity.machine import Check, Machine
+from pipeline.config.engines import Engine, Judge
+from pipeline.config.rationales import ImportedRationales
+from pipeline.config.run import RunConfig, load_config
 from tests.support.runs import write_config
 
 GIB = 1 << 30
@@ -169,7 +169,7 @@ def test_no_vllm_is_needed_for_rationales_that_are_there(run: RunConfig, monkeyp
     monkeypatch.setattr("pipeline.doctor._version", lambda name: None)
     plain = Engine(kind="transformers")
     here = {name: getattr(run, name).model_copy(update={"engine": plain}) for name in ("synthesis", "evaluation")}
-    given = GivenRationales.model_validate({"path": "mine.jsonl", "columns": {"question_id": "id", "perspective": "kind"}})
+    given = ImportedRationales.model_validate({"path": "mine.jsonl", "columns": {"question_id": "id", "perspective": "kind"}})
     sampling = run.sampling.model_copy(update={"engine": Engine(), "rationales": given})
     assert engine(run.model_copy(update=here | {"sampling": sampling}), 0).state == "ok"
     asked = sampling.model_copy(update={"rationales": None})

@@ -8,12 +8,12 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config.models import ModelSource
+from pipeline.config.models import HubModel
 from pipeline.config.run import RunConfig, load_config
 from pipeline.errors import ConfigError
-from pipeline.schema.fields import identity_fields
 from pipeline.grading.grade import ANSWER_TYPES
 from pipeline.perspectives.perspective import Perspective
+from pipeline.schema.fields import identity_fields
 from tests.support.runs import REPOSITORY, write_config
 
 Tree = dict[str, Any]
@@ -220,7 +220,7 @@ def test_a_field_that_is_not_given_is_not_in_the_identity_so_a_new_one_makes_not
 
 
 def test_a_hub_model_at_a_pinned_revision_is_its_name() -> None:
-    assert ModelSource(name="some/model", revision=REVISION).location == "some/model"
+    assert HubModel(name="some/model", revision=REVISION).location == "some/model"
 
 
 def _panel(folder: Path, tree: Tree, content: Tree) -> Tree:

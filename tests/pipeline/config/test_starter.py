@@ -9,8 +9,7 @@ from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
 from pipeline.config.run import load_config
-from tests.support.models import build_tokenizer
-from tests.support.models import CHAT
+from tests.support.models import CHAT, build_tokenizer
 
 REVISION = "0" * 40
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pipeline.config.engines import Engine as EngineConfig
-from pipeline.config.models import ModelSource
+from pipeline.config.models import ServedModel
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Engine
 from pipeline.generation.open_engine import open_engine
@@ -49,7 +49,7 @@ class Faulty:
 def engine(fault: Callable[[Asked], Fault | None], arrived: Path | None = None, **settings: Any) -> Iterator[Engine]:
     with serve(lambda prompt, seed: f"{prompt} {seed}", fault) as url:
         config = EngineConfig(kind="openai", base_url=url, served_model="simulated", connections=4, **settings)
-        with open_engine(config, ModelSource(served=True, chat=False), arrived) as opened:
+        with open_engine(config, ServedModel(served=True, chat=False), arrived) as opened:
             yield opened
 
 

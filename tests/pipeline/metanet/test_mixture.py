@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.metanet import mixture
 from pipeline.config.training import Mixture
+from pipeline.metanet import mixture
 from pipeline.metanet.mixture import Weights, effective_number
 
 OFF = float("-inf")

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.rationales.conclusion import concluded
 from pipeline.grading.grade import Outcome, grade
-from pipeline.questions.procedural import ID_FAMILIES, OOD_FAMILIES, Problem, draw, solve
 from pipeline.miniature.styles import CONTRASTIVE_NOISE, RING_STYLES, leaps, solution, thoughtful_solution, worked
+from pipeline.questions.procedural import ID_FAMILIES, OOD_FAMILIES, Problem, draw, solve
+from pipeline.rationales.conclusion import concluded
 from pipeline.rationales.curation import drop_duplicates, spoken
 
 STYLES = sorted(RING_STYLES)

@@ -10,10 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.rationales.conclusion import concluded
 from pipeline.errors import ConfigError
-from pipeline.perspectives.perspective import load_perspectives
 from pipeline.perspectives.form import Form
+from pipeline.perspectives.perspective import load_perspectives
+from pipeline.rationales.conclusion import concluded
 from pipeline.rationales.curation import reasoning
 
 # `yes` and `no` are words here, not booleans.

@@ -13,8 +13,8 @@ from pipeline.config.prompts import Prompts
 from pipeline.errors import QuestionError
 from pipeline.grading.grade import LETTERS, Outcome, conclusion
 from pipeline.prompts import prompt_tokens, student_prompt
-from pipeline.questions.question import Question
 from pipeline.questions.columns import Place, question_of
+from pipeline.questions.question import Question
 from pipeline.questions.sources import Columns
 
 GOOD: dict[str, Any] = {"id": "q", "question": "What is 3+4?", "answer": "7"}

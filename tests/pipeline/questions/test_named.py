@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from pipeline.config.questions import Questions
 from pipeline.errors import QuestionError
 from pipeline.grading.grade import ANSWER_TYPES, Outcome, canonical, conclusion
-from pipeline.questions.question import Question
 from pipeline.questions.load import content, load
 from pipeline.questions.named import NamedSource, also_in, entries
+from pipeline.questions.question import Question
 from pipeline.questions.sources import Columns, HubSource
 from tests.support.questions.layouts import BY_HAND, SHARED, by_hand, has_data, real, real_rows, right_choices
 

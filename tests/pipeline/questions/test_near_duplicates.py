@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.questions.near_duplicates import Staying
 from pipeline.questions.contamination import words_of
+from pipeline.questions.near_duplicates import Staying
 from pipeline.questions.question import Question
 
 

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.questions.procedural import ID_FAMILIES, OOD_FAMILIES, Problem, ask, distinct, draw, question_id, running, solve, split_of
+from pipeline.questions.procedural import (
+    ID_FAMILIES,
+    OOD_FAMILIES,
+    Problem,
+    ask,
+    distinct,
+    draw,
+    question_id,
+    running,
+    solve,
+    split_of,
+)
 
 FAMILIES = (*ID_FAMILIES, *OOD_FAMILIES)
 problems = st.builds(lambda family, seed: draw(family, random.Random(seed)), st.sampled_from(FAMILIES), st.integers(0, 10**6))

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.rationales.conclusion import before_conclusion, body, concluded
 from pipeline.grading.grade import conclusion
+from pipeline.rationales.conclusion import before_conclusion, body, concluded
 
 REASONING = "3+4=7. Then 7-2=5."
 CORPUS = yaml.safe_load((Path(__file__).parent / "endings_corpus.yaml").read_text())

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.rationales.conclusion import body
 from pipeline.grading.grade import conclusion
+from pipeline.rationales.conclusion import body
 from pipeline.rationales.curation import curate, drop_duplicates, first_right, five_grams, jaccard, keeps_easy, place
 
 prose = st.lists(

@@ -14,20 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
-from pipeline.rationales.clustering import clusters
+from pipeline.config.rationales import ImportedRationales
 from pipeline.errors import QuestionError
-from pipeline.config.rationales import GivenRationales
-from pipeline.rationales.imported import content, rationales
-from pipeline.questions.procedural import distinct
 from pipeline.miniature.styles import RING_STYLES, solution
+from pipeline.questions.procedural import distinct
+from pipeline.rationales.clustering import clusters
+from pipeline.rationales.imported import content, rationales
 
 KNOWN = ("formal", "planning")
 COLUMNS = {"question": "q", "perspective": "p"}
 GOOD = {"q": "1+1?", "p": "formal", "text": "one and one make two\r\n\ttwo 🙂"}
 
 
-def source(path: Path, columns: dict[str, Any] | None = None, **settings: Any) -> GivenRationales:
-    return GivenRationales.model_validate({"path": path, "columns": columns or COLUMNS, **settings})
+def source(path: Path, columns: dict[str, Any] | None = None, **settings: Any) -> ImportedRationales:
+    return ImportedRationales.model_validate({"path": path, "columns": columns or COLUMNS, **settings})
 
 
 def written(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -98,7 +98,7 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path,
 )
 def test_a_mapping_that_cannot_be_meant_is_refused(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        GivenRationales.model_validate({"path": tmp_path, **settings})
+        ImportedRationales.model_validate({"path": tmp_path, **settings})
 
 
 def test_labels_of_ones_own_get_names(tmp_path: Path) -> None:

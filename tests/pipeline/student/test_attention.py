@@ -13,8 +13,8 @@ from torch.nn.attention.flex_attention import BlockMask
 from transformers import MistralConfig, MistralForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from pipeline.student.attention import ROWS, block_mask, reads_of, rows_attention
 from pipeline.errors import ModelError
+from pipeline.student.attention import ROWS, block_mask, reads_of, rows_attention
 
 
 @given(st.integers(2, 12), st.integers(1, 12), st.sampled_from([1, 2, 4]), st.integers(0, 2**31))

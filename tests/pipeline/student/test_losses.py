@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from pipeline.student.attention import ROWS
-from pipeline.student.packing import packed
 from pipeline.student.batch import Row, batch, rationale_spans
 from pipeline.student.losses import StudentLosses, losses_of
+from pipeline.student.packing import packed
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=5)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.errors import ModelError, NothingSurvives
 from pipeline.grading.grade import conclusion
 from pipeline.student.batch import Row, batch, rationale_spans
-from pipeline.student.table_view import Some
+from pipeline.student.table_view import TableView
 from pipeline.training.training_set import context_row, held_out, make_row, questions_of_step, restricted
 from tests.support.training_sets import set_of
 
@@ -169,9 +169,9 @@ def test_a_restricted_set_has_what_a_copy_has_and_copies_no_table(questions: int
         assert found.answer(mine) == whole.answer(original)
         for k in found.mask_NK[mine].nonzero()[:, 0].tolist():
             assert (found.row(mine, k), found.context(mine, k)) == (whole.row(original, k), whole.context(original, k))
-    assert isinstance(found.features_NKF, Some)
+    assert isinstance(found.features_NKF, TableView)
     assert found.features_NKF.table is whole.features_NKF
-    assert isinstance(found.places_NKRP, Some)
+    assert isinstance(found.places_NKRP, TableView)
     assert found.places_NKRP.table is whole.places_NKRP
-    assert isinstance(found.answers_NP, Some)
+    assert isinstance(found.answers_NP, TableView)
     assert found.answers_NP.table is whole.answers_NP

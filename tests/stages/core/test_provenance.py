@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.config.run import RunConfig
+from stages.core.provenance import Origin, origins
 from stages.references import stage as references
 from stages.sampling import stage as sampling
-from stages.core.provenance import Origin, origins
 
 SERVER = {"kind": "openai", "base_url": "http://127.0.0.1:8000/v1", "served_model": "large"}
 OTHER = {"kind": "openai", "base_url": "http://127.0.0.1:8001/v1", "served_model": "strict", "max_context": 8192}

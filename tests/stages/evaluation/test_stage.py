@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from storage.errors import ArtifactError
-from stages.shared import answering
-from stages.evaluation import stage as evaluation
 from stages.core.progress import Progress
+from stages.evaluation import stage as evaluation
+from stages.shared import answering
 from storage.artifact import Artifact, Draft
+from storage.errors import ArtifactError
 from tests.support.artifacts import write_artifact
 from tests.support.references import ITEMS, referenced, run_of, write_questions
 

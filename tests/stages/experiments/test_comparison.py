@@ -10,8 +10,8 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from storage.errors import ArtifactError
 from stages.experiments.comparison import Finished, compare, write
+from storage.errors import ArtifactError
 from storage.store import open_store
 from tests.support.finished_runs import ARMS, ITEMS, finished_runs
 

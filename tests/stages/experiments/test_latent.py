@@ -14,27 +14,27 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pipeline.metanet.network import preferences
 from flows.cli.experiments import _print_states
 from pipeline.config.run import RunConfig
 from pipeline.errors import NothingSurvives
+from pipeline.metanet.network import preferences
 from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import pad_token
 from pipeline.student.batch import Row
 from pipeline.student.states import span_states
 from pipeline.training.training_set import TrainingSet, held_out, questions_of_step, restricted
 from stages.core.plan import plan
+from stages.core.process import store_of
 from stages.experiments.latent.analysis import choose_rows, open_runs
-from stages.experiments.latent.metanet import assistant
 from stages.experiments.latent.figures import Last, clusters, compared, together
 from stages.experiments.latent.findings import _clusters, findings
+from stages.experiments.latent.metanet import assistant
 from stages.experiments.latent.reading import _compared, read
 from stages.experiments.latent.rows import Rows, Sets, choose, names_of, read_sets, trained_on
 from stages.shared.mapped_tables import by_question
 from stages.shared.pages import render
-from stages.core.process import store_of
-from tests.support.runs import REPOSITORY
 from tests.support.experiment import NAMES, QUESTIONS, TASKS, Experiment, make, metanet, question
+from tests.support.runs import REPOSITORY
 
 MODELS = ["base", "mind", "uniform", *(f"single-{name}" for name in NAMES)]
 CONTROLS = ["text", "base", "moved", "dealt"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from stages.experiments.phase import Cell, write
 from stages.experiments.comparison import compare
+from stages.experiments.phase import Cell, write
 from tests.support.finished_runs import finished_runs
 
 

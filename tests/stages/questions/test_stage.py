@@ -9,12 +9,12 @@ import pytest
 
 from pipeline.errors import QuestionError
 from pipeline.questions.question import Question
-from stages.questions import stage as questions
 from stages.core.progress import Progress
+from stages.questions import stage as questions
 from storage.artifact import Artifact, Draft
 from storage.fingerprint import file_digest
-from tests.support.questions.layouts import SHARED, by_hand, has_data, real
 from tests.support.artifacts import write_artifact
+from tests.support.questions.layouts import SHARED, by_hand, has_data, real
 
 SOURCES: dict[str, Any] = {
     "train": [{"kind": "miniature", "family": "dial", "split": "train", "count": count} for count in (30,)],

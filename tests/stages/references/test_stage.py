@@ -9,15 +9,15 @@ import pytest
 
 from pipeline.config.run import RunConfig
 from pipeline.errors import QuestionError
-from stages.shared import answering
+from stages.core.progress import Progress
 from stages.questions import stage as questions
 from stages.references import stage as references
-from stages.core.progress import Progress
+from stages.shared import answering
 from storage.artifact import Artifact, Draft
-from tests.support.synthetic_artifacts import question
-from tests.support.runs import tree_of
-from tests.support.fake_teacher import serve
 from tests.support.artifacts import write_artifact
+from tests.support.fake_teacher import serve
+from tests.support.runs import tree_of
+from tests.support.synthetic_artifacts import question
 
 PLACES = [("id", "dial", "test"), ("id", "dial-dev", "dev"), ("ood", "lift", "test")]
 ITEMS = 5

@@ -16,17 +16,17 @@ import pytest
 
 from pipeline.config.run import RunConfig
 from pipeline.errors import QuestionError
-from pipeline.questions.procedural import distinct, question_id
 from pipeline.miniature.styles import RING_STYLES, solution
-from stages.sampling import stage as sampling
+from pipeline.questions.procedural import distinct, question_id
 from stages.core.plan import plan
 from stages.core.process import run_stage, store_of
 from stages.core.progress import Progress
+from stages.sampling import stage as sampling
 from storage.artifact import Artifact, Draft
-from tests.support.synthetic_artifacts import question, rationale
-from tests.support.runs import REPOSITORY, tree_of, write_config
 from tests.support.artifacts import write_artifact
 from tests.support.questions.marked import marked
+from tests.support.runs import REPOSITORY, tree_of, write_config
+from tests.support.synthetic_artifacts import question, rationale
 
 SHARED = REPOSITORY.parent / "shared" / "data"
 QUESTIONS = 7

@@ -10,16 +10,16 @@ from hypothesis import given
 
 from pipeline.config.run import RunConfig
 from pipeline.errors import EngineError, QuestionError
-from stages.sampling import stage as sampling
 from stages.core.progress import Progress
+from stages.sampling import stage as sampling
 from stages.shared.resume import sample_seed
 from storage.artifact import Artifact, Draft
 from storage.mirror import DERIVED
-from tests.support.synthetic_artifacts import question
-from tests.support.runs import tree_of
-from tests.support.fake_teacher import Asked, Fault, serve
 from tests.support.artifacts import write_artifact
+from tests.support.fake_teacher import Asked, Fault, serve
 from tests.support.questions.marked import marked
+from tests.support.runs import tree_of
+from tests.support.synthetic_artifacts import question
 
 names = st.text(max_size=20)
 

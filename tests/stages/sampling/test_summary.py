@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.errors import ArtifactError
 from pipeline.grading.grade import Outcome
 from stages.sampling.summary import COUNTED, tally
+from storage.errors import ArtifactError
 
 PERSPECTIVES = ["formal", "planning"]
 HERE = Path("here")

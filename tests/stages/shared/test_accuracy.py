@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.errors import ArtifactError
-from pipeline.grading.grade import Outcome
 from pipeline.analysis.statistics import wilson
+from pipeline.grading.grade import Outcome
 from stages.shared.accuracy import COUNTED, accuracies, compare_students, summarise
+from storage.errors import ArtifactError
 
 MODELS = ("base", "teacher", "student")
 SETS = [("id", "dial"), ("ood", "lift"), ("ood", "count")]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.errors import ArtifactError
 from stages.synthesis.question_index import Asked, look_up, mean_pass_rate, open_lookup, write_lookup
+from storage.errors import ArtifactError
 
 words = st.text(st.characters(codec="utf-8"), max_size=8)
 

@@ -13,15 +13,15 @@ import pytest
 from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.rationales.curation import place
+from stages.core.progress import Progress
 from stages.sampling import stage as sampling
 from stages.synthesis import stage as synthesis
-from stages.core.progress import Progress
 from storage.artifact import Artifact, Draft
 from storage.fingerprint import file_digest
-from tests.support.synthetic_artifacts import PERSPECTIVES, question, rationale
-from tests.support.runs import tree_of, write_config
 from tests.support.artifacts import write_artifact
 from tests.support.questions.marked import marked
+from tests.support.runs import tree_of, write_config
+from tests.support.synthetic_artifacts import PERSPECTIVES, question, rationale
 
 QUESTIONS, PER_SHARD = 18, 4
 

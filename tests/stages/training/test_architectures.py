@@ -19,9 +19,9 @@ from pipeline.config.run import RunConfig, load_config
 from pipeline.models import check_weights
 from stages.core.plan import plan
 from stages.core.process import store_of
-from tests.support.runs import REPOSITORY, write_config
-from tests.support.models import build_tokenizer
 from tests.support import experiment
+from tests.support.models import build_tokenizer
+from tests.support.runs import REPOSITORY, write_config
 
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 LLAMA3_ROPE = {

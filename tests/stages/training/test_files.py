@@ -11,14 +11,14 @@ import torch
 from pipeline.config.run import RunConfig
 from pipeline.prompts import prompt_tokens
 from pipeline.training.training_set import answer_row, context_row, make_row
-from stages.training import stage as training
 from stages.synthesis.measurement import feature_table, rationale_table
 from stages.synthesis.selection import Kept
+from stages.training import stage as training
 from stages.training.files import are_written, open_training_set, write_training_files
 from storage.artifact import Artifact, Draft
-from tests.support.synthetic_artifacts import PERSPECTIVES, question, rationale
-from tests.support.runs import tree_of
 from tests.support.artifacts import write_artifact
+from tests.support.runs import tree_of
+from tests.support.synthetic_artifacts import PERSPECTIVES, question, rationale
 
 MASK = torch.rand(9, len(PERSPECTIVES), generator=torch.Generator().manual_seed(1)) > 0.4
 MASK[:, 0] = True

@@ -16,8 +16,8 @@ from stages.core.plan import Planned, plan
 from stages.core.process import store_of
 from storage.artifact import Artifact
 from storage.store import Store
-from tests.support.prefect.server import Prefect, eventually, named
 from tests.support.kill_campaign import CONFIG, overrides
+from tests.support.prefect.server import Prefect, eventually, named
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from typing import Any
 import pyarrow as pa
 import s3fs  # noqa: F401 - imported once, by the process that all others are forked from
 
-from pipeline.errors import MindError
-from storage import artifact, lease, backend as place
+from storage import artifact, lease
+from storage import backend as place
+from storage.errors import StorageError
 from storage.fingerprint import fingerprint
 from storage.store import Store, open_store
 
@@ -93,7 +94,7 @@ def _begin(
     os.environ.update(environment)
     try:
         body(pipe, *arguments, **named)
-    except MindError as error:
+    except StorageError as error:
         pipe.send((type(error).__name__, str(error)))
 
 

@@ -1,0 +1,84 @@
+"""Generation engines, and the judge that reads what rules cannot."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from pipeline.config.models import JudgeField, ServedModel
+from pipeline.schema.fields import Frozen, identity, runtime
+
+
+class Engine(Frozen):
+    """Text generation by vLLM in this process, by an OpenAI-compatible server, or by plain transformers.
+
+    One model for the three kinds, so that `--set sampling.engine.kind=transformers` is enough to switch; each field names its engine.
+    """
+
+    kind: Literal["vllm", "openai", "transformers"] = identity("vllm")
+    """Engine: vLLM in the stage's process, a server, or plain transformers."""
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = identity("auto")
+    """Data type of the weights; `auto` takes the checkpoint's. Not used by a server."""
+    max_context: int = identity(2048, ge=16)
+    """Longest prompt with its completion, in tokens."""
+    base_url: str | None = runtime(None, pattern=r"^https?://[^@\s]+$")
+    """Server only: its address, for example http://127.0.0.1:8000/v1."""
+    served_model: str | None = identity(None)
+    """Server only: the model to ask for, as the server calls it."""
+    answers_as: str | None = identity(None)
+    """Server only: the model name that its answers carry where it differs from `served_model` (gpt-4o-2024-08-06 for gpt-4o)."""
+    key_variable: str = runtime("OPENAI_API_KEY")
+    """Server only: environment variable that holds the API key."""
+    connections: int = runtime(32, ge=1)
+    """Server only: requests in flight."""
+    request_seconds: float = runtime(600, gt=0)
+    """Server only: timeout of one request, in seconds."""
+    retry_seconds: float = runtime(1800, ge=0)
+    """Server only: time budget for retries of one request, in seconds."""
+    stall_seconds: float = runtime(900, gt=0)
+    """vLLM only: end the stage after so many seconds without a step."""
+    tensor_parallel: int = runtime(1, ge=1)
+    """vLLM only: number of GPUs that share the model."""
+    gpu_memory_utilization: float = runtime(0.9, gt=0, le=1)
+    """vLLM on a GPU: share of the GPU's memory."""
+    kv_cache_gib: float = runtime(1.0, gt=0)
+    """vLLM on a CPU: memory of the KV cache, in GiB."""
+    max_sequences: int = runtime(256, ge=1)
+    """vLLM only: sequences in one step."""
+    batch: int = runtime(64, ge=1)
+    """transformers only: prompts in one batch."""
+
+    @property
+    def in_process(self) -> bool:
+        """Whether the model runs here, so that its folder and tokenizer are at hand; a server has both elsewhere."""
+        return self.kind != "openai"
+
+    @model_validator(mode="after")
+    def _server_address(self) -> Engine:
+        if self.kind == "openai" and (self.base_url is None or self.served_model is None):
+            raise ValueError("the openai engine needs base_url, for example http://127.0.0.1:8000/v1, and served_model")
+        return self
+
+
+class Judge(Frozen):
+    """A language model that decides about answers which the grading rules cannot read; see `pipeline/judge.py`."""
+
+    model: JudgeField = identity()
+    """The judge."""
+    engine: Engine = identity(Engine())
+    """Engine that runs the judge."""
+    max_tokens: int = identity(512, ge=1)
+    """Longest verdict, in tokens."""
+    prompt: str = identity(
+        "Here are a question, its right answer, and somebody's solution.\n\nQuestion:\n{{ question }}\n\nRight answer:\n{{ answer }}\n\n"
+        "Solution:\n{{ text }}\n\nDoes the solution come to the right answer? Judge the final answer alone, not the way to it. "
+        "A solution that states no final answer, or several, is wrong. End with a line that has one word: CORRECT or WRONG."
+    )
+    """Jinja template with `question`, `answer` and `text`."""
+
+    @model_validator(mode="after")
+    def _has_a_server(self) -> Judge:
+        if isinstance(self.model, ServedModel) and self.engine.in_process:
+            raise ValueError("model.served: no server answers; set engine to kind openai with its base_url")
+        return self

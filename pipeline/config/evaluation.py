@@ -1,0 +1,36 @@
+"""The `evaluation` section: how base, teacher and student answer the evaluation sets."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pipeline.config.engines import Engine
+from pipeline.schema.fields import Frozen, identity, runtime
+
+
+class Draws(Frozen):
+    """Sampled answers besides the greedy one: for pass@1 with its spread, pass@k, and the majority vote."""
+
+    count: int = identity(8, ge=2, le=1024)
+    """Sampled answers per question."""
+    temperature: float = identity(0.7, gt=0)
+    """Sampling temperature."""
+    top_p: float = identity(1.0, gt=0, le=1)
+    """Nucleus sampling: probability mass to sample from."""
+
+
+class Evaluation(Frozen):
+    """Evaluation of base, teacher and student on every set of one use."""
+
+    use: Literal["dev", "test"] = identity("test")
+    """The sets to answer: `dev` for choosing, `test` for reporting."""
+    engine: Engine = identity(Engine())
+    """Engine that runs the evaluated models."""
+    max_tokens: int = identity(1024, ge=1)
+    """Longest answer, in tokens."""
+    bootstrap: int = identity(10_000, ge=100)
+    """Bootstrap resamples of each paired interval."""
+    draws: Draws | None = identity(None)
+    """Sampled answers besides the greedy one."""
+    items_per_shard: int = runtime(256, ge=1)
+    """Answers per committed shard."""

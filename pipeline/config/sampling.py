@@ -1,0 +1,47 @@
+"""The `sampling` section: how the teacher is sampled, or which imported rationales take its place."""
+
+from __future__ import annotations
+
+from pydantic import model_validator
+
+from pipeline.config.engines import Engine, Judge
+from pipeline.config.rationales import ImportedRationales
+from pipeline.schema.fields import Frozen, identity, runtime
+
+
+class Sampling(Frozen):
+    """Sampling of the teacher. With `rationales` no teacher is asked and the other fields mean nothing."""
+
+    rationales: ImportedRationales | None = identity(None)
+    """Imported rationales, in place of sampling."""
+    engine: Engine = identity(Engine())
+    """Engine that runs the teacher."""
+    samples: int = identity(1, ge=1)
+    """Samples per question and perspective, always drawn."""
+    tries: int = identity(4, ge=1)
+    """Most samples per question and perspective: beyond `samples`, another is drawn while none is correct."""
+    temperature: float = identity(0.7, ge=0)
+    """Sampling temperature; 0 is greedy."""
+    top_p: float = identity(0.95, gt=0, le=1)
+    """Nucleus sampling: probability mass to sample from."""
+    max_tokens: int = identity(1024, ge=1)
+    """Longest completion, in tokens."""
+    judge: Judge | None = identity(None)
+    """A language model that decides about samples whose answer the rules cannot read."""
+    questions_per_shard: int = runtime(64, ge=1)
+    """Questions per committed shard: what a killed run loses at most."""
+
+    @model_validator(mode="after")
+    def _the_judge_is_asked(self) -> Sampling:
+        if self.judge is not None and self.rationales is not None:
+            raise ValueError("judge: imported rationales are not judged; remove judge or rationales")
+        return self
+
+    @model_validator(mode="after")
+    def _the_judge_has_room(self) -> Sampling:
+        if self.judge is not None and self.judge.engine.max_context <= (least := self.max_tokens + self.judge.max_tokens):
+            raise ValueError(
+                f"judge.engine.max_context: {self.judge.engine.max_context} holds no sample of max_tokens {self.max_tokens} with its "
+                f"question and a verdict of {self.judge.max_tokens}; raise it well over {least}"
+            )
+        return self

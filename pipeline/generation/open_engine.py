@@ -1,0 +1,40 @@
+"""Starts the configured generation engine on a model, and ends it with every process that it started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.config.engines import Engine as EngineConfig
+from pipeline.config.models import HubModel, LocalModel, Teacher
+from pipeline.generation.engine import Engine
+
+
+@contextmanager
+def open_engine(config: EngineConfig, model: Teacher, arrived: Path | None = None) -> Iterator[Engine]:
+    """Start the engine that `config` names on `model`, and end it.
+
+    In the file `arrived` a server's answers are kept as they come, so that none is paid for twice; whoever has them safe removes it.
+    """
+    if config.kind == "openai":
+        from pipeline.generation.openai_engine import open_openai
+
+        with open_openai(config, model.dialogue, arrived) as engine:
+            yield engine
+        return
+    assert isinstance(model, LocalModel | HubModel), (
+        "the configuration gives a served or imported model no engine in this process"
+    )
+    # Each engine's library takes seconds to import; only the chosen one is.
+    match config.kind:
+        case "vllm":
+            from pipeline.generation.vllm_engine import open_vllm
+
+            with open_vllm(config, model) as engine:
+                yield engine
+        case "transformers":
+            from pipeline.generation.transformers_engine import open_transformers
+
+            with open_transformers(config, model) as engine:
+                yield engine

@@ -1,0 +1,5 @@
+"""The process of the sampling stage: `python -m stages.sampling --config FILE`."""
+
+from stages.core.process import main
+
+main("sampling")

@@ -1,0 +1,72 @@
+"""The sampling stage's configuration, its external inputs, and the checks before any model loads."""
+
+from __future__ import annotations
+
+from pipeline.config.models import ImportedModel, TeacherField, WeightsField
+from pipeline.config.prompts import Prompts
+from pipeline.config.run import RunConfig
+from pipeline.config.sampling import Sampling
+from pipeline.judge import judge_prompt
+from pipeline.models import check_model, model_content
+from pipeline.perspectives.of_run import perspectives_of
+from pipeline.perspectives.perspective import Perspective, without_forms
+from pipeline.prompts import as_asked, check_prompts
+from pipeline.questions.question import Question
+from pipeline.rationales.imported import check as check_imported
+from pipeline.rationales.imported import content as imported_content
+from pipeline.schema.fields import Frozen, identity, runtime
+
+
+class Config(Frozen):
+    """Teacher, perspectives, prompts and decoding."""
+
+    teacher: TeacherField = identity()
+    perspectives: tuple[Perspective, ...] = identity()
+    prompts: Prompts = identity()
+    sampling: Sampling = identity()
+    seed: int = identity()
+    student: WeightsField | None = runtime(None)
+    """Who is to learn from the samples: no sample depends on that, but a question too long to be learnt is not worth asking."""
+    student_length: int = runtime(0)
+
+
+def config_of(run: RunConfig) -> Config:
+    """The part of a run's configuration that this stage depends on."""
+    if run.sampling.rationales is not None:  # nobody is asked, so who and how is not what the samples depend on
+        given = Sampling(rationales=run.sampling.rationales, questions_per_shard=run.sampling.questions_per_shard)
+        nobody = ImportedModel(imported=True)
+        perspectives = without_forms(perspectives_of(run))
+        return Config(teacher=nobody, perspectives=perspectives, prompts=Prompts(), sampling=given, seed=run.seed)
+    return Config(
+        teacher=run.teacher,
+        perspectives=without_forms(as_asked(run.prompts, perspectives_of(run))),
+        prompts=run.prompts.of_rationales(),
+        sampling=run.sampling,
+        seed=run.seed,
+        student=run.student,
+        student_length=run.training.max_length,
+    )
+
+
+def outside(config: Config) -> dict[str, str]:
+    """The teacher's content, where it runs here, or that of given rationales; what a server serves is known by its name only."""
+    if config.sampling.rationales is not None:
+        return {"rationales": imported_content(config.sampling.rationales)}
+    judge = config.sampling.judge
+    judged = {} if judge is None or not judge.engine.in_process else {"judge": model_content(judge.model)}
+    return {"teacher": model_content(config.teacher), **judged} if config.sampling.engine.in_process else judged
+
+
+def check(config: Config) -> None:
+    """Model folder and templates, or the first of given rationales."""
+    if config.sampling.rationales is not None:
+        check_imported(config.sampling.rationales, tuple(item.name for item in config.perspectives))
+        return
+    if config.sampling.engine.in_process:
+        check_model(config.teacher, "teacher")
+    check_prompts(config.prompts, config.perspectives)
+    judge = config.sampling.judge
+    if judge is not None:
+        judge_prompt(judge, Question(id="probe", question="?", answer="", answer_type="text"), "?")
+        if judge.engine.in_process:
+            check_model(judge.model, "sampling.judge.model")

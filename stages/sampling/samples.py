@@ -1,0 +1,128 @@
+"""Samples: rows of teacher completions, graded, and judged where the rules cannot read the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+
+from pipeline.generation.engine import Completion, Decoding, Engine
+from pipeline.grading.grade import Outcome
+from pipeline.judge import RULE, replies, verdict
+from pipeline.perspectives.perspective import Perspective
+from pipeline.prompts import teacher_prompt
+from pipeline.questions.question import Question
+from pipeline.rationales.curation import spoken
+from pipeline.streams import ahead, chunks
+from stages.sampling.config import Config
+from stages.shared.resume import sample_seed
+
+SCHEMA: Final = pa.schema(
+    [
+        ("question_id", pa.string()),
+        ("perspective", pa.string()),
+        ("sample_index", pa.int32()),
+        ("seed", pa.int64()),
+        ("text", pa.string()),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("completion_tokens", pa.int32()),
+        ("cumulative_logprob", pa.float64()),
+        ("outcome", pa.string()),
+        ("answer", pa.string()),
+        ("rule", pa.string()),
+        ("gold", pa.string()),
+    ]
+)
+
+
+JUDGED: Final = pa.schema([*SCHEMA, ("judged", pa.string()), ("verdict", pa.string())])
+"""With a judge: its words, and what they come to, where it was asked."""
+
+
+def graded_row(question: Question, perspective: str, index: int, seed: int, completion: Completion) -> dict[str, Any]:
+    """One sample, in the form of `SCHEMA`."""
+    graded = question.grade(completion.text, completion.finish_reason == "stop")
+    return {
+        "question_id": question.id,
+        "perspective": perspective,
+        "sample_index": index,
+        "seed": seed,
+        "text": completion.text,
+        "finish_reason": completion.finish_reason,
+        "prompt_tokens": completion.prompt_tokens,
+        "completion_tokens": completion.completion_tokens,
+        "cumulative_logprob": completion.cumulative_logprob,
+        "outcome": graded.outcome.value,
+        "answer": graded.answer,
+        "rule": graded.rule,
+        "gold": question.answer,
+    }
+
+
+def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspective, int]]) -> Iterator[dict[str, Any]]:
+    prompts = [teacher_prompt(config.prompts, question, perspective) for question, perspective, _ in asked]
+    seeds = [sample_seed(config.seed, question.id, item.name, index) for question, item, index in asked]
+    settings = config.sampling
+    completions = engine.generate(
+        prompts, seeds, Decoding(settings.temperature, settings.top_p, settings.max_tokens, likelihood=True)
+    )
+    for (question, item, index), seed, completion in zip(asked, seeds, completions, strict=True):
+        yield graded_row(question, item.name, index, seed, completion)
+
+
+def _wave(engines: Engines, config: Config, asked: list[tuple[Question, Perspective, int]]) -> list[dict[str, Any]]:
+    """Samples that are asked for together; the judge is asked about those that say something, but no answer that could be read."""
+    rows = list(_sample(engines.teacher, config, asked))
+    settings = config.sampling.judge
+    if settings is None or engines.judge is None:
+        return rows
+    open_rows = [
+        (row, question, said)
+        for row, (question, _, _) in zip(rows, asked, strict=True)
+        if row["outcome"] == Outcome.UNPARSED and (said := spoken(row["text"]).strip())
+    ]
+    found = replies(engines.judge, settings, [(question, said) for _, question, said in open_rows])
+    for (row, _, _), reply in zip(open_rows, found, strict=True):
+        row |= _judged(reply)
+    return rows
+
+
+def _judged(reply: Completion) -> dict[str, str]:
+    """What a sample's row has from its judge."""
+    if reply.finish_reason == "too_long":
+        return {"verdict": reply.finish_reason}
+    found = verdict(reply.text)
+    if found is None:
+        return {"judged": reply.text, "verdict": "unreadable"}
+    return {"judged": reply.text, "verdict": found.value, "outcome": found.value, "rule": RULE}
+
+
+def _shard(engines: Engines, config: Config, questions: list[Question]) -> list[dict[str, Any]]:
+    """All samples of some questions: first `samples` of each perspective, then tries where none is right."""
+    settings = config.sampling
+    every = [(question, item) for question in questions for item in config.perspectives]
+    rows = _wave(engines, config, [(q, p, i) for q, p in every for i in range(settings.samples)])
+    for index in range(settings.samples, settings.tries):
+        right = {(row["question_id"], row["perspective"]) for row in rows if row["outcome"] == Outcome.CORRECT}
+        again = [(q, p, index) for q, p in every if (q.id, p.name) not in right]
+        if not again:
+            break
+        rows += _wave(engines, config, again)
+    order = {question.id: number for number, question in enumerate(questions)}
+    return sorted(rows, key=lambda row: order[row["question_id"]])
+
+
+class Engines(NamedTuple):
+    """Who is asked: the teacher, and a judge if there is one."""
+
+    teacher: Engine
+    judge: Engine | None = None
+
+
+def shards_of(
+    engines: Engines, config: Config, questions: Iterable[Question]
+) -> Iterator[tuple[list[Question], list[dict[str, Any]]]]:
+    """Shard by shard, its questions and all their samples; while one is committed, the next is under way."""
+    return ahead(lambda chunk: _shard(engines, config, chunk), chunks(questions, config.sampling.questions_per_shard))

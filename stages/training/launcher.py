@@ -1,0 +1,89 @@
+"""Starts the ranks of one host through torch's launcher, and waits for them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from pipeline.config.training import Training
+from pipeline.errors import BadInput, ConfigError, StageFailed
+
+REFUSED: Final = "refused"
+
+
+SPEC: Final = "spec.json"
+"""What the ranks of every host are told, in the scratch folder."""
+
+
+def _port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def choose_port(wanted: int | None) -> int:
+    """`wanted` if it is free on loopback, or any free port.
+
+    Raises:
+        ConfigError: `wanted` is in use.
+    """
+    if wanted is not None:
+        if not _port_is_free(wanted):
+            raise ConfigError(f"training.port: {wanted} is in use on 127.0.0.1; leave it out to have a free one chosen")
+        return wanted
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def launcher_of(training: Training, spec: str, port: int, host: int) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of torch's launcher, which starts the ranks of one host."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes", str(training.hosts), "--node-rank", str(host),
+        "--nproc-per-node", str(training.ranks // training.hosts), "--master-addr", training.address or "127.0.0.1",
+        "--master-port", str(port), "-m", "stages.training.rank", spec,
+    ]  # fmt: skip
+    return command, {**os.environ, **surroundings(training)}
+
+
+def launch(training: Training, spec: str, port: int) -> None:
+    """Start the ranks and wait for them."""
+    command, environment = launcher_of(training, spec, port, 0)
+    refused = Path(spec).with_name(REFUSED)
+    refused.unlink(missing_ok=True)
+    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as launcher:
+        try:
+            code = launcher.wait()
+        except BaseException:
+            launcher.terminate()
+            raise
+    if code and refused.exists():
+        message = refused.read_text()
+        refused.unlink()
+        raise BadInput(message)
+    if code:
+        raise StageFailed(
+            f"training: the launcher ended with code {code}; the log above says why (a rank with signal 9 was killed, mostly for want "
+            "of memory: lower questions_per_micro_batch or raise zero_stage); run again to resume"
+        )
+
+
+def surroundings(training: Training) -> dict[str, str]:
+    """Environment variables of every rank."""
+    import torch
+
+    return {
+        "OMP_NUM_THREADS": str(training.threads_per_rank),
+        "TOKENIZERS_PARALLELISM": "false",
+        # A rank that a library aborts leaves the stacks of its threads in the log.
+        "PYTHONFAULTHANDLER": "1",
+        "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu"),
+    }
