@@ -35,7 +35,7 @@ $(READY): $(LOCK) pyproject.toml
 
 # The long forms: not part of `make test`.
 soak: $(READY)
-	@folder=$$(mktemp -d) && $(BIN)/python -m tests.faults.campaign --kills 200 --folder $$folder; code=$$?; rm -rf $$folder; exit $$code
+	@folder=$$(mktemp -d) && $(BIN)/python -m tests.support.kill_campaign --kills 200 --folder $$folder; code=$$?; rm -rf $$folder; exit $$code
 
 bench-storage: $(READY)
 	@$(BIN)/python -m tests.bench.storage

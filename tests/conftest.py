@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, settings
+
+from tests.support.models import build_tokenizer
+from tests.support.runs import tree_of
 
 # Read by `datasets` and `transformers` when they are imported, so set before any test module is.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -19,38 +21,11 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="mind-tests-")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 
-REPOSITORY = Path(__file__).parents[1]
 
 settings.register_profile(
     "fast", deadline=None, max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("fast")
-
-TEXTS = [
-    "A dial with ten marks reads [7]. Turn it +5, -3. What does it read?",
-    "Question: Solution: 1) 7+5=2. 2) 2-3=9. The answer is \\boxed{9}.",
-    "Let x=7. Were +5 left out: 7-3=4. But it counts: 4+5=9. The answer is \\boxed{yes}.",
-]
-
-
-def build_tokenizer(folder: Path, **settings: Any) -> Any:
-    """A byte-level BPE tokenizer of about 300 tokens, saved as a transformers folder."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<pad>", "<end>", "<begin>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(TEXTS, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>", pad_token="<pad>", **settings)
-    tokenizer.save_pretrained(folder)
-    return tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -110,32 +85,3 @@ def peaceful(finishing: Future[Any]) -> Path:
 def run_tree(tiny_model: Path) -> dict[str, Any]:
     """The text of a small but complete run's configuration, as plain data."""
     return tree_of(tiny_model)
-
-
-def tree_of(model: Path) -> dict[str, Any]:
-    return {
-        "name": "small",
-        "root": "artifacts",
-        "teacher": {"path": str(model), "chat": False},
-        "student": {"path": str(model), "chat": False},
-        "questions": {
-            "train": [{"kind": "miniature", "family": "dial", "split": "train", "count": 12}],
-            "evaluation": [
-                {"name": name, "group": "id", "use": use, "source": {**source, "split": use}}
-                for name, use, source in (
-                    ("dial", "test", {"kind": "miniature", "family": "dial", "count": 4, "seed": 1}),
-                    ("lift", "test", {"kind": "miniature", "family": "lift", "count": 4, "seed": 1}),
-                    ("dial-dev", "dev", {"kind": "miniature", "family": "dial", "count": 4, "seed": 1}),
-                )
-            ],
-        },
-        "training": {"questions_per_step": 32, "ranks": 2, "questions_per_micro_batch": 4, "max_length": 512},
-    }
-
-
-def write_config(folder: Path, tree: dict[str, Any], name: str = "run.yaml") -> Path:
-    """`tree` as a YAML file in `folder`, keys in the order given."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    path.write_text(yaml.safe_dump(tree, sort_keys=False))
-    return path

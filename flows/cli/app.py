@@ -18,6 +18,7 @@ from flows.cli import setup as cli_start
 from flows.cli import show_prompt as cli_prompts
 from flows.cli import sources as cli_sources
 from flows.cli.output import AsJson, duration, print_json, print_table, reported, size
+from pipeline import miniature as world
 from pipeline.config.models import LocalModel
 from pipeline.config.run import RunConfig, load_config
 
@@ -47,7 +48,7 @@ def _load(config: Path, overrides: list[str] | None) -> RunConfig:
 
 
 def _hints(run: RunConfig) -> list[str]:
-    shipped = Path(__file__).parent / "miniature" / "models"
+    shipped = Path(str(world.__file__)).parent / "models"
     if isinstance(run.teacher, LocalModel) and run.teacher.path.is_relative_to(shipped):
         return ["These are miniature models; for real ones set teacher.path and student.path (see configs/qwen2.5-1.5b.yaml)."]
     return []
@@ -203,7 +204,3 @@ def build(
         from pipeline.miniature.build import load_recipe
 
         build_models(load_recipe(recipe, tuple(overrides or ())), out, only, items, lambda line: print(line, flush=True))
-
-
-if __name__ == "__main__":
-    app()

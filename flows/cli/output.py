@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.errors import MindError
+from storage.errors import StorageError
 
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
@@ -22,7 +23,7 @@ def reported() -> Iterator[None]:
     """One line for what MIND raises on purpose; a clean word for Ctrl-C."""
     try:
         yield
-    except MindError as error:
+    except (MindError, StorageError) as error:
         print(f"mind: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:

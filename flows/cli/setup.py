@@ -11,6 +11,7 @@ import typer
 from flows.cli.output import AsJson, print_json, print_table, reported
 from pipeline.config.run import load_config
 from pipeline.errors import ConfigError, MindError
+from storage.errors import StorageError
 
 app = typer.Typer(add_completion=False)
 
@@ -83,7 +84,7 @@ def init(
         aside.write_text(text)
         try:
             load_config(aside)
-        except MindError as error:
+        except (MindError, StorageError) as error:
             aside.unlink()
             said = str(error).replace(str(aside), str(file))
             raise ConfigError(f"{file}: not written, these answers make no configuration: {said}") from error

@@ -120,7 +120,13 @@ def work(number: int, config: str, runs: Path) -> None:
     progress = folder / f"worker-{number}.progress"
     arguments = ["--config", config, "--runs", str(runs), "--progress", str(progress)]
     with terminal.watching(f"worker {number}") as show:
-        watch("series", arguments, folder / f"worker-{number}.log", progress, show if number == 0 else lambda found: None)
+        watch(
+            "experiments.worker",
+            arguments,
+            folder / f"worker-{number}.log",
+            progress,
+            show if number == 0 else lambda found: None,
+        )
 
 
 def carry_out(runs: Sequence[Run], first: Sequence[Run], config: str, workers: int, folder: Path) -> None:

@@ -66,7 +66,7 @@ def latent(experiment: Experiment, seed: int, questions: int, quiet: bool = Fals
         "--questions", str(questions), "--seed", str(seed),
     ]  # fmt: skip
     with nullcontext(lambda found: None) if quiet else terminal.watching("latent") as show:
-        watch("latent", arguments, folder / "latent.log", progress, show)
+        watch("experiments.latent.analysis", arguments, folder / "latent.log", progress, show)
     progress.unlink(missing_ok=True)
     found: dict[str, Any] = json.loads((folder / "latent.json").read_bytes())
     return found

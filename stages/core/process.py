@@ -27,6 +27,7 @@ from stages.core.plan import Planned, plan, stage_module
 from stages.core.progress import Progress
 from storage.artifact import Artifact
 from storage.atomic import is_full
+from storage.errors import StorageError
 from storage.store import Store, open_store
 
 FLOW_RUN_PAGE: Final = "MIND_FLOW_RUN_PAGE"
@@ -135,7 +136,7 @@ def main(name: str) -> None:
         given = dict(item.partition("=")[::2] for item in arguments.given)
         run = load_config(arguments.config, tuple(arguments.overrides))
         run_stage(run, name, given)
-    except MindError as error:
+    except (MindError, StorageError) as error:
         print(f"mind: {error}", file=sys.stderr)
         if run is not None and isinstance(error, StageFailed):
             _blame_disk(run)

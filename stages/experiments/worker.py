@@ -20,7 +20,7 @@ from pipeline.errors import MindError
 from stages.core.plan import ORDER, plan
 from stages.core.process import run_stage, store_of
 from stages.core.progress import Progress
-from storage.errors import ArtifactBusy
+from storage.errors import ArtifactBusy, StorageError
 
 STAGES: Final = tuple(name for name in ORDER if name != "report")
 _LOOK_AGAIN_SECONDS: Final = 2.0
@@ -49,7 +49,7 @@ def go_through(runs: Sequence[RunConfig], progress: Progress) -> list[str]:
             except ArtifactBusy:
                 busy.append(run)
                 continue
-            except MindError as error:
+            except (MindError, StorageError) as error:
                 print(f"mind: {run.name}: {error}", file=sys.stderr)
                 failed.append(run.name)
             # What others have done meanwhile counts too: the time that is left is that of all workers together.
@@ -72,7 +72,7 @@ def main() -> None:
     try:
         runs = [load_config(arguments.config, tuple(changes)) for changes in json.loads(arguments.runs.read_text())]
         failed = go_through(runs, Progress(arguments.progress, "series"))
-    except MindError as error:
+    except (MindError, StorageError) as error:
         print(f"mind: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     if failed:

@@ -38,6 +38,7 @@ from stages.training.launcher import REFUSED
 from storage.artifact import Artifact
 from storage.atomic import read_parquet, write_bytes, write_parquet
 from storage.backend import Bucket
+from storage.errors import StorageError
 from storage.mirror import Mirror
 from storage.store import Store
 
@@ -271,7 +272,7 @@ def main() -> None:
     join(Training.model_validate(document["config"]["training"]))
     try:
         train_as(document)
-    except MindError as error:
+    except (MindError, StorageError) as error:
         # The launcher passes on no message, so the stage finds it here.
         write_bytes(Path(document["scratch"]) / REFUSED, str(error).encode())
         raise SystemExit(error.exit_code) from None

@@ -128,7 +128,7 @@ def catalogue(folder: Path, artifacts: int) -> None:
         for _ in range(3):
             began = time.perf_counter()
             subprocess.run(
-                [sys.executable, "-m", "pipeline.cli", *arguments], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL
+                [sys.executable, "-m", "flows.cli", *arguments], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL
             )
             seconds.append(time.perf_counter() - began)
         print(f"{name:<14}{statistics.median(seconds):>6.2f}")

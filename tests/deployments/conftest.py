@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
 from pipeline.config.run import RunConfig
-from tests.support.prefect.jobs import Job, fill, start_training
+from tests.support.prefect.jobs import Crashed, Job, NewJob, fill, start_training
 from tests.support.prefect.server import Prefect, deployed, eventually, named
-
-NewJob = Callable[..., Job]
 
 
 @pytest.fixture(scope="package")
@@ -34,16 +31,6 @@ def new_job(peaceful: Path, teacher: str, tmp_path_factory: pytest.TempPathFacto
         return fill(Job(tmp_path_factory.mktemp(name), teacher, name), peaceful, without)
 
     return make
-
-
-class Crashed(NamedTuple):
-    """A run whose flow was killed in the middle of training."""
-
-    job: Job
-    run: str
-    state: dict[str, Any]
-    orphans_for: float
-    step: int
 
 
 @pytest.fixture(scope="package")

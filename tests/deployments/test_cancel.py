@@ -48,7 +48,7 @@ def test_every_process_is_gone_soon_and_the_run_is_cancelled(cancelled: Cancelle
 
 def test_the_catalogue_says_that_the_run_was_stopped(cancelled: Cancelled) -> None:
     answer = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "status", "--root", str(cancelled.job.root)],
+        [sys.executable, "-m", "flows.cli", "status", "--root", str(cancelled.job.root)],
         cwd=REPOSITORY, env=dict(os.environ), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert cancelled.job.name in answer.stdout

@@ -33,7 +33,7 @@ def test_mind_stage_goes_on_from_the_checkpoint(crashed: Crashed, tmp_path: Path
     shutil.copytree(crashed.job.root, root)
     job = replace(crashed.job, root=root)
     changes = [word for change in job.changes for word in ("--set", change)]
-    command = [sys.executable, "-m", "pipeline.cli", "stage", "training", "configs/miniature.yaml", *changes]
+    command = [sys.executable, "-m", "flows.cli", "stage", "training", "configs/miniature.yaml", *changes]
     answer = subprocess.run(command, cwd=REPOSITORY, env=dict(os.environ), capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert f"{crashed.step} there already" in job.log("training")

@@ -61,7 +61,7 @@ def forged(job: Job, source: Job, right: Callable[[Item], bool]) -> Job:
 
 def mind(prefect: Prefect, *arguments: str) -> str:
     answer = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", *arguments],
+        [sys.executable, "-m", "flows.cli", *arguments],
         cwd=REPOSITORY, env=prefect.environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr

@@ -49,7 +49,7 @@ def _losses(run: RunConfig) -> list[float]:
 def test_two_hosts_learn_what_one_does(tmp_path: Path, tiny_model: Path) -> None:
     hosts = {"hosts": 2, "address": "127.0.0.1", "port": _free_port()}
     path, run = _config(tmp_path / "two", tiny_model, **hosts)
-    other = _start("pipeline.cli", "join", str(path), "--host", "1")
+    other = _start("flows.cli", "join", str(path), "--host", "1")
     first = _start("stages.training", "--config", str(path))
     said = first.communicate(timeout=300)[0], other.communicate(timeout=60)[0]
     assert (first.returncode, other.returncode) == (0, 0), said
@@ -60,7 +60,7 @@ def test_two_hosts_learn_what_one_does(tmp_path: Path, tiny_model: Path) -> None
     assert one.communicate(timeout=300)[0] is not None and one.returncode == 0
     assert _losses(run) == pytest.approx(_losses(alone), rel=1e-5)
 
-    done = _start("pipeline.cli", "join", str(tmp_path / "two" / "run.yaml"), "--host", "1")
+    done = _start("flows.cli", "join", str(tmp_path / "two" / "run.yaml"), "--host", "1")
     assert "is done" in done.communicate(timeout=60)[0]
     assert done.returncode == 0
 
@@ -73,6 +73,6 @@ def test_a_host_that_nobody_waits_for_is_refused(
     tmp_path: Path, tiny_model: Path, training: dict[str, Any], host: int, words: str
 ) -> None:
     path, _ = _config(tmp_path, tiny_model, **training)
-    answer = _start("pipeline.cli", "join", str(path), "--host", str(host))
+    answer = _start("flows.cli", "join", str(path), "--host", str(host))
     assert words in answer.communicate(timeout=60)[0]
     assert answer.returncode == 2

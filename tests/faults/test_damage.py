@@ -13,25 +13,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config.run import load_config
 from storage.store import Store
-from tests.support.kill_campaign import CONFIG, compare, copy_inputs, end, freeze, overrides, start, the_artifact
+from tests.support.kill_campaign import compare, end, ready, said, start, the_artifact
 from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
-
-
-def ready(stage: str, root: Path, peaceful: Path, teacher: str) -> Path:
-    """A root with everything that a stage reads; the file that its process is started with."""
-    run = load_config(CONFIG, overrides(root, teacher))
-    copy_inputs(peaceful, root, run, stage)
-    return freeze(run)
-
-
-def said(config: Path) -> str:
-    """The last thing that a stage told a person."""
-    lines = [line for line in config.with_suffix(".log").read_text().splitlines() if line.startswith("mind: ")]
-    return lines[-1]
 
 
 @contextmanager

@@ -13,13 +13,8 @@ from pipeline.errors import ConfigError, ModelError
 from pipeline.perspectives.perspective import load_perspectives
 from pipeline.prompts import check_prompts, prompt_tokens, rationale_tokens, render, student_prompt, teacher_prompt
 from pipeline.questions.question import Question
-from tests.support.models import build_tokenizer
+from tests.support.models import CHAT, build_tokenizer
 
-CHAT = (
-    "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[ai]{% endif %}"
-    "{% if enable_thinking is defined and not enable_thinking %}[no thoughts]{% endif %}"
-    "{% if shout is defined %}{{ raise_exception('not here') }}{% endif %}"
-)
 QUESTION = Question("q", "Which flies?", "B", "choice", ("cat", "crow"))
 
 

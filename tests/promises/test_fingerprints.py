@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.questions.question import Question
 from pipeline.questions.sources import FileSource, HubSource
 from stages.core.plan import ORDER, plan, stage_module
-from tests.support.runs import tree_of, write_config
+from tests.support.runs import REPOSITORY, tree_of, write_config
 
 Tree = dict[str, Any]
 Place = tuple[str | int, ...]
@@ -226,7 +226,7 @@ def test_everything_may_lie_elsewhere(tmp_path: Path, tiny_model: Path) -> None:
         for folder in (base / "data", base / "set"):
             folder.mkdir()
             (folder / "train.jsonl").write_text(json.dumps(vars(question)) + "\n")
-        shutil.copy(Path(stage_module("report").__file__).parents[1] / "pipeline/perspectives/eight.yaml", base / "mine.yaml")  # type: ignore[attr-defined]
+        shutil.copy(REPOSITORY / "pipeline/perspectives/eight.yaml", base / "mine.yaml")
         tree = tree_of(Path("model"))
         tree |= {"root": f"{place}/artifacts", "perspectives": "mine.yaml"}
         tree["questions"]["train"] = [{"kind": "file", "path": "data/train.jsonl"}, {"kind": "hub", "folder": "set"}]

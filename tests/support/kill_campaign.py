@@ -1,6 +1,6 @@
 """Kills a stage again and again, at commit points and at random moments, until it is done; then compares with a run left in peace.
 
-`python -m tests.faults.campaign --kills 200` is the long form (`make soak`); the tests of this folder run short ones. Each life of a
+`python -m tests.support.kill_campaign --kills 200` is the long form (`make soak`); the tests of this folder run short ones. Each life of a
 stage is its real process under the real guard; what is killed is the stage, or for training also a rank. Compared are: every file's hash
 where the stage is deterministic; every row, and that no key comes twice, where it samples; every loss of training.
 """
@@ -31,7 +31,7 @@ from tests.support.fake_teacher import serve
 from tests.support.runs import REPOSITORY
 
 CONFIG: Final = REPOSITORY / "configs" / "miniature.yaml"
-SITE: Final = Path(__file__).parent / "site"
+SITE: Final = Path(__file__).parent / "fault_injection"
 STAGES: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation", "report")
 PATIENCE: Final = 12
 """After so many kills in a row a life is left in peace, so that a campaign comes to its end."""
@@ -248,7 +248,7 @@ def campaign(stage: str, kills: int, rng: random.Random, config_file: Path, peac
 
 def main() -> None:
     """The long form."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.campaign")
+    parser = argparse.ArgumentParser(prog="python -m tests.support.kill_campaign")
     parser.add_argument("--kills", type=int, default=200, help="in all, shared out over the stages")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, required=True, help="an empty folder to work in")
@@ -279,3 +279,16 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def ready(stage: str, root: Path, peaceful: Path, teacher: str) -> Path:
+    """A root with everything that a stage reads; the file that its process is started with."""
+    run = load_config(CONFIG, overrides(root, teacher))
+    copy_inputs(peaceful, root, run, stage)
+    return freeze(run)
+
+
+def said(config: Path) -> str:
+    """The last thing that a stage told a person."""
+    lines = [line for line in config.with_suffix(".log").read_text().splitlines() if line.startswith("mind: ")]
+    return lines[-1]

@@ -37,6 +37,7 @@ from stages.experiments.latent.metanet import Made, assistant, tasks_of
 from stages.experiments.latent.page import Figures, draw, write
 from stages.experiments.latent.reading import Reading, read
 from stages.experiments.latent.rows import Choice, Rows, choose, read_rows, read_sets, trained_on
+from storage.errors import StorageError
 
 SAYS: Final = {
     "text": "the text alone",
@@ -179,7 +180,7 @@ def main() -> None:
         runs = {name: load_config(arguments.config, tuple(changes)) for name, changes in listed.items()}
         progress = Progress(arguments.progress, "latent")
         write(*compare(open_runs(runs), arguments.questions, arguments.seed, progress), arguments.folder)
-    except MindError as error:
+    except (MindError, StorageError) as error:
         print(f"mind: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
 

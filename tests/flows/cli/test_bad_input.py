@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,24 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.support.runs import REPOSITORY, write_config
+from tests.support.commands import mind, refused, rows
+from tests.support.runs import write_config
 
 Tree = dict[str, Any]
-
-
-def mind(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline.cli", *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
-
-
-def refused(answer: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Exit code 2 and one line on standard error that holds every one of `words`."""
-    assert answer.returncode == 2, (answer.returncode, answer.stdout, answer.stderr)
-    lines = [line for line in answer.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, answer.stderr
-    assert lines[0].startswith("mind: ")
-    for word in words:
-        assert word in lines[0], lines[0]
 
 
 def set_in(tree: Tree, path: str, value: Any) -> None:
@@ -129,11 +113,6 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path, 
     refused(mind("run", str(write_config(tmp_path, run_tree))), "teacher", "tokenizer has", "vocabulary 100")
 
 
-def rows(*changes: Tree) -> list[Tree]:
-    return [{"id": f"q{n}", "question": f"What is {n}+1?", "answer": str(n + 1), "answer_type": "number", **change}
-            for n, change in enumerate(changes)]  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -206,14 +185,14 @@ def test_two_runs_on_one_artifact_do_not_both_write(tmp_path: Path, run_tree: Tr
 
 def test_a_rendezvous_port_in_use_is_refused() -> None:
     from pipeline.errors import ConfigError
-    from stages.training.stage import _choose_port
+    from stages.training.launcher import choose_port
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"{port} is in use"):
-            _choose_port(port)
+            choose_port(port)
 
 
 def test_when_no_rationale_survives_the_counts_say_where_they_fell() -> None:

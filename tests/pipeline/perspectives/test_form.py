@@ -17,7 +17,7 @@ from pipeline.rationales.conclusion import concluded
 from pipeline.rationales.curation import reasoning
 
 # `yes` and `no` are words here, not booleans.
-TEXTS = yaml.load((Path(__file__).parent / "perspective_forms.yaml").read_text(), yaml.BaseLoader)  # noqa: S506 - makes strings only
+TEXTS = yaml.load((Path(__file__).parent / "forms.yaml").read_text(), yaml.BaseLoader)  # noqa: S506 - makes strings only
 CASES = [
     pytest.param(name, text, verdict == "yes", id=f"{name}, {verdict}: {title}")
     for name, verdicts in TEXTS.items()

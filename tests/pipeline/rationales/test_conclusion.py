@@ -13,7 +13,7 @@ from pipeline.grading.grade import conclusion
 from pipeline.rationales.conclusion import before_conclusion, body, concluded
 
 REASONING = "3+4=7. Then 7-2=5."
-CORPUS = yaml.safe_load((Path(__file__).parent / "endings_corpus.yaml").read_text())
+CORPUS = yaml.safe_load((Path(__file__).parent / "conclusion_corpus.yaml").read_text())
 prose = st.lists(
     st.sampled_from(["a", "dial", "reads", "seven", "turns", "3+4=7", "by", "ten", "marks"]), min_size=1, max_size=12
 ).map(" ".join)

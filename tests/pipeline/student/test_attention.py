@@ -43,7 +43,7 @@ def test_blocks_of_the_mask_leave_nothing_out_and_none_that_goes_unmasked_has_a_
         for number, length in enumerate(lengths):
             ends_BT[line, first : first + length] = sum(lengths) if number % 2 == 0 else first + length
             first += length
-    with mock.patch("pipeline.attention.BLOCK", block):
+    with mock.patch("pipeline.student.attention.BLOCK", block):
         mask = block_mask(ends_BT)
     place = torch.arange(width)
     for line in range(len(lines)):

@@ -41,7 +41,7 @@ CONTROLS = ["text", "base", "moved", "dealt"]
 
 
 def mind(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline.cli", "bench", "latent", *arguments]
+    command = [sys.executable, "-m", "flows.cli", "bench", "latent", *arguments]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300)
 
 

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import QuestionError
-from pipeline.questions.question import Question
 from stages.core.progress import Progress
 from stages.questions import stage as questions
 from storage.artifact import Artifact, Draft
 from storage.fingerprint import file_digest
 from tests.support.artifacts import write_artifact
 from tests.support.questions.layouts import SHARED, by_hand, has_data, real
+from tests.support.questions.marked import NOTHING, marked
 
 SOURCES: dict[str, Any] = {
     "train": [{"kind": "miniature", "family": "dial", "split": "train", "count": count} for count in (30,)],
@@ -23,21 +23,6 @@ SOURCES: dict[str, Any] = {
         for name in ("dial", "lift")
     ],
 }
-
-
-NOTHING: dict[str, Any] = {
-    "left_out_because_evaluated": 0,
-    "left_out_because_long": {},
-    "left_out_because_of_a_passage": {},
-    "repeats": {},
-    "trained_despite_evaluation_only": [],
-}
-"""What a summary says where there is nothing to say."""
-
-
-def marked(items: list[Question]) -> pa.Table:
-    """Questions as the stage writes those for training."""
-    return questions._table([questions._Marked(item, "train", "train", "train") for item in items])
 
 
 def run(root: Path, sources: dict[str, Any], before: Any = None) -> dict[str, str]:

@@ -10,53 +10,13 @@ import pytest
 from pipeline.config.run import RunConfig
 from pipeline.errors import QuestionError
 from stages.core.progress import Progress
-from stages.questions import stage as questions
 from stages.references import stage as references
 from stages.shared import answering
 from storage.artifact import Artifact, Draft
 from tests.support.artifacts import write_artifact
 from tests.support.fake_teacher import serve
+from tests.support.references import ITEMS, referenced, run_of, write_questions
 from tests.support.runs import tree_of
-from tests.support.synthetic_artifacts import question
-
-PLACES = [("id", "dial", "test"), ("id", "dial-dev", "dev"), ("ood", "lift", "test")]
-ITEMS = 5
-"""In every set."""
-
-
-def write_questions(root: Path, first: int = 0) -> Artifact:
-    """Two test sets and a dev set, in shards that end within a set, and a question for training."""
-    marked = [
-        questions._Marked(question(first + ITEMS * number + n), *place)
-        for number, place in enumerate(PLACES)
-        for n in range(ITEMS)
-    ]
-    marked.append(questions._Marked(question(first + 99), "train", "train", "train"))
-
-    def write(draft: Draft) -> dict[str, Any]:
-        for start in range(0, len(marked), 4):
-            draft.write_shard("questions", questions._table(marked[start : start + 4]))
-        return {"train": 1, "evaluation": dict.fromkeys(("dial", "dial-dev", "lift"), ITEMS)}
-
-    return write_artifact(root, "questions", write)
-
-
-def run_of(model: Path, per_shard: int = 4, **engine: Any) -> RunConfig:
-    how = {"engine": {"kind": "transformers", "dtype": "float32", **engine}, "max_tokens": 2, "bootstrap": 100}
-    return RunConfig.model_validate(tree_of(model) | {"evaluation": {**how, "items_per_shard": per_shard}})
-
-
-def referenced(root: Path, run: RunConfig, read: Artifact, kept: Artifact | None = None) -> Artifact:
-    """The stage; `kept` is an artifact of which a killed process has committed the base's answers and two of the teacher's."""
-
-    def write(draft: Draft) -> dict[str, Any]:
-        if kept is not None:
-            draft.write_shard("items", kept.table("items").slice(0, 10))
-            draft.write_shard("items", kept.table("items").slice(10, 2))
-        return references.run(references.config_of(run), {"questions": read}, draft, Progress(root / "progress", "references"))
-
-    root.mkdir(exist_ok=True)
-    return write_artifact(root, "references", write)
 
 
 @pytest.fixture(scope="module")

@@ -160,7 +160,7 @@ def test_a_column_that_is_not_there_is_refused_before_any_stage_runs(tmp_path: P
     tree = run_of(tiny_model, path).model_dump(mode="json", exclude_none=True)
     tree["sampling"]["rationales"]["columns"]["text"] = "rationale"
     config = write_config(tmp_path, tree | {"root": str(tmp_path / "root")})
-    command = [sys.executable, "-m", "pipeline.cli", "run", str(config)]
+    command = [sys.executable, "-m", "flows.cli", "run", str(config)]
     answer = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
     assert answer.returncode == 2
     said = answer.stderr.strip()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -100,3 +100,16 @@ def rename(job: Job, stage: str, source: Artifact) -> None:
 def everything(folder: Path) -> Mapping[str, bytes]:
     """Every file under a folder with what is in it."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+NewJob = Callable[..., Job]
+
+
+class Crashed(NamedTuple):
+    """A run whose flow was killed in the middle of training."""
+
+    job: Job
+    run: str
+    state: dict[str, Any]
+    orphans_for: float
+    step: int
