@@ -27,6 +27,7 @@ from flows.terminal import StageOutcome
 from pipeline.config.run import RunConfig
 from stages.core.plan import plan
 from stages.core.process import store_of
+from stages.training.launcher import check_machine
 
 
 def publish(outcomes: Mapping[str, StageOutcome]) -> None:
@@ -80,6 +81,8 @@ def run_all(config: RunConfig, elsewhere: bool = False) -> dict[str, StageOutcom
     """Every stage of a run, in order, with the run in the catalogue from its beginning on."""
     outcomes: dict[str, StageOutcome] = {}
     planned = plan(config)
+    if not elsewhere:
+        check_machine(config.training)  # before the teacher is paid for
     record(config, planned, "running")
     try:
         for name, fingerprint in fingerprints(planned).items():

@@ -18,6 +18,7 @@ from flows.cli import setup as cli_start
 from flows.cli import show_prompt as cli_prompts
 from flows.cli import sources as cli_sources
 from flows.cli.output import AsJson, duration, print_json, print_table, reported, size
+from flows.prefect_settings import prefect_home
 from pipeline import miniature as world
 from pipeline.config.models import LocalModel
 from pipeline.config.run import RunConfig, load_config
@@ -54,17 +55,6 @@ def _hints(run: RunConfig) -> list[str]:
     return []
 
 
-def prefect_home(root: Path) -> None:
-    """Keep Prefect's files beside the artifacts, and its temporary server patient; a person's own settings win."""
-    os.environ.setdefault("PREFECT_HOME", str(root / ".prefect"))
-    os.environ.setdefault("PREFECT_MEMO_STORE_PATH", str(Path(os.environ["PREFECT_HOME"]) / "memo_store.toml"))
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    if "PREFECT_API_URL" not in os.environ:
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-
-
 @app.command()
 def run(config: ConfigFile, overrides: Overrides = None) -> None:
     """Run the whole distillation, or whatever of it is not done yet."""
@@ -75,6 +65,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         from flows.stage_process import freeze
         from stages.core.plan import plan as planned_stages
         from stages.core.process import store_of
+        from stages.training.launcher import check_machine
 
         prefect_home(store_of(loaded).root)
 
@@ -86,6 +77,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
                 terminal.say_stage(name, outcome)
             record(loaded, planned, "done")
         else:
+            check_machine(loaded.training)
             freeze(loaded, planned["questions"])  # a root that cannot be written is refused before a server starts
             from flows.distill import distill
             from flows.job import Job

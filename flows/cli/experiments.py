@@ -21,7 +21,7 @@ app = typer.Typer(help="Experiments: which arm wins, and why.", no_args_is_help=
 
 def _experiment(config: Path, overrides: list[str] | None, use: str, **fields: Any) -> Experiment:
     """What is run and compared."""
-    from flows.cli.app import prefect_home
+    from flows.prefect_settings import prefect_home
     from pipeline.config.run import load_config
     from stages.core.process import store_of
 

@@ -79,6 +79,13 @@ class HubModel(_Prompted):
     revision: str = identity(pattern=r"^[0-9a-f]{40}$")
     """Commit of the hub repository, 40 hex digits."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _pinned(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and value.get("revision") is None:
+            raise ValueError("a hub model needs its revision, 40 hex digits, so that the run can be repeated")
+        return value
+
     @property
     def location(self) -> str:
         """First argument of `from_pretrained`."""

@@ -23,7 +23,7 @@ def _known_keys(location: tuple[int | str, ...], root: type[BaseModel]) -> list[
     """Field names of the model that an error's location points into."""
     model: Any = root
     for part in location:
-        if isinstance(part, int):
+        if isinstance(part, int) or part.startswith("<"):
             continue
         tagged = [option for option in _models(model) if _tag(option) == part]
         if tagged:
@@ -43,9 +43,6 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _tag(model: type[BaseModel]) -> str | None:
-    """How an error's location names this member of a union: by its `kind`, or in angle brackets by the key that tells it apart."""
-    if tag := getattr(model, "tag", None):
-        return f"<{tag}>"
     kind = model.model_fields.get("kind")
     return kind.default if kind is not None and isinstance(kind.default, str) else None
 
@@ -55,7 +52,10 @@ def _explain(error: ValidationError, where: str, root: type[BaseModel]) -> str:
     location = first["loc"]
     field = ".".join(str(part) for part in location if not str(part).startswith("<")) or "the file"
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1], root), n=1)
+        known = _known_keys(location[:-1], root)
+        if location[-1] in known:
+            return f"{where}: {field}: does not go with the other keys of its section; remove it"
+        near = difflib.get_close_matches(str(location[-1]), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "remove it; docs/config.md lists the keys"
         return f"{where}: {field}: unknown key; {hint}"
     if first["type"] == "missing":

@@ -29,6 +29,20 @@ def _port_is_free(port: int) -> bool:
     return True
 
 
+def check_machine(training: Training) -> None:
+    """Refuse a training that this machine cannot run; planning does not ask, since another machine may run it.
+
+    Raises:
+        ConfigError: FlexAttention is wanted and there is no GPU.
+    """
+    if training.packing != "flex":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError("training.packing: flex requires a GPU; none found; set training.packing to rows or none")
+
+
 def choose_port(wanted: int | None) -> int:
     """`wanted` if it is free on loopback, or any free port.
 

@@ -19,18 +19,12 @@ from stages.training.config import Config as Config
 from stages.training.config import check as check
 from stages.training.config import config_of as config_of
 from stages.training.config import outside as outside
-from stages.training.launcher import SPEC, choose_port, launch, surroundings
+from stages.training.launcher import SPEC, check_machine, choose_port, launch, surroundings
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "training"
 VERSION: Final = 2
 INPUTS: Final = ("synthesis",)
-
-
-def _gpu_is_there() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def _be_the_rank(config: Config, document: dict[str, Any], port: int) -> None:
@@ -60,8 +54,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         raise ConfigError(
             "training.hosts: hosts share checkpoints through the root's folder; set root to a folder that all of them see"
         )
-    if config.training.packing == "flex" and not _gpu_is_there():
-        raise ConfigError("training.packing: flex requires a GPU; none found; set training.packing to rows or none")
+    check_machine(config.training)
     port = choose_port(config.training.port)
     document = {
         "config": config.model_dump(mode="json"),

@@ -13,7 +13,7 @@ from tests.support.runs import REPOSITORY
 # Asks for the place, and holds it until its input ends.
 HOLDER = """
 import sys
-from flows.slot import machine_slot
+from flows.machine_slot import machine_slot
 from prefect.logging import disable_run_logger
 with disable_run_logger():
     print("asks", flush=True)

@@ -15,5 +15,5 @@ def test_what_an_earlier_life_said_of_its_progress_is_not_heard(tmp_path: Path) 
     progress.write_text(json.dumps({"label": "runs", "done": 135, "total": 135}))
     heard: list[Mapping[str, Any]] = []
     # A module that does nothing when it is run, and so says nothing.
-    watch("progress", [], tmp_path / "log", progress, heard.append)
+    watch("core.progress", [], tmp_path / "log", progress, heard.append)
     assert heard == []

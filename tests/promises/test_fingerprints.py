@@ -99,8 +99,6 @@ def _value(tree: Tree, place: Place) -> Any:
 LEAVES = list(_leaves(RunConfig.model_validate(tree_of(Path("model")))))
 LOCATIONS = {("teacher", "path"), ("student", "path"), ("perspectives",)}
 """Where something lies: what lies there counts, and has tests of its own below."""
-ONE_OF_SEVERAL = {(role, field) for role in ("teacher", "student") for field in ("name", "revision", "served", "imported")}
-"""Empty while a path is given."""
 ELSEWHERE = {("synthesis", "encoder"), ("sampling", "rationales")}
 """What lies there has tests of its own, below and in `tests/stages/sampling/test_imported.py`."""
 
@@ -109,7 +107,7 @@ def _names(role: str) -> list[Any]:
     return [
         pytest.param(place, annotation, id=".".join(map(str, place)))
         for place, mine, annotation in LEAVES
-        if mine == role and place not in LOCATIONS | ONE_OF_SEVERAL
+        if mine == role and place not in LOCATIONS
         if place[-1] != "kind" or place[-2] == "engine" or place[-2] == "inertia"
         if place not in ELSEWHERE
     ]
@@ -282,6 +280,6 @@ def test_only_locations_and_what_they_exclude_were_left_out_above() -> None:
     tested = {tuple(item.values[0]) for role in ("runtime", "identity") for item in _names(role)}
     left = {place for place, _, _ in LEAVES} - tested
     kinds = {place for place in left if place[-1] == "kind"}
-    assert left - kinds == ONE_OF_SEVERAL | LOCATIONS | ELSEWHERE
+    assert left - kinds == LOCATIONS | ELSEWHERE
     assert all(FileSource.model_fields[name].json_schema_extra == {"role": "runtime"} for name in ("path",))
     assert HubSource.model_fields["folder"].json_schema_extra == {"role": "runtime"}

@@ -69,7 +69,7 @@ def launch(folder: Path, model: Path, ranks: int) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={ranks}",
-               "--master-addr=127.0.0.1", f"--master-port={port}", "-m", "tests.invariants.one_step", str(folder)]  # fmt: skip
+               "--master-addr=127.0.0.1", f"--master-port={port}", "-m", "tests.support.one_step", str(folder)]  # fmt: skip
     surroundings = {**os.environ, "DS_ACCELERATOR": "cpu", "PYTHONFAULTHANDLER": "1"}
     for last in (False, True):
         answer = subprocess.run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -20,6 +20,7 @@ from stages.shared.pages import embedded, png, render
 from storage.artifact import Artifact
 from storage.atomic import write_bytes
 
+TEMPLATE: Final = Path(__file__).with_name("latent.html")
 Figures = dict[str, Figure]
 
 
@@ -52,7 +53,7 @@ def write(document: Mapping[str, Any], figures: Figures, folder: Path) -> None:
         write_bytes(folder / f"latent-{name}.png", image)
     write_bytes(folder / "latent.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
     page = render(
-        Path(__file__).with_name("latent.html"),
+        TEMPLATE,
         found=document,
         images={name: embedded(image) for name, image in images.items()},
     )

@@ -66,7 +66,7 @@ def test_turns_without_a_chat_are_refused(tmp_path: Path, run_tree: dict[str, An
     run_tree["teacher"] = {**run_tree["teacher"], "turns": {"system": "Be brief."}}
     answer = show(write_config(tmp_path, run_tree))
     assert answer.exit_code == 2
-    assert "turns: there are none with chat false" in answer.stderr
+    assert "turns: chat is false, so there are no turns" in answer.stderr
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])

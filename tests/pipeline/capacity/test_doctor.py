@@ -87,7 +87,7 @@ def test_more_ranks_or_cards_than_there_are_are_refused(run: RunConfig) -> None:
 def _shaped(monkeypatch: pytest.MonkeyPatch, **parameters: int) -> None:
     """Models of so many parameters, by role, each with twelve heads."""
     monkeypatch.setattr(
-        "pipeline.fitting.shape_of",
+        "pipeline.capacity.fit.shape_of",
         lambda model: Shape(parameters["student" if model.chat else "teacher"], 1 << 20, 80, 8192, 12, 163_840, "bfloat16"),
     )
 

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import QuestionError
+from pipeline.questions import load as source_questions
 from pipeline.questions.load import content
 from pipeline.questions.named import Source
 from pipeline.questions.question import Question
-from pipeline.questions import load as source_questions
 from pipeline.questions.sources import Columns, FileSource, HubSource, MiniatureSource
 from tests.support.questions.layouts import SHARED, has_data
 

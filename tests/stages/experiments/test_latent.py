@@ -29,6 +29,7 @@ from stages.experiments.latent.analysis import choose_rows, open_runs
 from stages.experiments.latent.figures import Last, clusters, compared, together
 from stages.experiments.latent.findings import _clusters, findings
 from stages.experiments.latent.metanet import assistant
+from stages.experiments.latent.page import TEMPLATE
 from stages.experiments.latent.reading import _compared, read
 from stages.experiments.latent.rows import Rows, Sets, choose, names_of, read_sets, trained_on
 from stages.shared.mapped_tables import by_question
@@ -146,7 +147,7 @@ def test_what_could_not_be_computed_is_a_dash_and_questions_that_none_was_traine
         item["preferences"]["tasks"] = item["preferences"]["tasks"][:1]
     said = findings(found)
     images = dict.fromkeys(("states", "cka", "alpha-mind"), "")
-    page = render("latent.html", found={**found, "findings": said}, images=images).decode()
+    page = render(TEMPLATE, found={**found, "findings": said}, images=images).decode()
     _is_whole(page)
     assert "None was trained on these questions" in page
     assert "No model was trained on the 20 questions" in said[0]

@@ -137,7 +137,7 @@ def test_what_cannot_be_meant_together_is_refused(tmp_path: Path, tiny_model: Pa
         run_of(tiny_model, path, names={"formal": "mine"})
     with pytest.raises(ValueError, match=r"there are no rationales; set sampling\.rationales"):
         RunConfig.model_validate(tree_of(tiny_model) | {"teacher": {"imported": True}})
-    with pytest.raises(ValueError, match="student: its weights are needed here"):
+    with pytest.raises(ValueError, match=r"student\n  its weights are needed here"):
         RunConfig.model_validate(tree_of(tiny_model) | {"student": {"imported": True}})
 
 

@@ -107,7 +107,7 @@ def _train(root: Path, family: str) -> Path:
     (root / "spec.json").write_text(json.dumps(spec))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1",
                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # fmt: skip
-    command = [sys.executable, "-m", "tests.stages.trainings", str(root / "spec.json")]
+    command = [sys.executable, "-m", "tests.support.trainings", str(root / "spec.json")]
     answer = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr[-3000:]
     return root
