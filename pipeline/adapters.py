@@ -1,6 +1,7 @@
-"""Low-rank adapters (LoRA: Hu et al., 2021) in the place of full training, and the whole model that they make in the end.
+"""Trains LoRA adapters (Hu et al., 2021) instead of all student weights, and merges them into a whole model.
 
-peft puts them into the student's own layers, so everything else handles one and the same model: only fewer of its parameters learn.
+peft inserts the adapters into the student's own layers. The rest of the code therefore handles the same model object; only fewer parameters
+are trainable.
 """
 
 from __future__ import annotations

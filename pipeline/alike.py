@@ -1,9 +1,9 @@
-"""Near-duplicates among the training questions: by MinHash over runs of three words, the first one stays.
+"""Removes near-duplicate training questions by MinHash over 3-word shingles; the first question of a near-duplicate pair is kept.
 
-Two questions are alike by the share of runs that they have in common, their Jaccard similarity, as 128 permutations estimate it (Broder,
-1997), give or take 0.04. Locality-sensitive hashing finds those that may be, and the estimate decides, so that the result depends on
-the questions and their order alone. What is held are some 7 KiB for each question that stays. Questions from a template are alike
-though their numbers differ; so the threshold is the user's to set.
+Similarity is the Jaccard similarity of the two shingle sets, estimated from 128 permutations (Broder, 1997) with a standard error of about
+0.04. Locality-sensitive hashing proposes candidates and the estimate decides, so the result depends only on the questions and their order.
+Memory: about 7 KiB per kept question. Questions from one template are similar even when their numbers differ, so the user sets the
+threshold.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""The arms of the experiment: MIND, the baselines and its ablations, each a named change of one run's configuration.
+"""Defines the experiment's arms: MIND, the baselines and the ablations, each a named change to one run configuration.
 
-An arm is data: fields of `RunConfig` and their values, as `--set` takes them. What it leaves alone it shares with the others, and so
-with their artifacts: nearly all read the same synthesis, and differ in training alone.
+An arm is data: fields of `RunConfig` and their values, in the form that `--set` accepts. Arms share every artifact that their changes do
+not affect: nearly all read the same synthesis and differ only in training.
 
-Arms are matched in optimiser steps and in rationales per step. With Q questions a step, MIND trains on about KEPT·Q rationales; an arm
-that takes r rationales of a question sees KEPT·Q/r questions a step. So those with few see more different questions; the table
-of results has what was trained in the end (method, section 6).
+Arms are matched in optimiser steps and in rationales per step. With Q questions per step, MIND trains on about KEPT·Q rationales; an arm
+that uses r rationales per question takes KEPT·Q/r questions per step. Arms with few rationales per question therefore see more distinct
+questions. The results table reports the actual training volume (method, section 6).
+
+Axes: Q questions of a step.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""MetaNet, the teaching assistant: scores how well each rationale of a question suits the student now.
+"""MetaNet, the teaching assistant: scores how well each rationale of a question suits the student at its current state.
 
-Three stages [P]: alignment of features, synergy by attention across perspectives, one scoring head per perspective.
-A rationale's feature is a frozen encoder's mean-pooled hidden state of question and rationale (our choice); a
-perspective that a question lacks is masked everywhere.
+Three stages [P]: feature alignment, synergy by attention across perspectives, one scoring head per perspective. A rationale's feature is
+the mean-pooled hidden state of a frozen encoder over question and rationale (our choice). A perspective that a question lacks is masked in
+every stage.
+
+Axes: Q questions of a step, K perspectives, F features, D hidden size.
 """
 
 from __future__ import annotations

@@ -1,10 +1,16 @@
-"""Attention in packed lines (`pipeline/packing.py`), where a token sees the tokens before it in its own rows alone. Two executions:
+"""Attention for packed lines (`pipeline/packing.py`), where a token attends only to the earlier tokens of its own rows.
 
-- *rows*: everything but attention runs on the packed line; for attention each row gathers its own keys and values, asks with the tokens
-  that it is the first to have, and puts their results back. It costs what padded rows cost without what they compute twice, holds a mask
-  per row and none of all tokens against all, and runs wherever PyTorch's `scaled_dot_product_attention` does. It is registered with
-  transformers under a name of its own, so models need no change.
-- *flex*: FlexAttention with a block mask from one number a token.
+Two implementations:
+
+- *rows*: everything except attention runs on the packed line. For attention, each row gathers its own keys and values, computes queries
+  only for the tokens that no earlier row has computed, and writes their results back. The cost is that of padded rows minus the tokens that
+  padded rows compute twice. It needs one mask per row and no mask of all tokens against all tokens. It runs wherever PyTorch's
+  `scaled_dot_product_attention` runs, and is registered with transformers under its own name, so models need no change.
+- *flex*: FlexAttention with a block mask that is derived from one number per token.
+
+Axes: B lines of a batch, T tokens of a line, P all tokens of a batch (line after line), R rows that are processed together, Q query tokens
+of a row, S key tokens of a row, O queries that are not padding, H query heads, G key and value heads, D head size, X heads times head size,
+N and M blocks of tokens.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
-"""What a teaching assistant goes by: rank correlations of its scores and weights, and whether tasks differ in what it prefers.
+"""Audits MetaNet: rank correlations of its scores and weights, and a test whether its preferences differ between tasks.
 
-Rows are rationales, B of them, each of a question and a perspective. Two questions are asked of any two columns of numbers. *Across
-perspectives*: of one question's rationales, do those that are high in one stand high in the other? A liking for some perspectives over
-others, whatever the question, is enough for that. *Across questions*: of one perspective's rationales, likewise; that takes knowing the
-question. Both are means of Spearman correlations, each within a group in which only the other thing varies.
+Each row is one rationale, with its question and perspective. Two correlations are computed between two columns of numbers. *Across
+perspectives*: among the rationales of one question, do high values in one column go with high values in the other? A preference for some
+perspectives, independent of the question, is enough for a high correlation here. *Across questions*: the same among the rationales of one
+perspective; this requires information about the question. Both are means of Spearman correlations, each computed within a group in which
+only the other factor varies.
+
+Axes: B rationales, N questions of the set, K perspectives, T tasks.
 """
 
 from __future__ import annotations

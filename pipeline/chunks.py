@@ -1,4 +1,4 @@
-"""A stream in pieces: what is held at once are one or two pieces, however long the stream."""
+"""Splits streams into chunks and processes them with bounded prefetch; memory use does not depend on the stream's length."""
 
 from __future__ import annotations
 

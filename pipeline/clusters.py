@@ -1,8 +1,10 @@
-"""Which of a question's rationales reason alike, where nobody says: clusters of how they are written, not of what they are about.
+"""Clusters unlabelled rationales by style of reasoning instead of topic.
 
-TF-IDF of words and signs, a projection to 50 dimensions, and from each rationale the mean of its question's rationales taken away:
-what they have in common is the topic, what is left is the manner. k-means on that. A question with one rationale has no manner of
-its own to show, so several per question are needed. Clusters are numbered by size. Our choice; scikit-learn does the work.
+Method: TF-IDF of words and punctuation, projected to 50 dimensions; the mean over the rationales of the same question is subtracted from
+each rationale; k-means on the result. The mean carries the topic, so the remainder carries the style. A question with one rationale has no
+remainder, so several rationales per question are needed. Clusters are numbered by size. Our choice; scikit-learn does the computation.
+
+Axes: B rationales, W words, D projected dimensions, Q questions of the set.
 """
 
 from __future__ import annotations

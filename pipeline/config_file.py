@@ -1,7 +1,7 @@
-"""YAML files read strictly: no key twice, no unknown field, and one line that names what is wrong.
+"""Reads YAML configuration strictly: duplicate keys and unknown fields are errors, reported in one line.
 
-What a file says is a tree; `--set` changes the tree; a pydantic model checks it. The line names file, field, what was expected and
-the remedy, and guesses what a misspelt key was meant to be.
+A file is parsed into a tree, `--set` changes the tree, and a pydantic model validates it. The error line names file, field, expected value
+and remedy, and suggests the closest known key for a misspelt one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Whether this machine can run MIND, and a configuration, before anything is started: each check says what it found and the remedy.
+"""Checks whether this machine can run MIND and a given configuration before a run starts; each check reports a finding and a remedy.
 
-`fail` means that a run would end badly, `warn` that it may, or that something could not be looked at.
+`fail` means that a run would fail; `warn` means that it may fail, or that the check was not possible.
 """
 
 from __future__ import annotations

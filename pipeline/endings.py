@@ -1,9 +1,9 @@
-r"""How a rationale ends: what is reasoning, and what only says the answer.
+r"""Separates a rationale's reasoning from its closing answer statement.
 
-Teachers end as they like: "Therefore, the final answer is:" above a displayed box, "**Final Answer:** 12", "so $x = \boxed{12}$.", and then
-hope that this helps. A student learns one ending, so what says the answer is cut off from where the grader finds it
-(`grading/reading.py`), with the words before it that nothing follows any more. A box inside a sentence is taken off and the sentence
-stays: it is the last step. Our choices.
+Teachers end in many ways: "Therefore, the final answer is:" above a displayed box, "**Final Answer:** 12", "so $x = \boxed{12}$.", followed
+by "I hope this helps". The student must learn one ending. The answer statement is therefore cut off where the grader finds the answer
+(`grading/reading.py`), together with the lead-in words that would then precede nothing. A box inside a sentence is unwrapped and the
+sentence is kept, because it is the last step. Our choices.
 """
 
 from __future__ import annotations

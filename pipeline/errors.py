@@ -1,7 +1,7 @@
-"""The exceptions of MIND: one root, and every message ends in the remedy.
+"""The exception hierarchy of MIND: one root class; every message ends with the remedy.
 
-`exit_code` is what the command line returns: 2 for input that a person must mend, 1 for a stage that failed.
-Every error is built from its message alone, so all of them pickle.
+`exit_code` is the exit status of the command line: 2 for input that the user must correct, 1 for a failed stage. Every exception is
+constructed from its message alone, so all of them can be pickled.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How much memory a configuration needs, and about how long it takes: arithmetic on the models' shapes, before anything is loaded.
+"""Estimates memory and run time of a configuration from the models' shapes, before loading anything.
 
-Training under ZeRO holds weights, gradients and the optimiser's state, each divided among the ranks from its stage on (Rajbhandari et al.,
-2020), and activations of one micro-batch, 34 bytes per token, layer and hidden unit in 16 bits (Korthikanti et al., 2022, without the
-attention matrix, which no kernel of today keeps). Micro-batches are counted at their largest: every rationale kept, every row as
-long as it may be. Time is floating point operations over a card's peak times a usual utilisation. All of it is an estimate.
+Training under ZeRO holds weights, gradients and optimiser state. Each is divided among the ranks from its own ZeRO stage on (Rajbhandari et
+al., 2020). Activations of one micro-batch take 34 bytes per token, layer and hidden unit in 16 bits (Korthikanti et al., 2022, without the
+attention matrix, which current kernels do not store). Micro-batches are counted at their maximum: every rationale kept, every row at full
+length. Time is floating point operations divided by the card's peak rate times a typical utilisation. All figures are estimates.
 """
 
 from __future__ import annotations

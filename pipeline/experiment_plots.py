@@ -1,7 +1,9 @@
-"""Plots of an experiment of many arms, sizes and perspectives, each a function from plain data to a matplotlib figure.
+"""Plots of experiments with many arms, student sizes or perspectives; each function maps plain data to a matplotlib figure.
 
-Beside `pipeline/plots.py`, which draws one run; colours are those of there. Shares come in as shares and are shown in per cent, changes
-of shares in points. An interval is always drawn or said: an arm without a known one has a hollow dot.
+`pipeline/plots.py` draws a single run; the colours here are the same. Input shares are in 0..1 and are displayed in per cent; changes of
+shares are displayed in percentage points. Every interval is drawn or printed; an arm without a known interval has a hollow dot.
+
+Axes: B rationales, S optimiser steps, K perspectives.
 """
 
 from __future__ import annotations

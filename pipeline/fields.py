@@ -1,8 +1,8 @@
-"""What every configuration model is built from: immutable models whose fields say whether they are *identity* or *runtime*.
+"""Base classes of all configuration models: immutable pydantic models whose fields are marked *identity* or *runtime*.
 
-Identity fields decide what is computed; they enter the fingerprints of the artifacts. Runtime fields decide where and
-how fast (devices, batch per device, folders, ports); changing one runs nothing again. Locations are always runtime: what
-lies at a path enters a fingerprint by its content, a hub name by its pinned revision.
+Identity fields decide what is computed and enter artifact fingerprints. Runtime fields decide where and how fast it is computed (devices,
+batch per device, folders, ports); changing one does not invalidate artifacts. Locations are always runtime fields: a local file enters a
+fingerprint by its content, a hub name by its pinned revision.
 """
 
 from __future__ import annotations

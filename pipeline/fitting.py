@@ -1,4 +1,4 @@
-"""Whether a configuration fits a machine: memory of every stage's models, time and disk, from the models' shapes alone."""
+"""Checks whether a configuration fits a machine: memory of every stage's models, time and disk, from the models' shapes alone."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Rationales that somebody has already: as configuration, and row by row from a Parquet, JSONL or CSV file or a folder of such files.
+"""Imports existing rationales: their configuration, and the rows of a Parquet, JSONL or CSV file or of a folder of such files.
 
-A row is one rationale of one question, which it names by its id or by its wording. It may say in which perspective it is; `names` turns
-a source's own labels into perspectives, which need no instruction then, because nobody is asked. Where rows say nothing of the kind,
-a question's rationales are numbered, `given-1`, `given-2`, or sorted into clusters (`pipeline/clusters.py`). Texts stay as they are; a
-row that cannot be a rationale is refused, as one of questions is (`pipeline/questions/columns.py`).
+A row is one rationale of one question, identified by the question's id or wording. It may carry a perspective label. `names` maps the
+source's labels to perspectives; these need no instruction, because no teacher is prompted. Without labels, a question's rationales are
+numbered (`given-1`, `given-2`) or clustered (`pipeline/clusters.py`). Texts are not changed. An invalid row is an error, as for questions
+(`pipeline/questions/columns.py`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Inertia: how slowly MetaNet's target follows the student's loss.
+"""Inertia: the filter that makes MetaNet's target follow the student's loss slowly.
 
-Per (question, perspective) an exponential mean m with bias correction by its visits n; per perspective a slower mean M; the two
-shrunk together: L̄ = M_k + n/(n+n0)·(m − M_k) (method, section 3, our choice). The state is plain tensors, equal on every rank,
-and part of every checkpoint. Also kept: the last loss seen, which is what `optimizer` and `none` use as it stands.
+Per (question, perspective): an exponential mean m, bias-corrected by its number of visits n. Per perspective: a slower mean M. The two are
+shrunk together: L̄ = M_k + n/(n+n0)·(m − M_k) (method, section 3, our choice). The state is plain tensors, identical on every rank, and
+part of every checkpoint. It also keeps the last observed loss, which `optimizer` and `none` use unfiltered.
+
+Axes: Q questions of a step, N questions of the set, K perspectives.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A language model as the judge of answers that rules cannot read: never of those that they can.
+"""LLM judge for answers that the rules cannot read; it never judges answers that the rules can read.
 
-It is told the question, the right answer and the text, and has to end with a line that is one of two words; anything else is no verdict,
-and the answer stays unparsed. Thoughts are not part of a text, as in grading. Greedy, so a text is judged the same every time.
+The judge receives the question, the gold answer and the text. Its reply must end with a line that is one of two words. Any other reply
+gives no verdict, and the answer stays unparsed. Thoughts are removed from the text, as in grading. Decoding is greedy, so a text always
+gets the same verdict.
 """
 
 from __future__ import annotations

@@ -1,16 +1,19 @@
-"""Whether a student's states tell perspectives apart: clusters, a linear probe, similarity of two models, effective rank, a picture.
+"""Measures how well a student's hidden states separate perspectives: clustering, linear probe, CKA, effective rank, t-SNE.
 
-Pure functions on arrays. A row is one rationale, B of them; its state, D numbers, is pooled over the rationale's tokens by
-`pipeline.student.layer_states`; perspectives and questions are indices, one per row. The paper clusters features of eight students with
-a Dirichlet-process mixture and shows t-SNE; measuring the student's own states, with what follows, is our choice (method, section 7).
+Pure functions on arrays. A row is one rationale; its state is pooled over the rationale's tokens by `pipeline.student.layer_states`;
+perspectives and questions are integer indices, one per row. The paper clusters features of eight students with a Dirichlet-process mixture
+and shows t-SNE. Measuring the student's own states, and the other measures here, are our choice (method, section 7).
 
-No figure means anything alone: styles differ in their words, so they cluster in any features at all. Beside it belong the same figures
-of `text_features` of the same rationales and those of the student before distillation; only what goes beyond both is news.
+No figure is meaningful alone: styles differ in their words, so they cluster in any features. Always report the same figures for
+`text_features` of the same rationales and for the student before distillation; only a difference from both is a finding.
 
-The mixture has more freedom than such data can bear, so it is tied down, and the same for all that is compared. It sees the first
-`MIXTURE_DIMENSIONS` principal components, since a full covariance in 50 wants more rows per cluster than there are; and a component's
-covariance is expected to be that of all states, so that a cluster has to earn its place. scikit-learn's default expects a D-th of it and
-splits pure noise into every component it is given.
+The mixture is too flexible for this amount of data, so it is constrained in the same way for everything that is compared. It is fitted to
+the first `MIXTURE_DIMENSIONS` principal components, since a full covariance in 50 dimensions needs more rows per cluster than there are.
+The prior expectation of a component's covariance is the covariance of all states, so a cluster needs evidence. scikit-learn's default
+expectation is 1/D of it and splits pure noise into every available component.
+
+Axes: B rationales, D hidden size (E: that of a second model), R rank, C principal components, L layers, F features, Q questions of the set,
+G groups.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""This machine as far as a run needs it, and the form in which anything about it is said: what was found, how bad it is, the remedy."""
+"""Describes this machine as far as a run needs it, and defines the result of a check: finding, severity and remedy."""
 
 from __future__ import annotations
 

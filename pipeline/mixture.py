@@ -1,11 +1,13 @@
-"""Selection of rationales and their mixture weights (method, section 4).
+"""Selects rationales and computes their mixture weights (method, section 4).
 
-I_dyn keeps k where p_k >= β·p_max with p = softmax(s/τ): on raw scores, as printed, the rule is not invariant to a shift and
-is empty when all scores are negative (our choice). Guards: at least two rationales where two exist; a share ε spread evenly; the
-temperature is raised until the effective number exp(H(α)) reaches its floor. α carries no gradient.
+I_dyn keeps k where p_k >= β·p_max with p = softmax(s/τ). On raw scores, as printed in the paper, the rule is not invariant to a shift and
+gives an empty set when all scores are negative (our choice). Guards: at least two rationales where two exist; a share ε is distributed
+evenly; the temperature is doubled until the effective number exp(H(α)) reaches its floor. α carries no gradient.
 
-For controls scores may be turned round or dealt out at random first; dealt out, a question keeps the entropy of its weights. What is
-random is a function of the step, so ranks agree and a resumed run repeats nothing.
+Control arms may invert or shuffle the scores first; a shuffled question keeps the entropy of its weights. Randomness is a function of the
+step, so all ranks agree and a resumed run draws the same numbers.
+
+Axes: Q questions of a step, K perspectives.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Model folders: whether one is whole and what its content is, without loading it; and the one safe way to load it."""
+"""Validates and fingerprints model folders without loading them, and loads models safely (safetensors only, no remote code)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
 """The student's objective: L_total = L_SFT + λ·L_cons (method, section 5).
 
-L_SFT is Σ_k α_k · (mean cross-entropy over the tokens of r_k); L_cons is Σ_{i<j} α_i α_j · JSD(P_i ‖ P_j), P_k being the
-distribution over the vocabulary at each token of the answer, given rationale k. Both are per question; the batch loss is the mean over
-the questions of the *global* batch, so that ranks and micro-batches do not change the gradient.
+L_SFT is Σ_k α_k · (mean cross-entropy over the tokens of r_k). L_cons is Σ_{i<j} α_i α_j · JSD(P_i ‖ P_j), where P_k is the vocabulary
+distribution at each answer token given rationale k. Both are per question. The batch loss is the mean over the questions of the *global*
+batch, so the gradient does not depend on the split into ranks and micro-batches.
+
+Axes: P wanted positions, A answer positions, V vocabulary, K perspectives (kept rationales of one question).
 """
 
 from __future__ import annotations

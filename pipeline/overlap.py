@@ -1,8 +1,10 @@
-"""Which training questions give an evaluated one away: by being the same, or by a passage of so many words in a row that both have.
+"""Detects contamination: training questions that equal an evaluated question or share a long run of words with one.
 
-Words are those of the normalised question with its choices. A passage of 13 words is what GPT-3's authors and most after them took for a
-sign (Brown et al., 2020, appendix C). Questions from a template share passages that say nothing; so the length is the user's to set.
-What is held is a number of 64 bits for every passage of the evaluated questions, and what those are called.
+Words are those of the normalised question with its choices. GPT-3's authors, and most papers after them, use a shared passage of 13 words
+(Brown et al., 2020, appendix C). Questions from one template share meaningless passages, so the user sets the length. Memory: one 64-bit
+hash per passage of the evaluated questions, and the names of those questions.
+
+Axes: P passages of all evaluated questions.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
-"""Shared-prefix packing: what the rationales of a question have in common is computed once.
+"""Shared-prefix packing: tokens that the rationales of a question have in common are computed once.
 
-The rows of a question (its prompt with one rationale each, the same without the rationale's last sentence) are inserted into a trie.
-Every node is a token after one prefix; it sees its ancestors and itself, at the position that is its depth, so its hidden state is
-the one that it has in a row of its own. Of eight rationales behind one prompt the prompt is computed once instead of sixteen
-times. Losses and gradients equal those of padded rows (a promise with a test).
+The rows of a question (its prompt with one rationale each, and the same without the rationale's last sentence) are inserted into a trie.
+Every node is one token after one prefix. It attends to its ancestors and itself, and its position is its depth, so its hidden state equals
+the one in a separate row. With eight rationales behind one prompt, the prompt is computed once instead of sixteen times. Losses and
+gradients equal those of padded rows (an invariant with a test).
 
-A trie's nodes stand in depth-first order, so what follows from a node is a stretch that ends where the node says: a query q sees a key k
-exactly if k <= q < ends[k]. That one number a token is the whole mask, of any branching and of several tries in one
-line. The same said row by row are a batch's `reads`; `pipeline/attention.py` has an execution for each. Tries go into
-lines by best fit, the largest first.
+The nodes of a trie are stored in depth-first order, so the descendants of a node are a contiguous range. `ends` stores where that range
+ends: query q attends to key k exactly if k <= q < ends[k]. This one number per token is the whole mask, for any branching and for several
+tries in one line. The same information per row is a batch's `reads`; `pipeline/attention.py` implements both. Tries are assigned to lines
+by best-fit decreasing.
+
+Axes: B lines of a batch, T tokens of a line, P wanted positions.
 """
 
 from __future__ import annotations

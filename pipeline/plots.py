@@ -1,6 +1,6 @@
-"""The report's plots, each a function from plain data to a matplotlib figure.
+"""The report's plots; each function maps plain data to a matplotlib figure.
 
-One colour per model and one per perspective, everywhere the same; the palette is legible to colour-blind readers (Okabe and Ito).
+Every model and every perspective has the same colour in all plots; the palette is legible to colour-blind readers (Okabe and Ito).
 """
 
 from __future__ import annotations

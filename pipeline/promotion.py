@@ -1,8 +1,8 @@
-"""Whether a candidate student takes the incumbent's place, from both students' answers to identical items.
+"""Decides whether a candidate student replaces the incumbent, from both students' answers to identical items.
 
-Non-inferiority in distribution: the lower end of the paired 95 % interval of candidate − incumbent must be above −margin. No significant
-loss out of distribution: of the sets on which the candidate is below the incumbent, none may have a p of McNemar's exact test, corrected
-by Holm over all out-of-distribution sets, below alpha. Our choice; the paper has no such step.
+In distribution: non-inferiority. The lower end of the paired 95 % interval of candidate − incumbent must be above −margin. Out of
+distribution: no significant loss. Among the sets on which the candidate is below the incumbent, none may have a p-value below alpha in
+McNemar's exact test, Holm-corrected over all out-of-distribution sets. Our choice; the paper has no such step.
 """
 
 from __future__ import annotations

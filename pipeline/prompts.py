@@ -1,8 +1,8 @@
-"""From a question to the exact tokens a model reads, the same for sampling, training and evaluation.
+"""Converts a question to the exact tokens that a model reads, identically for sampling, training and evaluation.
 
-A prompt is rendered from a sandboxed Jinja template. For chat models it becomes the user's turn of the model's own chat
-template; plain prompts are tokenised as they stand. Beginning-of-sequence tokens are added once, by whichever of the
-two is responsible, so a double one cannot occur. The loss mask covers exactly the rationale and the end token.
+A prompt is rendered from a sandboxed Jinja template. For chat models it becomes the user turn of the model's own chat template; plain
+prompts are tokenised unchanged. Either the chat template or the tokenizer adds the beginning-of-sequence token, never both. The loss mask
+covers exactly the rationale and the end token.
 """
 
 from __future__ import annotations

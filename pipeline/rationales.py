@@ -1,9 +1,9 @@
-"""From graded samples to the rationales that are trained on.
+"""Selects the training rationales from graded samples.
 
-A right sample is rewritten to end in the one answer sentence, without what a thinking model thought before it spoke; per question
-and perspective the first right one is kept; of two that say the same (5-gram Jaccard) the later counts as missing; easy
-questions are thinned; questions with too few perspectives are dropped. Every count is kept, so that the token ledger adds up. Our
-choices throughout (method, section 1).
+Rules, in order: a correct sample is rewritten to end in the one answer sentence, without the thoughts of a thinking model; the first
+correct sample per question and perspective is kept; of two near-duplicates (5-gram Jaccard) the later one counts as missing; easy questions
+are subsampled; questions with too few perspectives are dropped. Every count is recorded, so the token ledger is complete. All rules are our
+choices (method, section 1).
 """
 
 from __future__ import annotations

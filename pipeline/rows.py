@@ -1,8 +1,10 @@
-"""Rows of tokens, and padded batches of them.
+"""Token rows and padded batches of them.
 
-A `Row` is a prompt with a rationale and the places that carry loss; `batch` pads rows to the right, which needs no attention mask for a
-causal model, and lists the positions whose logits are wanted, so that logits are computed nowhere else. This file, `packing.py`,
-`attention.py`, `objective.py` and `student.py` need nothing but torch and transformers.
+A `Row` is a prompt with a rationale and the positions that carry loss. `batch` pads rows on the right, which needs no attention mask for a
+causal model, and lists the positions whose logits are needed, so logits are computed nowhere else. This file, `packing.py`, `attention.py`,
+`objective.py` and `student.py` depend only on torch and transformers.
+
+Axes: B rows or lines, T tokens, P wanted positions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A first configuration from five answers: teacher, student, what to train on, what to evaluate on, how many GPUs.
+"""Writes a first configuration from five answers: teacher, student, training sources, evaluation sources, number of GPUs.
 
-A model is a folder, or a hub name with its revision behind an @; a teacher may also be a server's address and the model that it serves.
-Questions are a file, or the name of a benchmark that `mind sources` lists. Everything else follows, or is a default that is written
-out, so that it can be seen and changed.
+A model is a folder, or a hub name and revision as NAME@REVISION; a teacher may also be a server's address and the name of a served model. A
+question source is a file, or the name of a benchmark that `mind sources` lists. Everything else is derived, or is a default that is written
+out so that it can be seen and changed.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
-"""Intervals and paired tests on identical items, for one trained model and for several seeds of it. scipy does the arithmetic.
+"""Confidence intervals and paired tests on identical items, for one trained model or several seeds; scipy does the computation.
 
-What is compared is right or wrong on the same N items, and where an arm was trained with S seeds, S such rows; everything is about the
-change D = after − before, -1, 0 or +1 for each seed and item. Two things vary: which items are in the benchmark and which seeds were
-trained. Each function says which of them it speaks of.
+The data are correct/incorrect results on the same N items, one row per seed for S seeds. All comparisons are about the change D = after −
+before, which is -1, 0 or +1 per seed and item. Two factors vary: the items of the benchmark and the trained seeds. Each function states to
+which of them it generalises.
 
-- `mcnemar`, `pooled_mcnemar`: exact p-values for these trained models on other items of the kind.
-- `over_seeds`: a t-interval for other seeds on these very items.
-- `paired_bootstrap` (one seed), `paired_bootstrap_over_seeds` (several): intervals; the second for other seeds and other items.
-- `jackknife`: the standard error of any figure over questions, for these very models.
-- `holm` corrects over arms; `detectable_difference` says what a benchmark of a size could see at all.
+- `mcnemar`, `pooled_mcnemar`: exact p-values for these trained models on other items of the same kind.
+- `over_seeds`: a t-interval for other seeds on these items.
+- `paired_bootstrap` (one seed), `paired_bootstrap_over_seeds` (several): intervals; the second generalises to other seeds and other items.
+- `jackknife`: the standard error of any figure over questions, for these models.
+- `holm` corrects for multiple arms; `detectable_difference` gives the smallest difference that a benchmark of a given size can detect.
+
+Axes: S seeds, N items, R resamples, U distinct patterns of change over seeds (in `jackknife`: units), B rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The student as the objective sees it: what its tokens cost, without all logits at once; and its states, pooled."""
+"""Computes the student's token losses without materialising all logits, and its pooled hidden states.
+
+Axes: B rows or lines, T tokens, P wanted positions, A answer positions, V vocabulary, D hidden size.
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,15 @@
-"""One optimiser step of joint training: MetaNet chooses, the student learns, its losses teach MetaNet.
+"""One optimiser step of joint training: MetaNet selects rationales, the student trains on them, its losses train MetaNet.
 
-The order within a step: MetaNet scores the step's questions; selection and weights follow; only kept rationales are
-back-propagated; every `probe_every` steps the others are measured without gradient; the losses of all ranks are gathered;
-inertia takes them in; MetaNet learns from the filtered ones; the student's optimiser steps.
+Order within a step: MetaNet scores the step's questions; rationales are selected and weighted; only kept rationales are back-propagated;
+every `probe_every` steps the others are measured without gradient; the losses of all ranks are gathered; the inertia state is updated;
+MetaNet is trained on the filtered losses; the student's optimiser steps.
 
-MetaNet and the inertia state are replicas: every rank sees the losses of the global batch and takes the same step, so
-nothing but losses crosses between ranks. The student's loss is divided by the questions of the *global* batch and
-multiplied by the number of ranks, because data parallelism averages (method, section 5).
+MetaNet and the inertia state are replicated: every rank sees the losses of the global batch and takes the same step, so only losses are
+communicated between ranks. The student's loss is divided by the number of questions of the *global* batch and multiplied by the number of
+ranks, because data parallelism averages (method, section 5).
+
+Axes: Q questions of a step, N questions of the set, K perspectives, F features, P wanted positions, A answer positions, V vocabulary, B
+kept rationales of a micro-batch, R rows of a micro-batch that are trained on.
 """
 
 from __future__ import annotations

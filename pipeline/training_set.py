@@ -1,7 +1,10 @@
-"""The training artifact's tokens: every question's rationales as token ids.
+"""The training artifact's tokens: the rationales of every question as token ids.
 
-A `TrainingSet` holds all rows (`pipeline/rows.py`) as a few flat tensors, which may be files: a step reads its own questions' part and
-nothing else.
+A `TrainingSet` stores all rows (`pipeline/rows.py`) in a few flat tensors, which may be memory-mapped files: a step reads only the part of
+its own questions.
+
+Axes: Q questions of a step, N questions of the set, K perspectives, F features, T tokens, R row kinds (rationale row, context row), P
+fields of a row's address (see `PLACE`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How different the rationales of one question are: what several perspectives are for.
+"""Measures the diversity of one question's rationales across perspectives.
 
-Distance is 1 − Jaccard of 5-grams, as in the rule that drops near-duplicates; distinct-2 is the share of 2-grams that are not
-repeated (Li et al., 2016), within one rationale, or within all of a question, where eight equal ones come to an eighth.
+Distance is 1 − Jaccard of 5-grams, as in the near-duplicate rule. distinct-2 is the share of distinct 2-grams (Li et al., 2016), within one
+rationale or over all rationales of a question; eight identical rationales give one eighth of the value of one.
 """
 
 from __future__ import annotations

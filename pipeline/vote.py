@@ -1,4 +1,4 @@
-"""The majority's answer among several to one question (self-consistency: Wang et al., 2022)."""
+"""Majority vote over several answers to one question (self-consistency: Wang et al., 2022)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""MetaNet's warm-up: a few epochs on the base student's losses, before any joint step (method, section 3).
+"""Warms up MetaNet on the base student's losses for a few epochs, before any joint step (method, section 3).
 
-At the start every loss has been measured once, so inertia has nothing to filter and the losses are the targets as they stand. Features
-may lie in a file: a mini-batch takes its own questions' and no more. The order of mini-batches follows from the seed.
+At this point every loss has been measured once, so inertia has nothing to filter and the losses are used as targets directly. Features may
+be in a memory-mapped file: a mini-batch reads only its own questions. The order of mini-batches follows from the seed.
+
+Axes: Q questions of a mini-batch, N questions of the set, K perspectives, F features.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Answers that have arrived from a server and are in no shard yet: a file with a line for each, so that none is paid for twice.
+"""Journal of server responses that are not yet in a committed shard, so that no request is paid for twice.
 
-Whoever asks commits shards; between two commits a process may be killed, or one of hundreds of requests fail for good. What arrived
-until then is found here by prompt, seed and decoding. A line that a kill has torn is not read.
+The stage commits shards. Between two commits the process may be killed, or one of hundreds of requests may fail permanently. Responses
+received until then are found here by prompt, seed and decoding settings. A line that was truncated by a kill is skipped on reading.
 
-While one shard is committed, answers for the next may have arrived already. So what was written since the last commit is kept aside
-for one commit more; shards are committed in the order in which they are asked for, and no more than two are asked for at once.
+Responses for the next shard may arrive before the current shard is committed. Entries written since the last commit are therefore kept for
+one more commit. This is sufficient because shards are committed in request order and at most two are requested at once.
 """
 
 from __future__ import annotations

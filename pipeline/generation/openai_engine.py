@@ -1,9 +1,9 @@
-"""Any OpenAI-compatible server, for example `vllm serve` on loopback. The key comes from the environment only.
+"""Generation engine for any OpenAI-compatible server, for example `vllm serve` on loopback.
 
-Each sample has its own seed, so each is a request of its own, and of many only those that failed are asked again. What may pass is
-waited for (`patience.py`); what cannot, such as a key that is refused, ends at once in one line. A reply must carry the name of the
-model that was asked, or `answers_as`: a gateway that falls back to another model would mix two teachers. An empty text is an answer;
-it is graded `unparsed`, and sampling draws again with another seed.
+The API key is read from the environment only. Each sample has its own seed and is therefore a request of its own; only failed requests are
+retried. Transient errors are retried (`patience.py`); permanent errors, such as a rejected key, fail immediately with a one-line message. A
+response must name the requested model, or `answers_as`: a gateway that falls back to another model would mix two teachers. An empty text is
+a valid completion; it is graded `unparsed`, and sampling draws again with another seed.
 """
 
 from __future__ import annotations

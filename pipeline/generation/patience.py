@@ -1,8 +1,8 @@
-"""Asking a server again while what went wrong may pass: exponential backoff with jitter, within a budget of seconds per request.
+"""Retries transient server errors with exponential backoff and jitter, within a time budget per request.
 
-The client's own retries count attempts; how long a server is away is counted in seconds, so here tenacity asks and the client does not.
-Passing are: no connection or one that breaks off, a timeout, a server that is busy (429, unless the quota is spent) or broken (5xx).
-`Retry-After` is kept to. A reply that came whole but is no answer was paid for, so it is asked for three times at most.
+The OpenAI client's own retries count attempts; the budget here is in seconds, so tenacity retries and the client does not. Transient
+errors: no connection or a broken one, a timeout, a busy server (429, unless the quota is exhausted), a server error (5xx). `Retry-After` is
+respected. A complete response without a usable completion was paid for, so it is requested at most three times.
 """
 
 from __future__ import annotations

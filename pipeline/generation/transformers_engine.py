@@ -1,7 +1,9 @@
-"""Plain batched transformers generation: slow, but runs wherever torch does.
+"""Generation engine on plain batched transformers: slow, but runs wherever torch does.
 
-Rows are batched by prompt length so that no row is padded; each row draws from its own generator, so a seed gives the
-same text whatever else is in the batch.
+Prompts of equal length are batched, so no row is padded. Each row has its own random generator, so a seed gives the same text independent
+of the rest of the batch.
+
+Axes: B rows of a batch, T tokens, V vocabulary.
 """
 
 from __future__ import annotations

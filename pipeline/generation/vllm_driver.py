@@ -1,7 +1,8 @@
-"""The one thread that drives vLLM. It takes in what other threads ask and hands each its outputs when all of them are there.
+"""Runs vLLM in one thread: collects requests from other threads and returns each its outputs once all of them are complete.
 
-So requests of several threads are in the engine together, and what one thread does with its outputs keeps no other waiting. An engine that
-hangs, a lost card for example, would keep all of them waiting for ever: after some time without a single step they give up.
+Requests of several threads are in the engine at the same time, and post-processing in one thread does not block the others. An engine that
+hangs, for example after losing a GPU, would block all of them forever; callers therefore raise an error when no step completes for some
+time.
 """
 
 from __future__ import annotations

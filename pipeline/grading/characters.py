@@ -1,8 +1,8 @@
-"""Characters that look alike, made alike, before anything else is read.
+"""Normalises look-alike characters before any other reading step.
 
-Only what a reader would not notice changes: invisible marks go, spaces of every width become one kind, full-width letters and digits and
-the many minus signs become ASCII, vulgar fractions become a/b, Markdown emphasis around words goes. Superscripts stay: `m²` is a unit, and
-NFKC as a whole would make it `m2`.
+Only changes that a reader would not notice: invisible characters are removed; spaces of every width become one kind; full-width letters and
+digits and the many minus signs become ASCII; vulgar fractions become a/b; Markdown emphasis around words is removed. Superscripts are kept:
+`m²` is a unit, and full NFKC would turn it into `m2`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Choices: by letter (B, (b), B) blue, option B), by their text, or by the number that their text is.
+"""Reads multiple-choice answers: by letter (B, (b), B) blue, option B), by choice text, or by the number that equals a choice.
 
-Only letters that the question has count. A bare "A" before a word is an article, unless the word goes on as a reason would: "the answer is
-a bank" is looked up among the texts. Several letters, or several texts, are no answer.
+Only letters of existing choices count. A bare "A" before a word is an article unless the next word starts a reason, so "the answer is a
+bank" is matched against the choice texts. Several letters or several choice texts give no answer.
 """
 
 from __future__ import annotations

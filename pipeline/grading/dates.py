@@ -1,7 +1,7 @@
-"""Dates, as ISO 8601: 03/04/2021 is the fourth of March (month first, as in BIG-bench), 2021-03-04, March 4th, 2021, 4 March 2021.
+"""Reads dates as ISO 8601: 03/04/2021 is 4 March (month first, as in BIG-bench); also 2021-03-04, March 4th, 2021, 4 March 2021.
 
-A weekday in front is left out. Two-digit years, dates without a year and days that no calendar has (13/04/2021) are no dates: which one
-was meant would be a guess.
+A leading weekday is ignored. Two-digit years, dates without a year and dates that do not exist (13/04/2021) are not read, because any
+interpretation would be a guess.
 """
 
 from __future__ import annotations

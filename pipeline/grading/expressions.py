@@ -1,8 +1,8 @@
-"""Mathematical expressions: \\frac{1}{2}, (3, \\pi/2), x^2+1, intervals, sets, matrices, \\text{even}.
+r"""Reads and compares mathematical expressions: \frac{1}{2}, (3, \pi/2), x^2+1, intervals, sets, matrices, \text{even}.
 
-An answer has a cheap normal form of its text; equal forms are equal answers, and numbers, numerals with a base and words are
-compared here. Only what is left goes to math-verify, in a process of its own (`symbolic.py`). Numbers must be exact or right to
-six places, since an expression was asked for: 0.333 is not 1/3. A percent sign may be missing on one side, and so may a base.
+Every answer has a cheap normal form of its text. Equal forms are equal answers; numbers, numerals with a base and words are compared here.
+Only the remaining pairs go to math-verify, in a separate process (`symbolic.py`). Numbers must be exact or correct to six decimal places,
+since an expression was asked for: 0.333 is not 1/3. A percent sign or a base may be missing on one side.
 """
 
 from __future__ import annotations

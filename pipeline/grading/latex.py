@@ -1,4 +1,4 @@
-"""LaTeX as plain text, and as the normal form of an expression. Text alone: nothing here is calculated, so it costs little."""
+"""Converts LaTeX to plain text and to a normal form of expressions by text substitution only; nothing is evaluated."""
 
 from __future__ import annotations
 

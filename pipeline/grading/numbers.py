@@ -1,9 +1,9 @@
-"""Numbers: 1,000; $12.50; 3/4; 1 1/2; 75%; 1.2e3; 5 million; twelve; 18 dollars.
+r"""Reads numbers: 1,000; $12.50; 3/4; 1 1/2; 75%; 1.2e3; 5 million; twelve; 18 dollars.
 
-Values are exact fractions; what a decimal may stand for is the matter of `rounding.py`. `75%` is 3/4 and also 75, and `5 million` also 5,
-since a question for a percentage or for millions has that gold (our choice). A range, a time, a date or a choice between numbers
-is not a number, nor is one with a factor behind it that is not a unit (`5x`, `2\\pi`, `2^{10}`): those give no answer rather than
-a part of one.
+Values are exact fractions; `rounding.py` decides which values a decimal may stand for. `75%` is read as 3/4 and also as 75, and `5 million`
+also as 5, because questions that ask for a percentage or for millions have such gold answers (our choice). A range, a time, a date or a
+choice between numbers is not a number. Neither is a number followed by a factor that is not a unit (`5x`, `2\pi`, `2^{10}`). These give no
+answer instead of a part of one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Where in a text the answer is looked for. Three rules, the first that finds something counts:
+r"""Extracts the answer from a text with three rules; the first rule that matches decides.
 
-`boxed` the last complete `\\boxed{...}` that is not empty; what is in it decides, readable or not. `stated` the last "the answer is ...",
-"Answer: ...", "#### ..." and their like that can be read and is not denied. `last` the last number, letter, verdict, date or expression
-of the text; free text has no such rule. What stands before the last `</think>` is not part of the text.
+`boxed`: the last complete, non-empty `\boxed{...}`; its content decides, readable or not. `stated`: the last readable and not negated "the
+answer is ...", "Answer: ...", "#### ..." or similar. `last`: the last number, letter, verdict, date or expression of the text; free text
+has no such rule. Text before the last `</think>` is ignored.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Whether two expressions are equal, asked of math-verify in a process that may be killed.
+"""Compares two expressions with math-verify in a separate process with limits on time and memory.
 
-sympy can take for ever, or all memory, on what a model writes. math-verify bounds its time by `signal.alarm` and a Python handler: in the
-main thread only, instead of whatever else had set an alarm, and what it stops counts as unequal. So it runs in a process that limits
-its own time through the kernel (`symbolic_worker.py`) and whose memory is watched from here; when that process dies of a pair,
-the pair is undecided and the next one gets a new process. A clean interpreter rather than a fork or a child of `multiprocessing`:
-the stage beside it holds an engine, threads and gigabytes, and a pipe that closes tells the child that nobody asks any more.
+sympy can run forever, or use all memory, on model output. math-verify limits its time by `signal.alarm` and a Python handler: this works in
+the main thread only, replaces any other alarm, and counts a timed-out comparison as unequal. Here it runs in a process that limits its own
+time through the kernel (`symbolic_worker.py`) and whose memory is monitored by the parent. If a pair of expressions ends the process, the
+pair is undecided and the next pair gets a new process. The worker is a fresh interpreter, not a fork or a `multiprocessing` child: the
+stage holds an engine, threads and gigabytes of memory, and a closed pipe tells the worker that its parent has exited.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The process that math-verify runs in: pairs of expressions in, whether they are equal out, a line of JSON each.
+"""Worker process for math-verify: reads pairs of expressions and writes whether they are equal, one JSON line each.
 
-It imports nothing of MIND and is started by its path (`symbolic.py`). Before every pair it asks the kernel for its own end, after so
-many seconds of its own CPU time and after far more of real time. Nothing in Python has to run for that, so it holds in the longest
-multiplication and when nobody is left to watch, and a busy machine does not change a grade. It ends when its input does.
+It imports nothing of MIND and is started by its path (`symbolic.py`). Before every pair it sets kernel timers that end the process: one on
+its own CPU time and a much longer one on real time. The timers need no running Python code, so they also work inside a long multiplication
+and when the parent has exited. Since CPU time is limited first, a busy machine does not change a grade. The process exits when its input
+closes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Free text: equal without regard to case, white space and look-alike characters, to the quotes, emphasis and full stop around it, to
-commas between its words, and to all white space where it has neither letters nor digits (`] ] >`). Word order, hyphens and articles
-count. The canonical form, which is what a student learns to write, leaves all but case and white space as it was.
+"""Compares free-text answers.
+
+Ignored: case, white space, look-alike characters; surrounding quotes, emphasis and a final full stop; commas between words; and all white
+space in texts without letters or digits (`] ] >`). Word order, hyphens and articles count. The canonical form, which the student learns to
+write, normalises only case and white space.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Yes and no, true and false.
+"""Reads yes/no and true/false answers.
 
-A verdict is one of the four words where it judges and does not determine: "No, he could not", "so yes", "the statement is false."; not
-"no longer", "true or false", "if so, then yes". Where it opens a sentence behind "therefore", "conclusion:" and the like, it is stated.
+A verdict is one of the four words used as a judgement, not as a determiner: "No, he could not", "so yes", "the statement is false."; not
+"no longer", "true or false", "if so, then yes". A verdict that opens a sentence after "therefore", "conclusion:" and similar words counts
+as stated.
 """
 
 from __future__ import annotations

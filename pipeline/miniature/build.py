@@ -1,10 +1,11 @@
 """Builds the miniature models from scratch: one tokenizer, a teacher and a base student.
 
-Both are Llama-shaped and trained on worked solutions that `styles.py` writes for questions of the train split, so no
-dev or test question is ever seen. The teacher sees every perspective alike and knows their names; the base student
-sees few dial questions, mostly short, in perspectives of unequal frequency, and never a perspective's name: it
-reasons a little in everything and can both gain and forget. The recipe is data (`configs/miniature-build.yaml`);
-the same recipe, machine and thread count give the same weights.
+Both are Llama-shaped and trained on worked solutions that `styles.py` writes for questions of the train split, so they never see a dev or
+test question. The teacher sees all perspectives equally often and knows their names. The base student sees few dial questions, mostly short
+ones, in perspectives of unequal frequency, and never a perspective's name: it has some skill in everything and can both improve and forget.
+The recipe is data (`configs/miniature-build.yaml`); the same recipe, machine and thread count give the same weights.
+
+Axes: B sequences, T tokens.
 """
 
 from __future__ import annotations

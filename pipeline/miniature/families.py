@@ -1,10 +1,9 @@
 """Procedural question families with exact answers.
 
-A `Problem` is the machine-readable form of a question; `draw` makes one from a random stream, `ask` words it
-and `solve` computes the answer. In distribution: two to four turns of a ring with ten marks, told in four ways (`dial`,
-`belt`, `wheel`, `clock`). Out of distribution: more turns (`dial_long`), other words (`lift`, `tram`), and other operations
-(`largest`, `count`, `reverse`). A question belongs to train, dev or test by a hash of its text, for ever and everywhere,
-so that no question can reach two of them (our choice).
+A `Problem` is the machine-readable form of a question; `draw` samples one from a random stream, `ask` writes the question text and `solve`
+computes the answer. In distribution: two to four turns of a ring with ten marks, in four wordings (`dial`, `belt`, `wheel`, `clock`). Out
+of distribution: more turns (`dial_long`), other wordings (`lift`, `tram`) and other operations (`largest`, `count`, `reverse`). A hash of a
+question's text assigns it to train, dev or test, permanently and on every machine, so no question can be in two splits (our choice).
 """
 
 from __future__ import annotations

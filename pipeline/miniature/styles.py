@@ -1,23 +1,23 @@
-"""Eight worked styles for rings, one per perspective, and plain worked steps for the other families.
+"""Eight solution styles for ring questions, one per perspective, and one plain style for the other families.
 
-The styles differ in text, and each takes small steps in some families and **leaps** in others: two turns at once, thought through but
-not said. A model that cannot do two turns in one look-up can follow each perspective on some of the questions, and none of them on
-all:
+The styles differ in text. Each takes small steps in some families and **leaps** in others: it takes two turns at once and does not write
+the intermediate value. A model that cannot take two turns in one look-up can therefore follow each perspective on some of the questions,
+and no perspective on all of them:
 
 | perspective | small steps in | text |
 |---|---|---|
 | decomposition | dial, belt | numbered |
-| socratic | belt, wheel | asked and answered |
+| socratic | belt, wheel | question and answer |
 | formal | wheel, clock | with a symbol |
 | analogy | dial, clock | the turns from zero, then one addition |
-| contrastive | belt, wheel | last turn done both ways; **noisy**: the eliminated value is often wrong |
-| planning | dial, clock | ups and downs gathered first |
-| counterfactual | wheel, clock | first turn left out, put back at the end: order changes |
-| intuitive | none | two turns at once, always |
+| contrastive | belt, wheel | last turn in both directions; **noisy**: the rejected value is often wrong |
+| planning | dial, clock | all ups first, then all downs |
+| counterfactual | wheel, clock | first turn omitted and added at the end: changed order |
+| intuitive | none | always two turns at once |
 
-Before it leaps the teacher thinks, `<think>1) 6-5=1. 2) 1+7=8.</think> 1) 6-5+7=8.`, and so comes to be right; what it thought is
-no part of the rationale. In families that are not distilled all but `intuitive` take small steps. Noise is in the text that
-teachers learn from: the middle is wrong, the end is right (our choice).
+Before a leap the teacher thinks, `<think>1) 6-5=1. 2) 1+7=8.</think> 1) 6-5+7=8.`, and therefore reaches the correct value; its thoughts
+are not part of the rationale. In families that are not distilled, all perspectives except `intuitive` take small steps. The noise is in the
+teacher's training text: the intermediate value is wrong, the final value is correct (our choice).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Whether a text has the form that its perspective asks for: patterns that are all found in it, and patterns that are not.
+"""Checks whether a text has the form of its perspective: patterns that must all match, and patterns that must not match.
 
-Patterns come from a user's file and texts from a model, so RE2 matches them: in time that is linear in the text whatever the pattern, in
-bounded memory, and with no clock, so that every machine comes to the same result.
+Patterns come from the user's file and texts from a model, so RE2 matches them: its time is linear in the text for any pattern, its memory
+is bounded, and it has no timeout, so every machine gives the same result.
 """
 
 from __future__ import annotations

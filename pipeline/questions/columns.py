@@ -1,7 +1,7 @@
-"""One row as one checked question, as `Columns` says. A row that cannot be one is refused with its place and the column.
+"""Converts one row to one validated question according to `Columns`; an error names the row and the column.
 
-Texts stay as they are: emoji, right-to-left writing and line ends of any kind are part of a question. What no model can be asked is
-refused: a NUL character, and halves of characters, which are not Unicode.
+Texts are not changed: emoji, right-to-left text and any kind of line ending are part of a question. Text that no model can read is
+rejected: NUL characters and unpaired surrogates, which are not Unicode.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""From a source to its questions: a stream, each checked before it is given, so that the source's size does not matter.
+"""Streams the questions of a source, each validated before it is yielded; memory use does not depend on the source's size.
 
-Of questions that have passed only digests of their ids are kept. A bad row is refused, never skipped, with file, row (from 1) and
-column, because a silently dropped row changes what was measured.
+Only digests of the ids of earlier questions are kept. An invalid row is an error, never skipped, because a silently dropped row changes the
+measurement. The error names file, row (counted from 1) and column.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Well-known benchmarks by name: `named.yaml` says of each where it lies, how its rows are read, and whose it is.
+"""Well-known benchmarks by name: `named.yaml` gives each one's location, column mapping and licence.
 
-A name stands for one hub data set or several, its tasks, at pinned revisions. What it stands for is worked out while a configuration is
-loaded and becomes part of it, so a fingerprint knows the revisions and columns, and a corrected entry makes the questions anew.
+A name stands for one or several hub data sets (tasks) at pinned revisions. It is resolved while the configuration is loaded, and the result
+becomes part of the configuration. A fingerprint therefore covers revisions and columns, and a corrected entry invalidates the questions
+artifact.
 """
 
 from __future__ import annotations

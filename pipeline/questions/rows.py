@@ -1,8 +1,8 @@
-"""Rows as they are: of a Parquet, JSONL or CSV file, or of a data set through `datasets`.
+"""Reads raw rows of a Parquet, JSONL or CSV file, or of a data set through `datasets`.
 
-A hub data set is read at its pinned revision and no other. Without a network `datasets` falls back to whatever revision it has in its
-cache, and of a folder with a card it may have another folder's rows there. Here the one is refused and the other not asked for:
-otherwise a fingerprint would speak of questions that nobody was asked.
+A hub data set is read at its pinned revision only. Without a network, `datasets` falls back to any revision in its cache, and for a folder
+with a dataset card its cache may hold the rows of another folder. The fallback is an error here, and the cache is not used for folders:
+otherwise a fingerprint would describe questions that were never used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Where questions come from, as configuration: the miniature world, a file, a data set of the hub.
+"""Configuration of question sources: the miniature, a file, a hub data set.
 
-`Columns` says how a row becomes a question, for every source that has rows: which column holds what, and patterns that cut a part out
-of a text. It is data, so that a new benchmark needs no code (`pipeline/questions/named.yaml` has the well-known ones).
-A pattern is a regular expression whose one group is the part that is meant.
+`Columns` defines how a row becomes a question, for every source with rows: the column of each field, and patterns that extract a part of a
+text. It is data, so a new benchmark needs no code (`pipeline/questions/named.yaml` has the well-known ones). A pattern is a regular
+expression with one group, which captures the wanted part.
 """
 
 from __future__ import annotations
