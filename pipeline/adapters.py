@@ -34,7 +34,7 @@ def adapt(student: Any, lora: Lora) -> Any:
             {name.rsplit(".", 1)[-1] for name, part in student.named_modules() if isinstance(part, torch.nn.Linear)}
         )
         raise ConfigError(
-            f"training.lora.targets: {', '.join(lora.targets or ())}: not in this student, which has {', '.join(layers)}; name those"
+            f"training.lora.targets: {', '.join(lora.targets or ())}: the student has no such layers; use some of {', '.join(layers)}"
         ) from error
 
 
@@ -47,5 +47,5 @@ def merged(base: ModelSource, lora: Lora, weights: Mapping[str, Tensor]) -> Any:
     handle = adapt(whole, lora)
     trained = {name: value.float() for name, value in weights.items() if ".lora_" in name}
     _, strange = whole.load_state_dict(trained, strict=False)
-    assert not strange, "the adapters were made by the same settings"
+    assert not strange, "adapter names differ from the configured LoRA settings"
     return handle.merge_and_unload().to(whole.config.dtype or torch.float32)

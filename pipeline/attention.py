@@ -80,7 +80,9 @@ def _refuse_more(more: Mapping[str, Any], longest: int) -> None:
     if window is not None and longest > window:
         unknown.append(f"sliding_window {window}, for rows of {longest} tokens")
     if unknown:
-        raise ModelError(f"training.packing: rows cannot have this model's {', '.join(unknown)}; set training.packing to none")
+        raise ModelError(
+            f"training.packing: rows does not support this model's {', '.join(unknown)}; set training.packing to none"
+        )
 
 
 def rows_attention(

@@ -46,7 +46,7 @@ def clusters(texts: Sequence[str], questions: Sequence[int], count: int, seed: i
         labels_B = KMeans(count, n_init=10, random_state=seed).fit(found_BD[:_LEARNED_FROM]).predict(found_BD)
     except ValueError as error:
         raise QuestionError(
-            f"sampling.rationales: {len(texts)} rationales cannot be sorted into {count} clusters ({error}); lower places, or set "
+            f"sampling.rationales: cannot cluster {len(texts)} rationales into {count} clusters ({error}); lower places, or set "
             "unlabelled to numbered"
         ) from error
     order = np.argsort(-np.bincount(labels_B, minlength=count), kind="stable")

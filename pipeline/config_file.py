@@ -53,7 +53,7 @@ def _explain(error: ValidationError, where: str, root: type[BaseModel]) -> str:
     field = ".".join(str(part) for part in location) or "the file"
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1], root), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "remove it; the README lists the keys"
+        hint = f"did you mean {near[0]!r}?" if near else "remove it; see configs/ for examples"
         return f"{where}: {field}: unknown key; {hint}"
     if first["type"] == "missing":
         return f"{where}: {field}: missing; add it"
@@ -75,13 +75,13 @@ def override(tree: dict[str, Any], assignment: str) -> None:
     for parent in parents:
         child = tree.get(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {assignment}: {parent} is not a section; name a field inside one")
+            raise ConfigError(f"--set {assignment}: {parent} is not a section; name a field inside a section")
         # A YAML anchor is one object in several places; the override is meant for this place only.
         tree[parent] = tree = dict(child)
     try:
         tree[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {assignment}: the value is not YAML; quote it") from error
+        raise ConfigError(f"--set {assignment}: the value is not valid YAML; quote it") from error
 
 
 class _Loader(yaml.SafeLoader):

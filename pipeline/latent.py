@@ -69,7 +69,7 @@ def principal(states_BD: Floats, most: int = DIMENSIONS) -> Floats:
     """
     vectors_BR, values_R = _decomposed(states_BD)
     if not len(values_R):
-        raise ValueError(f"{len(states_BD)} states are all the same: nothing to analyse")
+        raise ValueError(f"all {len(states_BD)} states are identical: nothing to analyse")
     return vectors_BR[:, :most] * values_R[:most]
 
 
@@ -159,7 +159,7 @@ def cka(left_BD: Floats, right_BE: Floats) -> float:
     clouds of D dimensions have D/(B + D), which is most of 1 for a real model's states.
     """
     if len(left_BD) != len(right_BE) or len(left_BD) < 4:
-        raise ValueError(f"{len(left_BD)} and {len(right_BE)} rows: the same rows are needed, four at least")
+        raise ValueError(f"{len(left_BD)} and {len(right_BE)} rows: CKA needs the same rows on both sides, at least four")
     left_BB, right_BB = _centred_gram(left_BD), _centred_gram(right_BE)
     size = float(np.linalg.norm(left_BB) * np.linalg.norm(right_BB))
     return float((left_BB * right_BB).sum()) / size if size else float("nan")

@@ -48,12 +48,10 @@ def this_machine() -> Machine:
 def disk(root: str, needed: int | None) -> Check:
     """Room under a local artifact root."""
     if "://" in root:
-        return Check("disk", "ok", f"{root}: artifacts go there as they are made")
+        return Check("disk", "ok", f"{root}: remote root, artifacts are uploaded as they are committed")
     folder = next(path for path in (Path(root), *Path(root).parents) if path.exists())
     if not os.access(folder, os.W_OK):
-        return Check("disk", "fail", f"{folder} cannot be written", "correct root, or its permissions")
+        return Check("disk", "fail", f"{folder} is not writable", "correct root or its permissions")
     free = shutil.disk_usage(folder).free
     said = f"{gib(free)} free under {folder}" + ("" if needed is None else f", about {gib(needed)} needed")
-    return Check(
-        "disk", "fail" if needed is not None and free < needed else "ok", said, "free some room, or set root elsewhere"
-    )
+    return Check("disk", "fail" if needed is not None and free < needed else "ok", said, "free some disk space, or move root")

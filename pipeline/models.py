@@ -49,7 +49,7 @@ def check_model(model: ModelSource, role: str) -> None:
     shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
     for shard in sorted(shards):
         if not (folder / shard).is_file():
-            raise ModelError(f"{role}: {folder}: has no {shard}, which its index names; fetch the folder again")
+            raise ModelError(f"{role}: {folder}: has no {shard}, which its index lists; download the folder again")
     try:
         rows = int(json.loads((folder / "config.json").read_text())["vocab_size"])
     except (ValueError, KeyError) as error:
@@ -57,9 +57,7 @@ def check_model(model: ModelSource, role: str) -> None:
     try:
         words = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size(with_added_tokens=True)
     except Exception as error:
-        raise ModelError(
-            f"{role}: {folder}/tokenizer.json: cannot be read; give a transformers folder that is whole"
-        ) from error
+        raise ModelError(f"{role}: {folder}/tokenizer.json: cannot be read; give a complete transformers folder") from error
     if words > rows:
         raise ModelError(
             f"{role}: {folder}: tokenizer has {words} tokens, the model's vocabulary {rows}; "
@@ -128,7 +126,7 @@ def load_causal_model(model: ModelSource, dtype: Any, attention: str | None = No
     for field in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
         if getattr(network.config, field, None) not in (None, 1, 1.0):
             raise ModelError(
-                f"{model.location}: its config has {field}, which is not supported; use a Llama or Qwen family model"
+                f"{model.location}: its configuration sets {field}, which is not supported; use a model of the Llama or Qwen family"
             )
     return network
 
@@ -153,7 +151,7 @@ def check_weights(folder: Path) -> str | None:
             found |= {name: list(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 - no mapping
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
-            return f"weight {name}: has shape {found.get(name)}, its configuration wants {wanted.get(name)}"
+            return f"weight {name}: has shape {found.get(name)}, but the configuration expects {wanted.get(name)}"
     return None
 
 

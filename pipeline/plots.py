@@ -46,7 +46,7 @@ def accuracy_by_set(accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]], lab
                  color=MODEL_COLOURS[model], label=model, error_kw={"linewidth": 0.8})  # fmt: skip
     axes.set_xticks(places, list(labels.values()))
     axes.set_ylim(0, 100)
-    axes.set_ylabel("right answers, %")
+    axes.set_ylabel("accuracy, %")
     axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.14))
     return figure
 

@@ -18,8 +18,10 @@ from pipeline.statistics import holm
 class Policy(Frozen):
     """What a candidate may cost."""
 
-    margin: float = runtime(0.02, ge=0, le=1, description="how much worse in distribution is still accepted; 0.02 is 2 points")
-    alpha: float = runtime(0.05, gt=0, lt=1, description="below this corrected p a loss out of distribution counts as real")
+    margin: float = runtime(
+        0.02, ge=0, le=1, description="accepted loss of accuracy in distribution; 0.02 is 2 percentage points"
+    )
+    alpha: float = runtime(0.05, gt=0, lt=1, description="significance level of a loss out of distribution, after correction")
 
 
 @dataclass(frozen=True)
@@ -49,5 +51,5 @@ def decide(changes: Mapping[str, Mapping[str, float]], ood_sets: Sequence[str], 
     lost = [name for name in ood_sets if changes[f"set:{name}"]["change"] < 0 and corrected[name] < policy.alpha]
     reasons += [f"Worse on {name}: {_points(changes[f'set:{name}'])}, corrected p = {corrected[name]:.2g}." for name in lost]
     if ood_sets and not lost:
-        reasons.append(f"Not significantly worse on any of {len(ood_sets)} sets out of distribution.")
+        reasons.append(f"Not significantly worse on any of {len(ood_sets)} out-of-distribution sets.")
     return Decision(promote and not lost, reasons, {"changes": dict(changes), "corrected_p": corrected})

@@ -95,7 +95,7 @@ def rendered(tokenizer: PreTrainedTokenizerBase, text: str, turns: Turns | None)
         return text
     if not tokenizer.chat_template:
         raise ModelError(
-            f"{tokenizer.name_or_path}: has no chat template; if it reads plain text, set chat: false beside its path"
+            f"{tokenizer.name_or_path}: has no chat template; if the model takes plain text, set chat: false next to its path"
         )
     arguments: dict[str, Any] = dict(turns.template or {})
     try:
@@ -104,7 +104,7 @@ def rendered(tokenizer: PreTrainedTokenizerBase, text: str, turns: Turns | None)
         )
     except (TemplateError, TypeError) as error:
         raise ModelError(
-            f"{tokenizer.name_or_path}: its chat template refuses the prompt ({error}); correct turns.system or turns.template"
+            f"{tokenizer.name_or_path}: its chat template rejects the prompt ({error}); correct turns.system or turns.template"
         ) from error
 
 
@@ -121,7 +121,7 @@ def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """
     end = tokenizer.eos_token_id
     if end is None:
-        raise ModelError(f"{tokenizer.name_or_path}: has no end-of-sequence token; give a tokenizer that names one")
+        raise ModelError(f"{tokenizer.name_or_path}: has no end-of-sequence token; use a tokenizer that defines one")
     return int(end)
 
 

@@ -45,7 +45,7 @@ def _server(answer: str, engine: dict[str, Any]) -> dict[str, Any]:
         return engine
     address, _, name = answer.partition(" ")
     if not name.strip():
-        raise ConfigError(f"--teacher {answer}: which model? give the address and, behind a space, the name that it serves")
+        raise ConfigError(f"--teacher {answer}: no model name; give the address, a space and the name of the served model")
     return {"kind": "openai", "base_url": address, "served_model": name.strip()}
 
 
@@ -59,7 +59,7 @@ def _model(role: str, answer: str) -> dict[str, Any]:
     name, _, revision = answer.partition("@")
     if not re.fullmatch("[0-9a-f]{40}", revision):
         raise ConfigError(
-            f"--{role} {answer}: no such folder; give one, or a hub name with its revision: {name}@COMMIT, 40 hex digits"
+            f"--{role} {answer}: no such folder; give a folder, or a hub name and revision: {name}@COMMIT, 40 hex digits"
         )
     return {"name": name, "revision": revision}
 
@@ -72,10 +72,14 @@ def _questions(answer: str, wanted: Sequence[str]) -> dict[str, str]:
         return {"kind": "file", "path": str(Path(answer).resolve())}
     entry = entries().get(answer)
     if entry is None:
-        raise ConfigError(f"{answer}: neither a {', '.join(_FILES)} file nor a known benchmark; `mind sources` lists those")
+        raise ConfigError(
+            f"{answer}: neither a {', '.join(_FILES)} file nor a known benchmark; `mind sources` lists the benchmarks"
+        )
     split = next((name for name in wanted if name in entry.splits), None)
     if split is None:
-        raise ConfigError(f"{answer}: has no split for this ({', '.join(entry.splits)}); give another benchmark, or a file")
+        raise ConfigError(
+            f"{answer}: has no suitable split (it has {', '.join(entry.splits)}); give another benchmark or a file"
+        )
     return {"kind": "named", "name": answer, "split": split}
 
 

@@ -89,7 +89,7 @@ def paired_bootstrap_over_seeds(
 
 def _change(before_SN: NDArray[np.bool_], after_SN: NDArray[np.bool_]) -> NDArray[np.float64]:
     if before_SN.shape != after_SN.shape or before_SN.ndim != 2:
-        raise ValueError(f"shapes {before_SN.shape} and {after_SN.shape}, not the same seeds and items")
+        raise ValueError(f"shapes {before_SN.shape} and {after_SN.shape}: before and after need the same seeds and items")
     change_SN: NDArray[np.float64] = after_SN.astype(np.float64) - before_SN.astype(np.float64)
     return change_SN
 

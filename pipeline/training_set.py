@@ -112,12 +112,12 @@ class TrainingSet:
 
     def answer(self, question: int) -> Row:
         """The row of the second task."""
-        assert self.answers_NP is not None, "the second task has a weight, so its rows were written"
+        assert self.answers_NP is not None, "the second task has a weight, but its rows are missing"
         return self._row(self.answers_NP[question])
 
     def _row(self, place_P: Tensor) -> Row:
         offset, length, start, first, last = place_P.tolist()
-        assert length, "the mask and the rows disagree"
+        assert length, "the mask marks a rationale that has no row"
         return Row(self.tokens_T[offset : offset + length].tolist(), start, (first, last))
 
 
@@ -140,8 +140,8 @@ def restricted(data: TrainingSet, wanted_K: Tensor, out_N: Tensor, least: int) -
     there_N = mask_NK.any(-1) & ~out_N
     if (found := int(there_N.sum())) < least:
         raise NothingSurvives(
-            f"training: {found} questions are not held out and have a rationale in one of the perspectives, fewer than "
-            f"training.questions_per_step {least}; lower it or training.hold_out, or name more training.perspectives"
+            f"training: only {found} questions are not held out and have a rationale in one of the perspectives, fewer than "
+            f"training.questions_per_step {least}; lower it or training.hold_out, or add training.perspectives"
         )
     index_N = there_N.nonzero()[:, 0]
     return replace(

@@ -100,14 +100,14 @@ class _OpenAIEngine:
         except EngineRefused:
             raise
         except (ValueError, AttributeError, IndexError, TypeError) as error:  # the client hands on whatever a server sends
-            raise Unusable(f"its reply is no answer ({type(error).__name__}: {error})") from error
+            raise Unusable(f"malformed response ({type(error).__name__}: {error})") from error
 
     def _read(self, reply: Any) -> Completion:
         expected = self._config.answers_as or self._config.served_model
         if reply.model and reply.model != expected:
             raise EngineRefused(
-                f"{self._config.base_url}: answers as {reply.model!r}, not {expected!r}; correct engine.served_model or, if that is "
-                "the same model, set engine.answers_as"
+                f"{self._config.base_url}: the response names model {reply.model!r}, not {expected!r}; correct engine.served_model or, "
+                "if both are the same model, set engine.answers_as"
             )
         choice = reply.choices[0]
         if self._turns is not None:
@@ -133,7 +133,7 @@ class _OpenAIEngine:
 
         def attempt() -> T:
             if self.stopped.is_set():
-                raise EngineError(f"{self._config.base_url}: not asked again, because another request failed; run it again")
+                raise EngineError(f"{self._config.base_url}: request cancelled, because another request failed; run again")
             return request()
 
         again = patient(self._config.retry_seconds, self.stopped, self._say)
@@ -150,27 +150,27 @@ class _OpenAIEngine:
         error = state.outcome.exception() if state.outcome is not None else None
         if error is not None and time.monotonic() - self._said >= _QUIET_SECONDS:
             self._said = time.monotonic()
-            print(f"{self._config.base_url}: {self._reason(error)}; asked again in {state.upcoming_sleep:.1f} s", flush=True)
+            print(f"{self._config.base_url}: {self._reason(error)}; retrying in {state.upcoming_sleep:.1f} s", flush=True)
 
     def _explained(self, error: APIStatusError | APIConnectionError | Unusable, attempts: int) -> EngineError:
         settings, status = self._config, getattr(error, "status_code", None)
         if status in (401, 403):
-            # What the server says may hold the key.
+            # The server's own message may contain the key.
             return EngineRefused(
-                f"{settings.base_url}: refuses the key ({status}); set {settings.key_variable} to one that is valid"
+                f"{settings.base_url}: API key rejected ({status}); set {settings.key_variable} to a valid key"
             )
         said = f"{settings.base_url}: {self._reason(error)}"
         if status == 404:
             return EngineRefused(f"{said}; correct engine.served_model, {settings.served_model!r}, or engine.base_url")
         if isinstance(error, APIStatusError) and spent_quota(error):
-            return EngineRefused(f"{said}; give the account credit, and run it again")
+            return EngineRefused(f"{said}; add credit to the account, then run again")
         if status in (400, 413, 422) and _OVER_THE_CONTEXT.search(f"{error} {getattr(error, 'body', None)}"):
-            return PromptTooLong(f"{said}; lower max_tokens, or leave long questions out with max_characters on their source")
+            return PromptTooLong(f"{said}; lower max_tokens, or exclude long questions by max_characters of their source")
         if status is not None and status < 500 and status not in (408, 409, 425, 429):
-            return EngineRefused(f"{said}; correct prompts, turns or max_tokens to what this server takes")
+            return EngineRefused(f"{said}; correct prompts, turns or max_tokens to values that this server accepts")
         return EngineError(
-            f"{said}; asked {attempts} times within engine.retry_seconds {settings.retry_seconds:g}; answers that arrived are kept, "
-            "so run it again when the server is well"
+            f"{said}; {attempts} attempts within engine.retry_seconds {settings.retry_seconds:g}; received responses are kept: "
+            "run again when the server has recovered"
         )
 
 

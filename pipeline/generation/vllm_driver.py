@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS: Final = 5.0
 _LAST_STEP_SECONDS: Final = 10.0
-_STOPPED: Final = "vLLM was stopped before it had answered; run again, what is committed stays"
+_STOPPED: Final = "vLLM was stopped before all requests were complete; run again, committed shards are kept"
 
 
 class _Batch:
@@ -62,8 +62,8 @@ class Driver:
         while not wait([batch.answer], min(_LOOK_SECONDS, self._patience)).done:
             if time.monotonic() - self._moved > self._patience:
                 raise EngineError(
-                    f"vLLM has done nothing for {self._patience:,.0f} s with {len(self._waiting)} requests open; what is committed stays: "
-                    "look at the device, then run again; a step that takes longer needs a higher engine.stall_seconds"
+                    f"vLLM completed no step for {self._patience:,.0f} s with {len(self._waiting)} open requests; committed shards are "
+                    "kept: check the device, then run again; if steps take longer than this, raise engine.stall_seconds"
                 )
             if not self._thread.is_alive() and not batch.answer.done():
                 raise EngineError(_STOPPED)

@@ -36,14 +36,14 @@ class Form(Frozen):
     @model_validator(mode="after")
     def _patterns(self) -> Form:
         if not self.all and not self.none:
-            raise ValueError("a form without patterns; give some under all or none, or leave the form out")
+            raise ValueError("a form without patterns; add patterns under all or none, or remove the form")
         for pattern in (*self.all, *self.none):
             try:
                 _compiled(pattern)
             except re2.error as error:
                 reason = error.args[0].decode(errors="replace")
                 raise ValueError(
-                    f"{pattern!r} is not a pattern of RE2, which has no look-around and no back-references ({reason})"
+                    f"{pattern!r} is not a valid RE2 pattern; RE2 has no look-around and no back-references ({reason})"
                 ) from error
         return self
 

@@ -63,19 +63,19 @@ class Place(NamedTuple):
                 raise self.error(column, "empty; fill it or remove the row")
             return ""
         if isinstance(value, list | dict | bytes):
-            raise self.error(column, f"holds a {type(value).__name__}, one value is expected; map another column or convert it")
+            raise self.error(
+                column, f"holds a {type(value).__name__}, expected a single value; map another column or convert it"
+            )
         return self.clean(column, _written(value))
 
     def clean(self, column: str | None, text: str) -> str:
         """The text itself, if it is one that can be stored and asked."""
         if "\0" in text:
-            raise self.error(column, "holds a NUL character; remove it")
+            raise self.error(column, "contains a NUL character; remove it")
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise self.error(
-                column, "is not valid Unicode (half of a surrogate pair); write the file again in UTF-8"
-            ) from error
+            raise self.error(column, "is not valid Unicode (unpaired surrogate); write the file again in UTF-8") from error
         return text
 
     def cut(self, column: str | None, pattern: str | None, text: str) -> str:
@@ -84,7 +84,7 @@ class Place(NamedTuple):
             return text
         found = re.search(pattern, text)
         if found is None or found[1] is None:
-            raise self.error(column, f"{pattern!r} is not in it; correct the pattern")
+            raise self.error(column, f"pattern {pattern!r} does not match; correct the pattern")
         return found[1]
 
 
@@ -94,7 +94,7 @@ def _question(place: Place) -> str:
     shown = names if isinstance(names, str) else ", ".join(names)
     wording = place.cut(shown, place.columns.question_pattern, " ".join(parts))
     if not wording.strip():
-        raise place.error(shown, "empty behind the pattern; correct the pattern")
+        raise place.error(shown, "the pattern extracts an empty text; correct the pattern")
     return wording
 
 
@@ -110,7 +110,7 @@ def _choices(place: Place) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(choice, str) for choice in found):
         raise place.error(names, "expected a list of texts; convert it, or set columns.choices to null")
     if len(found) > len(LETTERS):
-        raise place.error(names, f"{len(found)} choices, more than there are letters; remove some")
+        raise place.error(names, f"{len(found)} choices, at most {len(LETTERS)} are supported; remove some")
     return tuple(place.cut(names, pattern, place.clean(names, choice)) for choice in found)
 
 
@@ -121,14 +121,14 @@ def _index(place: Place, choices: Sequence[str]) -> str:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < len(choices):
-        raise place.error(column, f"{value!r} is not the place of one of {len(choices)} choices; correct it (the first is 0)")
+        raise place.error(column, f"{value!r} is not the index of one of {len(choices)} choices; correct it (the first is 0)")
     return LETTERS[value]
 
 
 def _among(place: Place, stated: str, known: Sequence[str], what: str) -> str:
     """The letter of the one in `known` that is stated."""
     if stated not in known:
-        shown = ", ".join(repr(item) for item in known) or "none there are"
+        shown = ", ".join(repr(item) for item in known) or "(none)"
         raise place.error(
             place.columns.answer, f"{stated!r} is not one of the {what}: {shown}; correct the answer or the columns"
         )

@@ -173,7 +173,7 @@ def _unique(source: RowSource) -> Iterator[Question]:
             first, row = next((other, row) for other, row, found in _checked(source) if found.id == question.id)
             before = f"row {row}" if first == where else f"{first}: row {row}"
             raise QuestionError(
-                f"{where}: row {number}: column 'id': id {question.id!r} is already in {before}; ids must be unique"
+                f"{where}: row {number}: column 'id': id {question.id!r} is already used in {before}; make ids unique"
             )
         seen.add(identity)
         yield question

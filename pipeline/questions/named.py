@@ -89,15 +89,15 @@ class NamedSource(Frozen):
     def _stand_for(cls, given: Any) -> Any:
         if not isinstance(given, dict) or "parts" in given or "name" not in given:
             return given
-        name = _one_of(given["name"], entries(), "a named set")
+        name = _one_of(given["name"], entries(), "a known benchmark")
         entry = entries()[name]
         split = given.get("split") or (next(iter(entry.splits)) if len(entry.splits) == 1 else None)
         if split is None:
-            raise ValueError(f"{name} has the splits {' and '.join(entry.splits)}; say which by split")
+            raise ValueError(f"{name} has the splits {' and '.join(entry.splits)}; set split to one of them")
         try:
             parts = entry.parts(name, _one_of(split, entry.splits, f"a split of {name} with answers"))
         except ValidationError as error:
-            raise ValueError(f"{name} is not usable with this version: {error.errors()[0]['msg']}") from error
+            raise ValueError(f"the entry of {name} in named.yaml is invalid: {error.errors()[0]['msg']}") from error
         tasks = given.get("tasks")
         if isinstance(tasks, list):
             parts = {_one_of(task, parts, f"a task of {name}"): parts[task] for task in tasks}

@@ -39,7 +39,7 @@ def file_rows(path: Path) -> Iterator[Row]:
             return _jsonl_rows(path)
         case ".csv":
             return _csv_rows(path)
-    raise QuestionError(f"{path}: expected a file that ends in {', '.join(ENDINGS)}; convert it")
+    raise QuestionError(f"{path}: expected a file name ending in {', '.join(ENDINGS)}; convert the file")
 
 
 def must_exist(path: Path) -> None:
@@ -60,7 +60,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     except pa.ArrowException as error:
         raise QuestionError(f"{path}: not a readable Parquet file; write it again") from error
     except UnicodeDecodeError as error:
-        raise QuestionError(f"{path}: a text behind row {number} is not UTF-8; write the file again") from error
+        raise QuestionError(f"{path}: a text after row {number} is not UTF-8; write the file again") from error
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
@@ -69,9 +69,9 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise QuestionError(f"{path}: row {number}: not JSON in UTF-8; one object a line is expected") from error
+                raise QuestionError(f"{path}: row {number}: not valid JSON in UTF-8; write one object per line") from error
             if not isinstance(row, dict):
-                raise QuestionError(f"{path}: row {number}: expected a JSON object; one object a line is expected")
+                raise QuestionError(f"{path}: row {number}: expected a JSON object; write one object per line")
             yield row
 
 
@@ -82,12 +82,10 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             for row in csv.DictReader(lines, strict=True):
                 number += 1
                 if None in row or None in row.values():
-                    raise QuestionError(
-                        f"{path}: row {number}: not as many fields as the first line names; quote or add commas"
-                    )
+                    raise QuestionError(f"{path}: row {number}: number of fields differs from the header; quote or add commas")
                 yield row
     except (csv.Error, UnicodeDecodeError) as error:
-        raise QuestionError(f"{path}: row {number + 1}: not CSV in UTF-8 ({error}); write it again") from error
+        raise QuestionError(f"{path}: row {number + 1}: not valid CSV in UTF-8 ({error}); write the file again") from error
 
 
 def hub_rows(source: HubSource) -> Iterator[Row]:
@@ -114,7 +112,7 @@ def hub_rows(source: HubSource) -> Iterator[Row]:
         raise QuestionError(f"{source.location}: {_explained(source, error)}") from error
     raise QuestionError(
         f"{source.location}: the hub was not reached, and the cache has revision {builder.hash}, not {source.revision}; "
-        "run it once with a network, or give a folder"
+        "run once with network access, or give a folder"
     )
 
 
@@ -150,9 +148,11 @@ def _explained(source: HubSource, error: BaseException) -> str:
     if any("is a gated dataset" in reason for reason in reasons) or any(
         type(one).__name__ == "GatedRepoError" for one in _chain(error)
     ):
-        return f"is gated ({said}); accept its terms on the hub, and put a token of that account into {TOKEN_VARIABLE}, or give a folder"
+        return f"is gated ({said}); accept its terms on the hub, and set {TOKEN_VARIABLE} to a token of that account, or give a folder"
     if isinstance(error, ConnectionError):
         return f"{said}; check the network and HF_HUB_OFFLINE, or give a folder"
     if source.folder is not None:
-        return f"cannot be loaded ({reasons[-1] if isinstance(error, RuntimeError) else said}); check files, subset and split"
-    return f"cannot be loaded ({said}); check name, subset, split and revision; a private one needs a token in {TOKEN_VARIABLE}"
+        return (
+            f"cannot be loaded ({reasons[-1] if isinstance(error, RuntimeError) else said}); check the files, subset and split"
+        )
+    return f"cannot be loaded ({said}); check name, subset, split and revision; a private data set needs a token in {TOKEN_VARIABLE}"

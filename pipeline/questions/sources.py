@@ -27,9 +27,9 @@ def _one_group(pattern: str) -> str:
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
-        raise ValueError(f"is not a regular expression ({error})") from error
+        raise ValueError(f"is not a valid regular expression ({error})") from error
     if groups != 1:
-        raise ValueError(f"has {groups} groups; it needs one, around the part that is meant")
+        raise ValueError(f"has {groups} groups; use exactly one, around the wanted part")
     return pattern
 
 
@@ -64,7 +64,7 @@ class Columns(Frozen):
     @model_validator(mode="after")
     def _one_meaning(self) -> Columns:
         if self.labels is not None and self.answer_is != "value":
-            raise ValueError(f"the answer is one of labels or an {self.answer_is}, not both; remove one of the two")
+            raise ValueError(f"labels and answer_is: {self.answer_is} exclude each other; remove one of the two")
         return self
 
 
@@ -117,7 +117,7 @@ class HubSource(Frozen):
         if (self.name is None) == (self.folder is None):
             raise ValueError("give either name and revision (a hub data set) or folder (a local one)")
         if self.name is not None and self.revision is None:
-            raise ValueError("a hub data set needs its revision, so that the run can be repeated")
+            raise ValueError("a hub data set needs a revision (40 hex digits), so that the run is reproducible")
         return self
 
     @property
