@@ -18,10 +18,10 @@ from pipeline.models import load_causal_model
 
 
 def adapt(student: Any, lora: Lora) -> Any:
-    """Put adapters into `student`, in place, and let nothing else learn; returns peft's handle on it.
+    """Inserts adapters into `student` in place and freezes all other parameters; returns peft's wrapper.
 
     Raises:
-        ConfigError: none of the student's layers has a name in `training.lora.targets`.
+        ConfigError: no layer of the student has a name in `training.lora.targets`.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -39,9 +39,9 @@ def adapt(student: Any, lora: Lora) -> Any:
 
 
 def merged(base: ModelSource, lora: Lora, weights: Mapping[str, Tensor]) -> Any:
-    """The base student with trained adapters added into its layers, in the type that the base has.
+    """The base student with trained adapters merged into its layers, in the base's dtype.
 
-    `weights` are an adapted student's; of them only the adapters are read. The sum is made in fp32.
+    `weights` is the state of an adapted student; only the adapter tensors are used. Merging is done in fp32.
     """
     whole = load_causal_model(base, torch.float32)
     handle = adapt(whole, lora)

@@ -17,11 +17,11 @@ from pipeline.questions import Question
 
 PERMUTATIONS: Final = 128
 RUN: Final = 3
-"""Words of a run; questions are short, and runs of five as of rationales would miss most rewordings."""
+"""Words per shingle. Questions are short; shingles of five words, as used for rationales, would miss most rewordings."""
 
 
 class Alike(NamedTuple):
-    """A question that was left out, the earlier one that it is like, and how much."""
+    """A dropped question, the earlier question that it duplicates, and their similarity."""
 
     question_id: str
     kept_id: str
@@ -29,7 +29,7 @@ class Alike(NamedTuple):
 
 
 def signature(question: Question) -> MinHash:
-    """Of its normalised words, with choices."""
+    """MinHash signature of the question's normalised words, including choices."""
     words = words_of(question)
     runs = {" ".join(words[first : first + RUN]) for first in range(max(1, len(words) - RUN + 1))}
     found = MinHash(num_perm=PERMUTATIONS, seed=1, scheme="affine32")
@@ -38,16 +38,16 @@ def signature(question: Question) -> MinHash:
 
 
 class Staying:
-    """Questions that stay."""
+    """The kept questions, searchable by similarity."""
 
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
-        # Looser than asked for, because the estimate decides: one candidate too many costs time, one missed leaves a duplicate.
+        # Below the requested threshold, because the estimate decides: an extra candidate costs time, a missed one leaves a duplicate.
         self._near = MinHashLSH(threshold=0.9 * threshold, num_perm=PERMUTATIONS, weights=(0.1, 0.9))
         self._signatures: dict[str, MinHash] = {}
 
     def alike(self, question: Question) -> Alike | None:
-        """The earlier question that this one is most like, if it is; else it is remembered."""
+        """The most similar kept question if it reaches the threshold; otherwise None, and this question is added to the kept ones."""
         mine = signature(question)
         similar = ((self._signatures[other].jaccard(mine), other) for other in sorted(self._near.query(mine)))
         best = max(similar, default=(0.0, ""), key=lambda item: item[0])

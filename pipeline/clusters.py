@@ -26,12 +26,12 @@ def _words(text: str) -> str:
 
 
 def clusters(texts: Sequence[str], questions: Sequence[int], count: int, seed: int) -> list[int]:
-    """The cluster of each text, from 0, the largest first; `questions[i]` is the number of text i's question.
+    """The cluster of each text, numbered from 0 by descending size; `questions[i]` is the question number of text i.
 
-    Words are learned from the first 20,000 texts.
+    The vocabulary, the projection and k-means are fitted to the first 20,000 texts.
 
     Raises:
-        QuestionError: so many clusters cannot be told apart.
+        QuestionError: the texts cannot be split into `count` clusters.
     """
     from sklearn.cluster import KMeans
     from sklearn.decomposition import TruncatedSVD
@@ -56,7 +56,7 @@ def clusters(texts: Sequence[str], questions: Sequence[int], count: int, seed: i
 
 
 def _without_topic(found_BD: Any, questions_B: Any) -> Any:
-    """Each row less the mean of its question's rows."""
+    """Subtracts from each row the mean over the rows of its question."""
     _, number_B, counts_Q = np.unique(questions_B, return_inverse=True, return_counts=True)
     sums_QD = np.zeros((len(counts_Q), found_BD.shape[1]))
     np.add.at(sums_QD, number_B, found_BD)

@@ -20,7 +20,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def _known_keys(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
-    """Field names of the model that an error's location points into."""
+    """Field names of the model at an error's location."""
     model: Any = root
     for part in location:
         if isinstance(part, int):
@@ -63,10 +63,10 @@ def _explain(error: ValidationError, where: str, root: type[BaseModel]) -> str:
 
 
 def override(tree: dict[str, Any], assignment: str) -> None:
-    """Put a KEY=VALUE into the tree, in place; the value is YAML.
+    """Sets KEY=VALUE in the tree in place; the value is parsed as YAML.
 
     Raises:
-        ConfigError: it is no such pair, or names a field of something that is no section.
+        ConfigError: not a KEY=VALUE pair, or the parent of the key is not a section.
     """
     key, separator, text = assignment.partition("=")
     if not separator or not key:
@@ -76,7 +76,7 @@ def override(tree: dict[str, Any], assignment: str) -> None:
         child = tree.get(parent, {})
         if not isinstance(child, dict):
             raise ConfigError(f"--set {assignment}: {parent} is not a section; name a field inside a section")
-        # A YAML anchor is one object in several places; the override is meant for this place only.
+        # A YAML anchor is one shared object; copy it so that the override applies here only.
         tree[parent] = tree = dict(child)
     try:
         tree[last] = yaml.safe_load(text)
@@ -85,7 +85,7 @@ def override(tree: dict[str, Any], assignment: str) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice; YAML would take the last one in silence."""
+    """Rejects duplicate keys; plain YAML would silently use the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if key.value != "<<"]
@@ -96,10 +96,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def read(path: Path, remedy: str) -> dict[str, Any]:
-    """The tree in a YAML file; `remedy` is what to do if there is none.
+    """The tree of a YAML file; `remedy` is the advice if the file is missing.
 
     Raises:
-        ConfigError: no such file, not YAML, a key given twice, or no mapping.
+        ConfigError: no such file, invalid YAML, a duplicate key, or no mapping at the top level.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; {remedy}")
@@ -115,10 +115,10 @@ def read(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def checked(model: type[Model], tree: dict[str, Any], where: str, base: Path) -> Model:
-    """What a tree says, as a model; paths in it are relative to `base`.
+    """Validates a tree against a model; relative paths in it are resolved against `base`.
 
     Raises:
-        ConfigError: one line with the file, the first wrong field, what was expected and the remedy.
+        ConfigError: one line with the file, the first invalid field, the expected value and the remedy.
     """
     try:
         return model.model_validate(tree, context={"base": base})

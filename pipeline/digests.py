@@ -11,10 +11,10 @@ from collections.abc import Iterable
 
 
 def digest(text: str) -> int:
-    """The number of one text, the same on every machine."""
+    """128-bit digest of one text, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest(), "big")
 
 
 def digests(texts: Iterable[str]) -> set[int]:
-    """The numbers of many."""
+    """The digests of several texts."""
     return {digest(text) for text in texts}

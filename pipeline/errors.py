@@ -10,31 +10,31 @@ from typing import ClassVar
 
 
 class MindError(Exception):
-    """Root of everything that MIND raises on purpose."""
+    """Root of all exceptions that MIND raises deliberately."""
 
     exit_code: ClassVar[int] = 1
 
 
 class BadInput(MindError, ValueError):
-    """Something a person wrote or provided cannot be used: file, field or row, what was expected, the remedy."""
+    """Unusable input from the user; the message names file, field or row, the expected value and the remedy."""
 
     exit_code: ClassVar[int] = 2
 
 
 class ConfigError(BadInput):
-    """The run's configuration."""
+    """The run's configuration is invalid."""
 
 
 class QuestionError(BadInput):
-    """A row or file of questions."""
+    """A row or file of questions or rationales is invalid."""
 
 
 class ModelError(BadInput):
-    """A model or tokenizer folder."""
+    """A model or tokenizer is unusable."""
 
 
 class NothingSurvives(BadInput):
-    """Filtering left nothing to train on."""
+    """Filtering left no training data."""
 
 
 class ArtifactError(MindError):
@@ -42,7 +42,7 @@ class ArtifactError(MindError):
 
 
 class ArtifactMissing(ArtifactError, BadInput):
-    """A stage was asked to run before the stages it reads from."""
+    """A stage was started before the stages whose output it reads."""
 
     exit_code: ClassVar[int] = 2
 
@@ -54,29 +54,29 @@ class ArtifactBusy(ArtifactError, BadInput):
 
 
 class RootNotWritable(ArtifactError, BadInput):
-    """The artifact root cannot be written."""
+    """The artifact root is not writable."""
 
     exit_code: ClassVar[int] = 2
 
 
 class Damaged(ArtifactError):
-    """A file does not hold what was written."""
+    """A file's content differs from what was written."""
 
 
 class DiskFull(ArtifactError, OSError):
-    """The disk under the artifact root is full."""
+    """The disk that holds the artifact root is full."""
 
 
 class RootUnavailable(ArtifactError, ConnectionError):
-    """A remote artifact root does not answer."""
+    """A remote artifact root does not respond."""
 
 
 class LeaseLost(ArtifactError, RuntimeError):
-    """Another process took this one for dead and writes its artifact now."""
+    """Another process has taken over this artifact's lease and is writing the artifact now."""
 
 
 class UnstableIdentity(ArtifactError, TypeError):
-    """A value without a stable identity was put into a fingerprint."""
+    """A value without a stable representation was put into a fingerprint."""
 
 
 class EngineError(MindError, RuntimeError):
@@ -84,18 +84,18 @@ class EngineError(MindError, RuntimeError):
 
 
 class EngineRefused(EngineError, BadInput):
-    """A server refuses what it is asked: the key, the model, the request."""
+    """A server permanently rejects a request: key, model or parameters."""
 
     exit_code: ClassVar[int] = 2
 
 
 class PromptTooLong(EngineRefused):
-    """A server says that a prompt with its answer is more than its context holds."""
+    """A server reports that prompt and completion exceed its context length."""
 
 
 class GradingError(MindError, RuntimeError):
-    """Answers cannot be compared."""
+    """Answers cannot be compared because the comparison process does not work."""
 
 
 class StageFailed(MindError, RuntimeError):
-    """A stage's process ended badly."""
+    """A stage's process failed."""

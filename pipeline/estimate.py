@@ -13,15 +13,15 @@ from typing import Final, NamedTuple
 from pipeline.config import Engine, ModelSource, RunConfig, Training
 
 UTILISATION: Final = {"training": 0.4, "generation": 0.2}
-"""Of the peak, what training reaches and what sampling in large batches does (our choice)."""
+"""Typical share of the peak rate that training and large-batch sampling reach (our choice)."""
 LOGITS: Final = 3 * 4 * (1 << 26)
-"""Bytes of a chunk of logits in fp32, their softmax and their gradient (`pipeline/student.py`)."""
+"""Bytes of one chunk of fp32 logits, their softmax and their gradient (`pipeline/student.py`)."""
 _PEAK: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "4090": 165e12}
 _BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class Shape(NamedTuple):
-    """A causal language model's size; `cached` is how many numbers a token leaves in the key-value cache."""
+    """Size of a causal language model; `cached` is the number of values that one token adds to the key-value cache."""
 
     parameters: int
     linear: int
@@ -33,10 +33,10 @@ class Shape(NamedTuple):
 
 
 def shape_of(model: ModelSource) -> Shape:
-    """From the configuration alone; of a hub model it is fetched, if it is not in the cache.
+    """The shape from the model's configuration alone; a hub model's configuration is downloaded if it is not cached.
 
     Raises:
-        OSError: the configuration is not at hand.
+        OSError: the configuration is not available.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -54,10 +54,10 @@ def shape_of(model: ModelSource) -> Shape:
 
 
 def training_bytes(shape: Shape, training: Training, perspectives: int) -> dict[str, int]:
-    """What one rank holds, by what it is for; what is offloaded counts as `host`."""
+    """Bytes that one rank needs, by purpose; offloaded parts are summed under `host`."""
     size = 4 if training.precision == "fp32" else 2
     learning = shape.parameters if training.lora is None else training.lora.rank * shape.linear
-    # With bf16 DeepSpeed keeps a master copy, and gradients add up in fp32.
+    # In bf16, DeepSpeed keeps an fp32 master copy and accumulates gradients in fp32.
     parts = {
         "weights": size * shape.parameters // (training.ranks if training.zero_stage >= 3 else 1),
         "gradients": (4 if size == 4 else 6) * learning // (training.ranks if training.zero_stage >= 2 else 1),
@@ -72,14 +72,14 @@ def training_bytes(shape: Shape, training: Training, perspectives: int) -> dict[
 
 
 class Served(NamedTuple):
-    """A model in vLLM, per card: bytes of its weights, bytes of the cache of one sequence at its longest."""
+    """A model in vLLM, per GPU: bytes of its weights, and bytes of the cache of one sequence at maximum length."""
 
     weights: int
     sequence: int
 
 
 def serving(shape: Shape, engine: Engine) -> Served:
-    """What an engine holds on each of its cards."""
+    """Memory of an engine on each of its GPUs."""
     size = _BYTES[shape.dtype if engine.dtype == "auto" else engine.dtype]
     return Served(
         size * shape.parameters // engine.tensor_parallel,
@@ -88,19 +88,19 @@ def serving(shape: Shape, engine: Engine) -> Served:
 
 
 def peak(card: str) -> float | None:
-    """Floating point operations a second of a card in 16 bits without sparsity, from its maker's sheet; None for one that is not listed."""
+    """Peak FLOP/s of a GPU in 16 bits without sparsity, from the vendor's data sheet; None if not listed."""
     return next((value for name, value in _PEAK.items() if name in card), None)
 
 
 class Hours(NamedTuple):
-    """About how long two stages take on these cards: per 1,000 questions, and for all steps."""
+    """Estimated hours of two stages on these GPUs: sampling per 1,000 questions, and training for all steps."""
 
     sampling: float
     training: float
 
 
 def hours(run: RunConfig, teacher: Shape, student: Shape, perspectives: int, card: float) -> Hours:
-    """Upper bounds but for samples drawn again: every sample as long as it may be, of every question all rationales kept."""
+    """Upper bounds except for retried samples: every sample at maximum length, all rationales of every question kept."""
     sampled = 1000 * perspectives * run.sampling.samples * run.sampling.max_tokens
     generated = 2 * teacher.parameters * sampled / (UTILISATION["generation"] * card * run.sampling.engine.tensor_parallel)
     training = run.training

@@ -37,7 +37,7 @@ _MISSING: Final = "#f2f4f7"
 
 
 class Arm(NamedTuple):
-    """One arm's shares of right answers, in and out of distribution."""
+    """One arm's accuracy in and out of distribution."""
 
     name: str
     id: Interval
@@ -45,9 +45,10 @@ class Arm(NamedTuple):
 
 
 def arms_with_intervals(rows: Sequence[Arm], base: str | None = None, reference: str | None = None) -> Figure:
-    """A dot with its 95 % interval per arm and panel, best in distribution on top, lines through two arms named to compare with.
+    """A dot with its 95 % interval per arm and panel, sorted by in-distribution accuracy, with guide lines through `base` and `reference`.
 
-    A base far from all others is an arrow at the edge, so that the others can be told apart; its value is beside it like theirs.
+    A base far from all other arms is drawn as an arrow at the edge, so that the other arms remain distinguishable; its value is printed
+    like theirs.
     """
     ordered = sorted(rows, key=lambda row: row.id.value)
     shades = {name: shade for name, shade in ((base, MODEL_COLOURS["base"]), (reference, _REFERENCE)) if name is not None}
@@ -91,7 +92,7 @@ def _arms_panel(axes: Axes, title: str, arms: Mapping[str, Interval], base: str 
 
 
 def _limits(arms: Mapping[str, Interval], base: str | None) -> tuple[float, float]:
-    """Ends of the axis in per cent: what all arms need, without a base that would take more than half of it for itself."""
+    """Axis limits in per cent for all arms; the base is excluded if it would take more than half of the axis."""
 
     def ends(names: Iterable[str]) -> tuple[float, float]:
         known = [end * 100 for name in names for end in arms[name] if math.isfinite(end)]
@@ -103,9 +104,9 @@ def _limits(arms: Mapping[str, Interval], base: str | None) -> tuple[float, floa
 
 
 def phase_diagram(cells: Mapping[tuple[str, int], Interval]) -> Figure:
-    """An advantage by the student's size (rows, the first one given lowest) and the number of questions (columns, rising).
+    """An advantage by student size (rows, the first size at the bottom) and number of questions (columns, ascending).
 
-    Where nothing was run the cell is empty.
+    Combinations that were not run are empty cells.
     """
     sizes, counts = list(dict.fromkeys(size for size, _ in cells)), sorted({count for _, count in cells})
     points = np.full((len(sizes), len(counts)), np.nan)
@@ -140,9 +141,9 @@ def phase_diagram(cells: Mapping[tuple[str, int], Interval]) -> Figure:
 
 
 def states_map(points: Mapping[str, Floats], perspective_B: Indices, names: Sequence[str], title: str) -> Figure:
-    """A panel of t-SNE points (B, 2) per model or feature, by title; the same rows in all, coloured by perspective.
+    """One panel of t-SNE points (B, 2) per model or feature, keyed by title; all panels show the same rows, coloured by perspective.
 
-    Without axes: t-SNE's have no meaning.
+    No axes, because t-SNE coordinates have no meaning.
     """
     columns = min(4, len(points))
     lines = math.ceil(len(points) / columns)
@@ -166,7 +167,7 @@ def states_map(points: Mapping[str, Floats], perspective_B: Indices, names: Sequ
 
 
 def alpha_heat_map(alpha_SK: Floats, names: Sequence[str]) -> Figure:
-    """The mean weight of each perspective (K, downwards) at each optimiser step (S, to the right); white is an equal share."""
+    """Mean weight of each perspective (K, vertical) at each optimiser step (S, horizontal); white is the equal share."""
     figure = Figure(figsize=(8.0, 1.3 + 0.27 * len(names)), layout="constrained")
     axes = figure.subplots()
     equal = 1 / len(names)
@@ -185,9 +186,9 @@ def alpha_heat_map(alpha_SK: Floats, names: Sequence[str]) -> Figure:
 
 
 def similarity_by_layer(values: Mapping[str, Sequence[float]], many: str) -> Figure:
-    """A line per model: how like its states are to the base's, from the embeddings (0) to the last layer.
+    """One line per model: similarity of its states to the base's, from the embeddings (0) to the last layer.
 
-    Models whose name begins with `many` are thin lines of one colour, named once.
+    Models whose name starts with `many` are thin lines of one colour with a single legend entry.
     """
     figure = Figure(figsize=(8.0, 3.4), layout="constrained")
     axes = figure.subplots()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def encode(encoder: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], context: int, rows_at_once: int) -> Tensor:
-    """Features (len(texts), F), fp32 on the CPU."""
+    """Features (len(texts), F) of the texts, fp32 on the CPU."""
     chunks: list[Row] = []
     owner: list[int] = []
     for number, ids in enumerate(tokenizer(list(texts), add_special_tokens=False)["input_ids"]):

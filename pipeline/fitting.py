@@ -12,7 +12,7 @@ from pipeline.perspectives import perspectives_of
 
 
 class Generator(NamedTuple):
-    """A model that a stage lets generate here, the engine that does it, and that engine's field."""
+    """A model that a stage runs locally for generation, its engine, and the engine's configuration field."""
 
     name: str
     role: str
@@ -22,7 +22,7 @@ class Generator(NamedTuple):
 
 
 def generators(run: RunConfig) -> Iterator[Generator]:
-    """Every one of a run; none of a server's, nor a teacher's of whom there are only rationales."""
+    """All local generators of a run; excludes models on servers, and a teacher whose rationales are imported."""
     sampling, judge = run.sampling, run.sampling.judge
     every = [
         Generator("references", "teacher", run.teacher, run.teacher_engine(), "sampling.engine"),
@@ -58,7 +58,7 @@ def _training(run: RunConfig, student: Shape, machine: Machine, perspectives: in
 
 
 def _engine(generator: Generator, shape: Shape, machine: Machine) -> Check:
-    """One model in vLLM; other engines take what is there."""
+    """Checks one model in vLLM; other engines allocate memory as needed."""
     name, settings = generator.name, generator.engine
     if machine.cards and settings.tensor_parallel > len(machine.cards):
         found = f"tensor_parallel {settings.tensor_parallel}, but {len(machine.cards)} GPUs"
@@ -83,7 +83,7 @@ def _shape(role: str, model: ModelSource) -> Shape | Check:
 
 
 def _sampling(run: RunConfig) -> Iterator[Check]:
-    """What is not sampled here, and two that want the same card."""
+    """Reports sampling that does not run here, and a teacher and judge that share one GPU."""
     given, settings, judge = run.sampling.rationales, run.sampling.engine, run.sampling.judge
     if given is not None:
         yield Check("sampling", "ok", f"no sampling: rationales are imported from {given.path}")
@@ -102,7 +102,7 @@ def _sampling(run: RunConfig) -> Iterator[Check]:
 
 
 def plan_of(run: RunConfig, machine: Machine) -> Iterator[Check]:
-    """Memory, time and disk that a configuration takes."""
+    """Checks memory, time and disk needs of a configuration."""
     yield from _sampling(run)
     shapes: dict[ModelSource, Shape | Check] = {}
     for generator in generators(run):
@@ -124,5 +124,5 @@ def plan_of(run: RunConfig, machine: Machine) -> Iterator[Check]:
         yield Check(
             "time", "ok", f"at most about {took.sampling:.1f} h to sample 1,000 questions, {took.training:.1f} h to train"
         )
-    # A checkpoint while the next is written, the student, and another student beside it.
+    # Two checkpoints (one while the next is written) and two students.
     yield disk(run.root, 2 * 16 * student.parameters + 2 * 4 * student.parameters)
