@@ -29,9 +29,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+$")]
 
 
 class RationaleColumns(Frozen):
-    """Which columns hold what; `a.b` is field b inside column a. `question` or `question_id` says whose rationale it is.
+    """Column mapping; `a.b` is field b inside column a. `question` or `question_id` identifies the rationale's question.
 
-    `answer` is for texts that stop before their answer: it is put behind them as the answer sentence, and graded.
+    `answer` is for texts that end before their answer: it is appended as the answer sentence and graded.
     """
 
     question: str | None = identity(None)
@@ -50,17 +50,20 @@ class RationaleColumns(Frozen):
 
 
 class GivenRationales(Frozen):
-    """Where they are, how rows are read, and what perspectives they are in: the run's own, those of `names`, or `places` of no label."""
+    """Location, column mapping and perspectives of imported rationales.
+
+    The perspectives are the run's own, those of `names`, or `places` unlabelled ones.
+    """
 
     path: FilePath = runtime()
     subset: str | None = identity(None)
     split: str | None = identity(None)
-    """Of a folder; `train` if left out."""
+    """For a folder; default `train`."""
     columns: RationaleColumns = identity()
     names: dict[str, Name] | None = identity(None, min_length=1)
     unlabelled: Literal["numbered", "clustered"] | None = identity(None)
     places: int | None = identity(None, ge=1)
-    """How many perspectives unlabelled rationales make."""
+    """Number of perspectives for unlabelled rationales."""
 
     @model_validator(mode="after")
     def _labelled_or_not(self) -> GivenRationales:
@@ -74,7 +77,7 @@ class GivenRationales(Frozen):
         return self
 
     def perspectives(self) -> tuple[str, ...] | None:
-        """Their names; None where they are the run's own."""
+        """Perspective names; None if they are the run's own."""
         if self.columns.perspective is not None:
             return None if self.names is None else tuple(dict.fromkeys(self.names.values()))
         word = "given" if self.unlabelled == "numbered" else "cluster"
@@ -82,7 +85,7 @@ class GivenRationales(Frozen):
 
 
 class Given(NamedTuple):
-    """One row: whose rationale, as `key_of_id` or `key_of_wording` say and in words, its label, its text."""
+    """One row: the key of its question (`key_of_id` or `key_of_wording`), the stated question, its label and its text."""
 
     key: str
     question: str
@@ -91,12 +94,12 @@ class Given(NamedTuple):
 
 
 def key_of_id(question_id: str) -> str:
-    """By what a question's rationales are found where rows have its id."""
+    """Question key for rows that have question ids."""
     return question_id
 
 
 def key_of_wording(wording: str) -> str:
-    """The same where they have its wording."""
+    """Question key for rows that have question wordings."""
     return normalised(wording)
 
 
@@ -115,7 +118,7 @@ def content(source: GivenRationales) -> str:
     """Digest of the file, or of all files of the folder.
 
     Raises:
-        QuestionError: there is none.
+        QuestionError: the path does not exist.
     """
     _must_exist(source.path)
     if source.path.is_dir():
@@ -137,10 +140,10 @@ def _label(place: Place, source: GivenRationales, known: tuple[str, ...]) -> str
 
 
 def rationales(source: GivenRationales, known: tuple[str, ...]) -> Iterator[Given]:
-    """Every row in order, checked; `known` are the run's perspectives.
+    """Yields every row in order, validated; `known` are the run's perspectives.
 
     Raises:
-        QuestionError: file, row and column of the first thing that is wrong.
+        QuestionError: file, row and column of the first invalid value.
     """
     columns, number = source.columns, 0
     for number, row in enumerate(_rows(source), 1):
@@ -160,6 +163,6 @@ def rationales(source: GivenRationales, known: tuple[str, ...]) -> Iterator[Give
 
 
 def check(source: GivenRationales, known: tuple[str, ...]) -> None:
-    """Refuse what the first row shows to be wrong: no such file, no such column."""
+    """Validates the path and the first row: rejects a missing file or column."""
     _must_exist(source.path)
     next(rationales(source, known))

@@ -13,7 +13,7 @@ State = Literal["ok", "warn", "fail"]
 
 
 class Check(NamedTuple):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     state: State
@@ -22,12 +22,12 @@ class Check(NamedTuple):
 
 
 def gib(count: float) -> str:
-    """Bytes for people."""
+    """Formats bytes in GiB."""
     return f"{count / GIB:.1f} GiB"
 
 
 class Machine(NamedTuple):
-    """What this machine has: names and memory of its GPUs, main memory, cores."""
+    """This machine's resources: names and memory (bytes) of its GPUs, main memory (bytes), number of cores."""
 
     cards: tuple[tuple[str, int], ...]
     memory: int
@@ -35,7 +35,7 @@ class Machine(NamedTuple):
 
 
 def this_machine() -> Machine:
-    """As torch and psutil see it."""
+    """Resources as reported by torch and psutil."""
     import psutil
     import torch
 
@@ -46,7 +46,7 @@ def this_machine() -> Machine:
 
 
 def disk(root: str, needed: int | None) -> Check:
-    """Room under a local artifact root."""
+    """Checks the free space under a local artifact root."""
     if "://" in root:
         return Check("disk", "ok", f"{root}: remote root, artifacts are uploaded as they are committed")
     folder = next(path for path in (Path(root), *Path(root).parents) if path.exists())

@@ -20,17 +20,17 @@ from pipeline.generation import Completion, Decoding
 
 
 def key_of(prompt: str, seed: int, decoding: Decoding) -> str:
-    """What tells one request from another."""
+    """Identifies a request."""
     return hashlib.sha256(orjson.dumps([prompt, seed, asdict(decoding)])).hexdigest()
 
 
 def _older(path: Path) -> Path:
-    """What arrived before the last commit."""
+    """File with the responses received before the last commit."""
     return path.with_suffix(".older")
 
 
 def committed(path: Path) -> None:
-    """A shard is safe: what arrived before the one before it was committed belongs to neither the next nor a later one."""
+    """Call after a shard is committed: drops the responses that were received before the previous commit."""
     if path.exists():
         path.replace(_older(path))
     else:
@@ -38,7 +38,7 @@ def committed(path: Path) -> None:
 
 
 class Arrived:
-    """The file; whoever commits says so (`committed`)."""
+    """The journal file; after each commit the caller calls `committed`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -46,7 +46,7 @@ class Arrived:
         self._lock = Lock()
 
     def read(self) -> dict[str, Completion]:
-        """Answers by `key_of`."""
+        """Recorded completions by `key_of`."""
         found = {}
         for path in (_older(self._path), self._path):
             for line in path.read_bytes().split(b"\n") if path.exists() else ():
@@ -58,6 +58,6 @@ class Arrived:
         return found
 
     def add(self, key: str, answer: Completion) -> None:
-        """Keep one more."""
+        """Appends one completion."""
         with self._lock, self._path.open("ab") as lines:
             lines.write(b"\n" + orjson.dumps([key, asdict(answer)]))

@@ -32,11 +32,11 @@ from pipeline.prompts import messages
 T = TypeVar("T")
 
 _QUIET_SECONDS: Final = 30.0
-"""Between two lines about a server that is waited for: hundreds of requests may wait at once."""
+"""Minimum seconds between two log lines about retries; hundreds of requests may be waiting at once."""
 _OVER_THE_CONTEXT: Final = re.compile(
     r"context[ _](?:length|size|window)|max(?:imum)?[ _]model[ _]len|tokens.{0,40}must be <=", re.IGNORECASE
 )
-"""How vLLM, OpenAI, SGLang, llama.cpp and TGI say that a prompt is too long."""
+"""Matches the messages of vLLM, OpenAI, SGLang, llama.cpp and TGI that a prompt is too long."""
 
 
 class _OpenAIEngine:
@@ -54,7 +54,7 @@ class _OpenAIEngine:
         there = self._arrived.read() if self._arrived is not None else {}
         futures = [self.pool.submit(self._one, *asked, decoding, there) for asked in zip(prompts, seeds, strict=True)]
         try:
-            for future in as_completed(futures):  # the first that fails for good ends it
+            for future in as_completed(futures):  # the first permanent failure stops all
                 future.result()
             return [future.result() for future in futures]
         except BaseException:
@@ -62,7 +62,7 @@ class _OpenAIEngine:
             raise
 
     def give_up(self) -> None:
-        """What has not been asked yet need not be paid for; what is under way is waited for and kept."""
+        """Cancels requests that have not been sent; waits for running ones and keeps their responses."""
         self.stopped.set()
         self.pool.shutdown(cancel_futures=True)
 
@@ -99,7 +99,7 @@ class _OpenAIEngine:
             return self._read(self.client.chat.completions.create(messages=turns, **settings))
         except EngineRefused:
             raise
-        except (ValueError, AttributeError, IndexError, TypeError) as error:  # the client hands on whatever a server sends
+        except (ValueError, AttributeError, IndexError, TypeError) as error:  # the client does not validate responses
             raise Unusable(f"malformed response ({type(error).__name__}: {error})") from error
 
     def _read(self, reply: Any) -> Completion:
@@ -124,11 +124,11 @@ class _OpenAIEngine:
         )
 
     def patiently(self, request: Callable[[], T]) -> T:
-        """What a request returns, asked again while its failure may pass.
+        """Executes a request, retrying transient failures.
 
         Raises:
-            EngineRefused: a failure that waiting does not mend.
-            EngineError: one that lasted.
+            EngineRefused: a permanent failure.
+            EngineError: a transient failure that exceeded the time budget.
         """
 
         def attempt() -> T:
@@ -176,10 +176,11 @@ class _OpenAIEngine:
 
 @contextmanager
 def open_openai(config: EngineConfig, turns: Turns | None, arrived: Path | None) -> Iterator[_OpenAIEngine]:
-    """Connect to `config.base_url`; `arrived` is the file for answers that are in no shard yet.
+    """Connects to `config.base_url`; `arrived` is the journal of responses that are in no committed shard yet.
 
     Raises:
-        EngineError: the server cannot be reached, or does not serve `config.served_model`.
+        EngineRefused: the server rejects requests permanently or does not serve `config.served_model`.
+        EngineError: the server cannot be reached.
     """
     engine = _OpenAIEngine(config, turns, None if arrived is None else Arrived(arrived))
     with engine.client, engine.pool:

@@ -25,7 +25,7 @@ _STOPPED: Final = "vLLM was stopped before all requests were complete; run again
 
 
 class _Batch:
-    """Requests that were asked together, and their outputs so far."""
+    """Requests of one call, and their outputs so far."""
 
     def __init__(self, requests: Sequence[Any], settings: Sequence[Any]) -> None:
         self.requests, self.settings = list(requests), list(settings)
@@ -35,9 +35,9 @@ class _Batch:
 
 
 class Driver:
-    """`outputs` asks, from any thread; `stop` ends the thread and all that wait, and leaves the engine to whoever made it.
+    """`outputs` submits requests from any thread; `stop` ends the driver thread and fails waiting calls, but does not shut down the engine.
 
-    `patience` is for how many seconds no step may end while something is asked.
+    `patience` is the maximum time in seconds without a completed step while requests are open.
     """
 
     def __init__(self, llm: LLM, patience: float) -> None:
@@ -50,14 +50,14 @@ class Driver:
         self._thread.start()
 
     def outputs(self, requests: Sequence[Any], settings: Sequence[Any]) -> list[Any]:
-        """vLLM's outputs of some requests, in order. Raises what vLLM raises.
+        """vLLM's outputs for the requests, in order. Re-raises vLLM's own exceptions.
 
         Raises:
-            EngineError: vLLM hangs, or was stopped.
+            EngineError: vLLM hangs or was stopped.
         """
         batch = _Batch(requests, settings)
         if not self._waiting:
-            self._moved = time.monotonic()  # it was idle, which is no fault of its own
+            self._moved = time.monotonic()  # idle time does not count as a stall
         self._inbox.put(batch)
         while not wait([batch.answer], min(_LOOK_SECONDS, self._patience)).done:
             if time.monotonic() - self._moved > self._patience:
@@ -70,7 +70,7 @@ class Driver:
         return batch.answer.result()
 
     def stop(self) -> None:
-        """Ends the thread; one that hangs is left alone, and ends with the process."""
+        """Ends the driver thread; a hanging thread is abandoned and ends with the process."""
         self._inbox.put(None)
         self._thread.join(_LAST_STEP_SECONDS)
 
@@ -88,10 +88,10 @@ class Driver:
 
     def _take_in(self, batch: _Batch) -> None:
         try:
-            # Its names are longer than those that the outputs will have.
+            # `enqueue` returns request names with a suffix that the outputs' request ids do not have.
             names = self._llm.enqueue(batch.requests, batch.settings, use_tqdm=False)
             batch.order = [name.partition("-")[0] for name in names]
-        except Exception as error:  # noqa: BLE001 - it belongs to whoever asked
+        except Exception as error:  # noqa: BLE001 - re-raised in the calling thread
             batch.answer.set_exception(error)
             return
         self._waiting |= dict.fromkeys(batch.order, batch)
@@ -106,12 +106,12 @@ class Driver:
     def _step(self) -> None:
         try:
             finished = [output for output in self._llm.llm_engine.step() if output.finished]
-        except Exception as error:  # noqa: BLE001 - the engine is lost, and with it everything that was asked
+        except Exception as error:  # noqa: BLE001 - the engine has failed, so all open requests fail
             self._fail(error)
             return
         for output in finished:
             owner = self._waiting.pop(output.request_id, None)
-            if owner is None:  # of a batch that was refused, after some of it was taken in
+            if owner is None:  # belongs to a batch that failed after part of it was enqueued
                 continue
             owner.outputs[output.request_id] = output
             if len(owner.outputs) == len(owner.order):

@@ -72,7 +72,7 @@ def _completion(output: Any) -> Completion:
 
 
 def llm_settings(config: EngineConfig) -> dict[str, Any]:
-    """What vLLM is told besides the model."""
+    """vLLM's settings other than the model."""
     device: dict[str, Any] = (
         {"gpu_memory_utilization": config.gpu_memory_utilization}
         if torch.cuda.is_available()
@@ -92,7 +92,7 @@ def llm_settings(config: EngineConfig) -> dict[str, Any]:
 
 @contextmanager
 def open_vllm(config: EngineConfig, model: ModelSource) -> Iterator[_VllmEngine]:
-    """Start vLLM on `model`.
+    """Starts vLLM on `model`.
 
     Raises:
         EngineError: vLLM could not start.

@@ -44,14 +44,14 @@ def _iso(match: re.Match[str]) -> str | None:
 
 
 def whole(text: str) -> tuple[str, ...]:
-    """The date of a text that is a date and nothing else."""
+    """The date of a text that consists of one date only."""
     match = _DATE.fullmatch(unlatexed(text).strip().strip("*\"'`$.").strip())
     found = _iso(match) if match else None
     return () if found is None else (found,)
 
 
 def phrase(text: str) -> tuple[str, ...] | None:
-    """The one date of a text; nothing where it has several, `None` where it has none."""
+    """The only date in a text; empty if there are several, `None` if there is none."""
     found = {_iso(match) for match in _DATE.finditer(unlatexed(text))}
     if not found:
         return None
@@ -60,6 +60,6 @@ def phrase(text: str) -> tuple[str, ...] | None:
 
 
 def last(text: str) -> tuple[str, ...]:
-    """The last date of a text."""
+    """The last date in a text."""
     found = [_iso(match) for match in _DATE.finditer(unlatexed(unemphasised(text)))]
     return (found[-1],) if found and found[-1] is not None else ()

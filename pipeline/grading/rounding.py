@@ -23,7 +23,7 @@ _EXACT: Final = Context(prec=2 * MOST_DIGITS)
 
 
 def _places(value: Fraction) -> int:
-    """Decimal places that write `value` in full; `_ENDLESS` where none do."""
+    """Number of decimal places that represent `value` exactly; `_ENDLESS` if it has no finite decimal form."""
     rest, twos, fives = value.denominator, 0, 0
     while not rest % 2:
         rest, twos = rest // 2, twos + 1
@@ -34,7 +34,7 @@ def _places(value: Fraction) -> int:
 
 @lru_cache(maxsize=4096)
 def stands_for(one: str, other: str, fewest_places: int = 1) -> bool:
-    """Whether two canonical numbers are the same number: equal, or one the other's rounding to `fewest_places` or more."""
+    """Whether two canonical numbers are the same number: equal, or one is the other rounded to at least `fewest_places` places."""
     if one == other:
         return True
     (places, short), (more, long) = sorted((_places(value), value) for value in (Fraction(one), Fraction(other)))

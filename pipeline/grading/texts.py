@@ -19,14 +19,14 @@ _SENTENCE: Final = re.compile(r"(?<=\w)[.!?][\"'*]*\s")
 
 
 def whole(text: str) -> tuple[str, ...]:
-    """Readings of a text: as it stands, case and white space aside, and without LaTeX, quotes, emphasis and a full stop."""
+    """Readings of a text: with case and white space normalised, and additionally without LaTeX, quotes, emphasis and a final full stop."""
     plain = _AROUND.sub("", _AROUND.sub("", re.sub(r"\\([{}])", r"\1", unlatexed(text))).rstrip("."))
     readings = (" ".join(item.split()).casefold() for item in (text, unemphasised(plain)))
     return tuple(dict.fromkeys(filter(None, readings)))
 
 
 def phrase(text: str) -> tuple[str, ...] | None:
-    """Readings of what follows "the answer is": its first sentence, and all of it."""
+    """Readings of the text after "the answer is": its first sentence, and all of it."""
     first = _SENTENCE.split(text, maxsplit=1)[0]
     readings = [*reversed(whole(first.rstrip("."))), *reversed(whole(text.rstrip(".")))]
     return tuple(dict.fromkeys(readings)) or None
