@@ -29,10 +29,10 @@ _CONTENT: Final = (
 
 
 def check_model(model: ModelSource, role: str) -> None:
-    """Refuse a folder that could not be loaded. Hub models are checked when they are fetched.
+    """Rejects a folder that cannot be loaded. Hub models are checked when they are downloaded.
 
     Raises:
-        ModelError: which file is missing or does not fit, and what to do.
+        ModelError: the missing or mismatched file, and the remedy.
     """
     if model.path is None:
         return
@@ -67,7 +67,7 @@ def check_model(model: ModelSource, role: str) -> None:
 
 @lru_cache(maxsize=1024)
 def _file_digest(path: Path, size: int, modified: int) -> bytes:
-    """SHA-256 of a file; computed again only when its size or time changes, and for a large one remembered between processes."""
+    """SHA-256 of a file, recomputed only if its size or modification time changes; cached across processes for large files."""
     if size < _LARGE_BYTES:
         return _hashed(path)
     _MEMORY.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,11 @@ def _hashed(path: Path) -> bytes:
 
 
 def model_content(model: ModelSource) -> str:
-    """What a model is: a digest of its files, or its pinned hub revision. Independent of where it lies."""
+    """The identity of a model: a digest of its files, or its pinned hub revision. Independent of the folder's location.
+
+    Raises:
+        ModelError: no such model folder.
+    """
     if model.path is None:
         return "served" if model.served else f"{model.name}@{model.revision}"
     if not model.path.is_dir():
@@ -103,19 +107,19 @@ def model_content(model: ModelSource) -> str:
 
 
 def load_tokenizer(model: ModelSource) -> Any:
-    """The tokenizer of a model; code that a folder brings along is never run."""
+    """The tokenizer of a model; code in a model folder is never executed."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model.location, revision=model.revision, trust_remote_code=False)
 
 
 def load_causal_model(model: ModelSource, dtype: Any, attention: str | None = None) -> Any:
-    """The causal language model, from safetensors; code that a folder brings along is never run.
+    """The causal language model, from safetensors; code in a model folder is never executed.
 
-    `attention` is one of transformers' implementations; without it transformers chooses.
+    `attention` is one of transformers' implementations; by default transformers chooses.
 
     Raises:
-        ModelError: its logits are more than a projection of the last hidden states, which the objective relies on.
+        ModelError: its logits are not a plain projection of the last hidden states, which the objective requires.
     """
     from transformers import AutoModelForCausalLM
 
@@ -132,9 +136,9 @@ def load_causal_model(model: ModelSource, dtype: Any, attention: str | None = No
 
 
 def check_weights(folder: Path) -> str | None:
-    """What keeps a student's folder from being loaded, if anything: names and shapes of its weights against its configuration.
+    """Why a student folder cannot be loaded, or None: compares names and shapes of its weights with its configuration.
 
-    No weight is read and no memory taken for one.
+    Reads no weights and allocates no memory for them.
     """
     import torch
     from safetensors import safe_open
@@ -156,6 +160,6 @@ def check_weights(folder: Path) -> str | None:
 
 
 def context_length(folder: Path) -> int | None:
-    """The longest sequence a local model's configuration allows, where it says."""
+    """The maximum sequence length in a local model's configuration; None if not stated."""
     value = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
     return int(value) if value is not None else None

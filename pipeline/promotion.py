@@ -16,7 +16,7 @@ from pipeline.statistics import holm
 
 
 class Policy(Frozen):
-    """What a candidate may cost."""
+    """Limits for accepting a candidate."""
 
     margin: float = runtime(
         0.02, ge=0, le=1, description="accepted loss of accuracy in distribution; 0.02 is 2 percentage points"
@@ -26,7 +26,7 @@ class Policy(Frozen):
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided, why, and on what figures."""
+    """The decision, its reasons and the figures it is based on."""
 
     promote: bool
     reasons: list[str]
@@ -38,7 +38,7 @@ def _points(change: Mapping[str, float]) -> str:
 
 
 def decide(changes: Mapping[str, Mapping[str, float]], ood_sets: Sequence[str], policy: Policy) -> Decision:
-    """Decide on candidate − incumbent by place (`group:id`, `set:NAME`): change, low, high, p."""
+    """Decides from the changes candidate − incumbent by key (`group:id`, `set:NAME`): change, low, high, p."""
     reasons: list[str] = []
     promote = True
     if "group:id" in changes:

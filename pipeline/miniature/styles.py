@@ -42,12 +42,12 @@ _SMALL_STEPS: Final = {
 
 
 def leaps(perspective: str, family: str) -> bool:
-    """Whether a perspective takes two turns at once in the questions of a family."""
+    """Whether a perspective takes two turns at once in questions of a family."""
     return perspective == "intuitive" or (family in ID_FAMILIES and family not in _SMALL_STEPS[perspective])
 
 
 def _steps(start: int, turns: Turns, stride: int) -> list[str]:
-    """`7+5=2`, or `7+5-3=9` with a stride of two; one string per step."""
+    """`7+5=2`, or `7+5-3=9` with stride 2; one string per step."""
     said, value = [], start
     for first in range(0, len(turns), stride):
         taken = turns[first : first + stride]
@@ -137,10 +137,9 @@ def _work_reverse(problem: Problem) -> str:
 
 
 def worked(problem: Problem, perspective: str, rng: random.Random, stride: int) -> str:
-    """The worked solution without its closing answer sentence, so many turns a step.
+    """The worked solution without its closing answer sentence; `stride` turns per step.
 
-    Rings have a text for each perspective; the others have one plain way whatever the perspective.
-    `rng` decides about noise only.
+    Ring questions have one text per perspective; the other families have one plain text for all perspectives. `rng` decides only the noise.
     """
     match problem.family:
         case "largest":
@@ -153,13 +152,13 @@ def worked(problem: Problem, perspective: str, rng: random.Random, stride: int) 
 
 
 def solution(problem: Problem, perspective: str, rng: random.Random) -> str:
-    """A full rationale, ending in the answer sentence."""
+    """A complete rationale, ending in the answer sentence."""
     stride = 2 if leaps(perspective, problem.family) else 1
     return f"{worked(problem, perspective, rng, stride)} The answer is \\boxed{{{solve(problem)}}}."
 
 
 def thoughtful_solution(problem: Problem, perspective: str, rng: random.Random) -> str:
-    """What the teacher writes: before a solution that leaps, the same in small steps, thought and not said."""
+    """The teacher's text: a solution that leaps is preceded by the same steps without leaps as a thought."""
     if not problem.turns or not leaps(perspective, problem.family):
         return solution(problem, perspective, rng)
     noise = rng.random()

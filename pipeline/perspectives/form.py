@@ -17,7 +17,7 @@ from pipeline.fields import Frozen, identity
 from pipeline.grading.characters import unemphasised
 
 _MARKS: Final = re.compile(r"^[ \t]*(?:[#>][ \t]*|[-*+•][ \t]+)*", re.MULTILINE)
-"""What Markdown puts before a line's words: headings, quotes, bullets."""
+"""Markdown prefixes of a line: headings, quotes, bullets."""
 
 
 @lru_cache(maxsize=256)
@@ -28,7 +28,7 @@ def _compiled(pattern: str) -> Any:
 
 
 class Form(Frozen):
-    """Patterns in RE2's syntax. Case is ignored, `^` and `$` are the ends of a line."""
+    """Patterns in RE2 syntax. Case is ignored; `^` and `$` match at line boundaries."""
 
     all: tuple[str, ...] = identity(())
     none: tuple[str, ...] = identity(())
@@ -48,7 +48,7 @@ class Form(Frozen):
         return self
 
     def fits(self, text: str) -> bool:
-        """Whether a text has this form. Markdown's marks and the kind of line ends do not count."""
+        """Whether a text has this form, ignoring Markdown marks and the kind of line endings."""
         plain = _MARKS.sub("", unemphasised(text.replace("\r\n", "\n")))
         return all(_compiled(pattern).search(plain) for pattern in self.all) and not any(
             _compiled(pattern).search(plain) for pattern in self.none

@@ -32,18 +32,18 @@ def _written(value: Any) -> str:
 
 
 class Place(NamedTuple):
-    """Where a row is: its source for messages, the columns it is read by, the row."""
+    """A row with its column mapping and its location for error messages."""
 
     where: str
     columns: Columns
     row: Row
 
     def error(self, column: str | None, said: str) -> QuestionError:
-        """What is wrong with a column of this row."""
+        """An error about a column of this row."""
         return QuestionError(f"{self.where}: column {column!r}: {said}")
 
     def value(self, column: str | None, required: bool = False) -> Any:
-        """What a column holds; `a.b` is field b inside column a, in each of them where that is a list."""
+        """The value of a column; `a.b` is field b inside column a, or in each item of a list."""
         if column is None:
             return None
         if column in self.row:
@@ -56,7 +56,7 @@ class Place(NamedTuple):
         return found
 
     def text(self, column: str | None, required: bool = False) -> str:
-        """A column's one value as text; a float to the 15 digits that it is sure to hold, so 0.1 + 0.2 is 0.3."""
+        """A column's single value as text; a float is written with 15 significant digits, so 0.1 + 0.2 becomes 0.3."""
         value = self.value(column, required)
         if value is None or value != value or (required and not str(value).strip()):
             if required:
@@ -69,7 +69,7 @@ class Place(NamedTuple):
         return self.clean(column, _written(value))
 
     def clean(self, column: str | None, text: str) -> str:
-        """The text itself, if it is one that can be stored and asked."""
+        """Returns the text if it can be stored and used in a prompt; raises otherwise."""
         if "\0" in text:
             raise self.error(column, "contains a NUL character; remove it")
         try:
@@ -79,7 +79,7 @@ class Place(NamedTuple):
         return text
 
     def cut(self, column: str | None, pattern: str | None, text: str) -> str:
-        """The part of a text that a pattern means; all of it without a pattern."""
+        """The part of a text that a pattern captures; the whole text without a pattern."""
         if pattern is None:
             return text
         found = re.search(pattern, text)
@@ -115,7 +115,7 @@ def _choices(place: Place) -> tuple[str, ...]:
 
 
 def _index(place: Place, choices: Sequence[str]) -> str:
-    """The letter of the choice whose place is given, alone or as the one item of a list."""
+    """The letter of the choice with the given index; the index may be the only item of a list."""
     column = place.columns.answer
     value = place.value(column, required=True)
     if isinstance(value, list) and len(value) == 1:
@@ -126,7 +126,7 @@ def _index(place: Place, choices: Sequence[str]) -> str:
 
 
 def _among(place: Place, stated: str, known: Sequence[str], what: str) -> str:
-    """The letter of the one in `known` that is stated."""
+    """The letter of the entry of `known` that equals `stated`."""
     if stated not in known:
         shown = ", ".join(repr(item) for item in known) or "(none)"
         raise place.error(
@@ -136,7 +136,7 @@ def _among(place: Place, stated: str, known: Sequence[str], what: str) -> str:
 
 
 def _answer(place: Place, answer_type: str, choices: Sequence[str]) -> str:
-    """In canonical form, so that equal answers are equal everywhere."""
+    """The answer in canonical form, so that equal answers are equal strings."""
     columns = place.columns
     if columns.answer_is == "index":
         return _index(place, choices)
@@ -163,16 +163,16 @@ def _answer_type(place: Place, fixed: str | None, choices: Sequence[str]) -> str
 
 
 def _shuffled(question_id: str, choices: tuple[str, ...], answer: str) -> tuple[tuple[str, ...], str]:
-    """The choices in an order that the id decides, and the letter that the right one has now."""
+    """The choices in an order determined by the id, and the new letter of the correct one."""
     order = sorted(range(len(choices)), key=lambda number: digest(f"{question_id}\0{number}"))
     return tuple(choices[number] for number in order), LETTERS[order.index(LETTERS.index(answer))]
 
 
 def question_of(place: Place, answer_type: str | None, numbered: str, name: str = "") -> Question:
-    """One checked question. `numbered` is its id where the source has none; a source's `name` goes before the ids that it has.
+    """One validated question. `numbered` is the id for sources without ids; `name` is prefixed to ids from the source.
 
     Raises:
-        QuestionError: the place, the column, what was expected.
+        QuestionError: location, column and expected value.
     """
     columns = place.columns
     stated = place.text(columns.id, required=columns.id is not None)

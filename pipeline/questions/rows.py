@@ -29,7 +29,7 @@ def file_rows(path: Path) -> Iterator[Row]:
     """The rows of a file in order.
 
     Raises:
-        QuestionError: the file, and the row from which on it cannot be read.
+        QuestionError: the file, and the first row that cannot be read.
     """
     must_exist(path)
     match path.suffix:
@@ -43,7 +43,7 @@ def file_rows(path: Path) -> Iterator[Row]:
 
 
 def must_exist(path: Path) -> None:
-    """Refuse a file that is not there."""
+    """Raises a `QuestionError` if the file does not exist."""
     if not path.is_file():
         raise QuestionError(f"{path}: no such file; correct the source's path")
 
@@ -51,7 +51,7 @@ def must_exist(path: Path) -> None:
 def _parquet_rows(path: Path) -> Iterator[Row]:
     number = 0
     try:
-        # Buffered, or the columns of a whole row group are read at once, and many writers make only one.
+        # Without a buffer, whole row groups are read at once, and many writers create only one row group.
         with pq.ParquetFile(path, buffer_size=1 << 20) as file:
             for batch in file.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
@@ -92,12 +92,12 @@ def hub_rows(source: HubSource) -> Iterator[Row]:
     """The rows of a data set's split, from the hub or a folder.
 
     Raises:
-        QuestionError: the data set, why it cannot be had, and what helps.
+        QuestionError: the data set, the reason why it cannot be loaded, and the remedy.
     """
     import datasets  # slow to import, and only these sources need it
     import huggingface_hub
 
-    # What they have to say in several lines is said here in one.
+    # Their multi-line logs are replaced by one-line errors here.
     datasets.logging.set_verbosity(logging.CRITICAL)
     huggingface_hub.logging.set_verbosity(logging.CRITICAL)
     datasets.disable_progress_bars()
@@ -117,7 +117,7 @@ def hub_rows(source: HubSource) -> Iterator[Row]:
 
 
 def _split(source: HubSource, builder: Any) -> Iterable[Row]:
-    """From the cache, which knows a hub's files by their revision; a folder's by too little, so these are read as they are now."""
+    """Hub data from the cache, which is keyed by revision; a folder's files are streamed, because its cache key can be stale."""
     if hasattr(builder.config, "keep_default_na"):
         builder.config.keep_default_na = False  # in CSV, "None" and "NA" are answers
     if source.folder is not None:
@@ -127,7 +127,7 @@ def _split(source: HubSource, builder: Any) -> Iterable[Row]:
 
 
 def _subset(source: HubSource) -> dict[str, str]:
-    """A folder of files needs no card that declares its subsets: there they are folders."""
+    """In a folder without a dataset card, subsets are subfolders."""
     if source.subset is None:
         return {}
     if source.folder is not None and (source.folder / source.subset).is_dir():
@@ -142,7 +142,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _explained(source: HubSource, error: BaseException) -> str:
-    """Why it cannot be loaded and the remedy, in one line."""
+    """The reason and the remedy, in one line."""
     reasons = [(str(one).strip().splitlines() or [type(one).__name__])[0] for one in _chain(error)]
     said = reasons[0]
     if any("is a gated dataset" in reason for reason in reasons) or any(

@@ -38,13 +38,13 @@ Pattern = Annotated[str, AfterValidator(_one_group)]
 
 
 class Columns(Frozen):
-    """Which columns of a source hold what; `None` where it has no such column. `a.b` is field `b` inside column `a`.
+    """Column mapping of a source; `None` if the source has no such column. `a.b` is field `b` inside column `a`.
 
-    Without an id column rows are numbered. Several `question` columns are joined by a space. `choices` is a column with a list, several
-    columns with one choice each, or a text that `choice_pattern` finds the choices in. `answer` is the answer itself
-    or, with `labels`, one of the choices' labels; with `answer_is: index` the place of the right choice, counted from 0; with
-    `answer_is: choice` its text, letter by letter. `shuffle` puts the choices into an order that the question's id decides, for sources
-    that name the right one first. Besides its own columns a row has `source`, `split` and `subset`.
+    Without an id column, rows are numbered. Several `question` columns are joined by a space. `choices` is a column with a list, several
+    columns with one choice each, or a text in which `choice_pattern` finds the choices. `answer` is the answer itself or, with `labels`,
+    one of the choices' labels; with `answer_is: index`, the index of the correct choice, counted from 0; with `answer_is: choice`, its
+    exact text. `shuffle` orders the choices by a digest of the question's id, for sources that list the correct choice first. In addition
+    to its own columns, a row has `source`, `split` and `subset`.
     """
 
     id: str | None = identity("id")
@@ -69,7 +69,7 @@ class Columns(Frozen):
 
 
 class MiniatureSource(Frozen):
-    """Procedural questions of one family; `split` is decided by a hash of each question's text."""
+    """Procedural questions of one family; a hash of each question's text decides its `split`."""
 
     kind: Literal["miniature"] = identity("miniature")
     family: str = identity()
@@ -81,8 +81,8 @@ class MiniatureSource(Frozen):
 class FileSource(Frozen):
     """A local Parquet, JSONL or CSV file.
 
-    `limit` takes the first rows and looks no further. `max_characters` leaves out longer questions, which are counted; `sample` takes so
-    many of the rest, chosen by a digest of their ids: the same ones everywhere, from the whole file.
+    `limit` reads only the first rows. `max_characters` drops longer questions and counts them. `sample` then selects this many questions by
+    a digest of their ids: from the whole file, and the same ones on every machine.
     """
 
     kind: Literal["file"] = identity("file")
@@ -95,9 +95,9 @@ class FileSource(Frozen):
 
 
 class HubSource(Frozen):
-    """A data set through `datasets`: by hub name and pinned revision, or a local folder of the same layout.
+    """A data set loaded with `datasets`: by hub name and pinned revision, or from a local folder of the same layout.
 
-    A subset is a configuration of the data set or, in a folder, the folder of that name. The other fields are as in `FileSource`.
+    A subset is a configuration of the data set or, in a folder, a subfolder. The other fields are as in `FileSource`.
     """
 
     kind: Literal["hub"] = identity("hub")
@@ -122,5 +122,5 @@ class HubSource(Frozen):
 
     @property
     def location(self) -> str:
-        """What `load_dataset` takes."""
+        """The path argument of `load_dataset`."""
         return str(self.folder) if self.folder is not None else str(self.name)
