@@ -24,7 +24,7 @@ _FILES: Final = (".parquet", ".jsonl", ".csv")
 
 
 class Answers(NamedTuple):
-    """What was answered. `outside` are evaluated out of distribution."""
+    """The five answers and a run name. `outside` are out-of-distribution evaluation sources."""
 
     name: str
     teacher: str
@@ -40,7 +40,7 @@ def _is_address(answer: str) -> bool:
 
 
 def _server(answer: str, engine: dict[str, Any]) -> dict[str, Any]:
-    """How the teacher is sampled: by its server, or as `engine`."""
+    """The teacher's sampling engine: its server if the answer is an address, otherwise `engine`."""
     if not _is_address(answer):
         return engine
     address, _, name = answer.partition(" ")
@@ -50,7 +50,11 @@ def _server(answer: str, engine: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model(role: str, answer: str) -> dict[str, Any]:
-    """Raises ConfigError where the answer is neither a folder nor a pinned name."""
+    """Model configuration.
+
+    Raises:
+        ConfigError: the answer is neither a folder nor a pinned hub name.
+    """
     if role == "teacher" and _is_address(answer):
         return {"served": True}
     folder = Path(answer)
@@ -65,7 +69,7 @@ def _model(role: str, answer: str) -> dict[str, Any]:
 
 
 def _questions(answer: str, wanted: Sequence[str]) -> dict[str, str]:
-    """A source; of a named one the first split of `wanted` that it has."""
+    """A source; for a named benchmark, the first of the `wanted` splits that it has."""
     if answer.endswith(_FILES):
         if not Path(answer).is_file():
             raise ConfigError(f"{answer}: no such file; correct the path")
@@ -84,19 +88,19 @@ def _questions(answer: str, wanted: Sequence[str]) -> dict[str, str]:
 
 
 def _chats(folder: Path) -> bool:
-    """Whether a local model has a chat template; one of the hub is taken to have one."""
+    """Whether a local model has a chat template; hub models are assumed to have one."""
     settings = folder / "tokenizer_config.json"
     said = json.loads(settings.read_text()) if settings.is_file() else {}
     return (folder / "chat_template.jinja").is_file() or bool(said.get("chat_template"))
 
 
 def _name(words: str) -> str:
-    """What may be a name of those words."""
+    """Converts text to a valid name."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", words).strip("-.") or "run"
 
 
 def _flow(value: Any) -> str:
-    """As YAML has it on one line; JSON is YAML."""
+    """Formats a value as single-line YAML (JSON is a subset of YAML)."""
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -104,7 +108,7 @@ def starter(answers: Answers) -> str:
     """The configuration's text.
 
     Raises:
-        ConfigError: an answer that is not what was asked for.
+        ConfigError: an invalid answer.
     """
     gpus = answers.gpus
     evaluation = [

@@ -19,10 +19,10 @@ from pipeline.rows import Batch, Row, batch, rationale_spans
 
 
 class StudentLosses(nn.Module):
-    """Wraps a causal language model; its forward says how much each wanted token costs, and gives logits where they are asked for.
+    """Wraps a causal language model; its forward returns the loss at each wanted position, and logits at selected ones.
 
-    Over a real vocabulary the logits of all wanted positions would be by far the largest tensor there is. So they are made a chunk at a
-    time, and made again in the backward pass; `most` is how many numbers a chunk may have.
+    With a large vocabulary, the logits of all wanted positions would be by far the largest tensor. They are computed in chunks and
+    recomputed in the backward pass; `most` is the maximum number of elements of a chunk.
     """
 
     def __init__(self, student: Any, most: int = 1 << 26) -> None:
@@ -41,7 +41,7 @@ class StudentLosses(nn.Module):
         ends_BT: Tensor | None = None,
         reads: tuple[Reads, ...] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Cross-entropy (P,) at the wanted positions, fp32, and logits (A, V) at those of them that `asked_A` numbers."""
+        """Cross-entropy (P,) at the wanted positions, fp32, and logits (A, V) at the wanted positions with indices `asked_A`."""
         more: dict[str, Any] = {}
         if positions_BT is not None and ends_BT is not None:
             flex = self.student.config._attn_implementation != ROWS
@@ -56,7 +56,7 @@ class StudentLosses(nn.Module):
         return losses_P, self._logits(hidden_PD[asked_A])
 
     def _chunks(self, wanted: int, device: torch.device) -> int:
-        """How many chunks; the same on every rank under ZeRO-3, where each gathers the head's weights from all ranks."""
+        """Number of chunks; identical on every rank under ZeRO-3, where each chunk gathers the head's weights from all ranks."""
         many: int = max(1, math.ceil(wanted / max(1, self.most // self.student.config.vocab_size)))
         if hasattr(self.student.get_output_embeddings().weight, "ds_id") and dist.get_world_size() > 1:
             every = torch.tensor(many, device=device)
@@ -80,7 +80,7 @@ def losses_of(model: nn.Module, item: Batch, asked_A: Tensor, device: torch.devi
 
 
 def _moved(part: Any, device: torch.device) -> Any:
-    """Tensors, or tuples of them, on a device."""
+    """Moves tensors, or tuples of them, to a device."""
     if isinstance(part, Reads):
         return Reads(*(tensor.to(device) for tensor in part))
     if isinstance(part, tuple):
@@ -90,7 +90,7 @@ def _moved(part: Any, device: torch.device) -> Any:
 
 @torch.no_grad()
 def measured(model: nn.Module, item: Batch, rows: int, device: torch.device, hardest: float) -> Tensor:
-    """L_real of each of a batch's rows (rows,), fp32 on the CPU, without gradient."""
+    """L_real of each row of a batch (rows,), fp32 on the CPU, without gradient."""
     tokens_P, _ = losses_of(model, item, torch.zeros(0, dtype=torch.long), device)
     return real_losses(tokens_P, item.row_P.to(device), rows, hardest).cpu()
 
@@ -98,7 +98,7 @@ def measured(model: nn.Module, item: Batch, rows: int, device: torch.device, har
 def measured_losses(
     model: nn.Module, rows: list[Row], pad: int, device: torch.device, rows_at_once: int, hardest: float
 ) -> Tensor:
-    """`measured` of rationales that are padded, so many at once."""
+    """`measured` for any number of padded rationales, in batches of `rows_at_once`."""
     losses = []
     for first in range(0, len(rows), rows_at_once):
         chunk = rows[first : first + rows_at_once]
@@ -107,7 +107,7 @@ def measured_losses(
 
 
 def _padded(rows: list[Row], pad: int) -> tuple[Tensor, Tensor]:
-    """Tokens (B, T) padded to the right, and where they are real."""
+    """Right-padded tokens (B, T), and a mask of the real tokens."""
     width = max(len(row.tokens) for row in rows)
     tokens_BT = torch.tensor([row.tokens + [pad] * (width - len(row.tokens)) for row in rows])
     return tokens_BT, torch.arange(width)[None] < torch.tensor([len(row.tokens) for row in rows])[:, None]
@@ -131,9 +131,9 @@ def pooled_states(student: Any, rows: list[Row], pad: int, device: torch.device,
 def span_states(
     student: Any, rows: list[Row], spans: list[tuple[int, int]], pad: int, device: torch.device, rows_at_once: int
 ) -> Tensor:
-    """Mean-pooled hidden states (rows, layers + 1, D) of every layer over each row's tokens of its span, fp32 on the CPU.
+    """Hidden states (rows, layers + 1, D) of every layer, mean-pooled over each row's span, fp32 on the CPU.
 
-    What stands before the span is read but not pooled. Layer 0 are the embeddings, the last is after the final norm.
+    Tokens before the span are model input but not pooled. Layer 0 is the embeddings; the last layer is after the final norm.
     """
     pooled = []
     for first in range(0, len(rows), rows_at_once):
@@ -145,7 +145,7 @@ def span_states(
             input_ids=tokens_BT.to(device), attention_mask=real_BT.to(device), use_cache=False, output_hidden_states=True
         ).hidden_states
         weight_BT1 = inside_BT.to(device)[..., None]
-        # A layer at a time, so that no copy of all of them in fp32 is needed.
+        # One layer at a time avoids an fp32 copy of all layers.
         pooled.append(
             torch.stack([((layer.float() * weight_BT1).sum(1) / weight_BT1.sum(1)).cpu() for layer in hidden_states], 1)
         )
@@ -153,5 +153,5 @@ def span_states(
 
 
 def layer_states(student: Any, rows: list[Row], pad: int, device: torch.device, rows_at_once: int) -> Tensor:
-    """`span_states` over the rationale's tokens alone: the end token is among them, the prompt is not."""
+    """`span_states` over the rationale's tokens only, including the end token."""
     return span_states(student, rows, rationale_spans(rows), pad, device, rows_at_once)

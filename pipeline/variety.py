@@ -13,12 +13,12 @@ from pipeline.rationales import five_grams, jaccard
 
 
 def distances(rationales: Mapping[str, str]) -> dict[tuple[str, str], float]:
-    """Of every pair of perspectives, in the order given."""
+    """Distance of every pair of perspectives, in the given order."""
     grams = {name: five_grams(text) for name, text in rationales.items()}
     return {(one, other): 1 - jaccard(grams[one], grams[other]) for one, other in combinations(grams, 2)}
 
 
 def distinct(texts: Iterable[Sequence[str]]) -> float | None:
-    """Different 2-grams over all 2-grams of some texts as words; None where there are no two words."""
+    """Distinct 2-grams over all 2-grams of tokenised texts; None if there are no 2-grams."""
     found = list(chain.from_iterable(pairwise(text) for text in texts))
     return len(set(found)) / len(found) if found else None

@@ -21,7 +21,7 @@ from pipeline.training_set import Some
 
 
 class Warm(NamedTuple):
-    """The trained MetaNet, and L_meta of each epoch."""
+    """The trained MetaNet and L_meta per epoch."""
 
     metanet: MetaNet
     losses: list[float]
@@ -36,8 +36,8 @@ def warm_up(
     seed: int,
     epoch_done: Callable[[float], None],
 ) -> Warm:
-    """Train a new MetaNet; `epoch_done` hears L_meta of each epoch."""
-    torch.set_num_threads(1)  # for so small a network more threads only wait for each other
+    """Trains a new MetaNet; `epoch_done` is called with L_meta after each epoch."""
+    torch.set_num_threads(1)  # more threads slow down such a small network
     torch.manual_seed(seed)
     questions, perspectives, width = features_NKF.shape
     metanet = MetaNet(perspectives, width, config.metanet.width, config.metanet.heads)
