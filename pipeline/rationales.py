@@ -70,7 +70,7 @@ def keeps_easy(question_id: str, seed: int, share: float) -> bool:
 
 
 def place(question_id: str, seed: int) -> bytes:
-    """Sort key for limiting the number of questions: those with the smallest keys are kept. Depends only on the question's id and the seed."""
+    """Sort key for limiting the number of questions: the smallest keys are kept. Depends only on the question's id and the seed."""
     return hashlib.sha256(f"stay/{seed}/{question_id}".encode()).digest()
 
 
