@@ -1,1 +1,1 @@
-"""What MIND is: the domain, without Prefect, artifact store or process management."""
+"""The MIND domain: methods, models and data, without Prefect, the artifact store or process management."""

@@ -1,11 +1,13 @@
-"""The arms of the experiment: MIND, the baselines and its ablations, each a named change of one run's configuration.
+"""Defines the experiment's arms: MIND, the baselines and the ablations, each a named change to one run configuration.
 
-An arm is data: fields of `RunConfig` and their values, as `--set` takes them. What it leaves alone it shares with the others, and so
-with their artifacts: nearly all read the same synthesis, and differ in training alone.
+An arm is data: fields of `RunConfig` and their values, in the form that `--set` accepts. Arms share every artifact that their changes do
+not affect: nearly all read the same synthesis and differ only in training.
 
-Arms are matched in optimiser steps and in rationales per step. With Q questions a step, MIND trains on about KEPT·Q rationales; an arm
-that takes r rationales of a question sees KEPT·Q/r questions a step. So those with few see more different questions; the table
-of results has what was trained in the end (method, section 6).
+Arms are matched in optimiser steps and in rationales per step. With Q questions per step, MIND trains on about KEPT·Q rationales; an arm
+that uses r rationales per question takes KEPT·Q/r questions per step. Arms with few rationales per question therefore see more distinct
+questions. The results table reports the actual training volume (method, section 6).
+
+Axes: Q questions of a step.
 """
 
 from __future__ import annotations
@@ -14,16 +16,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 KEPT: Final = 3.2
-"""Rationales that MIND keeps of eight, about, with the configuration of the experiment; the table of results shows how many they were."""
+"""Approximate number of rationales (of eight) that MIND keeps in the experiment's configuration; the results table reports the exact
+number.
+"""
 
 SPECIALIST: Final = "single-"
-"""How the names of arms begin that train on one perspective alone."""
+"""Name prefix of the arms that train on one perspective only."""
 
 Kind = Literal["mind", "baseline", "ablation"]
 
 
 class Arm(NamedTuple):
-    """One arm: its name, what it stands for, and what it changes."""
+    """One arm: name, short description, kind and changed fields."""
 
     name: str
     says: str
@@ -31,14 +35,14 @@ class Arm(NamedTuple):
     changes: Mapping[str, Any]
 
     def assignments(self) -> tuple[str, ...]:
-        """The changes in the form of `--set`."""
+        """The changes as `--set` assignments."""
         import json
 
         return tuple(f"{field}={json.dumps(value)}" for field, value in self.changes.items())
 
 
 def _taking(rationales: float, questions: int) -> dict[str, Any]:
-    """As many questions a step as make KEPT·Q rationales."""
+    """Questions per step that give KEPT·Q rationales per step."""
     per_step = max(1, round(questions * KEPT / rationales))
     return {"training.questions_per_step": per_step, "training.questions_per_micro_batch": per_step}
 
@@ -47,7 +51,7 @@ _UNIFORM: Final = {"training.mixture.weights": "uniform", "training.mixture.beta
 
 
 def arms(questions: int, perspectives: Sequence[str], copied: str) -> tuple[Arm, ...]:
-    """All arms for runs of so many questions a step and these perspectives, of which `copied` is the one that is sampled many times."""
+    """All arms for runs with `questions` per step and the given perspectives; `copied` is the perspective that is sampled repeatedly."""
     every = len(perspectives)
 
     def arm(name: str, says: str, kind: Kind, rationales: float = KEPT, **changes: Any) -> Arm:
@@ -59,7 +63,7 @@ def arms(questions: int, perspectives: Sequence[str], copied: str) -> tuple[Arm,
         return made._replace(changes={**_UNIFORM, **made.changes})
 
     singles = [
-        uniform(f"{SPECIALIST}{name}", f"one rationale a question: {name}", 1, training__perspectives=[name])
+        uniform(f"{SPECIALIST}{name}", f"one rationale per question: {name}", 1, training__perspectives=[name])
         for name in perspectives
     ]
     few = [
@@ -73,28 +77,28 @@ def arms(questions: int, perspectives: Sequence[str], copied: str) -> tuple[Arm,
         *singles,
         uniform("step-by-step", "answer and rationale as two tasks, a = 0.5", 1, training__answer_weight=0.5,
                 training__mixture__draw=1),
-        # Two rationales have one pair of weight 1/4, so 0.4 of the sum is 0.1 of their divergence.
-        uniform("mcc-kd", "two random rationales, 0.1 symmetric KL of their answers", 2, training__mixture__draw=2,
+        # Two equal weights give one pair with α_i α_j = 1/4, so λ = 0.4 equals 0.1 times their divergence.
+        uniform("mcc-kd", "two random rationales + 0.1 symmetric KL on answer tokens", 2, training__mixture__draw=2,
                 training__consistency__weight=0.4, training__consistency__divergence="symmetric_kl"),
         uniform("uniform", "all perspectives, equal weights", every),
         uniform(f"copies-{copied}", f"{every} samples of one perspective, {copied}, equal weights", every,
                 only_perspectives=[copied], perspective_copies=every, synthesis__duplicate_jaccard=1.0),
-        arm("random-weights", "MIND's weights dealt out at random", "ablation", training__mixture__order="shuffled"),
-        arm("inverted", "MIND's scores turned round", "ablation", training__mixture__order="inverted"),
+        arm("random-weights", "MIND's weights randomly permuted", "ablation", training__mixture__order="shuffled"),
+        arm("inverted", "MIND's scores with inverted sign", "ablation", training__mixture__order="inverted"),
         arm("static", "weights from the base student's losses", "ablation", training__mixture__weights="static"),
-        arm("instantaneous", "the last loss in the place of MetaNet", "ablation", training__mixture__weights="table",
+        arm("instantaneous", "the last observed loss instead of MetaNet", "ablation", training__mixture__weights="table",
             training__inertia__kind="none"),
         arm("table", "filtered losses without a network", "ablation", training__mixture__weights="table",
             training__inertia__kind="ema"),
         arm("no-attention", "MetaNet without attention across perspectives", "ablation", synthesis__metanet__heads=0),
-        arm("no-consistency", "without L_cons", "ablation", training__consistency__weight=0.0),
+        arm("no-consistency", "no L_cons", "ablation", training__consistency__weight=0.0),
         arm("no-selection", "β = 0: all rationales, weighted", "ablation", every, training__mixture__beta=0.0),
-        arm("top-1", "the best rationale alone", "ablation", 1, training__mixture__beta=1.0, training__mixture__min_kept=1,
+        arm("top-1", "only the best rationale", "ablation", 1, training__mixture__beta=1.0, training__mixture__min_kept=1,
             training__mixture__min_effective=1.0),
         *few,
-        arm("prediction-first", "L_meta in the direction that the paper prints", "ablation",
+        arm("prediction-first", "L_meta in the KL direction printed in the paper", "ablation",
             objective__direction="prediction_first"),
-        arm("raw-targets", "targets without z-scores", "ablation", objective__target="raw"),
-        arm("explicit-inertia", "an explicit filter of the losses beside MetaNet's slower optimiser", "ablation",
+        arm("raw-targets", "targets not z-scored", "ablation", objective__target="raw"),
+        arm("explicit-inertia", "an explicit loss filter in addition to MetaNet's slower optimiser", "ablation",
             training__inertia__kind="ema"),
     )  # fmt: skip

@@ -1,6 +1,7 @@
-"""Numbers that stand for texts, where millions of texts must be told apart and none of them held.
+"""128-bit text digests: set membership for millions of texts without keeping them in memory.
 
-128 bits: two different texts never meet by chance, and Python keeps such a number in the room of one of 64 bits.
+At 128 bits an accidental collision is practically impossible, and a Python integer of this size takes hardly more memory than one of 64
+bits.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from collections.abc import Iterable
 
 
 def digest(text: str) -> int:
-    """The number of one text, the same on every machine."""
+    """128-bit digest of one text, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest(), "big")
 
 
 def digests(texts: Iterable[str]) -> set[int]:
-    """The numbers of many."""
+    """The digests of several texts."""
     return {digest(text) for text in texts}

@@ -1,7 +1,7 @@
-"""The exceptions of MIND: one root, and every message ends in the remedy.
+"""The exception hierarchy of MIND: one root class; every message ends with the remedy.
 
-`exit_code` is what the command line returns: 2 for input that a person must mend, 1 for a stage that failed.
-Every error is built from its message alone, so all of them pickle.
+`exit_code` is the exit status of the command line: 2 for input that the user must correct, 1 for a failed stage. Every exception is
+constructed from its message alone, so all of them can be pickled.
 """
 
 from __future__ import annotations
@@ -10,31 +10,31 @@ from typing import ClassVar
 
 
 class MindError(Exception):
-    """Root of everything that MIND raises on purpose."""
+    """Root of all exceptions that MIND raises deliberately."""
 
     exit_code: ClassVar[int] = 1
 
 
 class BadInput(MindError, ValueError):
-    """Something a person wrote or provided cannot be used: file, field or row, what was expected, the remedy."""
+    """Unusable input from the user; the message names file, field or row, the expected value and the remedy."""
 
     exit_code: ClassVar[int] = 2
 
 
 class ConfigError(BadInput):
-    """The run's configuration."""
+    """The run's configuration is invalid."""
 
 
 class QuestionError(BadInput):
-    """A row or file of questions."""
+    """A row or file of questions or rationales is invalid."""
 
 
 class ModelError(BadInput):
-    """A model or tokenizer folder."""
+    """A model or tokenizer is unusable."""
 
 
 class NothingSurvives(BadInput):
-    """Filtering left nothing to train on."""
+    """Filtering left no training data."""
 
 
 class EngineError(MindError, RuntimeError):
@@ -42,18 +42,18 @@ class EngineError(MindError, RuntimeError):
 
 
 class EngineRefused(EngineError, BadInput):
-    """A server refuses what it is asked: the key, the model, the request."""
+    """A server permanently rejects a request: key, model or parameters."""
 
     exit_code: ClassVar[int] = 2
 
 
 class PromptTooLong(EngineRefused):
-    """A server says that a prompt with its answer is more than its context holds."""
+    """A server reports that prompt and completion exceed its context length."""
 
 
 class GradingError(MindError, RuntimeError):
-    """Answers cannot be compared."""
+    """Answers cannot be compared because the comparison process does not work."""
 
 
 class StageFailed(MindError, RuntimeError):
-    """A stage's process ended badly."""
+    """A stage's process failed."""

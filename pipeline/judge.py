@@ -1,7 +1,8 @@
-"""A language model as the judge of answers that rules cannot read: never of those that they can.
+"""LLM judge for answers that the rules cannot read; it never judges answers that the rules can read.
 
-It is told the question, the right answer and the text, and has to end with a line that is one of two words; anything else is no verdict,
-and the answer stays unparsed. Thoughts are not part of a text, as in grading. Greedy, so a text is judged the same every time.
+The judge receives the question, the gold answer and the text. Its reply must end with a line that is one of two words. Any other reply
+gives no verdict, and the answer stays unparsed. Thoughts are removed from the text, as in grading. Decoding is greedy, so a text always
+gets the same verdict.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from pipeline.questions.question import Question
 from pipeline.rationales.curation import spoken
 
 RULE: Final = "judge"
-"""The rule of a grade that is a judge's."""
+"""The rule name of grades given by a judge."""
 _VERDICT: Final = re.compile(r"\W*(correct|wrong)\W*", re.IGNORECASE | re.ASCII)
 
 
 def judge_prompt(settings: Judge, question: Question, text: str) -> str:
-    """What the judge reads.
+    """The judge's prompt.
 
     Raises:
-        ConfigError: the template is not valid, or uses another name.
+        ConfigError: the template is invalid or uses an unknown name.
     """
     return render(settings.prompt, question=question.text, answer=question.answer, text=text)
 
 
 def verdict(reply: str) -> Outcome | None:
-    """What a reply's last line says, after any thoughts; None where it is not exactly one of the two words."""
+    """The verdict in the last line of a reply, after any thoughts; None unless it is exactly one of the two words."""
     lines = [line for line in spoken(reply).splitlines() if line.strip()]
     said = _VERDICT.fullmatch(lines[-1]) if lines else None
     if said is None:
@@ -41,6 +42,6 @@ def verdict(reply: str) -> Outcome | None:
 
 
 def replies(engine: Engine, settings: Judge, asked: Sequence[tuple[Question, str]]) -> list[Completion]:
-    """The judge's words on each question with a text; none, and `too_long`, where both are more than it can read."""
+    """The judge's reply for each question and text; an empty `too_long` completion if the prompt exceeds its context."""
     prompts = [judge_prompt(settings, question, text) for question, text in asked]
     return engine.generate(prompts, [0] * len(prompts), Decoding(0.0, 1.0, settings.max_tokens, skip_long=True))

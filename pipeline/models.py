@@ -1,4 +1,4 @@
-"""Model folders: whether one is whole and what its content is, without loading it; and the one safe way to load it."""
+"""Validates and fingerprints model folders without loading them, and loads models safely (safetensors only, no remote code)."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _CONTENT: Final = (
 
 
 def check_model(model: Teacher, role: str) -> None:
-    """Refuse a folder that could not be loaded. Hub models are checked when they are fetched.
+    """Rejects a folder that cannot be loaded. Hub models are checked when they are downloaded.
 
     Raises:
-        ModelError: which file is missing or does not fit, and what to do.
+        ModelError: the missing or mismatched file, and the remedy.
     """
     if not isinstance(model, LocalModel):
         return
@@ -49,7 +49,7 @@ def check_model(model: Teacher, role: str) -> None:
     shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
     for shard in sorted(shards):
         if not (folder / shard).is_file():
-            raise ModelError(f"{role}: {folder}: has no {shard}, which its index names; fetch the folder again")
+            raise ModelError(f"{role}: {folder}: has no {shard}, which its index lists; download the folder again")
     try:
         rows = int(json.loads((folder / "config.json").read_text())["vocab_size"])
     except (ValueError, KeyError) as error:
@@ -57,9 +57,7 @@ def check_model(model: Teacher, role: str) -> None:
     try:
         words = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size(with_added_tokens=True)
     except Exception as error:
-        raise ModelError(
-            f"{role}: {folder}/tokenizer.json: cannot be read; give a transformers folder that is whole"
-        ) from error
+        raise ModelError(f"{role}: {folder}/tokenizer.json: cannot be read; give a complete transformers folder") from error
     if words > rows:
         raise ModelError(
             f"{role}: {folder}: tokenizer has {words} tokens, the model's vocabulary {rows}; "
@@ -69,7 +67,7 @@ def check_model(model: Teacher, role: str) -> None:
 
 @lru_cache(maxsize=1024)
 def _file_digest(path: Path, size: int, modified: int) -> bytes:
-    """SHA-256 of a file; computed again only when its size or time changes, and for a large one remembered between processes."""
+    """SHA-256 of a file, recomputed only if its size or modification time changes; cached across processes for large files."""
     if size < _LARGE_BYTES:
         return _hashed(path)
     _MEMORY.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +89,11 @@ def _hashed(path: Path) -> bytes:
 
 
 def model_content(model: Teacher) -> str:
-    """What a model is: a digest of its files, or its pinned hub revision. Independent of where it lies."""
+    """The identity of a model: a digest of its files, or its pinned hub revision. Independent of the folder's location.
+
+    Raises:
+        ModelError: no such model folder.
+    """
     if isinstance(model, HubModel):
         return f"{model.name}@{model.revision}"
     if not isinstance(model, LocalModel):
@@ -107,19 +109,19 @@ def model_content(model: Teacher) -> str:
 
 
 def load_tokenizer(model: Weights) -> Any:
-    """The tokenizer of a model; code that a folder brings along is never run."""
+    """The tokenizer of a model; code in a model folder is never executed."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model.location, revision=model.revision, trust_remote_code=False)
 
 
 def load_causal_model(model: Weights, dtype: Any, attention: str | None = None) -> Any:
-    """The causal language model, from safetensors; code that a folder brings along is never run.
+    """The causal language model, from safetensors; code in a model folder is never executed.
 
-    `attention` is one of transformers' implementations; without it transformers chooses.
+    `attention` is one of transformers' implementations; by default transformers chooses.
 
     Raises:
-        ModelError: its logits are more than a projection of the last hidden states, which the objective relies on.
+        ModelError: its logits are not a plain projection of the last hidden states, which the objective requires.
     """
     from transformers import AutoModelForCausalLM
 
@@ -130,15 +132,15 @@ def load_causal_model(model: Weights, dtype: Any, attention: str | None = None) 
     for field in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
         if getattr(network.config, field, None) not in (None, 1, 1.0):
             raise ModelError(
-                f"{model.location}: its config has {field}, which is not supported; use a Llama or Qwen family model"
+                f"{model.location}: its configuration sets {field}, which is not supported; use a model of the Llama or Qwen family"
             )
     return network
 
 
 def check_weights(folder: Path) -> str | None:
-    """What keeps a student's folder from being loaded, if anything: names and shapes of its weights against its configuration.
+    """Why a student folder cannot be loaded, or None: compares names and shapes of its weights with its configuration.
 
-    No weight is read and no memory taken for one.
+    Reads no weights and allocates no memory for them.
     """
     import torch
     from safetensors import safe_open
@@ -155,11 +157,11 @@ def check_weights(folder: Path) -> str | None:
             found |= {name: list(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 - no mapping
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
-            return f"weight {name}: has shape {found.get(name)}, its configuration wants {wanted.get(name)}"
+            return f"weight {name}: has shape {found.get(name)}, but the configuration expects {wanted.get(name)}"
     return None
 
 
 def context_length(folder: Path) -> int | None:
-    """The longest sequence a local model's configuration allows, where it says."""
+    """The maximum sequence length in a local model's configuration; None if not stated."""
     value = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
     return int(value) if value is not None else None

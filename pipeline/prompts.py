@@ -1,8 +1,8 @@
-"""From a question to the exact tokens a model reads, the same for sampling, training and evaluation.
+"""Converts a question to the exact tokens that a model reads, identically for sampling, training and evaluation.
 
-A prompt is rendered from a sandboxed Jinja template. For chat models it becomes the user's turn of the model's own chat
-template; plain prompts are tokenised as they stand. Beginning-of-sequence tokens are added once, by whichever of the
-two is responsible, so a double one cannot occur. The loss mask covers exactly the rationale and the end token.
+A prompt is rendered from a sandboxed Jinja template. For chat models it becomes the user turn of the model's own chat template; plain
+prompts are tokenised unchanged. Either the chat template or the tokenizer adds the beginning-of-sequence token, never both. The loss mask
+covers exactly the rationale and the end token.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def _template(source: str) -> Any:
 
 
 def render(template: str, **values: str) -> str:
-    """Fill a template.
+    """Renders a template.
 
     Raises:
-        ConfigError: a syntax error, or a name that the template may not use.
+        ConfigError: a syntax error, or an unknown name in the template.
     """
     try:
         return str(_template(template).render(**values))
@@ -44,12 +44,12 @@ def render(template: str, **values: str) -> str:
 
 
 def student_prompt(prompts: Prompts, question: Question) -> str:
-    """What the student, and every evaluated model, is shown."""
+    """The prompt of the student and of every evaluated model."""
     return render(prompts.question, question=question.text)
 
 
 def teacher_prompt(prompts: Prompts, question: Question, perspective: Perspective) -> str:
-    """What the teacher is shown for one perspective."""
+    """The teacher's prompt for one perspective."""
     return render(
         prompts.perspective,
         question=question.text,
@@ -59,13 +59,13 @@ def teacher_prompt(prompts: Prompts, question: Question, perspective: Perspectiv
 
 
 def as_asked(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> tuple[Perspective, ...]:
-    """Perspectives as far as the teacher hears of them: without instruction and form where the template shows no instruction.
+    """Perspectives as the teacher sees them: without instruction and form if the template does not use the instruction.
 
-    So another wording that no prompt has makes no sample stale, and nobody looks for a form that nobody asked for.
+    A changed instruction that no prompt contains then invalidates no samples, and no form is checked that was not requested.
     """
     try:
         shown = meta.find_undeclared_variables(_ENVIRONMENT.parse(prompts.perspective))
-    except TemplateSyntaxError:  # `check_prompts` says where
+    except TemplateSyntaxError:  # `check_prompts` reports the error
         return perspectives
     if "instruction" in shown:
         return perspectives
@@ -73,7 +73,7 @@ def as_asked(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> tuple[P
 
 
 def check_prompts(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> None:
-    """Render the templates once, so that a bad one is found before any model loads."""
+    """Renders the templates once to report errors before any model is loaded."""
     probe = Question(id="probe", question="?", answer="", answer_type="text")
     render(prompts.answer, prompt=student_prompt(prompts, probe))
     for perspective in perspectives:
@@ -81,22 +81,22 @@ def check_prompts(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> No
 
 
 def messages(text: str, turns: Turns) -> list[dict[str, str]]:
-    """The turns of a chat up to the model's own."""
+    """The chat messages before the model's own turn."""
     system = [] if turns.system is None else [{"role": "system", "content": turns.system}]
     return [*system, {"role": "user", "content": text}]
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, text: str, turns: Turns | None) -> str:
-    """A prompt as the text that is tokenised: in a dialogue with the template's special tokens and generation prompt.
+    """A prompt as the text to tokenise: for chat models, with the chat template's special tokens and generation prompt.
 
     Raises:
-        ModelError: there are turns and the tokenizer has no chat template, or its template refuses these turns.
+        ModelError: chat is configured and the tokenizer has no chat template, or the template rejects the messages.
     """
     if turns is None:
         return text
     if not tokenizer.chat_template:
         raise ModelError(
-            f"{tokenizer.name_or_path}: has no chat template; if it reads plain text, set chat: false beside its path"
+            f"{tokenizer.name_or_path}: has no chat template; if the model takes plain text, set chat: false next to its path"
         )
     arguments: dict[str, Any] = dict(turns.template or {})
     try:
@@ -105,12 +105,12 @@ def rendered(tokenizer: PreTrainedTokenizerBase, text: str, turns: Turns | None)
         )
     except (TemplateError, TypeError) as error:
         raise ModelError(
-            f"{tokenizer.name_or_path}: its chat template refuses the prompt ({error}); correct turns.system or turns.template"
+            f"{tokenizer.name_or_path}: its chat template rejects the prompt ({error}); correct turns.system or turns.template"
         ) from error
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, text: str, turns: Turns | None) -> list[int]:
-    """Token ids of a prompt, as `rendered`; a plain one gets the special tokens that its tokenizer adds."""
+    """Token ids of a prompt (see `rendered`); for a plain prompt the tokenizer adds its special tokens."""
     return list(tokenizer(rendered(tokenizer, text, turns), add_special_tokens=turns is None)["input_ids"])
 
 
@@ -118,19 +118,19 @@ def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that ends every rationale.
 
     Raises:
-        ModelError: the tokenizer has none.
+        ModelError: the tokenizer has no end-of-sequence token.
     """
     end = tokenizer.eos_token_id
     if end is None:
-        raise ModelError(f"{tokenizer.name_or_path}: has no end-of-sequence token; give a tokenizer that names one")
+        raise ModelError(f"{tokenizer.name_or_path}: has no end-of-sequence token; use a tokenizer that defines one")
     return int(end)
 
 
 def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that fills rows up, which nothing depends on."""
+    """The padding token; results do not depend on it."""
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
 
 
 def rationale_tokens(tokenizer: PreTrainedTokenizerBase, rationale: str) -> list[int]:
-    """Token ids of a rationale as the student learns it: no special token but the end of sequence."""
+    """Token ids of a rationale as a training target: no special tokens except the end of sequence."""
     return [*tokenizer(rationale, add_special_tokens=False)["input_ids"], end_token(tokenizer)]

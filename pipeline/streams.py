@@ -1,4 +1,4 @@
-"""A stream in pieces: what is held at once are one or two pieces, however long the stream."""
+"""Splits streams into chunks and processes them with bounded prefetch; memory use does not depend on the stream's length."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 IN_FLIGHT: Final = 2
-"""Pieces that are worked on at once by `ahead`."""
+"""Number of items that `ahead` processes concurrently."""
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` items in order, the last one perhaps shorter."""
+    """Lists of `size` items in order; the last list may be shorter."""
     stream = iter(items)
     while chunk := list(islice(stream, size)):
         yield chunk
 
 
 def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-    """Every item with what `work` makes of it, in order, while the next one is already worked on in a thread.
+    """Yields each item with the result of `work`, in order, while the next item is already processed in a thread.
 
-    An engine's last requests of one piece leave most of it idle, and so do grading and writing; the next piece's requests fill that.
-    Whoever leaves early, with a full disk for example, does not wait for what is under way: closing the engine ends it.
+    The last requests of a chunk leave most of an engine idle, and so do grading and writing; the requests of the next chunk fill this gap.
+    A consumer that stops early, for example because the disk is full, does not wait for running work: closing the engine ends it.
     """
     stream, pool = iter(items), ThreadPoolExecutor(IN_FLIGHT)
     under_way: deque[tuple[Item, Future[Result]]] = deque()

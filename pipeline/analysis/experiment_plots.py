@@ -1,7 +1,9 @@
-"""Plots of an experiment of many arms, sizes and perspectives, each a function from plain data to a matplotlib figure.
+"""Plots of experiments with many arms, student sizes or perspectives; each function maps plain data to a matplotlib figure.
 
-Beside `pipeline/analysis/report_plots.py`, which draws one run; colours are those of there. Shares come in as shares and are shown in per cent, changes
-of shares in points. An interval is always drawn or said: an arm without a known one has a hollow dot.
+`pipeline/analysis/report_plots.py` draws a single run; the colours here are the same. Input shares are in 0..1 and are displayed in per cent; changes of
+shares are displayed in percentage points. Every interval is drawn or printed; an arm without a known interval has a hollow dot.
+
+Axes: B rationales, S optimiser steps, K perspectives.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ _MISSING: Final = "#f2f4f7"
 
 
 class Arm(NamedTuple):
-    """One arm's shares of right answers, in and out of distribution."""
+    """One arm's accuracy in and out of distribution."""
 
     name: str
     id: Interval
@@ -43,9 +45,10 @@ class Arm(NamedTuple):
 
 
 def arms_with_intervals(rows: Sequence[Arm], base: str | None = None, reference: str | None = None) -> Figure:
-    """A dot with its 95 % interval per arm and panel, best in distribution on top, lines through two arms named to compare with.
+    """A dot with its 95 % interval per arm and panel, sorted by in-distribution accuracy, with guide lines through `base` and `reference`.
 
-    A base far from all others is an arrow at the edge, so that the others can be told apart; its value is beside it like theirs.
+    A base far from all other arms is drawn as an arrow at the edge, so that the other arms remain distinguishable; its value is printed
+    like theirs.
     """
     ordered = sorted(rows, key=lambda row: row.id.value)
     shades = {name: shade for name, shade in ((base, MODEL_COLOURS["base"]), (reference, _REFERENCE)) if name is not None}
@@ -76,7 +79,7 @@ def _arms_panel(axes: Axes, title: str, arms: Mapping[str, Interval], base: str 
     axes.set_xlim(low, high)
     axes.set_ylim(-0.6, len(arms) - 0.4)
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel("right answers, %")
+    axes.set_xlabel("accuracy, %")
     axes.set_yticks(range(len(arms)), list(arms))
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", color=_GRID, linewidth=0.8)
@@ -89,7 +92,7 @@ def _arms_panel(axes: Axes, title: str, arms: Mapping[str, Interval], base: str 
 
 
 def _limits(arms: Mapping[str, Interval], base: str | None) -> tuple[float, float]:
-    """Ends of the axis in per cent: what all arms need, without a base that would take more than half of it for itself."""
+    """Axis limits in per cent for all arms; the base is excluded if it would take more than half of the axis."""
 
     def ends(names: Iterable[str]) -> tuple[float, float]:
         known = [end * 100 for name in names for end in arms[name] if math.isfinite(end)]
@@ -101,9 +104,9 @@ def _limits(arms: Mapping[str, Interval], base: str | None) -> tuple[float, floa
 
 
 def phase_diagram(cells: Mapping[tuple[str, int], Interval]) -> Figure:
-    """An advantage by the student's size (rows, the first one given lowest) and the number of questions (columns, rising).
+    """An advantage by student size (rows, the first size at the bottom) and number of questions (columns, ascending).
 
-    Where nothing was run the cell is empty.
+    Combinations that were not run are empty cells.
     """
     sizes, counts = list(dict.fromkeys(size for size, _ in cells)), sorted({count for _, count in cells})
     points = np.full((len(sizes), len(counts)), np.nan)
@@ -131,16 +134,16 @@ def phase_diagram(cells: Mapping[tuple[str, int], Interval]) -> Figure:
     axes.spines[:].set_visible(False)
     axes.set_xlabel("questions")
     axes.set_ylabel("student")
-    axes.set_title("●  95 % interval without zero", fontsize=8, color=_INK, loc="right")
-    bar = figure.colorbar(image, ax=axes, label="advantage, points")
+    axes.set_title("●  95 % interval excludes zero", fontsize=8, color=_INK, loc="right")
+    bar = figure.colorbar(image, ax=axes, label="advantage, percentage points")
     bar.outline.set_visible(False)
     return figure
 
 
 def states_map(points: Mapping[str, Floats], perspective_B: Indices, names: Sequence[str], title: str) -> Figure:
-    """A panel of t-SNE points (B, 2) per model or feature, by title; the same rows in all, coloured by perspective.
+    """One panel of t-SNE points (B, 2) per model or feature, keyed by title; all panels show the same rows, coloured by perspective.
 
-    Without axes: t-SNE's have no meaning.
+    No axes, because t-SNE coordinates have no meaning.
     """
     columns = min(4, len(points))
     lines = math.ceil(len(points) / columns)
@@ -164,7 +167,7 @@ def states_map(points: Mapping[str, Floats], perspective_B: Indices, names: Sequ
 
 
 def alpha_heat_map(alpha_SK: Floats, names: Sequence[str]) -> Figure:
-    """The mean weight of each perspective (K, downwards) at each optimiser step (S, to the right); white is an equal share."""
+    """Mean weight of each perspective (K, vertical) at each optimiser step (S, horizontal); white is the equal share."""
     figure = Figure(figsize=(8.0, 1.3 + 0.27 * len(names)), layout="constrained")
     axes = figure.subplots()
     equal = 1 / len(names)
@@ -183,22 +186,27 @@ def alpha_heat_map(alpha_SK: Floats, names: Sequence[str]) -> Figure:
 
 
 def similarity_by_layer(values: Mapping[str, Sequence[float]], many: str) -> Figure:
-    """A line per model: how like its states are to the base's, from the embeddings (0) to the last layer.
+    """One line per model: similarity of its states to the base's, from the embeddings (0) to the last layer.
 
-    Models whose name begins with `many` are thin lines of one colour, named once.
+    Models whose name starts with `many` are thin lines of one colour with a single legend entry.
     """
     figure = Figure(figsize=(8.0, 3.4), layout="constrained")
     axes = figure.subplots()
     crowd = [name for name in values if name.startswith(many)]
     alone = [name for name in values if name not in crowd]
     for name in crowd:
-        axes.plot(values[name], color=MODEL_COLOURS["base"], linewidth=1, label="specialists" if name == crowd[0] else None)
+        axes.plot(
+            values[name],
+            color=MODEL_COLOURS["base"],
+            linewidth=1,
+            label="specialists" if name == crowd[0] else None,
+        )
     for number, name in enumerate(alone):
         axes.plot(values[name], color=colour_of(number), linewidth=2.2, marker="o", markersize=4, label=name)
     layers = max(len(line) for line in values.values())
     axes.set_xticks(range(0, layers, max(1, layers // 12)))
     axes.set_xlabel("layer (0: embeddings)")
-    axes.set_ylabel("CKA with the base")
+    axes.set_ylabel("CKA with the base student")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=_GRID)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -1,9 +1,12 @@
-"""What a teaching assistant goes by: rank correlations of its scores and weights, and whether tasks differ in what it prefers.
+"""Audits MetaNet: rank correlations of its scores and weights, and a test whether its preferences differ between tasks.
 
-Rows are rationales, B of them, each of a question and a perspective. Two questions are asked of any two columns of numbers. *Across
-perspectives*: of one question's rationales, do those that are high in one stand high in the other? A liking for some perspectives over
-others, whatever the question, is enough for that. *Across questions*: of one perspective's rationales, likewise; that takes knowing the
-question. Both are means of Spearman correlations, each within a group in which only the other thing varies.
+Each row is one rationale, with its question and perspective. Two correlations are computed between two columns of numbers. *Across
+perspectives*: among the rationales of one question, do high values in one column go with high values in the other? A preference for some
+perspectives, independent of the question, is enough for a high correlation here. *Across questions*: the same among the rationales of one
+perspective; this requires information about the question. Both are means of Spearman correlations, each computed within a group in which
+only the other factor varies.
+
+Axes: B rationales, N questions of the set, K perspectives, T tasks.
 """
 
 from __future__ import annotations
@@ -18,13 +21,13 @@ Floats = NDArray[np.floating]
 Indices = NDArray[np.integer]
 
 LEAST = 3
-"""Rows without which a group's correlation is not looked at."""
+"""Minimum number of rows in a group for computing its correlation."""
 
 
 def rank_correlation(left_B: Floats, right_B: Floats, group_B: Indices) -> float:
-    """Mean over groups of Spearman's correlation within each, ties sharing their rank; nan where no group has one.
+    """Mean over groups of the Spearman correlation within each group; ties share their rank. nan if no group has a correlation.
 
-    A group has none where it is too small or either column is the same in all of it.
+    A group has none if it has fewer than `LEAST` rows or if either column is constant in it.
     """
     found = []
     for group in np.unique(group_B):
@@ -53,7 +56,7 @@ def _by_task(values_NK: Floats, task_N: Indices) -> Floats:
 
 
 def preferences_by_task(preference_NK: Floats, task_N: Indices) -> Floats:
-    """Mean preference (T, K) of each task over its questions; nan marks a rationale that is not there, and counts nowhere."""
+    """Mean preference (T, K) per task over its questions; nan marks a missing rationale and is ignored."""
     there_NK = ~np.isnan(preference_NK)
     with np.errstate(invalid="ignore"):
         means_TK: Floats = _by_task(np.where(there_NK, preference_NK, 0.0), task_N) / _by_task(there_NK, task_N)
@@ -61,7 +64,7 @@ def preferences_by_task(preference_NK: Floats, task_N: Indices) -> Floats:
 
 
 def _between_tasks(preference_NK: Floats, task_N: Indices) -> float:
-    """Sum of squares of the tasks' means around that of all, each as often as it has rationales."""
+    """Sum of squares of the task means around the overall mean, weighted by the number of rationales."""
     there_NK = ~np.isnan(preference_NK)
     filled_NK = np.where(there_NK, preference_NK, 0.0)
     moved_NK = np.where(there_NK, filled_NK - filled_NK.sum(0) / np.maximum(there_NK.sum(0), 1), 0.0)
@@ -69,7 +72,7 @@ def _between_tasks(preference_NK: Floats, task_N: Indices) -> float:
 
 
 def tasks_differ(preference_NK: Floats, task_N: Indices, seed: int, deals: int = 999) -> float:
-    """p-value that preferences have nothing to do with tasks: how often tasks dealt out at random differ as much (Fisher, Pitman)."""
+    """p-value of a permutation test (Fisher, Pitman) of the hypothesis that preferences do not depend on the task; `deals` permutations."""
     rng, seen = np.random.default_rng(seed), _between_tasks(preference_NK, task_N)
     as_much = sum(_between_tasks(preference_NK, rng.permutation(task_N)) >= seen * (1 - 1e-12) for _ in range(deals))
     return (1 + as_much) / (1 + deals)

@@ -1,8 +1,8 @@
-"""Whether a candidate student takes the incumbent's place, from both students' answers to identical items.
+"""Decides whether a candidate student replaces the incumbent, from both students' answers to identical items.
 
-Non-inferiority in distribution: the lower end of the paired 95 % interval of candidate − incumbent must be above −margin. No significant
-loss out of distribution: of the sets on which the candidate is below the incumbent, none may have a p of McNemar's exact test, corrected
-by Holm over all out-of-distribution sets, below alpha. Our choice; the paper has no such step.
+In distribution: non-inferiority. The lower end of the paired 95 % interval of candidate − incumbent must be above −margin. Out of
+distribution: no significant loss. Among the sets on which the candidate is below the incumbent, none may have a p-value below alpha in
+McNemar's exact test, Holm-corrected over all out-of-distribution sets. Our choice; the paper has no such step.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from pipeline.schema.fields import Frozen, runtime
 
 
 class Policy(Frozen):
-    """What a candidate may cost."""
+    """Limits for accepting a candidate."""
 
-    margin: float = runtime(0.02, ge=0, le=1, description="how much worse in distribution is still accepted; 0.02 is 2 points")
-    alpha: float = runtime(0.05, gt=0, lt=1, description="below this corrected p a loss out of distribution counts as real")
+    margin: float = runtime(
+        0.02, ge=0, le=1, description="accepted loss of accuracy in distribution; 0.02 is 2 percentage points"
+    )
+    alpha: float = runtime(0.05, gt=0, lt=1, description="significance level of a loss out of distribution, after correction")
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided, why, and on what figures."""
+    """The decision, its reasons and the figures it is based on."""
 
     promote: bool
     reasons: list[str]
@@ -36,7 +38,7 @@ def _points(change: Mapping[str, float]) -> str:
 
 
 def decide(changes: Mapping[str, Mapping[str, float]], ood_sets: Sequence[str], policy: Policy) -> Decision:
-    """Decide on candidate − incumbent by place (`group:id`, `set:NAME`): change, low, high, p."""
+    """Decides from the changes candidate − incumbent by key (`group:id`, `set:NAME`): change, low, high, p."""
     reasons: list[str] = []
     promote = True
     if "group:id" in changes:
@@ -49,5 +51,5 @@ def decide(changes: Mapping[str, Mapping[str, float]], ood_sets: Sequence[str], 
     lost = [name for name in ood_sets if changes[f"set:{name}"]["change"] < 0 and corrected[name] < policy.alpha]
     reasons += [f"Worse on {name}: {_points(changes[f'set:{name}'])}, corrected p = {corrected[name]:.2g}." for name in lost]
     if ood_sets and not lost:
-        reasons.append(f"Not significantly worse on any of {len(ood_sets)} sets out of distribution.")
+        reasons.append(f"Not significantly worse on any of {len(ood_sets)} out-of-distribution sets.")
     return Decision(promote and not lost, reasons, {"changes": dict(changes), "corrected_p": corrected})

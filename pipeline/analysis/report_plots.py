@@ -1,6 +1,6 @@
-"""The report's plots, each a function from plain data to a matplotlib figure.
+"""The report's plots; each function maps plain data to a matplotlib figure.
 
-One colour per model and one per perspective, everywhere the same; the palette is legible to colour-blind readers (Okabe and Ito).
+Every model and every perspective has the same colour in all plots; the palette is legible to colour-blind readers (Okabe and Ito).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def _figure(width: float = 8.0, height: float = 3.6) -> tuple[Figure, Any]:
 
 
 def colour_of(number: int) -> str:
-    """The colour of the perspective of this number, counted in the order of the run's perspectives."""
+    """The colour of a perspective, by its number in the run's order."""
     return OKABE_ITO[number % len(OKABE_ITO)]
 
 
 def accuracy_by_set(accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]], labels: Mapping[str, str]) -> Figure:
-    """Bars with 95 % intervals: a group of bars per set in `labels` (place -> title), one bar per model."""
+    """Bars with 95 % intervals: one group of bars per set in `labels` (key -> title), one bar per model."""
     figure, axes = _figure()
     places = np.arange(len(labels))
     models = [model for model in ("base", "student", "teacher") if model in accuracy]
@@ -46,7 +46,7 @@ def accuracy_by_set(accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]], lab
                  color=MODEL_COLOURS[model], label=model, error_kw={"linewidth": 0.8})  # fmt: skip
     axes.set_xticks(places, list(labels.values()))
     axes.set_ylim(0, 100)
-    axes.set_ylabel("right answers, %")
+    axes.set_ylabel("accuracy, %")
     axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.14))
     return figure
 
@@ -68,7 +68,7 @@ def alpha_over_steps(alpha: Sequence[Sequence[float]], names: Sequence[str]) -> 
 
 
 def losses_over_steps(log: Mapping[str, Sequence[float]]) -> Figure:
-    """Student's, consistency and MetaNet's loss over steps."""
+    """Student, consistency and MetaNet losses over steps."""
     figure = Figure(figsize=(8.0, 2.8), layout="constrained")
     panels = figure.subplots(1, len(log))
     for number, (axes, (name, values)) in enumerate(zip(np.atleast_1d(panels), log.items(), strict=True)):
@@ -80,7 +80,7 @@ def losses_over_steps(log: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def loss_by_perspective(losses: Mapping[str, Sequence[float | None]]) -> Figure:
-    """The student's loss on each perspective's rationales over steps, smoothed where measured."""
+    """The student's loss on each perspective's rationales over steps, smoothed over the measured steps."""
     figure, axes = _figure()
     for number, (name, values) in enumerate(losses.items()):
         points = [(step, value) for step, value in enumerate(values) if value is not None]
@@ -97,7 +97,7 @@ def loss_by_perspective(losses: Mapping[str, Sequence[float | None]]) -> Figure:
 
 
 def outcomes_by_perspective(outcomes: Mapping[str, Mapping[str, int]]) -> Figure:
-    """What became of the teacher's samples, per perspective, in shares."""
+    """Shares of the outcomes of the teacher's samples, per perspective."""
     figure, axes = _figure()
     names = list(outcomes)
     totals = np.array([max(1, sum(outcomes[name].values())) for name in names])
@@ -114,7 +114,7 @@ def outcomes_by_perspective(outcomes: Mapping[str, Mapping[str, int]]) -> Figure
 
 
 def token_ledger(ledger: Mapping[str, int]) -> Figure:
-    """Tokens from sampled to trained."""
+    """Token counts from sampling to training."""
     figure, axes = _figure(8.0, 2.4)
     bars = axes.barh(list(ledger), list(ledger.values()), color=colour_of(0))
     axes.bar_label(bars, labels=[f"{value:,}" for value in ledger.values()], padding=4, fontsize=9)
@@ -125,9 +125,9 @@ def token_ledger(ledger: Mapping[str, int]) -> Figure:
 
 
 def lineage(made_from: Mapping[str, Sequence[str]], labels: Mapping[str, str]) -> Figure:
-    """Boxes from left to right, an arrow from each artifact to what was made from it.
+    """Boxes from left to right with an arrow from each artifact to every artifact made from it.
 
-    `made_from` has each stage's inputs, in the order of the stages; `labels` each stage's fingerprint.
+    `made_from` maps each stage, in order, to its inputs; `labels` gives each stage's fingerprint.
     """
     figure, axes = _figure(8.0, 2.2)
     axes.axis("off")

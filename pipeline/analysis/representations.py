@@ -1,16 +1,19 @@
-"""Whether a student's states tell perspectives apart: clusters, a linear probe, similarity of two models, effective rank, a picture.
+"""Measures how well a student's hidden states separate perspectives: clustering, linear probe, CKA, effective rank, t-SNE.
 
-Pure functions on arrays. A row is one rationale, B of them; its state, D numbers, is pooled over the rationale's tokens by
-`pipeline.student.layer_states`; perspectives and questions are indices, one per row. The paper clusters features of eight students with
-a Dirichlet-process mixture and shows t-SNE; measuring the student's own states, with what follows, is our choice (method, section 7).
+Pure functions on arrays. A row is one rationale; its state is pooled over the rationale's tokens by `pipeline.student.layer_states`;
+perspectives and questions are integer indices, one per row. The paper clusters features of eight students with a Dirichlet-process mixture
+and shows t-SNE. Measuring the student's own states, and the other measures here, are our choice (method, section 7).
 
-No figure means anything alone: styles differ in their words, so they cluster in any features at all. Beside it belong the same figures
-of `text_features` of the same rationales and those of the student before distillation; only what goes beyond both is news.
+No figure is meaningful alone: styles differ in their words, so they cluster in any features. Always report the same figures for
+`text_features` of the same rationales and for the student before distillation; only a difference from both is a finding.
 
-The mixture has more freedom than such data can bear, so it is tied down, and the same for all that is compared. It sees the first
-`MIXTURE_DIMENSIONS` principal components, since a full covariance in 50 wants more rows per cluster than there are; and a component's
-covariance is expected to be that of all states, so that a cluster has to earn its place. scikit-learn's default expects a D-th of it and
-splits pure noise into every component it is given.
+The mixture is too flexible for this amount of data, so it is constrained in the same way for everything that is compared. It is fitted to
+the first `MIXTURE_DIMENSIONS` principal components, since a full covariance in 50 dimensions needs more rows per cluster than there are.
+The prior expectation of a component's covariance is the covariance of all states, so a cluster needs evidence. scikit-learn's default
+expectation is 1/D of it and splits pure noise into every available component.
+
+Axes: B rationales, D hidden size (E: that of a second model), R rank, C principal components, L layers, F features, Q questions of the set,
+G groups.
 """
 
 from __future__ import annotations
@@ -45,9 +48,9 @@ TEXT_FEATURES: Final = 4096
 
 
 def _decomposed(states_BD: Floats) -> tuple[Floats, Floats]:
-    """Left singular vectors (B, R) and values (R,) of the centred states in fp64, R their rank.
+    """Left singular vectors (B, R) and singular values (R,) of the centred states in fp64; R is their rank.
 
-    What is left out is rounding: of the states as they were given, and of the decomposition.
+    Singular values within rounding error are dropped: of the input's precision and of the decomposition.
     """
     centred_BD = states_BD.astype(np.float64) - states_BD.mean(0, dtype=np.float64)
     vectors_BR, values_R, _ = np.linalg.svd(centred_BD, full_matrices=False)
@@ -59,28 +62,28 @@ def _decomposed(states_BD: Floats) -> tuple[Floats, Floats]:
 
 
 def principal(states_BD: Floats, most: int = DIMENSIONS) -> Floats:
-    """Principal components (B, C), largest first, C at most `most` and at most the states' rank.
+    """Principal components (B, C), largest first; C is at most `most` and at most the states' rank.
 
     Raises:
-        ValueError: all rows are the same, so there is no direction to look along.
+        ValueError: all rows are identical, so there are no components.
     """
     vectors_BR, values_R = _decomposed(states_BD)
     if not len(values_R):
-        raise ValueError(f"{len(states_BD)} states are all the same: nothing to analyse")
+        raise ValueError(f"all {len(states_BD)} states are identical: nothing to analyse")
     return vectors_BR[:, :most] * values_R[:most]
 
 
 class Mixture(NamedTuple):
-    """The component of each row (B,) and how many components have more than one per cent of the weight."""
+    """The component of each row (B,) and the number of components with more than 1 % of the weight."""
 
     cluster_B: Indices
     active: int
 
 
 def mixture(components_BC: Floats, seed: int) -> Mixture:
-    """Clusters of a variational Dirichlet-process mixture of Gaussians (Blei and Jordan 2006), which chooses their number.
+    """Clusters by a variational Dirichlet-process mixture of Gaussians (Blei and Jordan 2006), which infers their number.
 
-    At most `COMPONENTS` of them, on the first `MIXTURE_DIMENSIONS` columns, full covariances; the best of three starts.
+    At most `COMPONENTS` components, on the first `MIXTURE_DIMENSIONS` columns, with full covariances; the best of three initialisations.
     """
     leading_BC = components_BC[:, :MIXTURE_DIMENSIONS]
     leading_BC = leading_BC / leading_BC.std()
@@ -88,7 +91,7 @@ def mixture(components_BC: Floats, seed: int) -> Mixture:
     fitted = BayesianGaussianMixture(
         n_components=min(COMPONENTS, len(leading_BC)),
         weight_concentration_prior_type="dirichlet_process",
-        # A Wishart prior with as many degrees of freedom as dimensions expects a D-th of this matrix.
+        # With as many degrees of freedom as dimensions, the Wishart prior's expected covariance is 1/D of this matrix.
         covariance_prior=dimensions * np.diag(leading_BC.var(0)),
         n_init=3,
         max_iter=1000,
@@ -100,8 +103,8 @@ def mixture(components_BC: Floats, seed: int) -> Mixture:
 def agreement(cluster_B: Indices, perspective_B: Indices) -> tuple[float, float]:
     """Adjusted Rand index (Hubert and Arabie 1985) and normalised mutual information of clusters and perspectives.
 
-    The index is 1 where they are the same partition, 0 on average for unrelated ones and can be below; the information is in 0..1 and
-    not corrected for chance.
+    The Rand index is 1 for identical partitions, 0 on average for unrelated ones, and can be negative. The mutual information is in 0..1
+    and not corrected for chance.
     """
     return (
         float(adjusted_rand_score(perspective_B, cluster_B)),
@@ -112,9 +115,9 @@ def agreement(cluster_B: Indices, perspective_B: Indices) -> tuple[float, float]
 def agreement_range(
     states_BD: Floats, perspective_B: Indices, question_B: Indices, seed: int, parts: int = 5
 ) -> tuple[float, float]:
-    """Lowest and highest adjusted Rand index of clusters and perspectives as each part of the questions is left out in turn.
+    """Lowest and highest adjusted Rand index of clusters and perspectives, leaving out each part of the questions in turn.
 
-    A mixture may fall this way or that for a few rows more or less: where the ranges of two sets of states meet, neither clusters better.
+    A mixture can change with a few rows more or less: if the ranges of two sets of states overlap, neither clusters better.
     """
     questions, place_B = np.unique(question_B, return_inverse=True)
     part_Q = np.random.default_rng(seed).permutation(len(questions)) % parts
@@ -127,20 +130,20 @@ def agreement_range(
 
 
 def silhouettes(components_BC: Floats, perspective_B: Indices) -> dict[int, float]:
-    """Mean silhouette (Rousseeuw 1987) of each perspective's rows, with perspectives as the clusters.
+    """Mean silhouette (Rousseeuw 1987) of each perspective's rows, with perspectives as clusters.
 
-    From -1 to 1: 1 where a perspective's rows lie close together and far from the nearest other perspective, 0 where it makes no
-    difference.
+    From -1 to 1: near 1 if a perspective's rows are close together and far from the nearest other perspective; 0 if the perspective makes
+    no difference.
     """
     value_B = silhouette_samples(components_BC, perspective_B)
     return {int(perspective): float(value_B[perspective_B == perspective].mean()) for perspective in np.unique(perspective_B)}
 
 
 def probe_accuracy(states_BD: Floats, perspective_B: Indices, question_B: Indices, seed: int) -> float:
-    """Share of rows whose perspective a linear classifier names right that never saw their question (Alain and Bengio 2017).
+    """Accuracy of a linear probe that predicts the perspective of rows of unseen questions (Alain and Bengio 2017).
 
-    Logistic regression on standardised states, five folds; all rows of a question are on the same side, so that its numbers and names
-    are of no help. Chance is the share of the most frequent perspective.
+    Logistic regression on standardised states, five folds. All rows of a question are in the same fold, so its numbers and names do not
+    help. The chance level is the share of the most frequent perspective.
     """
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
@@ -149,21 +152,24 @@ def probe_accuracy(states_BD: Floats, perspective_B: Indices, question_B: Indice
 
 
 def cka(left_BD: Floats, right_BE: Floats) -> float:
-    """Linear centred kernel alignment (Kornblith et al. 2019) of two models' states of the same B >= 4 rows.
+    """Linear centred kernel alignment (Kornblith et al. 2019) of two models' states for the same B >= 4 rows.
 
-    1 where one is the other turned, scaled and shifted; about 0 where they have nothing in common, and from -1 at the lowest. The
-    alignment is of unbiased estimates of HSIC (Song et al. 2012; for CKA Nguyen et al. 2021): with the usual ones two independent
-    clouds of D dimensions have D/(B + D), which is most of 1 for a real model's states.
+    1 if one is a rotation, scaling and shift of the other; about 0 if unrelated; at least -1. Uses unbiased estimates of HSIC (Song et al.
+    2012; for CKA Nguyen et al. 2021): with the biased ones, two independent clouds of D dimensions have about D/(B + D), which is close to
+    1 for a real model's states.
+
+    Raises:
+        ValueError: the numbers of rows differ, or there are fewer than four.
     """
     if len(left_BD) != len(right_BE) or len(left_BD) < 4:
-        raise ValueError(f"{len(left_BD)} and {len(right_BE)} rows: the same rows are needed, four at least")
+        raise ValueError(f"{len(left_BD)} and {len(right_BE)} rows: CKA needs the same rows on both sides, at least four")
     left_BB, right_BB = _centred_gram(left_BD), _centred_gram(right_BE)
     size = float(np.linalg.norm(left_BB) * np.linalg.norm(right_BB))
     return float((left_BB * right_BB).sum()) / size if size else float("nan")
 
 
 def _centred_gram(states_BD: Floats) -> Floats:
-    """The U-centred matrix of inner products: its diagonal, which is where the bias comes from, is left out."""
+    """The U-centred Gram matrix: its diagonal, the source of the bias, is excluded."""
     centred_BD = states_BD.astype(np.float64) - states_BD.mean(0, dtype=np.float64)
     gram_BB: Floats = centred_BD @ centred_BD.T
     np.fill_diagonal(gram_BB, 0)
@@ -175,17 +181,21 @@ def _centred_gram(states_BD: Floats) -> Floats:
 
 
 def cka_by_layer(left_BLD: Floats, right_BLE: Floats) -> Floats:
-    """`cka` of two models' states layer by layer (L,), for instance of a student and its base."""
+    """`cka` of two models' states layer by layer (L,), for example of a student and its base.
+
+    Raises:
+        ValueError: the models have different numbers of layers.
+    """
     if left_BLD.shape[1] != right_BLE.shape[1]:
         raise ValueError(f"{left_BLD.shape[1]} and {right_BLE.shape[1]} layers: compare models of the same depth")
     return np.array([cka(left_BLD[:, layer], right_BLE[:, layer]) for layer in range(left_BLD.shape[1])])
 
 
 def effective_rank(states_BD: Floats) -> float:
-    """exp of the entropy of the singular values' shares (Roy and Vetterli 2007) of the centred states.
+    """exp of the entropy of the normalised singular values (Roy and Vetterli 2007) of the centred states.
 
-    From 1, all states on a line, to min(B − 1, D), all directions alike; 0 where all states are the same. Low and falling is what
-    "degeneration" would look like. It grows with B while B is not many times D: compare equal numbers of rows.
+    From 1 (all states on a line) to min(B − 1, D) (all directions alike); 0 if all states are identical. A low, falling value would
+    indicate "degeneration". It grows with B unless B is many times D: compare equal numbers of rows.
     """
     _, values_R = _decomposed(states_BD)
     shares_R = values_R / values_R.sum()
@@ -193,7 +203,7 @@ def effective_rank(states_BD: Floats) -> float:
 
 
 class Shares(NamedTuple):
-    """What the variance of states goes with, in shares that add up to one."""
+    """Shares of the states' variance by source; they sum to one."""
 
     question: float
     perspective: float
@@ -201,10 +211,10 @@ class Shares(NamedTuple):
 
 
 def variance_shares(states_BD: Floats, question_B: Indices, perspective_B: Indices) -> Shares:
-    """How much of the states' variance lies between questions, between perspectives of a question, and in neither.
+    """Splits the states' variance into between questions, between perspectives within questions, and the rest.
 
-    Of states at the answer the first should be nearly all: an answer is to hang on its question, not on how it was come by. The rest is
-    what differs between rationales of a question other than by its perspective's mean.
+    For states at the answer, the first share should be nearly all: an answer should depend on its question, not on the reasoning that led
+    to it. The rest is the difference between rationales of a question beyond the mean of their perspective.
     """
     centred_BD = states_BD.astype(np.float64) - states_BD.mean(0, dtype=np.float64)
     total = float((centred_BD**2).sum())
@@ -226,16 +236,16 @@ def group_means(states_BD: Floats, group_B: Indices) -> Floats:
 
 
 def picture(components_BC: Floats, seed: int) -> Floats:
-    """t-SNE (van der Maaten and Hinton 2008) to coordinates (B, 2): for the eye; distances between far groups mean nothing."""
+    """t-SNE (van der Maaten and Hinton 2008) coordinates (B, 2), for visualisation; distances between separate groups have no meaning."""
     perplexity = min(30.0, (len(components_BC) - 1) / 3)
     points_B2: Floats = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1).fit_transform(components_BC)
     return points_B2
 
 
 def text_features(rows: Sequence[Row], most: int = TEXT_FEATURES) -> Floats:
-    """TF-IDF of the 1- to 3-grams of each rationale's tokens (B, F), F at most `most`: the control that knows nothing but the words.
+    """TF-IDF of 1- to 3-grams of each rationale's tokens (B, F), F at most `most`: the control that uses only the words.
 
-    The same tokens over which `layer_states` pools.
+    Uses the same tokens that `layer_states` pools over.
     """
     texts = [[str(token) for token in row.tokens[row.start :]] for row in rows]
     vectoriser = TfidfVectorizer(analyzer=_grams, max_features=most, sublinear_tf=True, dtype=np.float32)
@@ -249,9 +259,9 @@ def _grams(tokens: list[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What one layer's states, or text features, say of perspectives; each figure is described at the function that computes it.
+    """Separation of perspectives by one layer's states or by text features; each figure is defined at the function that computes it.
 
-    `chance` is what the probe reaches without any states; `silhouette` is the mean over rows.
+    `chance` is the probe's accuracy without any states; `silhouette` is the mean over rows.
     """
 
     rows: int
@@ -267,7 +277,7 @@ class Analysis:
 
 
 def analyse(states_BD: Floats, perspective_B: Indices, question_B: Indices, seed: int) -> Analysis:
-    """Everything about one model's states at one layer; the same arguments give the same figures."""
+    """All figures for one model's states at one layer; deterministic in its arguments."""
     components_BC = principal(states_BD)
     found = mixture(components_BC, seed)
     ari, nmi = agreement(found.cluster_B, perspective_B)

@@ -1,14 +1,16 @@
-"""Intervals and paired tests on identical items, for one trained model and for several seeds of it. scipy does the arithmetic.
+"""Confidence intervals and paired tests on identical items, for one trained model or several seeds; scipy does the computation.
 
-What is compared is right or wrong on the same N items, and where an arm was trained with S seeds, S such rows; everything is about the
-change D = after − before, -1, 0 or +1 for each seed and item. Two things vary: which items are in the benchmark and which seeds were
-trained. Each function says which of them it speaks of.
+The data are correct/incorrect results on the same N items, one row per seed for S seeds. All comparisons are about the change D = after −
+before, which is -1, 0 or +1 per seed and item. Two factors vary: the items of the benchmark and the trained seeds. Each function states to
+which of them it generalises.
 
-- `mcnemar`, `pooled_mcnemar`: exact p-values for these trained models on other items of the kind.
-- `over_seeds`: a t-interval for other seeds on these very items.
-- `paired_bootstrap` (one seed), `paired_bootstrap_over_seeds` (several): intervals; the second for other seeds and other items.
-- `jackknife`: the standard error of any figure over questions, for these very models.
-- `holm` corrects over arms; `detectable_difference` says what a benchmark of a size could see at all.
+- `mcnemar`, `pooled_mcnemar`: exact p-values for these trained models on other items of the same kind.
+- `over_seeds`: a t-interval for other seeds on these items.
+- `paired_bootstrap` (one seed), `paired_bootstrap_over_seeds` (several): intervals; the second generalises to other seeds and other items.
+- `jackknife`: the standard error of any figure over questions, for these models.
+- `holm` corrects for multiple arms; `detectable_difference` gives the smallest difference that a benchmark of a given size can detect.
+
+Axes: S seeds, N items, R resamples, U distinct patterns of change over seeds (in `jackknife`: units), B rows.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _CELLS: Final = 4_000_000
 
 
 class Interval(NamedTuple):
-    """A share with its 95 % interval."""
+    """A value, usually a share or a change of one, with its 95 % interval."""
 
     value: float
     low: float
@@ -47,7 +49,7 @@ def paired_bootstrap(before: NDArray[np.bool_], after: NDArray[np.bool_], resamp
         value = float(difference.mean()) if len(difference) else float("nan")
         return Interval(value, -1.0, 1.0)
     rng = np.random.default_rng(seed)
-    # Only the counts of -1, 0 and +1 matter for the mean, so resampling them is resampling the items.
+    # The mean depends only on the counts of -1, 0 and +1, so resampling the counts equals resampling the items.
     counts = [(difference == sign).mean() for sign in (-1, 0, 1)]
     drawn = rng.multinomial(len(difference), counts, size=resamples)
     means = (drawn[:, 2] - drawn[:, 0]) / len(difference)
@@ -58,20 +60,23 @@ def paired_bootstrap(before: NDArray[np.bool_], after: NDArray[np.bool_], resamp
 def paired_bootstrap_over_seeds(
     before_SN: NDArray[np.bool_], after_SN: NDArray[np.bool_], resamples: int, seed: int
 ) -> Interval:
-    """Mean of after − before over seeds and items, with the 95 % percentile interval over resampled seeds and resampled items.
+    """Mean of after − before over seeds and items, with the 95 % percentile interval over resampled seeds and items.
 
-    Both are drawn with replacement, independently of each other (the crossed or "pigeonhole" bootstrap: McCullagh 2000, Owen 2007).
-    Of the variance's three parts it has that of items right, that of seed with item up to 3 times (no resampling of a crossed design
-    is exact; this one errs towards wide), and that of seeds (S − 1)/S times. So it is too narrow for few seeds that differ much among
-    themselves: simulated with 300 items it covers 93 to 98 % from three seeds on, but 88 % for two that differ by 5 points; look at
-    `over_seeds` beside it. With one seed it is `paired_bootstrap` and speaks of that seed alone. With fewer than two items nothing is
-    known and the interval is (-1, 1).
+    Seeds and items are drawn with replacement, independently of each other (the crossed or "pigeonhole" bootstrap: McCullagh 2000, Owen
+    2007). Of the three variance components, it reproduces that of items correctly, that of the seed-item interaction up to 3 times (no
+    resampling of a crossed design is exact; this one errs towards wide intervals), and that of seeds (S − 1)/S times. It is therefore too
+    narrow for few seeds that differ strongly: in simulations with 300 items it covers 93 to 98 % from three seeds on, but 88 % for two
+    seeds that differ by 5 points; report `over_seeds` as well. With one seed it equals `paired_bootstrap` and generalises to other items
+    only. With fewer than two items the interval is (-1, 1).
+
+    Raises:
+        ValueError: the shapes differ or are not (S, N).
     """
     change_SN = _change(before_SN, after_SN)
     seeds, items = change_SN.shape
     if not seeds or items < 2:
         return Interval(float(change_SN.mean()) if change_SN.size else float("nan"), -1.0, 1.0)
-    # Items that changed alike in every seed are one pattern: of it only the count matters.
+    # Items with the same changes in every seed form one pattern; only the pattern's count matters.
     patterns_SU, counts_U = np.unique(change_SN, axis=1, return_counts=True)
     rng = np.random.default_rng(seed)
     seeds_RS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
@@ -87,7 +92,7 @@ def paired_bootstrap_over_seeds(
 
 def _change(before_SN: NDArray[np.bool_], after_SN: NDArray[np.bool_]) -> NDArray[np.float64]:
     if before_SN.shape != after_SN.shape or before_SN.ndim != 2:
-        raise ValueError(f"shapes {before_SN.shape} and {after_SN.shape}, not the same seeds and items")
+        raise ValueError(f"shapes {before_SN.shape} and {after_SN.shape}: before and after need the same seeds and items")
     change_SN: NDArray[np.float64] = after_SN.astype(np.float64) - before_SN.astype(np.float64)
     return change_SN
 
@@ -102,10 +107,10 @@ class OverSeeds(NamedTuple):
 
 
 def over_seeds(values_S: Sequence[float] | NDArray[np.float64]) -> OverSeeds:
-    """Mean, spread and t-interval of one figure per seed, such as an accuracy or a change.
+    """Mean, standard deviation and t-interval of one figure per seed, such as an accuracy or a change.
 
-    About other seeds on these very items: right for few seeds, where a bootstrap of them is too narrow. It knows nothing of other items
-    and is the narrower one where seeds agree. One seed has no spread (nan) and an interval without ends.
+    Generalises to other seeds on the same items. It is valid for few seeds, where a bootstrap of them is too narrow. It does not cover
+    other items, so it is the narrower interval if seeds agree. With one seed the deviation is nan and the interval unbounded.
     """
     values = np.asarray(values_S, float)
     if len(values) < 2:
@@ -116,14 +121,14 @@ def over_seeds(values_S: Sequence[float] | NDArray[np.float64]) -> OverSeeds:
 
 
 def mcnemar(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> float:
-    """Exact two-sided p-value of McNemar's test on the discordant items; 1 where there are none."""
+    """Exact two-sided p-value of McNemar's test on the discordant items; 1 if there are none."""
     gained = int((~before & after).sum())
     lost = int((before & ~after).sum())
     return 1.0 if gained + lost == 0 else float(stats.binomtest(gained, gained + lost, 0.5).pvalue)
 
 
 class PooledMcNemar(NamedTuple):
-    """McNemar's p for each seed and one for all; in how many items more seeds gained than lost, and the reverse."""
+    """McNemar's p-value per seed and pooled; the numbers of items on which more seeds gained than lost, and the reverse."""
 
     per_seed: tuple[float, ...]
     p: float
@@ -134,14 +139,18 @@ class PooledMcNemar(NamedTuple):
 def pooled_mcnemar(before_SN: NDArray[np.bool_], after_SN: NDArray[np.bool_]) -> PooledMcNemar:
     """Exact tests that before and after do not differ, for these S trained models, with the item as the unit.
 
-    McNemar's test on all S·N pairs would count an item S times and be far too certain. An item's net change is the seeds that gained
-    less those that lost. If before and after are exchangeable, its sign is as likely + as −, whatever its size and whatever the seeds
-    share; so p is the chance, over all signs, of a sum at least as far from zero as the one seen (the randomisation test of Fisher and
-    Pitman). Its distribution is exact: a convolution of one binomial per size. For one seed it is McNemar's exact test.
+    McNemar's test on all S·N pairs would count an item S times and be far too confident. An item's net change is the number of seeds that
+    gained minus the number that lost. If before and after are exchangeable, the sign of the net change is + or − with equal probability,
+    whatever its size and whatever the seeds share. p is therefore the probability, over all signs, of a sum at least as far from zero as
+    the observed one (the randomisation test of Fisher and Pitman). Its distribution is computed exactly, as a convolution of one binomial
+    per size. For one seed it is McNemar's exact test.
 
-    Why not the sign test on the same net changes: where all seeds are compared with one model, such as the base, a net change is not
-    symmetric even if nothing differs on average (a majority of seeds is steadier than one model), and that test then finds differences
-    that are not there. A test of the sum stays right in large samples. It says nothing of seeds that were not trained.
+    The sign test on the net changes is not used: if all seeds are compared with one model, such as the base, net changes are not symmetric
+    even without an average difference (a majority of seeds is more stable than one model), and the sign test then reports differences that
+    do not exist. A test of the sum stays valid in large samples. It does not generalise to other seeds.
+
+    Raises:
+        ValueError: the shapes differ or are not (S, N).
     """
     net_N = np.rint(_change(before_SN, after_SN).sum(0)).astype(int)
     per_seed = tuple(mcnemar(before, after) for before, after in zip(before_SN, after_SN, strict=True))
@@ -149,7 +158,7 @@ def pooled_mcnemar(before_SN: NDArray[np.bool_], after_SN: NDArray[np.bool_]) ->
 
 
 def _sign_flips(net_N: NDArray[np.int_]) -> float:
-    """Chance over independent fair signs that |Σ ±|net|| is at least |Σ net|."""
+    """Probability over independent fair signs that |Σ ±|net|| is at least |Σ net|."""
     sizes, counts = np.unique(np.abs(net_N[net_N != 0]), return_counts=True)
     chance: NDArray[np.floating[Any]] = np.ones(1)
     for size, count in zip(sizes, counts, strict=True):
@@ -162,7 +171,7 @@ def _sign_flips(net_N: NDArray[np.int_]) -> float:
 
 
 class Estimate(NamedTuple):
-    """A figure and its standard error; both nan where it cannot be computed."""
+    """A figure and its standard error; both nan if not computable."""
 
     value: float
     error: float
@@ -171,10 +180,10 @@ class Estimate(NamedTuple):
 def jackknife(
     figure: Callable[[NDArray[np.bool_]], float], unit_B: NDArray[np.integer], seed: int, groups: int = 10
 ) -> Estimate:
-    """A figure of B rows with its standard error over the units that the rows belong to, questions for instance.
+    """A figure of B rows with its standard error over the units of the rows, for example questions.
 
-    `figure` computes it of the rows that its argument marks. Units are dealt into groups, and each group is left out once (Shao and Tu
-    1995). A bootstrap would not do: rows that are drawn twice lower a rank and raise a similarity.
+    `figure` computes it from the rows that its argument selects. Units are assigned to groups at random and each group is left out once
+    (delete-group jackknife: Shao and Tu 1995). A bootstrap is not suitable: duplicated rows lower a rank and raise a similarity.
     """
     units, place_B = np.unique(unit_B, return_inverse=True)
     groups = min(groups, len(units))
@@ -187,7 +196,7 @@ def jackknife(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979), in the order given."""
+    """Holm-corrected p-values (Holm 1979), in the given order."""
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     corrected, largest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(order):
@@ -197,18 +206,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 class Variation(NamedTuple):
-    """What `detectable_difference` needs, as measured: variation between items and between seeds."""
+    """Measured inputs of `detectable_difference`: variation between items and between seeds."""
 
     discordance: float
     seeds_spread: float
 
 
 def variation(before_SN: NDArray[np.bool_], after_SN: NDArray[np.bool_]) -> Variation:
-    """Discordance and seeds' spread of a comparison that was run, the second nan with one seed and both with fewer than two items.
+    """Discordance and seed standard deviation of a comparison; the second is nan with one seed, both with fewer than two items.
 
-    Discordance is the mean over items of the squared change (averaged over seeds): for one seed the share of items on which before and
-    after differ; for S seeds between that share and an S-th of it. The spread is the standard deviation over seeds of the mean change,
-    less what the item noise of a seed alone puts there (two-way analysis of variance, not below zero).
+    Discordance is the mean over items of the squared change averaged over seeds. For one seed it is the share of items on which before and
+    after differ; for S seeds it is between that share and 1/S of it. The standard deviation over seeds is that of the mean change, after
+    subtracting the item noise within a seed (two-way analysis of variance, not below zero).
+
+    Raises:
+        ValueError: the shapes differ or are not (S, N).
     """
     change_SN = _change(before_SN, after_SN)
     seeds, items = change_SN.shape
@@ -226,16 +238,16 @@ def variation(before_SN: NDArray[np.bool_], after_SN: NDArray[np.bool_]) -> Vari
 def detectable_difference(
     discordance: float, items: int, seeds_spread: float, seeds: int, power: float = 0.8, alpha: float = 0.05
 ) -> float:
-    """The smallest true difference of two arms that a benchmark sees with this power in a two-sided test at `alpha`.
+    """The smallest true difference of two arms that a benchmark detects with this power in a two-sided test at level `alpha`.
 
-    With d discordance and s seeds' spread (as `variation` measures them), N items, S seeds:
+    With discordance d and seed standard deviation s (as measured by `variation`), N items and S seeds:
 
         V = d/N + s²/S,   ν = (S − 1)·(V / (s²/S))²,   δ = (t_{1−α/2, ν} + t_{power, ν})·√V
 
-    d/N is the variance of a mean of changes where there is no difference, as in McNemar's test; ν are Satterthwaite's degrees of
-    freedom, with the part of the items as known: infinitely many (the normal quantiles) if seeds do not differ, S − 1 if only seeds do.
-    Infinite with one seed and a spread: one seed cannot tell an arm's worth from its luck. A result over d says that no difference is
-    seen unless the arms come to disagree more often, since a difference is never larger than the discordance.
+    d/N is the variance of a mean of changes without a true difference, as in McNemar's test. ν are Satterthwaite's degrees of freedom with
+    the item part treated as known: infinite (normal quantiles) if seeds do not differ, S − 1 if only seeds do. The result is infinite with
+    one seed and s > 0: one seed cannot separate an arm's effect from chance. A result larger than d means that no difference is detectable
+    unless the arms disagree more often, since a difference is never larger than the discordance.
     """
     between = seeds_spread**2 / seeds
     variance = discordance / items + between

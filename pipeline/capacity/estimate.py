@@ -1,9 +1,9 @@
-"""How much memory a configuration needs, and about how long it takes: arithmetic on the models' shapes, before anything is loaded.
+"""Estimates memory and run time of a configuration from the models' shapes, before loading anything.
 
-Training under ZeRO holds weights, gradients and the optimiser's state, each divided among the ranks from its stage on (Rajbhandari et al.,
-2020), and activations of one micro-batch, 34 bytes per token, layer and hidden unit in 16 bits (Korthikanti et al., 2022, without the
-attention matrix, which no kernel of today keeps). Micro-batches are counted at their largest: every rationale kept, every row as
-long as it may be. Time is floating point operations over a card's peak times a usual utilisation. All of it is an estimate.
+Training under ZeRO holds weights, gradients and optimiser state. Each is divided among the ranks from its own ZeRO stage on (Rajbhandari et
+al., 2020). Activations of one micro-batch take 34 bytes per token, layer and hidden unit in 16 bits (Korthikanti et al., 2022, without the
+attention matrix, which current kernels do not store). Micro-batches are counted at their maximum: every rationale kept, every row at full
+length. Time is floating point operations divided by the card's peak rate times a typical utilisation. All figures are estimates.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pipeline.config.run import RunConfig
 from pipeline.config.training import Training
 
 UTILISATION: Final = {"training": 0.4, "generation": 0.2}
-"""Of the peak, what training reaches and what sampling in large batches does (our choice)."""
+"""Typical share of the peak rate that training and large-batch sampling reach (our choice)."""
 LOGITS: Final = 3 * 4 * (1 << 26)
-"""Bytes of a chunk of logits in fp32, their softmax and their gradient (`pipeline/student/losses.py`)."""
+"""Bytes of one chunk of fp32 logits, their softmax and their gradient (`pipeline/student/losses.py`)."""
 _PEAK: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "4090": 165e12}
 _BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class Shape(NamedTuple):
-    """A causal language model's size; `cached` is how many numbers a token leaves in the key-value cache."""
+    """Size of a causal language model; `cached` is the number of values that one token adds to the key-value cache."""
 
     parameters: int
     linear: int
@@ -36,10 +36,10 @@ class Shape(NamedTuple):
 
 
 def shape_of(model: Weights) -> Shape:
-    """From the configuration alone; of a hub model it is fetched, if it is not in the cache.
+    """The shape from the model's configuration alone; a hub model's configuration is downloaded if it is not cached.
 
     Raises:
-        OSError: the configuration is not at hand.
+        OSError: the configuration is not available.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -57,10 +57,10 @@ def shape_of(model: Weights) -> Shape:
 
 
 def training_bytes(shape: Shape, training: Training, perspectives: int) -> dict[str, int]:
-    """What one rank holds, by what it is for; what is offloaded counts as `host`."""
+    """Bytes that one rank needs, by purpose; offloaded parts are summed under `host`."""
     size = 4 if training.precision == "fp32" else 2
     learning = shape.parameters if training.lora is None else training.lora.rank * shape.linear
-    # With bf16 DeepSpeed keeps a master copy, and gradients add up in fp32.
+    # In bf16, DeepSpeed keeps an fp32 master copy and accumulates gradients in fp32.
     parts = {
         "weights": size * shape.parameters // (training.ranks if training.zero_stage >= 3 else 1),
         "gradients": (4 if size == 4 else 6) * learning // (training.ranks if training.zero_stage >= 2 else 1),
@@ -75,14 +75,14 @@ def training_bytes(shape: Shape, training: Training, perspectives: int) -> dict[
 
 
 class Served(NamedTuple):
-    """A model in vLLM, per card: bytes of its weights, bytes of the cache of one sequence at its longest."""
+    """A model in vLLM, per GPU: bytes of its weights, and bytes of the cache of one sequence at maximum length."""
 
     weights: int
     sequence: int
 
 
 def serving(shape: Shape, engine: Engine) -> Served:
-    """What an engine holds on each of its cards."""
+    """Memory of an engine on each of its GPUs."""
     size = _BYTES[shape.dtype if engine.dtype == "auto" else engine.dtype]
     return Served(
         size * shape.parameters // engine.tensor_parallel,
@@ -91,19 +91,19 @@ def serving(shape: Shape, engine: Engine) -> Served:
 
 
 def peak(card: str) -> float | None:
-    """Floating point operations a second of a card in 16 bits without sparsity, from its maker's sheet; None for one that is not listed."""
+    """Peak FLOP/s of a GPU in 16 bits without sparsity, from the vendor's data sheet; None if not listed."""
     return next((value for name, value in _PEAK.items() if name in card), None)
 
 
 class Hours(NamedTuple):
-    """About how long two stages take on these cards: per 1,000 questions, and for all steps."""
+    """Estimated hours of two stages on these GPUs: sampling per 1,000 questions, and training for all steps."""
 
     sampling: float
     training: float
 
 
 def hours(run: RunConfig, teacher: Shape, student: Shape, perspectives: int, card: float) -> Hours:
-    """Upper bounds but for samples drawn again: every sample as long as it may be, of every question all rationales kept."""
+    """Upper bounds except for retried samples: every sample at maximum length, all rationales of every question kept."""
     sampled = 1000 * perspectives * run.sampling.samples * run.sampling.max_tokens
     generated = 2 * teacher.parameters * sampled / (UTILISATION["generation"] * card * run.sampling.engine.tensor_parallel)
     training = run.training

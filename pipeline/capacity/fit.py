@@ -1,4 +1,4 @@
-"""Whether a configuration fits a machine: memory of every stage's models, time and disk, from the models' shapes alone."""
+"""Checks whether a configuration fits a machine: memory of every stage's models, time and disk, from the models' shapes alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.perspectives.of_run import perspectives_of
 
 
 class Generator(NamedTuple):
-    """A model that a stage lets generate here, the engine that does it, and that engine's field."""
+    """A model that a stage runs locally for generation, its engine, and the engine's configuration field."""
 
     name: str
     role: str
@@ -24,7 +24,7 @@ class Generator(NamedTuple):
 
 
 def generators(run: RunConfig) -> Iterator[Generator]:
-    """Every one of a run; none of a server's, nor a teacher's of whom there are only rationales."""
+    """All local generators of a run; excludes models on servers, and a teacher whose rationales are imported."""
     sampling, judge = run.sampling, run.sampling.judge
     every: list[tuple[str, str, Teacher, Engine, str]] = [
         ("references", "teacher", run.teacher, run.teacher_engine(), "sampling.engine"),
@@ -51,21 +51,21 @@ def _training(run: RunConfig, student: Shape, machine: Machine, perspectives: in
     total = sum(parts.values())
     said = ", ".join(f"{name} {gib(count)}" for name, count in parts.items())
     ranks = run.training.ranks
-    where = f"of {gib(machine.cards[0][1])}" if machine.cards else f"a rank, {ranks} of them in {gib(machine.memory)}"
+    where = f"of {gib(machine.cards[0][1])}" if machine.cards else f"per rank, {ranks} ranks in {gib(machine.memory)}"
     if machine.cards and ranks > len(machine.cards):
-        return Check("training", "fail", f"{ranks} ranks, {len(machine.cards)} GPUs", "lower training.ranks, or add hosts")
-    remedy = "lower questions_per_micro_batch, turn gradient_checkpointing on, raise zero_stage, offload, or train lora"
-    found = f"about {gib(total)} {where} ({said})" + (f"; {gib(host)} of the host" if host else "")
+        return Check("training", "fail", f"{ranks} ranks, but {len(machine.cards)} GPUs", "lower training.ranks, or add hosts")
+    remedy = "lower questions_per_micro_batch, set gradient_checkpointing, raise zero_stage, set offload, or train with lora"
+    found = f"about {gib(total)} {where} ({said})" + (f"; {gib(host)} of host memory" if host else "")
     if machine.cards:
         return _fits("training", total, machine.cards[0][1], found, remedy)
     return _fits("training", (total + host) * ranks, machine.memory, found, remedy)
 
 
 def _engine(generator: Generator, shape: Shape, machine: Machine) -> Check:
-    """One model in vLLM; other engines take what is there."""
+    """Checks one model in vLLM; other engines allocate memory as needed."""
     name, settings = generator.name, generator.engine
     if machine.cards and settings.tensor_parallel > len(machine.cards):
-        found = f"tensor_parallel {settings.tensor_parallel}, {len(machine.cards)} GPUs"
+        found = f"tensor_parallel {settings.tensor_parallel}, but {len(machine.cards)} GPUs"
         return Check(name, "fail", found, f"lower {generator.field}.tensor_parallel, or start Ray on several hosts")
     if shape.heads % settings.tensor_parallel:
         found = f"tensor_parallel {settings.tensor_parallel} does not divide {shape.heads} attention heads"
@@ -74,8 +74,8 @@ def _engine(generator: Generator, shape: Shape, machine: Machine) -> Check:
     room = machine.cards[0][1] * settings.gpu_memory_utilization if machine.cards else float(machine.memory)
     cache = room - needs.weights if machine.cards else settings.kv_cache_gib * GIB
     fit = int(cache // needs.sequence) if cache > 0 else 0
-    found = f"weights {gib(needs.weights)}, room for {fit} sequences of {settings.max_context} tokens"
-    remedy = f"raise {generator.field}.tensor_parallel or kv_cache_gib, lower max_context, or take a smaller or quantised model"
+    found = f"weights {gib(needs.weights)}, cache for {fit} sequences of {settings.max_context} tokens"
+    remedy = f"raise {generator.field}.tensor_parallel or kv_cache_gib, lower max_context, or use a smaller or quantised model"
     return Check(name, "fail" if fit < 1 else "warn" if fit < 8 else "ok", found, remedy)
 
 
@@ -83,27 +83,30 @@ def _shape(role: str, model: Weights) -> Shape | Check:
     try:
         return shape_of(model)
     except (OSError, ValueError):
-        return Check(role, "warn", f"{model.location}: its size is not known", "fetch it once, then ask again")
+        return Check(role, "warn", f"{model.location}: model size unknown", "download the model once, then run again")
 
 
 def _sampling(run: RunConfig) -> Iterator[Check]:
-    """What is not sampled here, and two that want the same card."""
+    """Reports sampling that does not run here, and a teacher and judge that share one GPU."""
     given, settings, judge = run.sampling.rationales, run.sampling.engine, run.sampling.judge
     if given is not None:
-        yield Check("sampling", "ok", f"nothing is sampled: rationales are read from {given.path}")
+        yield Check("sampling", "ok", f"no sampling: rationales are imported from {given.path}")
     elif not settings.in_process:
-        yield Check("sampling", "ok", f"a server at {settings.base_url} does it")
+        yield Check("sampling", "ok", f"done by the server at {settings.base_url}")
     elif judge is not None and settings.kind == judge.engine.kind == "vllm":
         both = settings.gpu_memory_utilization + judge.engine.gpu_memory_utilization
         if both > 1:
-            found = f"teacher and judge run at once, and ask for {both:.0%} of a card together"
+            found = f"teacher and judge run at the same time and together request {both:.0%} of the GPU's memory"
             yield Check(
-                "judge's share", "fail", found, "lower gpu_memory_utilization of both to 100 % in all, or serve one of them"
+                "judge's share",
+                "fail",
+                found,
+                "lower gpu_memory_utilization so that both sum to 1 or less, or serve one of them",
             )
 
 
 def plan_of(run: RunConfig, machine: Machine) -> Iterator[Check]:
-    """Memory, time and disk that a configuration takes."""
+    """Checks memory, time and disk needs of a configuration."""
     yield from _sampling(run)
     shapes: dict[Teacher, Shape | Check] = {}
     for generator in generators(run):
@@ -119,11 +122,11 @@ def plan_of(run: RunConfig, machine: Machine) -> Iterator[Check]:
     yield _training(run, student, machine, many)
     card = peak(machine.cards[0][0]) if machine.cards else None
     if card is None or not isinstance(teacher, Shape):
-        yield Check("time", "ok", "no estimate for this hardware; `mind plan` has one after a first run")
+        yield Check("time", "ok", "no estimate for this hardware; `mind plan` gives one after a first run")
     else:
         took = hours(run, teacher, student, many, card)
         yield Check(
-            "time", "ok", f"at most about {took.sampling:.1f} h a 1,000 questions to sample, {took.training:.1f} h to train"
+            "time", "ok", f"at most about {took.sampling:.1f} h to sample 1,000 questions, {took.training:.1f} h to train"
         )
-    # A checkpoint while the next is written, the student, and another student beside it.
+    # Two checkpoints (one while the next is written) and two students.
     yield disk(run.root, 2 * 16 * student.parameters + 2 * 4 * student.parameters)

@@ -1,4 +1,4 @@
-"""This machine as far as a run needs it, and the form in which anything about it is said: what was found, how bad it is, the remedy."""
+"""Describes this machine as far as a run needs it, and defines the result of a check: finding, severity and remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ State = Literal["ok", "warn", "fail"]
 
 
 class Check(NamedTuple):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     state: State
@@ -22,12 +22,12 @@ class Check(NamedTuple):
 
 
 def gib(count: float) -> str:
-    """Bytes for people."""
+    """Formats bytes in GiB."""
     return f"{count / GIB:.1f} GiB"
 
 
 class Machine(NamedTuple):
-    """What this machine has: names and memory of its GPUs, main memory, cores."""
+    """This machine's resources: names and memory (bytes) of its GPUs, main memory (bytes), number of cores."""
 
     cards: tuple[tuple[str, int], ...]
     memory: int
@@ -35,7 +35,7 @@ class Machine(NamedTuple):
 
 
 def this_machine() -> Machine:
-    """As torch and psutil see it."""
+    """Resources as reported by torch and psutil."""
     import psutil
     import torch
 
@@ -46,14 +46,12 @@ def this_machine() -> Machine:
 
 
 def disk(root: str, needed: int | None) -> Check:
-    """Room under a local artifact root."""
+    """Checks the free space under a local artifact root."""
     if "://" in root:
-        return Check("disk", "ok", f"{root}: artifacts go there as they are made")
+        return Check("disk", "ok", f"{root}: remote root, artifacts are uploaded as they are committed")
     folder = next(path for path in (Path(root), *Path(root).parents) if path.exists())
     if not os.access(folder, os.W_OK):
-        return Check("disk", "fail", f"{folder} cannot be written", "correct root, or its permissions")
+        return Check("disk", "fail", f"{folder} is not writable", "correct root or its permissions")
     free = shutil.disk_usage(folder).free
     said = f"{gib(free)} free under {folder}" + ("" if needed is None else f", about {gib(needed)} needed")
-    return Check(
-        "disk", "fail" if needed is not None and free < needed else "ok", said, "free some room, or set root elsewhere"
-    )
+    return Check("disk", "fail" if needed is not None and free < needed else "ok", said, "free some disk space, or move root")

@@ -1,8 +1,8 @@
-"""A first configuration from five answers: teacher, student, what to train on, what to evaluate on, how many GPUs.
+"""Writes a first configuration from five answers: teacher, student, training sources, evaluation sources, number of GPUs.
 
-A model is a folder, or a hub name with its revision behind an @; a teacher may also be a server's address and the model that it serves.
-Questions are a file, or the name of a benchmark that `mind sources` lists. Everything else follows, or is a default that is written
-out, so that it can be seen and changed.
+A model is a folder, or a hub name and revision as NAME@REVISION; a teacher may also be a server's address and the name of a served model. A
+question source is a file, or the name of a benchmark that `mind sources` lists. Everything else is derived, or is a default that is written
+out so that it can be seen and changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FILES: Final = (".parquet", ".jsonl", ".csv")
 
 
 class Answers(NamedTuple):
-    """What was answered. `outside` are evaluated out of distribution."""
+    """The five answers and a run name. `outside` are out-of-distribution evaluation sources."""
 
     name: str
     teacher: str
@@ -40,17 +40,21 @@ def _is_address(answer: str) -> bool:
 
 
 def _server(answer: str, engine: dict[str, Any]) -> dict[str, Any]:
-    """How the teacher is sampled: by its server, or as `engine`."""
+    """The teacher's sampling engine: its server if the answer is an address, otherwise `engine`."""
     if not _is_address(answer):
         return engine
     address, _, name = answer.partition(" ")
     if not name.strip():
-        raise ConfigError(f"--teacher {answer}: which model? give the address and, behind a space, the name that it serves")
+        raise ConfigError(f"--teacher {answer}: no model name; give the address, a space and the name of the served model")
     return {"kind": "openai", "base_url": address, "served_model": name.strip()}
 
 
 def _model(role: str, answer: str) -> dict[str, Any]:
-    """Raises ConfigError where the answer is neither a folder nor a pinned name."""
+    """Model configuration.
+
+    Raises:
+        ConfigError: the answer is neither a folder nor a pinned hub name.
+    """
     if role == "teacher" and _is_address(answer):
         return {"served": True}
     folder = Path(answer)
@@ -59,40 +63,44 @@ def _model(role: str, answer: str) -> dict[str, Any]:
     name, _, revision = answer.partition("@")
     if not re.fullmatch("[0-9a-f]{40}", revision):
         raise ConfigError(
-            f"--{role} {answer}: no such folder; give one, or a hub name with its revision: {name}@COMMIT, 40 hex digits"
+            f"--{role} {answer}: no such folder; give a folder, or a hub name and revision: {name}@COMMIT, 40 hex digits"
         )
     return {"name": name, "revision": revision}
 
 
 def _questions(answer: str, wanted: Sequence[str]) -> dict[str, str]:
-    """A source; of a named one the first split of `wanted` that it has."""
+    """A source; for a named benchmark, the first of the `wanted` splits that it has."""
     if answer.endswith(_FILES):
         if not Path(answer).is_file():
             raise ConfigError(f"{answer}: no such file; correct the path")
         return {"kind": "file", "path": str(Path(answer).resolve())}
     entry = entries().get(answer)
     if entry is None:
-        raise ConfigError(f"{answer}: neither a {', '.join(_FILES)} file nor a known benchmark; `mind sources` lists those")
+        raise ConfigError(
+            f"{answer}: neither a {', '.join(_FILES)} file nor a known benchmark; `mind sources` lists the benchmarks"
+        )
     split = next((name for name in wanted if name in entry.splits), None)
     if split is None:
-        raise ConfigError(f"{answer}: has no split for this ({', '.join(entry.splits)}); give another benchmark, or a file")
+        raise ConfigError(
+            f"{answer}: has no suitable split (it has {', '.join(entry.splits)}); give another benchmark or a file"
+        )
     return {"kind": "named", "name": answer, "split": split}
 
 
 def _chats(folder: Path) -> bool:
-    """Whether a local model has a chat template; one of the hub is taken to have one."""
+    """Whether a local model has a chat template; hub models are assumed to have one."""
     settings = folder / "tokenizer_config.json"
     said = json.loads(settings.read_text()) if settings.is_file() else {}
     return (folder / "chat_template.jinja").is_file() or bool(said.get("chat_template"))
 
 
 def _name(words: str) -> str:
-    """What may be a name of those words."""
+    """Converts text to a valid name."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", words).strip("-.") or "run"
 
 
 def _flow(value: Any) -> str:
-    """As YAML has it on one line; JSON is YAML."""
+    """Formats a value as single-line YAML (JSON is a subset of YAML)."""
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -100,7 +108,7 @@ def starter(answers: Answers) -> str:
     """The configuration's text.
 
     Raises:
-        ConfigError: an answer that is not what was asked for.
+        ConfigError: an invalid answer.
     """
     gpus = answers.gpus
     evaluation = [

@@ -1,10 +1,10 @@
-"""Answers that have arrived from a server and are in no shard yet: a file with a line for each, so that none is paid for twice.
+"""Journal of server responses that are not yet in a committed shard, so that no request is paid for twice.
 
-Whoever asks commits shards; between two commits a process may be killed, or one of hundreds of requests fail for good. What arrived
-until then is found here by prompt, seed and decoding. A line that a kill has torn is not read.
+The stage commits shards. Between two commits the process may be killed, or one of hundreds of requests may fail permanently. Responses
+received until then are found here by prompt, seed and decoding settings. A line that was truncated by a kill is skipped on reading.
 
-While one shard is committed, answers for the next may have arrived already. So what was written since the last commit is kept aside
-for one commit more; shards are committed in the order in which they are asked for, and no more than two are asked for at once.
+Responses for the next shard may arrive before the current shard is committed. Entries written since the last commit are therefore kept for
+one more commit. This is sufficient because shards are committed in request order and at most two are requested at once.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from pipeline.generation.engine import Completion, Decoding
 
 
 def key_of(prompt: str, seed: int, decoding: Decoding) -> str:
-    """What tells one request from another."""
+    """Identifies a request."""
     return hashlib.sha256(orjson.dumps([prompt, seed, asdict(decoding)])).hexdigest()
 
 
 def _older(path: Path) -> Path:
-    """What arrived before the last commit."""
+    """File with the responses received before the last commit."""
     return path.with_suffix(".older")
 
 
 def committed(path: Path) -> None:
-    """A shard is safe: what arrived before the one before it was committed belongs to neither the next nor a later one."""
+    """Call after a shard is committed: drops the responses that were received before the previous commit."""
     if path.exists():
         path.replace(_older(path))
     else:
@@ -38,7 +38,7 @@ def committed(path: Path) -> None:
 
 
 class Arrived:
-    """The file; whoever commits says so (`committed`)."""
+    """The journal file; after each commit the caller calls `committed`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -46,7 +46,7 @@ class Arrived:
         self._lock = Lock()
 
     def read(self) -> dict[str, Completion]:
-        """Answers by `key_of`."""
+        """Recorded completions by `key_of`."""
         found = {}
         for path in (_older(self._path), self._path):
             for line in path.read_bytes().split(b"\n") if path.exists() else ():
@@ -58,6 +58,6 @@ class Arrived:
         return found
 
     def add(self, key: str, answer: Completion) -> None:
-        """Keep one more."""
+        """Appends one completion."""
         with self._lock, self._path.open("ab") as lines:
             lines.write(b"\n" + orjson.dumps([key, asdict(answer)]))

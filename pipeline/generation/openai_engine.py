@@ -1,9 +1,9 @@
-"""Any OpenAI-compatible server, for example `vllm serve` on loopback. The key comes from the environment only.
+"""Generation engine for any OpenAI-compatible server, for example `vllm serve` on loopback.
 
-Each sample has its own seed, so each is a request of its own, and of many only those that failed are asked again. What may pass is
-waited for (`patience.py`); what cannot, such as a key that is refused, ends at once in one line. A reply must carry the name of the
-model that was asked, or `answers_as`: a gateway that falls back to another model would mix two teachers. An empty text is an answer;
-it is graded `unparsed`, and sampling draws again with another seed.
+The API key is read from the environment only. Each sample has its own seed and is therefore a request of its own; only failed requests are
+retried. Transient errors are retried (`patience.py`); permanent errors, such as a rejected key, fail immediately with a one-line message. A
+response must name the requested model, or `answers_as`: a gateway that falls back to another model would mix two teachers. An empty text is
+a valid completion; it is graded `unparsed`, and sampling draws again with another seed.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from pipeline.prompts import messages
 T = TypeVar("T")
 
 _QUIET_SECONDS: Final = 30.0
-"""Between two lines about a server that is waited for: hundreds of requests may wait at once."""
+"""Minimum seconds between two log lines about retries; hundreds of requests may be waiting at once."""
 _OVER_THE_CONTEXT: Final = re.compile(
     r"context[ _](?:length|size|window)|max(?:imum)?[ _]model[ _]len|tokens.{0,40}must be <=", re.IGNORECASE
 )
-"""How vLLM, OpenAI, SGLang, llama.cpp and TGI say that a prompt is too long."""
+"""Matches the messages of vLLM, OpenAI, SGLang, llama.cpp and TGI that a prompt is too long."""
 
 
 class _OpenAIEngine:
@@ -54,7 +54,7 @@ class _OpenAIEngine:
         there = self._arrived.read() if self._arrived is not None else {}
         futures = [self.pool.submit(self._one, *asked, decoding, there) for asked in zip(prompts, seeds, strict=True)]
         try:
-            for future in as_completed(futures):  # the first that fails for good ends it
+            for future in as_completed(futures):  # the first permanent failure stops all
                 future.result()
             return [future.result() for future in futures]
         except BaseException:
@@ -62,7 +62,7 @@ class _OpenAIEngine:
             raise
 
     def give_up(self) -> None:
-        """What has not been asked yet need not be paid for; what is under way is waited for and kept."""
+        """Cancels requests that have not been sent; waits for running ones and keeps their responses."""
         self.stopped.set()
         self.pool.shutdown(cancel_futures=True)
 
@@ -99,15 +99,15 @@ class _OpenAIEngine:
             return self._read(self.client.chat.completions.create(messages=turns, **settings))
         except EngineRefused:
             raise
-        except (ValueError, AttributeError, IndexError, TypeError) as error:  # the client hands on whatever a server sends
-            raise Unusable(f"its reply is no answer ({type(error).__name__}: {error})") from error
+        except (ValueError, AttributeError, IndexError, TypeError) as error:  # the client does not validate responses
+            raise Unusable(f"malformed response ({type(error).__name__}: {error})") from error
 
     def _read(self, reply: Any) -> Completion:
         expected = self._config.answers_as or self._config.served_model
         if reply.model and reply.model != expected:
             raise EngineRefused(
-                f"{self._config.base_url}: answers as {reply.model!r}, not {expected!r}; correct engine.served_model or, if that is "
-                "the same model, set engine.answers_as"
+                f"{self._config.base_url}: the response names model {reply.model!r}, not {expected!r}; correct engine.served_model or, "
+                "if both are the same model, set engine.answers_as"
             )
         choice = reply.choices[0]
         if self._turns is not None:
@@ -124,16 +124,16 @@ class _OpenAIEngine:
         )
 
     def patiently(self, request: Callable[[], T]) -> T:
-        """What a request returns, asked again while its failure may pass.
+        """Executes a request, retrying transient failures.
 
         Raises:
-            EngineRefused: a failure that waiting does not mend.
-            EngineError: one that lasted.
+            EngineRefused: a permanent failure.
+            EngineError: a transient failure that exceeded the time budget.
         """
 
         def attempt() -> T:
             if self.stopped.is_set():
-                raise EngineError(f"{self._config.base_url}: not asked again, because another request failed; run it again")
+                raise EngineError(f"{self._config.base_url}: request cancelled, because another request failed; run again")
             return request()
 
         again = patient(self._config.retry_seconds, self.stopped, self._say)
@@ -150,36 +150,37 @@ class _OpenAIEngine:
         error = state.outcome.exception() if state.outcome is not None else None
         if error is not None and time.monotonic() - self._said >= _QUIET_SECONDS:
             self._said = time.monotonic()
-            print(f"{self._config.base_url}: {self._reason(error)}; asked again in {state.upcoming_sleep:.1f} s", flush=True)
+            print(f"{self._config.base_url}: {self._reason(error)}; retrying in {state.upcoming_sleep:.1f} s", flush=True)
 
     def _explained(self, error: APIStatusError | APIConnectionError | Unusable, attempts: int) -> EngineError:
         settings, status = self._config, getattr(error, "status_code", None)
         if status in (401, 403):
-            # What the server says may hold the key.
+            # The server's own message may contain the key.
             return EngineRefused(
-                f"{settings.base_url}: refuses the key ({status}); set {settings.key_variable} to one that is valid"
+                f"{settings.base_url}: API key rejected ({status}); set {settings.key_variable} to a valid key"
             )
         said = f"{settings.base_url}: {self._reason(error)}"
         if status == 404:
             return EngineRefused(f"{said}; correct engine.served_model, {settings.served_model!r}, or engine.base_url")
         if isinstance(error, APIStatusError) and spent_quota(error):
-            return EngineRefused(f"{said}; give the account credit, and run it again")
+            return EngineRefused(f"{said}; add credit to the account, then run again")
         if status in (400, 413, 422) and _OVER_THE_CONTEXT.search(f"{error} {getattr(error, 'body', None)}"):
-            return PromptTooLong(f"{said}; lower max_tokens, or leave long questions out with max_characters on their source")
+            return PromptTooLong(f"{said}; lower max_tokens, or exclude long questions by max_characters of their source")
         if status is not None and status < 500 and status not in (408, 409, 425, 429):
-            return EngineRefused(f"{said}; correct prompts, turns or max_tokens to what this server takes")
+            return EngineRefused(f"{said}; correct prompts, turns or max_tokens to values that this server accepts")
         return EngineError(
-            f"{said}; asked {attempts} times within engine.retry_seconds {settings.retry_seconds:g}; answers that arrived are kept, "
-            "so run it again when the server is well"
+            f"{said}; {attempts} attempts within engine.retry_seconds {settings.retry_seconds:g}; received responses are kept: "
+            "run again when the server has recovered"
         )
 
 
 @contextmanager
 def open_openai(config: EngineConfig, turns: Turns | None, arrived: Path | None) -> Iterator[_OpenAIEngine]:
-    """Connect to `config.base_url`; `arrived` is the file for answers that are in no shard yet.
+    """Connects to `config.base_url`; `arrived` is the journal of responses that are in no committed shard yet.
 
     Raises:
-        EngineError: the server cannot be reached, or does not serve `config.served_model`.
+        EngineRefused: the server rejects requests permanently or does not serve `config.served_model`.
+        EngineError: the server cannot be reached.
     """
     engine = _OpenAIEngine(config, turns, None if arrived is None else Arrived(arrived))
     with engine.client, engine.pool:

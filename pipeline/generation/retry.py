@@ -1,8 +1,8 @@
-"""Asking a server again while what went wrong may pass: exponential backoff with jitter, within a budget of seconds per request.
+"""Retries transient server errors with exponential backoff and jitter, within a time budget per request.
 
-The client's own retries count attempts; how long a server is away is counted in seconds, so here tenacity asks and the client does not.
-Passing are: no connection or one that breaks off, a timeout, a server that is busy (429, unless the quota is spent) or broken (5xx).
-`Retry-After` is kept to. A reply that came whole but is no answer was paid for, so it is asked for three times at most.
+The OpenAI client's own retries count attempts; the budget here is in seconds, so tenacity retries and the client does not. Transient
+errors: no connection or a broken one, a timeout, a busy server (429, unless the quota is exhausted), a server error (5xx). `Retry-After` is
+respected. A complete response without a usable completion was paid for, so it is requested at most three times.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _BACKOFF: Final = wait_random_exponential(multiplier=0.5, max=30)
 
 
 class Unusable(EngineError):
-    """A reply that is no answer: not JSON, without choices, or without what an answer needs."""
+    """A response without a usable completion: not JSON, no choices, or a required field missing."""
 
 
 def spent_quota(error: APIStatusError) -> bool:
-    """Whether a 429 says that there is no credit left, which waiting does not mend."""
+    """Whether a 429 reports an exhausted quota, which retrying cannot fix."""
     return bool(error.code == "insufficient_quota")
 
 
@@ -52,7 +52,7 @@ def _passes(state: RetryCallState) -> bool:
 
 
 def asked_to_wait(value: str | None) -> float:
-    """Seconds from now that a `Retry-After` means; 0 where it means nothing."""
+    """Seconds to wait according to a `Retry-After` header; 0 if it is missing or invalid."""
     try:
         return max(0.0, float(value or 0))
     except ValueError:
@@ -70,9 +70,9 @@ def _wait(state: RetryCallState) -> float:
 
 
 def patient(budget_seconds: float, stopped: Event, say: Callable[[RetryCallState], None]) -> Retrying:
-    """What calls a function until it succeeds, fails for good, or would pass the budget; `say` hears of every wait.
+    """A retrying caller: calls a function until it succeeds, fails permanently, or the budget would be exceeded.
 
-    `stopped` ends all waiting. The last error is raised as it is.
+    `say` is called before every wait. `stopped` ends all waits. The last error is re-raised unchanged.
     """
     return Retrying(
         retry=_passes,

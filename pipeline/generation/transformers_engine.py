@@ -1,7 +1,9 @@
-"""Plain batched transformers generation: slow, but runs wherever torch does.
+"""Generation engine on plain batched transformers: slow, but runs wherever torch does.
 
-Rows are batched by prompt length so that no row is padded; each row draws from its own generator, so a seed gives the
-same text whatever else is in the batch.
+Prompts of equal length are batched, so no row is padded. Each row has its own random generator, so a seed gives the same text independent
+of the rest of the batch.
+
+Axes: B rows of a batch, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import prompt_tokens
 
 _SHRINK: Final = 0.75
-"""The batch shrinks when no more than this share of it is still open; to shrink it costs a copy of the cache."""
+"""The batch shrinks when at most this share of its rows is unfinished, since shrinking copies the cache."""
 
 
 class _TransformersEngine:
@@ -62,7 +64,7 @@ class _TransformersEngine:
         cache, step_BT = DynamicCache(), tokens_BT
         produced: list[list[int]] = [[] for _ in range(rows)]
         logprobs, ended = [0.0] * rows, [False] * rows
-        batch = list(range(rows))  # the rows that are in the batch; those that have ended leave it now and then
+        batch = list(range(rows))  # rows in the current batch; finished rows are removed at intervals
         for _ in range(decoding.max_tokens):
             logits_BV = self._model(input_ids=step_BT, past_key_values=cache, use_cache=True).logits[:, -1].float().cpu()
             chosen_B = _choose_all(logits_BV, [generators[row] for row in batch], decoding)
@@ -111,7 +113,7 @@ def _choose(logits_V: torch.Tensor, generator: torch.Generator, decoding: Decodi
 
 @contextmanager
 def open_transformers(config: EngineConfig, model: Weights) -> Iterator[_TransformersEngine]:
-    """Load `model`, on a GPU where there is one."""
+    """Loads `model`, on a GPU if one is available."""
     tokenizer = load_tokenizer(model)
     network = load_causal_model(model, config.dtype)
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()

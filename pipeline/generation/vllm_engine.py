@@ -1,9 +1,11 @@
-"""vLLM in this process. With a GPU its engine core is a child process, ended on leaving; on a CPU it is here, too: two more processes take
-half a minute to start, and then compete with this one for its cores.
+"""Generation engine on vLLM in the current process.
 
-Our choices: eager execution on a CPU, because compiling costs more than tiny models give back; prefix caching, so
-that the perspectives of one question share its tokens; and on a CPU no prompt is ever split between steps (no chunked
-prefill), because vLLM's seeded requests crash there when one is.
+With a GPU, vLLM's engine core is a child process that is terminated on exit. On a CPU the core runs in this process: two more processes
+take half a minute to start and would compete with this one for cores.
+
+Our choices: eager execution on a CPU, because compilation takes longer than it saves for tiny models; prefix caching, so that the
+perspectives of one question share its tokens; no chunked prefill on a CPU, because vLLM's seeded requests crash there when a prompt is
+split between steps.
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ def _completion(output: Any) -> Completion:
 
 
 def llm_settings(config: EngineConfig) -> dict[str, Any]:
-    """What vLLM is told besides the model."""
+    """vLLM's settings other than the model."""
     device: dict[str, Any] = (
         {"gpu_memory_utilization": config.gpu_memory_utilization}
         if torch.cuda.is_available()
@@ -90,7 +92,7 @@ def llm_settings(config: EngineConfig) -> dict[str, Any]:
 
 @contextmanager
 def open_vllm(config: EngineConfig, model: Weights) -> Iterator[_VllmEngine]:
-    """Start vLLM on `model`.
+    """Starts vLLM on `model`.
 
     Raises:
         EngineError: vLLM could not start.

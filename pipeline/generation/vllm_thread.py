@@ -1,7 +1,8 @@
-"""The one thread that drives vLLM. It takes in what other threads ask and hands each its outputs when all of them are there.
+"""Runs vLLM in one thread: collects requests from other threads and returns each its outputs once all of them are complete.
 
-So requests of several threads are in the engine together, and what one thread does with its outputs keeps no other waiting. An engine that
-hangs, a lost card for example, would keep all of them waiting for ever: after some time without a single step they give up.
+Requests of several threads are in the engine at the same time, and post-processing in one thread does not block the others. An engine that
+hangs, for example after losing a GPU, would block all of them forever; callers therefore raise an error when no step completes for some
+time.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS: Final = 5.0
 _LAST_STEP_SECONDS: Final = 10.0
-_STOPPED: Final = "vLLM was stopped before it had answered; run again, what is committed stays"
+_STOPPED: Final = "vLLM was stopped before all requests were complete; run again, committed shards are kept"
 
 
 class _Batch:
-    """Requests that were asked together, and their outputs so far."""
+    """Requests of one call, and their outputs so far."""
 
     def __init__(self, requests: Sequence[Any], settings: Sequence[Any]) -> None:
         self.requests, self.settings = list(requests), list(settings)
@@ -34,9 +35,9 @@ class _Batch:
 
 
 class Driver:
-    """`outputs` asks, from any thread; `stop` ends the thread and all that wait, and leaves the engine to whoever made it.
+    """`outputs` submits requests from any thread; `stop` ends the driver thread and fails waiting calls, but does not shut down the engine.
 
-    `patience` is for how many seconds no step may end while something is asked.
+    `patience` is the maximum time in seconds without a completed step while requests are open.
     """
 
     def __init__(self, llm: LLM, patience: float) -> None:
@@ -49,27 +50,27 @@ class Driver:
         self._thread.start()
 
     def outputs(self, requests: Sequence[Any], settings: Sequence[Any]) -> list[Any]:
-        """vLLM's outputs of some requests, in order. Raises what vLLM raises.
+        """vLLM's outputs for the requests, in order. Re-raises vLLM's own exceptions.
 
         Raises:
-            EngineError: vLLM hangs, or was stopped.
+            EngineError: vLLM hangs or was stopped.
         """
         batch = _Batch(requests, settings)
         if not self._waiting:
-            self._moved = time.monotonic()  # it was idle, which is no fault of its own
+            self._moved = time.monotonic()  # idle time does not count as a stall
         self._inbox.put(batch)
         while not wait([batch.answer], min(_LOOK_SECONDS, self._patience)).done:
             if time.monotonic() - self._moved > self._patience:
                 raise EngineError(
-                    f"vLLM has done nothing for {self._patience:,.0f} s with {len(self._waiting)} requests open; what is committed stays: "
-                    "look at the device, then run again; a step that takes longer needs a higher engine.stall_seconds"
+                    f"vLLM completed no step for {self._patience:,.0f} s with {len(self._waiting)} open requests; committed shards are "
+                    "kept: check the device, then run again; if steps take longer than this, raise engine.stall_seconds"
                 )
             if not self._thread.is_alive() and not batch.answer.done():
                 raise EngineError(_STOPPED)
         return batch.answer.result()
 
     def stop(self) -> None:
-        """Ends the thread; one that hangs is left alone, and ends with the process."""
+        """Ends the driver thread; a hanging thread is abandoned and ends with the process."""
         self._inbox.put(None)
         self._thread.join(_LAST_STEP_SECONDS)
 
@@ -87,10 +88,10 @@ class Driver:
 
     def _take_in(self, batch: _Batch) -> None:
         try:
-            # Its names are longer than those that the outputs will have.
+            # `enqueue` returns request names with a suffix that the outputs' request ids do not have.
             names = self._llm.enqueue(batch.requests, batch.settings, use_tqdm=False)
             batch.order = [name.partition("-")[0] for name in names]
-        except Exception as error:  # noqa: BLE001 - it belongs to whoever asked
+        except Exception as error:  # noqa: BLE001 - re-raised in the calling thread
             batch.answer.set_exception(error)
             return
         self._waiting |= dict.fromkeys(batch.order, batch)
@@ -105,12 +106,12 @@ class Driver:
     def _step(self) -> None:
         try:
             finished = [output for output in self._llm.llm_engine.step() if output.finished]
-        except Exception as error:  # noqa: BLE001 - the engine is lost, and with it everything that was asked
+        except Exception as error:  # noqa: BLE001 - the engine has failed, so all open requests fail
             self._fail(error)
             return
         for output in finished:
             owner = self._waiting.pop(output.request_id, None)
-            if owner is None:  # of a batch that was refused, after some of it was taken in
+            if owner is None:  # belongs to a batch that failed after part of it was enqueued
                 continue
             owner.outputs[output.request_id] = output
             if len(owner.outputs) == len(owner.order):

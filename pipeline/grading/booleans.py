@@ -1,7 +1,8 @@
-"""Yes and no, true and false.
+"""Reads yes/no and true/false answers.
 
-A verdict is one of the four words where it judges and does not determine: "No, he could not", "so yes", "the statement is false."; not
-"no longer", "true or false", "if so, then yes". Where it opens a sentence behind "therefore", "conclusion:" and the like, it is stated.
+A verdict is one of the four words used as a judgement, not as a determiner: "No, he could not", "so yes", "the statement is false."; not
+"no longer", "true or false", "if so, then yes". A verdict that opens a sentence after "therefore", "conclusion:" and similar words counts
+as stated.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ _CONCLUSION: Final = re.compile(
 
 
 def whole(text: str) -> tuple[str, ...]:
-    """yes or no, of a text that is one of the four words and nothing else."""
+    """yes or no for a text that consists of one of the four words only."""
     word = _WORDS.get(unlatexed(text).strip().strip("*\"'`$").rstrip(".!").casefold())
     return () if word is None else (word,)
 
 
 def phrase(text: str) -> tuple[str, ...] | None:
-    """The verdict that a text opens with, or else its last one; `None` where it has none."""
+    """The verdict at the start of a text, otherwise its last one; `None` if there is none."""
     text = unlatexed(text)
     first = _LEADING.match(text)
     if not first or (first[1].casefold() == "no" and _DETERMINING.match(text, first.end())):
@@ -46,12 +47,12 @@ def phrase(text: str) -> tuple[str, ...] | None:
 
 
 def conclusions(text: str) -> Iterator[tuple[int, str]]:
-    """Places and words of "Therefore, yes, ...", "Conclusion: No, ..."."""
+    """Positions and words of conclusions such as "Therefore, yes, ..." and "Conclusion: No, ..."."""
     for match in _CONCLUSION.finditer(text):
         yield match.start(), text[match.end() : match.end() + 3]
 
 
 def last(text: str) -> tuple[str, ...]:
-    """The last verdict of a text."""
+    """The last verdict in a text."""
     found = [match[1] or match[2] for match in _VERDICT.finditer(unlatexed(unemphasised(text)))]
     return (_WORDS[found[-1].casefold()],) if found else ()

@@ -1,7 +1,7 @@
-"""Choices: by letter (B, (b), B) blue, option B), by their text, or by the number that their text is.
+"""Reads multiple-choice answers: by letter (B, (b), B) blue, option B), by choice text, or by the number that equals a choice.
 
-Only letters that the question has count. A bare "A" before a word is an article, unless the word goes on as a reason would: "the answer is
-a bank" is looked up among the texts. Several letters, or several texts, are no answer.
+Only letters of existing choices count. A bare "A" before a word is an article unless the next word starts a reason, so "the answer is a
+bank" is matched against the choice texts. Several letters or several choice texts give no answer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def _folded(text: str) -> str:
-    """A choice's text as it is compared: without case, LaTeX, quotes, a leading article and a full stop."""
+    """A choice text normalised for comparison: no case, LaTeX, quotes, leading article or final full stop."""
     plain = " ".join(unlatexed(text).casefold().split()).strip(" .\"'`*$")
     return re.sub(r"^(?:an?|the) (?=\S)", "", plain)
 
@@ -49,7 +49,7 @@ def _letter(found: str | None, choices: Sequence[str]) -> str | None:
 
 
 def whole(text: str, choices: Sequence[str]) -> tuple[str, ...]:
-    """The letter of a text that is a choice and nothing else."""
+    """The letter of a text that consists of one choice only."""
     plain = unlatexed(text).strip().strip("*\"'`").rstrip(".")
     match = _LETTERED.fullmatch(plain)
     if match and (letter := _letter(match[1], choices)):
@@ -65,7 +65,7 @@ def whole(text: str, choices: Sequence[str]) -> tuple[str, ...]:
 
 
 def _named(text: str, choices: Sequence[str]) -> set[str]:
-    """Letters of the choices whose text is in `text` as words, those that are only part of a longer one aside."""
+    """Letters of the choices whose text occurs in `text` as whole words; a match inside a longer matched choice is ignored."""
     within, found = _folded(text), set()
     texts = [(_folded(choice), letter) for letter, choice in zip(LETTERS, choices, strict=False)]
     for words, letter in sorted(texts, key=lambda item: -len(item[0])):
@@ -83,7 +83,7 @@ def _mentions(text: str, choices: Sequence[str]) -> Iterator[tuple[re.Match[str]
 
 
 def phrase(text: str, choices: Sequence[str]) -> tuple[str, ...] | None:
-    """The letter of what follows "the answer is": nothing where it names several, `None` where it names none."""
+    """The letter that follows "the answer is"; empty if it names several choices, `None` if it names none."""
     if found := whole(text, choices):
         return found
     text = unlatexed(text)
@@ -98,13 +98,13 @@ def phrase(text: str, choices: Sequence[str]) -> tuple[str, ...] | None:
 
 
 def verdicts(text: str) -> Iterator[tuple[int, str]]:
-    """Places and letters of "(B) is the correct answer"."""
+    """Positions and letters of statements such as "(B) is the correct answer"."""
     for match in _VERDICT.finditer(text):
         yield match.start(), match[1] or match[2]
 
 
 def last(text: str, choices: Sequence[str]) -> tuple[str, ...]:
-    """The last letter that stands by itself and is not denied; without one, the only choice that the last sentence names, undenied."""
+    """The last standalone letter that is not ruled out; otherwise the only choice that the last sentence names without negation."""
     letters = list(_mentions(_RULED_OUT.sub("", unlatexed(unemphasised(text))), choices))
     if len(letters) > 1 and letters[-1][1] != letters[-2][1]:
         between = letters[-1][0].string[letters[-2][0].end() : letters[-1][0].start()]

@@ -1,7 +1,7 @@
-"""Dates, as ISO 8601: 03/04/2021 is the fourth of March (month first, as in BIG-bench), 2021-03-04, March 4th, 2021, 4 March 2021.
+"""Reads dates as ISO 8601: 03/04/2021 is 4 March (month first, as in BIG-bench); also 2021-03-04, March 4th, 2021, 4 March 2021.
 
-A weekday in front is left out. Two-digit years, dates without a year and days that no calendar has (13/04/2021) are no dates: which one
-was meant would be a guess.
+A leading weekday is ignored. Two-digit years, dates without a year and dates that do not exist (13/04/2021) are not read, because any
+interpretation would be a guess.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def _iso(match: re.Match[str]) -> str | None:
 
 
 def whole(text: str) -> tuple[str, ...]:
-    """The date of a text that is a date and nothing else."""
+    """The date of a text that consists of one date only."""
     match = _DATE.fullmatch(unlatexed(text).strip().strip("*\"'`$.").strip())
     found = _iso(match) if match else None
     return () if found is None else (found,)
 
 
 def phrase(text: str) -> tuple[str, ...] | None:
-    """The one date of a text; nothing where it has several, `None` where it has none."""
+    """The only date in a text; empty if there are several, `None` if there is none."""
     found = {_iso(match) for match in _DATE.finditer(unlatexed(text))}
     if not found:
         return None
@@ -60,6 +60,6 @@ def phrase(text: str) -> tuple[str, ...] | None:
 
 
 def last(text: str) -> tuple[str, ...]:
-    """The last date of a text."""
+    """The last date in a text."""
     found = [_iso(match) for match in _DATE.finditer(unlatexed(unemphasised(text)))]
     return (found[-1],) if found and found[-1] is not None else ()

@@ -1,8 +1,8 @@
-"""Mathematical expressions: \\frac{1}{2}, (3, \\pi/2), x^2+1, intervals, sets, matrices, \\text{even}.
+r"""Reads and compares mathematical expressions: \frac{1}{2}, (3, \pi/2), x^2+1, intervals, sets, matrices, \text{even}.
 
-An answer has a cheap normal form of its text; equal forms are equal answers, and numbers, numerals with a base and words are
-compared here. Only what is left goes to math-verify, in a process of its own (`symbolic.py`). Numbers must be exact or right to
-six places, since an expression was asked for: 0.333 is not 1/3. A percent sign may be missing on one side, and so may a base.
+Every answer has a cheap normal form of its text. Equal forms are equal answers; numbers, numerals with a base and words are compared here.
+Only the remaining pairs go to math-verify, in a separate process (`symbolic.py`). Numbers must be exact or correct to six decimal places,
+since an expression was asked for: 0.333 is not 1/3. A percent sign or a base may be missing on one side.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SENTENCE: Final = re.compile(r"(?<=[\w)\]}$])[.?!](?:\s|$)")
 
 
 def _repeating(form: str) -> str | None:
-    """0.1\\overline{6} as a fraction: math-verify reads 0.1."""
+    r"""0.1\overline{6} as a fraction, because math-verify reads it as 0.1."""
     match = _REPEATING.fullmatch(form)
     if not match:
         return None
@@ -40,12 +40,12 @@ def _repeating(form: str) -> str | None:
 
 
 def _number(readings: tuple[str, ...], text: str) -> str:
-    """The form of a number: a percentage keeps its sign, since the other side may lack it."""
+    """The normal form of a number; a percentage keeps its sign, since the other side may lack it."""
     return f"{readings[-1]}%" if "%" in text or "percent" in text else readings[0]
 
 
 def whole(text: str) -> tuple[str, ...]:
-    """The normal form of one expression; nothing where it is empty, unbalanced or far too long."""
+    """The normal form of one expression; empty if the text is empty, unbalanced or too long."""
     form = normal(text)
     if not form or len(form) > _LONGEST or not balanced(form) or form.endswith("\\"):
         return ()
@@ -58,7 +58,7 @@ def whole(text: str) -> tuple[str, ...]:
 
 
 def phrase(text: str) -> tuple[str, ...] | None:
-    """The expression that follows "the answer is": the first between dollars, or a number with its unit, or the sentence."""
+    """The expression that follows "the answer is": the first one between dollars, or a number with its unit, or the sentence."""
     if maths := _MATHS.search(text):
         return whole(next(filter(None, maths.groups()))) or None
     sentence = _SENTENCE.split(text, maxsplit=1)[0]
@@ -67,13 +67,13 @@ def phrase(text: str) -> tuple[str, ...] | None:
 
 
 def last(text: str) -> tuple[str, ...]:
-    """The last expression between dollars, or else the last number."""
+    """The last expression between dollars, otherwise the last number."""
     maths = _MATHS.findall(text[-_TAIL:])
     return whole(next(filter(None, maths[-1]))) if maths else numbers.last(text)[:1]
 
 
 def _same_number(mine: re.Match[str], theirs: re.Match[str]) -> bool:
-    """Whether two matches of `_NUMBER` are one number; what it is assigned to, or its percent sign, may be missing on one side."""
+    """Whether two matches of `_NUMBER` are the same number; an assignment or percent sign may be missing on one side."""
     if mine[1] and theirs[1] and mine[1] != theirs[1]:
         return False
     value, other = mine[2], theirs[2]
@@ -84,7 +84,7 @@ def _same_number(mine: re.Match[str], theirs: re.Match[str]) -> bool:
 
 
 def same(answer: str, gold: str) -> bool | None:
-    """Whether two normal forms are the same answer; `None` where math-verify had to be stopped."""
+    """Whether two normal forms are the same answer; `None` if math-verify exceeded its limits."""
     if answer == gold:
         return True
     mine, theirs = _NUMBER.fullmatch(answer), _NUMBER.fullmatch(gold)

@@ -1,6 +1,8 @@
-"""Free text: equal without regard to case, white space and look-alike characters, to the quotes, emphasis and full stop around it, to
-commas between its words, and to all white space where it has neither letters nor digits (`] ] >`). Word order, hyphens and articles
-count. The canonical form, which is what a student learns to write, leaves all but case and white space as it was.
+"""Compares free-text answers.
+
+Ignored: case, white space, look-alike characters; surrounding quotes, emphasis and a final full stop; commas between words; and all white
+space in texts without letters or digits (`] ] >`). Word order, hyphens and articles count. The canonical form, which the student learns to
+write, normalises only case and white space.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ _SENTENCE: Final = re.compile(r"(?<=\w)[.!?][\"'*]*\s")
 
 
 def whole(text: str) -> tuple[str, ...]:
-    """Readings of a text: as it stands, case and white space aside, and without LaTeX, quotes, emphasis and a full stop."""
+    """Readings of a text: with case and white space normalised, and additionally without LaTeX, quotes, emphasis and a final full stop."""
     plain = _AROUND.sub("", _AROUND.sub("", re.sub(r"\\([{}])", r"\1", unlatexed(text))).rstrip("."))
     readings = (" ".join(item.split()).casefold() for item in (text, unemphasised(plain)))
     return tuple(dict.fromkeys(filter(None, readings)))
 
 
 def phrase(text: str) -> tuple[str, ...] | None:
-    """Readings of what follows "the answer is": its first sentence, and all of it."""
+    """Readings of the text after "the answer is": its first sentence, and all of it."""
     first = _SENTENCE.split(text, maxsplit=1)[0]
     readings = [*reversed(whole(first.rstrip("."))), *reversed(whole(text.rstrip(".")))]
     return tuple(dict.fromkeys(readings)) or None

@@ -1,4 +1,4 @@
-"""LaTeX as plain text, and as the normal form of an expression. Text alone: nothing here is calculated, so it costs little."""
+"""Converts LaTeX to plain text and to a normal form of expressions by text substitution only; nothing is evaluated."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def _ratio(match: re.Match[str]) -> str:
 
 
 def unlatexed(text: str) -> str:
-    """Plain text of simple LaTeX: fractions as a/b, powers of ten as 1e3, words out of \\text, no spacing, no delimiters.
+    r"""Plain text of simple LaTeX: fractions as a/b, powers of ten as 1e3, \text unwrapped, no spacing, no delimiters.
 
-    What is more than that (roots, powers, symbols) keeps its backslash, so that nobody takes it for a number.
+    More complex LaTeX (roots, powers, symbols) keeps its backslash, so that it is not mistaken for a number.
     """
     if "$" in text and (inner := _WRAPPED.match(text.strip())):
         text = inner[1]
@@ -45,7 +45,7 @@ def unlatexed(text: str) -> str:
 
 
 def normal(text: str) -> str:
-    """One spelling of an expression: no delimiters, sizes or needless spaces; \\frac with braces; words out of \\text alone."""
+    r"""One spelling of an expression: no delimiters, sizes or unnecessary spaces; \frac with braces; a lone \text unwrapped."""
     text = _PUNCTUATION.sub("", text.strip())
     if inner := _WRAPPED.match(text):
         text = inner[1]
@@ -62,7 +62,7 @@ def normal(text: str) -> str:
 
 
 def balanced(text: str) -> bool:
-    """Whether every brace that is not escaped has its partner."""
+    """Whether all unescaped braces are balanced."""
     depth = 0
     for brace in re.findall(r"(?<!\\)[{}]", text):
         depth += 1 if brace == "{" else -1

@@ -1,8 +1,8 @@
-"""Characters that look alike, made alike, before anything else is read.
+"""Normalises look-alike characters before any other reading step.
 
-Only what a reader would not notice changes: invisible marks go, spaces of every width become one kind, full-width letters and digits and
-the many minus signs become ASCII, vulgar fractions become a/b, Markdown emphasis around words goes. Superscripts stay: `m²` is a unit, and
-NFKC as a whole would make it `m2`.
+Only changes that a reader would not notice: invisible characters are removed; spaces of every width become one kind; full-width letters and
+digits and the many minus signs become ASCII; vulgar fractions become a/b; Markdown emphasis around words is removed. Superscripts are kept:
+`m²` is a unit, and full NFKC would turn it into `m2`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _EMPHASIS: Final = re.compile(r"(?<!\S)([(\"'\[]?)(\*{1,3}|_{1,3}|`)(?=\S)|(?<=\
 
 
 def folded(text: str) -> str:
-    """`text` in the characters that the rest of this package knows; an en dash that signs a number is a minus, others stay."""
+    """`text` in the characters that this package expects; an en dash used as the sign of a number becomes a minus, other en dashes stay."""
     if text.isascii():
         return text
     return _DASH.sub("-", _MIXED.sub(" ", _GROUPS.sub("", text))).translate(_TABLE)
 
 
 def unemphasised(text: str) -> str:
-    """`text` without Markdown emphasis and code marks around words; `2**3` and `a * b` stay."""
+    """`text` without Markdown emphasis and code marks around words; `2**3` and `a * b` are kept."""
     return _EMPHASIS.sub(r"\1", text) if "*" in text or "_" in text or "`" in text else text

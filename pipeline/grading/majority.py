@@ -1,4 +1,4 @@
-"""The majority's answer among several to one question (self-consistency: Wang et al., 2022)."""
+"""Majority vote over several answers to one question (self-consistency: Wang et al., 2022)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pipeline.grading.grade import Outcome
 
 
 def majority_is_right(outcomes: Sequence[str], answers: Sequence[str | None]) -> bool:
-    """Whether the most frequent answer is right; of equally frequent ones the first counts.
+    """Whether the most frequent answer is correct; a tie is decided by the first answer.
 
-    Right answers are one answer, however they are written. What could not be read, or was cut off, has no vote; nor has what a judge calls
-    wrong, of which nobody knows which answer it is.
+    All correct answers count as the same answer, however they are written. Unparsed and truncated answers do not vote. An answer that a
+    judge calls wrong does not vote either, because its value is unknown.
     """
     votes = [
         (outcome == Outcome.CORRECT, None if outcome == Outcome.CORRECT else answer)

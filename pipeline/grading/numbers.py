@@ -1,9 +1,9 @@
-"""Numbers: 1,000; $12.50; 3/4; 1 1/2; 75%; 1.2e3; 5 million; twelve; 18 dollars.
+r"""Reads numbers: 1,000; $12.50; 3/4; 1 1/2; 75%; 1.2e3; 5 million; twelve; 18 dollars.
 
-Values are exact fractions; what a decimal may stand for is the matter of `rounding.py`. `75%` is 3/4 and also 75, and `5 million` also 5,
-since a question for a percentage or for millions has that gold (our choice). A range, a time, a date or a choice between numbers
-is not a number, nor is one with a factor behind it that is not a unit (`5x`, `2\\pi`, `2^{10}`): those give no answer rather than
-a part of one.
+Values are exact fractions; `rounding.py` decides which values a decimal may stand for. `75%` is read as 3/4 and also as 75, and `5 million`
+also as 5, because questions that ask for a percentage or for millions have such gold answers (our choice). A range, a time, a date or a
+choice between numbers is not a number. Neither is a number followed by a factor that is not a unit (`5x`, `2\pi`, `2^{10}`). These give no
+answer instead of a part of one.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _fraction(numeral: str) -> Fraction:
 
 
 def _readings(match: re.Match[str]) -> tuple[str, ...]:
-    """What a match of `_WHOLE` is worth, the literal value first; nothing where it is no number or too long to be meant."""
+    """Possible values of a match of `_WHOLE`, the literal value first; empty if it is no number or implausibly long."""
     if len(match[0]) > 4 * MOST_DIGITS:
         return ()
     value, below = _fraction(match["top"]), match["below"]
@@ -99,7 +99,7 @@ def _readings(match: re.Match[str]) -> tuple[str, ...]:
 
 
 def whole(text: str) -> tuple[str, ...]:
-    """Readings of a text that is a number and nothing else, as reduced fractions or integers; a percentage has two."""
+    """Readings of a text that consists of one number only, as reduced fractions or integers; a percentage has two."""
     if _INTEGER.fullmatch(text):
         return (str(int(text)),)
     cleaned = _SPACED.sub(lambda spaced: spaced[0].replace(" ", ""), unlatexed(text)).strip(" $").rstrip(". ")
@@ -111,26 +111,26 @@ def whole(text: str) -> tuple[str, ...]:
 
 
 def _worded(text: str) -> tuple[str, ...]:
-    """The number that a text begins with in words; "one of" counts nothing."""
+    """The number word at the start of a text; "one of" does not count."""
     word = _WORDED.match(text)
     value = _WORDS.get(word[0].casefold().replace(" ", "-")) if word and not re.search(r"\d", text) else None
     return () if value is None else (str(value),)
 
 
 def _mentioned(text: str, chunk: re.Match[str]) -> tuple[str, ...]:
-    """Readings of something in `text` that looks like a number; ranges and times do too, and have none."""
+    """Readings of a number-like chunk of `text`; empty for ranges and times."""
     match = _WHOLE.fullmatch(chunk[0])
     return _readings(match) if match and text[chunk.end() : chunk.end() + 1] != "^" else ()
 
 
 def _led(text: str) -> str:
-    """`text` without the words that lead up to a number; "negative 5" is -5."""
+    """`text` without the words that introduce a number; "negative 5" becomes -5."""
     lead = _LEAD.match(text)
     return _NEGATIVE.sub("-", text[lead.end() :] if lead else text, count=1)
 
 
 def boxed(text: str) -> tuple[str, ...]:
-    """Readings of a box: a number, a number with its unit, or the one number of what is otherwise words (x=5, about 18 dollars)."""
+    """Readings of a box: a number, a number with its unit, or the only number among words (x=5, about 18 dollars)."""
     if found := whole(text):
         return found
     cleaned = _EXPONENT.sub("", unlatexed(text))
@@ -144,7 +144,7 @@ def boxed(text: str) -> tuple[str, ...]:
 
 
 def phrase(text: str) -> tuple[str, ...] | None:
-    """Readings of what follows "the answer is": none where it is not one number, `None` where it has no number at all."""
+    """Readings of the text after "the answer is"; empty if it is not exactly one number, `None` if it contains no number."""
     sentence = _SENTENCE.split(_led(_EXPONENT.sub("", unlatexed(text))), maxsplit=1)[0]
     clause = _led(re.split(r"[=≈]", _CLAUSE.split(sentence, maxsplit=1)[0])[-1]).strip()
     if found := whole(clause):
@@ -162,14 +162,14 @@ def phrase(text: str) -> tuple[str, ...] | None:
 
 
 def last(text: str) -> tuple[str, ...]:
-    """Readings of the last number in a text, or of that behind the last equals sign of its clause (= 28 dollars after 7 days).
+    """Readings of the last number in a text, or of the number after the last equals sign of its clause (= 28 dollars after 7 days).
 
-    List numbers at the start of lines are left out. None where it is a range or a time.
+    List numbers at line starts are ignored. Empty if the number is a range or a time.
     """
     for part in (text[-_TAIL:], text):
         cleaned = _ENUMERATOR.sub("", unlatexed(unemphasised(part)))
         chunks = list(_CHUNK.finditer(cleaned))
-        if len(chunks) > 1 or part == text:  # the first of a part may have lost its beginning
+        if len(chunks) > 1 or part == text:  # the first chunk of the tail may be truncated
             break
     if not chunks:
         return ()

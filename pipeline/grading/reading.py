@@ -1,8 +1,8 @@
-"""Where in a text the answer is looked for. Three rules, the first that finds something counts:
+r"""Extracts the answer from a text with three rules; the first rule that matches decides.
 
-`boxed` the last complete `\\boxed{...}` that is not empty; what is in it decides, readable or not. `stated` the last "the answer is ...",
-"Answer: ...", "#### ..." and their like that can be read and is not denied. `last` the last number, letter, verdict, date or expression
-of the text; free text has no such rule. What stands before the last `</think>` is not part of the text.
+`boxed`: the last complete, non-empty `\boxed{...}`; its content decides, readable or not. `stated`: the last readable and not negated "the
+answer is ...", "Answer: ...", "#### ..." or similar. `last`: the last number, letter, verdict, date or expression of the text; free text
+has no such rule. Text before the last `</think>` is ignored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BETWEEN: Final = re.compile(
     r"[\s$]*(?:\\[)\],; ])?[\s$]*(?:,|;|&|,?\s*(?:\\text\{\s*)?\b(?:and|or)\b(?:\s*\})?)[\s$]*(?:\\[(\[,; ])?[\s$]*(?:[a-zA-Z]\s*=\s*)?"
 )
 _CONCLUSION: Final = re.compile(r"\\boxed\{([^.\n]*)\}\.\s*$")
-"""How a rationale ends. A text may itself be unbalanced brackets: everything inside this box counts."""
+"""The final answer sentence of a rationale. The answer text may contain unbalanced braces, so everything inside this box counts."""
 _KEYS: Final = ("nswer", "NSWER", "inal result", "inal Result", "ption", "hoice", "####")
 _STATED: Final = re.compile(
     r"(?:(?<!each )(?<!every )\banswers?|\bfinal result|(?:(?<=correct )|(?<=right )|(?<=best )|(?<=final ))(?:option|choice))\b[\"'*_)\]]*"
@@ -44,14 +44,14 @@ _OVER: Final = re.compile(r"</answer>|<\|")
 
 
 class Found(NamedTuple):
-    """What was read, the literal reading first, and the rule that found it."""
+    """The readings, the literal one first, and the rule that matched."""
 
     readings: Readings
     rule: str
 
 
 class Kind(NamedTuple):
-    """How answers of one type are read: from a whole answer, a box, a statement and a text, all made `plain` before."""
+    """Readers of one answer type: for a whole answer, a box, a statement and a text. `plain` normalises the text first."""
 
     whole: Callable[[str], Readings]
     boxed: Callable[[str], Readings]
@@ -77,7 +77,7 @@ def kind_of(answer_type: str, choices: Sequence[str] = ()) -> Kind:
     """The readers of an answer type.
 
     Raises:
-        ValueError: there is no such type.
+        ValueError: unknown answer type.
     """
     if answer_type == "choice":
         whole, phrase = partial(letters.whole, choices=choices), partial(letters.phrase, choices=choices)
@@ -88,7 +88,7 @@ def kind_of(answer_type: str, choices: Sequence[str] = ()) -> Kind:
 
 
 def _closings(text: str, start: int) -> dict[int, int]:
-    """Where each brace that opens at or behind `start` closes: by those that are not escaped, or else by all."""
+    """Positions of the closing brace for each brace opened from `start` on; matches unescaped braces, otherwise all braces."""
     closings = {}
     for braces in (_ALL_BRACES, _BRACES):
         opened: list[int] = []
@@ -101,7 +101,7 @@ def _closings(text: str, start: int) -> dict[int, int]:
 
 
 class Box(NamedTuple):
-    """A complete box: where it begins and ends, and what is in it."""
+    """A complete box: start, end and content."""
 
     start: int
     end: int
@@ -109,7 +109,7 @@ class Box(NamedTuple):
 
 
 def last_boxes(text: str) -> list[Box]:
-    """The last complete box, behind those that a comma, "and" or "or" joins to it."""
+    """The last complete box, preceded by the boxes that a comma, "and" or "or" joins to it."""
     found = list(_BOX.finditer(text)) if "box" in text else []
     closings = _closings(text, found[0].start()) if found else {}
     complete = []
@@ -131,7 +131,7 @@ def last_boxes(text: str) -> list[Box]:
 
 
 def announced(text: str) -> Iterator[tuple[int, int]]:
-    """Where "the answer is" and its like begin and end. Words are looked for first, since most of a text has none of them."""
+    """Spans of "the answer is" and similar phrases. Searches for keywords first, since most of a text contains none."""
     for key in _KEYS:
         place = text.find(key)
         while place >= 0:
@@ -142,7 +142,7 @@ def announced(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _statements(text: str, answer_type: str) -> list[tuple[int, int, str]]:
-    """Place, end and wording of everything that is stated as the answer, last first. A wording ends where the next begins."""
+    """Start, end and wording of every statement of the answer, last first. A wording ends where the next statement begins."""
     found, following = [], len(text)
     for start, begin in sorted(set(announced(text)), reverse=True):
         line = text.find("\n", begin, following)
@@ -157,10 +157,10 @@ def _statements(text: str, answer_type: str) -> list[tuple[int, int, str]]:
 
 
 def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Found | None:
-    """What a text answers; `None` where none of the rules finds an answer of the right type.
+    """The answer of a text; `None` if no rule finds an answer of the given type.
 
     Raises:
-        ValueError: there is no such type.
+        ValueError: unknown answer type.
     """
     kind = kind_of(answer_type, choices)
     text = text.rpartition(_THOUGHT_ENDS)[2]
@@ -173,7 +173,7 @@ def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Found | No
     text = kind.plain(text)
     for start, end, wording in _statements(text, answer_type):
         correction = _CORRECTED.match(wording)
-        if _DENIED.match(wording) and (correction or not kind.whole(wording)):  # "not guilty" may be an answer
+        if _DENIED.match(wording) and (correction or not kind.whole(wording)):  # "not guilty" can be an answer
             text = text[:start] + text[end:]
             wording = wording[correction.end() :] if correction else ""
         stated = kind.phrase(wording) if wording else None

@@ -1,9 +1,9 @@
-"""What a decimal is worth that is not quite the gold: 0.333 beside 1/3, 14053029.67 beside 14053029.666666666.
+"""Decides whether a rounded decimal equals the gold answer: 0.333 for 1/3, 14053029.67 for 14053029.666666666.
 
-Our choice. A rounding counts where it has a place behind the point and three significant digits, and where the other number is not one
-that anybody would have written out, that is, has more than three places: 0.33 fits too many numbers, and whole numbers are most
-wrong answers. It holds both ways, since golds are rounded too. More than six places are the noise of a computation, and
-twelve significant digits of them count.
+Our choice. A rounded value counts if it has at least one decimal place and three significant digits, and if the other number has more than
+three decimal places, so that nobody would have written it in full. Reasons: 0.33 is the rounding of too many numbers, and most wrong
+answers are whole numbers. The rule is symmetric, since gold answers are rounded too. Digits after the sixth decimal place are treated as
+floating point noise; twelve significant digits are then compared.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _EXACT: Final = Context(prec=2 * MOST_DIGITS)
 
 
 def _places(value: Fraction) -> int:
-    """Decimal places that write `value` in full; `_ENDLESS` where none do."""
+    """Number of decimal places that represent `value` exactly; `_ENDLESS` if it has no finite decimal form."""
     rest, twos, fives = value.denominator, 0, 0
     while not rest % 2:
         rest, twos = rest // 2, twos + 1
@@ -34,7 +34,7 @@ def _places(value: Fraction) -> int:
 
 @lru_cache(maxsize=4096)
 def stands_for(one: str, other: str, fewest_places: int = 1) -> bool:
-    """Whether two canonical numbers are the same number: equal, or one the other's rounding to `fewest_places` or more."""
+    """Whether two canonical numbers are the same number: equal, or one is the other rounded to at least `fewest_places` places."""
     if one == other:
         return True
     (places, short), (more, long) = sorted((_places(value), value) for value in (Fraction(one), Fraction(other)))

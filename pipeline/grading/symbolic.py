@@ -1,10 +1,10 @@
-"""Whether two expressions are equal, asked of math-verify in a process that may be killed.
+"""Compares two expressions with math-verify in a separate process with limits on time and memory.
 
-sympy can take for ever, or all memory, on what a model writes. math-verify bounds its time by `signal.alarm` and a Python handler: in the
-main thread only, instead of whatever else had set an alarm, and what it stops counts as unequal. So it runs in a process that limits
-its own time through the kernel (`symbolic_worker.py`) and whose memory is watched from here; when that process dies of a pair,
-the pair is undecided and the next one gets a new process. A clean interpreter rather than a fork or a child of `multiprocessing`:
-the stage beside it holds an engine, threads and gigabytes, and a pipe that closes tells the child that nobody asks any more.
+sympy can run forever, or use all memory, on model output. math-verify limits its time by `signal.alarm` and a Python handler: this works in
+the main thread only, replaces any other alarm, and counts a timed-out comparison as unequal. Here it runs in a process that limits its own
+time through the kernel (`symbolic_worker.py`) and whose memory is monitored by the parent. If a pair of expressions ends the process, the
+pair is undecided and the next pair gets a new process. The worker is a fresh interpreter, not a fork or a `multiprocessing` child: the
+stage holds an engine, threads and gigabytes of memory, and a closed pipe tells the worker that its parent has exited.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from pipeline.errors import GradingError
 CPU_SECONDS: Final = 5.0
 BYTES: Final = 1 << 30
 _MOST_BYTES: Final = 4 << 30
-"""What the kernel refuses; between looks at its memory the process stays far below."""
+"""Address-space limit set in the kernel; between two memory checks the process stays far below it."""
 _LOOK_MILLISECONDS: Final = 50
 _WORKER: Final = Path(__file__).with_name("symbolic_worker.py")
 _OF_A_PAIR: Final = (-signal.SIGPROF, -signal.SIGALRM, -signal.SIGSEGV)
 _lock = threading.Lock()
 _running: dict[int, subprocess.Popen[bytes]] = {}
-"""By the process that asks: a fork must not share its parent's pipes."""
+"""Workers by the pid of the process that uses them: a forked process must not share its parent's pipes."""
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -47,14 +47,14 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def _said(worker: subprocess.Popen[bytes]) -> object | None:
-    """The worker's next line; `None` where it is gone."""
+    """The worker's next line; `None` if the worker has exited."""
     assert worker.stdout is not None
     line = worker.stdout.readline()
     return orjson.loads(line) if line.endswith(b"\n") else None
 
 
 def _ask(worker: subprocess.Popen[bytes], line: bytes) -> object | None:
-    """What the worker says to a line; `None` where it is gone, or took too much memory and was ended as if its time were up."""
+    """The worker's reply to a line; `None` if it exited, or used too much memory and was ended like a timed-out worker."""
     assert worker.stdin is not None
     assert worker.stdout is not None
     try:
@@ -72,7 +72,7 @@ def _ask(worker: subprocess.Popen[bytes], line: bytes) -> object | None:
 
 
 def stop() -> None:
-    """End this process's worker, if it has one."""
+    """Ends this process's worker, if it has one."""
     worker = _running.pop(os.getpid(), None)
     if worker is not None:
         worker.kill()
@@ -84,16 +84,15 @@ atexit.register(stop)
 
 @lru_cache(maxsize=1 << 14)
 def equal(answer: str, gold: str) -> bool | None:
-    """Whether two expressions are equal; `None` where the comparison used up its time or memory.
+    """Whether two expressions are equal; `None` if the comparison exceeded its time or memory limit.
 
     Raises:
         GradingError: math-verify cannot be started.
     """
     line = orjson.dumps([answer, gold]) + b"\n"
     with _lock:
-        for _ in range(
-            2
-        ):  # a worker that somebody else ended, together with an engine's processes say, did not die of this pair
+        # Retry once: the worker may have been killed from outside, for example together with an engine's processes.
+        for _ in range(2):
             worker = _running.get(os.getpid()) or _running.setdefault(os.getpid(), _start())
             result = _ask(worker, line)
             if result is not None:

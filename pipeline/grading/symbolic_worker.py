@@ -1,8 +1,9 @@
-"""The process that math-verify runs in: pairs of expressions in, whether they are equal out, a line of JSON each.
+"""Worker process for math-verify: reads pairs of expressions and writes whether they are equal, one JSON line each.
 
-It imports nothing of MIND and is started by its path (`symbolic.py`). Before every pair it asks the kernel for its own end, after so
-many seconds of its own CPU time and after far more of real time. Nothing in Python has to run for that, so it holds in the longest
-multiplication and when nobody is left to watch, and a busy machine does not change a grade. It ends when its input does.
+It imports nothing of MIND and is started by its path (`symbolic.py`). Before every pair it sets kernel timers that end the process: one on
+its own CPU time and a much longer one on real time. The timers need no running Python code, so they also work inside a long multiplication
+and when the parent has exited. Since CPU time is limited first, a busy machine does not change a grade. The process exits when its input
+closes.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ _REAL_PER_CPU = 30
 
 def _equal(answer: str, gold: str) -> bool:
     try:
-        # math-verify's own limits are off: they raise from a SIGALRM handler, and what they stop counts as unequal.
+        # math-verify's own limits are off: they raise from a SIGALRM handler, and it counts timed-out comparisons as unequal.
         read = [parse(f"${form}$", parsing_timeout=None, raise_on_error=True) for form in (gold, answer)]
         return bool(verify(*read, timeout_seconds=None, allow_set_relation_comp=True, raise_on_error=True))
-    except Exception:  # noqa: BLE001 - sympy raises everything there is; the two are not known to be equal then
+    except Exception:  # noqa: BLE001 - sympy raises many exception types; the pair then counts as not equal
         return False
 
 
 def _limit(seconds: float) -> None:
-    """Die of SIGPROF or SIGALRM, whose default that is; 0 lifts the limit."""
+    """Sets timers whose signals, SIGPROF and SIGALRM, end the process by default; 0 removes the limit."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
     signal.setitimer(signal.ITIMER_REAL, seconds * _REAL_PER_CPU)
 
 
 def main(seconds: float, bytes_: int) -> None:
-    """Answer until the input ends."""
+    """Answers pairs until the input ends."""
     logging.disable()
     resource.setrlimit(resource.RLIMIT_AS, (bytes_, bytes_))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever asks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         _limit(seconds)

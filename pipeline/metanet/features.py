@@ -1,7 +1,9 @@
-"""What MetaNet sees of a rationale: a frozen encoder's hidden states of question and rationale, mean-pooled.
+"""Computes MetaNet's input features: mean-pooled hidden states of a frozen encoder over question and rationale.
 
-The encoder is any transformers model; the default is the frozen base student itself. Texts longer than the encoder's context are
-cut into chunks whose means are averaged by length (method, section 2, our choice).
+The encoder is any transformers model; the default is the frozen base student. A text longer than the encoder's context is split into
+chunks, and the chunk means are averaged, weighted by length (method, section 2, our choice).
+
+Axes: F features.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def encode(encoder: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], context: int, rows_at_once: int) -> Tensor:
-    """Features (len(texts), F), fp32 on the CPU."""
+    """Features (len(texts), F) of the texts, fp32 on the CPU."""
     chunks: list[Row] = []
     owner: list[int] = []
     for number, ids in enumerate(tokenizer(list(texts), add_special_tokens=False)["input_ids"]):

@@ -1,8 +1,10 @@
-"""Inertia: how slowly MetaNet's target follows the student's loss.
+"""Inertia: the filter that makes MetaNet's target follow the student's loss slowly.
 
-Per (question, perspective) an exponential mean m with bias correction by its visits n; per perspective a slower mean M; the two
-shrunk together: L̄ = M_k + n/(n+n0)·(m − M_k) (method, section 3, our choice). The state is plain tensors, equal on every rank,
-and part of every checkpoint. Also kept: the last loss seen, which is what `optimizer` and `none` use as it stands.
+Per (question, perspective): an exponential mean m, bias-corrected by its number of visits n. Per perspective: a slower mean M. The two are
+shrunk together: L̄ = M_k + n/(n+n0)·(m − M_k) (method, section 3, our choice). The state is plain tensors, identical on every rank, and
+part of every checkpoint. It also keeps the last observed loss, which `optimizer` and `none` use unfiltered.
+
+Axes: Q questions of a step, N questions of the set, K perspectives.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class InertiaState:
 
     @classmethod
     def empty(cls, questions: int, perspectives: int) -> InertiaState:
-        """Nothing seen yet."""
+        """The state before any observation."""
         return cls(
             mean_NK=torch.zeros(questions, perspectives),
             visits_NK=torch.zeros(questions, perspectives),
@@ -37,12 +39,12 @@ class InertiaState:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """For a checkpoint."""
+        """The state as a dict, for a checkpoint."""
         return dict(vars(self))
 
 
 def observe(state: InertiaState, config: Inertia, index_Q: Tensor, losses_QK: Tensor, seen_QK: Tensor) -> None:
-    """Take in the losses of one step, in place. Entries where `seen_QK` is False are left as they were."""
+    """Updates the state in place with the losses of one step. Entries where `seen_QK` is False are unchanged."""
     gamma, slow = config.gamma, config.gamma_perspective
     mean_QK = state.mean_NK[index_Q]
     state.mean_NK[index_Q] = torch.where(seen_QK, gamma * mean_QK + (1 - gamma) * losses_QK, mean_QK)
@@ -55,19 +57,19 @@ def observe(state: InertiaState, config: Inertia, index_Q: Tensor, losses_QK: Te
 
 
 def filtered(state: InertiaState, config: Inertia, index_Q: Tensor) -> Tensor:
-    """L̄ (Q, K): the filtered loss for `ema`, the last one seen otherwise."""
+    """L̄ (Q, K): the filtered loss for `ema`, otherwise the last observed loss."""
     if config.kind != "ema":
         return state.last_NK[index_Q]
     visits_QK = state.visits_NK[index_Q]
     slow_K = state.mean_K / (1 - config.gamma_perspective**state.visits_K).clamp(min=1e-6)
     fast_QK = state.mean_NK[index_Q] / (1 - config.gamma**visits_QK).clamp(min=1e-6)
-    # With no visit and no prior the share is 0/0: nothing is known of the question, so the perspective's mean stands.
+    # Without visits and prior the share is 0/0. The question has no observation then, so the perspective's mean is used.
     share_QK = visits_QK / (visits_QK + config.prior_visits).clamp(min=1e-6)
     return slow_K + share_QK * (fast_QK - slow_K)
 
 
 def targets(losses_QK: Tensor, mask_QK: Tensor, kind: str) -> Tensor:
-    """u (Q, K): −L̄ as in the paper (`raw`), or z-scored over the question's rationales; minus infinity where masked."""
+    """u (Q, K): −L̄ as in the paper (`raw`), or −L̄ z-scored over the question's rationales; minus infinity where masked."""
     if kind == "raw":
         return (-losses_QK).masked_fill(~mask_QK, float("-inf"))
     count_Q1 = mask_QK.sum(-1, keepdim=True)
@@ -79,5 +81,5 @@ def targets(losses_QK: Tensor, mask_QK: Tensor, kind: str) -> Tensor:
 
 
 def lag_steps(accumulation: int, perspectives: int, temperature: float, rate: float) -> float:
-    """T = A·K·τ²/η: the time constant, in student steps, of the paper's optimiser lag for free scores under SGD."""
+    """T = A·K·τ²/η: time constant, in student steps, of the paper's optimiser lag for free scores under SGD."""
     return accumulation * perspectives * temperature**2 / rate

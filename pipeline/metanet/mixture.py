@@ -1,11 +1,13 @@
-"""Selection of rationales and their mixture weights (method, section 4).
+"""Selects rationales and computes their mixture weights (method, section 4).
 
-I_dyn keeps k where p_k >= β·p_max with p = softmax(s/τ): on raw scores, as printed, the rule is not invariant to a shift and
-is empty when all scores are negative (our choice). Guards: at least two rationales where two exist; a share ε spread evenly; the
-temperature is raised until the effective number exp(H(α)) reaches its floor. α carries no gradient.
+I_dyn keeps k where p_k >= β·p_max with p = softmax(s/τ). On raw scores, as printed in the paper, the rule is not invariant to a shift and
+gives an empty set when all scores are negative (our choice). Guards: at least two rationales where two exist; a share ε is distributed
+evenly; the temperature is doubled until the effective number exp(H(α)) reaches its floor. α carries no gradient.
 
-For controls scores may be turned round or dealt out at random first; dealt out, a question keeps the entropy of its weights. What is
-random is a function of the step, so ranks agree and a resumed run repeats nothing.
+Control arms may invert or shuffle the scores first; a shuffled question keeps the entropy of its weights. Randomness is a function of the
+step, so all ranks agree and a resumed run draws the same numbers.
+
+Axes: Q questions of a step, K perspectives.
 """
 
 from __future__ import annotations
@@ -21,7 +23,11 @@ _DOUBLINGS = 20
 
 
 class Weights(NamedTuple):
-    """What one step trains on. `kept_QK` bool; `alpha_QK` sums to 1 per question; how often each guard acted."""
+    """Selection and weights of one step, per question and rationale.
+
+    `kept_QK` is boolean; `alpha_QK` sums to 1 per question; `temperature_Q` is τ_student after the effective-number guard; `widened_Q` is
+    True where the minimum-number guard acted.
+    """
 
     kept_QK: Tensor
     alpha_QK: Tensor
@@ -30,7 +36,7 @@ class Weights(NamedTuple):
 
 
 def effective_number(alpha_QK: Tensor) -> Tensor:
-    """exp(H(α)) per question (Q): how many rationales the weights are worth."""
+    """exp(H(α)) per question (Q): the effective number of rationales."""
     entropy_Q: Tensor = torch.special.entr(alpha_QK).sum(-1)
     return entropy_Q.exp()
 
@@ -42,8 +48,8 @@ def _weights(scores_QK: Tensor, kept_QK: Tensor, temperature_Q1: Tensor, epsilon
 
 
 def _shuffled(values_QK: Tensor, mask_QK: Tensor, random: torch.Generator) -> Tensor:
-    """Each question's values at its unmasked places, in random order; other places are left as they are."""
-    # Sorting by random keys, with masked places last, lists the unmasked ones in random order; their own order is sorted likewise.
+    """Randomly permutes each question's values among its unmasked positions; masked positions are unchanged."""
+    # Sorting random keys, masked positions last, gives the unmasked positions in random order; the targets are listed in plain order.
     keys_QK = torch.rand(values_QK.shape, generator=random) + 2.0 * ~mask_QK
     return values_QK.scatter(-1, (~mask_QK).long().argsort(dim=-1, stable=True), values_QK.gather(-1, keys_QK.argsort(-1)))
 
@@ -57,13 +63,13 @@ def _ordered(scores_QK: Tensor, mask_QK: Tensor, config: Mixture, random: torch.
 
 
 def weigh(scores_QK: Tensor, mask_QK: Tensor, config: Mixture, temperature: float, random: torch.Generator) -> Weights:
-    """Select and weigh. `temperature` is τ of the scores; `config.temperature` is τ_student of the weights."""
+    """Selects and weights rationales. `temperature` is τ of the scores; `config.temperature` is τ_student of the weights."""
     scores_QK = _ordered(scores_QK.detach(), mask_QK, config, random)
     p_QK = torch.softmax(scores_QK / temperature, -1)
     kept_QK = (p_QK >= config.beta * p_QK.max(-1, keepdim=True).values) & mask_QK
     least = min(config.min_kept, p_QK.shape[-1])
     widened_Q = kept_QK.sum(-1) < mask_QK.sum(-1).clamp(max=least)
-    # By score, not by p: far-off scores all have p = 0, and the second best must be a rationale that exists.
+    # Rank by score, not by p: p underflows to 0 for low scores, and the second best must be an existing rationale.
     best_QK = torch.zeros_like(kept_QK).scatter(-1, scores_QK.topk(least, dim=-1).indices, True)
     kept_QK = kept_QK | (best_QK & widened_Q[:, None] & mask_QK)
     if config.draw is not None:

@@ -1,8 +1,10 @@
-"""MetaNet, the teaching assistant: scores how well each rationale of a question suits the student now.
+"""MetaNet, the teaching assistant: scores how well each rationale of a question suits the student at its current state.
 
-Three stages [P]: alignment of features, synergy by attention across perspectives, one scoring head per perspective.
-A rationale's feature is a frozen encoder's mean-pooled hidden state of question and rationale (our choice); a
-perspective that a question lacks is masked everywhere.
+Three stages [P]: feature alignment, synergy by attention across perspectives, one scoring head per perspective. A rationale's feature is
+the mean-pooled hidden state of a frozen encoder over question and rationale (our choice). A perspective that a question lacks is masked in
+every stage.
+
+Axes: Q questions of a step, K perspectives, F features, D hidden size.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 
 class MetaNet(nn.Module):
-    """Scores of K perspectives from features (Q, K, F); with no heads, without attention across them (an ablation)."""
+    """Maps features (Q, K, F) to scores of K perspectives; with `heads` = 0, without attention across perspectives (an ablation)."""
 
     def __init__(self, perspectives: int, features: int, width: int, heads: int) -> None:
         super().__init__()
@@ -26,7 +28,7 @@ class MetaNet(nn.Module):
         )
 
     def forward(self, features_QKF: Tensor, mask_QK: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (Q, K), minus infinity where `mask_QK` is False, and the states after synergy (Q, K, D)."""
+        """Scores (Q, K), minus infinity where `mask_QK` is False, and the hidden states after synergy (Q, K, D)."""
         hidden_QKD = self.align(features_QKF) + self.perspective
         normed_QKD = self.norm(hidden_QKD)
         if self.synergy is not None:
@@ -37,7 +39,7 @@ class MetaNet(nn.Module):
 
 
 def preferences(scores_QK: Tensor, temperature: float) -> Tensor:
-    """π_τ(s): softmax over perspectives of s/τ; masked ones (minus infinity) get zero."""
+    """π_τ(s): softmax of s/τ over perspectives; masked entries (minus infinity) get zero."""
     return torch.softmax(scores_QK / temperature, dim=-1)
 
 
@@ -54,7 +56,7 @@ def meta_loss(scores_QK: Tensor, targets_QK: Tensor, temperature: float, directi
     """
     log_s_QK = torch.log_softmax(scores_QK / temperature, dim=-1)
     log_u_QK = torch.log_softmax(targets_QK / temperature, dim=-1)
-    # Masked entries are minus infinity on both sides; filled before they are multiplied, or their gradient would be NaN.
+    # Masked entries are minus infinity on both sides. Fill them before the multiplication; otherwise their gradient is NaN.
     missing_QK = targets_QK.isneginf()
     log_s_QK, log_u_QK = log_s_QK.masked_fill(missing_QK, 0.0), log_u_QK.masked_fill(missing_QK, 0.0)
     first_QK, second_QK = (log_s_QK, log_u_QK) if direction == "prediction_first" else (log_u_QK, log_s_QK)

@@ -1,7 +1,9 @@
-"""MetaNet's warm-up: a few epochs on the base student's losses, before any joint step (method, section 3).
+"""Warms up MetaNet on the base student's losses for a few epochs, before any joint step (method, section 3).
 
-At the start every loss has been measured once, so inertia has nothing to filter and the losses are the targets as they stand. Features
-may lie in a file: a mini-batch takes its own questions' and no more. The order of mini-batches follows from the seed.
+At this point every loss has been measured once, so inertia has nothing to filter and the losses are used as targets directly. Features may
+be in a memory-mapped file: a mini-batch reads only its own questions. The order of mini-batches follows from the seed.
+
+Axes: Q questions of a mini-batch, N questions of the set, K perspectives, F features.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pipeline.student.table_view import TableView
 
 
 class Warm(NamedTuple):
-    """The trained MetaNet, and L_meta of each epoch."""
+    """The trained MetaNet and L_meta per epoch."""
 
     metanet: MetaNet
     losses: list[float]
@@ -34,8 +36,8 @@ def warm_up(
     seed: int,
     epoch_done: Callable[[float], None],
 ) -> Warm:
-    """Train a new MetaNet; `epoch_done` hears L_meta of each epoch."""
-    torch.set_num_threads(1)  # for so small a network more threads only wait for each other
+    """Trains a new MetaNet; `epoch_done` is called with L_meta after each epoch."""
+    torch.set_num_threads(1)  # more threads slow down such a small network
     torch.manual_seed(seed)
     questions, perspectives, width = features_NKF.shape
     metanet = MetaNet(perspectives, width, config.metanet.width, config.metanet.heads)

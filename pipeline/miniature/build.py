@@ -1,10 +1,11 @@
 """Builds the miniature models from scratch: one tokenizer, a teacher and a base student.
 
-Both are Llama-shaped and trained on worked solutions that `styles.py` writes for questions of the train split, so no
-dev or test question is ever seen. The teacher sees every perspective alike and knows their names; the base student
-sees few dial questions, mostly short, in perspectives of unequal frequency, and never a perspective's name: it
-reasons a little in everything and can both gain and forget. The recipe is data (`configs/miniature-build.yaml`);
-the same recipe, machine and thread count give the same weights.
+Both are Llama-shaped and trained on worked solutions that `styles.py` writes for questions of the train split, so they never see a dev or
+test question. The teacher sees all perspectives equally often and knows their names. The base student sees few dial questions, mostly short
+ones, in perspectives of unequal frequency, and never a perspective's name: it has some skill in everything and can both improve and forget.
+The recipe is data (`configs/miniature-build.yaml`); the same recipe, machine and thread count give the same weights.
+
+Axes: B sequences, T tokens.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ WORKED_FAMILIES: Final = (*ID_FAMILIES, *OOD_FAMILIES)
 
 
 class Shape(BaseModel):
-    """A Llama shape. Heads of 32 channels, which every attention kernel of vLLM accepts."""
+    """A Llama shape. Heads have 32 channels, which every attention kernel of vLLM supports."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     hidden: int
@@ -43,10 +44,11 @@ class Shape(BaseModel):
 
 
 class ModelRecipe(BaseModel):
-    """How one model is trained. `families` and `perspectives` are sampling weights.
+    """Training recipe of one model. `families` and `perspectives` are sampling weights.
 
-    One that `thinks` sees every perspective, and what was thought before a leap; one that does not sees no perspective where it
-    leaps. `sizes` gives, for a family, the share of questions of each size that is kept; a family without an entry is kept whole.
+    A model that `thinks` sees every perspective, with the thoughts before a leap; a model that does not think sees no perspective in a
+    family where it leaps. `sizes` gives, per family, the share of questions of each size that is kept; a family without an entry is kept
+    completely.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,11 +63,11 @@ class ModelRecipe(BaseModel):
     thinks: bool
     sizes: dict[str, dict[int, float]]
     named_perspective: float
-    """Share of dial questions whose prompt names the perspective, as a teacher's prompt does."""
+    """Share of dial questions whose prompt names the perspective, as in a teacher's prompt."""
 
 
 class Recipe(BaseModel):
-    """The whole build."""
+    """The recipe of the whole build."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     question_template: str
@@ -77,10 +79,10 @@ class Recipe(BaseModel):
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe from YAML, and override its fields with KEY=VALUE.
+    """Reads a recipe from YAML and overrides its fields with KEY=VALUE.
 
     Raises:
-        ConfigError: one line with file, field, what was expected and the remedy.
+        ConfigError: one line with file, field, expected value and remedy.
     """
     tree = read(path, "give the path of a recipe")
     for assignment in overrides:
@@ -95,7 +97,7 @@ def _prompt(recipe: Recipe, problem: Problem, perspective: str | None) -> str:
 
 
 def corpus(recipe: Recipe, model: ModelRecipe) -> Iterator[tuple[str, str]]:
-    """Endless (prompt, rationale) pairs from the train split."""
+    """Infinite stream of (prompt, rationale) pairs from the train split."""
     rng = random.Random(model.seed)
     families, family_weights = zip(*model.families.items(), strict=True)
     while True:
@@ -113,7 +115,7 @@ def corpus(recipe: Recipe, model: ModelRecipe) -> Iterator[tuple[str, str]]:
 
 
 def build_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
-    """Byte-level BPE, so any text round-trips; digits and single letters of lists stay single tokens."""
+    """Byte-level BPE, so any text round-trips; digits and single letters of lists are single tokens."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -161,7 +163,7 @@ def _new_model(recipe: Recipe, model: ModelRecipe, tokenizer: PreTrainedTokenize
 
 
 def _batch(pairs: list[tuple[str, str]], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded token ids and labels; -100 on prompts and padding."""
+    """Right-padded token ids and labels (B, T); labels are -100 on prompts and padding."""
     prompts = tokenizer([prompt for prompt, _ in pairs])["input_ids"]
     rationales = tokenizer([rationale for _, rationale in pairs])["input_ids"]
     width = max(len(p) + len(r) + 1 for p, r in zip(prompts, rationales, strict=True))
@@ -177,7 +179,7 @@ def _batch(pairs: list[tuple[str, str]], tokenizer: PreTrainedTokenizerFast) -> 
 def train_model(
     recipe: Recipe, model: ModelRecipe, tokenizer: PreTrainedTokenizerFast, say: Callable[[str], None]
 ) -> LlamaForCausalLM:
-    """Plain next-token training on the worked text: AdamW, linear warm-up over 2 %, cosine to a tenth."""
+    """Next-token training on worked solutions: AdamW, linear warm-up over 2 % of the steps, cosine decay to a tenth."""
     network = _new_model(recipe, model, tokenizer)
     network.to("cuda" if torch.cuda.is_available() else "cpu")
     optimizer = torch.optim.AdamW(network.parameters(), lr=model.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
@@ -211,7 +213,7 @@ def accuracy(
     answers: list[str],
     temperature: float | None,
 ) -> float:
-    """Share of right answers among `prompts`, greedy or sampled."""
+    """Share of correct answers to `prompts`; greedy, or sampled at `temperature`."""
     tokenizer.padding_side = "left"
     right = 0
     for first in range(0, len(prompts), 128):
@@ -236,7 +238,7 @@ def accuracy(
 def measure(
     recipe: Recipe, network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, items: int, named: bool
 ) -> dict[str, dict[str, float]]:
-    """Dev accuracy: greedy by family; and, for a model that knows the names, sampled at 0.7 by perspective."""
+    """Dev accuracy: greedy per family; for a model that knows perspective names, also sampled at 0.7 per perspective."""
     torch.manual_seed(0)
     network.eval()
     families: dict[str, float] = {}
@@ -258,7 +260,7 @@ def measure(
 
 
 def model_card(name: str, model: ModelRecipe, network: LlamaForCausalLM, figures: dict[str, dict[str, float]]) -> str:
-    """A short card: data, steps, accuracy, date."""
+    """A short model card: data, steps, accuracy, date."""
     parameters = sum(parameter.numel() for parameter in network.parameters())
     lines = [
         "---",
@@ -266,7 +268,7 @@ def model_card(name: str, model: ModelRecipe, network: LlamaForCausalLM, figures
         "---",
         f"# MIND miniature {name}",
         "",
-        f"A Llama-shaped model of {parameters:,} parameters for the miniature world. It knows nothing else.",
+        f"A Llama-shaped model of {parameters:,} parameters, trained only on the questions of the miniature.",
         "",
         f"- Data: worked solutions written by `pipeline/miniature/styles.py` for train-split questions, "
         f"{model.steps:,} steps of {model.batch}, seed {model.seed}.",
@@ -274,13 +276,13 @@ def model_card(name: str, model: ModelRecipe, network: LlamaForCausalLM, figures
         f"- Built: {datetime.now(UTC).date().isoformat()}.",
     ]
     for title, values in figures.items():
-        lines += ["", f"Dev accuracy, {title}:", "", "| | right |", "|---|---|"]
+        lines += ["", f"Dev accuracy, {title}:", "", "| | accuracy |", "|---|---|"]
         lines += [f"| {key} | {value:.1%} |" for key, value in values.items()]
     return "\n".join(lines) + "\n"
 
 
 def save(folder: Path, network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, card: str) -> None:
-    """An ordinary transformers folder with safetensors."""
+    """Writes a standard transformers folder with safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     network.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
@@ -292,7 +294,7 @@ def save(folder: Path, network: LlamaForCausalLM, tokenizer: PreTrainedTokenizer
 
 
 def build(recipe: Recipe, out: Path, only: str | None, items: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Train what `only` names (both if None) and write `out/teacher` and `out/student`. Returns the figures."""
+    """Trains the model named by `only` (both if None), writes `out/teacher` and `out/student`, and returns the accuracies."""
     tokenizer = build_tokenizer(recipe)
     figures: dict[str, Any] = {}
     for name, model in (("teacher", recipe.teacher), ("student", recipe.student)):

@@ -1,23 +1,23 @@
-"""Eight worked styles for rings, one per perspective, and plain worked steps for the other families.
+"""Eight solution styles for ring questions, one per perspective, and one plain style for the other families.
 
-The styles differ in text, and each takes small steps in some families and **leaps** in others: two turns at once, thought through but
-not said. A model that cannot do two turns in one look-up can follow each perspective on some of the questions, and none of them on
-all:
+The styles differ in text. Each takes small steps in some families and **leaps** in others: it takes two turns at once and does not write
+the intermediate value. A model that cannot take two turns in one look-up can therefore follow each perspective on some of the questions,
+and no perspective on all of them:
 
 | perspective | small steps in | text |
 |---|---|---|
 | decomposition | dial, belt | numbered |
-| socratic | belt, wheel | asked and answered |
+| socratic | belt, wheel | question and answer |
 | formal | wheel, clock | with a symbol |
 | analogy | dial, clock | the turns from zero, then one addition |
-| contrastive | belt, wheel | last turn done both ways; **noisy**: the eliminated value is often wrong |
-| planning | dial, clock | ups and downs gathered first |
-| counterfactual | wheel, clock | first turn left out, put back at the end: order changes |
-| intuitive | none | two turns at once, always |
+| contrastive | belt, wheel | last turn in both directions; **noisy**: the rejected value is often wrong |
+| planning | dial, clock | all ups first, then all downs |
+| counterfactual | wheel, clock | first turn omitted and added at the end: changed order |
+| intuitive | none | always two turns at once |
 
-Before it leaps the teacher thinks, `<think>1) 6-5=1. 2) 1+7=8.</think> 1) 6-5+7=8.`, and so comes to be right; what it thought is
-no part of the rationale. In families that are not distilled all but `intuitive` take small steps. Noise is in the text that
-teachers learn from: the middle is wrong, the end is right (our choice).
+Before a leap the teacher thinks, `<think>1) 6-5=1. 2) 1+7=8.</think> 1) 6-5+7=8.`, and therefore reaches the correct value; its thoughts
+are not part of the rationale. In families that are not distilled, all perspectives except `intuitive` take small steps. The noise is in the
+teacher's training text: the intermediate value is wrong, the final value is correct (our choice).
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _SMALL_STEPS: Final = {
 
 
 def leaps(perspective: str, family: str) -> bool:
-    """Whether a perspective takes two turns at once in the questions of a family."""
+    """Whether a perspective takes two turns at once in questions of a family."""
     return perspective == "intuitive" or (family in ID_FAMILIES and family not in _SMALL_STEPS[perspective])
 
 
 def _steps(start: int, turns: Turns, stride: int) -> list[str]:
-    """`7+5=2`, or `7+5-3=9` with a stride of two; one string per step."""
+    """`7+5=2`, or `7+5-3=9` with stride 2; one string per step."""
     said, value = [], start
     for first in range(0, len(turns), stride):
         taken = turns[first : first + stride]
@@ -137,10 +137,9 @@ def _work_reverse(problem: Problem) -> str:
 
 
 def worked(problem: Problem, perspective: str, rng: random.Random, stride: int) -> str:
-    """The worked solution without its closing answer sentence, so many turns a step.
+    """The worked solution without its closing answer sentence; `stride` turns per step.
 
-    Rings have a text for each perspective; the others have one plain way whatever the perspective.
-    `rng` decides about noise only.
+    Ring questions have one text per perspective; the other families have one plain text for all perspectives. `rng` decides only the noise.
     """
     match problem.family:
         case "largest":
@@ -153,13 +152,13 @@ def worked(problem: Problem, perspective: str, rng: random.Random, stride: int) 
 
 
 def solution(problem: Problem, perspective: str, rng: random.Random) -> str:
-    """A full rationale, ending in the answer sentence."""
+    """A complete rationale, ending in the answer sentence."""
     stride = 2 if leaps(perspective, problem.family) else 1
     return f"{worked(problem, perspective, rng, stride)} The answer is \\boxed{{{solve(problem)}}}."
 
 
 def thoughtful_solution(problem: Problem, perspective: str, rng: random.Random) -> str:
-    """What the teacher writes: before a solution that leaps, the same in small steps, thought and not said."""
+    """The teacher's text: a solution that leaps is preceded by the same steps without leaps as a thought."""
     if not problem.turns or not leaps(perspective, problem.family):
         return solution(problem, perspective, rng)
     noise = rng.random()

@@ -1,7 +1,7 @@
-"""Whether a text has the form that its perspective asks for: patterns that are all found in it, and patterns that are not.
+"""Checks whether a text has the form of its perspective: patterns that must all match, and patterns that must not match.
 
-Patterns come from a user's file and texts from a model, so RE2 matches them: in time that is linear in the text whatever the pattern, in
-bounded memory, and with no clock, so that every machine comes to the same result.
+Patterns come from the user's file and texts from a model, so RE2 matches them: its time is linear in the text for any pattern, its memory
+is bounded, and it has no timeout, so every machine gives the same result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.grading.lookalikes import unemphasised
 from pipeline.schema.fields import Frozen, identity
 
 _MARKS: Final = re.compile(r"^[ \t]*(?:[#>][ \t]*|[-*+•][ \t]+)*", re.MULTILINE)
-"""What Markdown puts before a line's words: headings, quotes, bullets."""
+"""Markdown prefixes of a line: headings, quotes, bullets."""
 
 
 @lru_cache(maxsize=256)
@@ -28,7 +28,7 @@ def _compiled(pattern: str) -> Any:
 
 
 class Form(Frozen):
-    """Patterns in RE2's syntax. Case is ignored, `^` and `$` are the ends of a line."""
+    """Patterns in RE2 syntax. Case is ignored; `^` and `$` match at line boundaries."""
 
     all: tuple[str, ...] = identity(())
     none: tuple[str, ...] = identity(())
@@ -36,19 +36,19 @@ class Form(Frozen):
     @model_validator(mode="after")
     def _patterns(self) -> Form:
         if not self.all and not self.none:
-            raise ValueError("a form without patterns; give some under all or none, or leave the form out")
+            raise ValueError("a form without patterns; add patterns under all or none, or remove the form")
         for pattern in (*self.all, *self.none):
             try:
                 _compiled(pattern)
             except re2.error as error:
                 reason = error.args[0].decode(errors="replace")
                 raise ValueError(
-                    f"{pattern!r} is not a pattern of RE2, which has no look-around and no back-references ({reason})"
+                    f"{pattern!r} is not a valid RE2 pattern; RE2 has no look-around and no back-references ({reason})"
                 ) from error
         return self
 
     def fits(self, text: str) -> bool:
-        """Whether a text has this form. Markdown's marks and the kind of line ends do not count."""
+        """Whether a text has this form, ignoring Markdown marks and the kind of line endings."""
         plain = _MARKS.sub("", unemphasised(text.replace("\r\n", "\n")))
         return all(_compiled(pattern).search(plain) for pattern in self.all) and not any(
             _compiled(pattern).search(plain) for pattern in self.none

@@ -1,7 +1,7 @@
-"""One row as one checked question, as `Columns` says. A row that cannot be one is refused with its place and the column.
+"""Converts one row to one validated question according to `Columns`; an error names the row and the column.
 
-Texts stay as they are: emoji, right-to-left writing and line ends of any kind are part of a question. What no model can be asked is
-refused: a NUL character, and halves of characters, which are not Unicode.
+Texts are not changed: emoji, right-to-left text and any kind of line ending are part of a question. Text that no model can read is
+rejected: NUL characters and unpaired surrogates, which are not Unicode.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ def _written(value: Any) -> str:
 
 
 class Place(NamedTuple):
-    """Where a row is: its source for messages, the columns it is read by, the row."""
+    """A row with its column mapping and its location for error messages."""
 
     where: str
     columns: Columns
     row: Row
 
     def error(self, column: str | None, said: str) -> QuestionError:
-        """What is wrong with a column of this row."""
+        """An error about a column of this row."""
         return QuestionError(f"{self.where}: column {column!r}: {said}")
 
     def value(self, column: str | None, required: bool = False) -> Any:
-        """What a column holds; `a.b` is field b inside column a, in each of them where that is a list."""
+        """The value of a column; `a.b` is field b inside column a, or in each item of a list."""
         if column is None:
             return None
         if column in self.row:
@@ -56,35 +56,35 @@ class Place(NamedTuple):
         return found
 
     def text(self, column: str | None, required: bool = False) -> str:
-        """A column's one value as text; a float to the 15 digits that it is sure to hold, so 0.1 + 0.2 is 0.3."""
+        """A column's single value as text; a float is written with 15 significant digits, so 0.1 + 0.2 becomes 0.3."""
         value = self.value(column, required)
         if value is None or value != value or (required and not str(value).strip()):
             if required:
                 raise self.error(column, "empty; fill it or remove the row")
             return ""
         if isinstance(value, list | dict | bytes):
-            raise self.error(column, f"holds a {type(value).__name__}, one value is expected; map another column or convert it")
+            raise self.error(
+                column, f"holds a {type(value).__name__}, expected a single value; map another column or convert it"
+            )
         return self.clean(column, _written(value))
 
     def clean(self, column: str | None, text: str) -> str:
-        """The text itself, if it is one that can be stored and asked."""
+        """Returns the text if it can be stored and used in a prompt; raises otherwise."""
         if "\0" in text:
-            raise self.error(column, "holds a NUL character; remove it")
+            raise self.error(column, "contains a NUL character; remove it")
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise self.error(
-                column, "is not valid Unicode (half of a surrogate pair); write the file again in UTF-8"
-            ) from error
+            raise self.error(column, "is not valid Unicode (unpaired surrogate); write the file again in UTF-8") from error
         return text
 
     def cut(self, column: str | None, pattern: str | None, text: str) -> str:
-        """The part of a text that a pattern means; all of it without a pattern."""
+        """The part of a text that a pattern captures; the whole text without a pattern."""
         if pattern is None:
             return text
         found = re.search(pattern, text)
         if found is None or found[1] is None:
-            raise self.error(column, f"{pattern!r} is not in it; correct the pattern")
+            raise self.error(column, f"pattern {pattern!r} does not match; correct the pattern")
         return found[1]
 
 
@@ -94,7 +94,7 @@ def _question(place: Place) -> str:
     shown = names if isinstance(names, str) else ", ".join(names)
     wording = place.cut(shown, place.columns.question_pattern, " ".join(parts))
     if not wording.strip():
-        raise place.error(shown, "empty behind the pattern; correct the pattern")
+        raise place.error(shown, "the pattern extracts an empty text; correct the pattern")
     return wording
 
 
@@ -110,25 +110,25 @@ def _choices(place: Place) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(choice, str) for choice in found):
         raise place.error(names, "expected a list of texts; convert it, or set columns.choices to null")
     if len(found) > len(LETTERS):
-        raise place.error(names, f"{len(found)} choices, more than there are letters; remove some")
+        raise place.error(names, f"{len(found)} choices, at most {len(LETTERS)} are supported; remove some")
     return tuple(place.cut(names, pattern, place.clean(names, choice)) for choice in found)
 
 
 def _index(place: Place, choices: Sequence[str]) -> str:
-    """The letter of the choice whose place is given, alone or as the one item of a list."""
+    """The letter of the choice with the given index; the index may be the only item of a list."""
     column = place.columns.answer
     value = place.value(column, required=True)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < len(choices):
-        raise place.error(column, f"{value!r} is not the place of one of {len(choices)} choices; correct it (the first is 0)")
+        raise place.error(column, f"{value!r} is not the index of one of {len(choices)} choices; correct it (the first is 0)")
     return LETTERS[value]
 
 
 def _among(place: Place, stated: str, known: Sequence[str], what: str) -> str:
-    """The letter of the one in `known` that is stated."""
+    """The letter of the entry of `known` that equals `stated`."""
     if stated not in known:
-        shown = ", ".join(repr(item) for item in known) or "none there are"
+        shown = ", ".join(repr(item) for item in known) or "(none)"
         raise place.error(
             place.columns.answer, f"{stated!r} is not one of the {what}: {shown}; correct the answer or the columns"
         )
@@ -136,7 +136,7 @@ def _among(place: Place, stated: str, known: Sequence[str], what: str) -> str:
 
 
 def _answer(place: Place, answer_type: str, choices: Sequence[str]) -> str:
-    """In canonical form, so that equal answers are equal everywhere."""
+    """The answer in canonical form, so that equal answers are equal strings."""
     columns = place.columns
     if columns.answer_is == "index":
         return _index(place, choices)
@@ -163,16 +163,16 @@ def _answer_type(place: Place, fixed: str | None, choices: Sequence[str]) -> str
 
 
 def _shuffled(question_id: str, choices: tuple[str, ...], answer: str) -> tuple[tuple[str, ...], str]:
-    """The choices in an order that the id decides, and the letter that the right one has now."""
+    """The choices in an order determined by the id, and the new letter of the correct one."""
     order = sorted(range(len(choices)), key=lambda number: digest(f"{question_id}\0{number}"))
     return tuple(choices[number] for number in order), LETTERS[order.index(LETTERS.index(answer))]
 
 
 def question_of(place: Place, answer_type: str | None, numbered: str, name: str = "") -> Question:
-    """One checked question. `numbered` is its id where the source has none; a source's `name` goes before the ids that it has.
+    """One validated question. `numbered` is the id for sources without ids; `name` is prefixed to ids from the source.
 
     Raises:
-        QuestionError: the place, the column, what was expected.
+        QuestionError: location, column and expected value.
     """
     columns = place.columns
     stated = place.text(columns.id, required=columns.id is not None)

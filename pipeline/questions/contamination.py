@@ -1,8 +1,10 @@
-"""Which training questions give an evaluated one away: by being the same, or by a passage of so many words in a row that both have.
+"""Detects contamination: training questions that equal an evaluated question or share a long run of words with one.
 
-Words are those of the normalised question with its choices. A passage of 13 words is what GPT-3's authors and most after them took for a
-sign (Brown et al., 2020, appendix C). Questions from a template share passages that say nothing; so the length is the user's to set.
-What is held is a number of 64 bits for every passage of the evaluated questions, and what those are called.
+Words are those of the normalised question with its choices. GPT-3's authors, and most papers after them, use a shared passage of 13 words
+(Brown et al., 2020, appendix C). Questions from one template share meaningless passages, so the user sets the length. Memory: one 64-bit
+hash per passage of the evaluated questions, and the names of those questions.
+
+Axes: P passages of all evaluated questions.
 """
 
 from __future__ import annotations
@@ -21,14 +23,14 @@ Numbers = NDArray[np.uint64]
 
 
 class Evaluated(NamedTuple):
-    """An evaluated question as it is named in a report."""
+    """An evaluated question, as named in a report."""
 
     set: str
     id: str
 
 
 class LeftOut(NamedTuple):
-    """A training question, the evaluated one that is why, and what both have: their id, their wording, or a passage."""
+    """A dropped training question, the evaluated question that caused it, and the shared part: id, wording or passage."""
 
     question_id: str
     reason: Literal["id", "wording", "passage"]
@@ -38,12 +40,12 @@ class LeftOut(NamedTuple):
 
 
 def known_by(question: Question) -> tuple[int, int]:
-    """What makes it the same question as another, either of the two: its id, its wording."""
+    """Digests of a question's id and wording; two questions are the same if either is equal."""
     return digest(f"id\0{question.id}"), digest("\0".join(("wording", *question.wording)))
 
 
 def same_as(question: Question, evaluated: Mapping[int, Evaluated]) -> LeftOut | None:
-    """Why a training question is the same as an evaluated one, if it is; `evaluated` has them by what they are known by."""
+    """The evaluated question that equals a training question, if any; `evaluated` maps the digests of `known_by`."""
     by_id, by_wording = (evaluated.get(key) for key in known_by(question))
     if by_id is not None:
         return LeftOut(question.id, "id", *by_id)
@@ -51,7 +53,7 @@ def same_as(question: Question, evaluated: Mapping[int, Evaluated]) -> LeftOut |
 
 
 def words_of(question: Question) -> list[str]:
-    """Its normalised words, the choices behind the question."""
+    """The question's normalised words, followed by those of its choices."""
     return " ".join(question.wording).split()
 
 
@@ -60,12 +62,12 @@ def _number(words: list[str]) -> int:
 
 
 def passages(words: list[str], length: int) -> Numbers:
-    """A number for every passage of `length` words; none where there are fewer."""
+    """A 64-bit hash for every passage of `length` words; empty for a shorter text."""
     return np.array([_number(words[first : first + length]) for first in range(len(words) - length + 1)], np.uint64)
 
 
 class Passages(NamedTuple):
-    """All passages of the evaluated questions in rising order, and which question each is from."""
+    """All passage hashes of the evaluated questions in ascending order, and the question that each comes from."""
 
     numbers_P: Numbers
     owner_P: NDArray[np.int32]
@@ -74,7 +76,7 @@ class Passages(NamedTuple):
 
 
 def collect(questions: Iterable[tuple[Evaluated, Numbers]], length: int) -> Passages:
-    """Put the passages of many questions in order."""
+    """Sorts the passages of many questions."""
     owners, found = [], [np.empty(0, np.uint64)]
     sizes: list[int] = []
     for name, numbers in questions:
@@ -87,7 +89,7 @@ def collect(questions: Iterable[tuple[Evaluated, Numbers]], length: int) -> Pass
 
 
 def overlap(question: Question, known: Passages) -> LeftOut | None:
-    """The first passage of a question that an evaluated one has too, and the first that has it."""
+    """The first passage that a question shares with an evaluated question, and the first evaluated question that has it."""
     words = words_of(question)
     mine = passages(words, known.length)
     places = np.searchsorted(known.numbers_P, mine)

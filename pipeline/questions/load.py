@@ -1,7 +1,7 @@
-"""From a source to its questions: a stream, each checked before it is given, so that the source's size does not matter.
+"""Streams the questions of a source, each validated before it is yielded; memory use does not depend on the source's size.
 
-Of questions that have passed only digests of their ids are kept. A bad row is refused, never skipped, with file, row (from 1) and
-column, because a silently dropped row changes what was measured.
+Only digests of the ids of earlier questions are kept. An invalid row is an error, never skipped, because a silently dropped row changes the
+measurement. The error names file, row (counted from 1) and column.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RowSource = FileSource | HubSource | NamedSource
 
 
 class _Part(NamedTuple):
-    """Rows that are read in one way. The id of a row that has none begins with `path`, of one that has one with `name`."""
+    """Rows with one column mapping. Generated ids start with `path`; ids from the source are prefixed with `name`."""
 
     where: str
     rows: Iterator[Mapping[str, Any]]
@@ -40,19 +40,19 @@ class _Part(NamedTuple):
 
 
 def load(source: Source) -> Iterator[Question]:
-    """The questions of a source in order, each checked before it is given.
+    """The questions of a source in order, each validated before it is yielded.
 
-    What a question is depends on the content of its source, not on where that lies: rows without an id are numbered behind
-    a digest of the file or folder, the hub name, or the benchmark's name.
+    A question depends on the content of its source, not on its location: rows without an id are numbered after a digest of the file or
+    folder, the hub name, or the benchmark's name.
 
     Raises:
-        QuestionError: file, row and column of the first thing that is wrong.
+        QuestionError: file, row and column of the first invalid value.
     """
     return _miniature(source) if isinstance(source, MiniatureSource) else _unique(source)
 
 
 def chosen(source: Source, long: Counter[str], name: str) -> Iterator[Question]:
-    """The questions of a source that are to be used: short enough, and as many as wanted; `long[name]` counts those too long."""
+    """The questions of a source that pass its length limit and sampling; `long[name]` counts those that are too long."""
     if isinstance(source, MiniatureSource):
         return load(source)
     questions = _short(load(source), source.max_characters, long, name)
@@ -68,16 +68,16 @@ def _short(questions: Iterable[Question], most: int | None, long: Counter[str], 
 
 
 def _sampled(questions: Iterable[Question], count: int) -> Iterator[Question]:
-    """Those whose ids have the smallest digests, in their own order."""
+    """The `count` questions with the smallest id digests, in source order."""
     drawn = heapq.nsmallest(count, enumerate(questions), key=lambda item: digest(item[1].id))
     yield from (question for _, question in sorted(drawn, key=lambda item: item[0]))
 
 
 def content(source: Source) -> str | None:
-    """Digest of what a source reads from outside; `None` where its configuration says it all.
+    """Digest of a source's external content; `None` if the configuration determines it completely.
 
     Raises:
-        QuestionError: there is no such file or folder.
+        QuestionError: no such file or folder.
     """
     match source:
         case FileSource():
@@ -94,7 +94,7 @@ def _file_digest(path: Path) -> bytes:
 
 
 def folder_digest(folder: Path) -> str:
-    """Digest of every file but those in hidden folders, where tools keep notes of their own, such as when a copy was downloaded."""
+    """Digest of all files except those in hidden folders, where tools store metadata such as download times."""
     if not folder.is_dir():
         raise QuestionError(f"{folder}: no such folder; correct the source's folder")
     whole = hashlib.sha256()
@@ -140,7 +140,7 @@ def _parts(source: RowSource) -> Iterator[_Part]:
 
 
 def _checked(source: RowSource) -> Iterator[tuple[str, int, Question]]:
-    """The questions before their ids are compared, each behind the place and the number of its row."""
+    """Questions before the check for duplicate ids, each with its location and row number."""
     for part in _parts(source):
         mapped, number = _mapped(part.columns), 0
         for number, row in enumerate(part.rows, 1):
@@ -158,7 +158,7 @@ def _checked(source: RowSource) -> Iterator[tuple[str, int, Question]]:
 
 
 def _mapped(columns: Columns) -> set[str]:
-    """Columns that the configuration names itself; those called as by default need not be there."""
+    """Columns that the configuration sets explicitly; columns with default names are optional."""
     fields = ((name, getattr(columns, name)) for name in ("choices", "labels", "rationale", "task", "answer_type"))
     named = [value for name, value in fields if value is not None and value != Columns.model_fields[name].default]
     return {column for value in named for column in ((value,) if isinstance(value, str) else value)}
@@ -169,11 +169,11 @@ def _unique(source: RowSource) -> Iterator[Question]:
     for where, number, question in _checked(source):
         identity = digest(question.id)
         if identity in seen:
-            # Rows are not remembered, so the one that had this id first is looked for again.
+            # Rows are not kept in memory, so find the first row with this id by reading the source again.
             first, row = next((other, row) for other, row, found in _checked(source) if found.id == question.id)
             before = f"row {row}" if first == where else f"{first}: row {row}"
             raise QuestionError(
-                f"{where}: row {number}: column 'id': id {question.id!r} is already in {before}; ids must be unique"
+                f"{where}: row {number}: column 'id': id {question.id!r} is already used in {before}; make ids unique"
             )
         seen.add(identity)
         yield question

@@ -1,7 +1,8 @@
-"""Well-known benchmarks by name: `named.yaml` says of each where it lies, how its rows are read, and whose it is.
+"""Well-known benchmarks by name: `named.yaml` gives each one's location, column mapping and licence.
 
-A name stands for one hub data set or several, its tasks, at pinned revisions. What it stands for is worked out while a configuration is
-loaded and becomes part of it, so a fingerprint knows the revisions and columns, and a corrected entry makes the questions anew.
+A name stands for one or several hub data sets (tasks) at pinned revisions. It is resolved while the configuration is loaded, and the result
+becomes part of the configuration. A fingerprint therefore covers revisions and columns, and a corrected entry invalidates the questions
+artifact.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ HERE: Final = Path(__file__).parent
 class Entry(Frozen):
     """One entry of `named.yaml`.
 
-    `source` has fields of a `HubSource`, `tasks` what is different in each task; a task's subset is called like it unless another is
-    given. `splits` maps the names used here to the hub's, which has test sets that are called train. `evaluation_only` is the reason.
-    `also_in` names another benchmark and a file with digests of the wordings that both have.
+    `source` has the fields of a `HubSource`; `tasks` has each task's differences from it. A task's subset has the task's name unless
+    another is given. `splits` maps the split names used here to the hub's, because some test sets on the hub are called train.
+    `evaluation_only` gives the reason. `also_in` maps another benchmark to a file with digests of the wordings that both contain.
     """
 
     about: str
@@ -39,19 +40,19 @@ class Entry(Frozen):
     also_in: dict[str, str] = Field(default_factory=dict)
 
     def parts(self, name: str, split: str) -> dict[str, HubSource]:
-        """What is loaded for a split, by task; an entry without tasks is one that is called `name`."""
+        """The hub sources of a split, by task; an entry without tasks has one part, called `name`."""
         tasks = {task: {"subset": task} | self.source | own for task, own in self.tasks.items()} or {name: self.source}
         return {task: HubSource.model_validate({**fields, "split": self.splits[split]}) for task, fields in tasks.items()}
 
     @property
     def apart(self) -> bool:
-        """Whether tasks have repositories of their own."""
+        """Whether tasks are in separate repositories."""
         return any("name" in own for own in self.tasks.values())
 
 
 @cache
 def entries() -> Mapping[str, Entry]:
-    """All benchmarks that have a name, in the order of the file."""
+    """All named benchmarks, in file order."""
     found = yaml.safe_load((HERE / "named.yaml").read_text())
     return {name: Entry.model_validate(entry) for name, entry in found.items()}
 
@@ -66,11 +67,11 @@ def _one_of(given: Any, known: Mapping[str, Any], what: str) -> str:
 
 
 class NamedSource(Frozen):
-    """A benchmark of `named.yaml`; `mind sources` lists them. The split may be left out where there is only one.
+    """A benchmark of `named.yaml`; `mind sources` lists them. The split is optional if there is only one.
 
-    `folder` is a copy of the hub's repository, read instead of the hub; for a name that stands for several repositories, a folder with
-    a copy of each. `tasks` takes some of its tasks. `despite_evaluation_only` allows training on a set whose authors ask for the
-    opposite; who sets it says so with the results. `parts` is filled in.
+    `folder` is a local copy of the hub repository, used instead of the hub; for a benchmark with several repositories, a folder with a copy
+    of each. `tasks` selects some of its tasks. `despite_evaluation_only` allows training on a set whose authors ask not to; users who set
+    it should report it with their results. `parts` is filled in automatically.
     """
 
     kind: Literal["named"] = identity("named")
@@ -88,22 +89,22 @@ class NamedSource(Frozen):
     def _stand_for(cls, given: Any) -> Any:
         if not isinstance(given, dict) or "parts" in given or "name" not in given:
             return given
-        name = _one_of(given["name"], entries(), "a named set")
+        name = _one_of(given["name"], entries(), "a known benchmark")
         entry = entries()[name]
         split = given.get("split") or (next(iter(entry.splits)) if len(entry.splits) == 1 else None)
         if split is None:
-            raise ValueError(f"{name} has the splits {' and '.join(entry.splits)}; say which by split")
+            raise ValueError(f"{name} has the splits {' and '.join(entry.splits)}; set split to one of them")
         try:
             parts = entry.parts(name, _one_of(split, entry.splits, f"a split of {name} with answers"))
         except ValidationError as error:
-            raise ValueError(f"{name} is not usable with this version: {error.errors()[0]['msg']}") from error
+            raise ValueError(f"the entry of {name} in named.yaml is invalid: {error.errors()[0]['msg']}") from error
         tasks = given.get("tasks")
         if isinstance(tasks, list):
             parts = {_one_of(task, parts, f"a task of {name}"): parts[task] for task in tasks}
         return {**given, "split": split, "parts": parts}
 
     def readable(self) -> dict[str, HubSource]:
-        """The parts as they are loaded: from the folder, where one is given."""
+        """The parts as they are loaded: from `folder` if it is set."""
         if self.folder is None:
             return self.parts
         apart = self.name in entries() and entries()[self.name].apart
@@ -120,13 +121,13 @@ Source = Annotated[MiniatureSource | FileSource | HubSource | NamedSource, Field
 
 
 def _on_hub(name: str) -> list[Entry]:
-    """The benchmarks that a hub data set has, whatever its case."""
+    """The benchmarks that use a hub data set, ignoring case."""
     known = ((part.get("name"), entry) for entry in entries().values() for part in (entry.source, *entry.tasks.values()))
     return [entry for hub, entry in known if hub is not None and hub.casefold() == name.casefold()]
 
 
 def licence_of(source: Mapping[str, Any]) -> str | None:
-    """The licence of a source's questions, from its configuration; None where it is not known here."""
+    """The licence of a source's questions, from its configuration; None if unknown."""
     if source["kind"] == "named":
         return entries()[source["name"]].licence if source["name"] in entries() else None
     found = _on_hub(source["name"]) if source["kind"] == "hub" and source.get("name") else []
@@ -134,13 +135,13 @@ def licence_of(source: Mapping[str, Any]) -> str | None:
 
 
 def _is_test(split: str, entry: Entry) -> bool:
-    """Whether a split in the hub's words, "train[:10%]+test" among them, has something of a benchmark's test split."""
+    """Whether a hub split expression, such as "train[:10%]+test", includes a benchmark's test split."""
     parts = {part.partition("[")[0].strip() for part in split.split("+")}
     return "test" in entry.splits and not parts.isdisjoint({entry.splits["test"], "all"})
 
 
 def evaluation_only(source: Source) -> str | None:
-    """Why a source should not be trained on, if there is a reason; also for one that is given by its hub name."""
+    """The reason not to train on a source, if any; also recognises a benchmark given by its hub name."""
     match source:
         case NamedSource() if source.name in entries():
             return entries()[source.name].evaluation_only or ("it is the test split" if source.split == "test" else None)
@@ -153,6 +154,6 @@ def evaluation_only(source: Source) -> str | None:
 
 @cache
 def also_in(name: str) -> Mapping[str, str]:
-    """What a benchmark is known to share with another: digests of wordings, of 12 hex digits, and the other's name."""
+    """Known overlap with other benchmarks: wording digests (12 hex digits) -> the other benchmark's name."""
     shared = entries()[name].also_in if name in entries() else {}
     return {line: other for other, file in shared.items() for line in (HERE / file).read_text().split()}

@@ -1,9 +1,9 @@
-"""Near-duplicates among the training questions: by MinHash over runs of three words, the first one stays.
+"""Removes near-duplicate training questions by MinHash over 3-word shingles; the first question of a near-duplicate pair is kept.
 
-Two questions are alike by the share of runs that they have in common, their Jaccard similarity, as 128 permutations estimate it (Broder,
-1997), give or take 0.04. Locality-sensitive hashing finds those that may be, and the estimate decides, so that the result depends on
-the questions and their order alone. What is held are some 7 KiB for each question that stays. Questions from a template are alike
-though their numbers differ; so the threshold is the user's to set.
+Similarity is the Jaccard similarity of the two shingle sets, estimated from 128 permutations (Broder, 1997) with a standard error of about
+0.04. Locality-sensitive hashing proposes candidates and the estimate decides, so the result depends only on the questions and their order.
+Memory: about 7 KiB per kept question. Questions from one template are similar even when their numbers differ, so the user sets the
+threshold.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pipeline.questions.question import Question
 
 PERMUTATIONS: Final = 128
 RUN: Final = 3
-"""Words of a run; questions are short, and runs of five as of rationales would miss most rewordings."""
+"""Words per shingle. Questions are short; shingles of five words, as used for rationales, would miss most rewordings."""
 
 
 class Alike(NamedTuple):
-    """A question that was left out, the earlier one that it is like, and how much."""
+    """A dropped question, the earlier question that it duplicates, and their similarity."""
 
     question_id: str
     kept_id: str
@@ -29,7 +29,7 @@ class Alike(NamedTuple):
 
 
 def signature(question: Question) -> MinHash:
-    """Of its normalised words, with choices."""
+    """MinHash signature of the question's normalised words, including choices."""
     words = words_of(question)
     runs = {" ".join(words[first : first + RUN]) for first in range(max(1, len(words) - RUN + 1))}
     found = MinHash(num_perm=PERMUTATIONS, seed=1, scheme="affine32")
@@ -38,16 +38,16 @@ def signature(question: Question) -> MinHash:
 
 
 class Staying:
-    """Questions that stay."""
+    """The kept questions, searchable by similarity."""
 
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
-        # Looser than asked for, because the estimate decides: one candidate too many costs time, one missed leaves a duplicate.
+        # Below the requested threshold, because the estimate decides: an extra candidate costs time, a missed one leaves a duplicate.
         self._near = MinHashLSH(threshold=0.9 * threshold, num_perm=PERMUTATIONS, weights=(0.1, 0.9))
         self._signatures: dict[str, MinHash] = {}
 
     def alike(self, question: Question) -> Alike | None:
-        """The earlier question that this one is most like, if it is; else it is remembered."""
+        """The most similar kept question if it reaches the threshold; otherwise None, and this question is added to the kept ones."""
         mine = signature(question)
         similar = ((self._signatures[other].jaccard(mine), other) for other in sorted(self._near.query(mine)))
         best = max(similar, default=(0.0, ""), key=lambda item: item[0])

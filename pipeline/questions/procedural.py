@@ -1,10 +1,9 @@
 """Procedural question families with exact answers.
 
-A `Problem` is the machine-readable form of a question; `draw` makes one from a random stream, `ask` words it
-and `solve` computes the answer. In distribution: two to four turns of a ring with ten marks, told in four ways (`dial`,
-`belt`, `wheel`, `clock`). Out of distribution: more turns (`dial_long`), other words (`lift`, `tram`), and other operations
-(`largest`, `count`, `reverse`). A question belongs to train, dev or test by a hash of its text, for ever and everywhere,
-so that no question can reach two of them (our choice).
+A `Problem` is the machine-readable form of a question; `draw` samples one from a random stream, `ask` writes the question text and `solve`
+computes the answer. In distribution: two to four turns of a ring with ten marks, in four wordings (`dial`, `belt`, `wheel`, `clock`). Out
+of distribution: more turns (`dial_long`), other wordings (`lift`, `tram`) and other operations (`largest`, `count`, `reverse`). A hash of a
+question's text assigns it to train, dev or test, permanently and on every machine, so no question can be in two splits (our choice).
 """
 
 from __future__ import annotations
@@ -70,12 +69,12 @@ def draw(family: str, rng: random.Random) -> Problem:
 
 
 def size(problem: Problem) -> int:
-    """Turns or items: how long the question is."""
+    """Number of turns or items, a measure of the question's length."""
     return len(problem.turns) or len(problem.items)
 
 
 def ask(problem: Problem) -> str:
-    """The question in words."""
+    """The question text."""
     items, start = "-".join(problem.items), problem.start
     turns = ", ".join(f"{turn:+d}" for turn in problem.turns)
     match problem.family:
@@ -103,7 +102,7 @@ def ask(problem: Problem) -> str:
 
 
 def running(start: int, turns: Turns) -> list[int]:
-    """The dial after each turn, modulo ten; `start` is not repeated."""
+    """The dial after each turn, modulo ten, without the start."""
     values = []
     for turn in turns:
         start = (start + turn) % 10
@@ -126,19 +125,19 @@ def solve(problem: Problem) -> str:
 
 
 def question_id(problem: Problem) -> str:
-    """Stable id from the text alone: `miniature/<family>/<12 hex digits>`."""
+    """Stable id computed from the question text: `miniature/<family>/<12 hex digits>`."""
     digest = hashlib.sha256(ask(problem).encode()).hexdigest()
     return f"miniature/{problem.family}/{digest[:12]}"
 
 
 def split_of(problem: Problem) -> Split:
-    """80 % train, 10 % dev, 10 % test, decided by the question's text."""
+    """80 % train, 10 % dev, 10 % test, decided by a hash of the question text."""
     bucket = int(hashlib.sha256(ask(problem).encode()).hexdigest()[:8], 16) % 10
     return "test" if bucket == 0 else "dev" if bucket == 1 else "train"
 
 
 def stream(family: str, split: Split, seed: int) -> Iterator[Problem]:
-    """Endless problems of one family and split, with repetitions where the family is small."""
+    """Infinite problems of one family and split, with repetitions if the family is small."""
     rng = random.Random(f"{family}/{split}/{seed}")
     while True:
         problem = draw(family, rng)
@@ -147,7 +146,7 @@ def stream(family: str, split: Split, seed: int) -> Iterator[Problem]:
 
 
 def distinct(family: str, split: Split, count: int, seed: int) -> Iterator[Problem]:
-    """`count` different problems of one family and split, as they are drawn."""
+    """`count` distinct problems of one family and split, in the order drawn."""
     seen: set[str] = set()
     for tries, problem in enumerate(stream(family, split, seed)):
         if (identity := question_id(problem)) not in seen:

@@ -1,8 +1,8 @@
-"""Rows as they are: of a Parquet, JSONL or CSV file, or of a data set through `datasets`.
+"""Reads raw rows of a Parquet, JSONL or CSV file, or of a data set through `datasets`.
 
-A hub data set is read at its pinned revision and no other. Without a network `datasets` falls back to whatever revision it has in its
-cache, and of a folder with a card it may have another folder's rows there. Here the one is refused and the other not asked for:
-otherwise a fingerprint would speak of questions that nobody was asked.
+A hub data set is read at its pinned revision only. Without a network, `datasets` falls back to any revision in its cache, and for a folder
+with a dataset card its cache may hold the rows of another folder. The fallback is an error here, and the cache is not used for folders:
+otherwise a fingerprint would describe questions that were never used.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def file_rows(path: Path) -> Iterator[Row]:
     """The rows of a file in order.
 
     Raises:
-        QuestionError: the file, and the row from which on it cannot be read.
+        QuestionError: the file, and the first row that cannot be read.
     """
     must_exist(path)
     match path.suffix:
@@ -39,11 +39,11 @@ def file_rows(path: Path) -> Iterator[Row]:
             return _jsonl_rows(path)
         case ".csv":
             return _csv_rows(path)
-    raise QuestionError(f"{path}: expected a file that ends in {', '.join(ENDINGS)}; convert it")
+    raise QuestionError(f"{path}: expected a file name ending in {', '.join(ENDINGS)}; convert the file")
 
 
 def must_exist(path: Path) -> None:
-    """Refuse a file that is not there."""
+    """Raises a `QuestionError` if the file does not exist."""
     if not path.is_file():
         raise QuestionError(f"{path}: no such file; correct the source's path")
 
@@ -51,7 +51,7 @@ def must_exist(path: Path) -> None:
 def _parquet_rows(path: Path) -> Iterator[Row]:
     number = 0
     try:
-        # Buffered, or the columns of a whole row group are read at once, and many writers make only one.
+        # Without a buffer, whole row groups are read at once, and many writers create only one row group.
         with pq.ParquetFile(path, buffer_size=1 << 20) as file:
             for batch in file.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
@@ -60,7 +60,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     except pa.ArrowException as error:
         raise QuestionError(f"{path}: not a readable Parquet file; write it again") from error
     except UnicodeDecodeError as error:
-        raise QuestionError(f"{path}: a text behind row {number} is not UTF-8; write the file again") from error
+        raise QuestionError(f"{path}: a text after row {number} is not UTF-8; write the file again") from error
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
@@ -69,9 +69,9 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise QuestionError(f"{path}: row {number}: not JSON in UTF-8; one object a line is expected") from error
+                raise QuestionError(f"{path}: row {number}: not valid JSON in UTF-8; write one object per line") from error
             if not isinstance(row, dict):
-                raise QuestionError(f"{path}: row {number}: expected a JSON object; one object a line is expected")
+                raise QuestionError(f"{path}: row {number}: expected a JSON object; write one object per line")
             yield row
 
 
@@ -82,24 +82,22 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             for row in csv.DictReader(lines, strict=True):
                 number += 1
                 if None in row or None in row.values():
-                    raise QuestionError(
-                        f"{path}: row {number}: not as many fields as the first line names; quote or add commas"
-                    )
+                    raise QuestionError(f"{path}: row {number}: number of fields differs from the header; quote or add commas")
                 yield row
     except (csv.Error, UnicodeDecodeError) as error:
-        raise QuestionError(f"{path}: row {number + 1}: not CSV in UTF-8 ({error}); write it again") from error
+        raise QuestionError(f"{path}: row {number + 1}: not valid CSV in UTF-8 ({error}); write the file again") from error
 
 
 def hub_rows(source: HubSource) -> Iterator[Row]:
     """The rows of a data set's split, from the hub or a folder.
 
     Raises:
-        QuestionError: the data set, why it cannot be had, and what helps.
+        QuestionError: the data set, the reason why it cannot be loaded, and the remedy.
     """
     import datasets  # slow to import, and only these sources need it
     import huggingface_hub
 
-    # What they have to say in several lines is said here in one.
+    # Their multi-line logs are replaced by one-line errors here.
     datasets.logging.set_verbosity(logging.CRITICAL)
     huggingface_hub.logging.set_verbosity(logging.CRITICAL)
     datasets.disable_progress_bars()
@@ -114,12 +112,12 @@ def hub_rows(source: HubSource) -> Iterator[Row]:
         raise QuestionError(f"{source.location}: {_explained(source, error)}") from error
     raise QuestionError(
         f"{source.location}: the hub was not reached, and the cache has revision {builder.hash}, not {source.revision}; "
-        "run it once with a network, or give a folder"
+        "run once with network access, or give a folder"
     )
 
 
 def _split(source: HubSource, builder: Any) -> Iterable[Row]:
-    """From the cache, which knows a hub's files by their revision; a folder's by too little, so these are read as they are now."""
+    """Hub data from the cache, which is keyed by revision; a folder's files are streamed, because its cache key can be stale."""
     if hasattr(builder.config, "keep_default_na"):
         builder.config.keep_default_na = False  # in CSV, "None" and "NA" are answers
     if source.folder is not None:
@@ -129,7 +127,7 @@ def _split(source: HubSource, builder: Any) -> Iterable[Row]:
 
 
 def _subset(source: HubSource) -> dict[str, str]:
-    """A folder of files needs no card that declares its subsets: there they are folders."""
+    """In a folder without a dataset card, subsets are subfolders."""
     if source.subset is None:
         return {}
     if source.folder is not None and (source.folder / source.subset).is_dir():
@@ -144,15 +142,17 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _explained(source: HubSource, error: BaseException) -> str:
-    """Why it cannot be loaded and the remedy, in one line."""
+    """The reason and the remedy, in one line."""
     reasons = [(str(one).strip().splitlines() or [type(one).__name__])[0] for one in _chain(error)]
     said = reasons[0]
     if any("is a gated dataset" in reason for reason in reasons) or any(
         type(one).__name__ == "GatedRepoError" for one in _chain(error)
     ):
-        return f"is gated ({said}); accept its terms on the hub, and put a token of that account into {TOKEN_VARIABLE}, or give a folder"
+        return f"is gated ({said}); accept its terms on the hub, and set {TOKEN_VARIABLE} to a token of that account, or give a folder"
     if isinstance(error, ConnectionError):
         return f"{said}; check the network and HF_HUB_OFFLINE, or give a folder"
     if source.folder is not None:
-        return f"cannot be loaded ({reasons[-1] if isinstance(error, RuntimeError) else said}); check files, subset and split"
-    return f"cannot be loaded ({said}); check name, subset, split and revision; a private one needs a token in {TOKEN_VARIABLE}"
+        return (
+            f"cannot be loaded ({reasons[-1] if isinstance(error, RuntimeError) else said}); check the files, subset and split"
+        )
+    return f"cannot be loaded ({said}); check name, subset, split and revision; a private data set needs a token in {TOKEN_VARIABLE}"

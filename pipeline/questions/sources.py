@@ -1,8 +1,8 @@
-"""Where questions come from, as configuration: the miniature world, a file, a data set of the hub.
+"""Configuration of question sources: the miniature, a file, a hub data set.
 
-`Columns` says how a row becomes a question, for every source that has rows: which column holds what, and patterns that cut a part out
-of a text. It is data, so that a new benchmark needs no code (`pipeline/questions/named.yaml` has the well-known ones).
-A pattern is a regular expression whose one group is the part that is meant.
+`Columns` defines how a row becomes a question, for every source with rows: the column of each field, and patterns that extract a part of a
+text. It is data, so a new benchmark needs no code (`pipeline/questions/named.yaml` has the well-known ones). A pattern is a regular
+expression with one group, which captures the wanted part.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def _one_group(pattern: str) -> str:
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
-        raise ValueError(f"is not a regular expression ({error})") from error
+        raise ValueError(f"is not a valid regular expression ({error})") from error
     if groups != 1:
-        raise ValueError(f"has {groups} groups; it needs one, around the part that is meant")
+        raise ValueError(f"has {groups} groups; use exactly one, around the wanted part")
     return pattern
 
 
@@ -38,13 +38,13 @@ Pattern = Annotated[str, AfterValidator(_one_group)]
 
 
 class Columns(Frozen):
-    """Which columns of a source hold what; `None` where it has no such column. `a.b` is field `b` inside column `a`.
+    """Column mapping of a source; `None` if the source has no such column. `a.b` is field `b` inside column `a`.
 
-    Without an id column rows are numbered. Several `question` columns are joined by a space. `choices` is a column with a list, several
-    columns with one choice each, or a text that `choice_pattern` finds the choices in. `answer` is the answer itself
-    or, with `labels`, one of the choices' labels; with `answer_is: index` the place of the right choice, counted from 0; with
-    `answer_is: choice` its text, letter by letter. `shuffle` puts the choices into an order that the question's id decides, for sources
-    that name the right one first. Besides its own columns a row has `source`, `split` and `subset`.
+    Without an id column, rows are numbered. Several `question` columns are joined by a space. `choices` is a column with a list, several
+    columns with one choice each, or a text in which `choice_pattern` finds the choices. `answer` is the answer itself or, with `labels`,
+    one of the choices' labels; with `answer_is: index`, the index of the correct choice, counted from 0; with `answer_is: choice`, its
+    exact text. `shuffle` orders the choices by a digest of the question's id, for sources that list the correct choice first. In addition
+    to its own columns, a row has `source`, `split` and `subset`.
     """
 
     id: str | None = identity("id")
@@ -64,12 +64,12 @@ class Columns(Frozen):
     @model_validator(mode="after")
     def _one_meaning(self) -> Columns:
         if self.labels is not None and self.answer_is != "value":
-            raise ValueError(f"the answer is one of labels or an {self.answer_is}, not both; remove one of the two")
+            raise ValueError(f"labels and answer_is: {self.answer_is} exclude each other; remove one of the two")
         return self
 
 
 class MiniatureSource(Frozen):
-    """Procedural questions of one family; `split` is decided by a hash of each question's text."""
+    """Procedural questions of one family; a hash of each question's text decides its `split`."""
 
     kind: Literal["miniature"] = identity("miniature")
     family: str = identity()
@@ -81,8 +81,8 @@ class MiniatureSource(Frozen):
 class FileSource(Frozen):
     """A local Parquet, JSONL or CSV file.
 
-    `limit` takes the first rows and looks no further. `max_characters` leaves out longer questions, which are counted; `sample` takes so
-    many of the rest, chosen by a digest of their ids: the same ones everywhere, from the whole file.
+    `limit` reads only the first rows. `max_characters` drops longer questions and counts them. `sample` then selects this many questions by
+    a digest of their ids: from the whole file, and the same ones on every machine.
     """
 
     kind: Literal["file"] = identity("file")
@@ -95,9 +95,9 @@ class FileSource(Frozen):
 
 
 class HubSource(Frozen):
-    """A data set through `datasets`: by hub name and pinned revision, or a local folder of the same layout.
+    """A data set loaded with `datasets`: by hub name and pinned revision, or from a local folder of the same layout.
 
-    A subset is a configuration of the data set or, in a folder, the folder of that name. The other fields are as in `FileSource`.
+    A subset is a configuration of the data set or, in a folder, a subfolder. The other fields are as in `FileSource`.
     """
 
     kind: Literal["hub"] = identity("hub")
@@ -117,10 +117,10 @@ class HubSource(Frozen):
         if (self.name is None) == (self.folder is None):
             raise ValueError("give either name and revision (a hub data set) or folder (a local one)")
         if self.name is not None and self.revision is None:
-            raise ValueError("a hub data set needs its revision, so that the run can be repeated")
+            raise ValueError("a hub data set needs a revision (40 hex digits), so that the run is reproducible")
         return self
 
     @property
     def location(self) -> str:
-        """What `load_dataset` takes."""
+        """The path argument of `load_dataset`."""
         return str(self.folder) if self.folder is not None else str(self.name)

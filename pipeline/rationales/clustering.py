@@ -1,8 +1,10 @@
-"""Which of a question's rationales reason alike, where nobody says: clusters of how they are written, not of what they are about.
+"""Clusters unlabelled rationales by style of reasoning instead of topic.
 
-TF-IDF of words and signs, a projection to 50 dimensions, and from each rationale the mean of its question's rationales taken away:
-what they have in common is the topic, what is left is the manner. k-means on that. A question with one rationale has no manner of
-its own to show, so several per question are needed. Clusters are numbered by size. Our choice; scikit-learn does the work.
+Method: TF-IDF of words and punctuation, projected to 50 dimensions; the mean over the rationales of the same question is subtracted from
+each rationale; k-means on the result. The mean carries the topic, so the remainder carries the style. A question with one rationale has no
+remainder, so several rationales per question are needed. Clusters are numbered by size. Our choice; scikit-learn does the computation.
+
+Axes: B rationales, W words, D projected dimensions, Q questions of the set.
 """
 
 from __future__ import annotations
@@ -24,12 +26,12 @@ def _words(text: str) -> str:
 
 
 def clusters(texts: Sequence[str], questions: Sequence[int], count: int, seed: int) -> list[int]:
-    """The cluster of each text, from 0, the largest first; `questions[i]` is the number of text i's question.
+    """The cluster of each text, numbered from 0 by descending size; `questions[i]` is the question number of text i.
 
-    Words are learned from the first 20,000 texts.
+    The vocabulary, the projection and k-means are fitted to the first 20,000 texts.
 
     Raises:
-        QuestionError: so many clusters cannot be told apart.
+        QuestionError: the texts cannot be split into `count` clusters.
     """
     from sklearn.cluster import KMeans
     from sklearn.decomposition import TruncatedSVD
@@ -44,7 +46,7 @@ def clusters(texts: Sequence[str], questions: Sequence[int], count: int, seed: i
         labels_B = KMeans(count, n_init=10, random_state=seed).fit(found_BD[:_LEARNED_FROM]).predict(found_BD)
     except ValueError as error:
         raise QuestionError(
-            f"sampling.rationales: {len(texts)} rationales cannot be sorted into {count} clusters ({error}); lower places, or set "
+            f"sampling.rationales: cannot cluster {len(texts)} rationales into {count} clusters ({error}); lower places, or set "
             "unlabelled to numbered"
         ) from error
     order = np.argsort(-np.bincount(labels_B, minlength=count), kind="stable")
@@ -54,7 +56,7 @@ def clusters(texts: Sequence[str], questions: Sequence[int], count: int, seed: i
 
 
 def _without_topic(found_BD: Any, questions_B: Any) -> Any:
-    """Each row less the mean of its question's rows."""
+    """Subtracts from each row the mean over the rows of its question."""
     _, number_B, counts_Q = np.unique(questions_B, return_inverse=True, return_counts=True)
     sums_QD = np.zeros((len(counts_Q), found_BD.shape[1]))
     np.add.at(sums_QD, number_B, found_BD)

@@ -1,9 +1,9 @@
-r"""How a rationale ends: what is reasoning, and what only says the answer.
+r"""Separates a rationale's reasoning from its closing answer statement.
 
-Teachers end as they like: "Therefore, the final answer is:" above a displayed box, "**Final Answer:** 12", "so $x = \boxed{12}$.", and then
-hope that this helps. A student learns one ending, so what says the answer is cut off from where the grader finds it
-(`grading/reading.py`), with the words before it that nothing follows any more. A box inside a sentence is taken off and the sentence
-stays: it is the last step. Our choices.
+Teachers end in many ways: "Therefore, the final answer is:" above a displayed box, "**Final Answer:** 12", "so $x = \boxed{12}$.", followed
+by "I hope this helps". The student must learn one ending. The answer statement is therefore cut off where the grader finds the answer
+(`grading/reading.py`), together with the lead-in words that would then precede nothing. A box inside a sentence is unwrapped and the
+sentence is kept, because it is the last step. Our choices.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pipeline.grading.grade import conclusion
 from pipeline.grading.reading import announced, last_boxes
 
 _REACH: Final = 200
-"""Characters before an answer in which its lead-in is looked for."""
+"""Characters before an answer that are searched for its lead-in."""
 _COURTESY: Final = re.compile(
     r"\b(?:(?:I )?hope (?:this|that|it)\b|(?:please )?let me know\b|(?:please )?feel free\b|is there anything else\b"
     r"|if you have any (?:other |further |more )?questions\b)[^\n.!?]*[.!?]*\Z",
@@ -28,7 +28,7 @@ _LEAD: Final = re.compile(
     r"(?:(?:the|our|my|your)\s+)?(?:(?:final|correct|right|best)\s+)*[\s*_]*\Z",
     re.IGNORECASE,
 )
-"""What may stand before "answer is": from the beginning of its clause, words that say nothing themselves."""
+"""Words that may precede "answer is" in its clause without adding content."""
 _OPENERS: Final = re.compile(r"(?:[\s$*_`]|\\[\[(]|<answer>)*\Z")
 _CLOSERS: Final = re.compile(r"(?:[\s$*_`.!]|\\[\])]|</answer>)*\Z")
 _OPENED: Final = re.compile(r"\$|\\[\[(]")
@@ -47,14 +47,14 @@ _THOUGHT_ENDS: Final = "</think>"
 
 
 def _announcement(text: str) -> int | None:
-    """Where the clause begins that announces the answer and is the last of the text."""
+    """Start of the final clause that announces the answer; None if the text does not end in one."""
     spans = sorted(set(announced(text)))
     if not spans:
         return None
     start, end = spans[-1]
     boxes = last_boxes(text)
     if boxes and boxes[0].start >= end and _OPENERS.fullmatch(text, end, boxes[0].start):
-        end = boxes[-1].end  # what is in a box may have several lines
+        end = boxes[-1].end  # the content of a box may span several lines
     rest = text[end:]
     closed = _CLOSERS.search(rest, max(0, len(rest) - _REACH))
     lead = _LEAD.search(text, max(0, start - _REACH), start)
@@ -63,7 +63,7 @@ def _announcement(text: str) -> int | None:
 
 
 def _without_box(text: str) -> str:
-    """The text without its last box: cut before it where it stands by itself at the end, else with its content in its place."""
+    """The text without its last box: cut before a standalone box at the end; otherwise the box is replaced by its content."""
     boxes = last_boxes(text)
     if not boxes:
         return text
@@ -83,7 +83,7 @@ def _without_last_sentence(text: str) -> str:
 
 
 def _settled(text: str) -> str:
-    """The text without a heading, a lead-in or a connective that nothing follows any more."""
+    """Removes a trailing heading, lead-in or connective that no longer introduces anything."""
     text = _HEADING.sub("", text).rstrip()
     text = _CONNECTIVE.sub("", text).rstrip()
     if text.endswith(",") and not _SUBORDINATE.match(_SENTENCE_END.split(text)[-1]):
@@ -98,7 +98,7 @@ def _shorter(text: str) -> str:
 
 
 def body(text: str) -> str:
-    """A rationale without its closing answer statement. Thoughts, where they are kept, stay as they are."""
+    """A rationale without its closing answer statement. Thoughts, if kept, are not changed."""
     thoughts, mark, said = text.strip().rpartition(_THOUGHT_ENDS)
     while (shorter := _shorter(said)) != said:
         said = shorter
@@ -106,13 +106,13 @@ def body(text: str) -> str:
 
 
 def concluded(text: str, answer: str) -> str | None:
-    """`text` ending in the answer sentence for canonical `answer`; None where no reasoning is left before it."""
+    """`text` ending in the answer sentence for the canonical `answer`; None if no reasoning remains before it."""
     reasoning = body(text)
     return f"{reasoning} {conclusion(answer)}" if reasoning else None
 
 
 def _closed(text: str) -> str:
-    """The text up to a display that was opened and is not closed any more."""
+    """The text before the first unclosed display-math environment."""
     opened: list[int] = []
     for sign in _DISPLAY.finditer(text):
         closes = sign[0] in ("\\end{", "\\]") or (sign[0] == "$$" and opened and text.startswith("$$", opened[-1]))

@@ -1,9 +1,9 @@
-"""From graded samples to the rationales that are trained on.
+"""Selects the training rationales from graded samples.
 
-A right sample is rewritten to end in the one answer sentence, without what a thinking model thought before it spoke; per question
-and perspective the first right one is kept; of two that say the same (5-gram Jaccard) the later counts as missing; easy
-questions are thinned; questions with too few perspectives are dropped. Every count is kept, so that the token ledger adds up. Our
-choices throughout (method, section 1).
+Rules, in order: a correct sample is rewritten to end in the one answer sentence, without the thoughts of a thinking model; the first
+correct sample per question and perspective is kept; of two near-duplicates (5-gram Jaccard) the later one counts as missing; easy questions
+are subsampled; questions with too few perspectives are dropped. Every count is recorded, so the token ledger is complete. All rules are our
+choices (method, section 1).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Final
 from pipeline.rationales.conclusion import body, concluded
 
 SAMPLE: Final = ["question_id", "perspective", "sample_index", "outcome", "answer", "text", "gold"]
-"""What the rules read of a sample."""
+"""Columns of a sample that the selection rules read."""
 _THOUGHT: Final = re.compile(r"^.*</think>\s*", re.DOTALL)
-"""Up to the last end of a thought: where it begins may stand in the prompt."""
+"""Everything up to the last end of a thought; the thought's start may be in the prompt."""
 _TOKEN: Final = re.compile(r"\w+|[^\w\s]")
 
 
@@ -29,17 +29,17 @@ def spoken(text: str) -> str:
 
 
 def reasoning(text: str, thoughts: str = "drop") -> str:
-    """What a sample says before its answer; its thoughts are part of it if they are to be kept."""
+    """A sample's text before its answer statement, including its thoughts if they are kept."""
     return body(spoken(text) if thoughts == "drop" else text)
 
 
 def words(text: str) -> list[str]:
-    """Words and signs in lower case."""
+    """Words and punctuation marks in lower case."""
     return _TOKEN.findall(text.casefold())
 
 
 def five_grams(text: str) -> frozenset[tuple[str, ...]]:
-    """The set of 5-grams of words and signs; a shorter text is one gram of its own length."""
+    """The set of 5-grams of words and punctuation; a shorter text is a single gram of its own length."""
     tokens = words(text)
     if len(tokens) < 5:
         return frozenset([tuple(tokens)])
@@ -52,7 +52,7 @@ def jaccard(left: frozenset[tuple[str, ...]], right: frozenset[tuple[str, ...]])
 
 
 def drop_duplicates(rationales: Mapping[str, str], threshold: float) -> dict[str, str]:
-    """Of rationales (by perspective, in order) that say the same, keep the first."""
+    """Keeps the first of near-duplicate rationales (by perspective, in order)."""
     kept: dict[str, str] = {}
     grams: list[frozenset[tuple[str, ...]]] = []
     for perspective, rationale in rationales.items():
@@ -64,13 +64,13 @@ def drop_duplicates(rationales: Mapping[str, str], threshold: float) -> dict[str
 
 
 def keeps_easy(question_id: str, seed: int, share: float) -> bool:
-    """Whether an easy question is among the `share` that stays: decided by its id and the seed alone."""
+    """Whether an easy question is in the kept `share`; depends only on its id and the seed."""
     digest = hashlib.sha256(f"easy/{seed}/{question_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 def place(question_id: str, seed: int) -> bytes:
-    """Where a question stands when only so many may stay: those with the smallest places do. Decided by its id and the seed alone."""
+    """Sort key for limiting the number of questions: the smallest keys are kept. Depends only on the question's id and the seed."""
     return hashlib.sha256(f"stay/{seed}/{question_id}".encode()).digest()
 
 
@@ -85,7 +85,7 @@ class PerspectiveSet:
 
 @dataclass(frozen=True)
 class Curation:
-    """What selection kept, and how many fell at each rule."""
+    """The selected rationales, and the number dropped by each rule."""
 
     sets: list[PerspectiveSet]
     counts: dict[str, int]
@@ -102,12 +102,12 @@ def curate(
     last: bytes | None,
     seed: int,
 ) -> Curation:
-    """Select questions and rationales.
+    """Selects questions and rationales.
 
     Args:
-        right: question id -> perspective -> a right rationale, concluded.
-        pass_rates: question id -> share of the base student's attempts that were right.
-        last: the largest `place` that may stay; None for any.
+        right: question id -> perspective -> a correct rationale, ending in the answer sentence.
+        pass_rates: question id -> share of the base student's attempts that were correct.
+        last: the largest `place` that is kept; None for no limit.
     """
     fallen = ("near_duplicates", "too_few_perspectives", "easy_left_out", "over_max_questions")
     counts = {"questions": len(pass_rates), **dict.fromkeys(fallen, 0)}
@@ -132,7 +132,7 @@ def curate(
 def first_right(
     samples: Iterable[Mapping[str, object]], order: Sequence[str], thoughts: str = "drop"
 ) -> dict[str, dict[str, str]]:
-    """question id -> perspective (in `order`) -> the right sample with the lowest index, concluded."""
+    """question id -> perspective (in `order`) -> the correct sample with the lowest index, ending in the answer sentence."""
     best: dict[str, dict[str, tuple[int, str]]] = {}
     for sample in samples:
         if sample["outcome"] != "correct":

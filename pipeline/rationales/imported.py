@@ -1,9 +1,9 @@
-"""Rationales that somebody has already: as configuration, and row by row from a Parquet, JSONL or CSV file or a folder of such files.
+"""Imports existing rationales: their configuration, and the rows of a Parquet, JSONL or CSV file or of a folder of such files.
 
-A row is one rationale of one question, which it names by its id or by its wording. It may say in which perspective it is; `names` turns
-a source's own labels into perspectives, which need no instruction then, because nobody is asked. Where rows say nothing of the kind,
-a question's rationales are numbered, `given-1`, `given-2`, or sorted into clusters (`pipeline/rationales/clustering.py`). Texts stay as they are; a
-row that cannot be a rationale is refused, as one of questions is (`pipeline/questions/columns.py`).
+A row is one rationale of one question, identified by the question's id or wording. It may carry a perspective label. `names` maps the
+source's labels to perspectives; these need no instruction, because no teacher is prompted. Without labels, a question's rationales are
+numbered (`given-1`, `given-2`) or clustered (`pipeline/rationales/clustering.py`). Texts are not changed. An invalid row is an error, as for questions
+(`pipeline/questions/columns.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NO_COLUMNS: Final = Columns()
 
 
 class Given(NamedTuple):
-    """One row: whose rationale, as `key_of_id` or `key_of_wording` say and in words, its label, its text."""
+    """One row: the key of its question (`key_of_id` or `key_of_wording`), the stated question, its label and its text."""
 
     key: str
     question: str
@@ -35,12 +35,12 @@ class Given(NamedTuple):
 
 
 def key_of_id(question_id: str) -> str:
-    """By what a question's rationales are found where rows have its id."""
+    """Question key for rows that have question ids."""
     return question_id
 
 
 def key_of_wording(wording: str) -> str:
-    """The same where they have its wording."""
+    """Question key for rows that have question wordings."""
     return normalised(wording)
 
 
@@ -59,7 +59,7 @@ def content(source: ImportedRationales) -> str:
     """Digest of the file, or of all files of the folder.
 
     Raises:
-        QuestionError: there is none.
+        QuestionError: the path does not exist.
     """
     _must_exist(source.path)
     if source.path.is_dir():
@@ -76,15 +76,15 @@ def _label(place: Place, source: ImportedRationales, known: tuple[str, ...]) -> 
     label = stated if source.names is None else source.names.get(stated)
     if label not in known:
         remedy = f"use one of {', '.join(known)}" if source.names is None else f"names has {', '.join(source.names)}"
-        raise place.error(column, f"unknown perspective {stated!r}; {remedy}, or name it in sampling.rationales.names")
+        raise place.error(column, f"unknown perspective {stated!r}; {remedy}, or map it in sampling.rationales.names")
     return label
 
 
 def rationales(source: ImportedRationales, known: tuple[str, ...]) -> Iterator[Given]:
-    """Every row in order, checked; `known` are the run's perspectives.
+    """Yields every row in order, validated; `known` are the run's perspectives.
 
     Raises:
-        QuestionError: file, row and column of the first thing that is wrong.
+        QuestionError: file, row and column of the first invalid value.
     """
     columns, number = source.columns, 0
     for number, row in enumerate(_rows(source), 1):
@@ -104,6 +104,6 @@ def rationales(source: ImportedRationales, known: tuple[str, ...]) -> Iterator[G
 
 
 def check(source: ImportedRationales, known: tuple[str, ...]) -> None:
-    """Refuse what the first row shows to be wrong: no such file, no such column."""
+    """Validates the path and the first row: rejects a missing file or column."""
     _must_exist(source.path)
     next(rationales(source, known))

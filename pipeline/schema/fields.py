@@ -1,8 +1,8 @@
-"""What every configuration model is built from: immutable models whose fields say whether they are *identity* or *runtime*.
+"""Base classes of all configuration models: immutable pydantic models whose fields are marked *identity* or *runtime*.
 
-Identity fields decide what is computed; they enter the fingerprints of the artifacts. Runtime fields decide where and
-how fast (devices, batch per device, folders, ports); changing one runs nothing again. Locations are always runtime: what
-lies at a path enters a fingerprint by its content, a hub name by its pinned revision.
+Identity fields decide what is computed and enter artifact fingerprints. Runtime fields decide where and how fast it is computed (devices,
+batch per device, folders, ports); changing one does not invalidate artifacts. Locations are always runtime fields: a local file enters a
+fingerprint by its content, a hub name by its pinned revision.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def identity(default: Any = ..., **limits: Any) -> Any:
 
 
 def runtime(default: Any = ..., **limits: Any) -> Any:
-    """A field that decides where or how fast, never what."""
+    """A field that decides where or how fast it is computed, never what."""
     return Field(default, json_schema_extra={"role": "runtime"}, **limits)
 
 
@@ -30,7 +30,7 @@ def _resolve(path: Path, info: ValidationInfo) -> Path:
 
 
 FilePath = Annotated[Path, AfterValidator(_resolve)]
-"""A path; relative ones are resolved against the config file's folder while it is loaded."""
+"""A path; relative paths are resolved against the config file's folder on loading."""
 
 
 def _locate(location: str, info: ValidationInfo) -> str:
@@ -42,15 +42,15 @@ Location = Annotated[str, AfterValidator(_locate)]
 
 
 class Frozen(BaseModel):
-    """Base of every configuration model: immutable, and unknown keys are errors."""
+    """Base of all configuration models: immutable; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def identity_fields(value: Any) -> Any:
-    """`value` as plain data with runtime fields left out, models all the way down.
+    """`value` as plain data without runtime fields, recursively.
 
-    A field that is None is left out too, so that an option which is new, and which nobody uses yet, makes nothing stale.
+    Fields that are None are omitted, so a new option that is not used does not invalidate existing artifacts.
     """
     if isinstance(value, BaseModel):
         fields = type(value).model_fields

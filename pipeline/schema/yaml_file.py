@@ -1,7 +1,7 @@
-"""YAML files read strictly: no key twice, no unknown field, and one line that names what is wrong.
+"""Reads YAML configuration strictly: duplicate keys and unknown fields are errors, reported in one line.
 
-What a file says is a tree; `--set` changes the tree; a pydantic model checks it. The line names file, field, what was expected and
-the remedy, and guesses what a misspelt key was meant to be.
+A file is parsed into a tree, `--set` changes the tree, and a pydantic model validates it. The error line names file, field, expected value
+and remedy, and suggests the closest known key for a misspelt one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def _known_keys(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
-    """Field names of the model that an error's location points into."""
+    """Field names of the model at an error's location."""
     model: Any = root
     for part in location:
         if isinstance(part, int) or part.startswith("<"):
@@ -66,10 +66,10 @@ def _explain(error: ValidationError, where: str, root: type[BaseModel]) -> str:
 
 
 def override(tree: dict[str, Any], assignment: str) -> None:
-    """Put a KEY=VALUE into the tree, in place; the value is YAML.
+    """Sets KEY=VALUE in the tree in place; the value is parsed as YAML.
 
     Raises:
-        ConfigError: it is no such pair, or names a field of something that is no section.
+        ConfigError: not a KEY=VALUE pair, or the parent of the key is not a section.
     """
     key, separator, text = assignment.partition("=")
     if not separator or not key:
@@ -78,17 +78,17 @@ def override(tree: dict[str, Any], assignment: str) -> None:
     for parent in parents:
         child = tree.get(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {assignment}: {parent} is not a section; name a field inside one")
-        # A YAML anchor is one object in several places; the override is meant for this place only.
+            raise ConfigError(f"--set {assignment}: {parent} is not a section; name a field inside a section")
+        # A YAML anchor is one shared object; copy it so that the override applies here only.
         tree[parent] = tree = dict(child)
     try:
         tree[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {assignment}: the value is not YAML; quote it") from error
+        raise ConfigError(f"--set {assignment}: the value is not valid YAML; quote it") from error
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice; YAML would take the last one in silence."""
+    """Rejects duplicate keys; plain YAML would silently use the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if key.value != "<<"]
@@ -99,10 +99,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def read(path: Path, remedy: str) -> dict[str, Any]:
-    """The tree in a YAML file; `remedy` is what to do if there is none.
+    """The tree of a YAML file; `remedy` is the advice if the file is missing.
 
     Raises:
-        ConfigError: no such file, not YAML, a key given twice, or no mapping.
+        ConfigError: no such file, invalid YAML, a duplicate key, or no mapping at the top level.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; {remedy}")
@@ -118,10 +118,10 @@ def read(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def checked(model: type[Model], tree: dict[str, Any], where: str, base: Path) -> Model:
-    """What a tree says, as a model; paths in it are relative to `base`.
+    """Validates a tree against a model; relative paths in it are resolved against `base`.
 
     Raises:
-        ConfigError: one line with the file, the first wrong field, what was expected and the remedy.
+        ConfigError: one line with the file, the first invalid field, the expected value and the remedy.
     """
     try:
         return model.model_validate(tree, context={"base": base})

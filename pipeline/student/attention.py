@@ -1,10 +1,16 @@
-"""Attention in packed lines (`pipeline/student/packing.py`), where a token sees the tokens before it in its own rows alone. Two executions:
+"""Attention for packed lines (`pipeline/student/packing.py`), where a token attends only to the earlier tokens of its own rows.
 
-- *rows*: everything but attention runs on the packed line; for attention each row gathers its own keys and values, asks with the tokens
-  that it is the first to have, and puts their results back. It costs what padded rows cost without what they compute twice, holds a mask
-  per row and none of all tokens against all, and runs wherever PyTorch's `scaled_dot_product_attention` does. It is registered with
-  transformers under a name of its own, so models need no change.
-- *flex*: FlexAttention with a block mask from one number a token.
+Two implementations:
+
+- *rows*: everything except attention runs on the packed line. For attention, each row gathers its own keys and values, computes queries
+  only for the tokens that no earlier row has computed, and writes their results back. The cost is that of padded rows minus the tokens that
+  padded rows compute twice. It needs one mask per row and no mask of all tokens against all tokens. It runs wherever PyTorch's
+  `scaled_dot_product_attention` runs, and is registered with transformers under its own name, so models need no change.
+- *flex*: FlexAttention with a block mask that is derived from one number per token.
+
+Axes: B lines of a batch, T tokens of a line, P all tokens of a batch (line after line), R rows that are processed together, Q query tokens
+of a row, S key tokens of a row, O queries that are not padding, H query heads, G key and value heads, D head size, X heads times head size,
+N and M blocks of tokens.
 """
 
 from __future__ import annotations
@@ -26,17 +32,17 @@ if TYPE_CHECKING:
 Array: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 ROWS: Final = "mind_rows"
-"""What transformers calls it. Without reads, in padded rows, it is plain causal attention."""
+"""Name of the attention function in transformers. Without `reads` (padded rows) it is ordinary causal attention."""
 
 BLOCK: Final = 128
-"""FlexAttention's."""
+"""FlexAttention's block size."""
 
 
 class Reads(NamedTuple):
-    """Some rows of a batch of lines, of similar length. A place is a token's, counted through all lines.
+    """Rows of similar length from a batch of lines. A place is the index of a token, counted over all lines.
 
-    `queries_RQ` are places of the tokens that a row is first to have, `keys_RS` of all its tokens; both are padded with 0.
-    `sees_R1QS` says which keys a query sees; `own_O` which of the queries, in one count, are no padding.
+    `queries_RQ` are the places of the tokens that a row is the first to contain, `keys_RS` those of all its tokens; both are padded with 0.
+    `sees_R1QS` is True where a query attends to a key. `own_O` are the flat indices of the queries that are not padding.
     """
 
     queries_RQ: Tensor
@@ -46,7 +52,9 @@ class Reads(NamedTuple):
 
 
 def reads_of(paths: Sequence[tuple[Array, int]]) -> tuple[Reads, ...]:
-    """From each row's places and the number of those that an earlier row had; rows that ask for similarly many go together."""
+    """Builds `Reads` from each row's places and the number of leading tokens that an earlier row has; rows with similar numbers of queries
+    are grouped.
+    """
     alike: dict[int, list[tuple[Array, int]]] = {}
     for places, had in paths:
         if asks := len(places) - had:
@@ -68,13 +76,15 @@ def _reads(rows: Sequence[tuple[Array, int]]) -> Reads:
 
 
 def _refuse_more(more: Mapping[str, Any], longest: int) -> None:
-    """What a model hands its attention and this one does not know would be left out in silence."""
+    """Rejects attention options that this implementation would otherwise silently ignore."""
     window = more.get("sliding_window")
     unknown = [name for name in ("softcap", "s_aux") if more.get(name) is not None]
     if window is not None and longest > window:
         unknown.append(f"sliding_window {window}, for rows of {longest} tokens")
     if unknown:
-        raise ModelError(f"training.packing: rows cannot have this model's {', '.join(unknown)}; set training.packing to none")
+        raise ModelError(
+            f"training.packing: rows does not support this model's {', '.join(unknown)}; set training.packing to none"
+        )
 
 
 def rows_attention(
@@ -88,10 +98,10 @@ def rows_attention(
     reads: tuple[Reads, ...] | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers asks of an attention: results (B, T, H, D), and no weights. G heads of keys serve H of queries.
+    """Attention function for transformers: outputs (B, T, H, D) and no attention weights. G key heads serve H query heads.
 
     Raises:
-        ModelError: the model's attention is more than a softmax over all that came before.
+        ModelError: the model's attention is not a plain softmax over all earlier tokens.
     """
     _refuse_more(more, query_BHTD.shape[2] if reads is None else max(read.keys_RS.shape[1] for read in reads))
     if reads is None:
@@ -100,7 +110,7 @@ def rows_attention(
         )
         return found
     lines, heads, width, size = query_BHTD.shape
-    # A table of places; to look rows up in it is what an embedding does, with a backward pass that is made for it.
+    # Gathering rows from a table of places is an embedding lookup; embedding has an efficient backward pass for it.
     query_PX, key_PX, value_PX = (x.transpose(1, 2).flatten(2).flatten(0, 1) for x in (query_BHTD, key_BGTD, value_BGTD))
     result_PX = torch.zeros_like(query_PX)
     for read in reads:
@@ -109,7 +119,7 @@ def rows_attention(
             found_RSX: Tensor = F.embedding(places_RS, table_PX)
             found_RGSD = found_RSX.view(*places_RS.shape, -1, size).transpose(1, 2)
             times = heads // found_RGSD.shape[1]
-            # With a mask, a GPU's fast kernels want as many heads of keys as of queries; without they would hold all scores.
+            # With a mask, fast GPU kernels need equal numbers of key and query heads; the fallback stores all attention scores.
             return found_RGSD.repeat_interleave(times, 1) if times > 1 and found_RGSD.is_cuda else found_RGSD
 
         keys_RGSD = rows(key_PX, read.keys_RS)
@@ -126,10 +136,10 @@ ALL_ATTENTION_FUNCTIONS.register(ROWS, rows_attention)
 
 
 def block_mask(ends_BT: Tensor) -> BlockMask:
-    """Who sees whom in packed lines, for FlexAttention, which computes no block that nobody sees.
+    """FlexAttention's block mask for packed lines; blocks without any visible pair are not computed.
 
-    A block of keys is read by the blocks of queries from its own on, up to the last of its ends; one of which every pair counts needs no
-    mask. Nothing is made that has a place for each pair of tokens.
+    A key block is visible to the query blocks from itself up to the last of its ends. A block in which all pairs are visible needs no
+    element-wise mask. No tensor over all pairs of tokens is created.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -138,7 +148,7 @@ def block_mask(ends_BT: Tensor) -> BlockMask:
 
     lines, width = ends_BT.shape
     many = -(-width // BLOCK)
-    # What is behind the line's end counts as seen by all and by none, so that it decides nothing.
+    # Padding after the line's end is treated as visible to all in the minimum and to none in the maximum, so it changes neither.
     padded = [F.pad(ends_BT, (0, many * BLOCK - width), value=end).view(lines, 1, many, BLOCK) for end in (width, 0)]
     first_N = torch.arange(many, device=ends_BT.device) * BLOCK
     last_N = (first_N + BLOCK).clamp(max=width)
@@ -149,5 +159,5 @@ def block_mask(ends_BT: Tensor) -> BlockMask:
 
 
 def _listed(blocks_B1NM: Tensor) -> tuple[Tensor, Tensor]:
-    """How many blocks of keys each block of queries reads, and their numbers, those first."""
+    """Number of key blocks per query block, and the block numbers with the visible ones first (FlexAttention's format)."""
     return blocks_B1NM.sum(-1).int(), blocks_B1NM.int().sort(dim=-1, descending=True, stable=True).indices.int()

@@ -1,8 +1,10 @@
-"""Rows of tokens, and padded batches of them.
+"""Token rows and padded batches of them.
 
-A `Row` is a prompt with a rationale and the places that carry loss; `batch` pads rows to the right, which needs no attention mask for a
-causal model, and lists the positions whose logits are wanted, so that logits are computed nowhere else. This file, `packing.py`,
-`attention.py`, `objective.py` and `student.py` need nothing but torch and transformers.
+A `Row` is a prompt with a rationale and the positions that carry loss. `batch` pads rows on the right, which needs no attention mask for a
+causal model, and lists the positions whose logits are needed, so logits are computed nowhere else. This file, `packing.py`, `attention.py`,
+`objective.py` and `student.py` depend only on torch and transformers.
+
+Axes: B rows or lines, T tokens, P wanted positions.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pipeline.student.attention import Reads
 
 @dataclass(frozen=True)
 class Row:
-    """Token ids; loss is taken on `tokens[start:]`; the answer's tokens are `tokens[answer[0]:answer[1]]`."""
+    """Token ids; loss is computed on `tokens[start:]`; the answer's tokens are `tokens[answer[0]:answer[1]]`."""
 
     tokens: list[int]
     start: int
@@ -31,11 +33,11 @@ class Row:
 
 
 class Batch(NamedTuple):
-    """Rows as lines of tokens, and the positions of wanted logits.
+    """Rows as lines of tokens, and the positions whose logits are wanted.
 
-    `tokens_BT` ids; position p, of row `row_P[p]`, predicts `labels_P[p]` from the hidden state at (`line_P[p]`, `column_P[p]`). Padded
-    rows have a line each; packed ones (`pipeline/student/packing.py`) share lines, and then each token has its position, and is seen by
-    itself and those behind it that are before its `ends_BT`; `reads` say the same row by row.
+    `tokens_BT` are token ids. Wanted position p belongs to row `row_P[p]` and predicts `labels_P[p]` from the hidden state at (`line_P[p]`,
+    `column_P[p]`). Padded rows have one line each. Packed rows (`pipeline/student/packing.py`) share lines; then `positions_BT` gives each token's
+    position, and a token is visible to itself and to later tokens before its `ends_BT`. `reads` contains the same information per row.
     """
 
     tokens_BT: Tensor
@@ -49,7 +51,7 @@ class Batch(NamedTuple):
 
 
 def batch(rows: list[Row], spans: list[tuple[int, int]], pad: int) -> Batch:
-    """Pad `rows`; `spans[i]` is the token range of row i whose logits are wanted."""
+    """Pads `rows`; `spans[i]` is the token range of row i whose logits are wanted."""
     width = max(len(row.tokens) for row in rows)
     tokens_BT = torch.full((len(rows), width), pad)
     row: list[int] = []
@@ -65,5 +67,5 @@ def batch(rows: list[Row], spans: list[tuple[int, int]], pad: int) -> Batch:
 
 
 def rationale_spans(rows: list[Row]) -> list[tuple[int, int]]:
-    """The spans of whole rationales, end token included."""
+    """The spans of complete rationales, including the end token."""
     return [(row.start, len(row.tokens)) for row in rows]

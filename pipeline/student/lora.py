@@ -1,6 +1,7 @@
-"""Low-rank adapters (LoRA: Hu et al., 2021) in the place of full training, and the whole model that they make in the end.
+"""Trains LoRA adapters (Hu et al., 2021) instead of all student weights, and merges them into a whole model.
 
-peft puts them into the student's own layers, so everything else handles one and the same model: only fewer of its parameters learn.
+peft inserts the adapters into the student's own layers. The rest of the code therefore handles the same model object; only fewer parameters
+are trainable.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from pipeline.models import load_causal_model
 
 
 def adapt(student: Any, lora: Lora) -> Any:
-    """Put adapters into `student`, in place, and let nothing else learn; returns peft's handle on it.
+    """Inserts adapters into `student` in place and freezes all other parameters; returns peft's wrapper.
 
     Raises:
-        ConfigError: none of the student's layers has a name in `training.lora.targets`.
+        ConfigError: no layer of the student has a name in `training.lora.targets`.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -34,18 +35,18 @@ def adapt(student: Any, lora: Lora) -> Any:
             {name.rsplit(".", 1)[-1] for name, part in student.named_modules() if isinstance(part, torch.nn.Linear)}
         )
         raise ConfigError(
-            f"training.lora.targets: {', '.join(lora.targets or ())}: not in this student, which has {', '.join(layers)}; name those"
+            f"training.lora.targets: {', '.join(lora.targets or ())}: the student has no such layers; use some of {', '.join(layers)}"
         ) from error
 
 
 def merged(base: Weights, lora: Lora, weights: Mapping[str, Tensor]) -> Any:
-    """The base student with trained adapters added into its layers, in the type that the base has.
+    """The base student with trained adapters merged into its layers, in the base's dtype.
 
-    `weights` are an adapted student's; of them only the adapters are read. The sum is made in fp32.
+    `weights` is the state of an adapted student; only the adapter tensors are used. Merging is done in fp32.
     """
     whole = load_causal_model(base, torch.float32)
     handle = adapt(whole, lora)
     trained = {name: value.float() for name, value in weights.items() if ".lora_" in name}
     _, strange = whole.load_state_dict(trained, strict=False)
-    assert not strange, "the adapters were made by the same settings"
+    assert not strange, "adapter names differ from the configured LoRA settings"
     return handle.merge_and_unload().to(whole.config.dtype or torch.float32)

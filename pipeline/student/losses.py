@@ -1,4 +1,7 @@
-"""The student as the objective sees it: what its tokens cost, without all logits at once; and its states, pooled."""
+"""Computes the student's token losses without materialising all logits, and its pooled hidden states.
+
+Axes: B rows or lines, T tokens, P wanted positions, A answer positions, V vocabulary, D hidden size.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ from pipeline.student.objective import real_losses, token_losses
 
 
 class StudentLosses(nn.Module):
-    """Wraps a causal language model; its forward says how much each wanted token costs, and gives logits where they are asked for.
+    """Wraps a causal language model; its forward returns the loss at each wanted position, and logits at selected ones.
 
-    Over a real vocabulary the logits of all wanted positions would be by far the largest tensor there is. So they are made a chunk at a
-    time, and made again in the backward pass; `most` is how many numbers a chunk may have.
+    With a large vocabulary, the logits of all wanted positions would be by far the largest tensor. They are computed in chunks and
+    recomputed in the backward pass; `most` is the maximum number of elements of a chunk.
     """
 
     def __init__(self, student: Any, most: int = 1 << 26) -> None:
@@ -38,7 +41,7 @@ class StudentLosses(nn.Module):
         ends_BT: Tensor | None = None,
         reads: tuple[Reads, ...] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Cross-entropy (P,) at the wanted positions, fp32, and logits (A, V) at those of them that `asked_A` numbers."""
+        """Cross-entropy (P,) at the wanted positions, fp32, and logits (A, V) at the wanted positions with indices `asked_A`."""
         more: dict[str, Any] = {}
         if positions_BT is not None and ends_BT is not None:
             flex = self.student.config._attn_implementation != ROWS
@@ -53,7 +56,7 @@ class StudentLosses(nn.Module):
         return losses_P, self._logits(hidden_PD[asked_A])
 
     def _chunks(self, wanted: int, device: torch.device) -> int:
-        """How many chunks; the same on every rank under ZeRO-3, where each gathers the head's weights from all ranks."""
+        """Number of chunks; identical on every rank under ZeRO-3, where each chunk gathers the head's weights from all ranks."""
         many: int = max(1, math.ceil(wanted / max(1, self.most // self.student.config.vocab_size)))
         if hasattr(self.student.get_output_embeddings().weight, "ds_id") and dist.get_world_size() > 1:
             every = torch.tensor(many, device=device)
@@ -77,7 +80,7 @@ def losses_of(model: nn.Module, item: Batch, asked_A: Tensor, device: torch.devi
 
 
 def _moved(part: Any, device: torch.device) -> Any:
-    """Tensors, or tuples of them, on a device."""
+    """Moves tensors, or tuples of them, to a device."""
     if isinstance(part, Reads):
         return Reads(*(tensor.to(device) for tensor in part))
     if isinstance(part, tuple):
@@ -87,7 +90,7 @@ def _moved(part: Any, device: torch.device) -> Any:
 
 @torch.no_grad()
 def measured(model: nn.Module, item: Batch, rows: int, device: torch.device, hardest: float) -> Tensor:
-    """L_real of each of a batch's rows (rows,), fp32 on the CPU, without gradient."""
+    """L_real of each row of a batch (rows,), fp32 on the CPU, without gradient."""
     tokens_P, _ = losses_of(model, item, torch.zeros(0, dtype=torch.long), device)
     return real_losses(tokens_P, item.row_P.to(device), rows, hardest).cpu()
 
@@ -95,7 +98,7 @@ def measured(model: nn.Module, item: Batch, rows: int, device: torch.device, har
 def measured_losses(
     model: nn.Module, rows: list[Row], pad: int, device: torch.device, rows_at_once: int, hardest: float
 ) -> Tensor:
-    """`measured` of rationales that are padded, so many at once."""
+    """`measured` for any number of padded rationales, in batches of `rows_at_once`."""
     losses = []
     for first in range(0, len(rows), rows_at_once):
         chunk = rows[first : first + rows_at_once]

@@ -1,8 +1,10 @@
 """The student's objective: L_total = L_SFT + λ·L_cons (method, section 5).
 
-L_SFT is Σ_k α_k · (mean cross-entropy over the tokens of r_k); L_cons is Σ_{i<j} α_i α_j · JSD(P_i ‖ P_j), P_k being the
-distribution over the vocabulary at each token of the answer, given rationale k. Both are per question; the batch loss is the mean over
-the questions of the *global* batch, so that ranks and micro-batches do not change the gradient.
+L_SFT is Σ_k α_k · (mean cross-entropy over the tokens of r_k). L_cons is Σ_{i<j} α_i α_j · JSD(P_i ‖ P_j), where P_k is the vocabulary
+distribution at each answer token given rationale k. Both are per question. The batch loss is the mean over the questions of the *global*
+batch, so the gradient does not depend on the split into ranks and micro-batches.
+
+Axes: P wanted positions, A answer positions, V vocabulary, K perspectives (kept rationales of one question).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 MOST: Final = 1 << 24
-"""Numbers that a tensor over pairs of rationales and the vocabulary may have at once."""
+"""Maximum number of elements of a tensor over pairs of rationales and the vocabulary."""
 
 
 def token_losses(logits_PV: Tensor, labels_P: Tensor) -> Tensor:
@@ -26,7 +28,7 @@ def token_losses(logits_PV: Tensor, labels_P: Tensor) -> Tensor:
 
 
 def rationale_losses(tokens_P: Tensor, row_P: Tensor, rows: int) -> Tensor:
-    """Mean cross-entropy per rationale (rows,) from that of its tokens; `row_P` says whose each is."""
+    """Mean cross-entropy per rationale (rows,) from its token losses; `row_P` is the row of each token."""
     total = torch.zeros(rows, dtype=tokens_P.dtype, device=tokens_P.device).index_add(0, row_P, tokens_P)
     count = torch.bincount(row_P, minlength=rows).clamp(min=1)
     return total / count
@@ -34,10 +36,10 @@ def rationale_losses(tokens_P: Tensor, row_P: Tensor, rows: int) -> Tensor:
 
 @torch.no_grad()
 def real_losses(tokens_P: Tensor, row_P: Tensor, rows: int, hardest: float) -> Tensor:
-    """L_real per rationale (rows,): the mean over the hardest share of its tokens, at least one; 1 takes all, as the paper does.
+    """L_real per rationale (rows,): mean loss over the hardest share of its tokens, at least one; 1 uses all tokens, as in the paper.
 
-    Most of a rationale is text that any student soon learns; whether it can follow hangs on the few tokens where something has to be
-    worked out, which a mean over all of them hides (our choice).
+    Any student soon learns most of a rationale's text. Whether it can follow depends on the few tokens where something must be computed;
+    the mean over all tokens hides these (our choice).
     """
     if hardest == 1:
         return rationale_losses(tokens_P, row_P, rows)
@@ -51,7 +53,7 @@ def real_losses(tokens_P: Tensor, row_P: Tensor, rows: int, hardest: float) -> T
 
 
 def jensen_shannon(left_AV: Tensor, right_AV: Tensor) -> Tensor:
-    """JSD in nats between two sequences of log-distributions (..., A, V), averaged over their A positions: (...), in [0, ln 2]."""
+    """JSD in nats between two sequences of log-distributions (..., A, V), averaged over the A positions: (...), in [0, ln 2]."""
     log_middle_AV = torch.logaddexp(left_AV, right_AV) - math.log(2)
     left = (left_AV.exp() * (left_AV - log_middle_AV)).sum(-1)
     right = (right_AV.exp() * (right_AV - log_middle_AV)).sum(-1)
@@ -59,7 +61,7 @@ def jensen_shannon(left_AV: Tensor, right_AV: Tensor) -> Tensor:
 
 
 def symmetric_kl(left_AV: Tensor, right_AV: Tensor) -> Tensor:
-    """KL(P ‖ Q) + KL(Q ‖ P) in nats between log-distributions (..., A, V), averaged over A positions: (...) (MCC-KD's measure)."""
+    """KL(P ‖ Q) + KL(Q ‖ P) in nats between log-distributions (..., A, V), averaged over the A positions: (...) (as in MCC-KD)."""
     return ((left_AV.exp() - right_AV.exp()) * (left_AV - right_AV)).sum(-1).mean(-1)
 
 
@@ -74,8 +76,8 @@ def consistency(answers_KAV: Sequence[Tensor], alpha_K: Tensor, divergence: str)
     def of(log_KAV: Tensor) -> Tensor:
         return (alpha_K[left] * alpha_K[right] * between(log_KAV[left], log_KAV[right])).sum()
 
-    # Over a real vocabulary the pairs' distributions would be much larger than the logits: a position at a time then, and made again
-    # in the backward pass.
+    # With a large vocabulary the distributions of all pairs need much more memory than the logits. Process one position at a time then,
+    # and recompute it in the backward pass.
     if len(left) * log_KAV[0].numel() <= MOST:
         return of(log_KAV)
     found: list[Tensor] = [checkpoint(of, position, use_reentrant=False) for position in torch.split(log_KAV, 1, dim=1)]

@@ -1,14 +1,16 @@
-"""Shared-prefix packing: what the rationales of a question have in common is computed once.
+"""Shared-prefix packing: tokens that the rationales of a question have in common are computed once.
 
-The rows of a question (its prompt with one rationale each, the same without the rationale's last sentence) are inserted into a trie.
-Every node is a token after one prefix; it sees its ancestors and itself, at the position that is its depth, so its hidden state is
-the one that it has in a row of its own. Of eight rationales behind one prompt the prompt is computed once instead of sixteen
-times. Losses and gradients equal those of padded rows (a promise with a test).
+The rows of a question (its prompt with one rationale each, and the same without the rationale's last sentence) are inserted into a trie.
+Every node is one token after one prefix. It attends to its ancestors and itself, and its position is its depth, so its hidden state equals
+the one in a separate row. With eight rationales behind one prompt, the prompt is computed once instead of sixteen times. Losses and
+gradients equal those of padded rows (an invariant with a test).
 
-A trie's nodes stand in depth-first order, so what follows from a node is a stretch that ends where the node says: a query q sees a key k
-exactly if k <= q < ends[k]. That one number a token is the whole mask, of any branching and of several tries in one
-line. The same said row by row are a batch's `reads`; `pipeline/student/attention.py` has an execution for each. Tries go into
-lines by best fit, the largest first.
+The nodes of a trie are stored in depth-first order, so the descendants of a node are a contiguous range. `ends` stores where that range
+ends: query q attends to key k exactly if k <= q < ends[k]. This one number per token is the whole mask, for any branching and for several
+tries in one line. The same information per row is a batch's `reads`; `pipeline/student/attention.py` implements both. Tries are assigned to lines
+by best-fit decreasing.
+
+Axes: B lines of a batch, T tokens of a line, P wanted positions.
 """
 
 from __future__ import annotations
@@ -24,14 +26,14 @@ from pipeline.student.batch import Batch, Row
 
 
 class _Branch(NamedTuple):
-    """What a row adds to its group's trie: it leaves row `parent` behind `depth` tokens, or begins anew where there is no parent (-1)."""
+    """The part of a row in its group's trie: it shares `depth` tokens with row `parent`; parent -1 starts a new root."""
 
     parent: int
     depth: int
 
 
 def _branches(tokens: Sequence[Array]) -> list[_Branch]:
-    """Each row's, from the first of those before it that it has the most tokens in common with."""
+    """For each row, the first of the earlier rows with which it shares the longest prefix."""
     found: list[_Branch] = []
     for number, mine in enumerate(tokens):
         common = [_common(mine, other) for other in tokens[:number]]
@@ -41,7 +43,7 @@ def _branches(tokens: Sequence[Array]) -> list[_Branch]:
 
 
 def _common(left: Array, right: Array) -> int:
-    """Tokens that two rows have in common at their beginning."""
+    """Length of the common prefix of two rows."""
     length = min(len(left), len(right))
     differs = left[:length] != right[:length]
     first = int(differs.argmax()) if length else 0
@@ -49,9 +51,9 @@ def _common(left: Array, right: Array) -> int:
 
 
 class _Trie(NamedTuple):
-    """Tokens of one group in depth-first order: of each place the token, its depth, and where what follows from it ends; rows as places.
+    """Tokens of one group in depth-first order: token, depth and end of descendants per place, and each row's path of places.
 
-    `known` says how many of a row's tokens, from its first, an earlier row had.
+    `known` is the number of leading tokens of each row that an earlier row has.
     """
 
     tokens: Array
@@ -62,14 +64,14 @@ class _Trie(NamedTuple):
 
 
 def _trie(tokens: Sequence[Array]) -> _Trie:
-    """A row's own tokens stand together; behind them comes what leaves it, the deepest first."""
+    """Builds a trie: the tokens that a row adds are contiguous, followed by the rows that branch off it, deepest branch first."""
     branches = _branches(tokens)
     own = [len(mine) - branch.depth for mine, branch in zip(tokens, branches, strict=True)]
     leaving: dict[int, list[int]] = {}
     for number in sorted(range(len(tokens)), key=lambda row: -branches[row].depth):
         leaving.setdefault(branches[number].parent, []).append(number)
     sizes = list(own)
-    for number in reversed(range(len(tokens))):  # whoever is left comes before who leaves it
+    for number in reversed(range(len(tokens))):  # a parent has a smaller number than its branches
         if branches[number].parent >= 0:
             sizes[branches[number].parent] += sizes[number]
     start = [0] * len(tokens)
@@ -92,7 +94,7 @@ def _trie(tokens: Sequence[Array]) -> _Trie:
 
 
 def best_fit(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Where each goes, as (line, place in it), so that lines are no longer than the largest size: best fit, the largest first."""
+    """Best-fit decreasing: a (line, offset) for each size; a line is as long as the largest size."""
     room: list[int] = []
     found = [(0, 0)] * len(sizes)
     for index in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
@@ -106,9 +108,9 @@ def best_fit(sizes: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def packed(rows: list[Row], spans: list[tuple[int, int]], groups: list[int], pad: int, by_rows: bool = True) -> Batch:
-    """Like `pipeline.rows.batch`, with the rows of one group in one trie. `groups[i]` is that of row i, numbered from 0.
+    """Like `pipeline.rows.batch`, but packs the rows of one group into one trie. `groups[i]` is the group of row i, numbered from 0.
 
-    With `by_rows` there are `reads`, which FlexAttention does without.
+    `by_rows` adds `reads`, which FlexAttention does not need.
     """
     members: list[list[int]] = [[] for _ in range(max(groups) + 1)]
     for number, group in enumerate(groups):
@@ -120,7 +122,7 @@ def packed(rows: list[Row], spans: list[tuple[int, int]], groups: list[int], pad
     width = max(len(trie.tokens) for trie in tries)
     shape = (1 + max(line for line, _ in where), width)
     tokens_BT, positions_BT = torch.full(shape, pad), torch.zeros(shape, dtype=torch.long)
-    ends_BT = torch.arange(1, width + 1).repeat(shape[0], 1)  # padding sees itself, or its softmax would be empty
+    ends_BT = torch.arange(1, width + 1).repeat(shape[0], 1)  # padding attends to itself; otherwise its softmax is empty
     paths, known = [np.empty(0, np.int64)] * len(rows), [0] * len(rows)
     for trie, mine, (line, first) in zip(tries, members, where, strict=True):
         here = slice(first, first + len(trie.tokens))

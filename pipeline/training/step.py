@@ -1,12 +1,15 @@
-"""One optimiser step of joint training: MetaNet chooses, the student learns, its losses teach MetaNet.
+"""One optimiser step of joint training: MetaNet selects rationales, the student trains on them, its losses train MetaNet.
 
-The order within a step: MetaNet scores the step's questions; selection and weights follow; only kept rationales are
-back-propagated; every `probe_every` steps the others are measured without gradient; the losses of all ranks are gathered;
-inertia takes them in; MetaNet learns from the filtered ones; the student's optimiser steps.
+Order within a step: MetaNet scores the step's questions; rationales are selected and weighted; only kept rationales are back-propagated;
+every `probe_every` steps the others are measured without gradient; the losses of all ranks are gathered; the inertia state is updated;
+MetaNet is trained on the filtered losses; the student's optimiser steps.
 
-MetaNet and the inertia state are replicas: every rank sees the losses of the global batch and takes the same step, so
-nothing but losses crosses between ranks. The student's loss is divided by the questions of the *global* batch and
-multiplied by the number of ranks, because data parallelism averages (method, section 5).
+MetaNet and the inertia state are replicated: every rank sees the losses of the global batch and takes the same step, so only losses are
+communicated between ranks. The student's loss is divided by the number of questions of the *global* batch and multiplied by the number of
+ranks, because data parallelism averages (method, section 5).
+
+Axes: Q questions of a step, N questions of the set, K perspectives, F features, P wanted positions, A answer positions, V vocabulary, B
+kept rationales of a micro-batch, R rows of a micro-batch that are trained on.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from pipeline.training.training_set import TrainingSet, questions_of_step
 
 @dataclass
 class Joint:
-    """The learners and their state. `metanet_optimizer` steps every `metanet_accumulation` steps."""
+    """Student engine, MetaNet and their state. `metanet_optimizer` steps every `metanet_accumulation` steps."""
 
     config: Training
     objective: Objective
@@ -51,7 +54,7 @@ class Joint:
 
 
 def learning_rate(config: Training, step: int) -> float:
-    """Linear warm-up, then cosine to `final_rate` of the peak."""
+    """Linear warm-up, then cosine decay to `final_rate` times the peak."""
     warm = max(1, round(config.warm_up * config.steps))
     if step < warm:
         return config.learning_rate * (step + 1) / warm
@@ -60,7 +63,7 @@ def learning_rate(config: Training, step: int) -> float:
 
 
 def scores(joint: Joint, index_Q: Tensor) -> Tensor:
-    """Scores (Q, K) of a step's rationales: MetaNet's, or straight from losses where the mixture does without it."""
+    """Scores (Q, K) of a step's rationales: MetaNet's, or computed directly from losses for mixtures without MetaNet."""
     mask_QK, objective, data = joint.data.mask_NK[index_Q], joint.objective, joint.data
     match joint.config.mixture.weights:
         case "table":
@@ -75,7 +78,7 @@ def scores(joint: Joint, index_Q: Tensor) -> Tensor:
 
 
 def choose(joint: Joint, index_Q: Tensor, step: int) -> Weights:
-    """Select and weigh the rationales of a step's questions."""
+    """Selects and weights the rationales of a step's questions."""
     random = torch.Generator().manual_seed(joint.seed * 1_000_003 + step)
     scores_QK, mask_QK = scores(joint, index_Q), joint.data.mask_NK[index_Q]
     return weigh(scores_QK, mask_QK, joint.config.mixture, joint.objective.temperature, random)
@@ -83,18 +86,18 @@ def choose(joint: Joint, index_Q: Tensor, step: int) -> Weights:
 
 @dataclass(frozen=True)
 class _Micro:
-    """Rows of one micro-batch: first one of each pair of question and perspective, then those of the second task, then contexts."""
+    """Rows of one micro-batch, in order: one per (question, perspective) pair, the second task's rows, the context rows."""
 
     item: Batch
     pairs: list[tuple[int, int]]
     at_once: int
-    """How many rows of the second task there are: one per question, or none."""
+    """Number of rows of the second task: one per question, or none."""
     answers: list[list[range]]
-    """Per question, per kept rationale: the positions p of its answer's logits."""
+    """Per question and kept rationale: the positions p of its answer's logits."""
 
 
 def _together(joint: Joint, rows: list[Row], spans: list[tuple[int, int]], questions: list[int]) -> Batch:
-    """Rows as a batch, padded or packed by the question that each belongs to."""
+    """Rows as a batch, padded, or packed by question."""
     if joint.config.packing == "none":
         return batch(rows, spans, joint.data.pad)
     number = {question: index for index, question in enumerate(dict.fromkeys(questions))}
@@ -103,7 +106,7 @@ def _together(joint: Joint, rows: list[Row], spans: list[tuple[int, int]], quest
 
 
 def assemble(joint: Joint, index_Q: Tensor, kept_QK: Tensor, local: range) -> _Micro:
-    """The rows of those of a step's questions that are `local`."""
+    """The micro-batch for the questions with indices `local` within the step."""
     data, term = joint.data, joint.config.consistency
     pairs = [(q, k) for q in local for k in kept_QK[q].nonzero()[:, 0].tolist()]
     rows = [data.row(int(index_Q[q]), k) for q, k in pairs]
@@ -127,7 +130,7 @@ def assemble(joint: Joint, index_Q: Tensor, kept_QK: Tensor, local: range) -> _M
         for i in mine:
             row = i + first_context if from_context else i
             begin, (first, _), (low, high) = begins[row], spans[row], rows[row].answer
-            # Answer tokens are compared position by position, so a rationale that spells them otherwise is left out.
+            # Answer tokens are compared position by position, so a rationale with a different tokenisation is excluded.
             alike = rows[i].answer_tokens == spelled
             positions.append(range(begin + low - first, begin + high - first) if alike else range(0))
         answers.append(positions)
@@ -135,7 +138,7 @@ def assemble(joint: Joint, index_Q: Tensor, kept_QK: Tensor, local: range) -> _M
 
 
 def _micro_loss(joint: Joint, micro: _Micro, alpha_QK: Tensor, losses_QK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over the micro-batch's questions of L_SFT and L_cons, and the tokens trained; fills `losses_QK`."""
+    """Sums over the micro-batch's questions of L_SFT and L_cons, and the number of trained tokens; fills `losses_QK`."""
     device, share = joint.engine.device, joint.config.answer_weight
     asked_A = torch.tensor([p for positions in micro.answers for position in positions for p in position], dtype=torch.long)
     tokens_P, logits_AV = losses_of(joint.engine, micro.item, asked_A, device)
@@ -163,9 +166,9 @@ def _micro_loss(joint: Joint, micro: _Micro, alpha_QK: Tensor, losses_QK: Tensor
 
 
 def _probe(joint: Joint, index_Q: Tensor, skipped_QK: Tensor, losses_QK: Tensor, local: range) -> None:
-    """Measure the student's loss on rationales that were not trained on, without gradient."""
+    """Measures the student's loss on rationales that are not trained on in this step, without gradient."""
     pairs = [(q, k) for q in local for k in skipped_QK[q].nonzero()[:, 0].tolist()]
-    # Under ZeRO-3 every rank must run the same number of forwards; one without work repeats a row it owns.
+    # Under ZeRO-3 every rank must run the same number of forward passes; a rank without work repeats one of its rows.
     filler = [(local[0], int(joint.data.mask_NK[index_Q[local[0]]].nonzero()[0, 0]))]
     chunk = math.ceil(len(pairs or filler) / math.ceil(len(local) / joint.config.questions_per_micro_batch))
     for first in range(0, len(local), joint.config.questions_per_micro_batch):
@@ -180,7 +183,7 @@ def _probe(joint: Joint, index_Q: Tensor, skipped_QK: Tensor, losses_QK: Tensor,
 
 
 def _shared(joint: Joint, tensor: Tensor) -> Tensor:
-    """Sum over ranks."""
+    """The sum of a tensor over ranks."""
     if joint.ranks > 1:
         moved = tensor.to(joint.engine.device)
         dist.all_reduce(moved)
@@ -189,7 +192,7 @@ def _shared(joint: Joint, tensor: Tensor) -> Tensor:
 
 
 def teach(joint: Joint, index_Q: Tensor, step: int) -> float:
-    """One L_meta step of MetaNet from the filtered losses; returns the loss."""
+    """One L_meta step of MetaNet on the filtered losses; returns the loss."""
     config, mask_QK = joint.config, joint.data.mask_NK[index_Q]
     objective = joint.objective
     wanted_QK = targets(filtered(joint.inertia, config.inertia, index_Q), mask_QK, objective.target)
@@ -203,7 +206,7 @@ def teach(joint: Joint, index_Q: Tensor, step: int) -> float:
 
 
 def train_step(joint: Joint, step: int) -> dict[str, Any]:
-    """One step; returns what is logged of it. Losses are means over the global batch's questions."""
+    """Runs one step and returns its log record. Losses are means over the questions of the global batch."""
     config, data = joint.config, joint.data
     questions = config.questions_per_step
     index_Q = questions_of_step(step, len(data), questions, joint.seed)
@@ -226,12 +229,12 @@ def train_step(joint: Joint, step: int) -> dict[str, Any]:
     parts = (
         own[first : first + config.questions_per_micro_batch] for first in range(0, share, config.questions_per_micro_batch)
     )
-    # The next one is put together while the student works on one.
+    # The next micro-batch is assembled while the student processes the current one.
     for local, micro in ahead(partial(assemble, joint, index_Q, weights.kept_QK), parts):
         sft, agreement, tokens = _micro_loss(joint, micro, weights.alpha_QK, losses_QK)
         loss = (sft + config.consistency.weight * agreement) * (joint.ranks / questions)
         joint.engine.backward(loss, scale_wrt_gas=False)
-        # The step clears the gradients, and only before the last one are they those of the whole batch.
+        # `engine.step` clears the gradients; they are complete only before the last call.
         if config.zero_stage == 0 and local.stop == own.stop:
             norm = _plain_norm(joint)
         joint.engine.step()
@@ -252,7 +255,7 @@ def train_step(joint: Joint, step: int) -> dict[str, Any]:
 
 
 def _plain_norm(joint: Joint) -> float:
-    """The gradient's norm before clipping, for where DeepSpeed keeps none: fp32 without ZeRO."""
+    """The gradient norm before clipping, for fp32 without ZeRO, where DeepSpeed does not record it."""
     gradients = [parameter.grad for parameter in joint.engine.module.parameters() if parameter.grad is not None]
     return float(torch.nn.utils.get_total_norm(gradients))
 

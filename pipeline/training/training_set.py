@@ -1,7 +1,10 @@
-"""The training artifact's tokens: every question's rationales as token ids.
+"""The training artifact's tokens: the rationales of every question as token ids.
 
-A `TrainingSet` holds all rows (`pipeline/student/batch.py`) as a few flat tensors, which may be files: a step reads its own questions' part and
-nothing else.
+A `TrainingSet` stores all rows (`pipeline/student/batch.py`) in a few flat tensors, which may be memory-mapped files: a step reads only the part of
+its own questions.
+
+Axes: Q questions of a step, N questions of the set, K perspectives, F features, T tokens, R row kinds (rationale row, context row), P
+fields of a row's address (see `PLACE`).
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def make_row(tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: str, answer: str, limit: int, where: str) -> Row:
-    """Tokens of one rationale behind its prompt.
+    """Tokens of a prompt followed by one rationale.
 
     Raises:
         ModelError: the row is longer than `limit` tokens.
@@ -44,33 +47,33 @@ def make_row(tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: s
 
 
 def answer_row(tokenizer: PreTrainedTokenizerBase, prompt: list[int], answer: str, limit: int, where: str) -> Row:
-    """The row of the second task, the answer at once: `prompt` asks for it, the answer sentence is all that follows."""
+    """The row of the second task (answer without rationale): `prompt` asks for the answer, and only the answer sentence follows."""
     return make_row(tokenizer, prompt, conclusion(answer), answer, limit, where)
 
 
 def context_row(
     tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: str, answer: str, limit: int, where: str
 ) -> Row:
-    """The row of a rationale whose last reasoning sentence is left out: what its answer hangs on before it is said."""
+    """The row of a rationale without its last reasoning sentence, so that the answer is not already stated in its context."""
     return make_row(tokenizer, prompt, before_conclusion(rationale), answer, limit, where)
 
 
 PLACE: Final = 5
-"""Numbers that say where a row is: `(offset, length, start, first, last)` in the order of `place_of`."""
+"""Length of a row's address `(offset, length, start, first, last)`, see `place_of`."""
 
 
 def place_of(row: Row, offset: int) -> tuple[int, int, int, int, int]:
-    """A row whose tokens lie at `offset` of the flat tokens; a length of zero means that there is none."""
+    """The address of a row whose tokens start at `offset` of the flat tokens; length zero means that there is no row."""
     return offset, len(row.tokens), row.start, *row.answer
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Everything that joint training reads, for N questions and K perspectives.
+    """All data that joint training reads, for N questions and K perspectives.
 
-    `tokens_T` are the tokens of all rows on end; `places_NKRP` says where the row (R=0) and the context row (R=1) of a rationale
-    are; `answers_NP` say where the rows of the second task are, if there is one. `mask_NK` is False where there is no rationale;
-    `base_losses_NK` are the base student's.
+    `tokens_T` are the concatenated tokens of all rows. `places_NKRP` are the addresses of each rationale's row (R=0) and context row (R=1).
+    `answers_NP` are the addresses of the second task's rows, if any. `mask_NK` is False for missing rationales. `base_losses_NK` are the
+    base student's losses.
     """
 
     tokens_T: Tensor
@@ -85,45 +88,45 @@ class TrainingSet:
         return len(self.mask_NK)
 
     def row(self, question: int, perspective: int) -> Row:
-        """The row of a rationale that exists."""
+        """The row of an existing rationale."""
         return self._row(self.places_NKRP[question][perspective, 0])
 
     def context(self, question: int, perspective: int) -> Row:
-        """The context row of a rationale that exists."""
+        """The context row of an existing rationale."""
         return self._row(self.places_NKRP[question][perspective, 1])
 
     def answer(self, question: int) -> Row:
         """The row of the second task."""
-        assert self.answers_NP is not None, "the second task has a weight, so its rows were written"
+        assert self.answers_NP is not None, "the second task has a weight, but its rows are missing"
         return self._row(self.answers_NP[question])
 
     def _row(self, place_P: Tensor) -> Row:
         offset, length, start, first, last = place_P.tolist()
-        assert length, "the mask and the rows disagree"
+        assert length, "the mask marks a rationale that has no row"
         return Row(self.tokens_T[offset : offset + length].tolist(), start, (first, last))
 
 
 def held_out(questions: int, share: float, seed: int) -> Tensor:
-    """Which of all questions (N,) are kept out of training: a seeded share, the same whatever perspectives are trained on."""
+    """Mask (N,) of the questions held out from training: a seeded share, independent of the perspectives trained on."""
     out_N = torch.zeros(questions, dtype=torch.bool)
     out_N[torch.randperm(questions, generator=torch.Generator().manual_seed(seed))[: round(share * questions)]] = True
     return out_N
 
 
 def restricted(data: TrainingSet, wanted_K: Tensor, out_N: Tensor, least: int) -> TrainingSet:
-    """The questions that are not held out and have a rationale in a wanted perspective, and those rationales alone.
+    """The questions that are not held out and have a rationale in a wanted perspective, with these rationales only.
 
-    Losses are copied: they are as few as the numbers that inertia holds of each rationale.
+    Losses are copied; they are as small as the inertia state.
 
     Raises:
-        NothingSurvives: there are fewer such questions than `least`, those that a step takes.
+        NothingSurvives: fewer than `least` such questions remain, the number that one step takes.
     """
     mask_NK = data.mask_NK & wanted_K
     there_N = mask_NK.any(-1) & ~out_N
     if (found := int(there_N.sum())) < least:
         raise NothingSurvives(
-            f"training: {found} questions are not held out and have a rationale in one of the perspectives, fewer than "
-            f"training.questions_per_step {least}; lower it or training.hold_out, or name more training.perspectives"
+            f"training: only {found} questions are not held out and have a rationale in one of the perspectives, fewer than "
+            f"training.questions_per_step {least}; lower it or training.hold_out, or add training.perspectives"
         )
     index_N = there_N.nonzero()[:, 0]
     return replace(
@@ -138,15 +141,15 @@ def restricted(data: TrainingSet, wanted_K: Tensor, out_N: Tensor, least: int) -
 
 @lru_cache(maxsize=2)
 def _order(questions: int, epoch: int, seed: int) -> Tensor:
-    """An epoch's permutation: made once, not at each of its steps, of which there are more the more questions there are."""
+    """An epoch's permutation; cached, because computing it at every step would cost time proportional to the number of questions."""
     return torch.randperm(questions, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
 def questions_of_step(step: int, questions: int, per_step: int, seed: int) -> Tensor:
-    """Indices (Q,) of the different questions of one optimiser step: a slice of its epoch's seeded permutation.
+    """Indices (Q,) of the distinct questions of one optimiser step: a slice of its epoch's seeded permutation.
 
-    The few that do not fill a step at the end of an epoch wait for the next. A function of the step alone, so a resumed run needs
-    no sampler state and every rank agrees. `questions` must be at least `per_step`.
+    Questions that do not fill a step at the end of an epoch are skipped in that epoch. A function of the step alone, so a resumed run needs
+    no sampler state and all ranks agree. `questions` must be at least `per_step`.
     """
     epoch, place = divmod(step, questions // per_step)
     return _order(questions, epoch, seed)[place * per_step : (place + 1) * per_step].clone()

@@ -122,7 +122,7 @@ def test_a_student_whose_weights_do_not_fit_its_configuration_is_named_without_l
     weights = load_file(file)
     name = "model.layers.1.mlp.up_proj.weight"
     save_file({**weights, name: weights[name][:-1].contiguous()}, file, {"format": "pt"})
-    assert f"weight {name}: has shape [47, 32], its configuration wants [48, 32]" in str(models.check_weights(folder))
+    assert f"weight {name}: has shape [47, 32], but the configuration expects [48, 32]" in str(models.check_weights(folder))
     del weights[name]
     save_file(weights, file, {"format": "pt"})
     assert f"weight {name}: has shape None" in str(models.check_weights(folder))

@@ -85,7 +85,7 @@ def test_the_student_sees_the_choices_and_never_the_perspective() -> None:
 
 
 def test_chat_without_a_chat_template_is_refused(tiny_tokenizer: Any) -> None:
-    with pytest.raises(ModelError, match=r"has no chat template; if it reads plain text, set chat: false"):
+    with pytest.raises(ModelError, match=r"has no chat template; if the model takes plain text, set chat: false"):
         prompt_tokens(tiny_tokenizer, "hello", Turns())
 
 
@@ -111,7 +111,7 @@ def test_a_model_has_its_own_system_turn_and_its_own_template_arguments(chatty: 
 
 
 def test_a_chat_template_that_raises_is_refused(chatty: Any) -> None:
-    with pytest.raises(ModelError, match=r"refuses the prompt \(not here\); correct turns"):
+    with pytest.raises(ModelError, match=r"rejects the prompt \(not here\); correct turns"):
         prompt_tokens(chatty, "hello", Turns(template={"shout": True}))
 
 

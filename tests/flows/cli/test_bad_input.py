@@ -81,7 +81,7 @@ def test_a_perspective_named_twice_is_refused(tmp_path: Path, run_tree: Tree) ->
 @pytest.mark.parametrize(
     ("form", "words"),
     [
-        ({"all": ["(plan"]}, ("perspectives.0.form", "'(plan'", "is not a pattern of RE2", "missing )")),
+        ({"all": ["(plan"]}, ("perspectives.0.form", "'(plan'", "is not a valid RE2 pattern", "missing )")),
         ({"any": ["plan"]}, ("perspectives.0.form.any", "unknown key")),
     ],
 )
@@ -117,7 +117,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path, 
     ("content", "words"),
     [
         (rows({}, {"question": " "}), ("row 2", "'question'", "empty")),
-        (rows({}, {"id": "q0"}), ("row 2", "'id'", "already in row 1")),
+        (rows({}, {"id": "q0"}), ("row 2", "'id'", "already used in row 1")),
         (rows({"answer": "ten"}), ("row 1", "'answer'", "'ten' is not a number")),
         (rows({"answer_type": "complex"}), ("row 1", "'answer_type'", "complex")),
         ([{"id": "a", "question": "?"}], ("no column 'answer'",)),

@@ -154,7 +154,7 @@ def test_one_item_says_nothing_and_no_item_not_even_a_value() -> None:
 
 
 def test_answers_to_different_items_are_refused() -> None:
-    with pytest.raises(ValueError, match="not the same seeds and items"):
+    with pytest.raises(ValueError, match="before and after need the same seeds and items"):
         paired_bootstrap_over_seeds(np.zeros((2, 3), bool), np.zeros((2, 4), bool), 100, 0)
 
 

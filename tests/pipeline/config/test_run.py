@@ -92,7 +92,7 @@ def test_an_unknown_key_like_no_other_is_to_be_removed(tmp_path: Path, run_tree:
         ("teacher", {"name": "some/model"}, "a hub model needs its revision"),
         ("teacher", {"name": "some/model", "revision": "main"}, "teacher.revision: string should match pattern"),
         ("teacher", {}, "teacher: give one of path"),
-        ("questions.train.0", {"kind": "hub", "name": "some/set"}, "a hub data set needs its revision"),
+        ("questions.train.0", {"kind": "hub", "name": "some/set"}, "a hub data set needs a revision"),
         ("questions.train.0", {"kind": "hub"}, "give either name and revision"),
     ],
 )
@@ -147,7 +147,7 @@ def test_set_overrides_one_field_with_a_yaml_value(tmp_path: Path, run_tree: Tre
         ("seed", "expected KEY=VALUE"),
         ("=3", "expected KEY=VALUE"),
         ("name.first=x", "name is not a section"),
-        ("seed=[1", "not YAML"),
+        ("seed=[1", "not valid YAML"),
         ("training.stepz=3", "did you mean 'steps'"),
     ],
 )

@@ -86,12 +86,12 @@ def test_a_teacher_behind_a_server_is_sampled_there(tmp_path: Path, answers: dic
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"teacher": "http://127.0.0.1:8000/v1"}, "which model?"),
-        ({"teacher": "nowhere"}, "--teacher nowhere: no such folder; give one, or a hub name with its revision"),
+        ({"teacher": "http://127.0.0.1:8000/v1"}, "no model name; give the address"),
+        ({"teacher": "nowhere"}, "--teacher nowhere: no such folder; give a folder, or a hub name and revision"),
         ({"teacher": "some/teacher@main"}, "40 hex digits"),
         ({"train": "missing.parquet"}, "missing.parquet: no such file"),
         ({"train": "gsm9k"}, "mind sources"),
-        ({"train": "math500"}, "math500: has no split for this"),
+        ({"train": "math500"}, "math500: has no suitable split"),
     ],
 )
 def test_a_wrong_answer_is_one_line_and_leaves_nothing(

@@ -107,30 +107,28 @@ def test_a_fault_that_lasts_ends_within_the_budget(fault: Fault, least: int) -> 
     faulty = Faulty(fault, times=float("inf"))
     with engine(faulty, retry_seconds=2.0) as opened:
         began = time.monotonic()
-        with pytest.raises(
-            EngineError, match=r"injected.*asked \d+ times within engine.retry_seconds 2; .*run it again"
-        ) as raised:
+        with pytest.raises(EngineError, match=r"injected.*\d+ attempts within engine.retry_seconds 2; .*run again") as raised:
             ask(opened)
         assert time.monotonic() - began < 20
     assert not isinstance(raised.value, EngineRefused)
-    assert f"asked {faulty.requests[PROMPTS[3]]} times" in str(raised.value)
+    assert f"{faulty.requests[PROMPTS[3]]} attempts" in str(raised.value)
     assert faulty.requests[PROMPTS[3]] >= least
 
 
 def test_a_reply_that_is_never_an_answer_is_paid_for_three_times_at_most() -> None:
     faulty = Faulty(PASSING["no choices"], times=float("inf"))
-    with engine(faulty) as opened, pytest.raises(EngineError, match="its reply is no answer"):
+    with engine(faulty) as opened, pytest.raises(EngineError, match="malformed response"):
         ask(opened)
     assert faulty.requests[PROMPTS[3]] == 3
 
 
 REFUSED = {
-    "key": (Fault(401, body=json.dumps({"error": {"message": f"bad key {SECRET}"}}).encode()), "refuses the key .*set OPENAI_API_KEY"),
-    "rights": (Fault(403), "refuses the key"),
+    "key": (Fault(401, body=json.dumps({"error": {"message": f"bad key {SECRET}"}}).encode()), "API key rejected .*set OPENAI_API_KEY"),
+    "rights": (Fault(403), "API key rejected"),
     "model": (Fault(404), "correct engine.served_model, 'simulated', or engine.base_url"),
     "request": (Fault(400, body=json.dumps({"error": {"message": f"{SECRET}: long"}}).encode()), "correct prompts, turns or max_tokens"),
-    "credit": (Fault(429, body=b'{"error": {"message": "no credit", "code": "insufficient_quota"}}'), "no credit.*give the account credit"),
-    "another model": (Fault(body=document(model="smaller-one")), "answers as 'smaller-one', not 'simulated'; .*answers_as"),
+    "credit": (Fault(429, body=b'{"error": {"message": "no credit", "code": "insufficient_quota"}}'), "no credit.*; add credit to"),
+    "another model": (Fault(body=document(model="smaller-one")), "the response names model 'smaller-one', not 'simulated'; .*answers_as"),
 }  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def asked(engine: Any, patience: float, count: int) -> list[str]:
 
 
 def test_an_engine_that_hangs_is_given_up_with_a_word() -> None:
-    with pytest.raises(EngineError, match=r"done nothing for 0 s with 3 requests open; .* run again"):
+    with pytest.raises(EngineError, match=r"completed no step for 0 s with 3 open requests; .* run again"):
         asked(_Engine(), 0.2, 3)
 
 
@@ -54,9 +54,9 @@ def test_whoever_waits_when_the_engine_is_stopped_is_told_at_once() -> None:
         while not engine.open:
             time.sleep(0.01)
         driver.stop()
-        with pytest.raises(EngineError, match="stopped before it had answered"):
+        with pytest.raises(EngineError, match="stopped before all requests were complete"):
             answer.result(timeout=20)
-    with pytest.raises(EngineError, match="stopped before it had answered"):
+    with pytest.raises(EngineError, match="stopped before all requests were complete"):
         driver.outputs(["late"], [None])
 
 

@@ -61,14 +61,14 @@ def with_form(folder: Path, form: Any) -> Path:
 @pytest.mark.parametrize(
     ("form", "said"),
     [
-        ({"all": ["(a"]}, r"perspectives\.0\.form: '\(a' is not a pattern of RE2.*missing \)"),
-        ({"none": [r"(a)\1"]}, "is not a pattern of RE2.*no back-references"),
-        ({"all": ["(?=a)"]}, "is not a pattern of RE2, which has no look-around"),
-        ({"all": ["((a{1000}){1000}){1000}"]}, "is not a pattern of RE2.*invalid repetition size"),
+        ({"all": ["(a"]}, r"perspectives\.0\.form: '\(a' is not a valid RE2 pattern.*missing \)"),
+        ({"none": [r"(a)\1"]}, "is not a valid RE2 pattern.*no back-references"),
+        ({"all": ["(?=a)"]}, "is not a valid RE2 pattern; RE2 has no look-around"),
+        ({"all": ["((a{1000}){1000}){1000}"]}, "is not a valid RE2 pattern.*invalid repetition size"),
         ({"al": ["a"]}, r"perspectives\.0\.form\.al: unknown key; did you mean 'all'"),
         ({"all": "a"}, r"perspectives\.0\.form\.all: .*tuple"),
         ({"all": [1]}, r"perspectives\.0\.form\.all\.0: .*string"),
-        ({}, "a form without patterns; give some under all or none, or leave the form out"),
+        ({}, "a form without patterns; add patterns under all or none, or remove the form"),
     ],
 )
 def test_a_malformed_form_is_refused_in_one_line(tmp_path: Path, form: Any, said: str) -> None:

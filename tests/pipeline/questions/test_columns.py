@@ -55,18 +55,18 @@ def test_an_odd_text_goes_through_prompt_tokens_and_grade_as_it_is(text: str, ti
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"question": "what\0is it?"}, "column 'question': holds a NUL character"),
-        ({"answer": "1\0"}, "column 'answer': holds a NUL character"),
-        ({"choices": ["a", "b\0"], "answer": "A"}, "column 'choices': holds a NUL character"),
-        ({"id": "a\0b"}, "column 'id': holds a NUL character"),
-        ({"rationale": "\0"}, "column 'rationale': holds a NUL character"),
+        ({"question": "what\0is it?"}, "column 'question': contains a NUL character"),
+        ({"answer": "1\0"}, "column 'answer': contains a NUL character"),
+        ({"choices": ["a", "b\0"], "answer": "A"}, "column 'choices': contains a NUL character"),
+        ({"id": "a\0b"}, "column 'id': contains a NUL character"),
+        ({"rationale": "\0"}, "column 'rationale': contains a NUL character"),
         ({"question": "duck \ud83d?"}, "column 'question': is not valid Unicode"),
         ({"choices": ["\udc00", "b"], "answer": "A"}, "column 'choices': is not valid Unicode"),
-        ({"answer": ["7"]}, "column 'answer': holds a list, one value is expected"),
+        ({"answer": ["7"]}, "column 'answer': holds a list, expected a single value"),
         ({"question": {"text": "?"}}, "column 'question': holds a dict"),
         ({"answer": float("nan")}, "column 'answer': empty"),
         ({"answer": True, "answer_type": "number"}, "column 'answer': 'True' is not a number"),
-        ({"choices": [str(n) for n in range(27)]}, "column 'choices': 27 choices, more than there are letters"),
+        ({"choices": [str(n) for n in range(27)]}, "column 'choices': 27 choices, at most 26 are supported"),
         ({"choices": ["a", 2]}, "column 'choices': expected a list of texts"),
     ],
 )
@@ -114,12 +114,16 @@ def test_the_order_of_shuffled_choices_is_that_of_the_id_alone() -> None:
         ({"answer": "3"}, {"labels": "labels"}, "column 'answer': '3' is not one of the labels: '1', '2'"),
         ({"answer": "1", "labels": ["1"]}, {"labels": "labels"}, "column 'labels': expected a list of 2 labels"),
         ({"answer": "fish"}, {"answer_is": "choice"}, "column 'answer': 'fish' is not one of the choices: 'cat', 'crow'"),
-        ({"answer": 2}, {"answer_is": "index"}, "column 'answer': 2 is not the place of one of 2 choices"),
-        ({"answer": [0, 1]}, {"answer_is": "index"}, "column 'answer': [0, 1] is not the place"),
-        ({"answer": True}, {"answer_is": "index"}, "column 'answer': True is not the place"),
-        ({"answer": "A"}, {"choice_pattern": r"^\((.*)\)$"}, "column 'choices': .* is not in it"),
-        ({"answer": "A"}, {"question_pattern": "Q: (.*)"}, "column 'question': .* is not in it"),
-        ({"answer": "A", "question": "Q: "}, {"question_pattern": "Q: (.*)"}, "column 'question': empty behind the pattern"),
+        ({"answer": 2}, {"answer_is": "index"}, "column 'answer': 2 is not the index of one of 2 choices"),
+        ({"answer": [0, 1]}, {"answer_is": "index"}, "column 'answer': [0, 1] is not the index"),
+        ({"answer": True}, {"answer_is": "index"}, "column 'answer': True is not the index"),
+        ({"answer": "A"}, {"choice_pattern": r"^\((.*)\)$"}, "column 'choices': .* does not match"),
+        ({"answer": "A"}, {"question_pattern": "Q: (.*)"}, "column 'question': .* does not match"),
+        (
+            {"answer": "A", "question": "Q: "},
+            {"question_pattern": "Q: (.*)"},
+            "column 'question': the pattern extracts an empty text",
+        ),
         ({"answer": "A"}, {"question": ("question", "body")}, r"no column 'body' \(it has .*\); map it under columns"),
         ({"answer": "A"}, {"choices": ("one", "two")}, "no column 'one'"),
     ],
@@ -141,10 +145,10 @@ def test_fields_inside_columns_are_found_in_records_and_in_lists_of_records() ->
 @pytest.mark.parametrize("name", ["question_pattern", "answer_pattern", "choice_pattern"])
 @pytest.mark.parametrize("pattern", ["#### (", "####", "#### 7|(8)(9)"])
 def test_a_pattern_that_cannot_cut_out_one_part_is_refused(name: str, pattern: str) -> None:
-    with pytest.raises(ValidationError, match=r"not a regular expression|groups; it needs one"):
+    with pytest.raises(ValidationError, match=r"not a valid regular expression|groups; use exactly one"):
         Columns.model_validate({name: pattern})
 
 
 def test_labels_and_places_exclude_each_other() -> None:
-    with pytest.raises(ValidationError, match="the answer is one of labels or an index, not both"):
+    with pytest.raises(ValidationError, match="labels and answer_is: index exclude each other"):
         Columns(labels="labels", answer_is="index")

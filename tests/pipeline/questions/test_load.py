@@ -58,7 +58,7 @@ def _parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
         (2, {"question": ""}, "question", "empty"),
         (2, {"question": "  "}, "question", "empty"),
         (3, {"answer": None}, "answer", "empty"),
-        (3, {"id": "q1"}, "id", "id 'q1' is already in row 1"),
+        (3, {"id": "q1"}, "id", "id 'q1' is already used in row 1"),
         (1, {"answer": "seven"}, "answer", "'seven' is not a number"),
         (2, {"answer": "maybe"}, "answer", "'maybe' is not a boolean"),
         (3, {"answer": "C"}, "answer", "'C' is not a choice"),
@@ -87,17 +87,17 @@ def test_a_column_that_is_missing_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("q.jsonl", b'{"id": "q1"', "row 1: not JSON"),
+        ("q.jsonl", b'{"id": "q1"', "row 1: not valid JSON"),
         ("q.jsonl", b"[1, 2]\n", "row 1: expected a JSON object"),
         ("q.jsonl", b"", "no rows"),
         ("q.jsonl", b'{"id": "q1", "question": "caf\xe9", "answer": "7"}\n', "row 1"),
         ("q.parquet", b"not parquet", "not a readable Parquet file"),
         ("q.jsonl", b'{"id": "q1", "question": "?", "answer": "7"}\n"text"\n', "row 2: expected a JSON object"),
-        ("q.txt", b"id,question", "expected a file that ends in .parquet, .jsonl, .csv"),
-        ("q.csv", b"id,question,answer\nq1,?\n", "row 1: not as many fields"),
-        ("q.csv", b"id,question,answer\nq1,?,7,8\n", "row 1: not as many fields"),
-        ("q.csv", b'id,question,answer\nq1,?,7\nq2,"?,7\n', "row 2: not CSV"),
-        ("q.csv", b"id,question,answer\nq1,caf\xe9,7\n", "row 1: not CSV in UTF-8"),
+        ("q.txt", b"id,question", "expected a file name ending in .parquet, .jsonl, .csv"),
+        ("q.csv", b"id,question,answer\nq1,?\n", "row 1: number of fields differs"),
+        ("q.csv", b"id,question,answer\nq1,?,7,8\n", "row 1: number of fields differs"),
+        ("q.csv", b'id,question,answer\nq1,?,7\nq2,"?,7\n', "row 2: not valid CSV"),
+        ("q.csv", b"id,question,answer\nq1,caf\xe9,7\n", "row 1: not valid CSV in UTF-8"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, text: bytes, said: str) -> None:
@@ -211,7 +211,7 @@ def test_an_answer_can_be_cut_out_of_a_text(tmp_path: Path) -> None:
     columns = Columns(answer_pattern="#### (.+)")
     (question,) = load(FileSource(path=_jsonl(tmp_path / "q.jsonl", rows), columns=columns, answer_type="number"))
     assert question.answer == "1007"
-    with pytest.raises(QuestionError, match=r"row 1: column 'answer': .* is not in it"):
+    with pytest.raises(QuestionError, match=r"row 1: column 'answer': .* does not match"):
         load(FileSource(path=tmp_path / "q.jsonl", columns=Columns(answer_pattern="=> (.+)"), answer_type="number"))
 
 

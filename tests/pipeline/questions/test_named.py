@@ -200,10 +200,10 @@ def test_every_entry_is_pinned_and_whole() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"name": "gsm8"}, "'gsm8' is not a named set; did you mean 'gsm8k'"),
-        ({"name": "gsm8k"}, "gsm8k has the splits train and test; say which"),
+        ({"name": "gsm8"}, "'gsm8' is not a known benchmark; did you mean 'gsm8k'"),
+        ({"name": "gsm8k"}, "gsm8k has the splits train and test; set split to one of them"),
         ({"name": "commonsense-qa", "split": "test"}, "'test' is not a split of commonsense-qa with answers; use one of train, validation"),
-        ({"name": ["gsm8k"]}, "['gsm8k'] is not a named set"),
+        ({"name": ["gsm8k"]}, "['gsm8k'] is not a known benchmark"),
         ({"name": "bbh", "tasks": ["snark"]}, "'snark' is not a task of bbh; did you mean 'snarks'"),
     ],
 )  # fmt: skip

@@ -44,7 +44,7 @@ def test_texts_come_out_of_a_file_as_they_went_in(tmp_path: Path, ending: str, r
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     texts = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\4\0\0\0"), pa.py_buffer(b"caf\xe9")])
     pq.write_table(pa.table({"question": texts}), tmp_path / "q.parquet")
-    with pytest.raises(QuestionError, match=r"q\.parquet: a text behind row 0 is not UTF-8"):
+    with pytest.raises(QuestionError, match=r"q\.parquet: a text after row 0 is not UTF-8"):
         list(file_rows(tmp_path / "q.parquet"))
 
 

@@ -63,7 +63,7 @@ def test_every_form_gives_the_same_rows_and_texts_stay_as_they_are(tmp_path: Pat
     [
         ({"text": ""}, "row 2: column 'text': empty; fill it or remove the row"),
         ({"text": " \r\n"}, "row 2: column 'text': empty"),
-        ({"text": "a\0b"}, "row 2: column 'text': holds a NUL"),
+        ({"text": "a\0b"}, "row 2: column 'text': contains a NUL"),
         ({"text": "\ud800"}, "row 2: column 'text': is not valid Unicode"),
         ({"text": ["a", "b"]}, "row 2: column 'text': holds a list"),
         ({"q": None}, "row 2: column 'q': empty"),
@@ -90,9 +90,9 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path,
     [
         ({"columns": {"text": "t", "perspective": "p"}}, "give either question"),
         ({"columns": {"question": "q", "question_id": "i", "perspective": "p"}}, "give either question"),
-        ({"columns": {"question": "q"}}, "name the column of labels"),
-        ({"columns": {"question": "q"}, "unlabelled": "numbered"}, "how many perspectives"),
-        ({"columns": COLUMNS, "unlabelled": "numbered", "places": 2}, "are for rows without labels"),
+        ({"columns": {"question": "q"}}, "set columns.perspective to the column of labels"),
+        ({"columns": {"question": "q"}, "unlabelled": "numbered"}, "the number of perspectives"),
+        ({"columns": COLUMNS, "unlabelled": "numbered", "places": 2}, "apply only to rows without labels"),
         ({"columns": COLUMNS, "names": {"A b": "A b"}}, "should match pattern"),
     ],
 )
@@ -106,7 +106,7 @@ def test_labels_of_ones_own_get_names(tmp_path: Path) -> None:
     named = source(path, names={"Step by step": "steps", "Facts": "facts", "Steps": "steps"})
     assert named.perspectives() == ("steps", "facts")
     assert [row.label for row in rationales(named, ("steps", "facts"))] == ["steps", "facts", "steps"]
-    with pytest.raises(QuestionError, match="unknown perspective 'Facts'; names has Step by step, Steps, or name it"):
+    with pytest.raises(QuestionError, match="unknown perspective 'Facts'; names has Step by step, Steps, or map it"):
         list(rationales(source(path, names={"Step by step": "steps", "Steps": "steps"}), ("steps",)))
 
 
