@@ -1,8 +1,8 @@
-"""The experiment as a Prefect flow: every arm with every seed, resumable run by run, and what they came to.
+"""The experiment as a Prefect flow: runs every arm with every seed, resumable per run, and compares them.
 
-What the arms of a seed share (questions, references, samples, and mostly synthesis) is made first, stage by stage. Then workers, one per
-core, go through all runs in one process each (`stages/series.py`): a run that is done is passed by, so the flow can be
-stopped and started again at any time. Every run is in the catalogue under its own name.
+Stages that the arms of a seed share (questions, references, samples, and mostly synthesis) run first, one by one. Then workers, one per
+core, process all runs in one process each (`stages/series.py`) and skip finished runs, so the flow can be stopped and restarted at any
+time. Every run is in the catalogue under its own name.
 """
 
 from __future__ import annotations

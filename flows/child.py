@@ -1,7 +1,7 @@
-"""One stage in a process of its own, watched: its log, its progress, its end.
+"""Runs one stage in a child process and watches its log, its progress and its exit.
 
-The child runs under `flows/guard.py` with its output piped to a log file, so that nothing of it outlives the caller. A bad-input exit
-comes back as the same one-line error that the stage printed.
+The child runs under `flows/guard.py` with its output piped to a log file, so that none of its processes outlives the caller. If the stage
+exits for bad input, the same one-line error is raised here.
 """
 
 from __future__ import annotations

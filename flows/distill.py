@@ -1,7 +1,7 @@
-"""The distillation as a Prefect flow: one task per stage, in order, each in a process of its own.
+"""The distillation as a Prefect flow: one task per stage, in order, each in its own process.
 
-Whether a stage has to run is decided by the artifacts on disk, never by Prefect's result cache: a finished stage's task ends in the state
-`Cached`. What passes between tasks is a fingerprint. `PREFECT_API_URL` decides where the run is shown; without it Prefect starts a
+The artifacts on disk decide whether a stage has to run, never Prefect's result cache; the task of a finished stage ends in the state
+`Cached`. Tasks pass fingerprints to each other. `PREFECT_API_URL` selects the server that shows the run; without it Prefect starts a
 temporary server.
 """
 

@@ -1,8 +1,8 @@
-"""Runs one command and leaves nothing of it behind: `python -m flows.guard COMMAND...`.
+"""Runs one command and terminates all of its processes in the end: `python -m flows.guard COMMAND...`.
 
-Stands between whoever runs a stage and the stage's process tree. If the parent dies, if it is told to stop, or if the command ends,
-every descendant is ended: TERM, a grace, KILL. Orphans of the command become children of the guard (Linux: subreaper), so
-that a rank or an engine core whose parent was killed is found too.
+It sits between the caller and the stage's process tree. If the parent exits, if the guard is told to stop, or if the command ends, every
+descendant is terminated: SIGTERM, a grace period, SIGKILL. Orphans of the command become children of the guard (Linux: subreaper), so a
+rank or an engine core whose parent was killed is terminated too.
 """
 
 from __future__ import annotations

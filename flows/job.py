@@ -1,4 +1,4 @@
-"""What a deployment is asked to do: a configuration on the machine that runs it, and changes to it. Small enough for a form."""
+"""Parameters of a deployment: a configuration on the machine that runs it, and changes to it. Small enough for a form."""
 
 from __future__ import annotations
 

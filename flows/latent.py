@@ -1,4 +1,4 @@
-"""The latent analysis of an experiment: which runs it reads, and its process. Trains nothing, and needs no server."""
+"""Selects the runs that the latent analysis reads, and runs it in its own process. Trains nothing; needs no server."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The experiment over students and numbers of questions, as a Prefect flow: where the advantage starts, and where it ends.
+"""Repeats the experiment over students and numbers of questions, as a Prefect flow, to find where MIND's advantage starts and ends.
 
-A cell is the experiment of `flows/arms.py` with another student and another number of training questions. All cells' runs go through
-the same workers, so what two cells have in common (questions, samples, the teacher's answers) is made once, and
-all is resumable run by run.
+A cell is the experiment of `flows/arms.py` with another student and another number of training questions. The same workers process the runs
+of all cells, so artifacts that cells share (questions, samples, the teacher's answers) are made once, and everything is resumable per run.
 """
 
 from __future__ import annotations

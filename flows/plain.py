@@ -1,4 +1,4 @@
-"""What needs no Prefect: a run that is finished already, and one stage on its own."""
+"""Operations on runs that need no Prefect: the catalogue, finished runs, and a single stage."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Re-distillation: when something that the student depends on has changed, distil anew, compare, and promote only what is not worse.
+"""Re-distillation: if an input of the student has changed, distils a candidate, compares it, and promotes it if it is not worse.
 
-1. What changed: the student that the configuration would give now (a fingerprint over question files, models, configuration) against the
-   promoted one and against the candidates that were refused before. Nothing new: nothing is done, and that is said.
-2. Distil the candidate (every stage resumes or is reused as in `distill`).
-3. Both students on identical items: the promoted one's recorded answers where it answered the same items in the same way, otherwise it
-   answers this run's items now; base and teacher are not asked again for it. The first candidate is held against its own base.
-4. `pipeline/promotion.py` decides. `promoted` moves only then; its history keeps the versions before, for `mind rollback`.
+1. Detect changes: compare the student that the configuration would give now (a fingerprint over question files, models, configuration) with
+   the promoted student and with candidates that were refused before. If nothing is new, report that and stop.
+2. Distil the candidate (every stage is resumed or reused as in `distill`).
+3. Compare both students on identical items. The promoted student's recorded answers are used if they answer the same items in the same way;
+   otherwise it answers this run's items now. Base and teacher are not asked again. The first candidate is compared with its own base.
+4. `pipeline/promotion.py` decides. Only then is `promoted` moved; its history keeps the earlier versions for `mind rollback`.
 
-The decision with its figures goes to the catalogue (`decisions/`), to Prefect as an artifact, and out as an event that an automation can
-act on: `mind.student.promoted`, `mind.student.refused`, `mind.student.unchanged`.
+The decision with its figures is written to the catalogue (`decisions/`), to Prefect as an artifact, and emitted as an event for automations:
+`mind.student.promoted`, `mind.student.refused`, `mind.student.unchanged`.
 """
 
 from __future__ import annotations

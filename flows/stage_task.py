@@ -1,7 +1,7 @@
-"""One stage as a Prefect task: `Cached` where its artifact is there, otherwise its process, watched.
+"""Runs one stage as a Prefect task: `Cached` if its artifact exists, otherwise a watched child process.
 
-What a person sees of it: a progress artifact with rate and time left, the stage's log lines (so many at a time, so that a server is not
-flooded), and in the state's message the last lines of a stage that failed. Stages that may use an accelerator take this machine's slot.
+The task shows a progress artifact with rate and time left, the stage's log lines (rate-limited, so that the server is not flooded), and, if
+the stage fails, the last lines of its log in the state's message. Stages that may use an accelerator take this machine's slot.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a person sees while stages run and when they are done: a bar with rate and time left, or plain lines in a log."""
+"""Terminal output of running and finished stages: a progress bar with rate and time left, or plain lines in a log."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The command line `mind`. The outermost layer: it alone, of this package, knows flows and stages.
+"""The command line `mind`. The outermost layer: in this package, only the command line imports flows and stages.
 
-Exit codes: 0 done, 1 a stage failed, 2 bad input. What takes long to import is imported by the command that needs it.
+Exit codes: 0 done, 1 a stage failed, 2 bad input. Each command imports its slow dependencies itself.
 """
 
 from __future__ import annotations

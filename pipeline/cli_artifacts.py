@@ -1,7 +1,6 @@
-"""The commands about what is on disk: status, show, diff, lineage, verify, promote, forget, gc, export, import.
+"""Commands for artifacts and runs on disk: status, show, diff, lineage, verify, promote, rollback, forget, gc, export, release, import.
 
-An artifact is named `stage/fingerprint` (or the beginning of it), `RUN:STAGE`, or by a run's or pointer's name alone, which means its
-student.
+An artifact is named `stage/fingerprint` (or a prefix of it), `RUN:STAGE`, or by the name of a run or pointer, which means its student.
 """
 
 from __future__ import annotations

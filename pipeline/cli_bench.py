@@ -1,4 +1,4 @@
-"""`mind bench`: the experiments behind the claims, run and compared."""
+"""`mind bench`: runs and compares the experiments behind the claims, and the speed benchmarks."""
 
 from __future__ import annotations
 

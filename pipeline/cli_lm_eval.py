@@ -1,4 +1,4 @@
-"""The commands `mind lm-eval export` and `mind lm-eval compare`: a run's items in lm-evaluation-harness, which is installed elsewhere."""
+"""The commands `mind lm-eval export` and `mind lm-eval compare`: a run's items in lm-evaluation-harness, which is installed separately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all commands share: how errors end a command, and how tables and JSON are printed."""
+"""Shared output of all commands: error reporting, tables and JSON."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`mind show-prompt`: what teacher and student read, token by token, and where the loss is. Loads tokenizers, and no model.
+"""`mind show-prompt`: shows what teacher and student read, token by token, and which tokens carry loss. Loads tokenizers but no model.
 
-The rationale that is shown is one that synthesis kept, if it is there; else the question's own, if its source has one; else three dots.
-In a terminal the trained tokens are green and the answer's stand out; elsewhere masked and trained are told apart by their headings.
+The rationale shown is one that synthesis kept, if available; otherwise the question's own, if its source has one; otherwise a placeholder.
+In a terminal, trained tokens are green and the answer's tokens are highlighted; elsewhere, headings separate masked from trained tokens.
 """
 
 from __future__ import annotations

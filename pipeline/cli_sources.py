@@ -1,4 +1,4 @@
-"""The command `mind sources`: the benchmarks that have a name, and from where a run reads its questions."""
+"""The command `mind sources`: lists the named benchmarks, and the sources that a run reads its questions from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mind doctor` and `mind init`: is this machine ready, and a first configuration for it."""
+"""`mind doctor` and `mind init`: checks whether this machine is ready, and writes a first configuration."""
 
 from __future__ import annotations
 

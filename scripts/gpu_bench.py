@@ -1,14 +1,17 @@
-"""Training speed on one GPU, in one call, on a machine that has nothing but torch and transformers: `python scripts/gpu_bench.py`.
+"""Measures training speed on one GPU, on a machine with only torch and transformers: `python scripts/gpu_bench.py`.
 
-Students of Qwen2.5's shapes take steps on questions with eight rationales each, in bfloat16: rows padded, packed with attention row by row,
-packed with FlexAttention; and TRL's trainer where it is installed. The objective and the packing are the product's own (`pipeline/`);
-the optimiser is plain AdamW. Forms run one after the other, each alone on the card and on the same rows; one that fails says so.
+Students of Qwen2.5's shapes take steps on questions with eight rationales each, in bfloat16, in several forms: padded rows, packed rows
+with attention row by row, packed rows with FlexAttention, and TRL's trainer if it is installed. The objective and the packing are the
+product's own (`pipeline/`); the optimiser is plain AdamW. The forms run one after the other, each alone on the GPU and on the same rows; a
+form that fails is reported.
 
-Said of each, as soon as it is known: loss tokens a second, how many times the padded form that is, the share of the card's peak that the
-arithmetic of the model itself comes to (MFU; what a form computes twice does not count), memory, and the milliseconds of the host to make
-a batch, which are in no step's time. At the end a table, and all as one line of JSON.
+For each form, as soon as it is measured, the script prints: loss tokens per second, the speed-up over the padded form, the model FLOPs
+utilisation (MFU: the model's own arithmetic as a share of the GPU's peak; recomputation does not count), memory, and the host's
+milliseconds to build a batch, which are not part of the step time. At the end it prints a table, and all results as one line of JSON.
 
-With `--shapes tiny` it runs on a CPU in seconds, without FlexAttention, which cannot learn there.
+With `--shapes tiny` it runs on a CPU in seconds, without FlexAttention, which cannot train there.
+
+Axes: P wanted positions.
 """
 
 from __future__ import annotations

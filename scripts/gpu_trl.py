@@ -1,7 +1,7 @@
-"""TRL's SFTTrainer on the rows of `gpu_bench.py`, where it is installed: a row per rationale, padded, or several packed into a line.
+"""Times TRL's SFTTrainer on the rows of `gpu_bench.py`, if installed: one padded row per rationale, or several rows packed into a line.
 
-With FlashAttention a batch is as many lines as hold a step's rows. Without, transformers keeps rows apart by a dense mask over all pairs of
-a batch's tokens, so a batch is one line, and a step accumulates them.
+With FlashAttention, a batch is as many lines as hold a step's rows. Without it, transformers separates rows by a dense mask over all token
+pairs of a batch; a batch is then one line, and a step accumulates several.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `gpu_bench.py` trains: students of Qwen2.5's shapes with random weights, and random questions with eight rationales each."""
+"""Workload of `gpu_bench.py`: students of Qwen2.5's shapes with random weights, and random questions with eight rationales each."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Answers to every evaluation question: what the stages `references` and `evaluation` share.
+"""Generates and grades models' answers to all evaluation questions; used by the stages `references` and `evaluation`.
 
-Each model answers the items of all sets through one engine, greedily into shards of `items`, a row per model and item, and then, where that
-is wanted, several times at random into shards of `draws`, a row per model, item and draw. A resumed run asks only for what no shard has.
-Questions stream by, once for their lengths and once for every time they are asked, the same ones for each model.
+Each model answers the items of all sets through one engine. Greedy answers go to the shards `items` (one row per model and item). If
+`evaluation.draws` is set, sampled answers go to the shards `draws` (one row per model, item and draw). A resumed run generates only answers
+that no shard contains. Questions are streamed: once to check prompt lengths and once per round, in the same order for every model.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The base student's attempts at the training questions: a question's difficulty is their pass rate.
+"""Samples the base student's attempts at the training questions; a question's difficulty is its pass rate.
 
-A part of synthesis with shards of its own, each with all attempts at its questions, so that a kill loses one chunk of them at most.
+Part of the synthesis stage, with its own shards. A shard holds all attempts at its questions, so a kill loses at most one chunk.
 """
 
 from __future__ import annotations

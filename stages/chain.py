@@ -1,4 +1,4 @@
-"""How stages hang together: their order, what each reads, and the fingerprint each will have for a run's configuration."""
+"""Defines the order and inputs of the stages and computes the fingerprint of each stage's artifact for a run configuration."""
 
 from __future__ import annotations
 

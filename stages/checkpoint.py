@@ -1,8 +1,8 @@
-"""Checkpoints of joint training: everything that the next step depends on.
+"""Saves and loads checkpoints of joint training: all state that the next step depends on.
 
-DeepSpeed's own folder holds the parameters and the student's optimiser; one safetensors file per rank beside it holds MetaNet, its
-optimiser and gathered gradients, the inertia state and the random state. `checkpoint.json`, replaced after all of them are on
-disk, names the one that counts. What DeepSpeed writes are pickles; they are read from the run's own scratch folder only.
+DeepSpeed's folder holds the parameters and the student's optimiser state. Beside it, one safetensors file per rank holds MetaNet, its
+optimiser and accumulated gradients, the inertia state and the random state. `checkpoint.json` names the valid checkpoint; it is replaced
+only after all other files are on disk. DeepSpeed writes pickles; they are read from the run's own scratch folder only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What the experiment says about the paper's claims, from the figures of its table.
+"""Compares the results of an experiment with the paper's claims.
 
-The paper's margins are over the best baseline, so the best is taken here too, anew in each group, and by its results on the very items that
-are reported: that favours the baseline. Forgetting is what a student loses out of distribution against its own undistilled base.
+The paper reports margins over the best baseline. The best baseline is therefore chosen here too, separately for each group, by its results
+on the reported items themselves; this favours the baseline. Forgetting is the out-of-distribution accuracy that a student loses against its
+own undistilled base.
 """
 
 from __future__ import annotations

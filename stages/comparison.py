@@ -1,8 +1,11 @@
-"""Models compared on the items that all have answered.
+"""Compares models on identical items.
 
-Accuracy with Wilson intervals, unparsed and truncated beside wrong; paired tests of student against base; forgetting per
-out-of-distribution set. Of each answer twelve bytes are held: a digest of its question, its set, its outcome, whether it repeats one.
-Where a set or group holds questions that an earlier set has too, it is there a second time without them: `set:NAME without repeats`.
+Computes accuracy with Wilson intervals (unparsed and truncated answers are counted apart from wrong ones), paired tests of the student
+against its base, and forgetting per out-of-distribution set. Each answer takes twelve bytes of memory: a digest of its question, its set,
+its outcome, and whether the question repeats another one. If a set or group contains questions of an earlier set, it is also reported
+without them, as `set:NAME without repeats`.
+
+Axes: N answers of a model.
 """
 
 from __future__ import annotations

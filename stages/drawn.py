@@ -1,13 +1,15 @@
-"""Answers drawn several times, added up: how good a model is when it is sampled, how steady, and what more draws would buy.
+"""Summarises sampled answers: sampled accuracy, its variation between draws, pass@C and majority vote.
 
-Of the C draws for each of N questions:
+With C draws for each of N questions:
 
-- pass@1: the share of draws that are right. The draws of a question are not independent, so its interval is Wilson's for as many
-  independent answers as would vary like this mean over questions does: between N and N·C (the effective sample size of cluster samples,
-  Kish 1965);
-- spread: the standard deviation, over the draws, of the accuracy that one draw of each question has: what a single sampled run varies by;
-- pass@C: questions that some draw has right;
-- majority: questions whose most frequent answer is right (`pipeline/vote.py`).
+- pass@1: the share of correct draws. The draws of a question are not independent. The interval is therefore Wilson's for the number of
+  independent answers whose mean would vary as much as this mean over questions does, a number between N and N·C (the effective sample
+  size of cluster samples, Kish 1965);
+- spread: the standard deviation, over the draws, of the accuracy of one draw per question: the variation of a single sampled run;
+- pass@C: the share of questions with at least one correct draw;
+- majority: the share of questions whose most frequent answer is correct (`pipeline/vote.py`).
+
+Axes: N questions of the set, C draws.
 """
 
 from __future__ import annotations

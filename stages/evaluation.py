@@ -1,8 +1,8 @@
-"""Stage 6: the trained student answers every evaluation question; what changed against its base, and is it real.
+"""Stage 6: lets the trained student answer every evaluation question and tests its changes against the base for significance.
 
-Base and teacher are not asked again: their answers to the same items are those of the stage `references`. Writes `items-*.parquet` with
-the student's answers (`stages/answering.py`) and a summary of all three models (`stages/comparison.py`); with `evaluation.draws` also
-`draws-*.parquet` and what they come to (`stages/drawn.py`).
+The base and the teacher are not asked again: the stage `references` holds their answers to the same items. Writes `items-*.parquet` with
+the student's answers (`stages/answering.py`) and a summary of all three models (`stages/comparison.py`). With `evaluation.draws` it also
+writes `draws-*.parquet` and their summary (`stages/drawn.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What a run would do, and why: for each stage whether it is cached, goes on or runs, what changed since, and what to expect.
+"""Explains a run before it starts: whether each stage is cached, resumes or runs, which fields changed, and the expected cost.
 
-A stage is compared with the finished artifact that differs from it in the fewest fields, first the one that the run of this name last
-had, then the latest ones; tokens, bytes and seconds are those of that artifact, scaled by the amount of work.
+A stage is compared with the finished artifact whose identity differs from it in the fewest fields. Candidates are the artifacts of the
+latest run of this name, then those of the most recent runs. Expected tokens, bytes and seconds are those of that artifact, scaled by the
+amount of work.
 """
 
 from __future__ import annotations

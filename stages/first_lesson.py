@@ -1,4 +1,7 @@
-"""MetaNet's first lesson, the warm-up, on features that lie in a file; and what it thinks of every question after it."""
+"""Warms up MetaNet on the measured features and losses, and writes its initial scores for every question.
+
+Axes: N questions of the set, Q questions of a shard, K perspectives, F features, D hidden size.
+"""
 
 from __future__ import annotations
 

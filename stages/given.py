@@ -1,8 +1,8 @@
-"""Sampling without a teacher: rationales that are there already become samples, graded like any other.
+"""Imports existing rationales as samples instead of asking a teacher; they are graded like any other sample.
 
-Rows come in any order, so they are first put into an SQLite file in the draft's scratch folder, by question; then the training questions
-stream by and take theirs, a shard at a time. Rows about no training question are counted and the first ones named. Tokens are 0:
-no teacher wrote any for this run.
+Rows may come in any order. They are first indexed by question in an SQLite file in the draft's scratch folder; then the training questions
+are streamed and their rationales written, one shard at a time. Rows that match no training question are counted, and the first ones are
+named. Token counts are 0, because no teacher generated tokens in this run.
 """
 
 from __future__ import annotations

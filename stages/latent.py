@@ -1,12 +1,14 @@
 """The latent analysis of an experiment: `python -m stages.latent --config FILE --runs RUNS.json --folder FOLDER`.
 
-Reads what the runs of one seed have made, and trains nothing. RUNS.json has the assignments of each arm, as `--set` takes them. The
-undistilled base, the specialists (one perspective each), `uniform`, and MIND read the same rationales one after the other
-(`stages/latent_rows.py`, `stages/latent_models.py`); from what they make of them come the figures (`stages/latent_figures.py`,
-`stages/latent_assistant.py`), what may be said of those (`stages/latent_findings.py`), and the page (`stages/latent_page.py`).
+Reads the artifacts of the runs of one seed; trains nothing. RUNS.json maps each arm to its assignments, in the form that `--set` takes. The
+undistilled base, the specialists (one perspective each), `uniform` and MIND read the same rationales, one model at a time
+(`stages/latent_rows.py`, `stages/latent_models.py`). From their states follow the figures (`stages/latent_figures.py`,
+`stages/latent_assistant.py`), the findings (`stages/latent_findings.py`) and the page (`stages/latent_page.py`).
 
-The paper shows that features of eight specialists fall into eight clusters. So may the texts that they were trained on, and the states of a
-student that was never trained on any; those stand beside it in every table (method, section 7).
+The paper shows that features of eight specialists fall into eight clusters. The training texts alone, or the states of a student that was
+never trained on them, may cluster as well; every table shows both as controls (method, section 7).
+
+Axes: B rationales, Q questions, L layers, D hidden size.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""What the trained MetaNet prefers, by task, and what its scores and the weights that follow from them go by.
+"""Analyses the trained MetaNet: its preferences by task, and the correlation of its scores and weights with loss and length.
 
-A rationale that is selected is trained on, so its loss falls, and it is selected again. Whether scores say more than that shows on
-questions that were not trained on, if there are any; whether weights go by length, a thing that has nothing to do with ability, shows
-anywhere (method, section 6).
+A selected rationale is trained on, so its loss falls and it is selected again. Only questions that were not trained on, if there are any,
+show whether the scores carry more information than this feedback. A correlation of weights with length, which is unrelated to ability,
+shows on any question (method, section 6).
+
+Axes: N questions of the set, Q questions that are read, K perspectives, F features, B rationales, T tasks.
 """
 
 from __future__ import annotations

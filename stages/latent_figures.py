@@ -1,7 +1,9 @@
-"""From what models make of the rows to the figures of the latent analysis, as plain data.
+"""Computes the figures of the latent analysis, as plain data, from the states of the models.
 
-Every figure with `value` and `error` has its standard error over questions; it speaks of these very models, not of others that were trained
-with another seed.
+Every figure with `value` and `error` has its standard error over questions. It describes these trained models only, not the variation
+between training seeds.
+
+Axes: B rationales, Q questions, K perspectives (in `states_KBD`: one specialist each), L layers, D hidden size.
 """
 
 from __future__ import annotations

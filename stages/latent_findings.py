@@ -1,7 +1,7 @@
-"""What may be said of the figures of the latent analysis, good or bad, in sentences that a reader must not miss.
+"""Derives the findings of the latent analysis, positive or negative, as sentences for the reader.
 
-A claim is made only where it survives what stands beside it: clusters of specialists are evidence of the perspectives that they learned if
-neither the text, nor the base, nor the base moved by constants clusters as well, whichever questions are left out.
+A claim is made only if it survives the controls. Clusters of specialists are evidence of learned perspectives only if the text, the base
+and the base shifted by constants all cluster less well, whichever fifth of the questions is left out.
 """
 
 from __future__ import annotations

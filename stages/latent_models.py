@@ -1,9 +1,11 @@
-"""What one model makes of the rows of the latent analysis.
+"""Computes one model's states, losses and answer distributions on the rows of the latent analysis.
 
-Three kinds of states. Over a rationale's tokens, every layer: what it makes of having read it. At the last token of the prompt: before any
-rationale is read, and the same for all of a question. At the answer, where each of its tokens is about to be said: behind the whole
-rationale, which mostly has said it, and behind one without its last sentence, which is where L_cons looks. There the
-distributions over the vocabulary count too.
+There are three kinds of states. (1) Over a rationale's tokens, in every layer: the model's representation of the rationale. (2) At the last
+token of the prompt: before any rationale is read, so the same for all rationales of a question. (3) At the answer, at the positions that
+predict its tokens: after the whole rationale, which usually has stated the answer already, and after a rationale without its last sentence,
+which is the context that L_cons uses. At the answer, the distributions over the vocabulary are compared too.
+
+Axes: B rationales, Q questions, L layers, T tokens, P wanted positions, A answer positions, V vocabulary, D hidden size.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The latent analysis for the eye. Written into one folder, anew each time: `latent.json`, `latent-*.png`, and the page `latent.html`."""
+"""Writes the latent analysis into one folder, replacing earlier files: `latent.json`, `latent-*.png`, and the page `latent.html`.
+
+Axes: B rationales, K perspectives, D hidden size.
+"""
 
 from __future__ import annotations
 

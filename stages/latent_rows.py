@@ -1,8 +1,10 @@
-"""The rationales that every model reads in the latent analysis: those of a seeded sample of questions.
+"""Selects the rationales that every model reads in the latent analysis: those of a seeded sample of questions.
 
-Best are questions that no model has been trained on. Which those are follows from the order in which training goes through its questions,
-so it is computed. Where there are enough of them, the rows are theirs alone; otherwise they are drawn from all that synthesis kept, and
-whoever shows a figure has to say so. Questions with all perspectives come first, then those with the most.
+Questions that no model was trained on are preferred. They are computed from the order in which training visits its questions. If there are
+enough of them, only they are used; otherwise the sample is drawn from all questions that synthesis kept, and every presentation of the
+figures must say so. Questions with all perspectives come first, then those with the most.
+
+Axes: N questions of the set, M questions available for training, K perspectives, Q questions and B rationales that are read.
 """
 
 from __future__ import annotations

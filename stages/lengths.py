@@ -1,4 +1,4 @@
-"""What is too long, found before a model is loaded or a token paid for: prompts that leave an engine or the student no room."""
+"""Checks prompt lengths before loading a model or calling a paid API: prompts that leave an engine or the student no room."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The same items in lm-evaluation-harness: a folder of its tasks, and its answers held against ours, item by item.
+"""Exports a run's evaluation items as lm-evaluation-harness tasks, and compares lm-eval's answers with ours item by item.
 
-A task per evaluation set. Its items are the run's own in order, with the very text that a model reads, special tokens of a chat template
-included, so lm-eval is run without `--apply_chat_template`. Its grading is what it can do by itself: the last `\\boxed{...}` must equal the
-canonical answer. Two verdicts on an item can differ because the models wrote different texts (numerics, batches, dtype) or because
-the same text was graded differently; which of the two it was is said for each.
+There is one task per evaluation set. Its items are the run's own, in order, with the exact text that a model reads, including the special
+tokens of a chat template; lm-eval is therefore run without `--apply_chat_template`. Its grading uses lm-eval's own filters only: the last
+`\\boxed{...}` must equal the canonical answer. Two verdicts on an item can differ because the models wrote different texts (numerics,
+batching, dtype) or because the same text was graded differently; the cause is reported for each item.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What synthesis must know of a question whose samples it reads: prompt, answer and difficulty, by id.
+"""Looks up prompt, answer and difficulty of a question by id, for the synthesis stage.
 
-Samples may come in another order than questions, so neither can be read beside the other, and millions of prompts are too many to
-hold: they lie in an SQLite file in the draft's scratch folder, which is there whole or not at all. Indices are built after the rows,
-by sorting; inserting into them in an id's order, which is none, would touch the whole file all the time.
+Samples may come in another order than questions, so the two cannot be read side by side, and millions of prompts do not fit into memory.
+They are stored in an SQLite file in the draft's scratch folder, written atomically. Indices are built after all rows are inserted, by
+sorting; inserting into an index in the random order of ids would touch the whole file all the time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Values of kept rationales as tables by question and perspective, of a size that need not fit into memory.
+"""Stores values of kept rationales as memory-mapped tables by question and perspective; the tables need not fit into memory.
 
-Rationales come in the order of their questions, those of one together; the n-th question of that order is row n of every table. A table
-of features is a plain file of float32, written once in that order and read as a memory-mapped tensor: what a batch touches comes
-from the page cache, and the system takes it back when it needs the room.
+Rationales come in the order of their questions, and those of one question are adjacent; the n-th question is row n of every table. A table
+of features is a plain float32 file, written once in that order and read as a memory-mapped tensor. A batch reads its rows through the page
+cache, which the system frees when memory is short.
+
+Axes: N questions of the set, Q questions of a shard, K perspectives, B rows, F features.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""What the models say of the kept rationales of one chunk: the base student's losses, and the features that MetaNet sees.
+"""Measures the base student's losses and MetaNet's input features on the kept rationales of one chunk.
 
-Forward passes never cross from one chunk to the next, so what is measured of a rationale depends on its chunk alone, and not on where an
-earlier process was stopped.
+A forward pass never spans two chunks. The values of a rationale therefore depend on its chunk only, not on where an earlier process
+stopped.
+
+Axes: B rationales, F features.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Peak memory of a stage: resident sets of its process and all it started, summed, looked at twice a second.
+"""Measures a stage's peak memory: the sum of the resident sets of its process and all descendants, sampled twice a second.
 
-Pages that processes share are counted for each, so the figure is an upper bound.
+Shared pages are counted once per process, so the figure is an upper bound.
 """
 
 from __future__ import annotations

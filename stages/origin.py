@@ -1,4 +1,4 @@
-"""Where what came from outside lay: the question files, models and templates that an artifact's fingerprint knows by content."""
+"""Lists the sources of an artifact's external inputs: question files, models and templates, which its fingerprint knows by content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages that need no network and no script: a template filled, the style of all pages in it, figures as PNG inside."""
+"""Renders self-contained HTML pages from templates, without network or scripts: shared style inlined, figures embedded as PNG."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Where the advantage starts and ends: the experiment's comparison in every cell of student by number of questions.
+"""Writes the phase diagram: the experiment's comparison for every combination of student and number of questions.
 
-Writes into one folder, anew each time: `phase.json` (all figures of every cell), a plot per group, and the page `phase.html`. The
-advantage of a cell is that over its own best baseline, by its results on the very items, which favours the baseline (`stages/claims.py`).
+Writes into one folder, replacing earlier files: `phase.json` (all figures of every cell), a plot per group, and the page `phase.html`. The
+advantage in a cell is the margin over that cell's best baseline, chosen by its results on the same items, which favours the baseline
+(`stages/claims.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A stage's whole process: `python -m stages.NAME --config FILE`.
+"""Runs one stage as a process: `python -m stages.NAME --config FILE`.
 
-Reads the configuration, opens the inputs, takes the lease, runs the stage, commits the artifact. Exit codes: 0 done or already
-there, 1 failed, 2 bad input. Errors are one line on standard error.
+Reads the configuration, opens the inputs, takes the lease, runs the stage and commits the artifact. Exit codes: 0 done or already cached,
+1 failed, 2 bad input. Errors are one line on standard error.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How a stage tells where it is: a small file, replaced at most twice a second, and plain lines.
+"""Reports a stage's progress: a small file, replaced at most twice a second, and plain log lines.
 
-The file is what the command line draws a bar from and what Prefect shows; the lines are for logs.
+The command line draws a progress bar from the file, and Prefect shows it; the lines are for logs.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Stage 1: questions from their sources, checked, with no question on both sides.
+"""Stage 1: loads questions from their sources, checks them, and keeps evaluation questions out of training.
 
 Writes `questions-*.parquet`: the schema of `pipeline/questions` plus `role` (train, id, ood), `set`, `use` (train, dev, test) and
-`repeats`, evaluation first. A training question whose id or normalised text is also in an evaluation set is left out of training; so is
-one that shares a long passage with an evaluated one, if that is asked for; `overlaps-*.parquet` names both and the reason. One that is
-like an earlier training question is left out if a threshold is set, and `near_duplicates-*.parquet` names both. An evaluated question
-that repeats one of an earlier set of the same use, or one that its benchmark is known to share with another, stays and names that set,
-so that accuracy can be given without repeats too: a benchmark is reported as it is published.
-Questions pass through one shard at a time; what is held are digests of their ids, names of evaluated ones by digests of ids and wordings,
-their passages, signatures of those that are compared, and the names of what is left out.
+`repeats`; evaluation questions come first. A training question is dropped if its id or normalised text is also in an evaluation set or,
+with `shared_words`, if it shares a long passage with an evaluation question; `overlaps-*.parquet` names both and the reason. With a
+`near_duplicates` threshold, a training question is dropped if it is similar to an earlier one; `near_duplicates-*.parquet` names both. An
+evaluation question that repeats one of an earlier set of the same use, or that its benchmark is known to share with another benchmark, is
+kept and names that set, so that accuracy can also be reported without repeats: a benchmark is reported as it is published.
+
+Questions are streamed one shard at a time. In memory are only the digests of their ids, the evaluation questions' names by digests of id
+and text, their passages, the signatures of compared questions, and the names of dropped questions.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Stage 2: the undistilled base student and the teacher answer every evaluation question greedily.
+"""Stage 2: lets the undistilled base student and the teacher answer every evaluation question greedily.
 
-No training changes their answers, so all students that come of the same questions are held against the same ones. It is also the first
-look at the models: a prompt that is too long, or a teacher that cannot do what it is to teach, shows before anything expensive is done.
-Writes `items-*.parquet` (`stages/answering.py`) and a summary with both models' accuracies and a digest of what was asked; with
-`evaluation.draws` also `draws-*.parquet` and what they come to (`stages/drawn.py`).
+Training does not change their answers, so all students of the same questions are compared with the same references. The stage also tests
+the models early: a prompt that is too long, or a teacher that cannot solve the tasks, shows before any expensive stage runs. Writes
+`items-*.parquet` (`stages/answering.py`) and a summary with both models' accuracies and a digest of the questions. With
+`evaluation.draws` it also writes `draws-*.parquet` and their summary (`stages/drawn.py`).
 """
 
 from __future__ import annotations

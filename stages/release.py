@@ -1,7 +1,7 @@
-"""A student as others take it: its folder with a model card, which vLLM and transformers load at once.
+"""Exports a trained student for publication: its folder with a model card, loadable by vLLM and transformers.
 
-The card says what is in the artifacts and nothing else: who taught, on which questions, what was kept, and how the student did beside
-base and teacher, bad news included. No path of this machine is in it. Template: `stages/card.md`.
+The card states only what the artifacts contain: the teacher, the training questions, the kept rationales, and the student's results beside
+those of base and teacher, including negative ones. It contains no path of this machine. Template: `stages/card.md`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Stage 7: one self-contained page that says what happened, and its plots as PNG.
+"""Stage 7: writes one self-contained HTML report of the run, and its plots as PNG.
 
-The page needs no network and no script. It says plainly what is bad news: a student below its base, forgetting, answers that could
-not be read. Template: `stages/report.html`. Beside it, `forms-*.parquet` says of every sample whether it has the form that was asked for.
+The page needs no network and no script. It states negative results plainly: a student below its base, forgetting, answers that could not
+be parsed. Template: `stages/report.html`. Also writes `forms-*.parquet`: whether each sample has the requested form.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Stage 3: the teacher writes rationales, per question and perspective, graded as they come.
+"""Stage 3: samples the teacher's rationales for every question and perspective, and grades them.
 
-A shard holds all samples of some questions and is committed at once; a resumed run asks only for questions that no shard has, whatever
-the shards' sizes, so nothing depends on positions. Every sample has its own seed from question, perspective and sample index.
-Questions stream by, once for their lengths and once to be asked; what is held are a shard and the digests of finished questions.
+A shard holds all samples of its questions and is committed atomically. A resumed run samples only questions that no shard contains,
+whatever the shards' sizes, so nothing depends on positions. Every sample has its own seed, derived from question, perspective and sample
+index. Questions are streamed: once to check prompt lengths and once for sampling. In memory are one shard and the digests of finished
+questions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""What an experiment came to: the answers of every arm and seed on identical items, compared.
+"""Compares the arms of an experiment on identical items, over all seeds.
 
-Reads the evaluations of all runs and writes into one folder, anew each time, what follows from them: `items.parquet` (a row per arm, seed
-and item), `runs.parquet` (a row per arm and seed, with what it cost), `arms.json` (what is in the table), and the page `science.html` with
-table and plot. Everything is compared with one arm, paired by seed and item (method, section 6).
+Reads the evaluations of all runs and writes into one folder, replacing earlier files: `items.parquet` (a row per arm, seed and item),
+`runs.parquet` (a row per arm and seed, with its cost), `arms.json` (the figures of the table), and the page `science.html` with table and
+plot. Every arm is compared with one reference arm, paired by seed and item (method, section 6).
+
+Axes: S seeds, N items.
 """
 
 from __future__ import annotations

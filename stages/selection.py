@@ -1,7 +1,7 @@
-"""Which rationales of one shard of samples are kept. A shard has all samples of its questions, and every rule is one of a question.
+"""Selects the rationales of one shard of samples that are kept.
 
-Right samples that fit the student's longest row go through the rules of `pipeline/rationales.py`, and are tokenised as they will be
-trained on.
+A shard has all samples of its questions, and every rule concerns one question at a time. Correct samples that fit the student's maximum
+length pass through the rules of `pipeline/rationales.py` and are tokenised exactly as for training.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Many runs' stages in one process: `python -m stages.series --config FILE --runs RUNS.json`.
+"""Runs the stages of many runs in one process: `python -m stages.series --config FILE --runs RUNS.json`.
 
-RUNS.json is a list of lists of assignments, one per run, each as `--set` takes it. To start torch, transformers and DeepSpeed takes longer
-than to train a miniature student, so a worker goes through all the runs. Any number of workers may go through the same
-list, here or on other machines that share the root: what is there is passed by, and what another one is at is left to it.
+RUNS.json is a list of lists of assignments, one per run, each in the form that `--set` takes. Starting torch, transformers and DeepSpeed
+takes longer than training a miniature student, so one worker processes all runs. Any number of workers may process the same list, on this
+machine or on others that share the root: a worker skips finished artifacts and artifacts that another worker is writing.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Stage 4: perspective synthesis. Which rationales are kept, what MetaNet sees of them, and what it thinks at the start.
+"""Stage 4: perspective synthesis. Selects rationales, measures MetaNet's inputs, and warms up MetaNet.
 
-1. The base student attempts every question; its pass rate is the question's difficulty.
-2. Right, different rationales are kept; easy questions are thinned; only so many stay (`stages/selection.py`).
-3. Features of every kept rationale, and the base student's loss on it (`stages/measuring.py`).
-4. MetaNet warms up on those losses; its scores and preferences are written per question (`stages/first_lesson.py`).
+1. The base student attempts every question; its pass rate is the question's difficulty (`stages/attempts.py`).
+2. Correct, distinct rationales are kept; easy questions are down-sampled; the number of questions may be limited (`stages/selection.py`).
+3. Features of every kept rationale, and the base student's loss on it, are measured (`stages/measuring.py`).
+4. MetaNet is warmed up on those losses; its scores and preferences are written per question (`stages/first_lesson.py`).
 
-Steps 2 and 3 take one shard of samples at a time and commit what they make of it under the shard's own number, so a kill loses one at
-most, and the result does not depend on where it came. Writes `rationales-*.parquet` and `features-*.parquet` (a row per question and
-perspective, side by side), `sets-*.parquet` (a row per question: mask, scores, π, fused vector), `metanet.safetensors`, and the attempts.
+Steps 2 and 3 process one shard of samples at a time and commit the results under the same shard number. A kill therefore loses at most one
+shard, and the result does not depend on when it happened. Writes `rationales-*.parquet` and `features-*.parquet` (a row per question and
+perspective, in the same order), `sets-*.parquet` (a row per question: mask, scores, π, fused vector), `metanet.safetensors`, and the
+attempts.
 """
 
 from __future__ import annotations

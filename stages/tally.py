@@ -1,7 +1,7 @@
-"""What the teacher's samples come to, added up shard by shard; and that no sample is there twice.
+"""Sums the outcomes and tokens of the samples shard by shard, and rejects duplicate samples.
 
-A shard holds all samples of its questions, so a question that is covered is counted in one shard, and doubles are looked for in
-one shard at a time: a question in two of them, or a sample twice in one, would be trained on twice without anyone noticing.
+A shard holds all samples of its questions. A covered question is therefore counted in exactly one shard, and duplicates within a question
+are searched one shard at a time. A question in two shards, or a sample twice in one shard, would silently be trained on twice.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the teacher's samples look like: how many have the form that was asked for, and how far perspectives differ.
+"""Describes the teacher's samples: the share that has the requested form, and the diversity of the perspectives.
 
-Of one shard at a time, which has all samples of its questions. What is compared are the right samples that would be kept first, without
-thoughts and closing sentence, whatever their form. All of it can be looked at as soon as sampling is done, and another form in the
-perspectives' file changes nothing but this.
+Processes one shard at a time; a shard has all samples of its questions. Diversity is measured on the correct samples that selection would
+keep first, without thoughts and closing sentence, whatever their form. All figures depend on sampling only; changing a form in the
+perspectives' file changes nothing else.
 """
 
 from __future__ import annotations

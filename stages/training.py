@@ -1,8 +1,8 @@
-"""Stage 5: the student learns, under DeepSpeed ZeRO, on one or more ranks.
+"""Stage 5: trains the student and MetaNet jointly under DeepSpeed ZeRO, on one or more ranks.
 
-One rank is this process itself; more are started by torch's launcher and watched. Writes `student/` (a transformers folder that
-`from_pretrained` and vLLM load), `metanet.safetensors`, `inertia.safetensors`, and the log of every step as Parquet. Checkpoints
-live in the draft's scratch folder and end with it.
+A single rank runs in this process; several ranks are started and watched by torch's launcher. Writes `student/` (a transformers folder that
+`from_pretrained` and vLLM load), `metanet.safetensors`, `inertia.safetensors`, and the log of every step as Parquet. Checkpoints are
+kept in the draft's scratch folder and removed with it.
 """
 
 from __future__ import annotations

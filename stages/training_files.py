@@ -1,7 +1,10 @@
-"""The training set as files in the scratch folder: tokens, places, features and losses of everything that synthesis kept.
+"""Writes and opens the training set as files in the scratch folder: tokens, row locations, features and losses of all kept rationales.
 
-Rank 0 makes them once, going through the rationales in order; the other ranks wait, and a resumed run finds them. They are read as
-memory-mapped tensors, one copy in the page cache for all ranks. `shape.json` is written last: where it is, all are whole.
+Rank 0 writes them once, reading the rationales in order; the other ranks wait, and a resumed run reuses them. They are read as
+memory-mapped tensors, so all ranks share one copy in the page cache. `shape.json` is written last; its presence means that all files are
+complete.
+
+Axes: N questions of the set, K perspectives, F features, T tokens, B rows; R 2 (row and context row), P `PLACE` fields of a row's location.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One of several hosts that train together, other than the first: waits until the first one's stage has begun, and starts its own ranks.
+"""Joins a training on several hosts from a host other than the first: waits for the first host, then starts this host's ranks.
 
-The first host runs the stage as always: it holds the lease, writes what the ranks are told, and commits. This one only
-lends its ranks; they meet at `training.address` and read and write through the root's folder, which all hosts see.
+The first host runs the stage as usual: it holds the lease, writes the ranks' specification, and commits. The other hosts only provide
+ranks. The ranks meet at `training.address` and read and write through the root's folder, which all hosts share.
 """
 
 from __future__ import annotations

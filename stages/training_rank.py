@@ -1,7 +1,9 @@
-"""One rank of training: loads the student into DeepSpeed, takes the steps, exports the result.
+"""Runs one rank of training: loads the student into DeepSpeed, takes the steps, exports the result.
 
-The log of a stretch of steps is committed before the checkpoint that ends it, and log shards after the checkpoint that counts are
-dropped on resuming, so no step is logged twice and the losses are those of an uninterrupted run.
+The log of the steps since the last checkpoint is committed before the next checkpoint. On resume, log shards newer than the valid
+checkpoint are removed, so no step is logged twice and the losses are those of an uninterrupted run.
+
+Axes: N questions of the set, K perspectives, F features.
 """
 
 from __future__ import annotations

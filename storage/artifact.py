@@ -1,8 +1,8 @@
-"""An artifact: a folder with a manifest that is complete or does not exist. A draft: one being written.
+"""Artifacts and drafts. An artifact is a folder with a manifest, complete or absent; a draft is one that is being written.
 
-An `Artifact` never changes. Under a remote root its files come here when they are first asked for, and are checked against the manifest
-as they come. A `Draft` lies in a local folder, `<fingerprint>.partial`; each of its shards is committed on its own and survives a kill;
-under a remote root it is also sent there at once, so that another machine can go on.
+An `Artifact` never changes. Under a remote root its files are downloaded on first use and checked against the manifest. A `Draft` is a
+local folder, `<fingerprint>.partial`. Each of its shards is committed separately and survives a kill; under a remote root it is also uploaded at
+once, so that another machine can resume.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Writing so that a reader, or a machine that loses power, sees the whole new file or the old one.
+"""Atomic file writes: a reader, also after a power failure, sees either the complete new file or the old one.
 
-A disk that is full or a folder that may not be written is told in one line, and leaves no half-written file.
+A full disk or a folder without write permission is reported in one line and leaves no half-written file.
 """
 
 from __future__ import annotations

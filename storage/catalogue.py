@@ -1,9 +1,9 @@
-"""Runs and pointers: small documents that say which artifacts belong together and which count.
+"""The catalogue: runs, and pointers such as `latest` and `promoted`, as small JSON documents.
 
-`runs/<name>.json` holds {stage: fingerprint}, the config and the status of a run, and what earlier runs of that name made, to compare with
-(that alone does not keep it). A pointer, `pointers/<name>.json`, holds a run's name
-and its artifacts as they were when it was set, so running again under the same name does not move it. `latest` is set by
-every run, `promoted` by a decision; pointers to earlier versions stay in a pointer's history.
+`runs/<name>.json` holds {stage: fingerprint}, the configuration and the status of a run, and the artifacts of earlier runs of that name for
+comparison; the latter are not protected from garbage collection. A pointer, `pointers/<name>.json`, holds a run's name and its artifacts at
+the time it was set, so running again under the same name does not move it. Every run sets `latest`; a decision sets `promoted`. A pointer's
+history keeps its earlier versions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Garbage collection: what no run and no pointer reaches.
+"""Garbage collection: removes what no run and no pointer reaches.
 
-Kept is every artifact that a run, a pointer or a pointer's history names, with all its ancestors; unfinished ones of recorded runs, which
-resume from them; and whatever a live process writes or reads from. The rest goes, manifests first, so that what is half removed is no
-artifact.
+Kept are all artifacts that a run, a pointer or a pointer's history names, with all their ancestors; unfinished artifacts of recorded runs,
+which resume from them; and everything that a live process writes or reads. The rest is removed, manifests first, so that a half-removed
+artifact does not count as one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Identity of an artifact: a hash over canonical JSON of everything that decides its content.
+"""Identity of an artifact: a hash over canonical JSON of everything that determines its content.
 
-Canonical means sorted keys and no locations. A value whose text could differ between two machines or two runs (a set, a path, a
-NaN, any object) has no stable identity and is an error rather than a surprise.
+Canonical means sorted keys and no locations. A value whose text could differ between two machines or two runs (a set, a path, a NaN, any
+object) has no stable identity and raises an error.
 """
 
 from __future__ import annotations

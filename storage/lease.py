@@ -1,13 +1,14 @@
 """One writer per artifact: a numbered lease with a heartbeat.
 
-Leases on one artifact are documents numbered from 1; the highest number counts. Who wants to write looks at it, and where its
-holder is gone *creates* the next number, which only one of several can do. So taking over needs no lock, no rename and no common clock:
+The leases on one artifact are documents numbered from 1; the highest number is valid. A process that wants to write reads it and, if its
+holder is no longer alive, *creates* the next number; only one of several processes can succeed. Taking over therefore needs no lock, no
+rename and no common clock:
 
-- A holder on this machine is alive while its process is. Processes are told apart by when the kernel started them, counted from boot.
-- A holder elsewhere is alive while its beat changes. The observer counts seconds on its own steady clock, so a wall clock that is
-  wrong, or jumps, on either side is never asked.
+- A holder on this machine is alive while its process exists. Processes are told apart by their start time, counted by the kernel from boot.
+- A holder on another machine is alive while its heartbeat changes. The observer measures time with its own monotonic clock, so a wrong or
+  jumping wall clock on either side has no effect.
 
-A holder that finds a higher number than its own has been taken for dead, and stops.
+A holder that finds a higher number than its own was considered dead by another process, and stops.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From what an artifact was made: its ancestors, and what tells two artifacts apart."""
+"""Lineage of artifacts: ancestors, differences between two artifacts, and resolving references."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Keeping a draft on a remote root in step with its local folder, so that any machine can go on with it.
+"""Mirrors a draft between its local folder and a remote root, so that any machine can resume it.
 
-The remote root is the truth: a draft that is taken up becomes locally what the remote root has; what only the local folder has was never
-committed. What is new there is never put over another file: a holder that was taken for dead may have a request under way for minutes.
-Which local files are known to equal the remote ones stands in a record, a line per file with its size and time; it is believed
-only by the holder of the very next lease, for then nobody else has written in between.
+The remote root is authoritative: resuming a draft makes the local folder equal to the remote one; files that exist only locally were never
+committed. A new remote file never overwrites another one, because a holder that was considered dead may have a request in flight for
+minutes. A record lists which local files are known to equal the remote ones, one line per file with size and modification time. It is
+trusted only by the holder of the very next lease, because then nobody else has written in between.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Where artifacts and documents lie: a local folder, or an object store through fsspec. The same few primitives over both.
+"""Storage backends: a local folder, or an object store through fsspec, behind the same few primitives.
 
-Keys are relative, with slashes. A `write` is seen whole or not at all; of several `create`s of one key one succeeds, whatever the number
-of machines. Nothing else is asked of an object store: no rename, no append, no folders, no lock. Credentials and endpoints come
-from the environment as the store's own library reads them (`AWS_...`), never from a URL or a configuration.
+Keys are relative paths with slashes. A `write` is visible completely or not at all; of several `create`s of one key exactly one succeeds,
+on any number of machines. Nothing else is required of an object store: no rename, no append, no folders, no locks. Credentials and
+endpoints come from the environment as the store's own library reads them (`AWS_...`), never from a URL or a configuration.
 """
 
 from __future__ import annotations

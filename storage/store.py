@@ -1,14 +1,15 @@
-"""All artifacts under one root.
+"""A store: all artifacts under one root.
 
-A root is a local folder, or a URL that fsspec opens, with a local folder (the workspace) where its files are worked on. Both hold the
+A root is a local folder, or a URL that fsspec opens together with a local folder (the workspace) for working on its files. Both hold the
 same files under the same names:
 
-    <root>/<stage>/<fingerprint>/           complete: it has a manifest
-    <root>/<stage>/<fingerprint>.lease/     who writes it
-    <root>/<stage>/<fingerprint>.scratch/   what a resumed run needs, checkpoints for example
+    <root>/<stage>/<fingerprint>/           complete artifact, with a manifest
+    <root>/<stage>/<fingerprint>.lease/     lease of the process that writes it
+    <root>/<stage>/<fingerprint>.scratch/   files that only a resumed run needs, for example checkpoints
     <root>/<stage>/<fingerprint>.partial/   local only: the draft, renamed when complete
 
-A store without rename has no `.partial`: shards go to their final names, and the manifest, put last, completes the artifact.
+A remote root, which has no rename, has no `.partial`: shards are uploaded under their final names, and the manifest, written last,
+completes the artifact.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""An artifact with its ancestors as one tar file, to carry it to another machine.
+"""Exports an artifact with its ancestors as one tar file, and imports it on another machine.
 
-Members are `stage/fingerprint/file`, the manifest of each artifact after its files. Nothing in a tar is believed: names are checked,
-only plain files are read, and an artifact counts when every file has the manifest's hash and the manifest's identity gives its fingerprint.
+Members are `stage/fingerprint/file`; each artifact's manifest comes after its files. The contents of a tar file are not trusted: names are
+checked, only regular files are read, and an artifact is accepted only if every file has the manifest's hash and the manifest's identity
+gives its fingerprint.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Whether an artifact is still what was committed: every file re-hashed, counted and opened, and its name recomputed.
+"""Verifies that an artifact is still what was committed: re-hashes, counts and opens every file and recomputes the fingerprint.
 
-Needs the artifact alone: no network beyond the root, no model in memory.
+Needs only the artifact: no network beyond the root, no model in memory.
 """
 
 from __future__ import annotations

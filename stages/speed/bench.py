@@ -1,4 +1,4 @@
-"""All comparisons one after the other, each beside what is wanted of it."""
+"""Runs the speed comparisons one after the other and reports each beside its target."""
 
 from __future__ import annotations
 

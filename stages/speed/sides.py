@@ -1,6 +1,6 @@
-"""Things that do the same work, timed in turns: what disturbs one repeat disturbs its neighbour as well.
+"""Times implementations of the same work in alternation, so that a disturbance affects neighbouring repeats of all sides.
 
-Without a GPU time is that of the processor, of this process and all that it started: other work on the machine does not count.
+Without a GPU, time is the CPU time of this process and its descendants, so other load on the machine does not count.
 """
 
 from __future__ import annotations

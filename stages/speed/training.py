@@ -1,7 +1,10 @@
-"""The trainer's speed: packed against padded, MIND's step against a uniform one, DeepSpeed against plain PyTorch, and TRL.
+"""Training speed: packed against padded rows, MIND's step against a uniform step, DeepSpeed against plain PyTorch, and TRL.
 
-A side takes a few steps with all eight rationales of its questions; its rate is in *useful* tokens, those that carry loss, a second. MIND's
-own step trains on fewer, so it is compared in steps a second. The few steps hold one probe, as one in four does by default.
+A side takes a few steps with all eight rationales of its questions; its rate is in *useful* tokens (those that carry loss) per second.
+MIND's own step trains on fewer rationales, so it is compared in steps per second. One of the few steps is a probe, as with the default of
+one in four.
+
+Axes: Q questions of a step, N questions of the set, K perspectives, F features.
 """
 
 from __future__ import annotations

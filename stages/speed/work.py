@@ -1,7 +1,9 @@
-"""What training is timed on: a student of Qwen2's shape with random weights, and questions with rationales of random tokens.
+"""Workload of the training benchmarks: a student of Qwen2's shape with random weights, and questions with rationales of random tokens.
 
-Lengths spread by a quarter round their mean, as texts do. MetaNet's features are random with the base losses hidden in
-them, so that a warm-up gives it something to prefer and a mixture something to select.
+Lengths vary by a quarter around their mean, as real texts do. MetaNet's features are random but contain the base losses, so that a warm-up
+gives it a preference and a mixture something to select.
+
+Axes: N questions of the set, K perspectives, F features; R 2 (row and context row), P `PLACE` fields of a row's location.
 """
 
 from __future__ import annotations
