@@ -40,14 +40,14 @@ SHARED: Final = ("questions", "references", "sampling", "synthesis")
 class Experiment(Frozen):
     """What is run and compared."""
 
-    config: str = Field("configs/science.yaml", min_length=1, description="the YAML file that the arms change")
+    config: str = Field("configs/science.yaml", min_length=1, description="the arms' common YAML file")
     changes: tuple[str, ...] = Field((), description="fields to override in every arm, for example training.steps=100")
-    arms: tuple[str, ...] | None = Field(None, min_length=1, description="names of arms; all, if left out")
-    seeds: int = Field(5, ge=1, le=100, description="how many seeds, from 0")
-    use: Literal["dev", "test"] = Field("dev", description="which sets are answered: dev for choices, test once")
-    against: str = Field("mind", description="the arm that the others are compared with")
-    copied: str | None = Field(None, description="the perspective that one arm samples many times; the first, if left out")
-    workers: int = Field(2, ge=1, description="processes at a time; one per core")
+    arms: tuple[str, ...] | None = Field(None, min_length=1, description="names of arms; default: all")
+    seeds: int = Field(5, ge=1, le=100, description="number of seeds, counted from 0")
+    use: Literal["dev", "test"] = Field("dev", description="evaluation sets: dev for making choices, test once for results")
+    against: str = Field("mind", description="the arm that all others are compared with")
+    copied: str | None = Field(None, description="the perspective of the arm with repeated samples; default: the first")
+    workers: int = Field(2, ge=1, description="parallel processes; one per core")
 
 
 def base_of(experiment: Experiment) -> RunConfig:

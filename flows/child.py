@@ -135,6 +135,6 @@ def _blame(module: str, code: int, log: Path, start: int) -> None:
         if said is None and is_full(log.parent):  # so the log could not take the stage's last words
             raise DiskFull(f"{log.parent}: no space left; free some, then run again to resume")
         raise StageFailed(
-            f"{module} ended with code {code}{': ' + said if said else ''}; run again to resume; "
-            f"the log is {log}, its end:\n{tail}"
+            f"{module} exited with code {code}{': ' + said if said else ''}; run again to resume; "
+            f"the log is {log}, its last lines:\n{tail}"
         )

@@ -22,10 +22,10 @@ class Job(Frozen):
         min_length=1,
         description="a run's YAML file, on the machine that runs this; relative to the repository",
     )
-    name: Name | None = Field(None, description="the run's name in the catalogue; the configuration's own, if left out")
+    name: Name | None = Field(None, description="the run's name in the catalogue; default: the name in the configuration")
     changes: tuple[Change, ...] = Field((), description="fields to override, for example training.steps=100")
     stage_runner: Literal["process", "deployment"] = Field(
-        "process", description="process: every stage on this machine; deployment: each stage is sent to its own deployment"
+        "process", description="process: run every stage on this machine; deployment: run each stage in its own deployment"
     )
 
     @property

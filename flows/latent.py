@@ -38,8 +38,8 @@ def runs_for(experiment: Experiment, seed: int) -> list[Run]:
     missing = [run.arm.name for run in mine if run not in done and run.arm.name not in IF_THERE]
     if missing:
         raise ArtifactMissing(
-            f"latent: no student of {len(missing)} of {len(mine)} arms with seed {seed}: {', '.join(missing)}; "
-            f"make them with: {_command(experiment, missing, seed)}"
+            f"latent: {len(missing)} of {len(mine)} arms have no trained student with seed {seed}: {', '.join(missing)}; "
+            f"train them with: {_command(experiment, missing, seed)}"
         )
     return done
 

@@ -28,8 +28,8 @@ class Phase(Frozen):
     """An experiment, the students that it is repeated with, and the numbers of questions."""
 
     experiment: Experiment
-    students: dict[str, str] = Field(min_length=1, description="folders of base students by name, from the smallest")
-    questions: tuple[int, ...] = Field(min_length=1, description="how many training questions, over all sources")
+    students: dict[str, str] = Field(min_length=1, description="folders of base students by name, smallest first")
+    questions: tuple[int, ...] = Field(min_length=1, description="numbers of training questions, over all sources")
 
 
 class Place(NamedTuple):
@@ -46,7 +46,7 @@ def _sources(base: RunConfig, questions: int) -> str:
     each, left = divmod(questions, len(sources))
     if left:
         raise ConfigError(
-            f"--questions {questions}: {len(sources)} sources share them evenly; give a multiple of {len(sources)}"
+            f"--questions {questions}: not divisible by the {len(sources)} sources; give a multiple of {len(sources)}"
         )
 
     found = [
@@ -63,7 +63,7 @@ def places_of(phase: Phase) -> list[Place]:
     """
     base = base_of(phase.experiment)
     if not any(arm.kind == "baseline" for arm in chosen(phase.experiment)):
-        raise ConfigError("--arms: none is a baseline, so nothing is there to be ahead of; add one, for example uniform")
+        raise ConfigError("--arms: none is a baseline to compare with; add one, for example uniform")
     return [
         Place(name, questions, _at(phase.experiment, base, name, Path(folder).resolve(), questions))
         for name, folder in phase.students.items()

@@ -41,7 +41,7 @@ def needed(store: Store, planned: Planned) -> None:
     """
     for name, digest in planned.inputs.items():
         if not store.exists(name, digest):
-            raise ArtifactMissing(f"{planned.name}: needs {name}/{digest}, which is not there; run the {name} stage first")
+            raise ArtifactMissing(f"{planned.name}: requires {name}/{digest}, which does not exist; run the {name} stage first")
 
 
 def finished(config: RunConfig, ran: Mapping[str, float] = MappingProxyType({})) -> dict[str, StageOutcome] | None:

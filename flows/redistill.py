@@ -7,8 +7,8 @@
    otherwise it answers this run's items now. Base and teacher are not asked again. The first candidate is compared with its own base.
 4. `pipeline/promotion.py` decides. Only then is `promoted` moved; its history keeps the earlier versions for `mind rollback`.
 
-The decision with its figures is written to the catalogue (`decisions/`), to Prefect as an artifact, and emitted as an event for automations:
-`mind.student.promoted`, `mind.student.refused`, `mind.student.unchanged`.
+The decision with its figures is written to the catalogue (`decisions/`), to Prefect as an artifact, and emitted as an event that an
+automation may react to: `mind.student.promoted`, `mind.student.refused`, `mind.student.unchanged`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def why_not(store: Store, candidate: str) -> str | None:
     """Why there is nothing to distil, if there is nothing."""
     incumbent = read_pointer(store.place, PROMOTED)
     if incumbent is not None and incumbent["stages"][STUDENT] == candidate:
-        return f"nothing changed: {STUDENT}/{candidate} is the promoted student since {incumbent['updated'][:19]}"
+        return f"nothing changed: {STUDENT}/{candidate} has been the promoted student since {incumbent['updated'][:19]}"
     standing = None if incumbent is None else incumbent["stages"][STUDENT]
     for decision in decisions(store):
         holds = decision["incumbent"] == standing or ROLLED_BACK in decision["reasons"]
@@ -169,7 +169,7 @@ def _hours_late() -> float:
 def redistill(
     job: Job,
     policy: Policy = Policy(),  # noqa: B008 - frozen
-    dry_run: Annotated[bool, Field(description="say what would be done or decided, and change nothing")] = False,
+    dry_run: Annotated[bool, Field(description="show what would be done or decided; change nothing")] = False,
     skip_if_late_hours: Annotated[
         float, Field(gt=0, description="a scheduled run that begins later than this is skipped")
     ] = 6.0,
@@ -177,7 +177,7 @@ def redistill(
     """Distil anew if something changed; promote the candidate if it is not worse than the promoted student."""
     if _hours_late() > skip_if_late_hours:
         return Completed(
-            name="Skipped", message=f"began {_hours_late():.1f} h after its time; the next one on schedule will do"
+            name="Skipped", message=f"began {_hours_late():.1f} h after its scheduled time; the next scheduled run replaces it"
         )
     config = job.load()
     store, planned = store_of(config), plan(config)

@@ -78,7 +78,7 @@ class _Lines:
         shown = lines[-room:] if room else []
         self._left_out += len(lines) - len(shown)
         if shown:
-            before = f"({self._left_out} lines are in the log file only)\n" if self._left_out else ""
+            before = f"({self._left_out} more lines are in the log file only)\n" if self._left_out else ""
             get_run_logger().info("%s%s", before, "\n".join(shown))
             self._sent, self._left_out = self._sent + len(shown), 0
 
@@ -104,7 +104,7 @@ def _elsewhere(config: RunConfig, stage: str) -> float:
         DEPLOYMENTS[stage], parameters=parameters, timeout=None, flow_run_name=f"{stage} {config.name}"
     )
     if not answer.state.is_completed():
-        raise StageFailed(f"{stage}: its deployment {DEPLOYMENTS[stage]} ended {answer.state.name}: {answer.state.message}")
+        raise StageFailed(f"{stage}: deployment {DEPLOYMENTS[stage]} ended as {answer.state.name}: {answer.state.message}")
     return time.monotonic() - began
 
 
@@ -115,7 +115,7 @@ def run_stage(
     """One stage. Its result is the seconds that it took; 0 where there was nothing to do."""
     store = store_of(config)
     if store.exists(stage, fingerprint):
-        return Completed(name="Cached", message=f"{stage}/{fingerprint} is there already", data=0.0)
+        return Completed(name="Cached", message=f"{stage}/{fingerprint} already exists", data=0.0)
     seconds = _elsewhere(config, stage) if elsewhere else _here(config, stage, given or {})
     get_run_logger().info("%s wrote %s in %.1f s", stage, store.folder(stage, fingerprint), seconds)
     return Completed(message=f"wrote {stage}/{fingerprint} in {seconds:.1f} s", data=seconds)

@@ -130,7 +130,7 @@ def show_result(outcomes: Mapping[str, StageOutcome], hints: Sequence[str]) -> N
     console.print()
     samples = outcomes["sampling"].artifact.summary
     shares = (f"{name} {of['correct'] / max(1, sum(of.values())):.0%}" for name, of in samples["outcomes"].items())
-    whose = "Given rationales" if "given" in samples else "Teacher's samples"
+    whose = "Imported rationales" if "given" in samples else "Teacher's samples"
     console.print(f"{whose} right: {'  '.join(shares)}")
     steps = "  ->  ".join(f"{name} {count:,}" for name, count in report.summary["ledger"].items())
     console.print(f"Tokens of rationales: {steps}")

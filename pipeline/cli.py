@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-miniature = typer.Typer(help="The offline world.", no_args_is_help=True)
+miniature = typer.Typer(help="The offline miniature models.", no_args_is_help=True)
 app.add_typer(cli_artifacts.app)
 app.add_typer(cli_prompts.app)
 app.add_typer(cli_start.app)
@@ -109,8 +109,8 @@ def stage(name: str, config: ConfigFile, overrides: Overrides = None) -> None:
 def redistill(
     config: ConfigFile,
     overrides: Overrides = None,
-    margin: Annotated[float, typer.Option(help="how much worse in distribution is accepted; 0.02 is 2 points")] = 0.02,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be done or decided, and change nothing")] = False,
+    margin: Annotated[float, typer.Option(help="accepted loss of in-distribution accuracy; 0.02 is 2 points")] = 0.02,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be done or decided; change nothing")] = False,
 ) -> None:
     """Distil anew if something changed, and promote the student if it is not worse than the promoted one."""
     with reported():
@@ -161,7 +161,7 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
             print_table(("stage", "what changed", "old", "new"), rows)
         against = [f"{item.stage} with {item.against}" for item in explained if item.against and item.changes]
         if against:
-            print(f"\ncompared {', '.join(against)}; expected figures are that artifact's, scaled by the work")
+            print(f"\ncompared {', '.join(against)}; expected figures are those of that artifact, scaled by the amount of work")
 
 
 def _short(value: object) -> str:
@@ -185,10 +185,10 @@ def join(
 
 @miniature.command()
 def build(
-    recipe: Annotated[Path, typer.Argument(help="the recipe")] = Path("configs/miniature-build.yaml"),
-    out: Annotated[Path, typer.Option(help="where the folders teacher/ and student/ go")] = Path("miniature-models"),
-    only: Annotated[str | None, typer.Option(help="teacher or student; both if left out")] = None,
-    items: Annotated[int, typer.Option(help="dev questions per family in the model cards")] = 200,
+    recipe: Annotated[Path, typer.Argument(help="the recipe's YAML file")] = Path("configs/miniature-build.yaml"),
+    out: Annotated[Path, typer.Option(help="the folder to write teacher/ and student/ to")] = Path("miniature-models"),
+    only: Annotated[str | None, typer.Option(help="teacher or student; default: both")] = None,
+    items: Annotated[int, typer.Option(help="dev questions per family for the model cards' results")] = 200,
     overrides: Overrides = None,
 ) -> None:
     """Train the miniature tokenizer, teacher and base student from scratch (about an hour on two cores)."""

@@ -50,7 +50,7 @@ def _state(store: Store, run: dict[str, Any]) -> str:
 @app.command()
 def status(
     root: Root = "artifacts",
-    limit: Annotated[int, typer.Option(help="how many runs, newest first; 0 for all")] = 20,
+    limit: Annotated[int, typer.Option(help="number of runs to show, newest first; 0 for all")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """The runs under an artifact root, newest first, and the pointers."""
@@ -129,7 +129,7 @@ def diff(
         store = open_store(root)
         pairs = [(_resolve(store, old), _resolve(store, new))]
         if pairs[0][0][0] != pairs[0][1][0]:
-            raise ConfigError(f"{old} and {new}: are of different stages; compare two of one stage")
+            raise ConfigError(f"{old} and {new}: belong to different stages; compare two artifacts of one stage")
         found: dict[str, list[Change]] = {}
         while pairs:
             (stage, before), (_, after) = pairs.pop(0)
@@ -193,7 +193,9 @@ def lineage(artifact: Reference, root: Root = "artifacts", as_json: AsJson = Fal
 
 @app.command()
 def verify(
-    artifacts: Annotated[list[str] | None, typer.Argument(metavar="[ARTIFACT]...", help="all of them, if left out")] = None,
+    artifacts: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARTIFACT]...", help="artifacts to verify; default: all")
+    ] = None,
     root: Root = "artifacts",
     as_json: AsJson = False,
 ) -> None:
@@ -221,7 +223,7 @@ def verify(
         damaged = {name: findings for name, findings in found.items() if findings}
         if damaged:
             lines = [f"{finding.where}: {finding.problem}" for findings in damaged.values() for finding in findings]
-            raise ArtifactError("; ".join(lines) + f"; remove {', '.join(damaged)} and run again, or import a whole copy")
+            raise ArtifactError("; ".join(lines) + f"; remove {', '.join(damaged)} and run again, or import an intact copy")
 
 
 @app.command()
@@ -261,7 +263,7 @@ def forget(run: str, root: Root = "artifacts") -> None:
 @app.command()
 def gc(
     root: Root = "artifacts",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would go, and remove nothing")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be removed; remove nothing")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove what no run and no pointer reaches."""
@@ -292,10 +294,16 @@ def export(artifact: Reference, file: Annotated[Path, typer.Argument(help="the t
 @app.command()
 def release(
     run: Annotated[str, typer.Argument(help="a run's or pointer's name, for example latest or promoted")],
-    folder: Annotated[Path, typer.Argument(help="a new folder; with --push also the one that this release has written")],
+    folder: Annotated[
+        Path, typer.Argument(help="a new folder; with --push, an earlier result of the same release is accepted")
+    ],
     root: Root = "artifacts",
-    licence: Annotated[str | None, typer.Option(help="the student's licence, for the card, for example apache-2.0")] = None,
-    push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="send the folder to this hub repository, too")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="the student's licence for the model card, for example apache-2.0")
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="also upload the folder to this hub repository")
+    ] = None,
 ) -> None:
     """Write a run's student with its model card into a folder that vLLM serves at once."""
     with reported():
@@ -312,9 +320,9 @@ def release(
 
 @app.command(name="import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="what `mind export` wrote")],
+    file: Annotated[Path, typer.Argument(help="a tar file written by `mind export`")],
     root: Root = "artifacts",
-    name: Annotated[str | None, typer.Option(help="the name they get in the catalogue; the file's, if left out")] = None,
+    name: Annotated[str | None, typer.Option(help="the run's name in the catalogue; default: the file's name")] = None,
 ) -> None:
     """Add the artifacts of a tar file, checked file by file, and a run in the catalogue that keeps them."""
     with reported():
@@ -322,9 +330,9 @@ def import_(
         from storage.transfer import import_ as import_from
 
         if not file.is_file():
-            raise ConfigError(f"{file}: no such file; give what `mind export` wrote")
+            raise ConfigError(f"{file}: no such file; give a tar file written by `mind export`")
         store = open_store(root)
         found = import_from(store, file)
         write_run(store.place, name or file.stem, dict(artifact.split("/") for artifact, _ in found), {}, "imported")
         for artifact, new in found:
-            print(f"{artifact}: {'added' if new else 'is there already'}")
+            print(f"{artifact}: {'added' if new else 'already exists'}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound=BaseModel)
 
-app = typer.Typer(help="Experiments: which arm wins, and why.", no_args_is_help=True)
+app = typer.Typer(help="Experiments that compare arms, and speed benchmarks.", no_args_is_help=True)
 
 
 def _experiment(config: Path, overrides: list[str] | None, use: str, **fields: Any) -> Experiment:
@@ -45,21 +45,23 @@ def _checked(model: type[Model], **fields: Any) -> Model:
         raise ConfigError(f"--{first['loc'][0]}: {first['msg'].lower()}, not {first['input']!r}; correct it") from error
 
 
-ConfigFile = Annotated[Path, typer.Argument(help="the YAML file that the arms change")]
+ConfigFile = Annotated[Path, typer.Argument(help="the arms' common YAML file")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field in every arm")]
-Use = Annotated[str, typer.Option(help="dev for choices; test, once, for results")]
+Use = Annotated[str, typer.Option(help="evaluation sets: dev for making choices, test once for results")]
 
 
 @app.command()
 def science(
     config: ConfigFile = Path("configs/science.yaml"),
     overrides: Overrides = None,
-    arms: Annotated[str | None, typer.Option(help="names of arms, with commas between; all, if left out")] = None,
-    seeds: Annotated[int, typer.Option(help="how many seeds, from 0", min=1)] = 5,
+    arms: Annotated[str | None, typer.Option(help="names of arms, separated by commas; default: all")] = None,
+    seeds: Annotated[int, typer.Option(help="number of seeds, counted from 0", min=1)] = 5,
     use: Use = "dev",
-    against: Annotated[str, typer.Option(help="the arm that the others are compared with")] = "mind",
-    copied: Annotated[str | None, typer.Option(help="the perspective that one arm samples many times")] = None,
-    workers: Annotated[int, typer.Option(help="processes at a time, one per core", min=1)] = 2,
+    against: Annotated[str, typer.Option(help="the arm that all others are compared with")] = "mind",
+    copied: Annotated[
+        str | None, typer.Option(help="the perspective of the arm with repeated samples; default: the first")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="parallel processes, one per core", min=1)] = 2,
     as_json: AsJson = False,
 ) -> None:
     """Train every arm with every seed, or what of it is missing, and compare them on identical items."""
@@ -97,7 +99,7 @@ def science(
         )  # fmt: skip
         undistilled = found["base"]
         print(
-            f"\nbase: {undistilled['id'] * 100:.1f} in, {undistilled['ood'] * 100:.1f} out of distribution; changes are over {against}"
+            f"\nbase: {undistilled['id'] * 100:.1f} in, {undistilled['ood'] * 100:.1f} out of distribution; changes are against {against}"
         )
         _print_claims(found["claims"])
         print(f"page: {folder_of(experiment) / 'science.html'}")
@@ -118,14 +120,16 @@ def _print_claims(said: dict[str, Any] | None) -> None:
 
 @app.command()
 def phase(
-    students: Annotated[str, typer.Option(metavar="NAME=FOLDER,...", help="base students, from the smallest")],
-    questions: Annotated[str, typer.Option(help="how many training questions, with commas between")],
+    students: Annotated[str, typer.Option(metavar="NAME=FOLDER,...", help="base students, smallest first")],
+    questions: Annotated[str, typer.Option(help="numbers of training questions, separated by commas")],
     config: ConfigFile = Path("configs/science.yaml"),
     overrides: Overrides = None,
-    arms: Annotated[str, typer.Option(help="names of arms")] = "mind,single-analogy,single-contrastive,uniform",
-    seeds: Annotated[int, typer.Option(help="how many seeds, from 0", min=1)] = 2,
+    arms: Annotated[
+        str, typer.Option(help="names of arms, separated by commas")
+    ] = "mind,single-analogy,single-contrastive,uniform",
+    seeds: Annotated[int, typer.Option(help="number of seeds, counted from 0", min=1)] = 2,
     use: Use = "dev",
-    workers: Annotated[int, typer.Option(help="processes at a time, one per core", min=1)] = 2,
+    workers: Annotated[int, typer.Option(help="parallel processes, one per core", min=1)] = 2,
     as_json: AsJson = False,
 ) -> None:
     """Repeat the experiment with every student and number of questions: where the advantage starts, and where it ends."""
@@ -158,7 +162,7 @@ def phase(
             ),
             right=("questions",),
         )
-        print("\nahead: of the best baseline, in points")
+        print("\nahead: margin over the best baseline, in points")
         print(f"page: {folder_of_phase(wanted) / 'phase.html'}")
 
 
@@ -184,7 +188,7 @@ def latent(
     overrides: Overrides = None,
     seed: Annotated[int, typer.Option(help="the seed whose runs are read", min=0)] = 0,
     use: Use = "dev",
-    questions: Annotated[int, typer.Option(help="how many questions' rationales are read", min=10)] = 100,
+    questions: Annotated[int, typer.Option(help="number of questions whose rationales are read", min=10)] = 100,
     as_json: AsJson = False,
 ) -> None:
     """Whether students tell perspectives apart: base, specialists, uniform and MIND on the same rationales, beside controls."""
@@ -207,9 +211,9 @@ def latent(
 
 @app.command()
 def speed(
-    what: Annotated[str, typer.Option(help="which parts, with commas between")] = "memory,sampling,evaluation,training",
+    what: Annotated[str, typer.Option(help="parts to measure, separated by commas")] = "memory,sampling,evaluation,training",
     repeats: Annotated[int, typer.Option(help="alternating repeats", min=1)] = 5,
-    threads: Annotated[int, typer.Option(help="of PyTorch, in training", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="PyTorch threads in training", min=1)] = 1,
     as_json: AsJson = False,
 ) -> None:
     """How fast it is beside others, as ratios of sides that do the same work in turns."""
@@ -252,5 +256,5 @@ def _print_states(found: dict[str, Any]) -> None:
             item["answer"]["cut"]["inside_questions"]["value"])
         for item in found["models"]
     )  # fmt: skip
-    numbers = ("ARI", "silhouette", "probe", "effective rank", "CKA with base", "answer hangs on rationale")
+    numbers = ("ARI", "silhouette", "probe", "effective rank", "CKA with base", "answer depends on rationale")
     print_table(("last layer's states", *numbers), (*beside, *models), right=numbers)

@@ -26,7 +26,7 @@ def reported() -> Iterator[None]:
         print(f"mind: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        print("mind: stopped; run the same command again to go on", file=sys.stderr)
+        print("mind: stopped; run the same command again to resume", file=sys.stderr)
         raise typer.Exit(130) from None
 
 

@@ -35,7 +35,7 @@ def _question(run: RunConfig, wanted: str | None) -> Question:
         for question in islice(load(source), _LOOKED_THROUGH):
             if wanted in (None, question.id):
                 return question
-    raise QuestionError(f"--question {wanted}: no training question has this id; leave it out to see the first one")
+    raise QuestionError(f"--question {wanted}: no training question has this id; omit the option to see the first one")
 
 
 def _rationale(run: RunConfig, question: Question, perspective: str) -> tuple[str, str]:
@@ -58,7 +58,7 @@ def _rationale(run: RunConfig, question: Question, perspective: str) -> tuple[st
     own = concluded(question.rationale, question.answer) if question.rationale else None
     if own is not None:
         return own, "the question's own, until synthesis is done"
-    return str(concluded("...", question.answer)), "three dots, until synthesis is done"
+    return str(concluded("...", question.answer)), "a placeholder, until synthesis is done"
 
 
 def _decoded(tokenizer: Any, tokens: list[int]) -> str:
@@ -93,17 +93,19 @@ def _row(run: RunConfig, row: Row, tokenizer: Any, origin: str) -> None:
         soft_wrap=True,
     )
     out.print()
-    starts = "has none" if begin is None else f"{tokenizer.bos_token!r}, {ids.count(begin)} of them"
-    out.print(f"beginning token: {starts}; last trained token: {_decoded(tokenizer, ids[-1:])!r}, the one that ends an answer;")
-    out.print(f"answer's tokens, on which L_cons is: {[_decoded(tokenizer, [token]) for token in ids[first:last]]}")
+    starts = "none" if begin is None else f"{tokenizer.bos_token!r}, occurs {ids.count(begin)} times"
+    out.print(
+        f"beginning-of-sequence token: {starts}; last trained token: {_decoded(tokenizer, ids[-1:])!r}, the end-of-answer token;"
+    )
+    out.print(f"answer tokens, which L_cons compares: {[_decoded(tokenizer, [token]) for token in ids[first:last]]}")
 
 
 @app.command("show-prompt")
 def show_prompt(
     config: Annotated[Path, typer.Argument(help="a run's YAML file")],
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field")] = None,
-    question: Annotated[str | None, typer.Option(help="a training question's id; the first, if left out")] = None,
-    perspective: Annotated[str | None, typer.Option(help="the perspective to show; the first, if left out")] = None,
+    question: Annotated[str | None, typer.Option(help="a training question's id; default: the first")] = None,
+    perspective: Annotated[str | None, typer.Option(help="the perspective to show; default: the first")] = None,
 ) -> None:
     """Show what teacher and student read for one question, and which tokens carry the loss."""
     with reported():

@@ -20,7 +20,7 @@ _WIDE = ("why", "about", "citation", "tasks")
 
 @app.command()
 def sources(
-    config: Annotated[Path | None, typer.Argument(help="a run's YAML file: show what it reads, and from where")] = None,
+    config: Annotated[Path | None, typer.Argument(help="a run's YAML file, to list the sources that it reads")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the benchmarks that have a name or, with a run's file, what that run reads and from where."""
@@ -74,6 +74,6 @@ def _from(source: Source) -> str:
         case MiniatureSource():
             return source.family
         case FileSource(path=local) | HubSource(folder=Path() as local) | NamedSource(folder=Path() as local):
-            return str(local) if local.exists() else f"{local} (not there)"
+            return str(local) if local.exists() else f"{local} (not found)"
     parts = source.parts.values() if isinstance(source, NamedSource) else [source]
     return "\n".join(dict.fromkeys(f"{part.name}@{part.revision}" for part in parts))

@@ -53,26 +53,30 @@ def _several(answer: str | None) -> list[str]:
 
 @app.command()
 def init(
-    file: Annotated[Path, typer.Argument(help="where the configuration goes, for example run.yaml")],
-    teacher: Annotated[str | None, typer.Option(help='a folder, hub name@revision, or "ADDRESS MODEL" of a server')] = None,
-    student: Annotated[str | None, typer.Option(help="a folder, or hub name@revision")] = None,
-    train: Annotated[str | None, typer.Option(help="files or benchmarks to train on, with commas between")] = None,
-    evaluate: Annotated[str | None, typer.Option(help="files or benchmarks to evaluate on, in distribution")] = None,
-    outside: Annotated[str, typer.Option(help="the same out of distribution; may be left out")] = "",
-    gpus: Annotated[int | None, typer.Option(help="how many GPUs; those of this machine, if left out", min=0)] = None,
+    file: Annotated[Path, typer.Argument(help="the configuration file to write, for example run.yaml")],
+    teacher: Annotated[str | None, typer.Option(help='a folder, a hub name@revision, or "ADDRESS MODEL" of a server')] = None,
+    student: Annotated[str | None, typer.Option(help="a folder, or a hub name@revision")] = None,
+    train: Annotated[str | None, typer.Option(help="files or benchmarks to train on, separated by commas")] = None,
+    evaluate: Annotated[
+        str | None, typer.Option(help="files or benchmarks to evaluate on in distribution, separated by commas")
+    ] = None,
+    outside: Annotated[str, typer.Option(help="files or benchmarks to evaluate on out of distribution; optional")] = "",
+    gpus: Annotated[int | None, typer.Option(help="number of GPUs; default: those of this machine", min=0)] = None,
 ) -> None:
     """Write a first configuration from five answers, given as options or asked for."""
     with reported():
         from pipeline.starter import Answers, starter
 
         if file.exists():
-            raise ConfigError(f"{file}: is there already; give a new file")
+            raise ConfigError(f"{file}: already exists; give a new file")
         if not file.parent.is_dir():
-            raise ConfigError(f"{file}: there is no folder {file.parent}; make it, or give another file")
+            raise ConfigError(f"{file}: no such folder {file.parent}; create it, or give another file")
         answers = Answers(
             name=file.stem,
-            teacher=_asked(teacher, "--teacher", "Teacher (a folder, hub name@revision, or a server's address and its model)"),
-            student=_asked(student, "--student", "Student (a folder, or hub name@revision)"),
+            teacher=_asked(
+                teacher, "--teacher", "Teacher (a folder, a hub name@revision, or a server's address and its model)"
+            ),
+            student=_asked(student, "--student", "Student (a folder, or a hub name@revision)"),
             train=_several(_asked(train, "--train", "Train on (files, or names from `mind sources`)")),
             evaluate=_several(_asked(evaluate, "--evaluate", "Evaluate on, in distribution (files or names)")),
             outside=_several(outside),
@@ -86,7 +90,7 @@ def init(
         except MindError as error:
             aside.unlink()
             said = str(error).replace(str(aside), str(file))
-            raise ConfigError(f"{file}: not written, these answers make no configuration: {said}") from error
+            raise ConfigError(f"{file}: not written, the answers give an invalid configuration: {said}") from error
         aside.rename(file)
         print(f"{file}: written; next: mind doctor {file}, then mind plan {file}")
 

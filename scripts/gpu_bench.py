@@ -100,7 +100,7 @@ def _timed(form: str, works: list[Work], shape: Shape, device: torch.device, unt
 def timed(form: str, works: list[Work], shape: Shape, device: torch.device, until: float) -> dict[str, Any]:
     """What is found, or why nothing was."""
     if time.monotonic() > until:
-        return {"error": "the time was up; --minutes gives more"}
+        return {"error": "no time left; raise --minutes"}
     try:
         return _timed(form, works, shape, device, until)
     except Exception as error:  # noqa: BLE001 - out of memory, a compiler's, a library's: the other forms are still wanted
@@ -180,13 +180,19 @@ def main() -> None:
         type=ratio_of,
         default=[(1, 1), (1, 3)],
         metavar="1:3",
-        help="of a prompt's tokens to a rationale's",
+        help="ratios of a prompt's tokens to a rationale's",
     )
-    parser.add_argument("--forms", nargs="+", choices=[*ATTENTION, *gpu_trl.FORMS], default=forms, help="all that can run here")
-    parser.add_argument("--questions", type=int, default=4, help="in a step, each with eight rationales")
-    parser.add_argument("--tokens", type=int, default=512, help="of a prompt with one rationale, on average")
-    parser.add_argument("--repeats", type=int, default=10, help="steps that count")
-    parser.add_argument("--minutes", type=float, default=8, help="after which no other form is begun")
+    parser.add_argument(
+        "--forms",
+        nargs="+",
+        choices=[*ATTENTION, *gpu_trl.FORMS],
+        default=forms,
+        help="forms to measure; default: all that can run here",
+    )
+    parser.add_argument("--questions", type=int, default=4, help="questions per step, each with eight rationales")
+    parser.add_argument("--tokens", type=int, default=512, help="average tokens of a prompt with one rationale")
+    parser.add_argument("--repeats", type=int, default=10, help="measured steps")
+    parser.add_argument("--minutes", type=float, default=8, help="time after which no further form is started")
     rows = []
     card = torch.cuda.get_device_name() if cuda else "CPU"
     peak = next((value for name, value in PEAK.items() if name in card), None)

@@ -59,9 +59,9 @@ def _restore(joint: Joint, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def save_checkpoint(joint: Joint, scratch: Path, step: int) -> None:
-    """A checkpoint after `step` steps; older ones are removed once it counts."""
+    """Save a checkpoint after `step` steps; older ones are removed once it is valid."""
     tag = f"step-{step:06d}"
-    frozen = joint.config.lora is not None  # what does not learn is in the base student
+    frozen = joint.config.lora is not None  # frozen parameters are those of the base student
     joint.engine.save_checkpoint(str(scratch), tag=tag, save_latest=False, exclude_frozen_parameters=frozen)
     save_file(_state(joint), scratch / tag / f"joint-{joint.rank}.safetensors")
     if dist.is_initialized():
@@ -77,7 +77,7 @@ def save_checkpoint(joint: Joint, scratch: Path, step: int) -> None:
 
 
 def load_checkpoint(joint: Joint, scratch: Path) -> int:
-    """Steps already taken; 0 without a checkpoint.
+    """Load the valid checkpoint; returns the number of steps already taken, 0 without a checkpoint.
 
     Raises:
         ConfigError: the checkpoint was written by another number of ranks or under another ZeRO stage.

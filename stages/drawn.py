@@ -31,7 +31,7 @@ _COUNTED: Final = ["model", "group", "set", "question_id", "repeats", "outcome",
 
 
 def pass_at_1(right_NC: NDArray[np.bool_]) -> Interval:
-    """Mean over questions and draws, with an interval for other questions and other draws."""
+    """Mean over questions and draws (N, C), with an interval for other questions and other draws."""
     questions, draws = right_NC.shape
     means_N = right_NC.mean(1)
     value = float(means_N.mean())
@@ -58,7 +58,7 @@ def _cell(right_NC: NDArray[np.bool_], majority_N: NDArray[np.bool_]) -> dict[st
 
 
 def drawn(out: Draft, models: Sequence[str], count: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """Model -> place -> figures, from the shards of `draws`, in which the `count` draws of a question follow each other."""
+    """Model -> group or set -> figures, from the shards of `draws`, in which the `count` draws of a question are adjacent."""
     numbers: dict[Set, int] = {}
     marks: dict[str, list[tuple[int, bool]]] = {model: [] for model in models}
     rights: dict[str, list[NDArray[np.bool_]]] = {model: [] for model in models}

@@ -33,7 +33,7 @@ def draw(
     trainings: Mapping[str, Artifact],
     seed: int,
 ) -> Figures:
-    """States by t-SNE, in panels of these titles; similarity to the base by layer; and of every training with a MetaNet its weights."""
+    """t-SNE of the states, one panel per title; similarity to the base by layer; and the weights of every training that has a MetaNet."""
     points = {title: picture(principal(states_BD), seed) for title, states_BD in states.items()}
     similar = {row["model"]: row["cka_by_layer"] for row in document["models"] if row["model"] != "base"}
     found = {
@@ -48,7 +48,7 @@ def draw(
 
 
 def write(document: Mapping[str, Any], figures: Figures, folder: Path) -> None:
-    """Everything into `folder`, the page last."""
+    """Write everything into `folder`, the page last."""
     folder.mkdir(parents=True, exist_ok=True)
     images = {name: png(figure) for name, figure in figures.items()}
     for name, image in images.items():

@@ -32,7 +32,7 @@ RATIONALES: Final = pa.schema(
 
 
 class Models(NamedTuple):
-    """The base student, and the encoder of features with its tokenizer; often the encoder is the student itself."""
+    """The base student, and the feature encoder with its tokenizer; by default the encoder is the student itself."""
 
     student: Any
     pad: int
@@ -41,7 +41,7 @@ class Models(NamedTuple):
 
 
 def open_models(source: ModelSource, settings: Synthesis) -> Models:
-    """Load both, on a GPU where there is one."""
+    """Load both, on a GPU if available."""
     tokenizer = load_tokenizer(source)
     student = load_causal_model(source, "auto")
     student.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -79,7 +79,7 @@ def rationale_table(kept: list[Kept], losses_B: Tensor) -> pa.Table:
 
 
 def feature_table(kept: list[Kept], features_BF: Tensor) -> pa.Table:
-    """Their features, row by row beside the rationales."""
+    """The features of one chunk, in the same row order as its rationales."""
     flat = pa.FixedSizeListArray.from_arrays(pa.array(features_BF.reshape(-1).numpy(), pa.float32()), features_BF.shape[1])
     keys = {name: pa.array([getattr(item, name) for item in kept], pa.string()) for name in ("question_id", "perspective")}
     return pa.table({**keys, "feature_F": flat})

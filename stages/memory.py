@@ -16,7 +16,7 @@ _SECONDS: Final = 0.5
 
 
 class Peak:
-    """The largest sum seen so far, in bytes."""
+    """The largest sum measured so far, in bytes."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -34,7 +34,7 @@ class Peak:
 
 @contextmanager
 def watched_memory() -> Iterator[Peak]:
-    """Measure while the body runs."""
+    """Measure in a background thread while the body runs."""
     peak, stop = Peak(), threading.Event()
 
     def watch() -> None:

@@ -18,13 +18,13 @@ STYLE: Final = HERE / "page.css"
 
 
 def render(template: str, **values: Any) -> bytes:
-    """A template of this folder; a name that has no value is an error."""
+    """Render an HTML template of this folder; an undefined name is an error."""
     environment = ImmutableSandboxedEnvironment(autoescape=True, undefined=StrictUndefined, loader=FileSystemLoader(HERE))
     return environment.get_template(template).render(values).encode()
 
 
 def write_out(template: str, **values: Any) -> bytes:
-    """A template of this folder that is plain text; lines that hold nothing but its own words leave none behind."""
+    """Render a plain-text template of this folder; lines that contain only template statements are removed."""
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True
     )
@@ -32,12 +32,12 @@ def write_out(template: str, **values: Any) -> bytes:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as it goes to disk."""
+    """A figure encoded as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
 
 
 def embedded(image: bytes) -> str:
-    """A PNG as it stands in a page."""
+    """A PNG encoded for an HTML page."""
     return base64.b64encode(image).decode()

@@ -21,7 +21,7 @@ from storage.atomic import write_bytes
 
 
 class Cell(NamedTuple):
-    """A student, its size, the number of training questions, and what `stages.science.compare` found there."""
+    """A student, its number of parameters, the number of training questions, and the result of `stages.science.compare`."""
 
     student: str
     parameters: int
@@ -30,7 +30,7 @@ class Cell(NamedTuple):
 
     @property
     def size(self) -> str:
-        """The student as it is called in plots and tables."""
+        """The student's label in plots and tables."""
         return f"{self.student} ({self.parameters / 1e6:.2g} M)"
 
 

@@ -63,7 +63,7 @@ SCHEMA: Final = pa.schema(
     ]
 )
 JUDGED: Final = pa.schema([*SCHEMA, ("judged", pa.string()), ("verdict", pa.string())])
-"""With a judge: its words, and what they come to, where it was asked."""
+"""The schema with a judge: its reply and its verdict, if it was asked."""
 
 
 class Config(Frozen):
@@ -75,13 +75,13 @@ class Config(Frozen):
     sampling: Sampling = identity()
     seed: int = identity()
     student: ModelSource | None = runtime(None)
-    """Who is to learn from the samples: no sample depends on that, but a question too long to be learnt is not worth asking."""
+    """The student to be trained. No sample depends on it, but a question that is too long to train on is rejected before sampling."""
     student_length: int = runtime(0)
 
 
 def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
-    if run.sampling.rationales is not None:  # nobody is asked, so who and how is not what the samples depend on
+    if run.sampling.rationales is not None:  # no model is asked, so the samples depend on no model or prompt
         given = Sampling(rationales=run.sampling.rationales, questions_per_shard=run.sampling.questions_per_shard)
         nobody = ModelSource(imported=True)
         perspectives = without_forms(perspectives_of(run))
@@ -98,7 +98,7 @@ def config_of(run: RunConfig) -> Config:
 
 
 def outside(config: Config) -> dict[str, str]:
-    """The teacher's content, where it runs here, or that of given rationales; what a server serves is known by its name only."""
+    """Content digest of a local teacher or of imported rationales; a served model is identified by its name only."""
     if config.sampling.rationales is not None:
         return {"rationales": given_content(config.sampling.rationales)}
     judge = config.sampling.judge
@@ -107,7 +107,7 @@ def outside(config: Config) -> dict[str, str]:
 
 
 def check(config: Config) -> None:
-    """Model folder and templates, or the first of given rationales."""
+    """Check model folder and templates, or the first imported rationales."""
     if config.sampling.rationales is not None:
         check_given(config.sampling.rationales, tuple(item.name for item in config.perspectives))
         return
@@ -122,13 +122,13 @@ def check(config: Config) -> None:
 
 
 def sample_seed(seed: int, question_id: str, perspective: str, index: int) -> int:
-    """31 bits from everything that tells one sample from another."""
+    """A 31-bit seed from run seed, question, perspective and sample index."""
     digest = hashlib.sha256(f"{seed}\0{question_id}\0{perspective}\0{index}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
 def graded_row(question: Question, perspective: str, index: int, seed: int, completion: Completion) -> dict[str, Any]:
-    """One sample, in the form of `SCHEMA`."""
+    """One graded sample as a row of `SCHEMA`."""
     graded = question.grade(completion.text, completion.finish_reason == "stop")
     return {
         "question_id": question.id,
@@ -159,7 +159,7 @@ def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspect
 
 
 def _wave(engines: Engines, config: Config, asked: list[tuple[Question, Perspective, int]]) -> list[dict[str, Any]]:
-    """Samples that are asked for together; the judge is asked about those that say something, but no answer that could be read."""
+    """Sample one batch of requests. The judge is asked about samples that have text but no parsable answer."""
     rows = list(_sample(engines.teacher, config, asked))
     settings = config.sampling.judge
     if settings is None or engines.judge is None:
@@ -176,7 +176,7 @@ def _wave(engines: Engines, config: Config, asked: list[tuple[Question, Perspect
 
 
 def _judged(reply: Completion) -> dict[str, str]:
-    """What a sample's row has from its judge."""
+    """The columns that the judge's reply adds to a sample's row."""
     if reply.finish_reason == "too_long":
         return {"verdict": reply.finish_reason}
     found = verdict(reply.text)
@@ -186,7 +186,7 @@ def _judged(reply: Completion) -> dict[str, str]:
 
 
 def _shard(engines: Engines, config: Config, questions: list[Question]) -> list[dict[str, Any]]:
-    """All samples of some questions: first `samples` of each perspective, then tries where none is right."""
+    """All samples of a chunk of questions: first `samples` per perspective, then further tries while none is correct."""
     settings = config.sampling
     every = [(question, item) for question in questions for item in config.perspectives]
     rows = _wave(engines, config, [(q, p, i) for q, p in every for i in range(settings.samples)])
@@ -201,7 +201,7 @@ def _shard(engines: Engines, config: Config, questions: list[Question]) -> list[
 
 
 class Engines(NamedTuple):
-    """Who is asked: the teacher, and a judge if there is one."""
+    """The teacher's engine, and the judge's if configured."""
 
     teacher: Engine
     judge: Engine | None = None
@@ -210,7 +210,7 @@ class Engines(NamedTuple):
 def shards_of(
     engines: Engines, config: Config, questions: Iterable[Question]
 ) -> Iterator[tuple[list[Question], list[dict[str, Any]]]]:
-    """Shard by shard, its questions and all their samples; while one is committed, the next is under way."""
+    """Yield each shard's questions and all their samples; the next shard is sampled while the caller commits one."""
     return ahead(lambda chunk: _shard(engines, config, chunk), chunks(questions, config.sampling.questions_per_shard))
 
 
@@ -225,7 +225,7 @@ def _judge(config: Config, arrived: Path) -> Iterator[Engine | None]:
 
 
 def _verdicts(out: Draft) -> dict[str, int]:
-    """How often the judge said what; a reply that is no verdict is `unreadable`, a sample that it could not read `too_long`."""
+    """Number of each verdict; a reply without a verdict counts as `unreadable`, a sample over the judge's context as `too_long`."""
     counts = Counter[str]()
     for shard in out.shards("samples", ["verdict"]):
         counts.update(shard["verdict"].drop_null().to_pylist())
@@ -233,13 +233,13 @@ def _verdicts(out: Draft) -> dict[str, int]:
 
 
 def training_questions(questions: Artifact) -> Iterator[Question]:
-    """The questions that are distilled, in order."""
+    """The training questions, in order."""
     for batch in questions.batches("questions", rows=1024):
         yield from from_table(batch.filter(pc.equal(batch["role"], "train")))
 
 
 def finished_questions(shards: Iterable[pa.Table | pa.RecordBatch]) -> set[int]:
-    """Digests of the questions that some shards have."""
+    """Digests of the questions in some shards."""
     finished: set[int] = set()
     for shard in shards:
         finished |= digests(shard["question_id"].unique().to_pylist())
@@ -247,12 +247,15 @@ def finished_questions(shards: Iterable[pa.Table | pa.RecordBatch]) -> set[int]:
 
 
 def arrived_file(out: Draft, model: str) -> Path:
-    """Where a server's answers lie until their shard is committed; on this machine only, also under a remote root."""
+    """Journal of a server's answers whose shard is not committed yet; on this machine only, also under a remote root."""
     return out.scratch / DERIVED / f"arrived-{model}.jsonl"
 
 
 def _check_prompts(config: Config, questions: Callable[[], Iterable[Question]]) -> None:
-    """Before the teacher is loaded; a server has a tokenizer of its own. `questions` gives them anew at each call."""
+    """Check prompt lengths before the teacher is loaded, except for servers, whose tokenizers are not available.
+
+    `questions` returns a new stream at each call.
+    """
     settings, prompts = config.sampling, config.prompts
     if settings.engine.kind != "openai":
         asked = (
@@ -265,15 +268,15 @@ def _check_prompts(config: Config, questions: Callable[[], Iterable[Question]]) 
         check_trainable(config.student, shown, config.student_length)
     judge = settings.judge
     if judge is not None and judge.engine.kind != "openai":
-        # The sample to be judged is not there yet, so its room is kept as well: the teacher's tokens, about as many of the judge's.
-        # One that needs more all the same is not judged.
+        # The sample does not exist yet, so room is reserved for it: max_tokens, assuming that both tokenizers give similar counts.
+        # A sample that still needs more is not judged.
         bare = ((question.id, judge_prompt(judge, question, "")) for question in questions())
         room, limit = settings.max_tokens + judge.max_tokens, judge.engine.max_context
-        check_lengths(load_tokenizer(judge.model), bare, judge.model.dialogue, room, limit, "what its judge reads")
+        check_lengths(load_tokenizer(judge.model), bare, judge.model.dialogue, room, limit, "its judge prompt")
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
-    """Sample what no shard has yet."""
+    """Sample the questions that no shard contains."""
     questions, settings = inputs["questions"], config.sampling
     if settings.rationales is not None:
         from stages.given import bring_in

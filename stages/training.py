@@ -31,11 +31,11 @@ VERSION: Final = 2
 INPUTS: Final = ("synthesis",)
 REFUSED: Final = "refused"
 SPEC: Final = "spec.json"
-"""What the ranks of every host are told, in the scratch folder."""
+"""File in the scratch folder that tells the ranks of every host what to train."""
 
 
 class Config(Frozen):
-    """Base student, training and the names that MetaNet's heads stand for."""
+    """Base student, training settings, and the perspectives of MetaNet's heads."""
 
     student: ModelSource = identity()
     perspectives: tuple[Perspective, ...] = identity()
@@ -62,7 +62,7 @@ def config_of(run: RunConfig) -> Config:
 
 
 def outside(config: Config) -> dict[str, str]:
-    """The base student's content."""
+    """Content digest of the base student."""
     return {"student": model_content(config.student)}
 
 
@@ -83,25 +83,25 @@ def _gpu_is_there() -> bool:
 
 
 def check(config: Config) -> None:
-    """Model folder, the longest row it could take, and the perspectives that are named."""
+    """Check the model folder, the maximum row length, and the names of perspectives."""
     check_model(config.student, "student")
     if config.training.packing == "flex" and not _gpu_is_there():
-        raise ConfigError("training.packing: flex learns on a GPU alone, and none is here; set training.packing to rows")
+        raise ConfigError("training.packing: flex requires a GPU; none found; set training.packing to rows or none")
     known = [item.name for item in config.perspectives]
     for name in config.training.perspectives or ():
         if name not in known:
-            raise ConfigError(f"training.perspectives: no perspective {name!r}; there are {', '.join(known)}")
+            raise ConfigError(f"training.perspectives: {name!r} is unknown; use some of {', '.join(known)}")
     limit = context_length(config.student.path) if config.student.path is not None else None
     if limit is not None and config.training.max_length > limit:
         raise ModelError(
-            f"training.max_length: {config.training.max_length} is over the student's context of {limit}; lower it"
+            f"training.max_length: {config.training.max_length} exceeds the student's context of {limit}; lower it"
         )
 
 
 def _choose_port(wanted: int | None) -> int:
     if wanted is not None:
         if not _port_is_free(wanted):
-            raise ConfigError(f"training.port: {wanted} is in use on 127.0.0.1; leave it out to have a free one chosen")
+            raise ConfigError(f"training.port: {wanted} is in use on 127.0.0.1; omit it to use a free port")
         return wanted
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -135,7 +135,7 @@ def _launch(config: Config, spec: str, port: int) -> None:
         raise BadInput(message)
     if code:
         raise StageFailed(
-            f"training: the launcher ended with code {code}; the log above says why (a rank with signal 9 was killed, mostly for want "
+            f"training: the launcher exited with code {code}; see the log above (signal 9 means that a rank was killed, usually out "
             "of memory: lower questions_per_micro_batch or raise zero_stage); run again to resume"
         )
 
@@ -147,14 +147,14 @@ def surroundings(training: Training) -> dict[str, str]:
     return {
         "OMP_NUM_THREADS": str(training.threads_per_rank),
         "TOKENIZERS_PARALLELISM": "false",
-        # A rank that a library aborts leaves the stacks of its threads in the log.
+        # If a library aborts a rank, its thread stacks are written to the log.
         "PYTHONFAULTHANDLER": "1",
         "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu"),
     }
 
 
 def _be_the_rank(config: Config, document: dict[str, Any], port: int) -> None:
-    """Train in this process, which saves the start of another; several trainings in one process share its process group."""
+    """Train in this process, which avoids starting another one; several trainings in one process share its process group."""
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ.update({**surroundings(config.training), **alone})
     from stages import training_rank
@@ -164,12 +164,12 @@ def _be_the_rank(config: Config, document: dict[str, Any], port: int) -> None:
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
-    """All steps, here or in ranks of their own.
+    """Take all steps, in this process or in ranks of their own.
 
     Raises:
         NothingSurvives: synthesis kept fewer questions than a step takes.
-        BadInput: what a rank refused.
-        StageFailed: a rank or the launcher ended badly.
+        BadInput: a rank rejected its input.
+        StageFailed: a rank or the launcher failed.
     """
     kept, wanted = inputs["synthesis"].summary["kept_questions"], config.training.questions_per_step
     if kept < wanted:
@@ -178,7 +178,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         )
     if config.training.hosts > 1 and out.mirror is not None:
         raise ConfigError(
-            "training.hosts: hosts share checkpoints through the root's folder; set root to a folder that all of them see"
+            "training.hosts: hosts share checkpoints through the root's folder; set root to a folder that all hosts can access"
         )
     port = _choose_port(config.training.port)
     document = {

@@ -23,7 +23,7 @@ _LOOK_AGAIN_SECONDS: Final = 2.0
 
 
 def _begun(run: RunConfig, spec: Path) -> bool:
-    """Whether the first host has begun, as this one would: a life before this one may have left other words."""
+    """Whether the first host has started with the same configuration; a file of an earlier attempt may have another one."""
     try:
         return bool(json.loads(spec.read_bytes())["config"]["training"] == run.training.model_dump(mode="json"))
     except (FileNotFoundError, ValueError):
@@ -31,17 +31,17 @@ def _begun(run: RunConfig, spec: Path) -> bool:
 
 
 def join(run: RunConfig, host: int, say: Callable[[str], None]) -> None:
-    """Lend this host's ranks to the training of a run, until it is done. Returns at once if it is done.
+    """Provide this host's ranks to a run's training until it is done. Returns at once if it is already done.
 
     Raises:
-        ConfigError: the run has one host, or none of this number.
-        StageFailed: the ranks here ended badly, of themselves or because others did.
+        ConfigError: the run uses one host, or has no host of this number.
+        StageFailed: the ranks on this host failed, by themselves or because others did.
     """
     training = run.training
     if training.hosts == 1:
-        raise ConfigError("training.hosts: 1, so there is nothing to join; set it, training.address and training.port")
+        raise ConfigError("training.hosts: 1, so there is nothing to join; set training.hosts, address and port")
     if not 1 <= host < training.hosts:
-        raise ConfigError(f"--host {host}: the first host runs the stage, the others join as 1 to {training.hosts - 1}")
+        raise ConfigError(f"--host {host}: expected 1 to {training.hosts - 1}; host 0 runs the stage itself with `mind run`")
     fingerprint = plan(run)[NAME].fingerprint
     store = store_of(run)
     spec = store.root / NAME / f"{fingerprint}.scratch" / SPEC
@@ -60,5 +60,5 @@ def join(run: RunConfig, host: int, say: Callable[[str], None]) -> None:
     code = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
     if code:
         raise StageFailed(
-            f"host {host}: the launcher ended with code {code}; the log above and the first host's say why; start all hosts again to resume"
+            f"host {host}: the launcher exited with code {code}; see the log above and the first host's; start all hosts again to resume"
         )

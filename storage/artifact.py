@@ -1,8 +1,8 @@
 """Artifacts and drafts. An artifact is a folder with a manifest, complete or absent; a draft is one that is being written.
 
 An `Artifact` never changes. Under a remote root its files are downloaded on first use and checked against the manifest. A `Draft` is a
-local folder, `<fingerprint>.partial`. Each of its shards is committed separately and survives a kill; under a remote root it is also uploaded at
-once, so that another machine can resume.
+local folder, `<fingerprint>.partial`. Each of its shards is committed separately and survives a kill; under a remote root it is also
+uploaded at once, so that another machine can resume.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class Draft:
         for path in sorted(self.folder.glob("*.parquet")):
             whole = file_digest(path) == known[path.name] if path.name in known else is_readable(path)
             if not whole:
-                print(f"{self.stage}: {path.name}: damaged on disk; its rows are made again", flush=True)
+                print(f"{self.stage}: {path.name}: damaged on disk; its rows will be recomputed", flush=True)
                 path.unlink()
 
     def take_up(self) -> None:
@@ -202,7 +202,7 @@ class Draft:
             for name in self.mirror.take_up(self.lease.holder.number):
                 self.remember(name)
             for path in [path for path in sorted(self.folder.glob("*.parquet")) if not is_readable(path)]:
-                print(f"{self.stage}: {path.name}: was damaged on its way; its rows are made again", flush=True)
+                print(f"{self.stage}: {path.name}: damaged in transfer; its rows will be recomputed", flush=True)
                 self._remove(path)
 
     def clear(self, name: str) -> None:

@@ -123,7 +123,7 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, OSError, ValueError) as error:
         # What the system says, too many open files for example, has a number and is not about the content; Arrow's own has none.
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
-            raise ArtifactError(f"{path}: cannot be read ({error}); mend that, then run again") from error
+            raise ArtifactError(f"{path}: cannot be read ({error}); fix the cause, then run again") from error
         raise Damaged(
             f"{path}: damaged ({' '.join(str(error).split())}); remove {path.parent} and run its stage again"
         ) from error

@@ -33,7 +33,7 @@ def _read(place: Place, key: str) -> dict[str, Any] | None:
         found = orjson.loads(content)
         return {**found, "stages": dict(found["stages"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{key}: damaged; remove it, and run its configuration again to have it back") from error
+        raise ArtifactError(f"{key}: damaged; remove it, and run its configuration again to recreate it") from error
 
 
 def record_run(place: Place, name: str, stages: Mapping[str, str], config: Mapping[str, Any], status: str) -> None:

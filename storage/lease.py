@@ -143,7 +143,7 @@ class Lease:
         """Take it for lost; what to raise then."""
         self.lost = True
         self._told.acquire(blocking=False)
-        return LeaseLost(f"{self.prefix}: another process took this one for dead and goes on with the work; leave it to it")
+        return LeaseLost(f"{self.prefix}: lost the lease: another process has taken over this artifact; let it finish")
 
     def _look(self) -> None:
         # A successor creates the next number and removes this one; what it does at its own end must not hide that it was there.
@@ -220,7 +220,7 @@ def hold(place: Place, prefix: str, what: str, needs: tuple[str, ...] = ()) -> I
     if isinstance(place, Folder) and place.has(prefix):
         left = place.root / prefix
         raise ArtifactBusy(
-            f"{what}: {left} is a lease of an earlier version of MIND; see to it that none runs, then remove this file"
+            f"{what}: {left} is a lease of an earlier version of MIND; stop any process of that version, then remove this file"
         )
     lease = Lease(place, prefix, _take(place, prefix, what, needs))
     lease.start()

@@ -74,6 +74,6 @@ def resolve(store: Store, reference: str, default_stage: str) -> tuple[str, str]
     stage, _, start = reference.partition("/")
     found = [name for name in store.fingerprints(stage) if start and name.startswith(start)]
     if len(found) != 1:
-        problem = "no such artifact" if not found else f"{len(found)} artifacts begin so"
+        problem = "no such artifact" if not found else f"{len(found)} artifacts match"
         raise ArtifactMissing(f"{reference}: {problem}; give more digits, or RUN:STAGE")
     return stage, found[0]

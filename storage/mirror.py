@@ -81,7 +81,7 @@ class Mirror:
         if not new:
             self.remote.upload(path, key)
         elif not self.remote.upload_new(path, key):
-            raise LeaseLost(f"{key}: another process has written this file; run again to go on from there")
+            raise LeaseLost(f"{key}: another process has written this file; run again to resume from it")
         self._remember(key, path)
 
     def send_changes(self, last: str = "") -> None:
@@ -94,7 +94,7 @@ class Mirror:
             here, there = _files(folder), self.remote.tree(prefix)
             number, known = self._known_now()
             if self.remote.names(f"{self.name}.lease")[-1:] != [f"{number:06d}"]:
-                raise LeaseLost(f"{self.name}: another process goes on with the work; leave it to it")
+                raise LeaseLost(f"{self.name}: lost the lease: another process has taken over this artifact; let it finish")
             for name in sorted(here, key=lambda name: (name == last, name)):
                 key = f"{prefix}/{name}"
                 if name not in there or known.get(key) != here[name]:

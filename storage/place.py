@@ -84,8 +84,8 @@ class Folder:
             return self.read(key) == content  # a network file system may ask twice, when the first answer was lost
         except OSError as error:
             raise RootNotWritable(
-                f"{self.root}: cannot make a hard link ({error.strerror}), without which two runners could write one artifact; "
-                "put root on a file system that has them"
+                f"{self.root}: cannot create a hard link ({error.strerror}), so two processes could write one artifact; "
+                "put root on a file system that supports hard links"
             ) from error
         finally:
             aside.unlink(missing_ok=True)
@@ -149,14 +149,14 @@ class Bucket:
         except (FileNotFoundError, FileExistsError):
             raise
         except ImportError as error:
-            raise ConfigError(f"root: {self.url}: {error}; install what this kind of store needs, for example .[s3]") from error
+            raise ConfigError(f"root: {self.url}: {error}; install the extra for this store, for example .[s3]") from error
         except (OSError, ValueError) as error:
-            raise RootUnavailable(f"{self.url}: {error}; see to it that it can be reached, then run again to resume") from error
+            raise RootUnavailable(f"{self.url}: {error}; make sure that it is reachable, then run again to resume") from error
         except Exception as error:
             # The libraries under fsspec have error types of their own, one family per store.
             if type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure")):
                 raise RootUnavailable(
-                    f"{self.url}: {error}; see to it that it can be reached, then run again to resume"
+                    f"{self.url}: {error}; make sure that it is reachable, then run again to resume"
                 ) from error
             raise
 
@@ -186,7 +186,7 @@ class Bucket:
             with self._reached():
                 yield
         except FileNotFoundError as error:
-            raise ConfigError(f"root: {self.url}: {error}; make the bucket, or correct root") from error
+            raise ConfigError(f"root: {self.url}: {error}; create the bucket, or correct root") from error
 
     @contextmanager
     def _created(self) -> Iterator[None]:
@@ -286,7 +286,7 @@ class Bucket:
         ArtifactError: its key leads elsewhere.
         """
         if ".." in key.split("/"):
-            raise ArtifactError(f"{self.url}/{key}: not a plain path; remove it, somebody else has put it there")
+            raise ArtifactError(f"{self.url}/{key}: unsafe path, not written by MIND; remove it")
         filesystem, path = self._at(key)
         aside = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
         try:
@@ -312,8 +312,8 @@ class Bucket:
         try:
             if not self.create(key, b"first") or self.create(key, b"second"):
                 raise ConfigError(
-                    f"root: {self.url}: this store has no conditional put, so two runners could write one artifact; "
-                    "use a store that has it, or a local folder"
+                    f"root: {self.url}: this store has no conditional put, so two processes could write one artifact; "
+                    "use a store with conditional put, or a local folder"
                 )
         finally:
             self.remove(key)

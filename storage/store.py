@@ -108,7 +108,7 @@ class Store:
             raise ArtifactMissing(f"{where.removesuffix(f'/{MANIFEST}')}: no {stage} artifact; run the {stage} stage first")
         manifest = parse_manifest(content, where)
         if (manifest["stage"], manifest["fingerprint"]) != (stage, fingerprint):
-            raise ArtifactError(f"{where}: is that of {manifest['stage']}/{manifest['fingerprint']}; remove its folder")
+            raise ArtifactError(f"{where}: belongs to {manifest['stage']}/{manifest['fingerprint']}; remove its folder")
         return content, manifest
 
     def open(self, stage: str, fingerprint: str) -> Artifact:
@@ -126,7 +126,7 @@ class Store:
             for entry in artifact.manifest["files"]:
                 path = artifact.folder / entry["path"]
                 if not path.is_file() or path.stat().st_size != entry["bytes"]:
-                    raise ArtifactError(f"{path}: missing or of another size; remove {artifact.folder} and run {stage} again")
+                    raise ArtifactError(f"{path}: missing or of the wrong size; remove {artifact.folder} and run {stage} again")
         return artifact
 
     @contextmanager
@@ -252,7 +252,7 @@ def open_store(root: str, workspace: Path | None = None) -> Store:
         return Store(Path(root))
     address = root.partition("://")[2]
     if "@" in address.split("/")[0]:
-        raise ConfigError("root: has a name or password in it, which would be written to manifests; put it in the environment")
+        raise ConfigError("root: contains a user name or password, which manifests would record; put it in the environment")
     if root.startswith(("file://", "local://")):
         raise ConfigError(f"root: {root}: give a local folder as a plain path")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mind"

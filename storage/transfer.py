@@ -56,7 +56,7 @@ def _member(member: tarfile.TarInfo, file: Path) -> tuple[str, str, str]:
     match = _MEMBER.fullmatch(member.name)
     plain = member.isreg() and not member.issparse() and not {"", ".", ".."} & {*member.name.split("/")}
     if match is None or not plain or match[1] in ("runs", "pointers"):
-        raise ArtifactError(f"{file}: member {member.name!r} is not a file of an artifact; export the artifact again")
+        raise ArtifactError(f"{file}: member {member.name!r} is not an artifact's file; export the artifact again")
     return match[1], match[2], match[3]
 
 
@@ -79,7 +79,7 @@ def import_(store: Store, file: Path) -> list[tuple[str, bool]]:
     except (tarfile.TarError, OSError) as error:
         if isinstance(error, ArtifactError):
             raise
-        raise ArtifactError(f"{file}: not a whole tar file ({error}); export the artifact again") from error
+        raise ArtifactError(f"{file}: not a complete tar file ({error}); export the artifact again") from error
     return found
 
 
@@ -89,7 +89,7 @@ def _see_the_end(file: Path) -> None:
         size = stream.seek(0, io.SEEK_END)
         stream.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
         if size % tarfile.BLOCKSIZE or stream.read().strip(b"\0") or not size:
-            raise tarfile.ReadError("its end is missing")
+            raise tarfile.ReadError("truncated")
 
 
 def _skip(tar: tarfile.TarFile, prefix: str) -> tarfile.TarInfo | None:
@@ -150,11 +150,11 @@ def _checked(content: bytes | None, folder: Path, name: tuple[str, str], file: P
         raise ArtifactError(f"{file}: {digest} has no manifest; export the artifact again")
     manifest = parse_manifest(content, f"{file}: {digest}")
     if fingerprint(manifest["identity"]) != digest or (manifest["stage"], manifest["fingerprint"]) != name:
-        raise ArtifactError(f"{file}: {digest}: its identity does not give its fingerprint; export the artifact again")
+        raise ArtifactError(f"{file}: {digest}: identity and fingerprint do not match; export the artifact again")
     listed = {entry["path"]: (entry["bytes"], entry["sha256"]) for entry in manifest["files"]}
     paths = [path for path in folder.rglob("*") if path.is_file()]
     there = {path.relative_to(folder).as_posix(): (path.stat().st_size, file_digest(path)) for path in paths}
     if listed != there:
         wrong = sorted(name for name in listed.keys() | there.keys() if listed.get(name) != there.get(name))[0]
-        raise ArtifactError(f"{file}: {digest}/{wrong}: not what its manifest says; export the artifact again")
+        raise ArtifactError(f"{file}: {digest}/{wrong}: differs from the manifest; export the artifact again")
     return orjson.dumps(orjson.loads(content), option=orjson.OPT_INDENT_2)

@@ -67,7 +67,7 @@ def _there(artifact: Artifact) -> list[str]:
 def _findings(store: Store, artifact: Artifact) -> Iterator[Finding]:
     manifest = artifact.manifest
     if fingerprint(manifest["identity"]) != artifact.fingerprint:
-        yield Finding(f"{artifact.name}/{MANIFEST}", "its identity does not give its fingerprint: it was altered")
+        yield Finding(f"{artifact.name}/{MANIFEST}", "identity and fingerprint do not match: the manifest was altered")
     for entry in manifest["files"]:
         problem = _problem(artifact, entry)
         if problem is not None:
@@ -78,7 +78,7 @@ def _findings(store: Store, artifact: Artifact) -> Iterator[Finding]:
             yield Finding(f"{artifact.name}/{extra}", "not in the manifest")
     for stage, digest in manifest["inputs"].items():
         if not store.exists(stage, digest):
-            yield Finding(artifact.name, f"was made from {stage}/{digest}, which is gone")
+            yield Finding(artifact.name, f"its input {stage}/{digest} is missing")
 
 
 def verify(store: Store, stage: str, digest: str) -> list[Finding]:

@@ -24,7 +24,7 @@ _CONCLUSION: Final = 12
 
 
 class Lengths(NamedTuple):
-    """Mean tokens of a question's prompt and of a rationale."""
+    """Mean tokens of a prompt and of a rationale."""
 
     prompt: int
     rationale: int
@@ -39,7 +39,7 @@ class Shape(NamedTuple):
 
 
 SMALL: Final = Shape(192, 4, 4096)
-"""For a CPU: large enough that arithmetic decides, small enough for minutes."""
+"""For a CPU: large enough to be dominated by arithmetic, small enough to run in minutes."""
 
 
 def make_student(folder: Path, shape: Shape) -> Path:
@@ -59,7 +59,7 @@ def _spread(mean: int, draw: random.Random) -> int:
 
 
 def make_set(questions: int, perspectives: int, lengths: Lengths, vocabulary: int) -> TrainingSet:
-    """Rationales of every perspective for every question."""
+    """A training set with rationales of every perspective for every question."""
     draw = random.Random(0)
     generator = torch.Generator().manual_seed(0)
     tokens: list[int] = []
@@ -81,6 +81,6 @@ def make_set(questions: int, perspectives: int, lengths: Lengths, vocabulary: in
 
 
 def _row(prompt: list[int], rationale: list[int]) -> Row:
-    """The answer is the token before the last two."""
+    """A row whose answer is the token before the last two."""
     tokens = [*prompt, *rationale]
     return Row(tokens, len(prompt), (len(tokens) - 3, len(tokens) - 2))

@@ -26,7 +26,7 @@ def test_masked_and_trained_tokens_are_shown_apart_with_the_token_that_ends_an_a
     assert "do not appeal to intuition" in masked
     assert masked.count("A dial with ten marks") == 2
     assert "A dial with ten marks" not in trained
-    assert "three dots, until synthesis is done" in trained
+    assert "a placeholder, until synthesis is done" in trained
     assert "<end>" in trained
     assert "last trained token: '<end>'" in trained
 
