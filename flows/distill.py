@@ -30,7 +30,7 @@ from stages.process import store_of
 
 
 def publish(outcomes: Mapping[str, StageOutcome]) -> None:
-    """The result as Prefect artifacts: what each stage did, the accuracies, the report."""
+    """Publish the result as Prefect artifacts: stages, accuracies, findings and the report."""
     create_table_artifact(
         key="stages",
         description="What each stage did",
@@ -77,7 +77,7 @@ def distill(job: Job) -> dict[str, float]:
 
 
 def run_all(config: RunConfig, elsewhere: bool = False) -> dict[str, StageOutcome]:
-    """Every stage of a run, in order, with the run in the catalogue from its beginning on."""
+    """Run every stage in order; the run is in the catalogue from the start."""
     outcomes: dict[str, StageOutcome] = {}
     planned = plan(config)
     record(config, planned, "running")

@@ -30,11 +30,11 @@ class Job(Frozen):
 
     @property
     def title(self) -> str:
-        """What a person calls it."""
+        """The label of this job in flow run names."""
         return self.name or Path(self.config).stem
 
     def load(self) -> RunConfig:
-        """The configuration, checked.
+        """Load and check the configuration.
 
         Raises:
             ConfigError: file, field, what was expected, the remedy.

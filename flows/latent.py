@@ -25,10 +25,10 @@ def _is_done(run: Run) -> bool:
 
 
 def runs_for(experiment: Experiment, seed: int) -> list[Run]:
-    """The runs of a seed that are read.
+    """The runs of a seed that the analysis reads.
 
     Raises:
-        ArtifactMissing: some have not been trained; says which, and how to make them.
+        ArtifactMissing: some runs have no trained student; the message has the command that trains them.
     """
     names = [arm.name for arm in chosen(experiment)]
     wanted = tuple(name for name in names if name in (*MODELS, *IF_THERE) or name.startswith(SPECIALIST))
@@ -51,7 +51,7 @@ def _command(experiment: Experiment, names: Sequence[str], seed: int) -> str:
 
 
 def latent(experiment: Experiment, seed: int, questions: int, quiet: bool = False) -> dict[str, Any]:
-    """Let every model read the same rationales, in a process of its own; returns the figures. Quiet, it shows no progress.
+    """Run the latent analysis in its own process; returns the figures. With `quiet`, no progress is shown.
 
     Raises:
         ArtifactMissing: as `runs_for`.

@@ -25,7 +25,7 @@ from stages.science import compare
 
 
 class Phase(Frozen):
-    """An experiment, the students that it is repeated with, and the numbers of questions."""
+    """An experiment, repeated with several students and numbers of questions."""
 
     experiment: Experiment
     students: dict[str, str] = Field(min_length=1, description="folders of base students by name, smallest first")
@@ -33,7 +33,7 @@ class Phase(Frozen):
 
 
 class Place(NamedTuple):
-    """A cell's student, by its name, its number of questions, and the experiment there."""
+    """A cell: the student's name, its number of questions, and its experiment."""
 
     student: str
     questions: int
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
 
 def _sources(base: RunConfig, questions: int) -> str:
-    """The training sources with so many questions in all, dealt out evenly, as `--set` takes them."""
+    """The training sources with `questions` questions in total, evenly divided, in the form that `--set` takes."""
     sources = base.questions.train
     each, left = divmod(questions, len(sources))
     if left:
@@ -56,10 +56,10 @@ def _sources(base: RunConfig, questions: int) -> str:
 
 
 def places_of(phase: Phase) -> list[Place]:
-    """Every cell.
+    """All cells.
 
     Raises:
-        ConfigError: no arm is a baseline, or the questions cannot be dealt out evenly.
+        ConfigError: no arm is a baseline, or the questions cannot be divided evenly.
     """
     base = base_of(phase.experiment)
     if not any(arm.kind == "baseline" for arm in chosen(phase.experiment)):
@@ -72,7 +72,7 @@ def places_of(phase: Phase) -> list[Place]:
 
 
 def _at(experiment: Experiment, base: RunConfig, name: str, student: Path, questions: int) -> Experiment:
-    """The experiment in one cell."""
+    """The experiment of one cell."""
     changes = (
         *experiment.changes,
         f"student={json.dumps({'path': str(student)})}",
@@ -83,7 +83,7 @@ def _at(experiment: Experiment, base: RunConfig, name: str, student: Path, quest
 
 
 def folder_of_phase(phase: Phase) -> Path:
-    """Where the result is written: beside the experiment's."""
+    """The folder of the results, beside the experiment's."""
     folder = folder_of(phase.experiment)
     return folder.with_name(f"{folder.name}-phase")
 

@@ -30,7 +30,7 @@ def recorded(run: str, root: str) -> RunConfig:
     """The configuration of a run in the catalogue.
 
     Raises:
-        ConfigError: there is no such run.
+        ConfigError: no such run exists.
     """
     found = read_run(open_store(root).place, run)
     if found is None or not found["config"]:

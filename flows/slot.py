@@ -25,7 +25,7 @@ LEASE_SECONDS: Final = 60.0
 
 @contextmanager
 def machine_slot(stage: str) -> Iterator[None]:
-    """Hold the place, once it is free; that `stage` waits is said in the flow's log."""
+    """Hold this machine's slot while the body runs; if `stage` has to wait, the flow's log says so."""
     name = f"mind-{socket.gethostname()}"
     with _of_the_server(stage, name) if get_current_settings().api.url else _of_the_kernel(stage, name):
         yield

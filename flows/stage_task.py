@@ -37,7 +37,7 @@ DEPLOYMENTS: Final = {stage: f"{stage}/gpu" for stage in ACCELERATED} | {"questi
 
 
 def _update(artifact: Any, progress: float, description: str) -> None:
-    """Tell the server; a server that does not answer must not end a stage that runs well."""
+    """Update the progress on the server; an unreachable server must not stop a running stage."""
     try:
         update_progress_artifact(artifact_id=artifact, progress=progress, description=description)
     except (HTTPError, PrefectException) as error:
@@ -45,7 +45,7 @@ def _update(artifact: Any, progress: float, description: str) -> None:
 
 
 def _reporting(stage: str, artifact: Any, show: OnProgress) -> OnProgress:
-    """Draw in the terminal, and update a Prefect progress artifact every few seconds."""
+    """Show progress in the terminal, and update a Prefect progress artifact every few seconds."""
     last = {"at": 0.0}
 
     def report(found: Mapping[str, Any]) -> None:
@@ -65,7 +65,7 @@ def _reporting(stage: str, artifact: Any, show: OnProgress) -> OnProgress:
 
 
 class _Lines:
-    """Passes log lines on, at most so many every few seconds; the rest are in the log file."""
+    """Forwards log lines, at most `LOG_LINES` every `LOG_SECONDS`; the rest are only in the log file."""
 
     def __init__(self) -> None:
         self._sent, self._since, self._left_out = 0, time.monotonic(), 0
@@ -84,7 +84,7 @@ class _Lines:
 
 
 def _here(config: RunConfig, stage: str, given: Mapping[str, str]) -> float:
-    """Seconds without those spent waiting for the machine."""
+    """Run the stage on this machine; returns its seconds without the time spent waiting for the slot."""
     progress: Any = create_progress_artifact(progress=0.0, key=f"{stage}-progress", description=f"{stage}: starting")
     slot = machine_slot(stage) if stage in ACCELERATED else nullcontext()
     with slot, terminal.watching(stage) as show:
@@ -97,7 +97,7 @@ def _here(config: RunConfig, stage: str, given: Mapping[str, str]) -> float:
 
 
 def _elsewhere(config: RunConfig, stage: str) -> float:
-    """Through the stage's own deployment; the run is known there by its name in the catalogue."""
+    """Run the stage through its own deployment, which finds the run by its name in the catalogue."""
     began = time.monotonic()
     parameters = {"run": config.name, "root": config.root}
     answer: Any = run_deployment(
@@ -112,7 +112,7 @@ def _elsewhere(config: RunConfig, stage: str) -> float:
 def run_stage(
     stage: str, fingerprint: str, config: RunConfig, elsewhere: bool = False, given: Mapping[str, str] | None = None
 ) -> State[float]:
-    """One stage. Its result is the seconds that it took; 0 where there was nothing to do."""
+    """Run one stage. The result is its duration in seconds; 0 if it was cached."""
     store = store_of(config)
     if store.exists(stage, fingerprint):
         return Completed(name="Cached", message=f"{stage}/{fingerprint} already exists", data=0.0)

@@ -89,7 +89,7 @@ def _percent(cell: Mapping[str, Any]) -> str:
 
 
 def accuracy_table(evaluation: Mapping[str, Any]) -> Table:
-    """Base, student and, where one was asked, teacher by group and set, with intervals."""
+    """Accuracy of base, student and, if it was evaluated, teacher, by group and set, with intervals."""
     models = [model for model in ("base", "student", "teacher") if model in evaluation["accuracy"]]
     table = Table(
         title="Per cent right [95 % interval]".replace("[95", r"\[95"), title_justify="left", box=None, pad_edge=False
@@ -105,7 +105,7 @@ def accuracy_table(evaluation: Mapping[str, Any]) -> Table:
 
 
 def stage_table(outcomes: Mapping[str, StageOutcome]) -> Table:
-    """Seconds, rate and memory of each stage; cached ones show what they took when they ran."""
+    """Seconds, rate and memory of each stage; for cached stages, those of the original run."""
     table = Table(title="Stages", title_justify="left", box=None, pad_edge=False)
     for column in ("", "", "seconds", "tokens/s", "peak MiB", "artifact"):
         table.add_column(column, justify="left" if column in ("", "artifact") else "right")
@@ -123,7 +123,7 @@ def stage_table(outcomes: Mapping[str, StageOutcome]) -> Table:
 
 
 def show_result(outcomes: Mapping[str, StageOutcome], hints: Sequence[str]) -> None:
-    """The end of a run: accuracies, ledger, stages, findings, where the report lies."""
+    """Print the result of a run: accuracies, ledger, stages, findings, path of the report."""
     report = outcomes["report"].artifact
     console.print()
     console.print(accuracy_table(outcomes["evaluation"].artifact.summary))
@@ -145,5 +145,5 @@ def show_result(outcomes: Mapping[str, StageOutcome], hints: Sequence[str]) -> N
 
 
 def page(outcomes: Mapping[str, StageOutcome]) -> Path:
-    """Where the report's page lies."""
+    """The path of the report's page."""
     return outcomes["report"].artifact.path("report.html")

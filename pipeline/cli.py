@@ -48,7 +48,7 @@ def _hints(run: RunConfig) -> list[str]:
 
 
 def prefect_home(root: Path) -> None:
-    """Keep Prefect's files beside the artifacts, and its temporary server patient; a person's own settings win."""
+    """Keep Prefect's files in the artifact root and give its temporary server time to start; the user's own settings take precedence."""
     os.environ.setdefault("PREFECT_HOME", str(root / ".prefect"))
     os.environ.setdefault("PREFECT_MEMO_STORE_PATH", str(Path(os.environ["PREFECT_HOME"]) / "memo_store.toml"))
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
@@ -60,7 +60,7 @@ def prefect_home(root: Path) -> None:
 
 @app.command()
 def run(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Run the whole distillation, or whatever of it is not done yet."""
+    """Run the whole distillation; finished stages are reused, unfinished ones resumed."""
     with reported():
         loaded = _load(config, overrides)
         from flows import terminal
@@ -74,7 +74,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         planned = planned_stages(loaded)
         outcomes = finished(loaded)
         if outcomes is not None and "PREFECT_API_URL" not in os.environ:
-            # Nothing to run and nowhere to show it: no reason to start a server.
+            # Nothing to run and no server to show it on: do not start one.
             for name, outcome in outcomes.items():
                 terminal.say_stage(name, outcome)
             record(loaded, planned, "done")
@@ -91,7 +91,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def stage(name: str, config: ConfigFile, overrides: Overrides = None) -> None:
-    """Run one stage; the stages it reads from must be done."""
+    """Run one stage; its input stages must be done."""
     with reported():
         from pipeline.errors import ConfigError
         from stages.chain import ORDER
@@ -112,7 +112,7 @@ def redistill(
     margin: Annotated[float, typer.Option(help="accepted loss of in-distribution accuracy; 0.02 is 2 points")] = 0.02,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be done or decided; change nothing")] = False,
 ) -> None:
-    """Distil anew if something changed, and promote the student if it is not worse than the promoted one."""
+    """Distil a candidate if an input changed, and promote it if it is not worse than the promoted student."""
     with reported():
         loaded = _load(config, overrides)
         from stages.process import store_of
@@ -131,7 +131,7 @@ def redistill(
 
 @app.command()
 def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Check the configuration and show what would run, why, and what it would take; loads no model."""
+    """Check the configuration and show what would run, why, and the expected cost; loads no model."""
     with reported():
         loaded = _load(config, overrides)
         from dataclasses import asdict
@@ -175,7 +175,7 @@ def join(
     host: Annotated[int, typer.Option(help="this host's number, from 1; the first host, 0, runs the stage itself")],
     overrides: Overrides = None,
 ) -> None:
-    """Lend this host's ranks to a training on several hosts."""
+    """Provide this host's ranks for a training on several hosts."""
     with reported():
         loaded = _load(config, overrides)
         from stages.training_host import join as lend

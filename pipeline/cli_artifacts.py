@@ -33,7 +33,7 @@ def _resolve(store: Store, reference: str) -> tuple[str, str]:
 
 
 def _state(store: Store, run: dict[str, Any]) -> str:
-    """A run's status; one that says it is running may have been killed."""
+    """A run's status; a run recorded as running may have been killed."""
     if run["status"] != "running":
         return str(run["status"])
     from storage import lease
@@ -53,7 +53,7 @@ def status(
     limit: Annotated[int, typer.Option(help="number of runs to show, newest first; 0 for all")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """The runs under an artifact root, newest first, and the pointers."""
+    """List the runs under an artifact root, newest first, and the pointers."""
     with reported():
         from storage.catalogue import pointers, read_runs, run_names
 
@@ -61,7 +61,7 @@ def status(
         runs, total = read_runs(store.place, limit or None), len(run_names(store.place))
         found = pointers(store.place)
         marks = {run["name"]: [name for name, item in found.items() if item["run"] == run["name"]] for run in runs}
-        with ThreadPoolExecutor(8) as pool:  # to tell whether a run on another machine lives takes seconds of looking
+        with ThreadPoolExecutor(8) as pool:  # observing the heartbeat of a run on another machine takes seconds
             states = dict(zip((run["name"] for run in runs), pool.map(partial(_state, store), runs), strict=True))
         if as_json:
             shown = [{**run, "status": states[run["name"]]} for run in runs]
@@ -84,7 +84,7 @@ def status(
 
 @app.command()
 def show(artifact: Reference, root: Root = "artifacts", as_json: AsJson = False) -> None:
-    """What one artifact holds, what it was made from, and what it says."""
+    """Show one artifact: its files, inputs, provenance and summary."""
     with reported():
         store = open_store(root)
         stage, digest = _resolve(store, artifact)
@@ -122,7 +122,7 @@ def diff(
     root: Root = "artifacts",
     as_json: AsJson = False,
 ) -> None:
-    """Which fields and inputs make two artifacts of one stage different, all the way down to what came from outside."""
+    """Show the fields and inputs in which two artifacts of one stage differ, including those of their ancestors and external inputs."""
     with reported():
         from storage.lineage import Change, differences
 
@@ -150,7 +150,7 @@ def diff(
 
 @app.command()
 def lineage(artifact: Reference, root: Root = "artifacts", as_json: AsJson = False) -> None:
-    """From what an artifact was made, down to question files and models."""
+    """Show an artifact's ancestors, down to question files and models."""
     with reported():
         from stages.origin import origins
         from storage.lineage import ancestors
@@ -199,7 +199,7 @@ def verify(
     root: Root = "artifacts",
     as_json: AsJson = False,
 ) -> None:
-    """Re-hash, count and open every file of an artifact; see that its student would load."""
+    """Re-hash, count and open every file of an artifact; check that its student can be loaded."""
     with reported():
         from pipeline.models import check_weights
         from stages.chain import ORDER
@@ -228,7 +228,7 @@ def verify(
 
 @app.command()
 def promote(run: str, root: Root = "artifacts") -> None:
-    """Let the pointer `promoted` point to a finished run; `mind gc` keeps it and the ones before it."""
+    """Point `promoted` to a finished run; `mind gc` keeps it and its earlier versions."""
     with reported():
         from storage.catalogue import point, read_run
 
@@ -242,7 +242,7 @@ def promote(run: str, root: Root = "artifacts") -> None:
 
 @app.command()
 def rollback(root: Root = "artifacts") -> None:
-    """Let `promoted` point to the version before; re-distillation does not promote the one that goes again."""
+    """Point `promoted` to the previous version; re-distillation does not promote the current one again."""
     with reported():
         from flows.redistill import rollback as roll_back
 
@@ -252,7 +252,7 @@ def rollback(root: Root = "artifacts") -> None:
 
 @app.command()
 def forget(run: str, root: Root = "artifacts") -> None:
-    """Take a run out of the catalogue, so that `mind gc` may remove what only it reaches."""
+    """Remove a run from the catalogue, so that `mind gc` may remove artifacts that only it reaches."""
     with reported():
         from storage.catalogue import forget_run
 
@@ -266,7 +266,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be removed; remove nothing")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what no run and no pointer reaches."""
+    """Remove artifacts that no run and no pointer reaches."""
     with reported():
         from storage.collect import collect, garbage
 
@@ -282,7 +282,7 @@ def gc(
 
 @app.command()
 def export(artifact: Reference, file: Annotated[Path, typer.Argument(help="the tar file")], root: Root = "artifacts") -> None:
-    """Write an artifact and everything it was made from to one tar file."""
+    """Write an artifact and all its ancestors to one tar file."""
     with reported():
         from storage.transfer import export as export_to
 
@@ -305,7 +305,7 @@ def release(
         str | None, typer.Option(metavar="OWNER/NAME", help="also upload the folder to this hub repository")
     ] = None,
 ) -> None:
-    """Write a run's student with its model card into a folder that vLLM serves at once."""
+    """Write a run's student with its model card into a folder that vLLM can serve."""
     with reported():
         from stages.release import push as send
         from stages.release import release as write
@@ -324,7 +324,7 @@ def import_(
     root: Root = "artifacts",
     name: Annotated[str | None, typer.Option(help="the run's name in the catalogue; default: the file's name")] = None,
 ) -> None:
-    """Add the artifacts of a tar file, checked file by file, and a run in the catalogue that keeps them."""
+    """Add the artifacts of a tar file after checking every file, and a run in the catalogue that keeps them."""
     with reported():
         from storage.catalogue import write_run
         from storage.transfer import import_ as import_from

@@ -20,7 +20,7 @@ app = typer.Typer(help="Experiments that compare arms, and speed benchmarks.", n
 
 
 def _experiment(config: Path, overrides: list[str] | None, use: str, **fields: Any) -> Experiment:
-    """What is run and compared."""
+    """An experiment from the command's options."""
     from pipeline.cli import prefect_home
     from pipeline.config import load_config
     from stages.process import store_of
@@ -33,7 +33,7 @@ def _experiment(config: Path, overrides: list[str] | None, use: str, **fields: A
 
 
 def _checked(model: type[Model], **fields: Any) -> Model:
-    """Options as a model."""
+    """Options validated as a model."""
     from pydantic import ValidationError
 
     from pipeline.errors import ConfigError
@@ -64,13 +64,13 @@ def science(
     workers: Annotated[int, typer.Option(help="parallel processes, one per core", min=1)] = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Train every arm with every seed, or what of it is missing, and compare them on identical items."""
+    """Train every arm with every seed, skipping finished runs, and compare the arms on identical items."""
     with reported():
         from flows.child import freeze
         from pipeline.config import load_config
         from stages.chain import plan
 
-        # A bad field, a root that cannot be written or an unknown arm is refused before a server starts.
+        # A bad field, a root that cannot be written or an unknown arm is rejected before a server starts.
         base = load_config(config, (*(overrides or ()), f"evaluation.use={use}"))
         freeze(base, plan(base)["questions"])
         experiment = _experiment(
@@ -106,7 +106,7 @@ def science(
 
 
 def _print_claims(said: dict[str, Any] | None) -> None:
-    """Margins over the best baseline, beside the paper's."""
+    """Print the margins over the best baseline, beside the paper's."""
     if said is None:
         return
     from stages.science import GROUPS
@@ -132,7 +132,7 @@ def phase(
     workers: Annotated[int, typer.Option(help="parallel processes, one per core", min=1)] = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Repeat the experiment with every student and number of questions: where the advantage starts, and where it ends."""
+    """Repeat the experiment with every student and number of questions, to find where MIND's advantage starts and ends."""
     with reported():
         experiment = _experiment(config, overrides, use, seeds=seeds, arms=tuple(arms.split(",")), workers=workers)
         from flows.arms import runs_of
@@ -142,7 +142,7 @@ def phase(
 
         named = {name: folder for name, _, folder in (pair.partition("=") for pair in students.split(","))}
         wanted = _checked(Phase, experiment=experiment, students=named, questions=questions.split(","))
-        # A folder that is no student's, or an unknown arm, is refused before a server starts.
+        # A folder without a student or an unknown arm is rejected before a server starts.
         for place in places_of(wanted):
             runs_of(place.experiment)
         found = flow(wanted)
@@ -167,7 +167,7 @@ def phase(
 
 
 def _ahead(compared: dict[str, Any], group: str) -> tuple[str, str, str]:
-    """The base's accuracy and MIND's, and how far MIND is from the best baseline."""
+    """The base's accuracy, MIND's accuracy, and MIND's margin over the best baseline."""
     said = compared["claims"][group]
     mine = next(row for row in compared["arms"] if row["arm"] == compared["against"])
     return (
@@ -191,7 +191,7 @@ def latent(
     questions: Annotated[int, typer.Option(help="number of questions whose rationales are read", min=10)] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Whether students tell perspectives apart: base, specialists, uniform and MIND on the same rationales, beside controls."""
+    """Test whether students distinguish perspectives: base, specialists, uniform and MIND on the same rationales, with controls."""
     with reported():
         experiment = _experiment(config, overrides, use)
         from flows.arms import folder_of
@@ -216,7 +216,7 @@ def speed(
     threads: Annotated[int, typer.Option(help="PyTorch threads in training", min=1)] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """How fast it is beside others, as ratios of sides that do the same work in turns."""
+    """Measure speed as ratios of implementations that do the same work in alternation."""
     with reported():
         from stages.speed.bench import Row, bench
 
@@ -236,7 +236,7 @@ def speed(
 
 
 def _print_states(found: dict[str, Any]) -> None:
-    """Clusters of the specialists beside their controls, then every model on all rationales."""
+    """Print the clusters of the specialists and their controls, then of every model on all rationales."""
 
     def figure(value: float | None, form: str) -> str:
         return "" if value is None else f"{value:{form}}"

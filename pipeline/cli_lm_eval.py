@@ -40,7 +40,7 @@ def export(
     model: Model = "student",
     overrides: Overrides = None,
 ) -> None:
-    """Write the run's evaluation items as tasks of lm-eval, and say how it is called."""
+    """Write the run's evaluation items as lm-eval tasks, and print the command that evaluates them."""
     with reported():
         from stages import lm_eval
 
@@ -65,7 +65,7 @@ def compare(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold lm-eval's answers against the run's own: how many verdicts agree, and why each of the others does not."""
+    """Compare lm-eval's answers with the run's own: the number of equal verdicts, and the cause of each different one."""
     with reported():
         from stages import lm_eval
 

@@ -27,7 +27,7 @@ _LOOKED_THROUGH: Final = 100_000
 
 
 def _question(run: RunConfig, wanted: str | None) -> Question:
-    """The first training question, or the one with this id."""
+    """The first training question, or the one with the given id."""
     from pipeline.errors import QuestionError
     from pipeline.questions.load import load
 
@@ -39,7 +39,7 @@ def _question(run: RunConfig, wanted: str | None) -> Question:
 
 
 def _rationale(run: RunConfig, question: Question, perspective: str) -> tuple[str, str]:
-    """A rationale to show, and where it is from."""
+    """A rationale to show, and its origin."""
     import pyarrow.compute as pc
 
     from pipeline.endings import concluded
@@ -66,7 +66,7 @@ def _decoded(tokenizer: Any, tokens: list[int]) -> str:
 
 
 def _prompt(model: ModelSource, run: RunConfig, text: str, title: str) -> None:
-    """A prompt as the model reads it, special tokens and all."""
+    """Print a prompt as the model reads it, including special tokens."""
     from pipeline.models import load_tokenizer
     from pipeline.prompts import prompt_tokens
 
@@ -78,7 +78,7 @@ def _prompt(model: ModelSource, run: RunConfig, text: str, title: str) -> None:
 
 
 def _row(run: RunConfig, row: Row, tokenizer: Any, origin: str) -> None:
-    """What the student is trained on, and the claims that can be checked on it."""
+    """Print the student's training row, and the facts that can be checked on it."""
     first, last = row.answer
     ids, out = row.tokens, console()
     begin = tokenizer.bos_token_id
@@ -107,7 +107,7 @@ def show_prompt(
     question: Annotated[str | None, typer.Option(help="a training question's id; default: the first")] = None,
     perspective: Annotated[str | None, typer.Option(help="the perspective to show; default: the first")] = None,
 ) -> None:
-    """Show what teacher and student read for one question, and which tokens carry the loss."""
+    """Show the prompts and the training row of one question, and which tokens carry loss."""
     with reported():
         from pipeline.errors import ConfigError
         from pipeline.models import check_model, load_tokenizer
@@ -122,7 +122,7 @@ def show_prompt(
             raise ConfigError(f"--perspective {perspective}: unknown; use one of {', '.join(every)}")
         check_model(run.student, "student")
         asked = _question(run, question)
-        # A server's tokenizer is not at hand, and where rationales were given nobody reads anything.
+        # The tokenizer of a server is not available, and with imported rationales no teacher reads a prompt.
         if run.sampling.engine.kind != "openai" and run.sampling.rationales is None:
             check_model(run.teacher, "teacher")
             _prompt(run.teacher, run, teacher_prompt(run.prompts, asked, shown), f"teacher, {shown.name}")

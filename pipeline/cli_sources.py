@@ -15,7 +15,7 @@ from pipeline.questions.sources import FileSource, HubSource, MiniatureSource
 app = typer.Typer()
 Row = dict[str, Any]
 _WIDE = ("why", "about", "citation", "tasks")
-"""Too long for a table; in JSON."""
+"""Columns that are too wide for a table; shown in JSON only."""
 
 
 @app.command()
@@ -23,7 +23,7 @@ def sources(
     config: Annotated[Path | None, typer.Argument(help="a run's YAML file, to list the sources that it reads")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the benchmarks that have a name or, with a run's file, what that run reads and from where."""
+    """List the named benchmarks or, with a run's file, the sources that the run reads."""
     with reported():
         rows = [_known(name, entry) for name, entry in entries().items()] if config is None else _read_by(config)
         if as_json:

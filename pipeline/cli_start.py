@@ -23,7 +23,7 @@ def doctor(
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check packages, GPUs, memory, disk and the hub, and what a configuration needs of them; loads no model."""
+    """Check packages, GPUs, memory, disk and the hub, and whether they meet a configuration's needs; loads no model."""
     with reported():
         from pipeline.doctor import examine, worst
 
@@ -39,7 +39,7 @@ def doctor(
 
 
 def _asked(answer: str | None, option: str, question: str) -> str:
-    """An option's value, or what a person at a terminal says."""
+    """An option's value, or the answer to a prompt in a terminal."""
     if answer is not None:
         return answer
     if not sys.stdin.isatty():
@@ -63,7 +63,7 @@ def init(
     outside: Annotated[str, typer.Option(help="files or benchmarks to evaluate on out of distribution; optional")] = "",
     gpus: Annotated[int | None, typer.Option(help="number of GPUs; default: those of this machine", min=0)] = None,
 ) -> None:
-    """Write a first configuration from five answers, given as options or asked for."""
+    """Write a first configuration from five answers, given as options or asked for in the terminal."""
     with reported():
         from pipeline.starter import Answers, starter
 

@@ -39,14 +39,14 @@ from pipeline.objective import rationale_losses
 from pipeline.student import StudentLosses, losses_of
 
 PEAK: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
-"""Floating point operations a second in bfloat16 without sparsity, from the makers' sheets."""
+"""Peak bfloat16 FLOP/s without sparsity, from the vendors' data sheets."""
 ATTENTION: Final = {"padded": "sdpa", "rows": ROWS, "flex": "flex_attention"}
 WARM: Final = 3
-"""Steps that do not count: FlexAttention is compiled in the first, and once more when lengths change."""
+"""Warm-up steps: FlexAttention is compiled in the first, and again when lengths change."""
 
 
 def ours(form: str, works: list[Work], shape: Shape, device: torch.device, until: float) -> dict[str, Any]:
-    """Median seconds of a step, and milliseconds to make its batch; stops early when time is up."""
+    """Median seconds of a step, and milliseconds to build its batch; stops early at the time limit."""
     torch.manual_seed(0)
     config = config_of(shape)
     config._attn_implementation = ATTENTION[form]
@@ -79,12 +79,12 @@ def _wait() -> None:
 
 
 def _timed(form: str, works: list[Work], shape: Shape, device: torch.device, until: float) -> dict[str, Any]:
-    """One form, alone on the card."""
+    """Measure one form, alone on the GPU."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        torch.compiler.reset()  # after a few shapes of other students FlexAttention would no longer be compiled
+        torch.compiler.reset()  # after a few recompilations for other shapes, torch would stop compiling FlexAttention
     if form in gpu_trl.FORMS:
         if not gpu_trl.is_there():
             return {"error": "TRL is not installed"}
@@ -98,18 +98,18 @@ def _timed(form: str, works: list[Work], shape: Shape, device: torch.device, unt
 
 
 def timed(form: str, works: list[Work], shape: Shape, device: torch.device, until: float) -> dict[str, Any]:
-    """What is found, or why nothing was."""
+    """The measurements of a form, or the reason why there are none."""
     if time.monotonic() > until:
         return {"error": "no time left; raise --minutes"}
     try:
         return _timed(form, works, shape, device, until)
-    except Exception as error:  # noqa: BLE001 - out of memory, a compiler's, a library's: the other forms are still wanted
+    except Exception as error:  # noqa: BLE001 - any failure (memory, compiler, library) must not stop the other forms
         said = str(error).strip().splitlines() or [""]
         return {"error": f"{type(error).__name__}: {said[0][:300]}"}
 
 
 def rates(found: dict[str, Any], works: list[Work], shape: Shape, peak: float | None, padded: float | None) -> dict[str, Any]:
-    """With what follows from a step's seconds."""
+    """The measurements with the rates derived from a step's seconds."""
     if "error" in found:
         return found
     useful, needed = (
@@ -125,7 +125,7 @@ def rates(found: dict[str, Any], works: list[Work], shape: Shape, peak: float | 
 
 
 def measure(arguments: argparse.Namespace, device: torch.device, peak: float | None) -> Iterator[dict[str, Any]]:
-    """A row for each shape, ratio of lengths and form."""
+    """Yield a row for each shape, ratio of lengths and form."""
     until = time.monotonic() + 60 * arguments.minutes
     for name in arguments.shapes:
         for ratio in arguments.ratios:
@@ -148,7 +148,7 @@ def measure(arguments: argparse.Namespace, device: torch.device, peak: float | N
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """For people."""
+    """The rows as a table, for people."""
     yield f"{'shape':6}{'ratio':7}{'form':14}{'tokens/s':>10}{'x padded':>10}{'MFU':>8}{'ms a step':>11}{'host ms':>9}{'GiB':>7}"
     for row in rows:
         begin = f"{row['shape']:6}{row['ratio']:7}{row['form']:14}"
@@ -163,13 +163,13 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def ratio_of(text: str) -> tuple[int, int]:
-    """Of a prompt's tokens to a rationale's."""
+    """Parse a ratio of a prompt's tokens to a rationale's."""
     prompt, rationale = map(int, text.split(":"))
     return prompt, rationale
 
 
 def main() -> None:
-    """The command line."""
+    """Entry point of the command line."""
     cuda = torch.cuda.is_available()
     forms = [form for form in ATTENTION if cuda or form != "flex"] + (list(gpu_trl.FORMS) if gpu_trl.is_there() else [])
     parser = argparse.ArgumentParser(description="Training speed on one GPU.")

@@ -21,7 +21,7 @@ def _stable(value: Any, where: str) -> Any:
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int):
-        # JSON numbers end at 64 bits here; a larger one is told apart by its digits.
+        # orjson supports integers up to 64 bits; larger ones are identified by their digits.
         return value if -(2**63) <= value < 2**64 else {"integer": str(value)}
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -41,7 +41,7 @@ def canonical_json(value: Any) -> bytes:
     """`value` as JSON with sorted keys; equal values give equal bytes (1 and 1.0 are equal).
 
     Raises:
-        UnstableIdentity: names the place of a value without a stable identity.
+        UnstableIdentity: names the field of a value without a stable identity.
     """
     return orjson.dumps(_stable(value, "value"), option=orjson.OPT_SORT_KEYS)
 

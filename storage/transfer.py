@@ -61,10 +61,10 @@ def _member(member: tarfile.TarInfo, file: Path) -> tuple[str, str, str]:
 
 
 def import_(store: Store, file: Path) -> list[tuple[str, bool]]:
-    """Add the artifacts of a tar file; returns their names and whether each was new here.
+    """Add the artifacts of a tar file; returns their names and whether each was new to the store.
 
     Raises:
-        ArtifactError: the file, or something in it, is not what an export writes; artifacts before it are kept.
+        ArtifactError: the file or a member was not written by `export`; artifacts before it are kept.
     """
     found: list[tuple[str, bool]] = []
     try:
@@ -84,7 +84,7 @@ def import_(store: Store, file: Path) -> list[tuple[str, bool]]:
 
 
 def _see_the_end(file: Path) -> None:
-    """Cut between two artifacts, a tar file reads like a whole one but for the zeros at its end."""
+    """Check for the zero blocks at the end: a tar file truncated between two artifacts is otherwise valid."""
     with file.open("rb") as stream:
         size = stream.seek(0, io.SEEK_END)
         stream.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
@@ -99,13 +99,13 @@ def _skip(tar: tarfile.TarFile, prefix: str) -> tarfile.TarInfo | None:
 
 
 def _take_in(store: Store, tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> tarfile.TarInfo | None:
-    """Read one artifact, from its first member on; returns the member after its last."""
+    """Read one artifact, starting with its first member; returns the member after its last."""
     stage, digest, _ = _member(member, file)
     with store.draft(stage, digest) as draft:
-        if store.exists(stage, digest):  # finished by a runner since
+        if store.exists(stage, digest):  # another process has finished it since
             draft.lease.finished = True
             return _skip(tar, f"{stage}/{digest}/")
-        # Aside: until the whole of it is checked, a run's unfinished draft stays what it was.
+        # Unpacked aside, so that an unfinished draft of a run stays intact until the whole artifact is checked.
         incoming = draft.folder.with_suffix(".incoming")
         shutil.rmtree(incoming, ignore_errors=True)
         try:
@@ -144,7 +144,7 @@ def _unpack(
 
 
 def _checked(content: bytes | None, folder: Path, name: tuple[str, str], file: Path) -> bytes:
-    """The manifest, if it and the files beside it belong together."""
+    """The manifest, if it matches its name and its files."""
     digest = name[1]
     if content is None:
         raise ArtifactError(f"{file}: {digest} has no manifest; export the artifact again")

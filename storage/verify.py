@@ -22,14 +22,14 @@ from storage.store import Store
 
 
 class Finding(NamedTuple):
-    """Something that is not as it should be."""
+    """A problem and its location."""
 
     where: str
     problem: str
 
 
 def _broken(path: Path, entry: dict[str, Any]) -> str | None:
-    """What is wrong with one file of a manifest."""
+    """The problem of one file of a manifest, or None."""
     if not path.is_file():
         return "missing"
     if path.stat().st_size != entry["bytes"]:
@@ -82,7 +82,7 @@ def _findings(store: Store, artifact: Artifact) -> Iterator[Finding]:
 
 
 def verify(store: Store, stage: str, digest: str) -> list[Finding]:
-    """Everything that is wrong with an artifact; nothing if it is whole."""
+    """All problems of an artifact; empty if it is intact."""
     try:
         manifest = store.manifest(stage, digest)
     except RootUnavailable:
@@ -93,6 +93,6 @@ def verify(store: Store, stage: str, digest: str) -> list[Finding]:
         return list(_findings(store, Artifact(store.folder(stage, digest), manifest)))
     with writing(store.root):
         store.root.mkdir(parents=True, exist_ok=True)
-    # What is in the workspace is a copy that a run may be reading; what is there counts, and is fetched aside.
+    # The workspace holds a copy that a run may be reading; the remote files are authoritative and downloaded separately.
     with TemporaryDirectory(dir=store.root, prefix=".verify-") as folder:
         return list(_findings(store, Artifact(Path(folder), manifest, store.remote)))
