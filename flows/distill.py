@@ -64,7 +64,7 @@ def publish(outcomes: Mapping[str, StageOutcome]) -> None:
         image = base64.b64encode(report.path(f"{title}.png").read_bytes()).decode()
         create_image_artifact(key=title, description=title.replace("-", " "), image_url=f"data:image/png;base64,{image}")
     findings = "\n".join(f"- {finding}" for finding in report.summary["findings"])
-    create_markdown_artifact(key="findings", description="What happened", markdown=findings)
+    create_markdown_artifact(key="findings", description="Findings", markdown=findings)
     create_link_artifact(key="report", link=terminal.page(outcomes).as_uri(), link_text="The report")
 
 

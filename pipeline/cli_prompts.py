@@ -93,7 +93,7 @@ def _row(run: RunConfig, row: Row, tokenizer: Any, origin: str) -> None:
         soft_wrap=True,
     )
     out.print()
-    starts = "none" if begin is None else f"{tokenizer.bos_token!r}, occurs {ids.count(begin)} times"
+    starts = "none" if begin is None else f"{tokenizer.bos_token!r}, {ids.count(begin)} in the row"
     out.print(
         f"beginning-of-sequence token: {starts}; last trained token: {_decoded(tokenizer, ids[-1:])!r}, the end-of-answer token;"
     )

@@ -214,7 +214,7 @@ class Store:
 
 
 def _renew(folder: Path, manifest: bytes) -> None:
-    """Prepare a workspace folder for this manifest: files downloaded for an earlier manifest of the same artifact may differ, so they are removed."""
+    """Prepare a workspace folder for this manifest: files downloaded for another manifest of the artifact may differ and are removed."""
     kept = folder / MANIFEST
     if kept.exists() and kept.read_bytes() == manifest:
         return

@@ -59,7 +59,7 @@ def test_a_chat_with_its_system_turn_is_shown_with_one_beginning_token(tmp_path:
     run_tree["student"] = run_tree["teacher"] = {"path": "chatty", "turns": {"system": "Be brief."}}
     said = show(write_config(tmp_path, run_tree)).output
     assert said.count("<begin>[system]Be brief.[user]") == 2
-    assert "'<begin>', 1 of them" in said
+    assert "'<begin>', 1 in the row" in said
 
 
 def test_turns_without_a_chat_are_refused(tmp_path: Path, run_tree: dict[str, Any]) -> None:
