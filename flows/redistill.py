@@ -90,7 +90,7 @@ def compare(config: RunConfig, incumbent: dict[str, str]) -> dict[str, dict[str,
 def _compared(before: Artifact, after: Artifact, config: RunConfig) -> dict[str, dict[str, Any]]:
     theirs, ours = before.batches("items", COUNTED), after.batches("items", COUNTED)
     changes = compare_students(theirs, ours, config.evaluation.bootstrap, config.seed)
-    assert changes is not None, "both were asked the same"
+    assert changes is not None, "both evaluations have identical items"
     return changes
 
 

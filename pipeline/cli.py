@@ -79,13 +79,13 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
                 terminal.say_stage(name, outcome)
             record(loaded, planned, "done")
         else:
-            freeze(loaded, planned["questions"])  # a root that cannot be written is refused before a server starts
+            freeze(loaded, planned["questions"])  # a root that cannot be written is rejected before a server starts
             from flows.distill import distill
             from flows.job import Job
 
             seconds = distill(Job(config=str(config.resolve()), changes=tuple(overrides or ())))
             outcomes = finished(loaded, seconds)
-            assert outcomes is not None, "the flow ended well, so every artifact is there"
+            assert outcomes is not None, "the flow succeeded, so every artifact exists"
         terminal.show_result(outcomes, _hints(loaded))
 
 

@@ -54,7 +54,7 @@ def join(run: RunConfig, host: int, say: Callable[[str], None]) -> None:
             say(f"waiting for the first host to begin training {fingerprint}")
             said = True
         time.sleep(_LOOK_AGAIN_SECONDS)
-    assert training.port is not None, "more than one host has a port"
+    assert training.port is not None, "the configuration requires a port for several hosts"
     command, environment = launcher_of(training, str(spec), training.port, host)
     say(f"{training.ranks // training.hosts} ranks of host {host} join at {training.address}:{training.port}")
     code = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False).returncode

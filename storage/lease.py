@@ -199,7 +199,7 @@ def _take(place: Place, prefix: str, what: str, needs: tuple[str, ...]) -> Holde
                 f"{what}: process {found.pid} on {found.host.split()[0]} is writing it; wait for it to end, or stop it"
             )
         process = process_identity(os.getpid())
-        assert process is not None, "this process lives"
+        assert process is not None, "this process exists"
         number = (numbers[-1] if numbers else 0) + 1
         before = found.seconds_before + found.seconds if found is not None else 0.0
         mine = Holder(this_host(), os.getpid(), process, number, seconds_before=before, needs=needs)

@@ -38,7 +38,7 @@ def export(store: Store, stage: str, digest: str, file: Path) -> list[str]:
                 for entry in manifest["files"]:
                     tar.add(artifact.path(entry["path"]), f"{name}/{entry['path']}", recursive=False, filter=_anonymous)
                 content = store.place.read(f"{name}/{MANIFEST}")
-                assert content is not None, "it was read a moment ago"
+                assert content is not None, "store.open has read it"
                 member = tarfile.TarInfo(f"{name}/{MANIFEST}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
@@ -130,7 +130,7 @@ def _unpack(
     while current is not None and current.name.startswith(f"{stage}/{digest}/"):
         name = _member(current, file)[2]
         source = tar.extractfile(current)
-        assert source is not None, "a plain file"
+        assert source is not None, "a regular file"
         if name == MANIFEST:
             content = source.read(_MANIFEST_BYTES)
         else:

@@ -148,4 +148,4 @@ def test_the_card_says_what_is_bad_news_how_it_is_asked_and_whose_the_questions_
     assert '`chat_template_kwargs`): `{"enable_thinking": false}`' in text
     assert "- allenai/ai2_arc@" in text and ", split train (licence: CC-BY-SA-4.0)" in text
     assert ", bbh, split test (licence: MIT)" in text
-    assert "It was trained on what is for evaluation only: bbh." in text
+    assert "It was trained on sets that are for evaluation only: bbh." in text
