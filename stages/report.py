@@ -2,6 +2,8 @@
 
 The page needs no network and no script. It states negative results plainly: a student below its base, forgetting, answers that could not
 be parsed. Template: `stages/report.html`. Also writes `forms-*.parquet`: whether each sample has the requested form.
+
+Axes: K perspectives.
 """
 
 from __future__ import annotations

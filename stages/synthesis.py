@@ -9,6 +9,8 @@ Steps 2 and 3 process one shard of samples at a time and commit the results unde
 shard, and the result does not depend on when it happened. Writes `rationales-*.parquet` and `features-*.parquet` (a row per question and
 perspective, in the same order), `sets-*.parquet` (a row per question: mask, scores, π, fused vector), `metanet.safetensors`, and the
 attempts.
+
+Axes: B rationales, F features, K perspectives.
 """
 
 from __future__ import annotations

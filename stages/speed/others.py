@@ -4,6 +4,8 @@ TRL is not a dependency; without it, these comparisons are skipped. Its default 
 rows on without padding, all lines of a batch as one. FlashAttention, which computes no pairs between different rows, does not support fp32;
 transformers then separates rows by a dense mask over all token pairs of a batch. A batch is therefore one line here, and a step accumulates
 as many lines as hold a step's rows.
+
+Axes: N questions of the set, K perspectives.
 """
 
 from __future__ import annotations
