@@ -1,1 +1,1 @@
-"""Wiring only: Prefect flows around stages that do not know of Prefect."""
+"""Prefect flows around the stages; the stages do not depend on Prefect."""

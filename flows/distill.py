@@ -1,7 +1,7 @@
-"""The distillation as a Prefect flow: one task per stage, in order, each in a process of its own.
+"""The distillation as a Prefect flow: one task per stage, in order, each in its own process.
 
-Whether a stage has to run is decided by the artifacts on disk, never by Prefect's result cache: a finished stage's task ends in the state
-`Cached`. What passes between tasks is a fingerprint. `PREFECT_API_URL` decides where the run is shown; without it Prefect starts a
+The artifacts on disk decide whether a stage has to run, never Prefect's result cache; the task of a finished stage ends in the state
+`Cached`. Tasks pass fingerprints to each other. `PREFECT_API_URL` selects the server that shows the run; without it Prefect starts a
 temporary server.
 """
 
@@ -31,7 +31,7 @@ from stages.training.launcher import check_machine
 
 
 def publish(outcomes: Mapping[str, StageOutcome]) -> None:
-    """The result as Prefect artifacts: what each stage did, the accuracies, the report."""
+    """Publish the result as Prefect artifacts: stages, accuracies, findings and the report."""
     create_table_artifact(
         key="stages",
         description="What each stage did",
@@ -65,7 +65,7 @@ def publish(outcomes: Mapping[str, StageOutcome]) -> None:
         image = base64.b64encode(report.path(f"{title}.png").read_bytes()).decode()
         create_image_artifact(key=title, description=title.replace("-", " "), image_url=f"data:image/png;base64,{image}")
     findings = "\n".join(f"- {finding}" for finding in report.summary["findings"])
-    create_markdown_artifact(key="findings", description="What happened", markdown=findings)
+    create_markdown_artifact(key="findings", description="Findings", markdown=findings)
     create_link_artifact(key="report", link=terminal.page(outcomes).as_uri(), link_text="The report")
 
 
@@ -78,7 +78,7 @@ def distill(job: Job) -> dict[str, float]:
 
 
 def run_all(config: RunConfig, elsewhere: bool = False) -> dict[str, StageOutcome]:
-    """Every stage of a run, in order, with the run in the catalogue from its beginning on."""
+    """Run every stage in order; the run is in the catalogue from the start."""
     outcomes: dict[str, StageOutcome] = {}
     planned = plan(config)
     if not elsewhere:

@@ -1,8 +1,8 @@
-"""Runs one command and leaves nothing of it behind: `python -m flows.guard COMMAND...`.
+"""Runs one command and terminates all of its processes in the end: `python -m flows.guard COMMAND...`.
 
-Stands between whoever runs a stage and the stage's process tree. If the parent dies, if it is told to stop, or if the command ends,
-every descendant is ended: TERM, a grace, KILL. Orphans of the command become children of the guard (Linux: subreaper), so
-that a rank or an engine core whose parent was killed is found too.
+It sits between the caller and the stage's process tree. If the parent exits, if the guard is told to stop, or if the command ends, every
+descendant is terminated: SIGTERM, a grace period, SIGKILL. Orphans of the command become children of the guard (Linux: subreaper), so a
+rank or an engine core whose parent was killed is terminated too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def _watch_parent() -> None:
-    """Ask the kernel for TERM when the parent dies, and for orphans of our descendants (Linux only)."""
+    """Request SIGTERM when the parent exits, and adopt orphans of our descendants (Linux only)."""
     if not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None, use_errno=True)
@@ -54,13 +54,13 @@ class _StoppedError(Exception):
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    for other in _SIGNALS:  # a second one must not interrupt the ending
+    for other in _SIGNALS:  # a second signal must not interrupt the termination
         signal.signal(other, signal.SIG_IGN)
     raise _StoppedError
 
 
 def guard(command: list[str]) -> int:
-    """Run `command`; its exit code, or 143 when stopped from outside."""
+    """Run `command`; returns its exit code, or 143 when stopped from outside."""
     _watch_parent()
     parent = os.getppid()
     for number in _SIGNALS:
@@ -68,7 +68,7 @@ def guard(command: list[str]) -> int:
     try:
         process = subprocess.Popen(command)
         while (answer := process.poll()) is None:
-            if os.getppid() != parent:  # the parent died before the kernel was asked to tell
+            if os.getppid() != parent:  # the parent exited before prctl was called
                 raise _StoppedError
             time.sleep(0.1)
         code = answer if answer >= 0 else 128 - answer

@@ -1,4 +1,4 @@
-"""What a deployment is asked to do: a configuration on the machine that runs it, and changes to it. Small enough for a form."""
+"""Parameters of a deployment: a configuration on the machine that runs it, and changes to it. Small enough for a form."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class Job(Frozen):
         min_length=1,
         description="a run's YAML file, on the machine that runs this; relative to the repository",
     )
-    name: Name | None = Field(None, description="the run's name in the catalogue; the configuration's own, if left out")
+    name: Name | None = Field(None, description="the run's name in the catalogue; default: the name in the configuration")
     changes: tuple[Change, ...] = Field((), description="fields to override, for example training.steps=100")
     stage_runner: Literal["process", "deployment"] = Field(
-        "process", description="process: every stage on this machine; deployment: each stage is sent to its own deployment"
+        "process", description="process: run every stage on this machine; deployment: run each stage in its own deployment"
     )
 
     @property
     def title(self) -> str:
-        """What a person calls it."""
+        """The label of this job in flow run names."""
         return self.name or Path(self.config).stem
 
     def load(self) -> RunConfig:
-        """The configuration, checked.
+        """Load and check the configuration.
 
         Raises:
             ConfigError: file, field, what was expected, the remedy.

@@ -1,8 +1,8 @@
-"""This machine's one place for stages that may use an accelerator, so that two never share a card by accident.
+"""Limits each machine to one stage that may use an accelerator at a time, so that two stages never share a GPU by accident.
 
-Under a Prefect server it is a concurrency limit called `mind-HOST`, made with one place at first use. The temporary server of `mind run`
-ends with the command: where a closed terminal ends both at once, nobody would be left to give the place back. There it is a lock on a file,
-which the kernel frees with its holder.
+With a Prefect server, the limit is a concurrency limit named `mind-HOST` with one slot, created at first use. The temporary server of
+`mind run` ends with the command: if a closed terminal ends both at once, nothing would release the slot. There, the limit is a file lock,
+which the kernel releases with the process that holds it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LEASE_SECONDS: Final = 60.0
 
 @contextmanager
 def machine_slot(stage: str) -> Iterator[None]:
-    """Hold the place, once it is free; that `stage` waits is said in the flow's log."""
+    """Hold this machine's slot while the body runs; if `stage` has to wait, the flow's log says so."""
     name = f"mind-{socket.gethostname()}"
     with _of_the_server(stage, name) if get_current_settings().api.url else _of_the_kernel(stage, name):
         yield

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def prefect_home(root: Path) -> None:
-    """Set the environment variables that the caller has not set: Prefect's files beside the artifacts under `root`, a long start-up limit."""
+    """Keep Prefect's files in the artifact root and give its temporary server time to start; the user's own settings take precedence."""
     os.environ.setdefault("PREFECT_HOME", str(root / ".prefect"))
     os.environ.setdefault("PREFECT_MEMO_STORE_PATH", str(Path(os.environ["PREFECT_HOME"]) / "memo_store.toml"))
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")

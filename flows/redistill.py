@@ -1,14 +1,14 @@
-"""Re-distillation: when something that the student depends on has changed, distil anew, compare, and promote only what is not worse.
+"""Re-distillation: if an input of the student has changed, distils a candidate, compares it, and promotes it if it is not worse.
 
-1. What changed: the student that the configuration would give now (a fingerprint over question files, models, configuration) against the
-   promoted one and against the candidates that were refused before. Nothing new: nothing is done, and that is said.
-2. Distil the candidate (every stage resumes or is reused as in `distill`).
-3. Both students on identical items: the promoted one's recorded answers where it answered the same items in the same way, otherwise it
-   answers this run's items now; base and teacher are not asked again for it. The first candidate is held against its own base.
-4. `pipeline/analysis/promotion.py` decides. `promoted` moves only then; its history keeps the versions before, for `mind rollback`.
+1. Detect changes: compare the student that the configuration would give now (a fingerprint over question files, models, configuration) with
+   the promoted student and with candidates that were refused before. If nothing is new, report that and stop.
+2. Distil the candidate (every stage is resumed or reused as in `distill`).
+3. Compare both students on identical items. The promoted student's recorded answers are used if they answer the same items in the same way;
+   otherwise it answers this run's items now. Base and teacher are not asked again. The first candidate is compared with its own base.
+4. `pipeline/analysis/promotion.py` decides. Only then is `promoted` moved; its history keeps the earlier versions for `mind rollback`.
 
-The decision with its figures goes to the catalogue (`decisions/`), to Prefect as an artifact, and out as an event that an automation can
-act on: `mind.student.promoted`, `mind.student.refused`, `mind.student.unchanged`.
+The decision with its figures is written to the catalogue (`decisions/`), to Prefect as an artifact, and emitted as an event that an
+automation may react to: `mind.student.promoted`, `mind.student.refused`, `mind.student.unchanged`.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ from storage.store import Store
 PROMOTED: Final = "promoted"
 STUDENT: Final = "training"
 ROLLED_BACK: Final = "Rolled back by hand."
-"""A reason that holds against whatever student is promoted since."""
+"""A reason that blocks a candidate whichever student has been promoted since."""
 
 
 def decisions(store: Store) -> list[dict[str, Any]]:
-    """All decisions so far, oldest first."""
+    """All decisions, oldest first."""
     found = (store.place.read(f"decisions/{name}") for name in store.place.names("decisions"))
     return [orjson.loads(content) for content in found if content is not None]
 
 
 def why_not(store: Store, candidate: str) -> str | None:
-    """Why there is nothing to distil, if there is nothing."""
+    """The reason not to distil, or None."""
     incumbent = read_pointer(store.place, PROMOTED)
     if incumbent is not None and incumbent["stages"][STUDENT] == candidate:
-        return f"nothing changed: {STUDENT}/{candidate} is the promoted student since {incumbent['updated'][:19]}"
+        return f"nothing changed: {STUDENT}/{candidate} has been the promoted student since {incumbent['updated'][:19]}"
     standing = None if incumbent is None else incumbent["stages"][STUDENT]
     for decision in decisions(store):
         holds = decision["incumbent"] == standing or ROLLED_BACK in decision["reasons"]
@@ -65,7 +65,7 @@ def why_not(store: Store, candidate: str) -> str | None:
 
 
 def _asked(store: Store, evaluation: Artifact) -> dict[str, Any]:
-    """What an evaluation asked, and how, which includes the stage's version."""
+    """What identifies an evaluation: its questions, its settings and the stage's version."""
     identity = evaluation.manifest["identity"]
     questions = store.open("questions", evaluation.manifest["inputs"]["questions"])
     how = {name: identity["config"][name] for name in ("prompts", "evaluation")}
@@ -73,7 +73,7 @@ def _asked(store: Store, evaluation: Artifact) -> dict[str, Any]:
 
 
 def compare(config: RunConfig, incumbent: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Candidate − incumbent by place, on identical items; the incumbent answers this run's items now if it has not."""
+    """Candidate − incumbent by group and set, on identical items; the incumbent answers this run's items now if it has not yet."""
     store = store_of(config)
     candidate = store.open("evaluation", plan(config)["evaluation"].fingerprint)
     answered = incumbent.get("evaluation")
@@ -90,12 +90,12 @@ def compare(config: RunConfig, incumbent: dict[str, str]) -> dict[str, dict[str,
 def _compared(before: Artifact, after: Artifact, config: RunConfig) -> dict[str, dict[str, Any]]:
     theirs, ours = before.batches("items", COUNTED), after.batches("items", COUNTED)
     changes = compare_students(theirs, ours, config.evaluation.bootstrap, config.seed)
-    assert changes is not None, "both were asked the same"
+    assert changes is not None, "both evaluations have identical items"
     return changes
 
 
 def judge(config: RunConfig, policy: Policy) -> tuple[Decision, str | None]:
-    """The decision on a finished candidate, and the student that it was held against (None: its own base)."""
+    """The decision on a finished candidate, and the student that it was compared with (None: its own base)."""
     store = store_of(config)
     evaluation = store.open("evaluation", plan(config)["evaluation"].fingerprint).summary
     ood = [name for group, name in evaluation["sets"] if group == "ood"]
@@ -106,7 +106,7 @@ def judge(config: RunConfig, policy: Policy) -> tuple[Decision, str | None]:
 
 
 def settle(config: RunConfig, decision: Decision, incumbent: str | None) -> dict[str, Any]:
-    """Write the decision, and move `promoted` if it says so. The document that was written."""
+    """Write the decision, and move `promoted` if it says so; returns the written document."""
     store, stages = store_of(config), fingerprints(plan(config))
     document = _write(store, config.name, stages[STUDENT], incumbent, decision)
     if decision.promote:
@@ -130,10 +130,10 @@ def _write(store: Store, run: str, candidate: str, incumbent: str | None, decisi
 
 
 def rollback(store: Store) -> dict[str, Any]:
-    """Let `promoted` point to the version before; the one that goes is not promoted again by a schedule. The pointer as it is then.
+    """Move `promoted` back to the previous version; scheduled runs do not promote the current one again. Returns the new pointer.
 
     Raises:
-        ArtifactMissing: there is no version before.
+        ArtifactMissing: there is no previous version.
     """
     now = read_pointer(store.place, PROMOTED)
     if now is None or not now["history"]:
@@ -160,7 +160,7 @@ def _table(decision: Decision) -> str:
 
 
 def _hours_late() -> float:
-    """How long after its scheduled time this run began; a worker that was away runs every schedule it missed."""
+    """Hours between the scheduled time and the start of this run; a worker that was offline runs all schedules that it missed."""
     due = runtime.flow_run.scheduled_start_time
     return 0.0 if due is None else max(0.0, (datetime.now(UTC) - due).total_seconds() / 3600)
 
@@ -169,15 +169,15 @@ def _hours_late() -> float:
 def redistill(
     job: Job,
     policy: Policy = Policy(),  # noqa: B008 - frozen
-    dry_run: Annotated[bool, Field(description="say what would be done or decided, and change nothing")] = False,
+    dry_run: Annotated[bool, Field(description="show what would be done or decided; change nothing")] = False,
     skip_if_late_hours: Annotated[
         float, Field(gt=0, description="a scheduled run that begins later than this is skipped")
     ] = 6.0,
 ) -> State[Any]:
-    """Distil anew if something changed; promote the candidate if it is not worse than the promoted student."""
+    """Distil a candidate if an input changed; promote it if it is not worse than the promoted student."""
     if _hours_late() > skip_if_late_hours:
         return Completed(
-            name="Skipped", message=f"began {_hours_late():.1f} h after its time; the next one on schedule will do"
+            name="Skipped", message=f"began {_hours_late():.1f} h after its scheduled time; the next scheduled run replaces it"
         )
     config = job.load()
     store, planned = store_of(config), plan(config)

@@ -1,4 +1,4 @@
-"""What needs no Prefect: a run that is finished already, and one stage on its own."""
+"""Operations on runs that need no Prefect: the catalogue, finished runs, and a single stage."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def record(config: RunConfig, planned: Mapping[str, Planned], status: str) -> No
 
 
 def record_stage(config: RunConfig) -> None:
-    """After one stage: the run is done if all of its artifacts are there."""
+    """Update the catalogue after one stage: the run is done if all of its artifacts exist."""
     store, planned = store_of(config), plan(config)
     record(config, planned, "done" if all(store.exists(*item) for item in fingerprints(planned).items()) else "partial")
 
 
 def needed(store: Store, planned: Planned) -> None:
-    """Refuse to start a stage before those that it reads from.
+    """Refuse to start a stage before its inputs exist.
 
     Raises:
-        ArtifactMissing: names the first that is not done.
+        ArtifactMissing: names the first missing input.
     """
     for name, digest in planned.inputs.items():
         if not store.exists(name, digest):
-            raise ArtifactMissing(f"{planned.name}: needs {name}/{digest}, which is not there; run the {name} stage first")
+            raise ArtifactMissing(f"{planned.name}: requires {name}/{digest}, which does not exist; run the {name} stage first")
 
 
 def finished(config: RunConfig, ran: Mapping[str, float] = MappingProxyType({})) -> dict[str, StageOutcome] | None:
-    """Every stage's artifact, or None where one is missing. `ran` has the seconds of stages that were not reused."""
+    """Every stage's artifact, or None if one is missing. `ran` has the seconds of stages that were not reused."""
     store = store_of(config)
     planned = plan(config)
     if not all(store.exists(name, item.fingerprint) for name, item in planned.items()):
@@ -57,10 +57,10 @@ def finished(config: RunConfig, ran: Mapping[str, float] = MappingProxyType({}))
 
 
 def run_one(config: RunConfig, name: str) -> StageOutcome:
-    """One stage in a process of its own.
+    """Run one stage in its own process.
 
     Raises:
-        ArtifactMissing: a stage that it reads from is not done.
+        ArtifactMissing: an input does not exist.
     """
     store, stages = store_of(config), plan(config)
     planned = stages[name]

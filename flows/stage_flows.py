@@ -1,6 +1,6 @@
-"""One flow per stage, for deployments: the stage of a run that is in the catalogue, on whatever machine a worker has.
+"""One flow per stage, for deployments: runs the stage of a run in the catalogue on the worker's machine.
 
-Does what `mind stage` does: an artifact that is there is `Cached`, one that was begun goes on.
+Behaves like `mind stage`: an existing artifact is `Cached`, an unfinished one is resumed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def recorded(run: str, root: str) -> RunConfig:
     """The configuration of a run in the catalogue.
 
     Raises:
-        ConfigError: there is no such run.
+        ConfigError: no such run exists.
     """
     found = read_run(open_store(root).place, run)
     if found is None or not found["config"]:

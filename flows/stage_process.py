@@ -1,7 +1,7 @@
-"""One stage in a process of its own, watched: its log, its progress, its end.
+"""Runs one stage in a child process and watches its log, its progress and its exit.
 
-The child runs under `flows/guard.py` with its output piped to a log file, so that nothing of it outlives the caller. A bad-input exit
-comes back as the same one-line error that the stage printed.
+The child runs under `flows/guard.py` with its output piped to a log file, so that none of its processes outlives the caller. If the stage
+exits for bad input, the same one-line error is raised here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OnLines = Callable[[list[str]], None]
 
 
 def freeze(run: RunConfig, planned: Planned) -> Path:
-    """Write the resolved configuration where the stage's process reads it, under the artifact's own name; JSON is YAML.
+    """Write the resolved configuration to the file that the stage's process reads, named after the artifact; JSON is valid YAML.
 
     Raises:
         RootNotWritable: the artifact root cannot be written.
@@ -46,7 +46,7 @@ def freeze(run: RunConfig, planned: Planned) -> Path:
 
 
 def _tail(log: Path, start: int) -> str:
-    """The last lines that were written after byte `start`."""
+    """The last lines written after byte `start`."""
     with log.open(errors="replace") as lines:
         lines.seek(start)
         return "".join(deque(lines, TAIL_LINES)).strip()
@@ -59,7 +59,7 @@ def _complaint(tail: str) -> str | None:
 
 
 def _new_lines(log: BinaryIO) -> list[str]:
-    """Whole lines that were written since the last look. Of a line that a bar drew over and over, its last form."""
+    """Complete lines written since the last call. Of a line that a progress bar overwrote, the last version."""
     content = log.read()
     whole, _, rest = content.rpartition(b"\n")
     log.seek(-len(rest), os.SEEK_CUR)
@@ -70,11 +70,11 @@ def _new_lines(log: BinaryIO) -> list[str]:
 def run_child(
     run: RunConfig, planned: Planned, on_progress: OnProgress, on_lines: OnLines | None = None, page: str | None = None
 ) -> Path:
-    """Run one stage to its end; returns its log. `page` is where the flow run can be looked at, for the manifest.
+    """Run one stage until it exits; returns its log. `page` is the URL of the flow run, for the manifest.
 
     Raises:
-        BadInput: the stage refused its input; the message is the stage's.
-        StageFailed: any other end; the message has the last lines of the log.
+        BadInput: the stage rejected its input; the message is the stage's.
+        StageFailed: any other failure; the message has the last lines of the log.
     """
     config_file = freeze(run, planned)
     arguments = ["--config", str(config_file), *(f"--given={stage}={digest}" for stage, digest in planned.given.items())]
@@ -92,16 +92,16 @@ def watch(
     on_lines: OnLines | None = None,
     page: str | None = None,
 ) -> None:
-    """Run `python -m stages.MODULE` to its end, its output appended to `log`.
+    """Run `python -m stages.MODULE` until it exits, with its output appended to `log`.
 
     Raises:
         BadInput, StageFailed: as `run_child`.
     """
     start = log.stat().st_size if log.exists() else 0
-    progress.unlink(missing_ok=True)  # what an earlier life said is not how far this one is
+    progress.unlink(missing_ok=True)  # the progress of an earlier process does not apply to this one
     command = [sys.executable, "-m", "flows.guard", sys.executable, "-m", f"stages.{module}", *arguments]
     path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
-    # Libraries' bars and warnings about their own future drown what the stage says.
+    # Progress bars and FutureWarnings of libraries would bury the stage's own output.
     quiet = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore::FutureWarning")}
     environment = {**os.environ, **quiet, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", FLOW_RUN_PAGE: page or ""}
     with log.open("ab") as output, log.open("rb") as written:
@@ -127,15 +127,15 @@ def watch(
 
 
 def _blame(module: str, code: int, log: Path, start: int) -> None:
-    """Raise what a process's end means."""
+    """Raise the error that an exit code means."""
     tail = _tail(log, start)
     if code == BadInput.exit_code:
         raise BadInput(_complaint(tail) or f"{module}: bad input; see {log}")
     if code:
         said = _complaint(tail)
-        if said is None and is_full(log.parent):  # so the log could not take the stage's last words
+        if said is None and is_full(log.parent):  # the stage's last message did not fit into the log
             raise DiskFull(f"{log.parent}: no space left; free some, then run again to resume")
         raise StageFailed(
-            f"{module} ended with code {code}{': ' + said if said else ''}; run again to resume; "
-            f"the log is {log}, its end:\n{tail}"
+            f"{module} exited with code {code}{': ' + said if said else ''}; run again to resume; "
+            f"the log is {log}, its last lines:\n{tail}"
         )

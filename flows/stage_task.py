@@ -1,7 +1,7 @@
-"""One stage as a Prefect task: `Cached` where its artifact is there, otherwise its process, watched.
+"""Runs one stage as a Prefect task: `Cached` if its artifact exists, otherwise a watched child process.
 
-What a person sees of it: a progress artifact with rate and time left, the stage's log lines (so many at a time, so that a server is not
-flooded), and in the state's message the last lines of a stage that failed. Stages that may use an accelerator take this machine's slot.
+The task shows a progress artifact with rate and time left, the stage's log lines (rate-limited, so that the server is not flooded), and, if
+the stage fails, the last lines of its log in the state's message. Stages that may use an accelerator take this machine's slot.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DEPLOYMENTS: Final = {stage: f"{stage}/gpu" for stage in ACCELERATED} | {"questi
 
 
 def _update(artifact: Any, progress: float, description: str) -> None:
-    """Tell the server; a server that does not answer must not end a stage that runs well."""
+    """Update the progress on the server; an unreachable server must not stop a running stage."""
     try:
         update_progress_artifact(artifact_id=artifact, progress=progress, description=description)
     except (HTTPError, PrefectException) as error:
@@ -45,7 +45,7 @@ def _update(artifact: Any, progress: float, description: str) -> None:
 
 
 def _reporting(stage: str, artifact: Any, show: OnProgress) -> OnProgress:
-    """Draw in the terminal, and update a Prefect progress artifact every few seconds."""
+    """Show progress in the terminal, and update a Prefect progress artifact every few seconds."""
     last = {"at": 0.0}
 
     def report(found: Mapping[str, Any]) -> None:
@@ -65,7 +65,7 @@ def _reporting(stage: str, artifact: Any, show: OnProgress) -> OnProgress:
 
 
 class _Lines:
-    """Passes log lines on, at most so many every few seconds; the rest are in the log file."""
+    """Forwards log lines, at most `LOG_LINES` every `LOG_SECONDS`; the rest are only in the log file."""
 
     def __init__(self) -> None:
         self._sent, self._since, self._left_out = 0, time.monotonic(), 0
@@ -78,13 +78,13 @@ class _Lines:
         shown = lines[-room:] if room else []
         self._left_out += len(lines) - len(shown)
         if shown:
-            before = f"({self._left_out} lines are in the log file only)\n" if self._left_out else ""
+            before = f"({self._left_out} more lines are in the log file only)\n" if self._left_out else ""
             get_run_logger().info("%s%s", before, "\n".join(shown))
             self._sent, self._left_out = self._sent + len(shown), 0
 
 
 def _here(config: RunConfig, stage: str, given: Mapping[str, str]) -> float:
-    """Seconds without those spent waiting for the machine."""
+    """Run the stage on this machine; returns its seconds without the time spent waiting for the slot."""
     progress: Any = create_progress_artifact(progress=0.0, key=f"{stage}-progress", description=f"{stage}: starting")
     slot = machine_slot(stage) if stage in ACCELERATED else nullcontext()
     with slot, terminal.watching(stage) as show:
@@ -97,14 +97,14 @@ def _here(config: RunConfig, stage: str, given: Mapping[str, str]) -> float:
 
 
 def _elsewhere(config: RunConfig, stage: str) -> float:
-    """Through the stage's own deployment; the run is known there by its name in the catalogue."""
+    """Run the stage through its own deployment, which finds the run by its name in the catalogue."""
     began = time.monotonic()
     parameters = {"run": config.name, "root": config.root}
     answer: Any = run_deployment(
         DEPLOYMENTS[stage], parameters=parameters, timeout=None, flow_run_name=f"{stage} {config.name}"
     )
     if not answer.state.is_completed():
-        raise StageFailed(f"{stage}: its deployment {DEPLOYMENTS[stage]} ended {answer.state.name}: {answer.state.message}")
+        raise StageFailed(f"{stage}: deployment {DEPLOYMENTS[stage]} ended as {answer.state.name}: {answer.state.message}")
     return time.monotonic() - began
 
 
@@ -112,10 +112,10 @@ def _elsewhere(config: RunConfig, stage: str) -> float:
 def run_stage(
     stage: str, fingerprint: str, config: RunConfig, elsewhere: bool = False, given: Mapping[str, str] | None = None
 ) -> State[float]:
-    """One stage. Its result is the seconds that it took; 0 where there was nothing to do."""
+    """Run one stage. The result is its duration in seconds; 0 if it was cached."""
     store = store_of(config)
     if store.exists(stage, fingerprint):
-        return Completed(name="Cached", message=f"{stage}/{fingerprint} is there already", data=0.0)
+        return Completed(name="Cached", message=f"{stage}/{fingerprint} already exists", data=0.0)
     seconds = _elsewhere(config, stage) if elsewhere else _here(config, stage, given or {})
     get_run_logger().info("%s wrote %s in %.1f s", stage, store.folder(stage, fingerprint), seconds)
     return Completed(message=f"wrote {stage}/{fingerprint} in {seconds:.1f} s", data=seconds)

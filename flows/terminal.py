@@ -1,4 +1,4 @@
-"""What a person sees while stages run and when they are done: a bar with rate and time left, or plain lines in a log."""
+"""Terminal output of running and finished stages: a progress bar with rate and time left, or plain lines in a log."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _percent(cell: Mapping[str, Any]) -> str:
 
 
 def accuracy_table(evaluation: Mapping[str, Any]) -> Table:
-    """Base, student and, where one was asked, teacher by group and set, with intervals."""
+    """Accuracy of base, student and, if it was evaluated, teacher, by group and set, with intervals."""
     models = [model for model in ("base", "student", "teacher") if model in evaluation["accuracy"]]
     table = Table(
         title="Per cent right [95 % interval]".replace("[95", r"\[95"), title_justify="left", box=None, pad_edge=False
@@ -105,7 +105,7 @@ def accuracy_table(evaluation: Mapping[str, Any]) -> Table:
 
 
 def stage_table(outcomes: Mapping[str, StageOutcome]) -> Table:
-    """Seconds, rate and memory of each stage; cached ones show what they took when they ran."""
+    """Seconds, rate and memory of each stage; for cached stages, those of the original run."""
     table = Table(title="Stages", title_justify="left", box=None, pad_edge=False)
     for column in ("", "", "seconds", "tokens/s", "peak MiB", "artifact"):
         table.add_column(column, justify="left" if column in ("", "artifact") else "right")
@@ -123,14 +123,14 @@ def stage_table(outcomes: Mapping[str, StageOutcome]) -> Table:
 
 
 def show_result(outcomes: Mapping[str, StageOutcome], hints: Sequence[str]) -> None:
-    """The end of a run: accuracies, ledger, stages, findings, where the report lies."""
+    """Print the result of a run: accuracies, ledger, stages, findings, path of the report."""
     report = outcomes["report"].artifact
     console.print()
     console.print(accuracy_table(outcomes["evaluation"].artifact.summary))
     console.print()
     samples = outcomes["sampling"].artifact.summary
     shares = (f"{name} {of['correct'] / max(1, sum(of.values())):.0%}" for name, of in samples["outcomes"].items())
-    whose = "Given rationales" if "given" in samples else "Teacher's samples"
+    whose = "Imported rationales" if "given" in samples else "Teacher's samples"
     console.print(f"{whose} right: {'  '.join(shares)}")
     steps = "  ->  ".join(f"{name} {count:,}" for name, count in report.summary["ledger"].items())
     console.print(f"Tokens of rationales: {steps}")
@@ -145,5 +145,5 @@ def show_result(outcomes: Mapping[str, StageOutcome], hints: Sequence[str]) -> N
 
 
 def page(outcomes: Mapping[str, StageOutcome]) -> Path:
-    """Where the report's page lies."""
+    """The path of the report's page."""
     return outcomes["report"].artifact.path("report.html")

@@ -1,14 +1,17 @@
-"""Training speed on one GPU, in one call, on a machine that has nothing but torch and transformers: `python scripts/gpu_bench.py`.
+"""Measures training speed on one GPU, on a machine with only torch and transformers: `python scripts/gpu_bench.py`.
 
-Students of Qwen2.5's shapes take steps on questions with eight rationales each, in bfloat16: rows padded, packed with attention row by row,
-packed with FlexAttention; and TRL's trainer where it is installed. The objective and the packing are the product's own (`pipeline/`);
-the optimiser is plain AdamW. Forms run one after the other, each alone on the card and on the same rows; one that fails says so.
+Students of Qwen2.5's shapes take steps on questions with eight rationales each, in bfloat16, in several forms: padded rows, packed rows
+with attention row by row, packed rows with FlexAttention, and TRL's trainer if it is installed. The objective and the packing are the
+product's own (`pipeline/`); the optimiser is plain AdamW. The forms run one after the other, each alone on the GPU and on the same rows; a
+form that fails is reported.
 
-Said of each, as soon as it is known: loss tokens a second, how many times the padded form that is, the share of the card's peak that the
-arithmetic of the model itself comes to (MFU; what a form computes twice does not count), memory, and the milliseconds of the host to make
-a batch, which are in no step's time. At the end a table, and all as one line of JSON.
+For each form, as soon as it is measured, the script prints: loss tokens per second, the speed-up over the padded form, the model FLOPs
+utilisation (MFU: the model's own arithmetic as a share of the GPU's peak; recomputation does not count), memory, and the host's
+milliseconds to build a batch, which are not part of the step time. At the end it prints a table, and all results as one line of JSON.
 
-With `--shapes tiny` it runs on a CPU in seconds, without FlexAttention, which cannot learn there.
+With `--shapes tiny` it runs on a CPU in seconds, without FlexAttention, which cannot train there.
+
+Axes: P wanted positions.
 """
 
 from __future__ import annotations
@@ -36,14 +39,14 @@ from pipeline.student.losses import StudentLosses, losses_of
 from pipeline.student.objective import rationale_losses
 
 PEAK: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
-"""Floating point operations a second in bfloat16 without sparsity, from the makers' sheets."""
+"""Peak bfloat16 FLOP/s without sparsity, from the vendors' data sheets."""
 ATTENTION: Final = {"padded": "sdpa", "rows": ROWS, "flex": "flex_attention"}
 WARM: Final = 3
-"""Steps that do not count: FlexAttention is compiled in the first, and once more when lengths change."""
+"""Warm-up steps: FlexAttention is compiled in the first, and again when lengths change."""
 
 
 def ours(form: str, works: list[Work], shape: Shape, device: torch.device, until: float) -> dict[str, Any]:
-    """Median seconds of a step, and milliseconds to make its batch; stops early when time is up."""
+    """Median seconds of a step, and milliseconds to build its batch; stops early at the time limit."""
     torch.manual_seed(0)
     config = config_of(shape)
     config._attn_implementation = ATTENTION[form]
@@ -76,12 +79,12 @@ def _wait() -> None:
 
 
 def _timed(form: str, works: list[Work], shape: Shape, device: torch.device, until: float) -> dict[str, Any]:
-    """One form, alone on the card."""
+    """Measure one form, alone on the GPU."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        torch.compiler.reset()  # after a few shapes of other students FlexAttention would no longer be compiled
+        torch.compiler.reset()  # after a few recompilations for other shapes, torch would stop compiling FlexAttention
     if form in gpu_trl.FORMS:
         if not gpu_trl.is_there():
             return {"error": "TRL is not installed"}
@@ -95,18 +98,18 @@ def _timed(form: str, works: list[Work], shape: Shape, device: torch.device, unt
 
 
 def timed(form: str, works: list[Work], shape: Shape, device: torch.device, until: float) -> dict[str, Any]:
-    """What is found, or why nothing was."""
+    """The measurements of a form, or the reason why there are none."""
     if time.monotonic() > until:
-        return {"error": "the time was up; --minutes gives more"}
+        return {"error": "no time left; raise --minutes"}
     try:
         return _timed(form, works, shape, device, until)
-    except Exception as error:  # noqa: BLE001 - out of memory, a compiler's, a library's: the other forms are still wanted
+    except Exception as error:  # noqa: BLE001 - any failure (memory, compiler, library) must not stop the other forms
         said = str(error).strip().splitlines() or [""]
         return {"error": f"{type(error).__name__}: {said[0][:300]}"}
 
 
 def rates(found: dict[str, Any], works: list[Work], shape: Shape, peak: float | None, padded: float | None) -> dict[str, Any]:
-    """With what follows from a step's seconds."""
+    """The measurements with the rates derived from a step's seconds."""
     if "error" in found:
         return found
     useful, needed = (
@@ -122,7 +125,7 @@ def rates(found: dict[str, Any], works: list[Work], shape: Shape, peak: float | 
 
 
 def measure(arguments: argparse.Namespace, device: torch.device, peak: float | None) -> Iterator[dict[str, Any]]:
-    """A row for each shape, ratio of lengths and form."""
+    """Yield a row for each shape, ratio of lengths and form."""
     until = time.monotonic() + 60 * arguments.minutes
     for name in arguments.shapes:
         for ratio in arguments.ratios:
@@ -145,7 +148,7 @@ def measure(arguments: argparse.Namespace, device: torch.device, peak: float | N
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """For people."""
+    """The rows as a table, for people."""
     yield f"{'shape':6}{'ratio':7}{'form':14}{'tokens/s':>10}{'x padded':>10}{'MFU':>8}{'ms a step':>11}{'host ms':>9}{'GiB':>7}"
     for row in rows:
         begin = f"{row['shape']:6}{row['ratio']:7}{row['form']:14}"
@@ -160,13 +163,13 @@ def table(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def ratio_of(text: str) -> tuple[int, int]:
-    """Of a prompt's tokens to a rationale's."""
+    """Parse a ratio of a prompt's tokens to a rationale's."""
     prompt, rationale = map(int, text.split(":"))
     return prompt, rationale
 
 
 def main() -> None:
-    """The command line."""
+    """Entry point of the command line."""
     cuda = torch.cuda.is_available()
     forms = [form for form in ATTENTION if cuda or form != "flex"] + (list(gpu_trl.FORMS) if gpu_trl.is_there() else [])
     parser = argparse.ArgumentParser(description="Training speed on one GPU.")
@@ -177,13 +180,19 @@ def main() -> None:
         type=ratio_of,
         default=[(1, 1), (1, 3)],
         metavar="1:3",
-        help="of a prompt's tokens to a rationale's",
+        help="ratios of a prompt's tokens to a rationale's",
     )
-    parser.add_argument("--forms", nargs="+", choices=[*ATTENTION, *gpu_trl.FORMS], default=forms, help="all that can run here")
-    parser.add_argument("--questions", type=int, default=4, help="in a step, each with eight rationales")
-    parser.add_argument("--tokens", type=int, default=512, help="of a prompt with one rationale, on average")
-    parser.add_argument("--repeats", type=int, default=10, help="steps that count")
-    parser.add_argument("--minutes", type=float, default=8, help="after which no other form is begun")
+    parser.add_argument(
+        "--forms",
+        nargs="+",
+        choices=[*ATTENTION, *gpu_trl.FORMS],
+        default=forms,
+        help="forms to measure; default: all that can run here",
+    )
+    parser.add_argument("--questions", type=int, default=4, help="questions per step, each with eight rationales")
+    parser.add_argument("--tokens", type=int, default=512, help="average tokens of a prompt with one rationale")
+    parser.add_argument("--repeats", type=int, default=10, help="measured steps")
+    parser.add_argument("--minutes", type=float, default=8, help="time after which no further form is started")
     rows = []
     card = torch.cuda.get_device_name() if cuda else "CPU"
     peak = next((value for name, value in PEAK.items() if name in card), None)

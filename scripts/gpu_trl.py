@@ -1,7 +1,7 @@
-"""TRL's SFTTrainer on the rows of `gpu_bench.py`, where it is installed: a row per rationale, padded, or several packed into a line.
+"""Times TRL's SFTTrainer on the rows of `gpu_bench.py`, if installed: one padded row per rationale, or several rows packed into a line.
 
-With FlashAttention a batch is as many lines as hold a step's rows. Without, transformers keeps rows apart by a dense mask over all pairs of
-a batch's tokens, so a batch is one line, and a step accumulates them.
+With FlashAttention, a batch is as many lines as hold a step's rows. Without it, transformers separates rows by a dense mask over all token
+pairs of a batch; a batch is then one line, and a step accumulates several.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ FORMS: Final = ("TRL, padding", "TRL, packing")
 
 
 def is_there() -> bool:
-    """Whether TRL can be timed."""
+    """Whether TRL is installed."""
     return importlib.util.find_spec("trl") is not None
 
 
 class _Clock(TrainerCallback):  # type: ignore[misc]
-    """Seconds of every step; what is collated before it does not count, as it does not for ours."""
+    """Seconds of every step, without collation, which is not timed for our forms either."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -60,7 +60,7 @@ def _settings(folder: str, works: list[Work], packing: bool, flash: bool) -> Any
 
 
 def trl_seconds(works: list[Work], shape: Shape, packing: bool, warm: int) -> tuple[float, str]:
-    """Median seconds for what one of ours' steps holds, after `warm` steps, and what attention does."""
+    """Median seconds for one of our steps' rows, after `warm` steps, and the kind of attention."""
     import datasets
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast, PrinterCallback
@@ -88,7 +88,7 @@ def trl_seconds(works: list[Work], shape: Shape, packing: bool, warm: int) -> tu
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    # Its steps hold as much as ours on average; packed, there may be fewer of them.
+    # On average TRL's steps hold as many rows as ours; with packing there may be fewer steps.
     step = statistics.median(clock.seconds[warm:] or clock.seconds)
     attention = "FlashAttention" if flash else "dense mask" if packing else "causal"
     return step * len(clock.seconds) / len(works), attention

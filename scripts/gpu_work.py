@@ -1,4 +1,4 @@
-"""What `gpu_bench.py` trains: students of Qwen2.5's shapes with random weights, and random questions with eight rationales each."""
+"""Workload of `gpu_bench.py`: students of Qwen2.5's shapes with random weights, and random questions with eight rationales each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PERSPECTIVES: Final = 8
 
 
 class Shape(NamedTuple):
-    """Of a student."""
+    """A student's shape."""
 
     hidden: int
     intermediate: int
@@ -32,19 +32,19 @@ SHAPES: Final = {
 
 
 class Work(NamedTuple):
-    """A step's rows: those of one question have the same number."""
+    """A step's rows; `questions` has the question number of each row."""
 
     rows: list[Row]
     questions: list[int]
 
     @property
     def useful(self) -> int:
-        """Tokens that carry loss."""
+        """Number of tokens that carry loss."""
         return sum(len(row.tokens) - row.start for row in self.rows)
 
 
 def make_work(questions: int, prompt: int, rationale: int, vocabulary: int, seed: int) -> Work:
-    """Random tokens; lengths spread by a quarter round their means."""
+    """Rows of random tokens; lengths vary by a quarter around their means."""
     draw = random.Random(seed)
 
     def text(mean: int) -> list[int]:
@@ -58,7 +58,7 @@ def make_work(questions: int, prompt: int, rationale: int, vocabulary: int, seed
 
 
 def batch_of(form: str, work: Work) -> Batch:
-    """A step's rows in a form."""
+    """A step's rows as a batch in one of the forms."""
     spans = rationale_spans(work.rows)
     return (
         batch(work.rows, spans, 0) if form == "padded" else packed(work.rows, spans, work.questions, 0, by_rows=form == "rows")
@@ -66,7 +66,7 @@ def batch_of(form: str, work: Work) -> Batch:
 
 
 def operations(work: Work, shape: Shape) -> float:
-    """Of one step, forward and backward: every token of a shared prefix once, logits at loss positions, every pair that attends once."""
+    """FLOPs of one step, forward and backward: each shared prefix token once, logits at loss positions only, each attending pair once."""
     head = shape.hidden // shape.heads
     body = shape.layers * (
         2 * shape.hidden * shape.hidden + 2 * shape.hidden * shape.groups * head + 3 * shape.hidden * shape.intermediate
@@ -79,7 +79,7 @@ def operations(work: Work, shape: Shape) -> float:
 
 
 def config_of(shape: Shape) -> Qwen2Config:
-    """As transformers has it."""
+    """The shape as a transformers configuration."""
     return Qwen2Config(
         vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.intermediate, num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads, num_key_value_heads=shape.groups, tie_word_embeddings=True,

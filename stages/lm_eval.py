@@ -1,9 +1,9 @@
-"""The same items in lm-evaluation-harness: a folder of its tasks, and its answers held against ours, item by item.
+"""Exports a run's evaluation items as lm-evaluation-harness tasks, and compares lm-eval's answers with ours item by item.
 
-A task per evaluation set. Its items are the run's own in order, with the very text that a model reads, special tokens of a chat template
-included, so lm-eval is run without `--apply_chat_template`. Its grading is what it can do by itself: the last `\\boxed{...}` must equal the
-canonical answer. Two verdicts on an item can differ because the models wrote different texts (numerics, batches, dtype) or because
-the same text was graded differently; which of the two it was is said for each.
+There is one task per evaluation set. Its items are the run's own, in order, with the exact text that a model reads, including the special
+tokens of a chat template; lm-eval is therefore run without `--apply_chat_template`. Its grading uses lm-eval's own filters only: the last
+`\\boxed{...}` must equal the canonical answer. Two verdicts on an item can differ because the models wrote different texts (numerics,
+batching, dtype) or because the same text was graded differently; the cause is reported for each item.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from storage.artifact import Artifact
 
 _INSIDE: Final = r"(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\])*\})*\})*\})*"
 _BOXED: Final = rf"(?s)\\boxed\s*\{{({_INSIDE})\}}"
-"""Braces inside the box are balanced to a depth of three, as far as an expression can say it."""
+"""Braces inside the box are balanced to a depth of three, which a regular expression can still express."""
 _UNREAD: Final = "[invalid]"
-"""What lm-eval puts where its pattern finds nothing."""
+"""lm-eval's value for a text in which its pattern finds nothing."""
 
 
 def tag(run: RunConfig) -> str:
-    """The name under which lm-eval knows all sets of a run."""
+    """The lm-eval tag of all sets of a run."""
     return f"mind_{run.name}"
 
 
@@ -66,15 +66,15 @@ def _task(run: RunConfig, name: str, path: Path) -> dict[str, Any]:
 
 
 def export(run: RunConfig, questions: Artifact, model: Weights, folder: Path) -> dict[str, int]:
-    """Write tasks and items for a model, which has the tokenizer, into a new folder, whole or not at all.
+    """Write tasks and items, rendered with the model's tokenizer, into a new folder, atomically.
 
     Returns the number of items of each set.
 
     Raises:
-        ConfigError: the folder is there already.
+        ConfigError: the folder already exists.
     """
     if folder.exists():
-        raise ConfigError(f"{folder}: is there already; give a new folder")
+        raise ConfigError(f"{folder}: already exists; give a new folder")
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -94,7 +94,7 @@ def export(run: RunConfig, questions: Artifact, model: Weights, folder: Path) ->
 
 
 class Answer(NamedTuple):
-    """One item as one side saw it: the text, what was read from it, whether that was right."""
+    """One side's answer to an item: the text, the answer parsed from it, and whether that is correct."""
 
     text: str
     read: str | None
@@ -102,7 +102,7 @@ class Answer(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """One item that both have: its set and id, our answer and lm-eval's."""
+    """One item that both sides answered: its set and id, our answer and lm-eval's."""
 
     set: str
     question_id: str
@@ -115,7 +115,7 @@ class Compared(NamedTuple):
 
     @property
     def cause(self) -> str | None:
-        """Why the verdicts differ; None where they do not."""
+        """Why the verdicts differ; None if they agree."""
         if self.ours.right == self.theirs.right:
             return None
         return "grading" if self.same_text else "text"
@@ -125,15 +125,15 @@ def _files(paths: Iterable[Path]) -> list[Path]:
     found = [file for path in paths for file in (sorted(path.rglob("samples_*.jsonl")) if path.is_dir() else [path])]
     if not found or not all(file.is_file() for file in found):
         missing = next((file for file in found if not file.is_file()), None) or next(iter(paths))
-        raise ConfigError(f"{missing}: no samples_*.jsonl of lm-eval there; run it with --log_samples and --output_path")
+        raise ConfigError(f"{missing}: no samples_*.jsonl of lm-eval found; run it with --log_samples and --output_path")
     return found
 
 
 def read_samples(paths: Sequence[Path]) -> Iterator[tuple[str, str, Answer]]:
-    """Set, question id and answer of every item in lm-eval's files, or in folders that have some.
+    """Set, question id and answer of every item in lm-eval's files, or in folders that contain them.
 
     Raises:
-        ConfigError: file and row of what is not a sample of an exported task.
+        ConfigError: file and row of a line that is not a sample of an exported task.
     """
     for path in _files(paths):
         for number, line in enumerate(path.read_bytes().rstrip(b"\n").split(b"\n"), 1):
@@ -144,24 +144,24 @@ def read_samples(paths: Sequence[Path]) -> Iterator[tuple[str, str, Answer]]:
                 answer = Answer(text, None if read == _UNREAD else read, sample["exact_match"] == 1.0)
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 raise ConfigError(
-                    f"{path}: row {number}: not a sample of a task that mind lm-eval wrote ({type(error).__name__}: {error}); run "
+                    f"{path}: row {number}: not a sample of a task exported by mind lm-eval ({type(error).__name__}: {error}); run "
                     "lm-eval on the exported tasks"
                 ) from error
             yield *mine, answer
 
 
 class Comparison(NamedTuple):
-    """Every item that both have answered, and by set how many only our model has (lm-eval's `--limit`)."""
+    """Items that both sides answered, and per set the number that only our model answered (lm-eval's `--limit`)."""
 
     both: list[Compared]
     ours_alone: Counter[str]
 
 
 def compare(answers: Artifact, model: str, samples: Iterable[tuple[str, str, Answer]]) -> Comparison:
-    """Every item that lm-eval has answered, beside our model's answer to it.
+    """Pair every item that lm-eval answered with our model's answer.
 
     Raises:
-        ConfigError: an item that our model was not asked, or that lm-eval has answered twice.
+        ConfigError: our model has no answer to an item, or lm-eval answered it twice.
     """
     ours: dict[tuple[str, str], Answer] = {}
     for batch in answers.batches("items", ["model", "set", "question_id", "text", "answer", "outcome"]):
@@ -173,19 +173,19 @@ def compare(answers: Artifact, model: str, samples: Iterable[tuple[str, str, Ans
         mine = ours.get((place, question_id))
         if (place, question_id) in seen:
             raise ConfigError(
-                f"lm-eval's samples have {question_id!r} of {place} twice; give the files of one of its runs only"
+                f"lm-eval's samples contain {question_id!r} of {place} twice; give the files of one lm-eval run only"
             )
         seen.add((place, question_id))
         if mine is None:
             raise ConfigError(
-                f"{answers.name}: {model} was not asked {question_id!r} of {place}; compare with the run that was exported"
+                f"{answers.name}: {model} has no answer to {question_id!r} of {place}; compare with the run that was exported"
             )
         found.append(Compared(place, question_id, mine, theirs))
     return Comparison(found, Counter(place for place, question_id in ours if (place, question_id) not in seen))
 
 
 def table(compared: Comparison) -> list[dict[str, Any]]:
-    """Agreement by set, and of all."""
+    """Agreement per set and in total."""
     found, alone = compared
     sets = list(dict.fromkeys([*(item.set for item in found), *alone]))
     rows = [_counts(name, [item for item in found if item.set == name], alone[name]) for name in sets]

@@ -1,7 +1,7 @@
-"""A student as others take it: its folder with a model card, which vLLM and transformers load at once.
+"""Exports a trained student for publication: its folder with a model card, loadable by vLLM and transformers.
 
-The card says what is in the artifacts and nothing else: who taught, on which questions, what was kept, and how the student did beside
-base and teacher, bad news included. No path of this machine is in it. Template: `stages/release_card.md`.
+The card states only what the artifacts contain: the teacher, the training questions, the kept rationales, and the student's results beside
+those of base and teacher, including negative ones. It contains no path of this machine. Template: `stages/release_card.md`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _GROUPS: Final = {"id": "in distribution", "ood": "out of distribution"}
 
 def _model_name(source: Mapping[str, Any]) -> str:
     if source.get("imported"):
-        return "rationales that were there already"
+        return "imported rationales"
     return str(source["name"]) if source.get("name") else Path(source["path"]).name
 
 
 def _rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The card's table: groups, then sets; behind each, the same without what an earlier set has too."""
+    """The card's table: groups, then sets; each is followed by the same without repeats, if it has any."""
     accuracy = summary["accuracy"]
     places = [(f"group:{group}", f"all {title}") for group, title in _GROUPS.items() if f"group:{group}" in accuracy["student"]]
     places += [(f"set:{name}", f"{name} ({_GROUPS[group]})") for group, name in summary["sets"]]
@@ -56,7 +56,7 @@ def _worse(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _source(origin: Origin, source: Mapping[str, Any]) -> str:
-    """Where questions are from, without the folders of this machine, and their licence where it is known."""
+    """The source of questions, without local folders, and its licence if known."""
     location, separator, rest = origin.location.partition(", split")
     licence = licence_of(source)
     return f"{Path(location).name if location.startswith('/') else location}{separator}{rest}" + (
@@ -75,7 +75,7 @@ def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None
     """The model card of a run's student.
 
     Raises:
-        ArtifactMissing: an artifact that the student was made from is gone.
+        ArtifactMissing: an ancestor of the student no longer exists.
     """
     line = ancestors(store, "training", stages["training"])
     mine = {manifest["stage"]: manifest for manifest in line.values()}
@@ -109,7 +109,7 @@ def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None
 
 
 def _is_release(folder: Path, student: Path, text: bytes) -> bool:
-    """Whether a folder is what `release` has written, and nobody has changed since."""
+    """Whether a folder is an unchanged result of `release`."""
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {CARD_FILE}
     files = [str(path.relative_to(student)) for path in student.rglob("*") if path.is_file()]
     same = names == set(files) and filecmp.cmpfiles(student, folder, files)[0] == files
@@ -117,19 +117,19 @@ def _is_release(folder: Path, student: Path, text: bytes) -> bool:
 
 
 def release(store: Store, name: str, stages: Mapping[str, str], licence: str | None, folder: Path, again: bool = False) -> None:
-    """Write the student with its card into a new folder, whole or not at all. With `again` it may be there already, as it would be written.
+    """Write the student with its card into a new folder, atomically. With `again`, an existing folder with identical content is accepted.
 
     Raises:
-        ConfigError: the folder is there already.
-        ArtifactMissing: the student, or something that it was made from, is not there.
+        ConfigError: the folder already exists.
+        ArtifactMissing: the student or one of its ancestors does not exist.
     """
     if folder.exists() and not again:
-        raise ConfigError(f"{folder}: is there already; give a new folder")
+        raise ConfigError(f"{folder}: already exists; give a new folder")
     student = store.open("training", stages["training"]).path("student")
     text = card(store, name, stages, licence)
     if folder.exists():
         if not _is_release(folder, student, text):
-            raise ConfigError(f"{folder}: is there already, and is not what would be released; give a new folder")
+            raise ConfigError(f"{folder}: already exists and differs from this release; give a new folder")
         return
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
@@ -139,12 +139,12 @@ def release(store: Store, name: str, stages: Mapping[str, str], licence: str | N
 
 
 def push(folder: Path, repository: str) -> str:
-    """Send a released folder to a hub repository, a private one if it has to be made; returns its address.
+    """Upload a released folder to a hub repository, created as private if it does not exist; returns its URL.
 
     Raises:
-        StageFailed: the hub refuses or does not answer; the folder stays.
+        StageFailed: the hub refuses or does not answer; the folder is kept.
     """
-    from httpx2 import HTTPError  # what huggingface_hub speaks through, and raises where there is no network
+    from httpx2 import HTTPError  # huggingface_hub's HTTP client; raised without a network connection
     from huggingface_hub import HfApi
 
     hub = HfApi()
@@ -154,6 +154,6 @@ def push(folder: Path, repository: str) -> str:
     except (HTTPError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise StageFailed(
-            f"{repository}: cannot be pushed ({reason}); {folder} is whole: check the network and HF_TOKEN, and give the same "
+            f"{repository}: push failed ({reason}); {folder} is complete: check the network and HF_TOKEN, then run the same "
             "command again"
         ) from error

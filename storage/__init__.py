@@ -1,4 +1,4 @@
-"""Artifacts on disk: identity, atomic shards, manifests, leases, the catalogue of runs. Knows nothing of MIND.
+"""Artifacts on disk: identity, atomic shards, manifests, leases, and the catalogue of runs. Independent of MIND's stages.
 
-`<root>/<stage>/<fingerprint>/` holds one complete, immutable artifact; `<fingerprint>.partial/` one being written.
+`<root>/<stage>/<fingerprint>/` holds one complete, immutable artifact; `<fingerprint>.partial/` one that is being written.
 """

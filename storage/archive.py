@@ -1,7 +1,8 @@
-"""An artifact with its ancestors as one tar file, to carry it to another machine.
+"""Exports an artifact with its ancestors as one tar file, and imports it on another machine.
 
-Members are `stage/fingerprint/file`, the manifest of each artifact after its files. Nothing in a tar is believed: names are checked,
-only plain files are read, and an artifact counts when every file has the manifest's hash and the manifest's identity gives its fingerprint.
+Members are `stage/fingerprint/file`; each artifact's manifest comes after its files. The contents of a tar file are not trusted: names are
+checked, only regular files are read, and an artifact is accepted only if every file has the manifest's hash and the manifest's identity
+gives its fingerprint.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def export(store: Store, stage: str, digest: str, file: Path) -> list[str]:
                 for entry in manifest["files"]:
                     tar.add(artifact.path(entry["path"]), f"{name}/{entry['path']}", recursive=False, filter=_anonymous)
                 content = store.place.read(f"{name}/{MANIFEST}")
-                assert content is not None, "it was read a moment ago"
+                assert content is not None, "store.open has read it"
                 member = tarfile.TarInfo(f"{name}/{MANIFEST}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
@@ -55,15 +56,15 @@ def _member(member: tarfile.TarInfo, file: Path) -> tuple[str, str, str]:
     match = _MEMBER.fullmatch(member.name)
     plain = member.isreg() and not member.issparse() and not {"", ".", ".."} & {*member.name.split("/")}
     if match is None or not plain or match[1] in ("runs", "pointers"):
-        raise ArtifactError(f"{file}: member {member.name!r} is not a file of an artifact; export the artifact again")
+        raise ArtifactError(f"{file}: member {member.name!r} is not an artifact's file; export the artifact again")
     return match[1], match[2], match[3]
 
 
 def import_(store: Store, file: Path) -> list[tuple[str, bool]]:
-    """Add the artifacts of a tar file; returns their names and whether each was new here.
+    """Add the artifacts of a tar file; returns their names and whether each was new to the store.
 
     Raises:
-        ArtifactError: the file, or something in it, is not what an export writes; artifacts before it are kept.
+        ArtifactError: the file or a member was not written by `export`; artifacts before it are kept.
     """
     found: list[tuple[str, bool]] = []
     try:
@@ -78,17 +79,17 @@ def import_(store: Store, file: Path) -> list[tuple[str, bool]]:
     except (tarfile.TarError, OSError) as error:
         if isinstance(error, ArtifactError):
             raise
-        raise ArtifactError(f"{file}: not a whole tar file ({error}); export the artifact again") from error
+        raise ArtifactError(f"{file}: not a complete tar file ({error}); export the artifact again") from error
     return found
 
 
 def _see_the_end(file: Path) -> None:
-    """Cut between two artifacts, a tar file reads like a whole one but for the zeros at its end."""
+    """Check for the zero blocks at the end: a tar file truncated between two artifacts is otherwise valid."""
     with file.open("rb") as stream:
         size = stream.seek(0, io.SEEK_END)
         stream.seek(max(0, size - 2 * tarfile.BLOCKSIZE))
         if size % tarfile.BLOCKSIZE or stream.read().strip(b"\0") or not size:
-            raise tarfile.ReadError("its end is missing")
+            raise tarfile.ReadError("truncated")
 
 
 def _skip(tar: tarfile.TarFile, prefix: str) -> tarfile.TarInfo | None:
@@ -98,13 +99,13 @@ def _skip(tar: tarfile.TarFile, prefix: str) -> tarfile.TarInfo | None:
 
 
 def _take_in(store: Store, tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> tarfile.TarInfo | None:
-    """Read one artifact, from its first member on; returns the member after its last."""
+    """Read one artifact, starting with its first member; returns the member after its last."""
     stage, digest, _ = _member(member, file)
     with store.draft(stage, digest) as draft:
-        if store.exists(stage, digest):  # finished by a runner since
+        if store.exists(stage, digest):  # another process has finished it since
             draft.lease.finished = True
             return _skip(tar, f"{stage}/{digest}/")
-        # Aside: until the whole of it is checked, a run's unfinished draft stays what it was.
+        # Unpacked aside, so that an unfinished draft of a run stays intact until the whole artifact is checked.
         incoming = draft.folder.with_suffix(".incoming")
         shutil.rmtree(incoming, ignore_errors=True)
         try:
@@ -129,7 +130,7 @@ def _unpack(
     while current is not None and current.name.startswith(f"{stage}/{digest}/"):
         name = _member(current, file)[2]
         source = tar.extractfile(current)
-        assert source is not None, "a plain file"
+        assert source is not None, "a regular file"
         if name == MANIFEST:
             content = source.read(_MANIFEST_BYTES)
         else:
@@ -143,17 +144,17 @@ def _unpack(
 
 
 def _checked(content: bytes | None, folder: Path, name: tuple[str, str], file: Path) -> bytes:
-    """The manifest, if it and the files beside it belong together."""
+    """The manifest, if it matches its name and its files."""
     digest = name[1]
     if content is None:
         raise ArtifactError(f"{file}: {digest} has no manifest; export the artifact again")
     manifest = parse_manifest(content, f"{file}: {digest}")
     if fingerprint(manifest["identity"]) != digest or (manifest["stage"], manifest["fingerprint"]) != name:
-        raise ArtifactError(f"{file}: {digest}: its identity does not give its fingerprint; export the artifact again")
+        raise ArtifactError(f"{file}: {digest}: identity and fingerprint do not match; export the artifact again")
     listed = {entry["path"]: (entry["bytes"], entry["sha256"]) for entry in manifest["files"]}
     paths = [path for path in folder.rglob("*") if path.is_file()]
     there = {path.relative_to(folder).as_posix(): (path.stat().st_size, file_digest(path)) for path in paths}
     if listed != there:
         wrong = sorted(name for name in listed.keys() | there.keys() if listed.get(name) != there.get(name))[0]
-        raise ArtifactError(f"{file}: {digest}/{wrong}: not what its manifest says; export the artifact again")
+        raise ArtifactError(f"{file}: {digest}/{wrong}: differs from the manifest; export the artifact again")
     return orjson.dumps(orjson.loads(content), option=orjson.OPT_INDENT_2)

@@ -1,8 +1,8 @@
-"""An artifact: a folder with a manifest that is complete or does not exist. A draft: one being written.
+"""Artifacts and drafts. An artifact is a folder with a manifest, complete or absent; a draft is one that is being written.
 
-An `Artifact` never changes. Under a remote root its files come here when they are first asked for, and are checked against the manifest
-as they come. A `Draft` lies in a local folder, `<fingerprint>.partial`; each of its shards is committed on its own and survives a kill;
-under a remote root it is also sent there at once, so that another machine can go on.
+An `Artifact` never changes. Under a remote root its files are downloaded on first use and checked against the manifest. A `Draft` is a
+local folder, `<fingerprint>.partial`. Each of its shards is committed separately and survives a kill; under a remote root it is also
+uploaded at once, so that another machine can resume.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MANIFEST: Final = "manifest.json"
 
 @dataclass(frozen=True)
 class Artifact:
-    """A complete artifact. `folder` is where its files lie on this machine."""
+    """A complete artifact. `folder` is its folder on this machine."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -51,10 +51,10 @@ class Artifact:
         return dict(self.manifest["summary"])
 
     def path(self, name: str) -> Path:
-        """A file of the artifact, or a folder in it with everything that it holds.
+        """The local path of a file, or of a folder with all of its files; remote files are downloaded first.
 
         Raises:
-            ArtifactError: a file that came from the remote root is not what the manifest says.
+            ArtifactError: a downloaded file does not match the manifest.
         """
         if self.remote is not None:
             for entry in self.manifest["files"]:
@@ -82,23 +82,23 @@ class Artifact:
         return [self.path(shard) for shard in shards]
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """All rows of a table at once: for tables that are known to be small, or a few narrow columns."""
+        """All rows of a table at once; for small tables, or a few narrow columns."""
         return pa.concat_tables([read_parquet(shard, columns) for shard in self.files(name)])
 
     def batches(self, name: str, columns: list[str] | None = None, rows: int = 4096) -> Iterator[pa.RecordBatch]:
-        """The rows of a table in order, at most `rows` at a time, so that memory does not grow with the table."""
+        """The rows of a table in order, at most `rows` at a time, so that memory use does not grow with the table."""
         for shard in self.files(name):
             yield from parquet_batches(shard, columns, rows)
 
 
 def table_files(paths: list[str], name: str) -> list[str]:
-    """Which of some files make up the table `name`, in order."""
+    """The files of the table `name` among `paths`, in order."""
     shards = re.compile(rf"{re.escape(name)}(-\d+)?\.parquet")
     return in_order(path for path in paths if shards.fullmatch(path))
 
 
 def in_order(shards: Iterable[str]) -> list[str]:
-    """Shards of one table by number; from 100,000 on their names are longer."""
+    """Shards of one table by number; numbers from 100,000 on have more digits."""
     return sorted(shards, key=lambda shard: (len(shard), shard))
 
 
@@ -119,21 +119,21 @@ class Draft:
         return f"{self.stage}/{self.fingerprint}"
 
     def path(self, name: str) -> Path:
-        """Where a file of the draft lies."""
+        """The path of a file of the draft."""
         return self.folder / name
 
     @property
     def scratch(self) -> Path:
-        """A folder beside the draft for what only a resumed run needs; it goes when the artifact is there."""
+        """A folder beside the draft for files that only a resumed run needs; removed when the artifact is complete."""
         folder = self.folder.with_suffix(".scratch")
         folder.mkdir(exist_ok=True)
         return folder
 
     def check(self) -> None:
-        """Refuse to write on behalf of a lease that is another's now, also where that one has finished and left no lease.
+        """Refuse to write if another process has taken over the lease, including one that has finished and removed its lease.
 
         Raises:
-            LeaseLost: the work goes on elsewhere, or is done.
+            LeaseLost: another process continues the work or has finished it.
         """
         self.lease.check()
         if self.lease.place.has(f"{self.name}/{MANIFEST}"):
@@ -150,7 +150,7 @@ class Draft:
         self._committed(name)
 
     def write_shard(self, name: str, table: pa.Table) -> None:
-        """Commit the next shard `name-NNNNN.parquet`; numbers go on after a restart and are never reused."""
+        """Commit the next shard `name-NNNNN.parquet`; numbering continues after a restart, and numbers are never reused."""
         if name not in self._next:
             taken = [int(path.stem.rsplit("-", 1)[1]) for path in self._shard_paths(name)]
             self._next[name] = max(taken, default=-1) + 1
@@ -161,11 +161,11 @@ class Draft:
 
     @property
     def digests(self) -> Path:
-        """Beside the draft, a line per committed file: its name and SHA-256. A kill may have torn or left out the last."""
+        """A file beside the draft with a line per committed file: SHA-256 and name. A kill may have truncated or omitted the last line."""
         return self.folder.with_suffix(".digests")
 
     def remember(self, name: str) -> None:
-        """Note what a file holds now."""
+        """Record the current digest of a file."""
         with writing(self.folder), self.digests.open("a") as lines:
             lines.write(f"{file_digest(self.folder / name)} {name}\n")
 
@@ -178,35 +178,35 @@ class Draft:
         return [self.folder / path for path in table_files([path.name for path in self.folder.glob(f"{name}-*.parquet")], name)]
 
     def shards(self, name: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """The shards committed so far, by this process or by one before it, one at a time."""
+        """The shards committed so far, by this process or an earlier one, one at a time."""
         for path in self._shard_paths(name):
             yield read_parquet(path, columns)
 
     def drop_damaged(self) -> None:
-        """Remove the tables that the disk has damaged since a process before this one wrote them.
+        """Remove tables that were damaged on disk after an earlier process wrote them.
 
-        Their rows are made again; under a remote root, fetched again.
+        Their rows are recomputed; under a remote root, the tables are downloaded again.
         """
         lines = self.digests.read_text(errors="replace").splitlines() if self.digests.exists() else []
         known = {line[65:]: line[:64] for line in lines}
         for path in sorted(self.folder.glob("*.parquet")):
             whole = file_digest(path) == known[path.name] if path.name in known else is_readable(path)
             if not whole:
-                print(f"{self.stage}: {path.name}: damaged on disk; its rows are made again", flush=True)
+                print(f"{self.stage}: {path.name}: damaged on disk; its rows will be recomputed", flush=True)
                 path.unlink()
 
     def take_up(self) -> None:
-        """Go on from what is there."""
+        """Resume from the committed files."""
         self.drop_damaged()
         if self.mirror is not None:
             for name in self.mirror.take_up(self.lease.holder.number):
                 self.remember(name)
             for path in [path for path in sorted(self.folder.glob("*.parquet")) if not is_readable(path)]:
-                print(f"{self.stage}: {path.name}: was damaged on its way; its rows are made again", flush=True)
+                print(f"{self.stage}: {path.name}: damaged in transfer; its rows will be recomputed", flush=True)
                 self._remove(path)
 
     def clear(self, name: str) -> None:
-        """Remove the shards of a table that is written anew."""
+        """Remove the shards of a table that will be rewritten."""
         for path in self._shard_paths(name):
             self._remove(path)
         self._next.pop(name, None)

@@ -1,6 +1,6 @@
-"""Writing so that a reader, or a machine that loses power, sees the whole new file or the old one.
+"""Atomic file writes: a reader, also after a power failure, sees either the complete new file or the old one.
 
-A disk that is full or a folder that may not be written is told in one line, and leaves no half-written file.
+A full disk or a folder without write permission is reported in one line and leaves no half-written file.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errn
 
 
 def nothing() -> None:
-    """No last look before a file is put in place."""
+    """Default for `look`: no check before a file is renamed into place."""
 
 
 @contextmanager
 def writing(where: Path) -> Iterator[None]:
-    """Say plainly that the body could not write under `where`.
+    """Turn errors of writing under `where` into one-line errors.
 
     Raises:
-        DiskFull: no space, or a quota.
-        RootNotWritable: no permission, or no such folder and none can be made.
+        DiskFull: no space left, or a quota exceeded.
+        RootNotWritable: no permission, or the folder does not exist and cannot be created.
     """
     try:
         yield
@@ -48,7 +48,7 @@ def writing(where: Path) -> Iterator[None]:
 
 
 def is_full(folder: Path) -> bool:
-    """Whether the disk under a folder has next to nothing left."""
+    """Whether the disk of a folder has less than `FULL_BYTES` left."""
     return shutil.disk_usage(folder).free < FULL_BYTES
 
 
@@ -68,8 +68,8 @@ def sync_file(path: Path) -> None:
 
 
 def replace_file(path: Path, write: Callable[[Path], None], look: Callable[[], None] = nothing) -> None:
-    """Let `write` fill a temporary file beside `path`, fsync it, and rename it over `path` unless a last `look` raises."""
-    # Not named by process id: two containers that share a folder may both be process 1.
+    """Let `write` fill a temporary file beside `path`, fsync it, and rename it over `path` unless the final check `look` raises."""
+    # Not named after the process id: two containers that share a folder may both be process 1.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with writing(path.parent):
@@ -83,7 +83,7 @@ def replace_file(path: Path, write: Callable[[Path], None], look: Callable[[], N
 
 
 def write_bytes(path: Path, content: bytes, look: Callable[[], None] = nothing) -> None:
-    """`content` at `path`, atomically."""
+    """Write `content` to `path` atomically."""
     replace_file(path, lambda temporary: _write(temporary, content), look)
 
 
@@ -92,7 +92,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def write_parquet(path: Path, table: pa.Table, look: Callable[[], None] = nothing) -> None:
-    """`table` at `path`, atomically: zstd level 1, one row group, page checksums, the schema version in the metadata."""
+    """Write `table` to `path` atomically: zstd level 1, one row group, page checksums, the schema version in the metadata."""
     metadata = {**(table.schema.metadata or {}), b"mind_schema_version": str(SCHEMA_VERSION).encode()}
     versioned = table.replace_schema_metadata(metadata)
     replace_file(
@@ -111,7 +111,7 @@ def write_parquet(path: Path, table: pa.Table, look: Callable[[], None] = nothin
 
 @contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """A shard of ours. A page that was altered on disk is an error, not a wrong value."""
+    """Open a shard with page checksums verified, so that a page altered on disk is an error, not a wrong value."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as shard:
             version = int((shard.schema_arrow.metadata or {}).get(b"mind_schema_version", 0))
@@ -121,19 +121,19 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
-        # What the system says, too many open files for example, has a number and is not about the content; Arrow's own has none.
+        # An error of the operating system (too many open files, for example) has an errno and says nothing about the content.
         if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
-            raise ArtifactError(f"{path}: cannot be read ({error}); mend that, then run again") from error
+            raise ArtifactError(f"{path}: cannot be read ({error}); fix the cause, then run again") from error
         raise Damaged(
             f"{path}: damaged ({' '.join(str(error).split())}); remove {path.parent} and run its stage again"
         ) from error
 
 
 def is_readable(path: Path) -> bool:
-    """Whether every page of a shard has the checksum that it was written with.
+    """Whether every page of a shard matches its checksum.
 
     Raises:
-        ArtifactError: it was written by a newer version, or cannot be read: nothing is known about its pages.
+        ArtifactError: a newer version wrote it, or it cannot be read, so its pages cannot be checked.
     """
     try:
         with _opened(path) as shard:
@@ -145,11 +145,11 @@ def is_readable(path: Path) -> bool:
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A shard as a table.
+    """Read a shard as a table.
 
     Raises:
-        Damaged: it does not hold what was written.
-        ArtifactError: it was written by a newer version, or cannot be read.
+        Damaged: its content differs from what was written.
+        ArtifactError: a newer version wrote it, or it cannot be read.
     """
     with _opened(path) as shard:
         return shard.read(columns=columns)

@@ -1,8 +1,8 @@
-"""Where artifacts and documents lie: a local folder, or an object store through fsspec. The same few primitives over both.
+"""Storage backends: a local folder, or an object store through fsspec, behind the same few primitives.
 
-Keys are relative, with slashes. A `write` is seen whole or not at all; of several `create`s of one key one succeeds, whatever the number
-of machines. Nothing else is asked of an object store: no rename, no append, no folders, no lock. Credentials and endpoints come
-from the environment as the store's own library reads them (`AWS_...`), never from a URL or a configuration.
+Keys are relative paths with slashes. A `write` is visible completely or not at all; of several `create`s of one key exactly one succeeds,
+on any number of machines. Nothing else is required of an object store: no rename, no append, no folders, no locks. Credentials and
+endpoints come from the environment as the store's own library reads them (`AWS_...`), never from a URL or a configuration.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _S3_SETTINGS: Final = {
 
 
 class Entry(NamedTuple):
-    """A file: its size, and when it was last written (seconds since 1970; the store's clock)."""
+    """A file's size and its last modification time (seconds since 1970, by the store's clock)."""
 
     bytes: int
     modified: float
 
 
 class Place(Protocol):
-    """What storage needs of wherever it stores."""
+    """The interface of a storage backend."""
 
     def has(self, key: str) -> bool: ...
     def read(self, key: str) -> bytes | None: ...
@@ -55,7 +55,7 @@ class Folder:
     root: Path
 
     def has(self, key: str) -> bool:
-        """Whether a document is there."""
+        """Whether a document exists."""
         return (self.root / key).is_file()
 
     def read(self, key: str) -> bytes | None:
@@ -72,7 +72,10 @@ class Folder:
         write_bytes(self.root / key, content)
 
     def create(self, key: str, content: bytes) -> bool:
-        """Write a document unless there is one; whether it was written. A hard link is the one step that only one can win."""
+        """Write a document unless one exists; returns whether it was written.
+
+        Hard-linking is the atomic step that only one of several processes can win.
+        """
         path = self.root / key
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         with writing(self.root):
@@ -81,11 +84,11 @@ class Folder:
         try:
             path.hardlink_to(aside)
         except FileExistsError:
-            return self.read(key) == content  # a network file system may ask twice, when the first answer was lost
+            return self.read(key) == content  # a network file system may repeat a request whose reply was lost
         except OSError as error:
             raise RootNotWritable(
-                f"{self.root}: cannot make a hard link ({error.strerror}), without which two runners could write one artifact; "
-                "put root on a file system that has them"
+                f"{self.root}: cannot create a hard link ({error.strerror}), so two processes could write one artifact; "
+                "put root on a file system that supports hard links"
             ) from error
         finally:
             aside.unlink(missing_ok=True)
@@ -93,7 +96,7 @@ class Folder:
         return True
 
     def names(self, folder: str) -> list[str]:
-        """Names directly under a folder, sorted; temporary files of writers left out."""
+        """Names directly under a folder, sorted, without writers' temporary files."""
         try:
             return sorted(item.name for item in os.scandir(self.root / folder) if not item.name.endswith(".tmp"))
         except (FileNotFoundError, NotADirectoryError):
@@ -103,14 +106,14 @@ class Folder:
         """Files directly under a folder."""
         found = {}
         for name in self.names(folder):
-            with suppress(FileNotFoundError):  # removed since it was listed; the others are there
+            with suppress(FileNotFoundError):  # removed after it was listed
                 status = (self.root / folder / name).stat()
                 if stat.S_ISREG(status.st_mode):
                     found[name] = Entry(status.st_size, status.st_mtime)
         return found
 
     def remove(self, key: str) -> None:
-        """Remove a document, if it is there."""
+        """Remove a document, if it exists."""
         with writing(self.root), suppress(FileNotFoundError, NotADirectoryError):
             (self.root / key).unlink()
 
@@ -143,20 +146,20 @@ class Bucket:
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
-        """Turn what goes wrong between here and the store, after the library's own retries, into one line."""
+        """Turn connection errors that remain after the library's retries into one-line errors."""
         try:
             yield
         except (FileNotFoundError, FileExistsError):
             raise
         except ImportError as error:
-            raise BadRoot(f"root: {self.url}: {error}; install what this kind of store needs, for example .[s3]") from error
+            raise BadRoot(f"root: {self.url}: {error}; install the extra for this store, for example .[s3]") from error
         except (OSError, ValueError) as error:
-            raise RootUnavailable(f"{self.url}: {error}; see to it that it can be reached, then run again to resume") from error
+            raise RootUnavailable(f"{self.url}: {error}; make sure that it is reachable, then run again to resume") from error
         except Exception as error:
-            # The libraries under fsspec have error types of their own, one family per store.
+            # The libraries under fsspec raise their own error types, one family per store.
             if type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp", "google", "gcsfs", "azure")):
                 raise RootUnavailable(
-                    f"{self.url}: {error}; see to it that it can be reached, then run again to resume"
+                    f"{self.url}: {error}; make sure that it is reachable, then run again to resume"
                 ) from error
             raise
 
@@ -165,7 +168,7 @@ class Bucket:
         return filesystem, f"{prefix}/{key}"
 
     def has(self, key: str) -> bool:
-        """Whether a document is there."""
+        """Whether a document exists."""
         filesystem, path = self._at(key)
         with self._reached():
             return bool(filesystem.exists(path))
@@ -181,21 +184,21 @@ class Bucket:
 
     @contextmanager
     def _taken_in(self) -> Iterator[None]:
-        """As `_reached`, for what writes: that something is missing there can only mean the bucket."""
+        """`_reached` for writes: there, a missing file can only mean a missing bucket."""
         try:
             with self._reached():
                 yield
         except FileNotFoundError as error:
-            raise BadRoot(f"root: {self.url}: {error}; make the bucket, or correct root") from error
+            raise BadRoot(f"root: {self.url}: {error}; create the bucket, or correct root") from error
 
     @contextmanager
     def _created(self) -> Iterator[None]:
-        """As `_taken_in`; every store's way to say that a key is taken, or is being taken by another, becomes a FileExistsError."""
+        """`_taken_in` for conditional puts: a key that exists or is being created elsewhere raises FileExistsError on every store."""
         try:
             with self._taken_in():
                 yield
         except RootUnavailable as error:
-            # Only some stores name the condition that failed, and only then does s3fs make it a FileExistsError.
+            # s3fs raises FileExistsError only for stores that name the failed condition.
             answer = getattr(getattr(error.__cause__, "__cause__", None), "response", {})
             if answer.get("ResponseMetadata", {}).get("HTTPStatusCode") in (409, 412):
                 raise FileExistsError(str(error)) from error
@@ -208,9 +211,9 @@ class Bucket:
             filesystem.pipe_file(path, content)
 
     def create(self, key: str, content: bytes) -> bool:
-        """Write a document unless there is one: a conditional put. Contents must be unique to the caller.
+        """Write a document unless one exists, by a conditional put. Contents must be unique to the caller.
 
-        A put whose answer was lost is sent again by the library and then refused: the content tells that it was ours.
+        If the reply to a put is lost, the library repeats the put, which is then refused: equal content shows that the first one succeeded.
         """
         filesystem, path = self._at(key)
         try:
@@ -238,14 +241,14 @@ class Bucket:
             return {}
 
     def tree(self, folder: str) -> dict[str, Entry]:
-        """All files under a folder, at any depth, by their path inside it."""
+        """All files under a folder, at any depth, by their relative path."""
         filesystem, path = self._at(folder)
         with self._reached():
             found = filesystem.find(path, detail=True, refresh=True)
         return {name.removeprefix(path).lstrip("/"): _entry(item) for name, item in found.items()}
 
     def remove(self, key: str) -> None:
-        """Remove a document, if it is there."""
+        """Remove a document, if it exists."""
         filesystem, path = self._at(key)
         with suppress(FileNotFoundError), self._reached():
             filesystem.rm_file(path)
@@ -256,15 +259,15 @@ class Bucket:
             self.remove(f"{folder}/{name}")
 
     def upload(self, file: Path, key: str) -> None:
-        """Copy a local file to the store, over what is there."""
+        """Upload a local file, overwriting an existing one."""
         filesystem, path = self._at(key)
         with self._taken_in():
             filesystem.put_file(str(file), path)
 
     def upload_new(self, file: Path, key: str) -> bool:
-        """Copy a local file to the store unless something else is there; whether the store has it now.
+        """Upload a local file unless a different one exists; returns whether the store has its content now.
 
-        Also a request that was sent long ago and arrives late can so overwrite nothing.
+        Even a delayed request that arrives late cannot overwrite anything.
         """
         filesystem, path = self._at(key)
         try:
@@ -278,15 +281,15 @@ class Bucket:
         return True
 
     def download(self, key: str, file: Path, digest: str | None = None) -> None:
-        """Copy a file of the store here, whole or not at all.
+        """Download a file atomically.
 
         Raises:
-            FileNotFoundError: it is not there.
+            FileNotFoundError: it does not exist.
             Damaged: its content does not have the digest.
-        ArtifactError: its key leads elsewhere.
+            ArtifactError: its key contains `..`.
         """
         if ".." in key.split("/"):
-            raise ArtifactError(f"{self.url}/{key}: not a plain path; remove it, somebody else has put it there")
+            raise ArtifactError(f"{self.url}/{key}: unsafe path, not written by MIND; remove it")
         filesystem, path = self._at(key)
         aside = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
         try:
@@ -303,7 +306,7 @@ class Bucket:
             aside.unlink(missing_ok=True)
 
     def check_conditional_put(self) -> None:
-        """Refuse a store on which two writers could both win.
+        """Reject a store on which two writers could both succeed.
 
         Raises:
             BadRoot: a second `create` of one key succeeded.
@@ -312,8 +315,8 @@ class Bucket:
         try:
             if not self.create(key, b"first") or self.create(key, b"second"):
                 raise BadRoot(
-                    f"root: {self.url}: this store has no conditional put, so two runners could write one artifact; "
-                    "use a store that has it, or a local folder"
+                    f"root: {self.url}: this store has no conditional put, so two processes could write one artifact; "
+                    "use a store with conditional put, or a local folder"
                 )
         finally:
             self.remove(key)

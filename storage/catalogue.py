@@ -1,9 +1,9 @@
-"""Runs and pointers: small documents that say which artifacts belong together and which count.
+"""The catalogue: runs, and pointers such as `latest` and `promoted`, as small JSON documents.
 
-`runs/<name>.json` holds {stage: fingerprint}, the config and the status of a run, and what earlier runs of that name made, to compare with
-(that alone does not keep it). A pointer, `pointers/<name>.json`, holds a run's name
-and its artifacts as they were when it was set, so running again under the same name does not move it. `latest` is set by
-every run, `promoted` by a decision; pointers to earlier versions stay in a pointer's history.
+`runs/<name>.json` holds {stage: fingerprint}, the configuration and the status of a run, and the artifacts of earlier runs of that name for
+comparison; the latter are not protected from garbage collection. A pointer, `pointers/<name>.json`, holds a run's name and its artifacts at
+the time it was set, so running again under the same name does not move it. Every run sets `latest`; a decision sets `promoted`. A pointer's
+history keeps its earlier versions.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def _read(place: Place, key: str) -> dict[str, Any] | None:
         found = orjson.loads(content)
         return {**found, "stages": dict(found["stages"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{key}: damaged; remove it, and run its configuration again to have it back") from error
+        raise ArtifactError(f"{key}: damaged; remove it, and run its configuration again to recreate it") from error
 
 
 def record_run(place: Place, name: str, stages: Mapping[str, str], config: Mapping[str, Any], status: str) -> None:
-    """Write a run and let `latest` point to it."""
+    """Write a run and point `latest` to it."""
     write_run(place, name, stages, config, status)
     point(place, "latest", name, stages)
 
@@ -60,10 +60,10 @@ def write_run(place: Place, name: str, stages: Mapping[str, str], config: Mappin
 
 
 def forget_run(place: Place, name: str) -> None:
-    """Remove a run from the catalogue; what only it reached is garbage from then on.
+    """Remove a run from the catalogue; artifacts that only it reached become garbage.
 
     Raises:
-        ArtifactMissing: there is no such run.
+        ArtifactMissing: no such run exists.
     """
     if read_run(place, name) is None:
         raise ArtifactMissing(f"{name}: no such run; `mind status` lists them")
@@ -79,7 +79,7 @@ def read_run(place: Place, name: str) -> dict[str, Any] | None:
 
 
 def run_names(place: Place) -> list[str]:
-    """All runs, those last written first."""
+    """Names of all runs, most recently written first."""
     entries = place.entries("runs")
     newest = sorted(entries, key=lambda name: (entries[name].modified, name), reverse=True)
     return [name.removesuffix(".json") for name in newest if name.endswith(".json")]
@@ -92,9 +92,9 @@ def read_runs(place: Place, limit: int | None = None) -> list[dict[str, Any]]:
 
 
 def point(place: Place, pointer: str, run: str, stages: Mapping[str, str], history: list[dict[str, Any]] | None = None) -> None:
-    """Let a pointer point to a run's artifacts.
+    """Point a pointer to a run's artifacts.
 
-    What it pointed to goes into its history if that was something else, unless the history is given.
+    A different earlier target is added to the pointer's history, unless `history` is given.
     """
     before = read_pointer(place, pointer)
     given = history is not None
@@ -106,7 +106,7 @@ def point(place: Place, pointer: str, run: str, stages: Mapping[str, str], histo
 
 
 def read_pointer(place: Place, pointer: str) -> dict[str, Any] | None:
-    """Where a pointer points: run, stages, updated, history; or None."""
+    """A pointer (run, stages, updated, history), or None."""
     return _read(place, f"pointers/{pointer}.json")
 
 
@@ -121,7 +121,7 @@ def stages_of(place: Place, name: str) -> dict[str, str]:
     """The artifacts of a pointer or a run.
 
     Raises:
-        ArtifactMissing: there is neither.
+        ArtifactMissing: neither exists.
     """
     found = read_pointer(place, name) or read_run(place, name)
     if found is None:

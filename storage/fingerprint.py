@@ -1,7 +1,7 @@
-"""Identity of an artifact: a hash over canonical JSON of everything that decides its content.
+"""Identity of an artifact: a hash over canonical JSON of everything that determines its content.
 
-Canonical means sorted keys and no locations. A value whose text could differ between two machines or two runs (a set, a path, a
-NaN, any object) has no stable identity and is an error rather than a surprise.
+Canonical means sorted keys and no locations. A value whose text could differ between two machines or two runs (a set, a path, a NaN, any
+object) has no stable identity and raises an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _stable(value: Any, where: str) -> Any:
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int):
-        # JSON numbers end at 64 bits here; a larger one is told apart by its digits.
+        # orjson supports integers up to 64 bits; larger ones are identified by their digits.
         return value if -(2**63) <= value < 2**64 else {"integer": str(value)}
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -41,7 +41,7 @@ def canonical_json(value: Any) -> bytes:
     """`value` as JSON with sorted keys; equal values give equal bytes (1 and 1.0 are equal).
 
     Raises:
-        UnstableIdentity: names the place of a value without a stable identity.
+        UnstableIdentity: names the field of a value without a stable identity.
     """
     return orjson.dumps(_stable(value, "value"), option=orjson.OPT_SORT_KEYS)
 

@@ -1,8 +1,8 @@
-"""Garbage collection: what no run and no pointer reaches.
+"""Garbage collection: removes what no run and no pointer reaches.
 
-Kept is every artifact that a run, a pointer or a pointer's history names, with all its ancestors; unfinished ones of recorded runs, which
-resume from them; and whatever a live process writes or reads from. The rest goes, manifests first, so that what is half removed is no
-artifact.
+Kept are all artifacts that a run, a pointer or a pointer's history names, with all their ancestors; unfinished artifacts of recorded runs,
+which resume from them; and everything that a live process writes or reads. The rest is removed, manifests first, so that a half-removed
+artifact does not count as one.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from storage.store import Store
 
 _NOT_STAGES: Final = ("runs", "pointers", "decisions")
 _OURS: Final = re.compile(r"([0-9a-f]{16})(?:\.([a-z]+))?")
-"""Names of artifacts and what lies beside them. Nothing else is ever touched: the root may be a folder that holds more than ours."""
+"""Names of artifacts and of the files beside them. Nothing else is touched: the root may contain other files."""
 
 _STAYS: Final = ("", "log", "config")
-"""What a complete artifact has beside it for people to read; all else is of use to an unfinished one only."""
+"""Suffixes that are kept beside a complete artifact, for people to read; all others are only useful to an unfinished artifact."""
 _LEFT_OVER: Final = "left over: its artifact is complete"
 FORGOTTEN_SECONDS: Final = 7 * 24 * 3600.0
-"""After so long without a beat, a lease of another machine is taken for one that will never be released."""
+"""A lease of another machine without a heartbeat for this long is considered abandoned."""
 
 
 class Garbage(NamedTuple):
-    """Something that can go: a key of the root, its size, and why."""
+    """A removable item: a key of the root, its size, and the reason."""
 
     key: str
     bytes: int
@@ -40,7 +40,7 @@ class Garbage(NamedTuple):
 
 
 def _roots(store: Store) -> set[str]:
-    """What runs and pointers name, and what live processes read from."""
+    """Artifacts that runs and pointers name, and those that live processes read."""
     place = store.place
     found = [run["stages"] for run in read_runs(place)]
     for pointer in pointers(place).values():
@@ -80,7 +80,7 @@ def _size(place: Place, key: str) -> int:
 
 
 def _is_written(place: Place, name: str) -> bool:
-    """Whether a process may be writing an artifact. Nothing is waited for: in doubt it is kept."""
+    """Whether a process may be writing an artifact. Does not wait for a heartbeat: in doubt the artifact is kept."""
     holder = lease.last(place, f"{name}.lease")
     if holder is None or holder.released:
         return False
@@ -91,7 +91,7 @@ def _is_written(place: Place, name: str) -> bool:
 
 
 def garbage(store: Store) -> Iterator[Garbage]:
-    """Everything that can go, stage by stage."""
+    """Everything that can be removed, stage by stage."""
     place, kept = store.place, reachable(store)
     for stage in _stages(place):
         names = [name for name in place.names(stage) if _OURS.fullmatch(name)]
@@ -111,7 +111,7 @@ def _bytes(store: Store, stage: str, name: str, complete: bool) -> int:
     if complete:
         try:
             return sum(int(entry["bytes"]) for entry in store.manifest(stage, name)["files"])
-        except ArtifactError:  # damaged: count what is there
+        except ArtifactError:  # damaged: count the existing files
             pass
     return _size(store.place, f"{stage}/{name}")
 
@@ -125,14 +125,14 @@ def _why(kind: str, complete: bool, kept: bool) -> str | None:
 
 
 def collect(store: Store, found: list[Garbage]) -> int:
-    """Remove what `garbage` found, except what a run has reached since; returns the bytes that were freed."""
+    """Remove what `garbage` found, except what a run has reached since; returns the number of freed bytes."""
     freed, kept = 0, reachable(store)
     for name, items in groupby(found, key=lambda item: item.key.partition(".")[0]):
         chosen = [item for item in items if item.why == _LEFT_OVER or name not in kept]
         if not chosen or _is_written(store.place, name):
             continue
         try:
-            # Held, so that no runner begins on what is being removed; released with the lease's own folder.
+            # Hold the lease, so that no process starts writing what is being removed; removing its folder releases it.
             with lease.hold(store.place, f"{name}.lease", name) as held:
                 for item in chosen:
                     _remove(store.place, item.key)
@@ -148,4 +148,4 @@ def _remove(place: Place, key: str) -> None:
         return
     place.remove(f"{key}/{MANIFEST}")
     place.remove_all(key)
-    place.remove(key)  # where it was a file
+    place.remove(key)  # if it is a file

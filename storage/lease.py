@@ -1,13 +1,14 @@
 """One writer per artifact: a numbered lease with a heartbeat.
 
-Leases on one artifact are documents numbered from 1; the highest number counts. Who wants to write looks at it, and where its
-holder is gone *creates* the next number, which only one of several can do. So taking over needs no lock, no rename and no common clock:
+The leases on one artifact are documents numbered from 1; the highest number is valid. A process that wants to write reads it and, if its
+holder is no longer alive, *creates* the next number; only one of several processes can succeed. Taking over therefore needs no lock, no
+rename and no common clock:
 
-- A holder on this machine is alive while its process is. Processes are told apart by when the kernel started them, counted from boot.
-- A holder elsewhere is alive while its beat changes. The observer counts seconds on its own steady clock, so a wall clock that is
-  wrong, or jumps, on either side is never asked.
+- A holder on this machine is alive while its process exists. Processes are told apart by their start time, counted by the kernel from boot.
+- A holder on another machine is alive while its heartbeat changes. The observer measures time with its own monotonic clock, so a wrong or
+  jumping wall clock on either side has no effect.
 
-A holder that finds a higher number than its own has been taken for dead, and stops.
+A holder that finds a higher number than its own was considered dead by another process, and stops.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ STALE_SECONDS: Final = 30.0
 
 @dataclass(frozen=True)
 class Holder:
-    """What a lease says: who holds it, how long by the holder's own clock, what the holders before spent, what it reads from."""
+    """Content of a lease: its holder, its duration by the holder's clock, the time spent by earlier holders, and the artifacts it reads."""
 
     host: str
     pid: int
@@ -51,14 +52,14 @@ class Holder:
 
 
 def this_host() -> str:
-    """The machine's name, this boot of it, and the process namespace: a process id means something within them only."""
+    """The machine's name, its boot id and its process namespace, within which a process id is unique."""
     name, boot, space = socket.gethostname(), Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     known = [boot.read_text().strip()[:8], str(space.readlink())] if boot.exists() and space.exists() else []
     return " ".join([name, *known])
 
 
 def process_identity(pid: int) -> str | None:
-    """What tells a live process from a later one with the same id; None where there is none."""
+    """Distinguishes a live process from a later one with the same id; None if no such process exists."""
     try:
         if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
             return None
@@ -84,7 +85,7 @@ def _read(place: Place, prefix: str, number: int) -> Holder | None:
         said = orjson.loads(content) if content else {}
         return Holder(**{item.name: said[item.name] for item in fields(Holder) if item.name in said})
     except (ValueError, TypeError):
-        return None  # damaged: nobody can be beating it
+        return None  # damaged: its holder cannot be writing heartbeats
 
 
 def _dump(holder: Holder) -> bytes:
@@ -92,13 +93,13 @@ def _dump(holder: Holder) -> bytes:
 
 
 def last(place: Place, prefix: str) -> Holder | None:
-    """The lease that counts, whether its holder lives or not."""
+    """The valid lease, whether its holder is alive or not."""
     numbers = _numbers(place, prefix)
     return _read(place, prefix, numbers[-1]) if numbers else None
 
 
 def is_live(place: Place, prefix: str, holder: Holder, patience: float) -> bool:
-    """Whether a lease's holder still works; for a holder elsewhere this watches its beat for up to `patience` seconds."""
+    """Whether a lease's holder is alive; for a holder on another machine, its heartbeat is observed for up to `patience` seconds."""
     if holder.released:
         return False
     if holder.host == this_host():
@@ -125,32 +126,32 @@ class Lease:
         self._thread = threading.Thread(target=self._beat_on, daemon=True, name="lease heartbeat")
 
     def seconds(self) -> float:
-        """How long it has been held."""
+        """Seconds since the lease was taken."""
         return time.monotonic() - self._began
 
     def check(self) -> None:
-        """Refuse to write on behalf of a lease that another process has taken over.
+        """Refuse to write if another process has taken over the lease.
 
         Raises:
-            LeaseLost: it has been taken over.
+            LeaseLost: another process has taken over.
         """
         self._look()
         if self.lost:
             raise self.lose()
 
     def lose(self) -> LeaseLost:
-        """Take it for lost; what to raise then."""
+        """Mark the lease as lost; returns the error to raise."""
         self.lost = True
         self._told.acquire(blocking=False)
-        return LeaseLost(f"{self.prefix}: another process took this one for dead and goes on with the work; leave it to it")
+        return LeaseLost(f"{self.prefix}: lost the lease: another process has taken over this artifact; let it finish")
 
     def _look(self) -> None:
-        # A successor creates the next number and removes this one; what it does at its own end must not hide that it was there.
+        # A successor creates the next number and removes this one. It may have finished and removed its own lease since.
         if _numbers(self.place, self.prefix)[-1:] != [self.holder.number]:
             self.lost = True
 
     def beat(self) -> None:
-        """Tell the others that this process lives; find out whether they believed otherwise."""
+        """Write a heartbeat, after checking whether another process has taken over."""
         self._look()
         if self.lost:
             return
@@ -162,8 +163,8 @@ class Lease:
             try:
                 self.beat()
             except (ArtifactError, OSError):
-                continue  # a full disk or a slow store: the next beat may get through, and until then this process is alive
-            # Once only, and not where the main thread knows already: it may have left by then, and the signal would hit something else.
+                continue  # a full disk or a slow store: the next heartbeat may succeed, and the process is still alive
+            # Only once, and not if the main thread knows already: it may have left the body, and the signal would interrupt other code.
             if self.lost and self._told.acquire(blocking=False):
                 os.kill(os.getpid(), signal.SIGINT)
             if self.lost:
@@ -173,7 +174,7 @@ class Lease:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop beating, and let the next one in at once; a finished artifact needs no lease at all."""
+        """Stop the heartbeat and release the lease at once; the lease of a finished artifact is removed."""
         self._stop.set()
         self._told.acquire(blocking=False)
         self._thread.join()
@@ -186,7 +187,7 @@ class Lease:
                 released = replace(self.holder, released=True, seconds=self.seconds())
                 self.place.write(_key(self.prefix, self.holder.number), _dump(released))
         except (ArtifactError, OSError):
-            return  # the process ends, or the artifact is there, which says the same
+            return  # the process exits, or the artifact exists; both release the lease as well
 
 
 def _take(place: Place, prefix: str, what: str, needs: tuple[str, ...]) -> Holder:
@@ -198,7 +199,7 @@ def _take(place: Place, prefix: str, what: str, needs: tuple[str, ...]) -> Holde
                 f"{what}: process {found.pid} on {found.host.split()[0]} is writing it; wait for it to end, or stop it"
             )
         process = process_identity(os.getpid())
-        assert process is not None, "this process lives"
+        assert process is not None, "this process exists"
         number = (numbers[-1] if numbers else 0) + 1
         before = found.seconds_before + found.seconds if found is not None else 0.0
         mine = Holder(this_host(), os.getpid(), process, number, seconds_before=before, needs=needs)
@@ -210,16 +211,16 @@ def _take(place: Place, prefix: str, what: str, needs: tuple[str, ...]) -> Holde
 
 @contextmanager
 def hold(place: Place, prefix: str, what: str, needs: tuple[str, ...] = ()) -> Iterator[Lease]:
-    """Hold the lease under `prefix` while the body runs. `needs` are the artifacts that it reads from, which must stay meanwhile.
+    """Hold the lease under `prefix` while the body runs. `needs` are the artifacts that it reads; garbage collection keeps them meanwhile.
 
     Raises:
         ArtifactBusy: a live process holds it.
-        LeaseLost: another process took it over meanwhile.
+        LeaseLost: another process has taken it over.
     """
     if isinstance(place, Folder) and place.has(prefix):
         left = place.root / prefix
         raise ArtifactBusy(
-            f"{what}: {left} is a lease of an earlier version of MIND; see to it that none runs, then remove this file"
+            f"{what}: {left} is a lease of an earlier version of MIND; stop any process of that version, then remove this file"
         )
     lease = Lease(place, prefix, _take(place, prefix, what, needs))
     lease.start()
@@ -229,7 +230,7 @@ def hold(place: Place, prefix: str, what: str, needs: tuple[str, ...] = ()) -> I
         finally:
             lease.stop()
     except (KeyboardInterrupt, Exception) as error:
-        # The heart's own signal, or what comes of a successor's having moved the files: both mean only that.
+        # The heartbeat's SIGINT, or an error because a successor has moved the files: both are consequences of the lost lease.
         if lease.lost and not isinstance(error, LeaseLost):
             raise lease.lose() from error
         raise

@@ -1,4 +1,4 @@
-"""From what an artifact was made: its ancestors, and what tells two artifacts apart."""
+"""Lineage of artifacts: ancestors, differences between two artifacts, and resolving references."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from storage.store import Store
 
 
 class Change(NamedTuple):
-    """A field that differs. `None` where one side has no such field."""
+    """A field that differs. `None` if one side has no such field."""
 
     field: str
     old: Any
@@ -31,17 +31,17 @@ def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    """The fields in which two trees differ, in the new one's order, then what only the old one has."""
+    """The fields in which two trees differ, in the new tree's order, then fields that only the old one has."""
     before, after = dict(flat(old)), dict(flat(new))
     fields = [*after, *(field for field in before if field not in after)]
     return [Change(field, before.get(field), after.get(field)) for field in fields if before.get(field) != after.get(field)]
 
 
 def ancestors(store: Store, stage: str, fingerprint: str) -> dict[str, dict[str, Any]]:
-    """Manifests of an artifact and of everything that it was made from, by `stage/fingerprint`, each before what it was made from.
+    """Manifests of an artifact and of all its ancestors, by `stage/fingerprint`; each comes before its inputs.
 
     Raises:
-        ArtifactMissing: a link of the chain is gone.
+        ArtifactMissing: an ancestor no longer exists.
     """
     found: dict[str, dict[str, Any]] = {}
     seen: set[tuple[str, str]] = set()
@@ -60,10 +60,10 @@ def ancestors(store: Store, stage: str, fingerprint: str) -> dict[str, dict[str,
 
 
 def resolve(store: Store, reference: str, default_stage: str) -> tuple[str, str]:
-    """What a person means by `stage/fingerprint`, its beginning, `run:stage`, or a run's or pointer's name.
+    """Stage and fingerprint of `stage/fingerprint`, a prefix of it, `run:stage`, or the name of a run or pointer.
 
     Raises:
-        ArtifactMissing: nothing, or more than one thing, is called so.
+        ArtifactMissing: no artifact matches, or more than one.
     """
     if "/" not in reference:
         run, _, stage = reference.partition(":")
@@ -74,6 +74,6 @@ def resolve(store: Store, reference: str, default_stage: str) -> tuple[str, str]
     stage, _, start = reference.partition("/")
     found = [name for name in store.fingerprints(stage) if start and name.startswith(start)]
     if len(found) != 1:
-        problem = "no such artifact" if not found else f"{len(found)} artifacts begin so"
+        problem = "no such artifact" if not found else f"{len(found)} artifacts match"
         raise ArtifactMissing(f"{reference}: {problem}; give more digits, or RUN:STAGE")
     return stage, found[0]

@@ -1,9 +1,9 @@
-"""Keeping a draft on a remote root in step with its local folder, so that any machine can go on with it.
+"""Mirrors a draft between its local folder and a remote root, so that any machine can resume it.
 
-The remote root is the truth: a draft that is taken up becomes locally what the remote root has; what only the local folder has was never
-committed. What is new there is never put over another file: a holder that was taken for dead may have a request under way for minutes.
-Which local files are known to equal the remote ones stands in a record, a line per file with its size and time; it is believed
-only by the holder of the very next lease, for then nobody else has written in between.
+The remote root is authoritative: resuming a draft makes the local folder equal to the remote one; files that exist only locally were never
+committed. A new remote file never overwrites another one, because a holder that was considered dead may have a request in flight for
+minutes. A record lists which local files are known to equal the remote ones, one line per file with size and modification time. It is
+trusted only by the holder of the very next lease, because then nobody else has written in between.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from storage.backend import Bucket
 from storage.errors import LeaseLost
 
 DERIVED: Final = "derived"
-"""A folder in the scratch folder for what can be made again from the inputs: it is not sent."""
+"""A subfolder of the scratch folder for files that can be recomputed from the inputs; it is not uploaded."""
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """A draft's two folders, `<name>.partial` here and `<name>/` there, and `<name>.scratch` in both."""
+    """A draft's folders: `<name>.partial` locally and `<name>/` remotely, and `<name>.scratch` on both sides."""
 
     remote: Bucket
     root: Path
@@ -38,7 +38,7 @@ class Mirror:
         return {self.name: self.root / f"{self.name}.partial", f"{self.name}.scratch": self.root / f"{self.name}.scratch"}
 
     def take_up(self, lease_number: int) -> list[str]:
-        """Make the local folders what the remote root has; returns the draft's files that came from there."""
+        """Make the local folders equal to the remote ones; returns the draft's files that were downloaded."""
         fetched = []
         known = self._known(lease_number - 1)
         self._record.write_bytes(orjson.dumps(lease_number) + b"\n")
@@ -64,7 +64,7 @@ class Mirror:
         for line in lines:
             try:
                 key, *state = orjson.loads(line)
-            except ValueError:  # torn by a kill; the file it was about is fetched again
+            except ValueError:  # truncated by a kill; its file is downloaded again
                 continue
             known[key] = state
         return known
@@ -74,27 +74,27 @@ class Mirror:
             record.write(orjson.dumps([key, *_state(path)]) + b"\n")
 
     def send(self, name: str, new: bool = False) -> None:
-        """Send one file of the draft; a `new` one is never sent over another."""
+        """Upload one file of the draft; a `new` one never overwrites another."""
         self._send(f"{self.name}/{name}", self._folders[self.name] / name, new)
 
     def _send(self, key: str, path: Path, new: bool) -> None:
         if not new:
             self.remote.upload(path, key)
         elif not self.remote.upload_new(path, key):
-            raise LeaseLost(f"{key}: another process has written this file; run again to go on from there")
+            raise LeaseLost(f"{key}: another process has written this file; run again to resume from it")
         self._remember(key, path)
 
     def send_changes(self, last: str = "") -> None:
-        """Make the remote root what the local folders are, if the lease is still the one under which they were taken up.
+        """Make the remote folders equal to the local ones, if the lease is still the one under which the draft was resumed.
 
-        The file called `last` is sent after all others, and only then are files removed that are gone here, so whoever reads in between
-        finds everything that it names.
+        The file named `last` is uploaded after all others, and files that no longer exist locally are removed only then, so that a
+        concurrent reader finds every file that `last` names.
         """
         for prefix, folder in reversed(self._folders.items()):
             here, there = _files(folder), self.remote.tree(prefix)
             number, known = self._known_now()
             if self.remote.names(f"{self.name}.lease")[-1:] != [f"{number:06d}"]:
-                raise LeaseLost(f"{self.name}: another process goes on with the work; leave it to it")
+                raise LeaseLost(f"{self.name}: lost the lease: another process has taken over this artifact; let it finish")
             for name in sorted(here, key=lambda name: (name == last, name)):
                 key = f"{prefix}/{name}"
                 if name not in there or known.get(key) != here[name]:
@@ -107,11 +107,11 @@ class Mirror:
         return number, self._known(number)
 
     def remove(self, name: str) -> None:
-        """Remove one file of the draft there."""
+        """Remove one file of the draft from the remote root."""
         self.remote.remove(f"{self.name}/{name}")
 
     def close(self) -> None:
-        """The artifact is complete: the scratch folder goes, and the record with it."""
+        """Remove the scratch folder and the record, once the artifact is complete."""
         self.remote.remove_all(f"{self.name}.scratch")
         self._record.unlink(missing_ok=True)
 
@@ -122,7 +122,7 @@ def _state(path: Path) -> list[int]:
 
 
 def _files(folder: Path) -> dict[str, list[int]]:
-    """Size and time of every file but temporary ones and, in a scratch folder, what can be derived again."""
+    """Size and modification time of every file except temporary ones and, in a scratch folder, derived ones."""
     paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".tmp"))
     names = ((path.relative_to(folder), path) for path in paths)
     derived = DERIVED if folder.suffix == ".scratch" else None

@@ -1,14 +1,15 @@
-"""All artifacts under one root.
+"""A store: all artifacts under one root.
 
-A root is a local folder, or a URL that fsspec opens, with a local folder (the workspace) where its files are worked on. Both hold the
+A root is a local folder, or a URL that fsspec opens together with a local folder (the workspace) for working on its files. Both hold the
 same files under the same names:
 
-    <root>/<stage>/<fingerprint>/           complete: it has a manifest
-    <root>/<stage>/<fingerprint>.lease/     who writes it
-    <root>/<stage>/<fingerprint>.scratch/   what a resumed run needs, checkpoints for example
+    <root>/<stage>/<fingerprint>/           complete artifact, with a manifest
+    <root>/<stage>/<fingerprint>.lease/     lease of the process that writes it
+    <root>/<stage>/<fingerprint>.scratch/   files that only a resumed run needs, for example checkpoints
     <root>/<stage>/<fingerprint>.partial/   local only: the draft, renamed when complete
 
-A store without rename has no `.partial`: shards go to their final names, and the manifest, put last, completes the artifact.
+A remote root, which has no rename, has no `.partial`: shards are uploaded under their final names, and the manifest, written last,
+completes the artifact.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ _FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")
 
 
 def parse_manifest(content: bytes, where: str) -> dict[str, Any]:
-    """A manifest of this version or an older one, as this version has it.
+    """Parse a manifest and upgrade it to the current version.
 
-    Version 1 did not count the processes that an artifact took, and `timing.seconds` was that of the last one.
+    Version 1 did not count the processes of an artifact, and its `timing.seconds` was that of the last process.
 
     Raises:
         ArtifactError: damaged, or written by a newer version.
@@ -59,7 +60,7 @@ def parse_manifest(content: bytes, where: str) -> dict[str, Any]:
             if not isinstance(manifest[field], kind):
                 raise TypeError(field)
         for entry in manifest["files"]:
-            # A manifest may come from a shared root or a tar file, and its paths are opened and written.
+            # A manifest may come from a shared root or a tar file, so its paths must be safe to open and write.
             if {*entry["path"].split("/")} & {"", ".", ".."} or entry.keys() != {"path", "bytes", "rows", "sha256"}:
                 raise ValueError(entry["path"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -69,34 +70,34 @@ def parse_manifest(content: bytes, where: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Store:
-    """`root` is the local folder: the root itself, or the workspace of `remote`."""
+    """The store at `root`, a local folder; with `remote`, `root` is its workspace."""
 
     root: Path
     remote: Bucket | None = None
 
     @property
     def place(self) -> Place:
-        """Where artifacts and documents are looked for."""
+        """The backend that holds artifacts and documents."""
         return self.remote if self.remote is not None else Folder(self.root)
 
     def folder(self, stage: str, fingerprint: str) -> Path:
-        """Where an artifact's files lie, or will lie, on this machine."""
+        """An artifact's folder on this machine; it may not exist yet."""
         return self.root / stage / fingerprint
 
     def exists(self, stage: str, fingerprint: str) -> bool:
-        """Whether a complete artifact is there."""
+        """Whether a complete artifact exists."""
         return self.place.has(f"{stage}/{fingerprint}/{MANIFEST}")
 
     def fingerprints(self, stage: str) -> list[str]:
-        """What looks like an artifact of a stage, complete or not, by name."""
+        """Fingerprints of a stage's artifacts, complete or not, in order."""
         return [name for name in self.place.names(stage) if _FINGERPRINT.fullmatch(name)]
 
     def manifest(self, stage: str, fingerprint: str) -> dict[str, Any]:
         """The manifest of a complete artifact.
 
         Raises:
-            ArtifactMissing: there is none.
-            ArtifactError: it is damaged, or newer than this program.
+            ArtifactMissing: no such artifact exists.
+            ArtifactError: it is damaged, or written by a newer version.
         """
         return self._manifest(stage, fingerprint)[1]
 
@@ -107,15 +108,15 @@ class Store:
             raise ArtifactMissing(f"{where.removesuffix(f'/{MANIFEST}')}: no {stage} artifact; run the {stage} stage first")
         manifest = parse_manifest(content, where)
         if (manifest["stage"], manifest["fingerprint"]) != (stage, fingerprint):
-            raise ArtifactError(f"{where}: is that of {manifest['stage']}/{manifest['fingerprint']}; remove its folder")
+            raise ArtifactError(f"{where}: belongs to {manifest['stage']}/{manifest['fingerprint']}; remove its folder")
         return content, manifest
 
     def open(self, stage: str, fingerprint: str) -> Artifact:
-        """A complete artifact.
+        """Open a complete artifact.
 
         Raises:
-            ArtifactMissing: there is none.
-            ArtifactError: a file of the manifest is missing or has another size.
+            ArtifactMissing: no such artifact exists.
+            ArtifactError: a file of the manifest is missing or has the wrong size.
         """
         content, manifest = self._manifest(stage, fingerprint)
         artifact = Artifact(self.folder(stage, fingerprint), manifest, self.remote)
@@ -125,12 +126,12 @@ class Store:
             for entry in artifact.manifest["files"]:
                 path = artifact.folder / entry["path"]
                 if not path.is_file() or path.stat().st_size != entry["bytes"]:
-                    raise ArtifactError(f"{path}: missing or of another size; remove {artifact.folder} and run {stage} again")
+                    raise ArtifactError(f"{path}: missing or of the wrong size; remove {artifact.folder} and run {stage} again")
         return artifact
 
     @contextmanager
     def draft(self, stage: str, fingerprint: str, inputs: Mapping[str, str] = MappingProxyType({})) -> Iterator[Draft]:
-        """Hold the lease on an artifact and its partial folder while the body writes it; `inputs` stay while it does.
+        """Hold the lease on an artifact and its partial folder while the body writes it; garbage collection keeps `inputs` meanwhile.
 
         Raises:
             ArtifactBusy: another live process writes it.
@@ -156,15 +157,17 @@ class Store:
             yield draft
 
     def commit(self, draft: Draft, manifest: Mapping[str, Any]) -> Artifact:
-        """Make a draft an artifact.
+        """Turn a draft into an artifact.
 
-        `manifest["timing"]["seconds"]` is completed with what the processes before this one spent.
+        The time spent by earlier processes is added to `manifest["timing"]["seconds"]`.
         """
         (draft.folder / MANIFEST).unlink(missing_ok=True)
         return self.adopt(draft, orjson.dumps(self._document(draft, manifest), option=orjson.OPT_INDENT_2))
 
     def adopt(self, draft: Draft, manifest: bytes) -> Artifact:
-        """Make a draft with this manifest an artifact. Locally: manifest, fsync, rename, fsync. Remotely: every file, then the manifest.
+        """Turn a draft into an artifact with this manifest.
+
+        Locally: manifest, fsync, rename, fsync. Remotely: every file, then the manifest.
 
         Raises:
             LeaseLost: another process took the draft over; it may have finished it.
@@ -179,7 +182,7 @@ class Store:
         if draft.mirror is not None and not draft.mirror.remote.create(f"{draft.name}/{MANIFEST}", manifest):
             raise draft.lease.lose()
         final = self.folder(draft.stage, draft.fingerprint)
-        if final.exists():  # without a manifest, so not an artifact: what a cache, or a hand, has left
+        if final.exists():  # not an artifact, as it has no manifest: left by a cache or created by hand
             shutil.rmtree(final)
         draft.folder.rename(final)
         sync_folder(final.parent)
@@ -211,7 +214,7 @@ class Store:
 
 
 def _renew(folder: Path, manifest: bytes) -> None:
-    """Let a workspace folder be of this manifest: what was fetched by another one, of an artifact made anew since, may differ."""
+    """Prepare a workspace folder for this manifest: files downloaded for another manifest of the artifact may differ and are removed."""
     kept = folder / MANIFEST
     if kept.exists() and kept.read_bytes() == manifest:
         return
@@ -245,13 +248,13 @@ def open_store(root: str, workspace: Path | None = None) -> Store:
     """The store at a local folder or a URL.
 
     Raises:
-        BadRoot: the URL has a password in it, or names a local file system.
+        BadRoot: the URL contains credentials, or names a local file system.
     """
     if "://" not in root:
         return Store(Path(root))
     address = root.partition("://")[2]
     if "@" in address.split("/")[0]:
-        raise BadRoot("root: has a name or password in it, which would be written to manifests; put it in the environment")
+        raise BadRoot("root: contains a user name or password, which manifests would record; put it in the environment")
     if root.startswith(("file://", "local://")):
         raise BadRoot(f"root: {root}: give a local folder as a plain path")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mind"

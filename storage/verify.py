@@ -1,6 +1,6 @@
-"""Whether an artifact is still what was committed: every file re-hashed, counted and opened, and its name recomputed.
+"""Verifies that an artifact is still what was committed: re-hashes, counts and opens every file and recomputes the fingerprint.
 
-Needs the artifact alone: no network beyond the root, no model in memory.
+Needs only the artifact: no network beyond the root, no model in memory.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from storage.store import Store
 
 
 class Finding(NamedTuple):
-    """Something that is not as it should be."""
+    """A problem and its location."""
 
     where: str
     problem: str
 
 
 def _broken(path: Path, entry: dict[str, Any]) -> str | None:
-    """What is wrong with one file of a manifest."""
+    """The problem of one file of a manifest, or None."""
     if not path.is_file():
         return "missing"
     if path.stat().st_size != entry["bytes"]:
@@ -67,7 +67,7 @@ def _there(artifact: Artifact) -> list[str]:
 def _findings(store: Store, artifact: Artifact) -> Iterator[Finding]:
     manifest = artifact.manifest
     if fingerprint(manifest["identity"]) != artifact.fingerprint:
-        yield Finding(f"{artifact.name}/{MANIFEST}", "its identity does not give its fingerprint: it was altered")
+        yield Finding(f"{artifact.name}/{MANIFEST}", "identity and fingerprint do not match: the manifest was altered")
     for entry in manifest["files"]:
         problem = _problem(artifact, entry)
         if problem is not None:
@@ -78,11 +78,11 @@ def _findings(store: Store, artifact: Artifact) -> Iterator[Finding]:
             yield Finding(f"{artifact.name}/{extra}", "not in the manifest")
     for stage, digest in manifest["inputs"].items():
         if not store.exists(stage, digest):
-            yield Finding(artifact.name, f"was made from {stage}/{digest}, which is gone")
+            yield Finding(artifact.name, f"its input {stage}/{digest} is missing")
 
 
 def verify(store: Store, stage: str, digest: str) -> list[Finding]:
-    """Everything that is wrong with an artifact; nothing if it is whole."""
+    """All problems of an artifact; empty if it is intact."""
     try:
         manifest = store.manifest(stage, digest)
     except RootUnavailable:
@@ -93,6 +93,6 @@ def verify(store: Store, stage: str, digest: str) -> list[Finding]:
         return list(_findings(store, Artifact(store.folder(stage, digest), manifest)))
     with writing(store.root):
         store.root.mkdir(parents=True, exist_ok=True)
-    # What is in the workspace is a copy that a run may be reading; what is there counts, and is fetched aside.
+    # The workspace holds a copy that a run may be reading; the remote files are authoritative and downloaded separately.
     with TemporaryDirectory(dir=store.root, prefix=".verify-") as folder:
         return list(_findings(store, Artifact(Path(folder), manifest, store.remote)))

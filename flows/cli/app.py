@@ -1,6 +1,6 @@
-"""The command line `mind`. The outermost layer: it alone, of this package, knows flows and stages.
+"""The command line `mind`. The outermost layer: in this package, only the command line imports flows and stages.
 
-Exit codes: 0 done, 1 a stage failed, 2 bad input. What takes long to import is imported by the command that needs it.
+Exit codes: 0 done, 1 a stage failed, 2 bad input. Each command imports its slow dependencies itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-miniature = typer.Typer(help="The offline world.", no_args_is_help=True)
+miniature = typer.Typer(help="The offline miniature models.", no_args_is_help=True)
 app.add_typer(cli_artifacts.app)
 app.add_typer(cli_prompts.app)
 app.add_typer(cli_start.app)
@@ -57,7 +57,7 @@ def _hints(run: RunConfig) -> list[str]:
 
 @app.command()
 def run(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Run the whole distillation, or whatever of it is not done yet."""
+    """Run the whole distillation; finished stages are reused, unfinished ones resumed."""
     with reported():
         loaded = _load(config, overrides)
         from flows import terminal
@@ -72,25 +72,25 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         planned = planned_stages(loaded)
         outcomes = finished(loaded)
         if outcomes is not None and "PREFECT_API_URL" not in os.environ:
-            # Nothing to run and nowhere to show it: no reason to start a server.
+            # Nothing to run and no server to show it on: do not start one.
             for name, outcome in outcomes.items():
                 terminal.say_stage(name, outcome)
             record(loaded, planned, "done")
         else:
             check_machine(loaded.training)
-            freeze(loaded, planned["questions"])  # a root that cannot be written is refused before a server starts
+            freeze(loaded, planned["questions"])  # a root that cannot be written is rejected before a server starts
             from flows.distill import distill
             from flows.job import Job
 
             seconds = distill(Job(config=str(config.resolve()), changes=tuple(overrides or ())))
             outcomes = finished(loaded, seconds)
-            assert outcomes is not None, "the flow ended well, so every artifact is there"
+            assert outcomes is not None, "the flow succeeded, so every artifact exists"
         terminal.show_result(outcomes, _hints(loaded))
 
 
 @app.command()
 def stage(name: str, config: ConfigFile, overrides: Overrides = None) -> None:
-    """Run one stage; the stages it reads from must be done."""
+    """Run one stage; its input stages must be done."""
     with reported():
         from pipeline.errors import ConfigError
         from stages.core.plan import ORDER
@@ -108,10 +108,10 @@ def stage(name: str, config: ConfigFile, overrides: Overrides = None) -> None:
 def redistill(
     config: ConfigFile,
     overrides: Overrides = None,
-    margin: Annotated[float, typer.Option(help="how much worse in distribution is accepted; 0.02 is 2 points")] = 0.02,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be done or decided, and change nothing")] = False,
+    margin: Annotated[float, typer.Option(help="accepted loss of in-distribution accuracy; 0.02 is 2 points")] = 0.02,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be done or decided; change nothing")] = False,
 ) -> None:
-    """Distil anew if something changed, and promote the student if it is not worse than the promoted one."""
+    """Distil a candidate if an input changed, and promote it if it is not worse than the promoted student."""
     with reported():
         loaded = _load(config, overrides)
         from stages.core.process import store_of
@@ -130,7 +130,7 @@ def redistill(
 
 @app.command()
 def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Check the configuration and show what would run, why, and what it would take; loads no model."""
+    """Check the configuration and show what would run, why, and the expected cost; loads no model."""
     with reported():
         loaded = _load(config, overrides)
         from dataclasses import asdict
@@ -160,7 +160,7 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
             print_table(("stage", "what changed", "old", "new"), rows)
         against = [f"{item.stage} with {item.against}" for item in explained if item.against and item.changes]
         if against:
-            print(f"\ncompared {', '.join(against)}; expected figures are that artifact's, scaled by the work")
+            print(f"\ncompared {', '.join(against)}; expected figures are those of that artifact, scaled by the amount of work")
 
 
 def _short(value: object) -> str:
@@ -174,7 +174,7 @@ def join(
     host: Annotated[int, typer.Option(help="this host's number, from 1; the first host, 0, runs the stage itself")],
     overrides: Overrides = None,
 ) -> None:
-    """Lend this host's ranks to a training on several hosts."""
+    """Provide this host's ranks for a training on several hosts."""
     with reported():
         loaded = _load(config, overrides)
         from stages.training.host import join as lend
@@ -184,10 +184,10 @@ def join(
 
 @miniature.command()
 def build(
-    recipe: Annotated[Path, typer.Argument(help="the recipe")] = Path("configs/miniature-build.yaml"),
-    out: Annotated[Path, typer.Option(help="where the folders teacher/ and student/ go")] = Path("miniature-models"),
-    only: Annotated[str | None, typer.Option(help="teacher or student; both if left out")] = None,
-    items: Annotated[int, typer.Option(help="dev questions per family in the model cards")] = 200,
+    recipe: Annotated[Path, typer.Argument(help="the recipe's YAML file")] = Path("configs/miniature-build.yaml"),
+    out: Annotated[Path, typer.Option(help="the folder to write teacher/ and student/ to")] = Path("miniature-models"),
+    only: Annotated[str | None, typer.Option(help="teacher or student; default: both")] = None,
+    items: Annotated[int, typer.Option(help="dev questions per family for the model cards' results")] = 200,
     overrides: Overrides = None,
 ) -> None:
     """Train the miniature tokenizer, teacher and base student from scratch (about an hour on two cores)."""

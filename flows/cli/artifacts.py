@@ -1,7 +1,6 @@
-"""The commands about what is on disk: status, show, diff, lineage, verify, promote, forget, gc, export, import.
+"""Commands for artifacts and runs on disk: status, show, diff, lineage, verify, promote, rollback, forget, gc, export, release, import.
 
-An artifact is named `stage/fingerprint` (or the beginning of it), `RUN:STAGE`, or by a run's or pointer's name alone, which means its
-student.
+An artifact is named `stage/fingerprint` (or a prefix of it), `RUN:STAGE`, or by the name of a run or pointer, which means its student.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def _resolve(store: Store, reference: str) -> tuple[str, str]:
 
 
 def _state(store: Store, run: dict[str, Any]) -> str:
-    """A run's status; one that says it is running may have been killed."""
+    """A run's status; a run recorded as running may have been killed."""
     if run["status"] != "running":
         return str(run["status"])
     from storage import lease
@@ -52,10 +51,10 @@ def _state(store: Store, run: dict[str, Any]) -> str:
 @app.command()
 def status(
     root: Root = "artifacts",
-    limit: Annotated[int, typer.Option(help="how many runs, newest first; 0 for all")] = 20,
+    limit: Annotated[int, typer.Option(help="number of runs to show, newest first; 0 for all")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """The runs under an artifact root, newest first, and the pointers."""
+    """List the runs under an artifact root, newest first, and the pointers."""
     with reported():
         from storage.catalogue import pointers, read_runs, run_names
 
@@ -63,7 +62,7 @@ def status(
         runs, total = read_runs(store.place, limit or None), len(run_names(store.place))
         found = pointers(store.place)
         marks = {run["name"]: [name for name, item in found.items() if item["run"] == run["name"]] for run in runs}
-        with ThreadPoolExecutor(8) as pool:  # to tell whether a run on another machine lives takes seconds of looking
+        with ThreadPoolExecutor(8) as pool:  # observing the heartbeat of a run on another machine takes seconds
             states = dict(zip((run["name"] for run in runs), pool.map(partial(_state, store), runs), strict=True))
         if as_json:
             shown = [{**run, "status": states[run["name"]]} for run in runs]
@@ -86,7 +85,7 @@ def status(
 
 @app.command()
 def show(artifact: Reference, root: Root = "artifacts", as_json: AsJson = False) -> None:
-    """What one artifact holds, what it was made from, and what it says."""
+    """Show one artifact: its files, inputs, provenance and summary."""
     with reported():
         store = open_store(root)
         stage, digest = _resolve(store, artifact)
@@ -124,14 +123,14 @@ def diff(
     root: Root = "artifacts",
     as_json: AsJson = False,
 ) -> None:
-    """Which fields and inputs make two artifacts of one stage different, all the way down to what came from outside."""
+    """Show the fields and inputs in which two artifacts of one stage differ, including those of their ancestors and external inputs."""
     with reported():
         from storage.lineage import Change, differences
 
         store = open_store(root)
         pairs = [(_resolve(store, old), _resolve(store, new))]
         if pairs[0][0][0] != pairs[0][1][0]:
-            raise ConfigError(f"{old} and {new}: are of different stages; compare two of one stage")
+            raise ConfigError(f"{old} and {new}: belong to different stages; compare two artifacts of one stage")
         found: dict[str, list[Change]] = {}
         while pairs:
             (stage, before), (_, after) = pairs.pop(0)
@@ -152,7 +151,7 @@ def diff(
 
 @app.command()
 def lineage(artifact: Reference, root: Root = "artifacts", as_json: AsJson = False) -> None:
-    """From what an artifact was made, down to question files and models."""
+    """Show an artifact's ancestors, down to question files and models."""
     with reported():
         from stages.core.provenance import origins
         from storage.lineage import ancestors
@@ -195,11 +194,13 @@ def lineage(artifact: Reference, root: Root = "artifacts", as_json: AsJson = Fal
 
 @app.command()
 def verify(
-    artifacts: Annotated[list[str] | None, typer.Argument(metavar="[ARTIFACT]...", help="all of them, if left out")] = None,
+    artifacts: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARTIFACT]...", help="artifacts to verify; default: all")
+    ] = None,
     root: Root = "artifacts",
     as_json: AsJson = False,
 ) -> None:
-    """Re-hash, count and open every file of an artifact; see that its student would load."""
+    """Re-hash, count and open every file of an artifact; check that its student can be loaded."""
     with reported():
         from pipeline.models import check_weights
         from stages.core.plan import ORDER
@@ -223,12 +224,12 @@ def verify(
         damaged = {name: findings for name, findings in found.items() if findings}
         if damaged:
             lines = [f"{finding.where}: {finding.problem}" for findings in damaged.values() for finding in findings]
-            raise ArtifactError("; ".join(lines) + f"; remove {', '.join(damaged)} and run again, or import a whole copy")
+            raise ArtifactError("; ".join(lines) + f"; remove {', '.join(damaged)} and run again, or import an intact copy")
 
 
 @app.command()
 def promote(run: str, root: Root = "artifacts") -> None:
-    """Let the pointer `promoted` point to a finished run; `mind gc` keeps it and the ones before it."""
+    """Point `promoted` to a finished run; `mind gc` keeps it and its earlier versions."""
     with reported():
         from storage.catalogue import point, read_run
 
@@ -242,7 +243,7 @@ def promote(run: str, root: Root = "artifacts") -> None:
 
 @app.command()
 def rollback(root: Root = "artifacts") -> None:
-    """Let `promoted` point to the version before; re-distillation does not promote the one that goes again."""
+    """Point `promoted` to the previous version; re-distillation does not promote the current one again."""
     with reported():
         from flows.redistill import rollback as roll_back
 
@@ -252,7 +253,7 @@ def rollback(root: Root = "artifacts") -> None:
 
 @app.command()
 def forget(run: str, root: Root = "artifacts") -> None:
-    """Take a run out of the catalogue, so that `mind gc` may remove what only it reaches."""
+    """Remove a run from the catalogue, so that `mind gc` may remove artifacts that only it reaches."""
     with reported():
         from storage.catalogue import forget_run
 
@@ -263,10 +264,10 @@ def forget(run: str, root: Root = "artifacts") -> None:
 @app.command()
 def gc(
     root: Root = "artifacts",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would go, and remove nothing")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be removed; remove nothing")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what no run and no pointer reaches."""
+    """Remove artifacts that no run and no pointer reaches."""
     with reported():
         from storage.garbage import collect, garbage
 
@@ -282,7 +283,7 @@ def gc(
 
 @app.command()
 def export(artifact: Reference, file: Annotated[Path, typer.Argument(help="the tar file")], root: Root = "artifacts") -> None:
-    """Write an artifact and everything it was made from to one tar file."""
+    """Write an artifact and all its ancestors to one tar file."""
     with reported():
         from storage.archive import export as export_to
 
@@ -294,12 +295,18 @@ def export(artifact: Reference, file: Annotated[Path, typer.Argument(help="the t
 @app.command()
 def release(
     run: Annotated[str, typer.Argument(help="a run's or pointer's name, for example latest or promoted")],
-    folder: Annotated[Path, typer.Argument(help="a new folder; with --push also the one that this release has written")],
+    folder: Annotated[
+        Path, typer.Argument(help="a new folder; with --push, an earlier result of the same release is accepted")
+    ],
     root: Root = "artifacts",
-    licence: Annotated[str | None, typer.Option(help="the student's licence, for the card, for example apache-2.0")] = None,
-    push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="send the folder to this hub repository, too")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="the student's licence for the model card, for example apache-2.0")
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="also upload the folder to this hub repository")
+    ] = None,
 ) -> None:
-    """Write a run's student with its model card into a folder that vLLM serves at once."""
+    """Write a run's student with its model card into a folder that vLLM can serve."""
     with reported():
         from stages.release import push as send
         from stages.release import release as write
@@ -314,19 +321,19 @@ def release(
 
 @app.command(name="import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="what `mind export` wrote")],
+    file: Annotated[Path, typer.Argument(help="a tar file written by `mind export`")],
     root: Root = "artifacts",
-    name: Annotated[str | None, typer.Option(help="the name they get in the catalogue; the file's, if left out")] = None,
+    name: Annotated[str | None, typer.Option(help="the run's name in the catalogue; default: the file's name")] = None,
 ) -> None:
-    """Add the artifacts of a tar file, checked file by file, and a run in the catalogue that keeps them."""
+    """Add the artifacts of a tar file after checking every file, and a run in the catalogue that keeps them."""
     with reported():
         from storage.archive import import_ as import_from
         from storage.catalogue import write_run
 
         if not file.is_file():
-            raise ConfigError(f"{file}: no such file; give what `mind export` wrote")
+            raise ConfigError(f"{file}: no such file; give a tar file written by `mind export`")
         store = open_store(root)
         found = import_from(store, file)
         write_run(store.place, name or file.stem, dict(artifact.split("/") for artifact, _ in found), {}, "imported")
         for artifact, new in found:
-            print(f"{artifact}: {'added' if new else 'is there already'}")
+            print(f"{artifact}: {'added' if new else 'already exists'}")

@@ -1,4 +1,4 @@
-"""`mind bench`: the experiments behind the claims, run and compared."""
+"""`mind bench`: runs and compares the experiments behind the claims, and the speed benchmarks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound=BaseModel)
 
-app = typer.Typer(help="Experiments: which arm wins, and why.", no_args_is_help=True)
+app = typer.Typer(help="Experiments that compare arms, and speed benchmarks.", no_args_is_help=True)
 
 
 def _experiment(config: Path, overrides: list[str] | None, use: str, **fields: Any) -> Experiment:
-    """What is run and compared."""
+    """An experiment from the command's options."""
     from flows.prefect_settings import prefect_home
     from pipeline.config.run import load_config
     from stages.core.process import store_of
@@ -33,7 +33,7 @@ def _experiment(config: Path, overrides: list[str] | None, use: str, **fields: A
 
 
 def _checked(model: type[Model], **fields: Any) -> Model:
-    """Options as a model."""
+    """Options validated as a model."""
     from pydantic import ValidationError
 
     from pipeline.errors import ConfigError
@@ -45,30 +45,32 @@ def _checked(model: type[Model], **fields: Any) -> Model:
         raise ConfigError(f"--{first['loc'][0]}: {first['msg'].lower()}, not {first['input']!r}; correct it") from error
 
 
-ConfigFile = Annotated[Path, typer.Argument(help="the YAML file that the arms change")]
+ConfigFile = Annotated[Path, typer.Argument(help="the arms' common YAML file")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field in every arm")]
-Use = Annotated[str, typer.Option(help="dev for choices; test, once, for results")]
+Use = Annotated[str, typer.Option(help="evaluation sets: dev for making choices, test once for results")]
 
 
 @app.command()
 def science(
     config: ConfigFile = Path("configs/science.yaml"),
     overrides: Overrides = None,
-    arms: Annotated[str | None, typer.Option(help="names of arms, with commas between; all, if left out")] = None,
-    seeds: Annotated[int, typer.Option(help="how many seeds, from 0", min=1)] = 5,
+    arms: Annotated[str | None, typer.Option(help="names of arms, separated by commas; default: all")] = None,
+    seeds: Annotated[int, typer.Option(help="number of seeds, counted from 0", min=1)] = 5,
     use: Use = "dev",
-    against: Annotated[str, typer.Option(help="the arm that the others are compared with")] = "mind",
-    copied: Annotated[str | None, typer.Option(help="the perspective that one arm samples many times")] = None,
-    workers: Annotated[int, typer.Option(help="processes at a time, one per core", min=1)] = 2,
+    against: Annotated[str, typer.Option(help="the arm that all others are compared with")] = "mind",
+    copied: Annotated[
+        str | None, typer.Option(help="the perspective of the arm with repeated samples; default: the first")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="parallel processes, one per core", min=1)] = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Train every arm with every seed, or what of it is missing, and compare them on identical items."""
+    """Train every arm with every seed, skipping finished runs, and compare the arms on identical items."""
     with reported():
         from flows.stage_process import freeze
         from pipeline.config.run import load_config
         from stages.core.plan import plan
 
-        # A bad field, a root that cannot be written or an unknown arm is refused before a server starts.
+        # A bad field, a root that cannot be written or an unknown arm is rejected before a server starts.
         base = load_config(config, (*(overrides or ()), f"evaluation.use={use}"))
         freeze(base, plan(base)["questions"])
         experiment = _experiment(
@@ -97,14 +99,14 @@ def science(
         )  # fmt: skip
         undistilled = found["base"]
         print(
-            f"\nbase: {undistilled['id'] * 100:.1f} in, {undistilled['ood'] * 100:.1f} out of distribution; changes are over {against}"
+            f"\nbase: {undistilled['id'] * 100:.1f} in, {undistilled['ood'] * 100:.1f} out of distribution; changes are against {against}"
         )
         _print_claims(found["claims"])
         print(f"page: {folder_of(experiment) / 'science.html'}")
 
 
 def _print_claims(said: dict[str, Any] | None) -> None:
-    """Margins over the best baseline, beside the paper's."""
+    """Print the margins over the best baseline, beside the paper's."""
     if said is None:
         return
     from stages.experiments.comparison import GROUPS
@@ -118,17 +120,19 @@ def _print_claims(said: dict[str, Any] | None) -> None:
 
 @app.command()
 def phase(
-    students: Annotated[str, typer.Option(metavar="NAME=FOLDER,...", help="base students, from the smallest")],
-    questions: Annotated[str, typer.Option(help="how many training questions, with commas between")],
+    students: Annotated[str, typer.Option(metavar="NAME=FOLDER,...", help="base students, smallest first")],
+    questions: Annotated[str, typer.Option(help="numbers of training questions, separated by commas")],
     config: ConfigFile = Path("configs/science.yaml"),
     overrides: Overrides = None,
-    arms: Annotated[str, typer.Option(help="names of arms")] = "mind,single-analogy,single-contrastive,uniform",
-    seeds: Annotated[int, typer.Option(help="how many seeds, from 0", min=1)] = 2,
+    arms: Annotated[
+        str, typer.Option(help="names of arms, separated by commas")
+    ] = "mind,single-analogy,single-contrastive,uniform",
+    seeds: Annotated[int, typer.Option(help="number of seeds, counted from 0", min=1)] = 2,
     use: Use = "dev",
-    workers: Annotated[int, typer.Option(help="processes at a time, one per core", min=1)] = 2,
+    workers: Annotated[int, typer.Option(help="parallel processes, one per core", min=1)] = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Repeat the experiment with every student and number of questions: where the advantage starts, and where it ends."""
+    """Repeat the experiment with every student and number of questions, to find where MIND's advantage starts and ends."""
     with reported():
         experiment = _experiment(config, overrides, use, seeds=seeds, arms=tuple(arms.split(",")), workers=workers)
         from flows.experiments.arms import runs_of
@@ -138,7 +142,7 @@ def phase(
 
         named = {name: folder for name, _, folder in (pair.partition("=") for pair in students.split(","))}
         wanted = _checked(Phase, experiment=experiment, students=named, questions=questions.split(","))
-        # A folder that is no student's, or an unknown arm, is refused before a server starts.
+        # A folder without a student or an unknown arm is rejected before a server starts.
         for place in places_of(wanted):
             runs_of(place.experiment)
         found = flow(wanted)
@@ -158,12 +162,12 @@ def phase(
             ),
             right=("questions",),
         )
-        print("\nahead: of the best baseline, in points")
+        print("\nahead: margin over the best baseline, in points")
         print(f"page: {folder_of_phase(wanted) / 'phase.html'}")
 
 
 def _ahead(compared: dict[str, Any], group: str) -> tuple[str, str, str]:
-    """The base's accuracy and MIND's, and how far MIND is from the best baseline."""
+    """The base's accuracy, MIND's accuracy, and MIND's margin over the best baseline."""
     said = compared["claims"][group]
     mine = next(row for row in compared["arms"] if row["arm"] == compared["against"])
     return (
@@ -184,10 +188,10 @@ def latent(
     overrides: Overrides = None,
     seed: Annotated[int, typer.Option(help="the seed whose runs are read", min=0)] = 0,
     use: Use = "dev",
-    questions: Annotated[int, typer.Option(help="how many questions' rationales are read", min=10)] = 100,
+    questions: Annotated[int, typer.Option(help="number of questions whose rationales are read", min=10)] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Whether students tell perspectives apart: base, specialists, uniform and MIND on the same rationales, beside controls."""
+    """Test whether students distinguish perspectives: base, specialists, uniform and MIND on the same rationales, with controls."""
     with reported():
         experiment = _experiment(config, overrides, use)
         from flows.experiments.arms import folder_of
@@ -207,12 +211,12 @@ def latent(
 
 @app.command()
 def speed(
-    what: Annotated[str, typer.Option(help="which parts, with commas between")] = "memory,sampling,evaluation,training",
+    what: Annotated[str, typer.Option(help="parts to measure, separated by commas")] = "memory,sampling,evaluation,training",
     repeats: Annotated[int, typer.Option(help="alternating repeats", min=1)] = 5,
-    threads: Annotated[int, typer.Option(help="of PyTorch, in training", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="PyTorch threads in training", min=1)] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """How fast it is beside others, as ratios of sides that do the same work in turns."""
+    """Measure speed as ratios of implementations that do the same work in alternation."""
     with reported():
         from stages.speed.bench import Row, bench
 
@@ -232,7 +236,7 @@ def speed(
 
 
 def _print_states(found: dict[str, Any]) -> None:
-    """Clusters of the specialists beside their controls, then every model on all rationales."""
+    """Print the clusters of the specialists and their controls, then of every model on all rationales."""
 
     def figure(value: float | None, form: str) -> str:
         return "" if value is None else f"{value:{form}}"
@@ -252,5 +256,5 @@ def _print_states(found: dict[str, Any]) -> None:
             item["answer"]["cut"]["inside_questions"]["value"])
         for item in found["models"]
     )  # fmt: skip
-    numbers = ("ARI", "silhouette", "probe", "effective rank", "CKA with base", "answer hangs on rationale")
+    numbers = ("ARI", "silhouette", "probe", "effective rank", "CKA with base", "answer depends on rationale")
     print_table(("last layer's states", *numbers), (*beside, *models), right=numbers)

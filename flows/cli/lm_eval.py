@@ -1,4 +1,4 @@
-"""The commands `mind lm-eval export` and `mind lm-eval compare`: a run's items in lm-evaluation-harness, which is installed elsewhere."""
+"""The commands `mind lm-eval export` and `mind lm-eval compare`: a run's items in lm-evaluation-harness, which is installed separately."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipeline.config.run import RunConfig, load_config
 if TYPE_CHECKING:
     from storage.artifact import Artifact
 
-app = typer.Typer(help="The same items in lm-evaluation-harness.", no_args_is_help=True)
+app = typer.Typer(help="Cross-check of a run's items with lm-evaluation-harness.", no_args_is_help=True)
 
 ConfigFile = Annotated[Path, typer.Argument(help="a run's YAML file")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field")]
-Model = Annotated[Literal["student", "base"], typer.Option(help="whose answers: the trained student's, or its base's")]
+Model = Annotated[Literal["student", "base"], typer.Option(help="the model that answers: the trained student, or its base")]
 
 
 def _done(run: RunConfig, stage: str) -> Artifact:
@@ -28,7 +28,9 @@ def _done(run: RunConfig, stage: str) -> Artifact:
 
     store, planned = store_of(run), plan(run)[stage]
     if not store.exists(stage, planned.fingerprint):
-        raise ArtifactMissing(f"lm-eval: needs {stage}/{planned.fingerprint}, which is not there; run the {stage} stage first")
+        raise ArtifactMissing(
+            f"lm-eval: requires {stage}/{planned.fingerprint}, which does not exist; run the {stage} stage first"
+        )
     return store.open(stage, planned.fingerprint)
 
 
@@ -39,7 +41,7 @@ def export(
     model: Model = "student",
     overrides: Overrides = None,
 ) -> None:
-    """Write the run's evaluation items as tasks of lm-eval, and say how it is called."""
+    """Write the run's evaluation items as lm-eval tasks, and print the command that evaluates them."""
     with reported():
         from stages import lm_eval
 
@@ -48,7 +50,7 @@ def export(
         if model == "student":
             asked = with_weights_at(run.student, _done(run, "training").path("student"))
         counts = lm_eval.export(run, _done(run, "questions"), asked, out)
-        print(f"{sum(counts.values())} items of {', '.join(counts)} are in {out}. Ask them with")
+        print(f"{sum(counts.values())} items of {', '.join(counts)} are in {out}. Evaluate them with")
         revision = f",revision={asked.revision}" if asked.revision else ""
         print(
             f"lm_eval --model hf --model_args pretrained={asked.location}{revision},dtype={run.evaluation.engine.dtype} "
@@ -59,12 +61,12 @@ def export(
 @app.command()
 def compare(
     config: ConfigFile,
-    samples: Annotated[list[Path], typer.Argument(help="lm-eval's samples_*.jsonl, or folders that have some")],
+    samples: Annotated[list[Path], typer.Argument(help="lm-eval's samples_*.jsonl files, or folders that contain them")],
     model: Model = "student",
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold lm-eval's answers against the run's own: how many verdicts agree, and why each of the others does not."""
+    """Compare lm-eval's answers with the run's own: the number of equal verdicts, and the cause of each different one."""
     with reported():
         from stages import lm_eval
 

@@ -1,4 +1,4 @@
-"""What all commands share: how errors end a command, and how tables and JSON are printed."""
+"""Shared output of all commands: error reporting, tables and JSON."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a ta
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """One line for what MIND raises on purpose; a clean word for Ctrl-C."""
+    """Print MIND's own errors and Ctrl-C as one line, and exit with the matching code."""
     try:
         yield
     except (MindError, StorageError) as error:
         print(f"mind: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        print("mind: stopped; run the same command again to go on", file=sys.stderr)
+        print("mind: stopped; run the same command again to resume", file=sys.stderr)
         raise typer.Exit(130) from None
 
 
 def print_json(document: Any) -> None:
-    """For other programs."""
+    """Print a document as JSON, for other programs."""
     print(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
 
 
 def console() -> Console:
-    """As wide as a terminal; where there is none, wide enough that no cell is cut."""
+    """A console as wide as the terminal; without a terminal, wide enough that no cell is cut."""
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[str] = ()) -> None:
-    """For people. Columns named in `right` are numbers."""
+    """Print a table, for people. Columns named in `right` are right-aligned."""
     table = Table(box=None, pad_edge=False, show_header=any(columns))
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
@@ -52,7 +52,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Se
 
 
 def size(count: int | None) -> str:
-    """Bytes for people."""
+    """A number of bytes in readable units."""
     if count is None:
         return ""
     value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
@@ -62,7 +62,7 @@ def size(count: int | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for people."""
+    """A number of seconds in readable units."""
     if seconds is None:
         return ""
     if seconds < 100:

@@ -1,4 +1,4 @@
-"""`mind doctor` and `mind init`: is this machine ready, and a first configuration for it."""
+"""`mind doctor` and `mind init`: checks whether this machine is ready, and writes a first configuration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def doctor(
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check packages, GPUs, memory, disk and the hub, and what a configuration needs of them; loads no model."""
+    """Check packages, GPUs, memory, disk and the hub, and whether they meet a configuration's needs; loads no model."""
     with reported():
         from pipeline.capacity.doctor import examine, worst
 
@@ -40,7 +40,7 @@ def doctor(
 
 
 def _asked(answer: str | None, option: str, question: str) -> str:
-    """An option's value, or what a person at a terminal says."""
+    """An option's value, or the answer to a prompt in a terminal."""
     if answer is not None:
         return answer
     if not sys.stdin.isatty():
@@ -54,26 +54,30 @@ def _several(answer: str | None) -> list[str]:
 
 @app.command()
 def init(
-    file: Annotated[Path, typer.Argument(help="where the configuration goes, for example run.yaml")],
-    teacher: Annotated[str | None, typer.Option(help='a folder, hub name@revision, or "ADDRESS MODEL" of a server')] = None,
-    student: Annotated[str | None, typer.Option(help="a folder, or hub name@revision")] = None,
-    train: Annotated[str | None, typer.Option(help="files or benchmarks to train on, with commas between")] = None,
-    evaluate: Annotated[str | None, typer.Option(help="files or benchmarks to evaluate on, in distribution")] = None,
-    outside: Annotated[str, typer.Option(help="the same out of distribution; may be left out")] = "",
-    gpus: Annotated[int | None, typer.Option(help="how many GPUs; those of this machine, if left out", min=0)] = None,
+    file: Annotated[Path, typer.Argument(help="the configuration file to write, for example run.yaml")],
+    teacher: Annotated[str | None, typer.Option(help='a folder, a hub name@revision, or "ADDRESS MODEL" of a server')] = None,
+    student: Annotated[str | None, typer.Option(help="a folder, or a hub name@revision")] = None,
+    train: Annotated[str | None, typer.Option(help="files or benchmarks to train on, separated by commas")] = None,
+    evaluate: Annotated[
+        str | None, typer.Option(help="files or benchmarks to evaluate on in distribution, separated by commas")
+    ] = None,
+    outside: Annotated[str, typer.Option(help="files or benchmarks to evaluate on out of distribution; optional")] = "",
+    gpus: Annotated[int | None, typer.Option(help="number of GPUs; default: those of this machine", min=0)] = None,
 ) -> None:
-    """Write a first configuration from five answers, given as options or asked for."""
+    """Write a first configuration from five answers, given as options or asked for in the terminal."""
     with reported():
         from pipeline.config.starter import Answers, starter
 
         if file.exists():
-            raise ConfigError(f"{file}: is there already; give a new file")
+            raise ConfigError(f"{file}: already exists; give a new file")
         if not file.parent.is_dir():
-            raise ConfigError(f"{file}: there is no folder {file.parent}; make it, or give another file")
+            raise ConfigError(f"{file}: no such folder {file.parent}; create it, or give another file")
         answers = Answers(
             name=file.stem,
-            teacher=_asked(teacher, "--teacher", "Teacher (a folder, hub name@revision, or a server's address and its model)"),
-            student=_asked(student, "--student", "Student (a folder, or hub name@revision)"),
+            teacher=_asked(
+                teacher, "--teacher", "Teacher (a folder, a hub name@revision, or a server's address and its model)"
+            ),
+            student=_asked(student, "--student", "Student (a folder, or a hub name@revision)"),
             train=_several(_asked(train, "--train", "Train on (files, or names from `mind sources`)")),
             evaluate=_several(_asked(evaluate, "--evaluate", "Evaluate on, in distribution (files or names)")),
             outside=_several(outside),
@@ -87,7 +91,7 @@ def init(
         except (MindError, StorageError) as error:
             aside.unlink()
             said = str(error).replace(str(aside), str(file))
-            raise ConfigError(f"{file}: not written, these answers make no configuration: {said}") from error
+            raise ConfigError(f"{file}: not written, the answers give an invalid configuration: {said}") from error
         aside.rename(file)
         print(f"{file}: written; next: mind doctor {file}, then mind plan {file}")
 

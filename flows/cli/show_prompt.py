@@ -1,7 +1,7 @@
-"""`mind show-prompt`: what teacher and student read, token by token, and where the loss is. Loads tokenizers, and no model.
+"""`mind show-prompt`: shows what teacher and student read, token by token, and which tokens carry loss. Loads tokenizers but no model.
 
-The rationale that is shown is one that synthesis kept, if it is there; else the question's own, if its source has one; else three dots.
-In a terminal the trained tokens are green and the answer's stand out; elsewhere masked and trained are told apart by their headings.
+The rationale shown is one that synthesis kept, if available; otherwise the question's own, if its source has one; otherwise a placeholder.
+In a terminal, trained tokens are green and the answer's tokens are highlighted; elsewhere, headings separate masked from trained tokens.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LOOKED_THROUGH: Final = 100_000
 
 
 def _question(run: RunConfig, wanted: str | None) -> Question:
-    """The first training question, or the one with this id."""
+    """The first training question, or the one with the given id."""
     from pipeline.errors import QuestionError
     from pipeline.questions.load import load
 
@@ -36,11 +36,11 @@ def _question(run: RunConfig, wanted: str | None) -> Question:
         for question in islice(load(source), _LOOKED_THROUGH):
             if wanted in (None, question.id):
                 return question
-    raise QuestionError(f"--question {wanted}: no training question has this id; leave it out to see the first one")
+    raise QuestionError(f"--question {wanted}: no training question has this id; omit the option to see the first one")
 
 
 def _rationale(run: RunConfig, question: Question, perspective: str) -> tuple[str, str]:
-    """A rationale to show, and where it is from."""
+    """A rationale to show, and its origin."""
     import pyarrow.compute as pc
 
     from pipeline.rationales.conclusion import concluded
@@ -59,7 +59,7 @@ def _rationale(run: RunConfig, question: Question, perspective: str) -> tuple[st
     own = concluded(question.rationale, question.answer) if question.rationale else None
     if own is not None:
         return own, "the question's own, until synthesis is done"
-    return str(concluded("...", question.answer)), "three dots, until synthesis is done"
+    return str(concluded("...", question.answer)), "a placeholder, until synthesis is done"
 
 
 def _decoded(tokenizer: Any, tokens: list[int]) -> str:
@@ -67,7 +67,7 @@ def _decoded(tokenizer: Any, tokens: list[int]) -> str:
 
 
 def _prompt(model: Weights, run: RunConfig, text: str, title: str) -> None:
-    """A prompt as the model reads it, special tokens and all."""
+    """Print a prompt as the model reads it, including special tokens."""
     from pipeline.models import load_tokenizer
     from pipeline.prompts import prompt_tokens
 
@@ -79,7 +79,7 @@ def _prompt(model: Weights, run: RunConfig, text: str, title: str) -> None:
 
 
 def _row(run: RunConfig, row: Row, tokenizer: Any, origin: str) -> None:
-    """What the student is trained on, and the claims that can be checked on it."""
+    """Print the student's training row, and the facts that can be checked on it."""
     first, last = row.answer
     ids, out = row.tokens, console()
     begin = tokenizer.bos_token_id
@@ -94,19 +94,21 @@ def _row(run: RunConfig, row: Row, tokenizer: Any, origin: str) -> None:
         soft_wrap=True,
     )
     out.print()
-    starts = "has none" if begin is None else f"{tokenizer.bos_token!r}, {ids.count(begin)} of them"
-    out.print(f"beginning token: {starts}; last trained token: {_decoded(tokenizer, ids[-1:])!r}, the one that ends an answer;")
-    out.print(f"answer's tokens, on which L_cons is: {[_decoded(tokenizer, [token]) for token in ids[first:last]]}")
+    starts = "none" if begin is None else f"{tokenizer.bos_token!r}, {ids.count(begin)} in the row"
+    out.print(
+        f"beginning-of-sequence token: {starts}; last trained token: {_decoded(tokenizer, ids[-1:])!r}, the end-of-answer token;"
+    )
+    out.print(f"answer tokens, which L_cons compares: {[_decoded(tokenizer, [token]) for token in ids[first:last]]}")
 
 
 @app.command("show-prompt")
 def show_prompt(
     config: Annotated[Path, typer.Argument(help="a run's YAML file")],
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field")] = None,
-    question: Annotated[str | None, typer.Option(help="a training question's id; the first, if left out")] = None,
-    perspective: Annotated[str | None, typer.Option(help="the perspective to show; the first, if left out")] = None,
+    question: Annotated[str | None, typer.Option(help="a training question's id; default: the first")] = None,
+    perspective: Annotated[str | None, typer.Option(help="the perspective to show; default: the first")] = None,
 ) -> None:
-    """Show what teacher and student read for one question, and which tokens carry the loss."""
+    """Show the prompts and the training row of one question, and which tokens carry loss."""
     with reported():
         from pipeline.errors import ConfigError
         from pipeline.models import check_model, load_tokenizer
@@ -121,7 +123,7 @@ def show_prompt(
             raise ConfigError(f"--perspective {perspective}: unknown; use one of {', '.join(every)}")
         check_model(run.student, "student")
         asked = _question(run, question)
-        # A server's tokenizer is not at hand, and where rationales were given nobody reads anything.
+        # The tokenizer of a server is not available, and with imported rationales no teacher reads a prompt.
         read_here = run.sampling.engine.in_process and run.sampling.rationales is None
         if read_here and isinstance(run.teacher, LocalModel | HubModel):
             check_model(run.teacher, "teacher")

@@ -1,4 +1,4 @@
-"""The command `mind sources`: the benchmarks that have a name, and from where a run reads its questions."""
+"""The command `mind sources`: lists the named benchmarks, and the sources that a run reads its questions from."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pipeline.questions.sources import FileSource, HubSource, MiniatureSource
 app = typer.Typer()
 Row = dict[str, Any]
 _WIDE = ("why", "about", "citation", "tasks")
-"""Too long for a table; in JSON."""
+"""Columns that are too wide for a table; shown in JSON only."""
 
 
 @app.command()
 def sources(
-    config: Annotated[Path | None, typer.Argument(help="a run's YAML file: show what it reads, and from where")] = None,
+    config: Annotated[Path | None, typer.Argument(help="a run's YAML file, to list the sources that it reads")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the benchmarks that have a name or, with a run's file, what that run reads and from where."""
+    """List the named benchmarks or, with a run's file, the sources that the run reads."""
     with reported():
         rows = [_known(name, entry) for name, entry in entries().items()] if config is None else _read_by(config)
         if as_json:
@@ -74,6 +74,6 @@ def _from(source: Source) -> str:
         case MiniatureSource():
             return source.family
         case FileSource(path=local) | HubSource(folder=Path() as local) | NamedSource(folder=Path() as local):
-            return str(local) if local.exists() else f"{local} (not there)"
+            return str(local) if local.exists() else f"{local} (not found)"
     parts = source.parts.values() if isinstance(source, NamedSource) else [source]
     return "\n".join(dict.fromkeys(f"{part.name}@{part.revision}" for part in parts))

@@ -1,8 +1,8 @@
-"""The experiment as a Prefect flow: every arm with every seed, resumable run by run, and what they came to.
+"""The experiment as a Prefect flow: runs every arm with every seed, resumable per run, and compares them.
 
-What the arms of a seed share (questions, references, samples, and mostly synthesis) is made first, stage by stage. Then workers, one per
-core, go through all runs in one process each (`stages/experiments/worker.py`): a run that is done is passed by, so the flow can be
-stopped and started again at any time. Every run is in the catalogue under its own name.
+Stages that the arms of a seed share (questions, references, samples, and mostly synthesis) run first, one by one. Then workers, one per
+core, process all runs in one process each (`stages/experiments/worker.py`) and skip finished runs, so the flow can be stopped and
+restarted at any time. Every run is in the catalogue under its own name.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ SHARED: Final = ("questions", "references", "sampling", "synthesis")
 
 
 class Experiment(Frozen):
-    """What is run and compared."""
+    """The runs of an experiment and their comparison."""
 
-    config: str = Field("configs/science.yaml", min_length=1, description="the YAML file that the arms change")
+    config: str = Field("configs/science.yaml", min_length=1, description="the arms' common YAML file")
     changes: tuple[str, ...] = Field((), description="fields to override in every arm, for example training.steps=100")
-    arms: tuple[str, ...] | None = Field(None, min_length=1, description="names of arms; all, if left out")
-    seeds: int = Field(5, ge=1, le=100, description="how many seeds, from 0")
-    use: Literal["dev", "test"] = Field("dev", description="which sets are answered: dev for choices, test once")
-    against: str = Field("mind", description="the arm that the others are compared with")
-    copied: str | None = Field(None, description="the perspective that one arm samples many times; the first, if left out")
-    workers: int = Field(2, ge=1, description="processes at a time; one per core")
+    arms: tuple[str, ...] | None = Field(None, min_length=1, description="names of arms; default: all")
+    seeds: int = Field(5, ge=1, le=100, description="number of seeds, counted from 0")
+    use: Literal["dev", "test"] = Field("dev", description="evaluation sets: dev for making choices, test once for results")
+    against: str = Field("mind", description="the arm that all others are compared with")
+    copied: str | None = Field(None, description="the perspective of the arm with repeated samples; default: the first")
+    workers: int = Field(2, ge=1, description="parallel processes; one per core")
 
 
 def base_of(experiment: Experiment) -> RunConfig:
-    """The configuration that the arms change."""
+    """The configuration that all arms share."""
     return load_config(Path(experiment.config), (*experiment.changes, f"evaluation.use={experiment.use}"))
 
 
@@ -69,7 +69,7 @@ def chosen(experiment: Experiment) -> tuple[Arm, ...]:
     """The arms of an experiment.
 
     Raises:
-        ConfigError: one has no such name.
+        ConfigError: an arm's name is unknown.
     """
     base = base_of(experiment)
     names = [item.name for item in perspectives_of(base)]
@@ -82,7 +82,7 @@ def chosen(experiment: Experiment) -> tuple[Arm, ...]:
 
 
 def runs_of(experiment: Experiment) -> list[Run]:
-    """Every arm of the first seed, then of the next."""
+    """All runs: every arm of the first seed, then of the next."""
     path = Path(experiment.config)
     name, wanted = base_of(experiment).name, chosen(experiment)
     found = []
@@ -96,13 +96,13 @@ def runs_of(experiment: Experiment) -> list[Run]:
 
 
 def folder_of(experiment: Experiment) -> Path:
-    """Where the result is written: beside the artifacts."""
+    """The folder of the results, under the artifact root."""
     base = base_of(experiment)
     return store_of(base).root / "science" / f"{base.name}-{experiment.use}"
 
 
 def finished(runs: Sequence[Run]) -> Iterator[Finished]:
-    """Those runs whose evaluation is there."""
+    """The runs whose evaluation exists."""
     for run in runs:
         store, planned = store_of(run.config), run.planned
         if store.exists("evaluation", planned["evaluation"].fingerprint):
@@ -115,7 +115,7 @@ THREADS: Final[Any] = ThreadPoolTaskRunner(max_workers=64)
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="worker {number}")
 def work(number: int, config: str, runs: Path) -> None:
-    """Go through all runs in a process of its own."""
+    """Process all runs in one child process."""
     folder = runs.parent
     progress = folder / f"worker-{number}.progress"
     arguments = ["--config", config, "--runs", str(runs), "--progress", str(progress)]
@@ -130,7 +130,7 @@ def work(number: int, config: str, runs: Path) -> None:
 
 
 def carry_out(runs: Sequence[Run], first: Sequence[Run], config: str, workers: int, folder: Path) -> None:
-    """Run what is missing; of the runs `first`, what others share is made before the workers start."""
+    """Run what is missing; for the runs `first`, shared stages run before the workers start."""
     for run in runs:
         record(run.config, run.planned, "running")
     if len(list(finished(runs))) < len(runs):
@@ -148,7 +148,7 @@ def carry_out(runs: Sequence[Run], first: Sequence[Run], config: str, workers: i
 
 @flow(name="science", flow_run_name="{experiment.use} {experiment.config}", task_runner=THREADS)
 def science(experiment: Experiment) -> dict[str, Any]:
-    """Run what is missing, then compare; returns what is in the table."""
+    """Run what is missing, then compare; returns the figures of the table."""
     runs, folder = runs_of(experiment), folder_of(experiment)
     carry_out(runs, [run for run in runs if run.arm.name == experiment.against], experiment.config, experiment.workers, folder)
     base = base_of(experiment)
@@ -158,7 +158,7 @@ def science(experiment: Experiment) -> dict[str, Any]:
 
 
 def _share(run: Run) -> None:
-    """The stages that the arms of a seed have in common."""
+    """Run the stages that the arms of a seed share."""
     for name in SHARED:
         digest = run.planned[name].fingerprint
         state: State[float] = run_stage(name, digest, run.config, return_state=True)  # type: ignore[assignment]
@@ -168,7 +168,7 @@ def _share(run: Run) -> None:
 
 
 def publish(found: dict[str, Any], folder: Path) -> None:
-    """The table as a Prefect artifact, and where the page lies."""
+    """Publish the table as a Prefect artifact, and the path of the page."""
     create_table_artifact(
         key="science",
         description=f"Per cent right; change over {found['against']} with its 95 % interval",

@@ -1,4 +1,4 @@
-"""The latent analysis of an experiment: which runs it reads, and its process. Trains nothing, and needs no server."""
+"""Selects the runs that the latent analysis reads, and runs it in its own process. Trains nothing; needs no server."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def _is_done(run: Run) -> bool:
 
 
 def runs_for(experiment: Experiment, seed: int) -> list[Run]:
-    """The runs of a seed that are read.
+    """The runs of a seed that the analysis reads.
 
     Raises:
-        ArtifactMissing: some have not been trained; says which, and how to make them.
+        ArtifactMissing: some runs have no trained student; the message has the command that trains them.
     """
     names = [arm.name for arm in chosen(experiment)]
     wanted = tuple(name for name in names if name in (*MODELS, *IF_THERE) or name.startswith(SPECIALIST))
@@ -38,8 +38,8 @@ def runs_for(experiment: Experiment, seed: int) -> list[Run]:
     missing = [run.arm.name for run in mine if run not in done and run.arm.name not in IF_THERE]
     if missing:
         raise ArtifactMissing(
-            f"latent: no student of {len(missing)} of {len(mine)} arms with seed {seed}: {', '.join(missing)}; "
-            f"make them with: {_command(experiment, missing, seed)}"
+            f"latent: {len(missing)} of {len(mine)} arms have no trained student with seed {seed}: {', '.join(missing)}; "
+            f"train them with: {_command(experiment, missing, seed)}"
         )
     return done
 
@@ -51,7 +51,7 @@ def _command(experiment: Experiment, names: Sequence[str], seed: int) -> str:
 
 
 def latent(experiment: Experiment, seed: int, questions: int, quiet: bool = False) -> dict[str, Any]:
-    """Let every model read the same rationales, in a process of its own; returns the figures. Quiet, it shows no progress.
+    """Run the latent analysis in its own process; returns the figures. With `quiet`, no progress is shown.
 
     Raises:
         ArtifactMissing: as `runs_for`.

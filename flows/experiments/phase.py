@@ -1,8 +1,8 @@
-"""The experiment over students and numbers of questions, as a Prefect flow: where the advantage starts, and where it ends.
+"""Repeats the experiment over students and numbers of questions, as a Prefect flow, to find where MIND's advantage starts and ends.
 
-A cell is the experiment of `flows/experiments/arms.py` with another student and another number of training questions. All cells' runs go through
-the same workers, so what two cells have in common (questions, samples, the teacher's answers) is made once, and
-all is resumable run by run.
+A cell is the experiment of `flows/experiments/arms.py` with another student and another number of training questions. The same workers
+process the runs of all cells, so artifacts that cells share (questions, samples, the teacher's answers) are made once, and everything is
+resumable per run.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from stages.experiments.phase import Cell, write
 
 
 class Phase(Frozen):
-    """An experiment, the students that it is repeated with, and the numbers of questions."""
+    """An experiment, repeated with several students and numbers of questions."""
 
     experiment: Experiment
-    students: dict[str, str] = Field(min_length=1, description="folders of base students by name, from the smallest")
-    questions: tuple[int, ...] = Field(min_length=1, description="how many training questions, over all sources")
+    students: dict[str, str] = Field(min_length=1, description="folders of base students by name, smallest first")
+    questions: tuple[int, ...] = Field(min_length=1, description="numbers of training questions, over all sources")
 
 
 class Place(NamedTuple):
-    """A cell's student, by its name, its number of questions, and the experiment there."""
+    """A cell: the student's name, its number of questions, and its experiment."""
 
     student: str
     questions: int
@@ -42,12 +42,12 @@ class Place(NamedTuple):
 
 
 def _sources(base: RunConfig, questions: int) -> str:
-    """The training sources with so many questions in all, dealt out evenly, as `--set` takes them."""
+    """The training sources with `questions` questions in total, evenly divided, in the form that `--set` takes."""
     sources = base.questions.train
     each, left = divmod(questions, len(sources))
     if left:
         raise ConfigError(
-            f"--questions {questions}: {len(sources)} sources share them evenly; give a multiple of {len(sources)}"
+            f"--questions {questions}: not divisible by the {len(sources)} sources; give a multiple of {len(sources)}"
         )
 
     found = [
@@ -57,14 +57,14 @@ def _sources(base: RunConfig, questions: int) -> str:
 
 
 def places_of(phase: Phase) -> list[Place]:
-    """Every cell.
+    """All cells.
 
     Raises:
-        ConfigError: no arm is a baseline, or the questions cannot be dealt out evenly.
+        ConfigError: no arm is a baseline, or the questions cannot be divided evenly.
     """
     base = base_of(phase.experiment)
     if not any(arm.kind == "baseline" for arm in chosen(phase.experiment)):
-        raise ConfigError("--arms: none is a baseline, so nothing is there to be ahead of; add one, for example uniform")
+        raise ConfigError("--arms: none is a baseline to compare with; add one, for example uniform")
     return [
         Place(name, questions, _at(phase.experiment, base, name, Path(folder).resolve(), questions))
         for name, folder in phase.students.items()
@@ -73,7 +73,7 @@ def places_of(phase: Phase) -> list[Place]:
 
 
 def _at(experiment: Experiment, base: RunConfig, name: str, student: Path, questions: int) -> Experiment:
-    """The experiment in one cell."""
+    """The experiment of one cell."""
     changes = (
         *experiment.changes,
         f"student={json.dumps({'path': str(student)})}",
@@ -84,7 +84,7 @@ def _at(experiment: Experiment, base: RunConfig, name: str, student: Path, quest
 
 
 def folder_of_phase(phase: Phase) -> Path:
-    """Where the result is written: beside the experiment's."""
+    """The folder of the results, beside the experiment's."""
     folder = folder_of(phase.experiment)
     return folder.with_name(f"{folder.name}-phase")
 

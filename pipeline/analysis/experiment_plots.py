@@ -1,7 +1,8 @@
 """Plots of experiments with many arms, student sizes or perspectives; each function maps plain data to a matplotlib figure.
 
-`pipeline/analysis/report_plots.py` draws a single run; the colours here are the same. Input shares are in 0..1 and are displayed in per cent; changes of
-shares are displayed in percentage points. Every interval is drawn or printed; an arm without a known interval has a hollow dot.
+`pipeline/analysis/report_plots.py` draws a single run; the colours here are the same. Input shares are in 0..1 and are displayed in per
+cent; changes of shares are displayed in percentage points. Every interval is drawn or printed; an arm without a known interval has a
+hollow dot.
 
 Axes: B rationales, S optimiser steps, K perspectives.
 """

@@ -2,8 +2,8 @@
 
 A row is one rationale of one question, identified by the question's id or wording. It may carry a perspective label. `names` maps the
 source's labels to perspectives; these need no instruction, because no teacher is prompted. Without labels, a question's rationales are
-numbered (`given-1`, `given-2`) or clustered (`pipeline/rationales/clustering.py`). Texts are not changed. An invalid row is an error, as for questions
-(`pipeline/questions/columns.py`).
+numbered (`given-1`, `given-2`) or clustered (`pipeline/rationales/clustering.py`). Texts are not changed. An invalid row is an error, as
+for questions (`pipeline/questions/columns.py`).
 """
 
 from __future__ import annotations

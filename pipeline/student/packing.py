@@ -7,8 +7,8 @@ gradients equal those of padded rows (an invariant with a test).
 
 The nodes of a trie are stored in depth-first order, so the descendants of a node are a contiguous range. `ends` stores where that range
 ends: query q attends to key k exactly if k <= q < ends[k]. This one number per token is the whole mask, for any branching and for several
-tries in one line. The same information per row is a batch's `reads`; `pipeline/student/attention.py` implements both. Tries are assigned to lines
-by best-fit decreasing.
+tries in one line. The same information per row is a batch's `reads`; `pipeline/student/attention.py` implements both. Tries are assigned
+to lines by best-fit decreasing.
 
 Axes: B lines of a batch, T tokens of a line, P wanted positions.
 """

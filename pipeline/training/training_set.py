@@ -1,7 +1,7 @@
 """The training artifact's tokens: the rationales of every question as token ids.
 
-A `TrainingSet` stores all rows (`pipeline/student/batch.py`) in a few flat tensors, which may be memory-mapped files: a step reads only the part of
-its own questions.
+A `TrainingSet` stores all rows (`pipeline/student/batch.py`) in a few flat tensors, which may be memory-mapped files: a step reads only
+the part of its own questions.
 
 Axes: Q questions of a step, N questions of the set, K perspectives, F features, T tokens, R row kinds (rationale row, context row), P
 fields of a row's address (see `PLACE`).

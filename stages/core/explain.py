@@ -1,7 +1,8 @@
-"""What a run would do, and why: for each stage whether it is cached, goes on or runs, what changed since, and what to expect.
+"""Explains a run before it starts: whether each stage is cached, resumes or runs, which fields changed, and the expected cost.
 
-A stage is compared with the finished artifact that differs from it in the fewest fields, first the one that the run of this name last
-had, then the latest ones; tokens, bytes and seconds are those of that artifact, scaled by the amount of work.
+A stage is compared with the finished artifact whose identity differs from it in the fewest fields. Candidates are the artifacts of the
+latest run of this name, then those of the most recent runs. Expected tokens, bytes and seconds are those of that artifact, scaled by the
+amount of work.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Expected:
-    """What a stage will take, as far as an earlier one tells."""
+    """Expected cost of a stage, estimated from an earlier artifact."""
 
     tokens: int | None
     bytes: int
@@ -38,7 +39,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Explained:
-    """A stage of a run before it runs."""
+    """The state of a stage before it runs."""
 
     stage: str
     fingerprint: str
@@ -73,7 +74,7 @@ WORK: Final[Mapping[str, Callable[[Json, Mapping[str, Json]], float]]] = {
     "training": _training_work,
     "evaluation": _answering_work,
 }
-"""How much a stage has to do, from its configuration and the summaries of its inputs; the others take no time to speak of."""
+"""A stage's amount of work, from its configuration and the summaries of its inputs; the other stages take negligible time."""
 
 
 def _inputs(store: Store, inputs: Mapping[str, str]) -> dict[str, Json]:
@@ -81,7 +82,7 @@ def _inputs(store: Store, inputs: Mapping[str, str]) -> dict[str, Json]:
 
 
 def _scale(store: Store, planned: Planned, manifest: Json) -> float:
-    """Work of the planned stage over that of an earlier one; 1 where either is not known yet."""
+    """Work of the planned stage relative to that of an earlier artifact; 1 if either is unknown."""
     work = WORK.get(planned.name)
     if work is None:
         return 1.0
@@ -94,7 +95,7 @@ def _scale(store: Store, planned: Planned, manifest: Json) -> float:
         AttributeError,
         ValueError,
         ZeroDivisionError,
-    ):  # an earlier version's summary had another shape
+    ):  # the summary of an earlier version has other keys
         return 1.0
 
 
@@ -110,7 +111,7 @@ def _expected(store: Store, planned: Planned, manifest: Json, left: float) -> Ex
 
 
 def _candidates(store: Store, run: RunConfig, planned: Planned) -> list[Json]:
-    """Manifests of finished artifacts of a stage, the most telling first."""
+    """Manifests of finished artifacts of a stage, those of the run of this name first."""
     same_name = read_run(store.place, run.name)
     runs = [] if same_name is None else [same_name["stages"], *same_name.get("earlier", [])]
     runs += [found["stages"] for found in read_runs(store.place, _RECENT)]
@@ -120,12 +121,12 @@ def _candidates(store: Store, run: RunConfig, planned: Planned) -> list[Json]:
         try:
             found.append(store.manifest(planned.name, digest))
         except ArtifactError:
-            continue  # not finished, or damaged: nothing to compare with
+            continue  # unfinished or damaged: cannot be compared
     return found
 
 
 def _unfinished(store: Store, planned: Planned) -> tuple[str, float] | None:
-    """How far a stage has come, in words and as the share that is left; None if it never began."""
+    """The progress of an unfinished stage, as text and as the remaining share; None if it never started."""
     name = f"{planned.name}/{planned.fingerprint}"
     files = store.place.names(name if store.remote is not None else f"{name}.partial")
     if not files and not store.place.names(f"{name}.scratch"):
@@ -140,7 +141,7 @@ def _unfinished(store: Store, planned: Planned) -> tuple[str, float] | None:
 
 
 def explain(run: RunConfig, planned: Mapping[str, Planned]) -> list[Explained]:
-    """Every stage of a run, in order."""
+    """Explain every stage of a run, in order."""
     return [_explain(store_of(run), run, item) for item in planned.values()]
 
 

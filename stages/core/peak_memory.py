@@ -1,6 +1,6 @@
-"""Peak memory of a stage: resident sets of its process and all it started, summed, looked at twice a second.
+"""Measures a stage's peak memory: the sum of the resident sets of its process and all descendants, sampled twice a second.
 
-Pages that processes share are counted for each, so the figure is an upper bound.
+Shared pages are counted once per process, so the figure is an upper bound.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SECONDS: Final = 0.5
 
 
 class Peak:
-    """The largest sum seen so far, in bytes."""
+    """The largest sum measured so far, in bytes."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -34,7 +34,7 @@ class Peak:
 
 @contextmanager
 def watched_memory() -> Iterator[Peak]:
-    """Measure while the body runs."""
+    """Measure in a background thread while the body runs."""
     peak, stop = Peak(), threading.Event()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""How stages hang together: their order, what each reads, and the fingerprint each will have for a run's configuration."""
+"""Defines the order and inputs of the stages and computes the fingerprint of each stage's artifact for a run configuration."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from storage.artifact import Artifact, Draft
 from storage.fingerprint import fingerprint
 
 ORDER: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation", "report")
-"""References come early: what is wrong with the models or the items is found before anything expensive is done."""
+"""References run early, so that problems with the models or the items show before any expensive stage."""
 
 
 class Stage(Protocol):
-    """What every stage module has."""
+    """The interface of a stage module."""
 
     NAME: str
     VERSION: int
@@ -33,7 +33,7 @@ class Stage(Protocol):
 
 @dataclass(frozen=True)
 class Planned:
-    """A stage of a run: what it is made from, and the name of what it will make."""
+    """A stage of a run with its configuration, its inputs, and the fingerprint of its artifact."""
 
     name: str
     fingerprint: str
@@ -49,13 +49,13 @@ def stage_module(name: str) -> Stage:
 
 
 def plan(run: RunConfig, given: Mapping[str, str] = MappingProxyType({})) -> dict[str, Planned]:
-    """Check the configuration of every stage and name their artifacts, in order. Loads no model.
+    """Check the configuration of every stage and compute its artifact's fingerprint, in order. Loads no model.
 
-    `given` has fingerprints of artifacts that take the place of this run's own: with {"training": another student's}, the evaluation
-    planned is that student's on this run's items.
+    `given` maps stages to fingerprints of artifacts to use instead of this run's own: with {"training": another student's}, the planned
+    evaluation is that student's on this run's items.
 
     Raises:
-        BadInput: the first thing that would make a stage fail.
+        BadInput: the first problem that would make a stage fail.
     """
     planned: dict[str, Planned] = {}
     for name in ORDER:

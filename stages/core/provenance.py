@@ -1,4 +1,4 @@
-"""Where what came from outside lay: the question files, models and templates that an artifact's fingerprint knows by content."""
+"""Lists the sources of an artifact's external inputs: question files, models and templates, which its fingerprint knows by content."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Origin(NamedTuple):
-    """Something from outside: what it was for, where it lay then, and the digest of its content where it has one."""
+    """An external input: its role, its location at that time, and the digest of its content if known."""
 
     role: str
     location: str
@@ -39,7 +39,7 @@ def _evaluated(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]
 
 
 def origins(manifest: Mapping[str, Any]) -> Iterator[Origin]:
-    """What one artifact took from outside."""
+    """The external inputs of one artifact."""
     config, digests = manifest["config"], manifest["identity"]["outside"]
     if manifest["stage"] == "questions":
         for number, (role, source) in enumerate(_evaluated(config)):
@@ -59,5 +59,5 @@ def origins(manifest: Mapping[str, Any]) -> Iterator[Origin]:
             continue
         source = judge["model"] if role == "judge" else config.get(role) or config.get("synthesis", {}).get(role)
         if source and source.get("served"):
-            continue  # what answers is said above; its content is not known here
+            continue  # the server is listed above; the content of its model is unknown
         yield Origin(role, _model(source) if source else "shipped with MIND", digest)

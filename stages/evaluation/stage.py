@@ -1,8 +1,8 @@
-"""Stage 6: the trained student answers every evaluation question; what changed against its base, and is it real.
+"""Stage 6: lets the trained student answer every evaluation question and tests its changes against the base for significance.
 
-Base and teacher are not asked again: their answers to the same items are those of the stage `references`. Writes `items-*.parquet` with
-the student's answers (`stages/shared/answering.py`) and a summary of all three models (`stages/shared/accuracy.py`); with `evaluation.draws` also
-`draws-*.parquet` and what they come to (`stages/shared/draws.py`).
+The base and the teacher are not asked again: the stage `references` holds their answers to the same items. Writes `items-*.parquet` with
+the student's answers (`stages/shared/answering.py`) and a summary of all three models (`stages/shared/accuracy.py`). With
+`evaluation.draws` it also writes `draws-*.parquet` and their summary (`stages/shared/draws.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INPUTS: Final = ("questions", "references", "training")
 
 
 class Config(Frozen):
-    """How the student answers, and how it is compared."""
+    """The student's prompts and the settings of evaluation and comparison."""
 
     prompts: Prompts = identity()
     evaluation: Evaluation = identity()
@@ -43,25 +43,25 @@ def config_of(run: RunConfig) -> Config:
 
 
 def outside(config: Config) -> dict[str, str]:
-    """Nothing: all models are known by the inputs."""
+    """Nothing: the inputs' fingerprints cover all models."""
     return {}
 
 
 def check(config: Config) -> None:
-    """Nothing can be wrong yet."""
+    """Nothing to check before the stage runs."""
 
 
 def _refuse_others(questions: Artifact, references: Artifact, use: str) -> None:
-    """Before the student is loaded."""
+    """Reject references of other items, before the student is loaded."""
     if references.summary["asked"] != asked(questions, use):
         raise ArtifactError(
-            f"{references.name}: base and teacher answered other items than {questions.name} has for {use}; "
+            f"{references.name}: base and teacher answered different items than those of {questions.name} for {use}; "
             "run the references stage on these questions"
         )
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
-    """One model, compared with two.
+    """Generate the student's answers and compare them with the references.
 
     Raises:
         ArtifactError: the references are of other items.

@@ -1,7 +1,8 @@
-"""What the experiment says about the paper's claims, from the figures of its table.
+"""Compares the results of an experiment with the paper's claims.
 
-The paper's margins are over the best baseline, so the best is taken here too, anew in each group, and by its results on the very items that
-are reported: that favours the baseline. Forgetting is what a student loses out of distribution against its own undistilled base.
+The paper reports margins over the best baseline. The best baseline is therefore chosen here too, separately for each group, by its results
+on the reported items themselves; this favours the baseline. Forgetting is the out-of-distribution accuracy that a student loses against its
+own undistilled base.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Final
 from pipeline.arms import SPECIALIST
 
 PUBLISHED: Final = {"id": 0.0327, "ood": 0.0753}
-"""The paper's mean margins over its best baseline, in and out of distribution."""
+"""The paper's mean margins over its best baseline, in and out of distribution, as fractions."""
 
 Row = Mapping[str, Any]
 
@@ -22,7 +23,7 @@ def _mean(rows: Sequence[Row], group: str) -> float:
 
 
 def margin(rows: Sequence[Row], group: str) -> dict[str, Any]:
-    """By how much the arm that all are compared with is ahead of the best baseline of a group, with its 95 % interval."""
+    """The reference arm's margin over the best baseline of a group, with its 95 % interval."""
     best = max(rows, key=lambda row: row[group]["mean"])
     other = best[group]["against"]
     return {
@@ -35,14 +36,14 @@ def margin(rows: Sequence[Row], group: str) -> dict[str, Any]:
 
 
 def in_points(cell: Mapping[str, Any]) -> str:
-    """A cell of the table: the mean in per cent, its spread over seeds, and the change over the other arm with its interval."""
+    """A cell of the table: mean in per cent, standard deviation over seeds, and change against the reference arm with its interval."""
     other, spread = cell["against"], f" ±{cell['spread'] * 100:.1f}" if len(cell["each"]) > 1 else ""
     change = f"  {other['change'] * 100:+.1f} [{other['low'] * 100:+.1f}, {other['high'] * 100:+.1f}]" if other else ""
     return f"{cell['mean'] * 100:.1f}{spread}{change}"
 
 
 def claims(found: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Margins over the best baseline by group, specialists' means, and forgetting; None without both sides of the comparison."""
+    """Margins over the best baseline by group, specialists' means, and forgetting; None without a non-baseline reference and a baseline."""
     first = next(row for row in found["arms"] if row["arm"] == found["against"])
     baselines = [row for row in found["arms"] if row["kind"] == "baseline" and row["id"]["against"] is not None]
     if first["kind"] == "baseline" or not baselines:

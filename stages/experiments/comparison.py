@@ -1,8 +1,10 @@
-"""What an experiment came to: the answers of every arm and seed on identical items, compared.
+"""Compares the arms of an experiment on identical items, over all seeds.
 
-Reads the evaluations of all runs and writes into one folder, anew each time, what follows from them: `items.parquet` (a row per arm, seed
-and item), `runs.parquet` (a row per arm and seed, with what it cost), `arms.json` (what is in the table), and the page `science.html` with
-table and plot. Everything is compared with one arm, paired by seed and item (method, section 6).
+Reads the evaluations of all runs and writes into one folder, replacing earlier files: `items.parquet` (a row per arm, seed and item),
+`runs.parquet` (a row per arm and seed, with its cost), `arms.json` (the figures of the table), and the page `science.html` with table and
+plot. Every arm is compared with one reference arm, paired by seed and item (method, section 6).
+
+Axes: S seeds, N items.
 """
 
 from __future__ import annotations
@@ -37,11 +39,11 @@ GROUPS: Final = {"id": "in distribution", "ood": "out of distribution"}
 _ANSWER: Final = ["group", "set", "question_id", "outcome"]
 
 Rights = dict[str, NDArray[np.bool_]]
-"""By group: right or wrong, in the order of the questions' ids."""
+"""By group: correct or not, in the order of the questions' ids."""
 
 
 class Finished(NamedTuple):
-    """One run of the experiment that is done."""
+    """One finished run of the experiment."""
 
     arm: Arm
     seed: int
@@ -51,7 +53,7 @@ class Finished(NamedTuple):
 
 
 def _rights(items: pa.Table) -> tuple[Rights, dict[str, list[str]]]:
-    """Of one model's answers: right or wrong by group, and whose they are."""
+    """Correctness of one model's answers by group, and the items in the same order."""
     rows = sorted(zip(*(items[name].to_pylist() for name in _ANSWER), strict=True))
     mine = {group: [row for row in rows if row[0] == group] for group in GROUPS}
     rights = {group: np.array([row[3] == Outcome.CORRECT.value for row in found]) for group, found in mine.items()}
@@ -59,7 +61,7 @@ def _rights(items: pa.Table) -> tuple[Rights, dict[str, list[str]]]:
 
 
 class Answers(NamedTuple):
-    """Right or wrong by arm and seed, the base student's, and of each group's items the sets that they belong to."""
+    """Correctness by arm and seed, that of the base student, and the set of each item by group."""
 
     arms: dict[str, dict[int, Rights]]
     base: Rights
@@ -67,7 +69,7 @@ class Answers(NamedTuple):
 
 
 def _answers(runs: Sequence[Finished]) -> Answers:
-    """All that was answered.
+    """All answers.
 
     Raises:
         ArtifactError: two runs answered different items.
@@ -78,7 +80,7 @@ def _answers(runs: Sequence[Finished]) -> Answers:
         rights, mine = _rights(_of(run.evaluation, "student"))
         if mine != asked:
             raise ArtifactError(
-                f"{run.evaluation.folder}: answered other items than the first run; give all runs the same sets"
+                f"{run.evaluation.folder}: answered different items than the first run; give all runs the same sets"
             )
         found.setdefault(run.arm.name, {})[run.seed] = rights
     sets = {group: np.array([name.split("/", 1)[0] for name in names]) for group, names in asked.items()}
@@ -86,7 +88,7 @@ def _answers(runs: Sequence[Finished]) -> Answers:
 
 
 def _by_set(rights: Sequence[Rights], sets: Mapping[str, NDArray[np.str_]]) -> dict[str, float]:
-    """Accuracy on each set, over seeds."""
+    """Accuracy on each set, averaged over seeds."""
     return {
         str(name): float(np.mean([seed[group][names == name].mean() for seed in rights]))
         for group, names in sets.items()
@@ -104,7 +106,7 @@ def _stacked(seeds: Mapping[int, Rights], chosen: Sequence[int], group: str) -> 
 
 
 def _compared(arms: Mapping[str, Mapping[int, Rights]], against: str, group: str, resamples: int) -> dict[str, dict[str, Any]]:
-    """Each arm's change over `against` in one group, on the seeds that both have, with p-values corrected for the number of arms."""
+    """Each arm's change against `against` in one group, on the seeds that both have, with p-values corrected for the number of arms."""
     found: dict[str, dict[str, Any]] = {}
     for name, seeds in arms.items():
         shared = sorted(set(seeds) & set(arms[against]))
@@ -161,7 +163,7 @@ def compare(runs: Sequence[Finished], against: str, resamples: int) -> dict[str,
 
 
 def _interval(after_SN: NDArray[np.bool_], base_N: NDArray[np.bool_], resamples: int) -> dict[str, float]:
-    """Accuracy with the interval of an arm on its own, over seeds and items."""
+    """Accuracy of one arm and its gain over the base, with intervals over seeds and items."""
     nothing = np.zeros_like(after_SN)
     found: Interval = paired_bootstrap_over_seeds(nothing, after_SN, resamples, 0)
     gain: Interval = paired_bootstrap_over_seeds(np.broadcast_to(base_N, after_SN.shape), after_SN, resamples, 0)
@@ -169,7 +171,7 @@ def _interval(after_SN: NDArray[np.bool_], base_N: NDArray[np.bool_], resamples:
 
 
 def _cost(mine: Sequence[Finished]) -> dict[str, float]:
-    """Means over seeds of what a run took."""
+    """Means over seeds of steps, tokens, kept rationales and seconds."""
 
     def mean(values: Sequence[float]) -> float:
         return sum(values) / len(values)
@@ -227,7 +229,7 @@ def _plot(found: Mapping[str, Any]) -> bytes:
 
 
 def write(runs: Sequence[Finished], against: str, resamples: int, folder: Path) -> dict[str, Any]:
-    """Compare, and write everything into `folder`; returns the figures.
+    """Compare the arms and write everything into `folder`; returns the figures.
 
     Raises:
         ArtifactError: as `compare`.

@@ -1,7 +1,8 @@
-"""Where the advantage starts and ends: the experiment's comparison in every cell of student by number of questions.
+"""Writes the phase diagram: the experiment's comparison for every combination of student and number of questions.
 
-Writes into one folder, anew each time: `phase.json` (all figures of every cell), a plot per group, and the page `phase.html`. The
-advantage of a cell is that over its own best baseline, by its results on the very items, which favours the baseline (`stages/experiments/claims.py`).
+Writes into one folder, replacing earlier files: `phase.json` (all figures of every cell), a plot per group, and the page `phase.html`. The
+advantage in a cell is the margin over that cell's best baseline, chosen by its results on the same items, which favours the baseline
+(`stages/experiments/claims.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from storage.atomic import write_bytes
 
 
 class Cell(NamedTuple):
-    """A student, its size, the number of training questions, and what `stages.science.compare` found there."""
+    """A student, its number of parameters, the number of training questions, and the result of `stages.science.compare`."""
 
     student: str
     parameters: int
@@ -29,7 +30,7 @@ class Cell(NamedTuple):
 
     @property
     def size(self) -> str:
-        """The student as it is called in plots and tables."""
+        """The student's label in plots and tables."""
         return f"{self.student} ({self.parameters / 1e6:.2g} M)"
 
 

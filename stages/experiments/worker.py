@@ -1,8 +1,8 @@
-"""Many runs' stages in one process: `python -m stages.experiments.worker --config FILE --runs RUNS.json`.
+"""Runs the stages of many runs in one process: `python -m stages.experiments.worker --config FILE --runs RUNS.json`.
 
-RUNS.json is a list of lists of assignments, one per run, each as `--set` takes it. To start torch, transformers and DeepSpeed takes longer
-than to train a miniature student, so a worker goes through all the runs. Any number of workers may go through the same
-list, here or on other machines that share the root: what is there is passed by, and what another one is at is left to it.
+RUNS.json is a list of lists of assignments, one per run, each in the form that `--set` takes. Starting torch, transformers and DeepSpeed
+takes longer than training a miniature student, so one worker processes all runs. Any number of workers may process the same list, on this
+machine or on others that share the root: a worker skips finished artifacts and artifacts that another worker is writing.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _LOOK_AGAIN_SECONDS: Final = 2.0
 
 
 def _missing(run: RunConfig) -> list[str]:
-    """The stages of a run whose artifacts are not there."""
+    """The stages of a run whose artifacts do not exist."""
     store, planned = store_of(run), plan(run)
     return [name for name in STAGES if not store.exists(name, planned[name].fingerprint)]
 
 
 def go_through(runs: Sequence[RunConfig], progress: Progress) -> list[str]:
-    """Every run, one after the other; returns the names of those that failed, whose errors are on standard error.
+    """Process every run in turn; returns the names of failed runs, whose errors are printed on standard error.
 
-    What another worker is at is looked at again after the others, so at the end every run is done or failed.
+    Runs that another worker is busy with are checked again after the others, so in the end every run is done or failed.
     """
     failed: list[str] = []
     waiting = list(runs)
@@ -52,7 +52,7 @@ def go_through(runs: Sequence[RunConfig], progress: Progress) -> list[str]:
             except (MindError, StorageError) as error:
                 print(f"mind: {run.name}: {error}", file=sys.stderr)
                 failed.append(run.name)
-            # What others have done meanwhile counts too: the time that is left is that of all workers together.
+            # Runs finished by other workers count too: the remaining time is that of all workers together.
             still = [other for other in busy if _missing(other)]
             progress.advance(1 + len(busy) - len(still), run.name)
             busy = still
@@ -63,11 +63,11 @@ def go_through(runs: Sequence[RunConfig], progress: Progress) -> list[str]:
 
 
 def main() -> None:
-    """The command line."""
+    """Entry point of the command line."""
     parser = argparse.ArgumentParser(prog="python -m stages.experiments.worker")
-    parser.add_argument("--config", type=Path, required=True, help="the YAML file that the runs change")
-    parser.add_argument("--runs", type=Path, required=True, help="a JSON list of lists of KEY=VALUE")
-    parser.add_argument("--progress", type=Path, required=True, help="where to say how far it is")
+    parser.add_argument("--config", type=Path, required=True, help="the runs' common YAML file")
+    parser.add_argument("--runs", type=Path, required=True, help="a JSON file: a list of KEY=VALUE for each run")
+    parser.add_argument("--progress", type=Path, required=True, help="the file to write progress to")
     arguments = parser.parse_args()
     try:
         runs = [load_config(arguments.config, tuple(changes)) for changes in json.loads(arguments.runs.read_text())]

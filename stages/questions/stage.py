@@ -1,13 +1,14 @@
-"""Stage 1: questions from their sources, checked, with no question on both sides.
+"""Stage 1: loads questions from their sources, checks them, and keeps evaluation questions out of training.
 
 Writes `questions-*.parquet`: the schema of `pipeline/questions` plus `role` (train, id, ood), `set`, `use` (train, dev, test) and
-`repeats`, evaluation first. A training question whose id or normalised text is also in an evaluation set is left out of training; so is
-one that shares a long passage with an evaluated one, if that is asked for; `overlaps-*.parquet` names both and the reason. One that is
-like an earlier training question is left out if a threshold is set, and `near_duplicates-*.parquet` names both. An evaluated question
-that repeats one of an earlier set of the same use, or one that its benchmark is known to share with another, stays and names that set,
-so that accuracy can be given without repeats too: a benchmark is reported as it is published.
-Questions pass through one shard at a time; what is held are digests of their ids, names of evaluated ones by digests of ids and wordings,
-their passages, signatures of those that are compared, and the names of what is left out.
+`repeats`; evaluation questions come first. A training question is dropped if its id or normalised text is also in an evaluation set or,
+with `shared_words`, if it shares a long passage with an evaluation question; `overlaps-*.parquet` names both and the reason. With a
+`near_duplicates` threshold, a training question is dropped if it is similar to an earlier one; `near_duplicates-*.parquet` names both. An
+evaluation question that repeats one of an earlier set of the same use, or that its benchmark is known to share with another benchmark, is
+kept and names that set, so that accuracy can also be reported without repeats: a benchmark is reported as it is published.
+
+Questions are streamed one shard at a time. In memory are only the digests of their ids, the evaluation questions' names by digests of id
+and text, their passages, the signatures of compared questions, and the names of dropped questions.
 """
 
 from __future__ import annotations
@@ -49,16 +50,16 @@ NAME: Final = "questions"
 VERSION: Final = 5
 INPUTS: Final[tuple[str, ...]] = ()
 ROWS: Final = 8192
-"""Of one shard, the last one aside."""
+"""Rows per shard, except the last one."""
 _TRAINING: Final = "training questions"
 OVERLAPS: Final = pa.schema([(name, pa.string()) for name in ("question_id", "reason", "set", "evaluated_id", "passage")])
-"""Training questions that were left out, the evaluated one that is why, and what both have: their id, their wording, or a passage."""
+"""Dropped training questions, the evaluation question that each overlaps, and the shared id, text or passage."""
 NEAR_DUPLICATES: Final = pa.schema([("question_id", pa.string()), ("kept_id", pa.string()), ("similarity", pa.float64())])
-"""Training questions that were left out, the earlier one that each is like, and how much."""
+"""Dropped training questions, the earlier question that each is similar to, and the similarity."""
 
 
 class Config(Frozen):
-    """The sources."""
+    """The question sources."""
 
     questions: Questions = identity()
 
@@ -76,21 +77,21 @@ def outside(config: Config) -> dict[str, str]:
 
 
 def check(config: Config) -> None:
-    """Rows are checked by `run`, which loads no model."""
+    """Nothing to check; `run` checks the rows and loads no model."""
 
 
 def _distinct(questions: Iterable[Question], seen: set[int], where: str) -> Iterator[Question]:
-    """The questions, of which none may have an id in `seen`, where theirs are put."""
+    """Yield the questions, rejecting ids that are in `seen`; adds their ids to it."""
     for question in questions:
         identity = digest(question.id)
         if identity in seen:
-            raise QuestionError(f"{where}: id {question.id!r} comes from two sources; give each question its own id")
+            raise QuestionError(f"{where}: id {question.id!r} occurs twice; give each question a unique id")
         seen.add(identity)
         yield question
 
 
 class _Marked(NamedTuple):
-    """A question, what it is for, and the set that has it already."""
+    """A question with its role, set and use, and the set that also contains it."""
 
     question: Question
     role: str
@@ -100,7 +101,7 @@ class _Marked(NamedTuple):
 
 
 class _Counts(NamedTuple):
-    """Of questions, by set; those for training under a name that no set can have."""
+    """Numbers of questions by set; training questions are counted under a name that no set can have."""
 
     given: Counter[str]
     kept: Counter[str]
@@ -109,14 +110,14 @@ class _Counts(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """What evaluated questions are known by: ids and wordings, and passages with their owners if those are looked for."""
+    """Identifiers of evaluation questions: ids and texts, and passages with their questions if `shared_words` is set."""
 
     keys: dict[int, Evaluated]
     passages: list[tuple[Evaluated, Numbers]]
 
 
 def _repeated(item: EvaluationSet, wording: int, first: dict[tuple[str, int], str]) -> str:
-    """The set that a question is from, where that is another one; `first` receives those that are new."""
+    """The other set that a question comes from, or an empty string; new questions are added to `first`."""
     shared = also_in(item.source.name) if isinstance(item.source, NamedSource) else {}
     known = shared.get(f"{wording:032x}"[:12])
     if known is not None:
@@ -126,7 +127,7 @@ def _repeated(item: EvaluationSet, wording: int, first: dict[tuple[str, int], st
 
 
 def _evaluation(config: Config, seen: _Seen, counts: _Counts, progress: Progress) -> Iterator[_Marked]:
-    """Evaluation questions; `seen` receives what they are known by."""
+    """Yield the evaluation questions; adds their identifiers to `seen`."""
     length = config.questions.shared_words
     ids: set[int] = set()
     first: dict[tuple[str, int], str] = {}
@@ -148,14 +149,14 @@ def _evaluation(config: Config, seen: _Seen, counts: _Counts, progress: Progress
 
 
 class _Fallen(NamedTuple):
-    """Training questions that are evaluated too or share a passage with one that is, and those that are like another one."""
+    """Dropped training questions: those that overlap with evaluation questions, and near-duplicates of other training questions."""
 
     overlaps: list[LeftOut]
     near: list[Alike]
 
 
 def _different(questions: Iterable[_Marked], threshold: float | None, near: list[Alike]) -> Iterator[_Marked]:
-    """Those that are not like an earlier one, all of them without a threshold; `near` receives the others."""
+    """Yield questions that are not similar to an earlier one (all of them without a threshold); adds the others to `near`."""
     if threshold is None:
         yield from questions
         return
@@ -171,7 +172,7 @@ def _different(questions: Iterable[_Marked], threshold: float | None, near: list
 
 
 def _train(config: Config, seen: _Seen, fallen: _Fallen, counts: _Counts, progress: Progress) -> Iterator[_Marked]:
-    """Training questions that are not evaluated and share no passage with one that is; `fallen` receives the others."""
+    """Yield training questions that do not overlap with evaluation questions; adds the others to `fallen`."""
     ids: set[int] = set()
     length = config.questions.shared_words
     known = None if length is None else collect(seen.passages, length)
@@ -195,7 +196,7 @@ def _table(rows: list[_Marked]) -> pa.Table:
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
-    """Stream every source into shards, evaluation first: what it holds decides what training may have."""
+    """Write all sources to shards, evaluation questions first, because they decide which training questions are dropped."""
     sources = config.questions
     progress.start("sources", len(sources.train) + len(sources.evaluation), "sources")
     seen, fallen = _Seen({}, []), _Fallen([], [])
@@ -211,7 +212,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     evaluated_too = len(fallen.overlaps) - sharing.total()
     if not counts.kept[_TRAINING]:
         raise QuestionError(
-            f"questions.train: nothing is left: {evaluated_too} questions are also in an evaluation set, {sharing.total()} share a "
+            f"questions.train: no question is left: {evaluated_too} questions are also in an evaluation set, {sharing.total()} share a "
             f"passage with one, {counts.long[_TRAINING]} are longer than max_characters; use another source"
         )
     if fallen.overlaps:

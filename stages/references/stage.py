@@ -1,9 +1,9 @@
-"""Stage 2: the undistilled base student and the teacher answer every evaluation question greedily.
+"""Stage 2: lets the undistilled base student and the teacher answer every evaluation question greedily.
 
-No training changes their answers, so all students that come of the same questions are held against the same ones. It is also the first
-look at the models: a prompt that is too long, or a teacher that cannot do what it is to teach, shows before anything expensive is done.
-Writes `items-*.parquet` (`stages/shared/answering.py`) and a summary with both models' accuracies and a digest of what was asked; with
-`evaluation.draws` also `draws-*.parquet` and what they come to (`stages/shared/draws.py`).
+Training does not change their answers, so all students of the same questions are compared with the same references. The stage also tests
+the models early: a prompt that is too long, or a teacher that cannot solve the tasks, shows before any expensive stage runs. Writes
+`items-*.parquet` (`stages/shared/answering.py`) and a summary with both models' accuracies and a digest of the questions. With
+`evaluation.draws` it also writes `draws-*.parquet` and their summary (`stages/shared/draws.py`).
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ INPUTS: Final = ("questions",)
 
 
 class Config(Frozen):
-    """Both models, and how they answer."""
+    """Both models, and their prompts and settings."""
 
     base: WeightsField = identity()
     teacher: TeacherField = identity()
     prompts: Prompts = identity()
     evaluation: Evaluation = identity()
     teacher_engine: Engine = identity()
-    """The base student's is `evaluation.engine`; a teacher may need more cards, or be served."""
+    """The base student uses `evaluation.engine`; a teacher may need more GPUs, or a server."""
 
 
 def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on.
 
-    Prompts for sampling and training and the comparison's resampling are left at their defaults: they change no answer, so they must not
-    make these ones stale.
+    Prompts for sampling and training and the number of bootstrap resamples keep their defaults: they change no answer, so changing them
+    must not invalidate this artifact.
     """
     how = run.evaluation
     return Config(
@@ -55,32 +55,31 @@ def config_of(run: RunConfig) -> Config:
 
 
 def _models(config: Config) -> dict[str, Teacher]:
-    """Who is asked: not a teacher of whom there are only rationales."""
-    return (
-        {"base": config.base} if isinstance(config.teacher, ImportedModel) else {"base": config.base, "teacher": config.teacher}
-    )
+    """The models that answer; no teacher if only its rationales are imported."""
+    models: dict[str, Teacher] = {"base": config.base}
+    return models if isinstance(config.teacher, ImportedModel) else {**models, "teacher": config.teacher}
 
 
 def outside(config: Config) -> dict[str, str]:
-    """Both models' content."""
+    """Content digests of both models."""
     return {name: model_content(model) for name, model in _models(config).items()}
 
 
 def check(config: Config) -> None:
-    """Model folders."""
+    """Check the model folders."""
     check_model(config.base, "student")
     check_model(config.teacher, "teacher")
 
 
 def _say(accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
-    """For the log: whoever reads it now can still stop before sampling."""
+    """Print the accuracies, so that a reader of the log can stop before sampling."""
     for model, places in accuracy.items():
         shares = ", ".join(f"{place} {cell['accuracy']:.1%}" for place, cell in places.items())
-        print(f"{NAME}: {model} right: {shares}", flush=True)
+        print(f"{NAME}: {model} accuracy: {shares}", flush=True)
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
-    """Every model, one engine each."""
+    """Generate every model's answers, one engine at a time."""
     models = _models(config)
     asking = Asking(inputs["questions"], config.prompts, config.evaluation)
     engines = {"base": config.evaluation.engine, "teacher": config.teacher_engine}

@@ -1,8 +1,8 @@
-"""What the teacher's samples look like: how many have the form that was asked for, and how far perspectives differ.
+"""Describes the teacher's samples: the share that has the requested form, and the diversity of the perspectives.
 
-Of one shard at a time, which has all samples of its questions. What is compared are the right samples that would be kept first, without
-thoughts and closing sentence, whatever their form. All of it can be looked at as soon as sampling is done, and another form in the
-perspectives' file changes nothing but this.
+Processes one shard at a time; a shard has all samples of its questions. Diversity is measured on the correct samples that selection would
+keep first, without thoughts and closing sentence, whatever their form. All figures depend on sampling only; changing a form in the
+perspectives' file changes nothing else.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pipeline.rationales.diversity import distances, distinct
 FORMS: Final = pa.schema(
     [("question_id", pa.string()), ("perspective", pa.string()), ("sample_index", pa.int32()), ("form", pa.bool_())]
 )
-"""Whether a sample has the asked form; null where its perspective has none."""
+"""Whether a sample has the requested form; null if its perspective has none."""
 ALL: Final = "ALL"
-"""No perspective can be called so."""
+"""A key that no perspective's name can equal."""
 
 Sums = defaultdict[tuple[str, str], float]
-"""By perspective, or `ALL`, and what is summed."""
+"""Sums by perspective, or `ALL`, and quantity."""
 
 
 def forms_of(samples: pa.Table, perspectives: Sequence[Perspective], thoughts: str) -> pa.Table:
-    """A row per sample of a shard, by `FORMS`."""
+    """A row of `FORMS` per sample of a shard."""
     asked = {item.name: item.form for item in perspectives}
     fits = []
     for name, text in zip(samples["perspective"].to_pylist(), samples["text"].to_pylist(), strict=True):
@@ -42,7 +42,7 @@ def forms_of(samples: pa.Table, perspectives: Sequence[Perspective], thoughts: s
 
 
 def _covered(rows: Iterable[Mapping[str, Any]], fits: Iterable[bool | None]) -> set[tuple[str, str]]:
-    """Questions and perspectives with a right sample that is not known to have another form."""
+    """Questions and perspectives with a correct sample that is not known to violate the form."""
     found = zip(rows, fits, strict=True)
     return {
         (row["question_id"], row["perspective"]) for row, fit in found if row["outcome"] == Outcome.CORRECT and fit is not False
@@ -50,7 +50,7 @@ def _covered(rows: Iterable[Mapping[str, Any]], fits: Iterable[bool | None]) -> 
 
 
 def _compare(rationales: Mapping[str, str], sums: Sums) -> None:
-    """Add one question's rationales, by perspective."""
+    """Add one question's rationales, given by perspective, to `sums`."""
     texts = {name: words(text) for name, text in rationales.items()}
     for name, text in texts.items():
         _sum(sums, name, "words", len(text))
@@ -86,10 +86,10 @@ def _mean(sums: Sums, name: str, what: str) -> float | None:
 
 
 def summarised(sums: Sums, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Per perspective, and over `ALL`.
+    """Statistics per perspective and over `ALL`.
 
-    `form`: share of samples that have the asked form; `coverage`: share of questions with a right one that has it; `distance`: mean
-    to the question's other perspectives; `distinct_2` and `words`: means over rationales. None where there is nothing to count.
+    `form`: share of samples with the requested form; `coverage`: share of questions with a correct sample of that form; `distance`: mean
+    distance to the question's other perspectives; `distinct_2` and `words`: means over rationales. None if there is nothing to average.
     """
     questions = sums[ALL, "questions"]
     found = {

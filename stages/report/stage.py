@@ -1,7 +1,9 @@
-"""Stage 7: one self-contained page that says what happened, and its plots as PNG.
+"""Stage 7: writes one self-contained HTML report of the run, and its plots as PNG.
 
-The page needs no network and no script. It says plainly what is bad news: a student below its base, forgetting, answers that could
-not be read. Template: `stages/report.html`. Beside it, `forms-*.parquet` says of every sample whether it has the form that was asked for.
+The page needs no network and no script. It states negative results plainly: a student below its base, forgetting, answers that could not
+be parsed. Template: `stages/report.html`. Also writes `forms-*.parquet`: whether each sample has the requested form.
+
+Axes: K perspectives.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ _GROUPS: Final = {"id": "In distribution", "ood": "Out of distribution"}
 
 
 class Config(Frozen):
-    """Perspectives with their descriptions and forms, and what of a sample is said."""
+    """Perspectives with their descriptions and forms, and the treatment of thoughts in samples."""
 
     descriptions: dict[str, str] = identity()
     perspectives: tuple[Perspective, ...] = identity()
@@ -51,12 +53,12 @@ def config_of(run: RunConfig) -> Config:
 
 
 def outside(config: Config) -> dict[str, str]:
-    """The template and the style: a changed one makes another page."""
+    """Digests of the template and the style sheet, which the page depends on."""
     return {"template": file_digest(TEMPLATE), "style": file_digest(STYLE)}
 
 
 def check(config: Config) -> None:
-    """Nothing can be wrong yet."""
+    """Nothing to check before the stage runs."""
 
 
 def ledger(sampling: Mapping[str, Any], synthesis: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, int]:
@@ -70,7 +72,7 @@ def ledger(sampling: Mapping[str, Any], synthesis: Mapping[str, Any], training: 
 
 
 def findings(evaluation: Mapping[str, Any]) -> list[str]:
-    """What a reader must not miss, good or bad, one sentence each."""
+    """The results that a reader must not miss, positive or negative, one sentence each."""
     said = []
     for group, title in _GROUPS.items():
         place = f"group:{group}"
@@ -99,7 +101,7 @@ def findings(evaluation: Mapping[str, Any]) -> list[str]:
             items, unread = cell["items"], cell["unparsed"] + cell["truncated"]
             where = _GROUPS[place.removeprefix("group:")]
             if cell["correct"] / items < 0.05:
-                said.append(f"{where} the {model} answers almost nothing right: {cell['correct']} of {items}.")
+                said.append(f"{where} the {model} answers almost nothing correctly: {cell['correct']} of {items}.")
             if unread / items > 0.1:
                 said.append(
                     f"{where} {unread / items:.0%} of the {model}'s answers could not be graded "
@@ -109,16 +111,16 @@ def findings(evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def about_questions(questions: Mapping[str, Any]) -> list[str]:
-    """What a reader must know of the questions before believing a figure, one sentence each."""
+    """Caveats about the questions, one sentence each."""
     said = [
-        f"Trained on {name}, which is for evaluation only: results on it and on what is like it are not comparable."
+        f"Trained on {name}, which is for evaluation only: results on it and on similar sets are not comparable."
         for name in questions["trained_despite_evaluation_only"]
     ]
     for name, count in questions["left_out_because_long"].items():
         said.append(f"Left out because longer than max_characters: {count} of {name}.")
     if questions["left_out_because_evaluated"]:
         said.append(
-            f"Left out of training because they are evaluated too, by id or by wording: {questions['left_out_because_evaluated']}."
+            f"Left out of training because an evaluation set has the same id or text: {questions['left_out_because_evaluated']}."
         )
     for name, count in questions["left_out_because_of_a_passage"].items():
         said.append(f"Left out of training because they share a long passage with questions of {name}: {count}.")
@@ -127,14 +129,14 @@ def about_questions(questions: Mapping[str, Any]) -> list[str]:
         said.append(f"Left out of training because they are nearly the same as another training question: {near}.")
     for name, count in questions["repeats"].items():
         said.append(
-            f"{count} of {questions['evaluation'][name]} questions of {name} are in another set too; accuracies without them "
-            "are beside the whole."
+            f"{count} of {questions['evaluation'][name]} questions of {name} are in another set too; accuracies are shown with and "
+            "without them."
         )
     return said
 
 
 def _teaching(config: Config, sampling: Artifact, out: Draft) -> dict[str, dict[str, float | None]]:
-    """What the samples look like, a shard at a time."""
+    """Statistics of the samples, computed one shard at a time."""
     sums = Sums(float)
     out.clear("forms")
     for path in sampling.files("samples"):
@@ -177,7 +179,7 @@ def _figures(inputs: Mapping[str, Artifact], tokens: dict[str, int]) -> dict[str
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
-    """Draw, fill the template, write."""
+    """Draw the plots, render the page, write both."""
     summaries = {name: artifact.summary for name, artifact in inputs.items()}
     tokens = ledger(summaries["sampling"], summaries["synthesis"], summaries["training"])
     teaching = _teaching(config, inputs["sampling"], out)

@@ -26,13 +26,13 @@ class Config(Frozen):
     sampling: Sampling = identity()
     seed: int = identity()
     student: WeightsField | None = runtime(None)
-    """Who is to learn from the samples: no sample depends on that, but a question too long to be learnt is not worth asking."""
+    """The student to be trained. No sample depends on it, but a question that is too long to train on is rejected before sampling."""
     student_length: int = runtime(0)
 
 
 def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
-    if run.sampling.rationales is not None:  # nobody is asked, so who and how is not what the samples depend on
+    if run.sampling.rationales is not None:  # no model is asked, so the samples depend on no model or prompt
         given = Sampling(rationales=run.sampling.rationales, questions_per_shard=run.sampling.questions_per_shard)
         nobody = ImportedModel(imported=True)
         perspectives = without_forms(perspectives_of(run))
@@ -49,7 +49,7 @@ def config_of(run: RunConfig) -> Config:
 
 
 def outside(config: Config) -> dict[str, str]:
-    """The teacher's content, where it runs here, or that of given rationales; what a server serves is known by its name only."""
+    """Content digest of a local teacher or of imported rationales; a served model is identified by its name only."""
     if config.sampling.rationales is not None:
         return {"rationales": imported_content(config.sampling.rationales)}
     judge = config.sampling.judge
@@ -58,7 +58,7 @@ def outside(config: Config) -> dict[str, str]:
 
 
 def check(config: Config) -> None:
-    """Model folder and templates, or the first of given rationales."""
+    """Check model folder and templates, or the first imported rationales."""
     if config.sampling.rationales is not None:
         check_imported(config.sampling.rationales, tuple(item.name for item in config.perspectives))
         return

@@ -38,11 +38,11 @@ SCHEMA: Final = pa.schema(
 
 
 JUDGED: Final = pa.schema([*SCHEMA, ("judged", pa.string()), ("verdict", pa.string())])
-"""With a judge: its words, and what they come to, where it was asked."""
+"""The schema with a judge: its reply and its verdict, if it was asked."""
 
 
 def graded_row(question: Question, perspective: str, index: int, seed: int, completion: Completion) -> dict[str, Any]:
-    """One sample, in the form of `SCHEMA`."""
+    """One graded sample as a row of `SCHEMA`."""
     graded = question.grade(completion.text, completion.finish_reason == "stop")
     return {
         "question_id": question.id,
@@ -73,7 +73,7 @@ def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspect
 
 
 def _wave(engines: Engines, config: Config, asked: list[tuple[Question, Perspective, int]]) -> list[dict[str, Any]]:
-    """Samples that are asked for together; the judge is asked about those that say something, but no answer that could be read."""
+    """Sample one batch of requests. The judge is asked about samples that have text but no parsable answer."""
     rows = list(_sample(engines.teacher, config, asked))
     settings = config.sampling.judge
     if settings is None or engines.judge is None:
@@ -90,7 +90,7 @@ def _wave(engines: Engines, config: Config, asked: list[tuple[Question, Perspect
 
 
 def _judged(reply: Completion) -> dict[str, str]:
-    """What a sample's row has from its judge."""
+    """The columns that the judge's reply adds to a sample's row."""
     if reply.finish_reason == "too_long":
         return {"verdict": reply.finish_reason}
     found = verdict(reply.text)
@@ -100,7 +100,7 @@ def _judged(reply: Completion) -> dict[str, str]:
 
 
 def _shard(engines: Engines, config: Config, questions: list[Question]) -> list[dict[str, Any]]:
-    """All samples of some questions: first `samples` of each perspective, then tries where none is right."""
+    """All samples of a chunk of questions: first `samples` per perspective, then further tries while none is correct."""
     settings = config.sampling
     every = [(question, item) for question in questions for item in config.perspectives]
     rows = _wave(engines, config, [(q, p, i) for q, p in every for i in range(settings.samples)])
@@ -115,7 +115,7 @@ def _shard(engines: Engines, config: Config, questions: list[Question]) -> list[
 
 
 class Engines(NamedTuple):
-    """Who is asked: the teacher, and a judge if there is one."""
+    """The teacher's engine, and the judge's if configured."""
 
     teacher: Engine
     judge: Engine | None = None
@@ -124,5 +124,5 @@ class Engines(NamedTuple):
 def shards_of(
     engines: Engines, config: Config, questions: Iterable[Question]
 ) -> Iterator[tuple[list[Question], list[dict[str, Any]]]]:
-    """Shard by shard, its questions and all their samples; while one is committed, the next is under way."""
+    """Yield each shard's questions and all their samples; the next shard is sampled while the caller commits one."""
     return ahead(lambda chunk: _shard(engines, config, chunk), chunks(questions, config.sampling.questions_per_shard))

@@ -1,8 +1,9 @@
-"""Stage 3: the teacher writes rationales, per question and perspective, graded as they come.
+"""Stage 3: samples the teacher's rationales for every question and perspective, and grades them.
 
-A shard holds all samples of some questions and is committed at once; a resumed run asks only for questions that no shard has, whatever
-the shards' sizes, so nothing depends on positions. Every sample has its own seed from question, perspective and sample index.
-Questions stream by, once for their lengths and once to be asked; what is held are a shard and the digests of finished questions.
+A shard holds all samples of its questions and is committed atomically. A resumed run samples only questions that no shard contains,
+whatever the shards' sizes, so nothing depends on positions. Every sample has its own seed, derived from question, perspective and sample
+index. Questions are streamed: once to check prompt lengths and once for sampling. In memory are one shard and the digests of finished
+questions.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def _judge(config: Config, arrived: Path) -> Iterator[Engine | None]:
 
 
 def _verdicts(out: Draft) -> dict[str, int]:
-    """How often the judge said what; a reply that is no verdict is `unreadable`, a sample that it could not read `too_long`."""
+    """Number of each verdict; a reply without a verdict counts as `unreadable`, a sample over the judge's context as `too_long`."""
     counts = Counter[str]()
     for shard in out.shards("samples", ["verdict"]):
         counts.update(shard["verdict"].drop_null().to_pylist())
@@ -61,7 +62,10 @@ def _verdicts(out: Draft) -> dict[str, int]:
 
 
 def _check_prompts(config: Config, questions: Callable[[], Iterable[Question]]) -> None:
-    """Before the teacher is loaded; a server has a tokenizer of its own. `questions` gives them anew at each call."""
+    """Check prompt lengths before the teacher is loaded, except for servers, whose tokenizers are not available.
+
+    `questions` returns a new stream at each call.
+    """
     settings, prompts = config.sampling, config.prompts
     if settings.engine.in_process and isinstance(config.teacher, LocalModel | HubModel):
         asked = (
@@ -74,15 +78,15 @@ def _check_prompts(config: Config, questions: Callable[[], Iterable[Question]]) 
         check_trainable(config.student, shown, config.student_length)
     judge = settings.judge
     if judge is not None and judge.engine.in_process and isinstance(judge.model, LocalModel | HubModel):
-        # The sample to be judged is not there yet, so its room is kept as well: the teacher's tokens, about as many of the judge's.
-        # One that needs more all the same is not judged.
+        # The sample does not exist yet, so room is reserved for it: max_tokens, assuming that both tokenizers give similar counts.
+        # A sample that still needs more is not judged.
         bare = ((question.id, judge_prompt(judge, question, "")) for question in questions())
         room, limit = settings.max_tokens + judge.max_tokens, judge.engine.max_context
-        check_lengths(load_tokenizer(judge.model), bare, judge.model.dialogue, room, limit, "what its judge reads")
+        check_lengths(load_tokenizer(judge.model), bare, judge.model.dialogue, room, limit, "its judge prompt")
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
-    """Sample what no shard has yet."""
+    """Sample the questions that no shard contains."""
     questions, settings = inputs["questions"], config.sampling
     if settings.rationales is not None:
         from stages.sampling.imported import bring_in

@@ -1,8 +1,11 @@
-"""Models compared on the items that all have answered.
+"""Compares models on identical items.
 
-Accuracy with Wilson intervals, unparsed and truncated beside wrong; paired tests of student against base; forgetting per
-out-of-distribution set. Of each answer twelve bytes are held: a digest of its question, its set, its outcome, whether it repeats one.
-Where a set or group holds questions that an earlier set has too, it is there a second time without them: `set:NAME without repeats`.
+Computes accuracy with Wilson intervals (unparsed and truncated answers are counted apart from wrong ones), paired tests of the student
+against its base, and forgetting per out-of-distribution set. Each answer takes twelve bytes of memory: a digest of its question, its set,
+its outcome, and whether the question repeats another one. If a set or group contains questions of an earlier set, it is also reported
+without them, as `set:NAME without repeats`.
+
+Axes: N answers of a model.
 """
 
 from __future__ import annotations
@@ -27,14 +30,14 @@ Set = tuple[str, str]
 """Group and name."""
 
 Tables = Iterable[pa.Table | pa.RecordBatch]
-"""Answers in pieces, each with the columns `COUNTED`."""
+"""Tables or batches of answers, each with the columns `COUNTED`."""
 
 
 _ANSWER: Final = np.dtype([("question", np.uint64), ("set", np.int16), ("outcome", np.int8), ("repeats", np.bool_)])
 
 
 def _read(tables: Tables, models: Sequence[str]) -> tuple[dict[str, NDArray[np.void]], list[Set]]:
-    """The answers of every model in the order of the digests, and the sets that their numbers stand for."""
+    """Every model's answers, sorted by question digest, and the sets by number."""
     found = {model: [np.empty(0, _ANSWER)] for model in models}
     numbers: dict[Set, int] = {}
     for table in tables:
@@ -46,7 +49,7 @@ def _read(tables: Tables, models: Sequence[str]) -> tuple[dict[str, NDArray[np.v
         answers["repeats"] = [bool(other) for other in repeats]
         for model in dict.fromkeys(named):
             found[model].append(answers[[name == model for name in named]])
-    # The pieces of a model go before the next one's are put together.
+    # Free one model's pieces before concatenating the next one's, to limit peak memory.
     return {model: _in_order(np.concatenate(found.pop(model))) for model in models}, list(numbers)
 
 
@@ -66,16 +69,16 @@ def _accuracy(answers: NDArray[np.void]) -> dict[str, Any]:
 
 
 def _paired(before: NDArray[np.void], after: NDArray[np.void], resamples: int, seed: int) -> dict[str, Any]:
-    """One model against another, on identical items in the same order."""
+    """Paired change from one model to another on identical items in the same order."""
     right = [answers["outcome"] == _OUTCOMES.index(Outcome.CORRECT) for answers in (before, after)]
     change = paired_bootstrap(right[0], right[1], resamples, seed)
     return {"change": change.value, "low": change.low, "high": change.high, "p": mcnemar(right[0], right[1])}
 
 
 def places(sets: Sequence[Set], set_N: NDArray[Any], repeats_N: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
-    """Which of N answers, of sets by their numbers, are in both groups and in every set.
+    """Masks over N answers: for both groups and for every set, each set given by its number.
 
-    Behind those of which some but not all questions repeat one of an earlier set, the same without them.
+    If some but not all questions of a set or group repeat questions of an earlier set, a mask without the repeats follows.
     """
     groups = {f"group:{group}": [number for number, item in enumerate(sets) if item[0] == group] for group in ("id", "ood")}
     found: dict[str, NDArray[np.bool_]] = {}
@@ -94,7 +97,7 @@ def _places(sets: Sequence[Set], answers: NDArray[np.void]) -> dict[str, NDArray
 
 
 def compare_students(incumbent: Tables, candidate: Tables, resamples: int, seed: int) -> dict[str, dict[str, Any]] | None:
-    """Candidate − incumbent by place, from the answers of two evaluations; None where they answered different items."""
+    """Candidate − incumbent by group and set, from the answers of two evaluations; None if they answered different items."""
     (before, sets), (after, candidate_sets) = (_read(tables, ["student"]) for tables in (incumbent, candidate))
     old, new = before["student"], after["student"]
     if sorted(sets) != sorted(candidate_sets) or not np.array_equal(old["question"], new["question"]):

@@ -1,8 +1,8 @@
-"""Answers to every evaluation question: what the stages `references` and `evaluation` share.
+"""Generates and grades models' answers to all evaluation questions; used by the stages `references` and `evaluation`.
 
-Each model answers the items of all sets through one engine, greedily into shards of `items`, a row per model and item, and then, where that
-is wanted, several times at random into shards of `draws`, a row per model, item and draw. A resumed run asks only for what no shard has.
-Questions stream by, once for their lengths and once for every time they are asked, the same ones for each model.
+Each model answers the items of all sets through one engine. Greedy answers go to the shards `items` (one row per model and item). If
+`evaluation.draws` is set, sampled answers go to the shards `draws` (one row per model, item and draw). A resumed run generates only answers
+that no shard contains. Questions are streamed: once to check prompt lengths and once per round, in the same order for every model.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ DRAWN: Final = SCHEMA.append(pa.field("sample_index", pa.int32()))
 
 
 class Item(NamedTuple):
-    """One question of one evaluation set, and the set that has it already, if any."""
+    """One question of an evaluation set. `repeats` names the earlier set that also contains it, if any."""
 
     group: str
     set: str
@@ -64,7 +64,7 @@ class Item(NamedTuple):
 
 
 class Asking(NamedTuple):
-    """What models are asked, and how."""
+    """The questions, prompts and settings of an evaluation."""
 
     questions: Artifact
     prompts: Prompts
@@ -72,7 +72,7 @@ class Asking(NamedTuple):
 
 
 class Answerer(NamedTuple):
-    """Who is asked, and what runs it."""
+    """A model that answers, and its engine's settings."""
 
     model: Teacher
     engine: EngineConfig
@@ -84,7 +84,7 @@ def _wanted(questions: Artifact, use: str) -> Iterator[pa.RecordBatch]:
 
 
 def asked(questions: Artifact, use: str) -> str:
-    """A digest of everything that is asked for one use, in order: two that are equal asked the same."""
+    """A digest of all questions of one use, in order: equal digests mean identical questions."""
     found = hashlib.sha256()
     for wanted in _wanted(questions, use):
         for row in wanted.to_pylist():
@@ -93,7 +93,7 @@ def asked(questions: Artifact, use: str) -> str:
 
 
 def items(asking: Asking) -> Iterator[Item]:
-    """Everything that is asked, in order."""
+    """All evaluation items, in order."""
     for wanted in _wanted(asking.questions, asking.settings.use):
         marks = (wanted[name].to_pylist() for name in ("role", "set", "repeats"))
         yield from map(Item, *marks, from_table(wanted))
@@ -105,17 +105,17 @@ def _count(asking: Asking) -> int:
 
 
 def _check_prompts(asking: Asking, models: Iterable[Answerer]) -> None:
-    """Before any model is loaded."""
+    """Check prompt lengths before any model is loaded."""
     prompts, settings = asking.prompts, asking.settings
     for model, engine in models:
-        if not isinstance(model, LocalModel | HubModel):  # a server has a tokenizer of its own
+        if not isinstance(model, LocalModel | HubModel):  # the server's tokenizer is not available here
             continue
         every = ((item.question.id, student_prompt(prompts, item.question)) for item in items(asking))
         check_lengths(load_tokenizer(model), every, model.dialogue, settings.max_tokens, engine.max_context)
 
 
 class Round(NamedTuple):
-    """Once that every item is asked: into which shards, how, and for how many answers."""
+    """One pass over all items: prefix and schema of its shards, decoding, and the number of answers per item."""
 
     prefix: str
     schema: pa.Schema
@@ -124,7 +124,7 @@ class Round(NamedTuple):
 
 
 def rounds(settings: Evaluation) -> list[Round]:
-    """Greedy, and drawn where that is wanted."""
+    """The greedy round and, with `evaluation.draws`, the sampled round."""
     greedy = Round("items", SCHEMA, Decoding(0.0, 1.0, settings.max_tokens), 1)
     if settings.draws is None:
         return [greedy]
@@ -133,12 +133,12 @@ def rounds(settings: Evaluation) -> list[Round]:
 
 
 def _seed(item: Item, index: int) -> int:
-    """31 bits from the question and the draw; the same for every model."""
+    """A 31-bit seed from question and draw; the same for every model."""
     return digest(f"{item.question.id}\0{index}") % 2**31
 
 
 def _rows(asking: Asking, name: str, engine: Engine, turn: Round, chunk: list[Item]) -> list[dict[str, Any]]:
-    """One model's answers to some items, graded."""
+    """One model's graded answers to a chunk of items."""
     asked_for = [(item, index) for item in chunk for index in range(turn.answers)]
     prompts = [student_prompt(asking.prompts, item.question) for item, _ in asked_for]
     seeds = [_seed(item, index) for item, index in asked_for]
@@ -169,7 +169,7 @@ def _rows(asking: Asking, name: str, engine: Engine, turn: Round, chunk: list[It
 def _answer(
     asking: Asking, name: str, who: Answerer, finished: Mapping[str, set[int]], out: Draft, progress: Progress
 ) -> tuple[int, float]:
-    """Answer what is not finished of each round; returns tokens and seconds."""
+    """Generate the missing answers of each round; returns tokens and seconds."""
     tokens, seconds = 0, 0.0
     arrived = arrived_file(out, name)
     with open_engine(who.engine, who.model, arrived) as engine:
@@ -188,13 +188,13 @@ def _answer(
 
 
 def _finished(out: Draft, name: str, prefix: str) -> set[int]:
-    """Digests of the questions that some shard has a model's answers to."""
+    """Digests of the questions that one model has answered in some shard."""
     shards = out.shards(prefix, ["model", "question_id"])
     return finished_questions(shard.filter(pc.equal(shard["model"], name)) for shard in shards)
 
 
 def answer(asking: Asking, models: Mapping[str, Answerer], out: Draft, progress: Progress) -> dict[str, Any]:
-    """Let every model answer what no shard has, one engine each; returns tokens, and their rate if any were made now.
+    """Generate every model's missing answers, one engine at a time; returns total tokens, and tokens per second if any were generated.
 
     Raises:
         QuestionError: a prompt leaves a model no room for an answer.
@@ -204,7 +204,7 @@ def answer(asking: Asking, models: Mapping[str, Answerer], out: Draft, progress:
     total = _count(asking)
     finished = {name: {prefix: _finished(out, name, prefix) for prefix in prefixes} for name in models}
     there = sum(len(done) for of_model in finished.values() for done in of_model.values())
-    what = "greedy answers" if len(prefixes) == 1 else "greedy and drawn answers"
+    what = "greedy answers" if len(prefixes) == 1 else "greedy and sampled answers"
     progress.start(what, total * len(models) * len(prefixes), "items", there)
     tokens, seconds = 0, 0.0
     for name, model in models.items():

@@ -1,13 +1,15 @@
-"""Answers drawn several times, added up: how good a model is when it is sampled, how steady, and what more draws would buy.
+"""Summarises sampled answers: sampled accuracy, its variation between draws, pass@C and majority vote.
 
-Of the C draws for each of N questions:
+With C draws for each of N questions:
 
-- pass@1: the share of draws that are right. The draws of a question are not independent, so its interval is Wilson's for as many
-  independent answers as would vary like this mean over questions does: between N and N·C (the effective sample size of cluster samples,
-  Kish 1965);
-- spread: the standard deviation, over the draws, of the accuracy that one draw of each question has: what a single sampled run varies by;
-- pass@C: questions that some draw has right;
-- majority: questions whose most frequent answer is right (`pipeline/grading/majority.py`).
+- pass@1: the share of correct draws. The draws of a question are not independent. The interval is therefore Wilson's for the number of
+  independent answers whose mean would vary as much as this mean over questions does, a number between N and N·C (the effective sample
+  size of cluster samples, Kish 1965);
+- spread: the standard deviation, over the draws, of the accuracy of one draw per question: the variation of a single sampled run;
+- pass@C: the share of questions with at least one correct draw;
+- majority: the share of questions whose most frequent answer is correct (`pipeline/grading/majority.py`).
+
+Axes: N questions of the set, C draws.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ _COUNTED: Final = ["model", "group", "set", "question_id", "repeats", "outcome",
 
 
 def pass_at_1(right_NC: NDArray[np.bool_]) -> Interval:
-    """Mean over questions and draws, with an interval for other questions and other draws."""
+    """Mean over questions and draws (N, C), with an interval for other questions and other draws."""
     questions, draws = right_NC.shape
     means_N = right_NC.mean(1)
     value = float(means_N.mean())
@@ -56,7 +58,7 @@ def _cell(right_NC: NDArray[np.bool_], majority_N: NDArray[np.bool_]) -> dict[st
 
 
 def drawn(out: Draft, models: Sequence[str], count: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """Model -> place -> figures, from the shards of `draws`, in which the `count` draws of a question follow each other."""
+    """Model -> group or set -> figures, from the shards of `draws`, in which the `count` draws of a question are adjacent."""
     numbers: dict[Set, int] = {}
     marks: dict[str, list[tuple[int, bool]]] = {model: [] for model in models}
     rights: dict[str, list[NDArray[np.bool_]]] = {model: [] for model in models}

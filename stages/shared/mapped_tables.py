@@ -1,8 +1,10 @@
-"""Values of kept rationales as tables by question and perspective, of a size that need not fit into memory.
+"""Stores values of kept rationales as memory-mapped tables by question and perspective; the tables need not fit into memory.
 
-Rationales come in the order of their questions, those of one together; the n-th question of that order is row n of every table. A table
-of features is a plain file of float32, written once in that order and read as a memory-mapped tensor: what a batch touches comes
-from the page cache, and the system takes it back when it needs the room.
+Rationales come in the order of their questions, and those of one question are adjacent; the n-th question is row n of every table. A table
+of features is a plain float32 file, written once in that order and read as a memory-mapped tensor. A batch reads its rows through the page
+cache, which the system frees when memory is short.
+
+Axes: N questions of the set, Q questions of a shard, K perspectives, B rows, F features.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ def numbered(pieces: Iterable[Piece], names: Sequence[str], questions: int) -> I
     """Each piece of a table of rationales with the question numbers and perspective numbers of its rows.
 
     Raises:
-        ArtifactError: there are not as many questions as there should be.
+        ArtifactError: the number of questions is not the expected one.
     """
     number, last = -1, None
     order = {name: k for k, name in enumerate(names)}
@@ -43,11 +45,11 @@ def numbered(pieces: Iterable[Piece], names: Sequence[str], questions: int) -> I
         k_B = [order[name] for name in piece["perspective"].to_pylist()]
         yield piece, (np.array(n_B, np.int64), np.array(k_B, np.int64))
     if number + 1 != questions:
-        raise ArtifactError(f"synthesis: rationales of {number + 1} questions where {questions} were kept; run it again")
+        raise ArtifactError(f"synthesis: found rationales of {number + 1} questions, expected {questions}; run synthesis again")
 
 
 def values(piece: Piece, column: str) -> NDArray[np.float32]:
-    """A column of numbers, or of lists of F numbers (B, F)."""
+    """A column of numbers (B,), or of lists of F numbers (B, F)."""
     found = piece[column]
     if isinstance(found, pa.ChunkedArray):
         found = found.combine_chunks()
@@ -57,7 +59,7 @@ def values(piece: Piece, column: str) -> NDArray[np.float32]:
 
 
 def by_question(shard: pa.Table, names: Sequence[str]) -> tuple[list[str], Tensor, Tensor]:
-    """A shard of features by question: ids, features (Q, K, F) with zero where there is no such rationale, and where there is one."""
+    """A shard of features by question: ids, features (Q, K, F) with zeros for missing rationales, and the mask (Q, K) of existing ones."""
     ids = shard["question_id"].unique().to_pylist()
     ((_, places),) = numbered([shard], names, len(ids))
     features_BF = torch.tensor(values(shard, "feature_F"))
@@ -68,7 +70,7 @@ def by_question(shard: pa.Table, names: Sequence[str]) -> tuple[list[str], Tenso
 
 
 def derived(scratch: Path) -> Path:
-    """The folder for what can be made again from the inputs and the shards, without what a killed process has left half-made."""
+    """The folder for files that can be recomputed from the inputs and the shards; temporary files of a killed process are removed."""
     folder = scratch / DERIVED
     folder.mkdir(exist_ok=True)
     for leftover in folder.glob(".*.tmp"):
@@ -77,15 +79,15 @@ def derived(scratch: Path) -> Path:
 
 
 def blank(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> np.memmap[Any, Any]:
-    """A new file of zeros, to be filled."""
+    """A new memory-mapped file of zeros."""
     with path.open("wb") as file:
-        # All its room now, or an error: a mapped page that finds none on the disk later ends the process without a word.
+        # Reserve the space now: if the disk fills up later, writing to a mapped page kills the process without a message.
         os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(dtype).itemsize)
     return np.memmap(path, dtype, "r+", shape=shape)
 
 
 def write_table(path: Path, pieces: Iterable[tuple[Piece, Places]], column: str, shape: tuple[int, ...]) -> None:
-    """`column` as a file of float32 of `shape` (N, K, ...), zero where a question has no such rationale."""
+    """Write `column` as a float32 file of `shape` (N, K, ...), with zeros for missing rationales."""
 
     def write(temporary: Path) -> None:
         table = blank(temporary, shape, np.float32)
@@ -97,6 +99,6 @@ def write_table(path: Path, pieces: Iterable[tuple[Piece, Places]], column: str,
 
 
 def mapped(path: Path, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-    """A file as a tensor that is not to be written to."""
-    # Shared, because a private mapping counts as memory that is asked for, and is refused where the file is larger than that.
+    """A file as a read-only memory-mapped tensor."""
+    # Shared, because a private mapping counts as allocated memory and is refused if the file exceeds what is available.
     return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).reshape(shape)

@@ -1,4 +1,4 @@
-"""Pages that need no network and no script: a template filled, the style of all pages in it, figures as PNG inside."""
+"""Renders self-contained HTML pages from templates, without network or scripts: shared style inlined, figures embedded as PNG."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ STYLE: Final = Path(__file__).parent / "page.css"
 
 
 def render(template: Path, **values: Any) -> bytes:
-    """An HTML template filled; a variable without a value is an error."""
+    """Render an HTML template, which may include the common style; an undefined name is an error."""
     loader = FileSystemLoader([template.parent, STYLE.parent])
     environment = ImmutableSandboxedEnvironment(autoescape=True, undefined=StrictUndefined, loader=loader)
     return environment.get_template(template.name).render(values).encode()
 
 
 def render_text(template: Path, **values: Any) -> bytes:
-    """A plain-text template filled; a line that holds only template statements leaves no empty line."""
+    """Render a plain-text template; lines that contain only template statements are removed."""
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, loader=FileSystemLoader(template.parent), trim_blocks=True, lstrip_blocks=True
     )
@@ -33,12 +33,12 @@ def render_text(template: Path, **values: Any) -> bytes:
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as it goes to disk."""
+    """A figure encoded as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
 
 
 def embedded(image: bytes) -> str:
-    """A PNG as it stands in a page."""
+    """A PNG encoded for an HTML page."""
     return base64.b64encode(image).decode()

@@ -1,4 +1,4 @@
-"""What is too long, found before a model is loaded or a token paid for: prompts that leave an engine or the student no room."""
+"""Checks prompt lengths before loading a model or calling a paid API: prompts that leave an engine or the student no room."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipeline.prompts import prompt_tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_REMEDY: Final = "or leave long questions out with max_characters on their source"
+_REMEDY: Final = "or exclude long questions with max_characters on their source"
 
 Prompts = Iterable[tuple[str, str]]
-"""Each with its question's id."""
+"""Pairs of question id and prompt."""
 
 
 def _longest(tokenizer: PreTrainedTokenizerBase, prompts: Prompts, turns: Turns | None, limit: int) -> tuple[str, int, int]:
-    """Id and tokens of the longest prompt, and how many have more tokens than `limit`."""
+    """Id and token count of the longest prompt, and the number of prompts with more than `limit` tokens."""
     longest, too_long = ("", 0), 0
     for question_id, prompt in prompts:
         length = len(prompt_tokens(tokenizer, prompt, turns))
@@ -37,28 +37,28 @@ def check_lengths(
     limit: int,
     whose: str = "its prompt",
 ) -> None:
-    """Refuse prompts that leave no room for an answer.
+    """Reject prompts that leave no room for an answer.
 
     Raises:
-        QuestionError: how many, the longest one, and what would hold it.
+        QuestionError: the number of such prompts, the longest one, and the context that would fit it.
     """
     question_id, length, too_long = _longest(tokenizer, prompts, turns, limit - room)
     if too_long:
         raise QuestionError(
-            f"question {question_id!r}: {whose}, the longest of {too_long} too long ones, has {length} tokens; with max_tokens "
-            f"{room} that is over the context of {limit}; raise engine.max_context to {length + room}, lower max_tokens, {_REMEDY}"
+            f"question {question_id!r}: {whose}, the longest of {too_long} that are too long, has {length} tokens; with max_tokens "
+            f"{room} it exceeds the context of {limit}; raise engine.max_context to {length + room}, lower max_tokens, {_REMEDY}"
         )
 
 
 def check_trainable(student: Weights, prompts: Prompts, max_length: int) -> None:
-    """Refuse training questions after which the student has no room for a single token of a rationale.
+    """Reject training questions that leave the student no room for a single token of a rationale.
 
     Raises:
-        QuestionError: how many, and the longest one.
+        QuestionError: the number of such questions, and the longest one.
     """
     question_id, length, too_long = _longest(load_tokenizer(student), prompts, student.dialogue, max_length - 1)
     if too_long:
         raise QuestionError(
-            f"question {question_id!r}: its prompt, the longest of {too_long} too long ones, has {length} of the student's tokens, and "
-            f"training.max_length is {max_length}: no rationale of it could be trained on; raise training.max_length, {_REMEDY}"
+            f"question {question_id!r}: its prompt, the longest of {too_long} that are too long, has {length} student tokens, which leaves "
+            f"no room for a rationale within training.max_length {max_length}; raise training.max_length, {_REMEDY}"
         )

@@ -19,19 +19,19 @@ from storage.mirror import DERIVED
 
 
 def sample_seed(seed: int, question_id: str, perspective: str, index: int) -> int:
-    """31 bits from everything that tells one sample from another."""
+    """A 31-bit seed from run seed, question, perspective and sample index."""
     digest = hashlib.sha256(f"{seed}\0{question_id}\0{perspective}\0{index}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
 def training_questions(questions: Artifact) -> Iterator[Question]:
-    """The questions that are distilled, in order."""
+    """The training questions, in order."""
     for batch in questions.batches("questions", rows=1024):
         yield from from_table(batch.filter(pc.equal(batch["role"], "train")))
 
 
 def finished_questions(shards: Iterable[pa.Table | pa.RecordBatch]) -> set[int]:
-    """Digests of the questions that some shards have."""
+    """Digests of the questions in some shards."""
     finished: set[int] = set()
     for shard in shards:
         finished |= digests(shard["question_id"].unique().to_pylist())
@@ -39,5 +39,5 @@ def finished_questions(shards: Iterable[pa.Table | pa.RecordBatch]) -> set[int]:
 
 
 def arrived_file(out: Draft, model: str) -> Path:
-    """Where a server's answers lie until their shard is committed; on this machine only, also under a remote root."""
+    """Journal of a server's answers whose shard is not committed yet; on this machine only, also under a remote root."""
     return out.scratch / DERIVED / f"arrived-{model}.jsonl"

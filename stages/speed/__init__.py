@@ -1,5 +1,5 @@
-"""How fast it is, as ratios of two things that do the same work side by side: `mind bench speed`.
+"""Speed benchmarks, as ratios of two implementations that do the same work: `mind bench speed`.
 
-Absolute figures belong to a machine; a ratio taken in one run, in alternating repeats, holds on others and on a busy one. Every comparison
-is between *sides* (`sides.py`) of equal work; what a side computes is that of the product itself, called directly, never a copy.
+Absolute figures belong to one machine. A ratio measured in one run, with alternating repeats, also holds on other machines and on a busy
+one. Every comparison is between *sides* (`sides.py`) with equal work; a side calls the product's own code, never a copy.
 """

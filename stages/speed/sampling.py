@@ -1,8 +1,8 @@
-"""The teacher's speed: the sampling stage, grading and commit included, against bare vLLM on the same requests in the same engine.
+"""Sampling speed: the sampling stage, including grading and commit, against bare vLLM on the same requests in the same engine.
 
-Tokens a second of the same prompts with the same seeds. A third side waits for every shard before it asks for the next. Two more ask long
-questions for short answers, with the question before the perspective and behind it: what all perspectives begin with alike is computed
-once. These two write different texts, so their rate is in requests.
+The rate is in tokens per second, with the same prompts and seeds. A third side waits for every shard before it requests the next one. Two
+more sides ask long questions with short answers, with the question before or after the perspective: a prefix shared by all perspectives is
+computed once. These two generate different texts, so their rate is in requests.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PROMPTS: Final = Prompts(
 _TOKENS: Final = 160
 _QUESTION_FIRST: Final = "Question: {{ question }}\nPerspective: {{ perspective }}\nSolution:\n"
 _LONG: Final = 12
-"""Problems that are put together as one long question."""
+"""Number of problems that are joined into one long question."""
 _SHORT_ANSWER: Final = 16
 
 
@@ -50,7 +50,7 @@ def _questions(number: int) -> list[Question]:
 
 
 def _orders(engine: Engine, asked: list[Question], perspectives: Sequence[Perspective]) -> dict[str, Once]:
-    """Every perspective of every long question, with either first."""
+    """Sides that ask every perspective of every long question, with the question or the perspective first."""
     texts = ["\n".join(item.text for item in some) for some in chunks(asked, _LONG)]
     decoding = Decoding(0.7, 1.0, _SHORT_ANSWER)
 
@@ -67,7 +67,7 @@ def _orders(engine: Engine, asked: list[Question], perspectives: Sequence[Perspe
 
 
 def measure(folder: Path, questions: int, repeats: int, say: Callable[[str], None]) -> dict[str, Ratio]:
-    """The stage over bare vLLM, by name, for the miniature teacher."""
+    """Ratios of the sampling stage to bare vLLM, by name, for the miniature teacher."""
     settings = Sampling(
         engine=EngineConfig(kind="vllm", dtype="float32", max_context=512, kv_cache_gib=0.5), samples=1, tries=1, temperature=0.7,
         top_p=1.0, max_tokens=_TOKENS, questions_per_shard=64,

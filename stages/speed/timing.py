@@ -1,6 +1,6 @@
-"""Things that do the same work, timed in turns: what disturbs one repeat disturbs its neighbour as well.
+"""Times implementations of the same work in alternation, so that a disturbance affects neighbouring repeats of all sides.
 
-Without a GPU time is that of the processor, of this process and all that it started: other work on the machine does not count.
+Without a GPU, time is the CPU time of this process and its descendants, so other load on the machine does not count.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import NamedTuple
 import psutil
 
 Once = Callable[[], float]
-"""Does the work once and says how much it was, in whatever the sides of a comparison have in common."""
+"""Does the work once and returns its amount, in a unit that the sides of a comparison share."""
 
 
 def clock() -> float:
-    """Seconds: of the wall where a GPU works, of the processor where none does."""
+    """Seconds: wall time with a GPU, CPU time without."""
     import torch
 
     if torch.cuda.is_available():
@@ -33,7 +33,7 @@ def clock() -> float:
 
 
 class Ratio(NamedTuple):
-    """Median over repeats of one side's rate over another's in the same repeat, and the middle half."""
+    """Median, over repeats, of one side's rate relative to another's in the same repeat, and the interquartile range."""
 
     median: float
     low: float
@@ -41,7 +41,7 @@ class Ratio(NamedTuple):
 
 
 def rates(sides: Mapping[str, Once], repeats: int, say: Callable[[str], None]) -> dict[str, list[float]]:
-    """Work per second of every side, by repeat. A first repeat warms up and does not count; each begins with another side."""
+    """Work per second of every side, by repeat. A first repeat warms up and is discarded; each repeat starts with another side."""
     names = list(sides)
     found: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(-1, repeats):
@@ -56,7 +56,7 @@ def rates(sides: Mapping[str, Once], repeats: int, say: Callable[[str], None]) -
 
 
 def ratio(mine: Sequence[float], other: Sequence[float]) -> Ratio:
-    """Of rates taken in the same repeats."""
+    """Ratio of two sides' rates, taken in the same repeats."""
     each = [a / b for a, b in zip(mine, other, strict=True)]
     low, _, high = statistics.quantiles(each, n=4) if len(each) > 1 else (each[0], each[0], each[0])
     return Ratio(statistics.median(each), low, high)

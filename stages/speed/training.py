@@ -1,7 +1,10 @@
-"""The trainer's speed: packed against padded, MIND's step against a uniform one, DeepSpeed against plain PyTorch, and TRL.
+"""Training speed: packed against padded rows, MIND's step against a uniform step, DeepSpeed against plain PyTorch, and TRL.
 
-A side takes a few steps with all eight rationales of its questions; its rate is in *useful* tokens, those that carry loss, a second. MIND's
-own step trains on fewer, so it is compared in steps a second. The few steps hold one probe, as one in four does by default.
+A side takes a few steps with all eight rationales of its questions; its rate is in *useful* tokens (those that carry loss) per second.
+MIND's own step trains on fewer rationales, so it is compared in steps per second. One of the few steps is a probe, as with the default of
+one in four.
+
+Axes: Q questions of a step, N questions of the set, K perspectives, F features.
 """
 
 from __future__ import annotations
@@ -34,15 +37,15 @@ from stages.training.launcher import surroundings
 from stages.training.rank import join, start_engine, start_joint
 
 CASES: Final = {"1:1": Lengths(96, 96), "1:3": Lengths(64, 192)}
-"""By the ratio of a prompt's tokens to a rationale's."""
+"""Mean lengths, by the ratio of a prompt's tokens to a rationale's."""
 QUESTIONS: Final = 2
-"""A step's."""
+"""Questions per step."""
 STEPS: Final = 4
-"""A repeat's of MIND; one of them probes."""
+"""Steps of MIND per repeat; one of them probes."""
 UNIFORM_STEPS: Final = 2
-"""A repeat's of sides in which all steps are alike."""
+"""Steps per repeat of sides whose steps are all alike."""
 WIDTH: Final = 64
-"""MetaNet's."""
+"""MetaNet's width."""
 
 _UNIFORM: Final[dict[str, Any]] = {
     "mixture": Mixture(weights="uniform", beta=0), "consistency": Consistency(weight=0), "packing": "rows",
@@ -58,12 +61,12 @@ FLEX: Final = "packed, flex"
 
 
 def sides_here() -> dict[str, dict[str, Any]]:
-    """With FlexAttention where it learns."""
+    """The sides that can run here, with FlexAttention on a GPU."""
     return SIDES | ({FLEX: {**_UNIFORM, "packing": "flex"}} if torch.cuda.is_available() else {})
 
 
 class _Plain:
-    """What the trainer asks of an engine, in plain PyTorch: to know what DeepSpeed costs."""
+    """The engine interface that the trainer uses, in plain PyTorch, to measure the cost of DeepSpeed."""
 
     def __init__(self, model: StudentLosses, clip: float) -> None:
         self.module, self.clip = model, clip
@@ -102,13 +105,13 @@ def _config(student: Path, fields: Mapping[str, Any], threads: int) -> Config:
 
 
 class Trained(NamedTuple):
-    """A side that trains: its learners, and what was kept in each step that it took."""
+    """A training side: its learners, and the mean number of rationales kept in each step."""
 
     joint: Joint
     kept: list[float]
 
     def once(self, unit: str, steps: int) -> Once:
-        """Some steps; the work is their useful tokens, or their number."""
+        """A side's work: some steps, counted in useful tokens or in steps."""
 
         def work() -> float:
             done = 0.0
@@ -127,12 +130,12 @@ def _trained(config: Config, data: TrainingSet, engine: Any) -> Trained:
         settings = Synthesis(metanet=MetaNetShape(width=WIDTH), warm_up_epochs=60, warm_up_rate=3e-3)
         found = warm_up(settings, config.objective, data.features_NKF, data.base_losses_NK, data.mask_NK, 0, lambda loss: None)
         joint.metanet.load_state_dict(found.metanet.state_dict())
-        torch.set_num_threads(config.training.threads_per_rank)  # which a warm-up sets to one
+        torch.set_num_threads(config.training.threads_per_rank)  # the warm-up sets it to one
     return Trained(joint, [])
 
 
 def sides_of(folder: Path, lengths: Lengths, threads: int) -> dict[str, Trained]:
-    """All sides that are ours, each with a student of its own, in this process."""
+    """All of our own sides, each with its own student, in this process."""
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     student = folder / "student"
     if not student.is_dir():
@@ -150,7 +153,7 @@ def sides_of(folder: Path, lengths: Lengths, threads: int) -> dict[str, Trained]
 
 
 def shares(side: Trained, repeats: int) -> dict[str, float]:
-    """Parts of a step of MIND as shares of it: MetaNet with inertia, and the assembling of rows into lines."""
+    """Parts of MIND's step as shares of its time: MetaNet with inertia, and assembling rows into lines."""
     joint, took = side.joint, {"step": 0.0, "metanet": 0.0, "assembly": 0.0}
 
     @contextmanager
@@ -174,7 +177,7 @@ def shares(side: Trained, repeats: int) -> dict[str, float]:
 
 
 class Found(NamedTuple):
-    """What was measured at one ratio of lengths: ratios by name, rationales that MIND kept, and shares of its step."""
+    """Results at one ratio of lengths: ratios by name, mean number of rationales that MIND kept, and shares of its step."""
 
     ratios: dict[str, Ratio]
     kept: float
@@ -182,7 +185,7 @@ class Found(NamedTuple):
 
 
 def measure(folder: Path, lengths: Lengths, repeats: int, threads: int, say: Callable[[str], None]) -> Found:
-    """Everything at one ratio of lengths; TRL where it is installed."""
+    """All comparisons at one ratio of lengths, with TRL if installed."""
     from stages.speed.trl import trl_sides
 
     ours = sides_of(folder, lengths, threads)
@@ -196,7 +199,7 @@ def measure(folder: Path, lengths: Lengths, repeats: int, threads: int, say: Cal
         "DeepSpeed / plain PyTorch": ratio(useful["packed"], useful["plain"]),
         **({"packed, flex / padded": ratio(useful[FLEX], useful["padded"])} if FLEX in useful else {}),
         **{f"packed / {name}": ratio(useful["packed"], useful[name]) for name in others},
-        # In time: above one, MIND's step takes longer.
+        # A ratio of times: above one, MIND's step takes longer.
         "MIND's step / uniform step, in time": ratio(steps["packed"], steps["mind"]),
     }
     kept = ours["mind"].kept

@@ -1,9 +1,11 @@
-"""TRL's SFTTrainer on the same rows, as people run it: a row per rationale, padded, or several packed into a line.
+"""Times TRL's SFTTrainer on the same rows in its usual configurations: one padded row per rationale, or several rows packed into a line.
 
-It is no dependency; without it these comparisons are left out. Gradient checkpointing, which it does by default, is off, for ours is too.
-What it packs it hands on without padding, all lines of a batch as one. FlashAttention, which computes no pair of different rows, knows no
-fp32; transformers then keeps rows apart by a dense mask over all pairs of a batch's tokens. So a batch is one line here, and a step
-accumulates as many as hold a step's rows.
+TRL is not a dependency; without it, these comparisons are skipped. Its default gradient checkpointing is off, as ours is. TRL passes packed
+rows on without padding, all lines of a batch as one. FlashAttention, which computes no pairs between different rows, does not support fp32;
+transformers then separates rows by a dense mask over all token pairs of a batch. A batch is therefore one line here, and a step accumulates
+as many lines as hold a step's rows.
+
+Axes: N questions of the set, K perspectives.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ PACKING: Final = "TRL, packing with dense masks"
 
 
 def trl_sides(folder: Path, data: TrainingSet, questions: int, steps: int) -> dict[str, Once]:
-    """TRL padded and packed, with the same rationales in a step; empty where it is not installed."""
+    """TRL with padding and with packing, with the same rationales per step; empty if it is not installed."""
     if importlib.util.find_spec("trl") is None:
         return {}
     return {
@@ -31,14 +33,14 @@ def trl_sides(folder: Path, data: TrainingSet, questions: int, steps: int) -> di
 
 
 def _rows(data: TrainingSet, questions: int, steps: int) -> list[dict[str, list[int]]]:
-    """Every rationale of every step's questions, in the order in which the steps take them."""
+    """Every rationale of every step's questions, in the order of the steps."""
     index = [int(n) for step in range(steps) for n in questions_of_step(step, len(data), questions, 0)]
     rows = [data.row(n, k) for n in index for k in range(data.mask_NK.shape[1])]
     return [{"input_ids": row.tokens, "completion_mask": [0] * row.start + [1] * (len(row.tokens) - row.start)} for row in rows]
 
 
 def trainer_of(folder: Path, data: TrainingSet, questions: int, steps: int, packing: bool) -> Any:
-    """TRL's trainer of all steps' rows, with the student in `folder`."""
+    """TRL's trainer on all steps' rows, with the student in `folder`."""
     import datasets
     import torch
     import transformers
@@ -60,7 +62,7 @@ def trainer_of(folder: Path, data: TrainingSet, questions: int, steps: int, pack
         model=AutoModelForCausalLM.from_pretrained(folder / "student", dtype=torch.float32), args=settings,
         train_dataset=datasets.Dataset.from_list(rows), processing_class=AutoTokenizer.from_pretrained(_TOKENIZER),
     )  # fmt: skip
-    trainer.remove_callback(transformers.PrinterCallback)  # it would write into what `--json` prints
+    trainer.remove_callback(transformers.PrinterCallback)  # it would print into the output of `--json`
     return trainer
 
 
@@ -72,7 +74,7 @@ def _side(folder: Path, data: TrainingSet, questions: int, steps: int, packing: 
     def once() -> float:
         began = clock()
         trainer.train()
-        # Its trainer starts anew each time, which a long training would not: only the steps themselves count.
+        # TRL's trainer has a start-up cost per call that a long training would not have: only the steps are timed.
         whole = clock() - began
         return float(useful * whole / timer.seconds)
 

@@ -1,7 +1,9 @@
-"""What training is timed on: a student of Qwen2's shape with random weights, and questions with rationales of random tokens.
+"""Workload of the training benchmarks: a student of Qwen2's shape with random weights, and questions with rationales of random tokens.
 
-Lengths spread by a quarter round their mean, as texts do. MetaNet's features are random with the base losses hidden in
-them, so that a warm-up gives it something to prefer and a mixture something to select.
+Lengths vary by a quarter around their mean, as real texts do. MetaNet's features are random but contain the base losses, so that a warm-up
+gives it a preference and a mixture something to select.
+
+Axes: N questions of the set, K perspectives, F features; R 2 (row and context row), P `PLACE` fields of a row's location.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ _CONCLUSION: Final = 12
 
 
 class Lengths(NamedTuple):
-    """Mean tokens of a question's prompt and of a rationale."""
+    """Mean tokens of a prompt and of a rationale."""
 
     prompt: int
     rationale: int
@@ -37,7 +39,7 @@ class Shape(NamedTuple):
 
 
 SMALL: Final = Shape(192, 4, 4096)
-"""For a CPU: large enough that arithmetic decides, small enough for minutes."""
+"""For a CPU: large enough to be dominated by arithmetic, small enough to run in minutes."""
 
 
 def make_student(folder: Path, shape: Shape) -> Path:
@@ -57,7 +59,7 @@ def _spread(mean: int, draw: random.Random) -> int:
 
 
 def make_set(questions: int, perspectives: int, lengths: Lengths, vocabulary: int) -> TrainingSet:
-    """Rationales of every perspective for every question."""
+    """A training set with rationales of every perspective for every question."""
     draw = random.Random(0)
     generator = torch.Generator().manual_seed(0)
     tokens: list[int] = []
@@ -79,6 +81,6 @@ def make_set(questions: int, perspectives: int, lengths: Lengths, vocabulary: in
 
 
 def _row(prompt: list[int], rationale: list[int]) -> Row:
-    """The answer is the token before the last two."""
+    """A row whose answer is the token before the last two."""
     tokens = [*prompt, *rationale]
     return Row(tokens, len(prompt), (len(tokens) - 3, len(tokens) - 2))

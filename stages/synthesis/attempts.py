@@ -1,6 +1,6 @@
-"""The base student's attempts at the training questions: a question's difficulty is their pass rate.
+"""Samples the base student's attempts at the training questions; a question's difficulty is its pass rate.
 
-A part of synthesis with shards of its own, each with all attempts at its questions, so that a kill loses one chunk of them at most.
+Part of the synthesis stage, with its own shards. A shard holds all attempts at its questions, so a kill loses at most one chunk.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def attempt(
     out: Draft,
     progress: Progress,
 ) -> None:
-    """Ask the student what no shard has. `questions` gives the stream of all, of which there are `total`, anew at each call."""
+    """Generate the missing attempts. `questions` returns a new stream of all `total` questions at each call."""
     finished = finished_questions(out.shards(_SHARDS, ["question_id"]))
 
     def missing() -> Iterator[tuple[Question, str]]:
@@ -69,7 +69,7 @@ def attempt(
 
 
 def pass_rates(out: Draft) -> Iterator[tuple[str, float]]:
-    """Every attempted question's id and its share of right attempts."""
+    """The id of every attempted question and its share of correct attempts."""
     for shard in out.shards(_SHARDS, ["question_id", "outcome"]):
         right: dict[str, list[bool]] = {}
         for question_id, outcome in zip(shard["question_id"].to_pylist(), shard["outcome"].to_pylist(), strict=True):

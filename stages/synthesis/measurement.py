@@ -1,7 +1,9 @@
-"""What the models say of the kept rationales of one chunk: the base student's losses, and the features that MetaNet sees.
+"""Measures the base student's losses and MetaNet's input features on the kept rationales of one chunk.
 
-Forward passes never cross from one chunk to the next, so what is measured of a rationale depends on its chunk alone, and not on where an
-earlier process was stopped.
+A forward pass never spans two chunks. The values of a rationale therefore depend on its chunk only, not on where an earlier process
+stopped.
+
+Axes: B rationales, F features.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ RATIONALES: Final = pa.schema(
 
 
 class Models(NamedTuple):
-    """The base student, and the encoder of features with its tokenizer; often the encoder is the student itself."""
+    """The base student, and the feature encoder with its tokenizer; by default the encoder is the student itself."""
 
     student: Any
     pad: int
@@ -40,7 +42,7 @@ class Models(NamedTuple):
 
 
 def open_models(source: Weights, settings: Synthesis) -> Models:
-    """Load both, on a GPU where there is one."""
+    """Load both, on a GPU if available."""
     tokenizer = load_tokenizer(source)
     student = load_causal_model(source, "auto")
     student.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -78,7 +80,7 @@ def rationale_table(kept: list[Kept], losses_B: Tensor) -> pa.Table:
 
 
 def feature_table(kept: list[Kept], features_BF: Tensor) -> pa.Table:
-    """Their features, row by row beside the rationales."""
+    """The features of one chunk, in the same row order as its rationales."""
     flat = pa.FixedSizeListArray.from_arrays(pa.array(features_BF.reshape(-1).numpy(), pa.float32()), features_BF.shape[1])
     keys = {name: pa.array([getattr(item, name) for item in kept], pa.string()) for name in ("question_id", "perspective")}
     return pa.table({**keys, "feature_F": flat})

@@ -1,7 +1,7 @@
-"""Which rationales of one shard of samples are kept. A shard has all samples of its questions, and every rule is one of a question.
+"""Selects the rationales of one shard of samples that are kept.
 
-Right samples that fit the student's longest row go through the rules of `pipeline/rationales/curation.py`, and are tokenised as they will be
-trained on.
+A shard has all samples of its questions, and every rule concerns one question at a time. Correct samples that fit the student's maximum
+length pass through the rules of `pipeline/rationales/curation.py` and are tokenised exactly as for training.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Kept(NamedTuple):
-    """One kept rationale: whose it is, its tokens and its words."""
+    """One kept rationale: its question and perspective, its tokens, and its text."""
 
     question_id: str
     perspective: str
@@ -38,7 +38,7 @@ class Kept(NamedTuple):
 
 
 class Student(NamedTuple):
-    """How the student reads: its tokenizer, in what turns, the tokens of its longest row."""
+    """The student's tokenizer, the turns of its dialogue, and its maximum number of tokens per row."""
 
     tokenizer: PreTrainedTokenizerBase
     turns: Turns | None
@@ -57,9 +57,9 @@ def select(
     last: bytes | None,
     seed: int,
 ) -> tuple[list[Kept], dict[str, int]]:
-    """Kept rationales of one shard with the columns `SAMPLE`, by question and perspective, and what fell at each rule.
+    """Kept rationales of one shard (columns `SAMPLE`), by question and perspective, and the number dropped by each rule.
 
-    `last` is the largest `place` that a question may have; None for any.
+    `last` is the largest `place` that a question may have; None for no limit.
     """
     answered: list[dict[str, Any]] = samples.to_pylist()
     every = [row for row in answered if row["outcome"] == Outcome.CORRECT]
@@ -89,7 +89,7 @@ def select(
 
 
 def _agreed(rows: list[dict[str, Any]], answered: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Right samples of questions that most samples answer right."""
+    """Correct samples of questions whose majority answer is correct."""
     votes: dict[str, list[dict[str, Any]]] = {}
     for row in answered:
         votes.setdefault(row["question_id"], []).append(row)
@@ -103,7 +103,7 @@ def _agreed(rows: list[dict[str, Any]], answered: list[dict[str, Any]]) -> list[
 def _of_the_asked_form(
     rows: list[dict[str, Any]], perspectives: Sequence[Perspective], settings: Synthesis
 ) -> list[dict[str, Any]]:
-    """Samples that have the form that is required of their perspective, if any is."""
+    """Samples that have the form required for their perspective, if one is required."""
     if settings.form == "report":
         return rows
     required = {item.name: item.form for item in perspectives}
@@ -116,7 +116,7 @@ def _of_the_asked_form(
 
 
 def _drop_too_long(right: dict[str, dict[str, str]], prompts: Mapping[str, list[int]], student: Student) -> int:
-    """Take out what the student cannot be trained on; returns how many."""
+    """Remove rationales that are too long to train on; returns their number."""
     dropped = 0
     for question_id, rationales in right.items():
         room = student.max_length - len(prompts[question_id])

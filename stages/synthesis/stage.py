@@ -1,13 +1,17 @@
-"""Stage 4: perspective synthesis. Which rationales are kept, what MetaNet sees of them, and what it thinks at the start.
+"""Stage 4: perspective synthesis. Selects rationales, measures MetaNet's inputs, and warms up MetaNet.
 
-1. The base student attempts every question; its pass rate is the question's difficulty.
-2. Right, different rationales are kept; easy questions are thinned; only so many stay (`stages/synthesis/selection.py`).
-3. Features of every kept rationale, and the base student's loss on it (`stages/synthesis/measurement.py`).
-4. MetaNet warms up on those losses; its scores and preferences are written per question (`stages/synthesis/warm_up.py`).
+1. The base student attempts every question; its pass rate is the question's difficulty (`stages/synthesis/attempts.py`).
+2. Correct, distinct rationales are kept; easy questions are down-sampled; the number of questions may be limited
+   (`stages/synthesis/selection.py`).
+3. Features of every kept rationale, and the base student's loss on it, are measured (`stages/synthesis/measurement.py`).
+4. MetaNet is warmed up on those losses; its scores and preferences are written per question (`stages/synthesis/warm_up.py`).
 
-Steps 2 and 3 take one shard of samples at a time and commit what they make of it under the shard's own number, so a kill loses one at
-most, and the result does not depend on where it came. Writes `rationales-*.parquet` and `features-*.parquet` (a row per question and
-perspective, side by side), `sets-*.parquet` (a row per question: mask, scores, π, fused vector), `metanet.safetensors`, and the attempts.
+Steps 2 and 3 process one shard of samples at a time and commit the results under the same shard number. A kill therefore loses at most one
+shard, and the result does not depend on when it happened. Writes `rationales-*.parquet` and `features-*.parquet` (a row per question and
+perspective, in the same order), `sets-*.parquet` (a row per question: mask, scores, π, fused vector), `metanet.safetensors`, and the
+attempts.
+
+Axes: B rationales, F features, K perspectives.
 """
 
 from __future__ import annotations
@@ -48,7 +52,7 @@ VERSION: Final = 5
 INPUTS: Final = ("questions", "sampling")
 
 _COUNTS: Final = b"counts"
-"""In the metadata of a shard of rationales: how many samples of its chunk fell at each rule."""
+"""Key in the metadata of a shard of rationales: the number of samples that each rule dropped."""
 
 
 class Config(Frozen):
@@ -64,7 +68,7 @@ class Config(Frozen):
 
 
 def config_of(run: RunConfig) -> Config:
-    """The part of a run's configuration that this stage depends on: forms only if they are required."""
+    """The part of a run's configuration that this stage depends on; forms are included only if they are required."""
     perspectives = as_asked(run.prompts, perspectives_of(run))
     return Config(
         student=run.student,
@@ -78,7 +82,7 @@ def config_of(run: RunConfig) -> Config:
 
 
 def outside(config: Config) -> dict[str, str]:
-    """The base student's content, and the encoder's where it is another model."""
+    """Content digest of the base student, and of the encoder if it is another model."""
     found = {"student": model_content(config.student)}
     if config.synthesis.encoder is not None:
         found["encoder"] = model_content(config.synthesis.encoder)
@@ -86,11 +90,11 @@ def outside(config: Config) -> dict[str, str]:
 
 
 def check(config: Config) -> None:
-    """Model folders, templates, and that a form which is required has been asked for."""
+    """Check model folders and templates, and that a required form is requested by the prompt."""
     if config.synthesis.form == "require" and not any(item.form for item in config.perspectives):
         raise ConfigError(
-            "synthesis.form: require, but no perspective has a form, or prompts.perspective does not show {{ instruction }}, which "
-            "asks for it; give forms in the perspectives' file, show the instruction, or set form to report"
+            "synthesis.form: require, but no perspective has a form, or prompts.perspective lacks {{ instruction }}, which requests "
+            "the form; add forms to the perspectives' file, add {{ instruction }}, or set form to report"
         )
     check_model(config.student, "student")
     if config.synthesis.encoder is not None:
@@ -99,7 +103,7 @@ def check(config: Config) -> None:
 
 
 Asked = Callable[[], Iterator[Question]]
-"""The stream of the questions that have samples, anew at each call: all of them, unless rationales were given for some only."""
+"""Returns a new stream of the questions that have samples: all of them, unless imported rationales cover only some."""
 
 
 def _attempt(config: Config, asked: Asked, total: int, out: Draft, progress: Progress) -> None:
@@ -116,7 +120,7 @@ def _attempt(config: Config, asked: Asked, total: int, out: Draft, progress: Pro
 
 
 def _lookup(config: Config, questions: Asked, out: Draft) -> Path:
-    """The file in which is looked up what must be known of a question."""
+    """The lookup file of the questions; written if it does not exist."""
     from stages.shared.mapped_tables import derived
 
     path = derived(out.scratch) / "questions.sqlite"
@@ -131,7 +135,7 @@ def _is_measured(out: Draft, number: int) -> bool:
 
 
 Select = Callable[[Path, bytes | None], tuple[list["Kept"], dict[str, int]]]
-"""From a shard of samples, what is kept of it if no question's place may be larger, and what fell."""
+"""From a shard of samples and the largest allowed place: the kept rationales and the number dropped by each rule."""
 
 
 def _selecting(config: Config, lookup: Lookup) -> Select:
@@ -148,7 +152,10 @@ def _selecting(config: Config, lookup: Lookup) -> Select:
 
 
 def _last_place(config: Config, shards: Iterable[Path], selecting: Select) -> bytes | None:
-    """The place up to which questions stay; where only so many may, all shards are gone through before the first is measured."""
+    """The largest place of a kept question; None without a limit.
+
+    With `max_questions`, rationales of all shards are selected before the first shard is measured.
+    """
     limit = config.synthesis.max_questions
     if limit is None:
         return None
@@ -158,7 +165,7 @@ def _last_place(config: Config, shards: Iterable[Path], selecting: Select) -> by
 
 
 def _measure(config: Config, sampling: Artifact, lookup: Lookup, out: Draft, progress: Progress) -> None:
-    """Selection, losses and features of every shard of samples that has none yet."""
+    """Select and measure every shard of samples that has no results yet."""
     from stages.synthesis.measurement import feature_table, measure, open_models, rationale_table
 
     shards = sampling.files("samples")
@@ -179,12 +186,12 @@ def _measure(config: Config, sampling: Artifact, lookup: Lookup, out: Draft, pro
 
 
 def _counted(out: Draft, questions: int) -> dict[str, int]:
-    """How many samples and questions fell at each rule, of all chunks, which must be about all questions."""
+    """Samples and questions dropped by each rule, over all shards, which must cover all questions."""
     total = Counter[str]()
     for shard in out.shards("rationales", ["question_id"]):
         total.update(json.loads(shard.schema.metadata[_COUNTS]))
     if total["questions"] != questions:
-        raise ArtifactError(f"synthesis: {total['questions']} of {questions} questions were gone through; run it again")
+        raise ArtifactError(f"synthesis: {total['questions']} of {questions} questions were processed; run the stage again")
     return dict(total)
 
 
@@ -192,7 +199,7 @@ def _refuse_nothing(counts: Mapping[str, int], min_perspectives: int) -> None:
     if not counts["kept_questions"]:
         counted = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise NothingSurvives(
-            f"synthesis: no question keeps {min_perspectives} right rationales ({counted}); use a stronger teacher, "
+            f"synthesis: no question keeps {min_perspectives} correct rationales ({counted}); use a stronger teacher, "
             "more sampling.tries, or a lower synthesis.min_perspectives"
         )
 

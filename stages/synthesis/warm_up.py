@@ -1,4 +1,7 @@
-"""MetaNet's first lesson, the warm-up, on features that lie in a file; and what it thinks of every question after it."""
+"""Warms up MetaNet on the measured features and losses, and writes its initial scores for every question.
+
+Axes: N questions of the set, Q questions of a shard, K perspectives, F features, D hidden size.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ SETS: Final = pa.schema(
 
 
 class Lesson(NamedTuple):
-    """MetaNet after it, L_meta of each epoch, and per perspective how many rationales there are and the base student's mean loss."""
+    """Result of the warm-up: MetaNet, L_meta of each epoch, and per perspective the number of rationales and the base's mean loss."""
 
     metanet: MetaNet
     losses: list[float]
@@ -40,7 +43,7 @@ class Lesson(NamedTuple):
 
 
 def _losses(out: Draft, names: list[str], questions: int) -> tuple[Tensor, Tensor]:
-    """The base student's losses (N, K), zero where there is no rationale, and where there is one."""
+    """The base student's losses (N, K), zero where a rationale is missing, and the mask (N, K) of existing rationales."""
     losses_NK = torch.zeros(questions, len(names))
     mask_NK = torch.zeros(questions, len(names), dtype=torch.bool)
     for piece, places in numbered(out.shards("rationales", ["question_id", "perspective", "base_loss"]), names, questions):
@@ -50,7 +53,7 @@ def _losses(out: Draft, names: list[str], questions: int) -> tuple[Tensor, Tenso
 
 
 def _features(out: Draft, names: list[str], questions: int) -> Tensor:
-    """Features (N, K, F) in a file of the draft's scratch folder."""
+    """Features (N, K, F), memory-mapped from a file in the draft's scratch folder."""
     width = next(out.shards("features", ["feature_F"])).schema.field("feature_F").type.list_size
     shape, path = (questions, len(names), width), derived(out.scratch) / "features.f32"
     if not path.exists():
@@ -61,7 +64,7 @@ def _features(out: Draft, names: list[str], questions: int) -> Tensor:
 def teach(
     settings: Synthesis, objective: Objective, names: list[str], questions: int, seed: int, out: Draft, progress: Progress
 ) -> Lesson:
-    """The warm-up on all that was measured."""
+    """Warm up MetaNet on all measured rationales."""
     losses_NK, mask_NK = _losses(out, names, questions)
     features_NKF = _features(out, names, questions)
     progress.start("MetaNet's warm-up", settings.warm_up_epochs, "epochs")
@@ -93,7 +96,7 @@ def _thought(metanet: MetaNet, shard: pa.Table, names: list[str], temperature: f
 
 
 def write_sets(metanet: MetaNet, names: list[str], temperature: float, lookup: Lookup, out: Draft) -> None:
-    """`sets-*.parquet` and `metanet.safetensors`."""
+    """Write `sets-*.parquet` and `metanet.safetensors`."""
     out.clear("sets")
     for shard in out.shards("features"):
         if shard.num_rows:

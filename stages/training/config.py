@@ -16,7 +16,7 @@ from pipeline.schema.fields import Frozen, identity
 
 
 class Config(Frozen):
-    """Base student, training and the names that MetaNet's heads stand for."""
+    """Base student, training settings, and the perspectives of MetaNet's heads."""
 
     student: WeightsField = identity()
     perspectives: tuple[Perspective, ...] = identity()
@@ -43,19 +43,19 @@ def config_of(run: RunConfig) -> Config:
 
 
 def outside(config: Config) -> dict[str, str]:
-    """The base student's content."""
+    """Content digest of the base student."""
     return {"student": model_content(config.student)}
 
 
 def check(config: Config) -> None:
-    """Model folder, the longest row it could take, and the perspectives that are named."""
+    """Check the model folder, the maximum row length, and the names of perspectives."""
     check_model(config.student, "student")
     known = [item.name for item in config.perspectives]
     for name in config.training.perspectives or ():
         if name not in known:
-            raise ConfigError(f"training.perspectives: no perspective {name!r}; there are {', '.join(known)}")
+            raise ConfigError(f"training.perspectives: {name!r} is unknown; use some of {', '.join(known)}")
     limit = context_length(config.student.path) if isinstance(config.student, LocalModel) else None
     if limit is not None and config.training.max_length > limit:
         raise ModelError(
-            f"training.max_length: {config.training.max_length} is over the student's context of {limit}; lower it"
+            f"training.max_length: {config.training.max_length} exceeds the student's context of {limit}; lower it"
         )

@@ -16,7 +16,7 @@ REFUSED: Final = "refused"
 
 
 SPEC: Final = "spec.json"
-"""What the ranks of every host are told, in the scratch folder."""
+"""File in the scratch folder that tells the ranks of every host what to train."""
 
 
 def _port_is_free(port: int) -> bool:
@@ -51,7 +51,7 @@ def choose_port(wanted: int | None) -> int:
     """
     if wanted is not None:
         if not _port_is_free(wanted):
-            raise ConfigError(f"training.port: {wanted} is in use on 127.0.0.1; leave it out to have a free one chosen")
+            raise ConfigError(f"training.port: {wanted} is in use on 127.0.0.1; omit it to use a free port")
         return wanted
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -85,7 +85,7 @@ def launch(training: Training, spec: str, port: int) -> None:
         raise BadInput(message)
     if code:
         raise StageFailed(
-            f"training: the launcher ended with code {code}; the log above says why (a rank with signal 9 was killed, mostly for want "
+            f"training: the launcher exited with code {code}; see the log above (signal 9 means that a rank was killed, usually out "
             "of memory: lower questions_per_micro_batch or raise zero_stage); run again to resume"
         )
 
@@ -97,7 +97,7 @@ def surroundings(training: Training) -> dict[str, str]:
     return {
         "OMP_NUM_THREADS": str(training.threads_per_rank),
         "TOKENIZERS_PARALLELISM": "false",
-        # A rank that a library aborts leaves the stacks of its threads in the log.
+        # If a library aborts a rank, its thread stacks are written to the log.
         "PYTHONFAULTHANDLER": "1",
         "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu"),
     }

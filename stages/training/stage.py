@@ -1,8 +1,8 @@
-"""Stage 5: the student learns, under DeepSpeed ZeRO, on one or more ranks.
+"""Stage 5: trains the student and MetaNet jointly under DeepSpeed ZeRO, on one or more ranks.
 
-One rank is this process itself; more are started by torch's launcher and watched. Writes `student/` (a transformers folder that
-`from_pretrained` and vLLM load), `metanet.safetensors`, `inertia.safetensors`, and the log of every step as Parquet. Checkpoints
-live in the draft's scratch folder and end with it.
+A single rank runs in this process; several ranks are started and watched by torch's launcher. Writes `student/` (a transformers folder that
+`from_pretrained` and vLLM load), `metanet.safetensors`, `inertia.safetensors`, and the log of every step as Parquet. Checkpoints are
+kept in the draft's scratch folder and removed with it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ INPUTS: Final = ("synthesis",)
 
 
 def _be_the_rank(config: Config, document: dict[str, Any], port: int) -> None:
-    """Train in this process, which saves the start of another; several trainings in one process share its process group."""
+    """Train in this process, which avoids starting another one; several trainings in one process share its process group."""
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ.update({**surroundings(config.training), **alone})
     from stages.training import rank
@@ -38,12 +38,12 @@ def _be_the_rank(config: Config, document: dict[str, Any], port: int) -> None:
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
-    """All steps, here or in ranks of their own.
+    """Take all steps, in this process or in ranks of their own.
 
     Raises:
         NothingSurvives: synthesis kept fewer questions than a step takes.
-        BadInput: what a rank refused.
-        StageFailed: a rank or the launcher ended badly.
+        BadInput: a rank rejected its input.
+        StageFailed: a rank or the launcher failed.
     """
     kept, wanted = inputs["synthesis"].summary["kept_questions"], config.training.questions_per_step
     if kept < wanted:
@@ -52,7 +52,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         )
     if config.training.hosts > 1 and out.mirror is not None:
         raise ConfigError(
-            "training.hosts: hosts share checkpoints through the root's folder; set root to a folder that all of them see"
+            "training.hosts: hosts share checkpoints through the root's folder; set root to a folder that all hosts can access"
         )
     check_machine(config.training)
     port = choose_port(config.training.port)

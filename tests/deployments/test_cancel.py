@@ -61,7 +61,7 @@ def test_the_stages_deployment_goes_on_from_the_checkpoint(prefect: Prefect, can
     run = prefect.start("training/gpu", parameters)
     state = prefect.end(run)
     assert state["type"] == "COMPLETED", state
-    assert any(f"{cancelled.step} there already" in message for message in prefect.logs(run))
+    assert any(f"{cancelled.step} already done" in message for message in prefect.logs(run))
     assert job.artifact("training").manifest["timing"]["processes"] == 2
 
     again = prefect.outcome("training/gpu", parameters)

@@ -36,4 +36,4 @@ def test_mind_stage_goes_on_from_the_checkpoint(crashed: Crashed, tmp_path: Path
     command = [sys.executable, "-m", "flows.cli", "stage", "training", "configs/miniature.yaml", *changes]
     answer = subprocess.run(command, cwd=REPOSITORY, env=dict(os.environ), capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
-    assert f"{crashed.step} there already" in job.log("training")
+    assert f"{crashed.step} already done" in job.log("training")

@@ -147,7 +147,7 @@ def test_a_run_that_begins_hours_late_is_skipped(prefect: Prefect, first: Job) -
     candidate = first.with_("training.steps=10")
     state = prefect.end(prefect.start(NIGHTLY, candidate.parameters, **late(hours=7)))
     assert state["name"] == "Skipped"
-    assert "7.0 h after its time" in state["message"]
+    assert "7.0 h after its scheduled time" in state["message"]
     assert everything(first.root) == before
 
 

@@ -17,4 +17,4 @@ def test_a_retry_goes_on_from_the_checkpoint_and_does_nothing_twice(prefect: Pre
     assert state["type"] == "COMPLETED", state
     states = {task["name"].partition(" ")[0]: task["state_name"] for task in prefect.tasks(crashed.run)}
     assert states == dict.fromkeys(states, "Cached") | {"training": "Completed"}
-    assert any(f"{crashed.step} there already" in message for message in prefect.logs(crashed.run))
+    assert any(f"{crashed.step} already done" in message for message in prefect.logs(crashed.run))

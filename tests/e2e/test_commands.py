@@ -102,7 +102,7 @@ def test_show_and_diff_tell_of_one_artifact_and_of_what_makes_two_differ(finishe
     assert f"training/{student}" in said("show", f"training/{student[:6]}", "--root", str(finished.root))
     assert told("show", "miniature:sampling", "--root", str(finished.root)) == finished.manifest("sampling")
     assert "the same artifact" in said("diff", "miniature", f"training/{student}", "--root", str(finished.root))
-    assert "are of different stages" in said("diff", "miniature", "miniature:report", "--root", str(finished.root), code=2)
+    assert "belong to different stages" in said("diff", "miniature", "miniature:report", "--root", str(finished.root), code=2)
     assert "no such run or pointer" in said("show", "nobody", "--root", str(finished.root), code=2)
 
 
@@ -134,7 +134,7 @@ def test_an_export_carries_a_student_and_its_ancestors_to_another_root(finished:
     file, there = tmp_path / "student.tar", str(tmp_path / "there")
     assert "4 artifacts" in said("export", "miniature", str(file), "--root", str(finished.root))
     assert said("import", str(file), "--root", there).count("added") == 4
-    assert said("import", str(file), "--root", there).count("is there already") == 4
+    assert said("import", str(file), "--root", there).count("already exists") == 4
     assert said("verify", "--root", there).count(": whole") == 4
     assert "imported" in said("status", "--root", there)
     assert told("gc", "--dry-run", "--root", there)["garbage"] == []

@@ -22,6 +22,6 @@ def test_gsm8k_goes_through_and_the_page_says_that_almost_nothing_is_right(tmp_p
         assert cell["items"] == cell["correct"] + cell["wrong"] + cell["unparsed"] + cell["truncated"] == 64
         assert cell["accuracy"] < 0.2
     page = (run.artifact("report") / "report.html").read_text()
-    assert "In distribution the base answers almost nothing right" in page
+    assert "In distribution the base answers almost nothing correctly" in page
     assert "truncated" in page
     assert "unparsed" in page

@@ -67,7 +67,10 @@ def test_two_hosts_learn_what_one_does(tmp_path: Path, tiny_model: Path) -> None
 
 @pytest.mark.parametrize(
     ("training", "host", "words"),
-    [({}, 1, "training.hosts: 1"), ({"hosts": 2, "address": "127.0.0.1", "port": 29500}, 2, "the others join as 1 to 1")],
+    [
+        ({}, 1, "training.hosts: 1"),
+        ({"hosts": 2, "address": "127.0.0.1", "port": 29500}, 2, "expected 1 to 1; host 0 runs the stage itself"),
+    ],
 )
 def test_a_host_that_nobody_waits_for_is_refused(
     tmp_path: Path, tiny_model: Path, training: dict[str, Any], host: int, words: str

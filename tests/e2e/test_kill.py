@@ -97,7 +97,7 @@ def test_ctrl_c_ends_the_whole_run_with_a_clean_word_and_it_can_go_on(finished: 
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "stopped; run the same command again to go on" in errors
+    assert "stopped; run the same command again to resume" in errors
     assert "Traceback" not in errors
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive

@@ -94,7 +94,7 @@ def test_a_damaged_shard_of_a_killed_stage_is_made_again(damage: object, peacefu
     assert len(shards) > 1
     damage(shards[0])  # type: ignore[operator]
     assert end(start("sampling", config), config) == 0
-    assert "its rows are made again" in config.with_suffix(".log").read_text()
+    assert "its rows will be recomputed" in config.with_suffix(".log").read_text()
     compare("sampling", Store(peaceful), Store(tmp_path / "root"))
 
 
@@ -124,6 +124,6 @@ def test_of_four_runners_on_one_artifact_one_writes_and_the_others_leave_with_a_
     for runner, output in zip(runners, outputs, strict=True):
         if output not in wrote:
             assert (runner.returncode, "is writing it; wait for it to end, or stop it" in output) == (2, True) or (
-                runner.returncode == 0 and "is there already" in output
+                runner.returncode == 0 and "already exists" in output
             )
     compare("sampling", Store(peaceful), Store(tmp_path / "root"))

@@ -31,7 +31,7 @@ def test_killed_references_go_on_from_their_shards(peaceful: Path, teacher: str,
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("root/references/*.partial/items-*.parquet")}
     assert 5 < len(kept) < 10, "the base has answered everything, the teacher something"
     assert end(start("references", config), config) == 0
-    assert f"40 items, {4 * len(kept)} there already" in config.with_suffix(".log").read_text()
+    assert f"40 items, {4 * len(kept)} already done" in config.with_suffix(".log").read_text()
     made = the_artifact(Store(tmp_path / "root"), "references")
     assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in made.files("items")}.items(), "written again"
     compare("references", Store(peaceful), Store(tmp_path / "root"))

@@ -151,7 +151,7 @@ def test_judging_alone_writes_nothing(world: World) -> None:
 def test_the_promoted_student_and_a_refused_one_are_not_distilled_again(world: World) -> None:
     world.night(1e-4, every)
     world.night(2e-4, none)
-    assert "is the promoted student since" in str(why_not(world.store, world.student(1e-4)))
+    assert "has been the promoted student since" in str(why_not(world.store, world.student(1e-4)))
     assert "was refused on" in str(why_not(world.store, world.student(2e-4)))
     assert "In distribution may be worse" in str(why_not(world.store, world.student(2e-4)))
     assert why_not(world.store, world.student(3e-4)) is None

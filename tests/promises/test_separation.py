@@ -92,11 +92,13 @@ def test_one_id_from_two_sources_is_refused(tmp_path: Path, run_tree: Tree) -> N
     _rows(tmp_path / "one.jsonl", ("a", "What is 3+4?"))
     _rows(tmp_path / "two.jsonl", ("a", "What else?"))
     run_tree["questions"]["train"] = [{"kind": "file", "path": name} for name in ("one.jsonl", "two.jsonl")]
-    with pytest.raises(QuestionError, match=r"questions\.train: id 'a' comes from two sources"):
+    with pytest.raises(QuestionError, match=r"questions\.train: id 'a' occurs twice"):
         _run(tmp_path, run_tree)
 
 
 def test_a_training_set_that_is_evaluated_as_a_whole_is_refused(tmp_path: Path, run_tree: Tree) -> None:
     run_tree["questions"]["train"] = [run_tree["questions"]["evaluation"][0]["source"]]
-    with pytest.raises(QuestionError, match="nothing is left: 4 questions are also in an evaluation set, 0 share a passage"):
+    with pytest.raises(
+        QuestionError, match="no question is left: 4 questions are also in an evaluation set, 0 share a passage"
+    ):
         _run(tmp_path, run_tree)

@@ -64,7 +64,7 @@ def test_time_to_make_a_batch_is_not_in_a_steps(troubled: dict[str, dict[str, An
 
 def test_no_form_is_begun_when_the_time_is_up() -> None:
     rows = rows_of(ran("--forms", "padded", "rows", "--minutes", "0"))
-    assert all("time was up" in row["error"] for row in rows.values())
+    assert all("no time left; raise --minutes" in row["error"] for row in rows.values())
 
 
 def test_a_single_step_of_trl_is_a_figure() -> None:

@@ -53,7 +53,7 @@ def test_an_exported_item_has_the_tokens_that_the_run_asks_with(tmp_path: Path, 
         assert task["dataset_kwargs"]["data_files"]["test"] == str((out / f"{name}.jsonl").resolve())
         assert task["generation_kwargs"] == {"until": [], "do_sample": False, "temperature": 0.0, "max_gen_toks": 33}
         assert (task["task"], task["tag"]) == (f"mind_small_{name}", ["mind_small"])
-    with pytest.raises(ConfigError, match="is there already; give a new folder"):
+    with pytest.raises(ConfigError, match="already exists; give a new folder"):
         lm_eval.export(run, questions, model, out)
 
 
@@ -140,12 +140,12 @@ def test_the_pattern_for_lm_eval_reads_braces_inside_a_box(tiny_model: Path, tex
     [
         (
             {"doc": {"question": "of another task"}},
-            r"row 1: not a sample of a task that mind lm-eval wrote \(KeyError: 'set'\)",
+            r"row 1: not a sample of a task exported by mind lm-eval \(KeyError: 'set'\)",
         ),
         ({"resps": []}, "row 1: not a sample"),
         (
             {"exact_match": 1.0, "doc": {"set": "dial", "question_id": "x"}},
-            "student was not asked 'x' of dial; compare with the run",
+            "student has no answer to 'x' of dial; compare with the run",
         ),
     ],
 )

@@ -76,7 +76,7 @@ def test_a_folder_that_is_there_is_left_alone(released: Path, root: Path) -> Non
     before = sorted(path.name for path in released.iterdir())
     answer = release(root, released)
     assert answer.exit_code == 2
-    assert "is there already; give a new folder" in answer.stderr
+    assert "already exists; give a new folder" in answer.stderr
     assert sorted(path.name for path in released.iterdir()) == before
     assert not list(released.parent.glob(".*"))
 
@@ -91,8 +91,8 @@ def test_what_cannot_be_pushed_stays_and_can_be_pushed_again(root: Path, tmp_pat
     for _ in range(2):
         answer = release(root, tmp_path / "student", "--push", "someone/student")
         assert answer.exit_code == 1
-        assert "someone/student: cannot be pushed" in answer.stderr
-        assert "give the same command again" in answer.stderr
+        assert "someone/student: push failed" in answer.stderr
+        assert "run the same command again" in answer.stderr
         assert (tmp_path / "student" / "README.md").exists()
 
 
@@ -107,7 +107,7 @@ def test_a_folder_that_this_release_has_not_written_is_not_pushed(root: Path, tm
         (folder / "notes.txt").write_text("mine")
     answer = release(root, folder, *words, "--push", "someone/student")
     assert answer.exit_code == 2
-    assert "is not what would be released; give a new folder" in answer.stderr
+    assert "already exists and differs from this release; give a new folder" in answer.stderr
 
 
 def change_manifest(store: Store, stage: str, fingerprint: str, changed: Callable[[dict[str, Any]], None]) -> None:
@@ -148,4 +148,4 @@ def test_the_card_says_what_is_bad_news_how_it_is_asked_and_whose_the_questions_
     assert '`chat_template_kwargs`): `{"enable_thinking": false}`' in text
     assert "- allenai/ai2_arc@" in text and ", split train (licence: CC-BY-SA-4.0)" in text
     assert ", bbh, split test (licence: MIT)" in text
-    assert "It was trained on what is for evaluation only: bbh." in text
+    assert "It was trained on sets that are for evaluation only: bbh." in text

@@ -118,7 +118,7 @@ def test_a_member_that_is_not_a_plain_file_of_an_artifact_is_refused(
     _write(tar, _members(tar), member)
     before = files(tmp_path)
     with pytest.raises(
-        ArtifactError, match=r"(is not a file of an artifact|not a whole tar file).*; export the artifact again"
+        ArtifactError, match=r"(is not an artifact's file|not a complete tar file).*; export the artifact again"
     ):
         import_(target, tar)
     assert files(tmp_path) == before

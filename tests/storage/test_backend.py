@@ -136,7 +136,7 @@ def test_a_local_root_is_a_plain_path() -> None:
 
 
 def test_a_kind_of_store_whose_library_is_not_here_is_one_line() -> None:
-    with pytest.raises(BadRoot, match="install what this kind of store needs"):
+    with pytest.raises(BadRoot, match="install the extra for this store"):
         Bucket("gs://bucket/x").names("")
 
 
@@ -149,7 +149,7 @@ def test_a_bucket_that_does_not_exist_is_one_line(s3: S3, tmp_path: Path) -> Non
         lambda: place.upload(tmp_path / "file", "a"),
         place.check_conditional_put,
     ):
-        with pytest.raises(BadRoot, match=r"no-such-bucket.*make the bucket, or correct root"):
+        with pytest.raises(BadRoot, match=r"no-such-bucket.*create the bucket, or correct root"):
             act()
     assert s3.port
 

@@ -68,7 +68,7 @@ def test_what_means_nothing_or_too_much_is_refused(store: Store) -> None:
     starts = [name[0] for name in store.fingerprints("questions")]
     twice = next(start for start in starts if starts.count(start) > 1)
     for reference, problem in (
-        (f"questions/{twice}", "artifacts begin so; give more digits"),
+        (f"questions/{twice}", "artifacts match; give more digits"),
         ("questions/", "no such artifact"),
         ("questions/zz", "no such artifact"),
         ("half", "run half has no stage 'training'; it has questions"),

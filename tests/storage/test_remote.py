@@ -322,7 +322,7 @@ def test_a_root_that_cannot_be_reached_is_one_line(
     assert said.out == ""
     (line,) = said.err.splitlines()
     assert line.startswith("mind: s3://bucket/x: ")
-    assert line.endswith("see to it that it can be reached, then run again to resume")
+    assert line.endswith("make sure that it is reachable, then run again to resume")
 
 
 def test_a_root_that_goes_away_in_the_middle_of_the_work_is_one_line_and_costs_nothing(

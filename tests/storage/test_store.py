@@ -69,7 +69,7 @@ def test_a_missing_or_resized_file_is_refused_by_name(store: Store, artifact: Ar
     content = artifact.path(name).read_bytes()
     for change in (lambda path: path.unlink(), lambda path: path.write_bytes(content[:-1])):
         change(artifact.path(name))
-        with pytest.raises(ArtifactError, match=f"{name}: missing or of another size; remove {artifact.folder} and run"):
+        with pytest.raises(ArtifactError, match=f"{name}: missing or of the wrong size; remove {artifact.folder} and run"):
             store.open(STAGE, artifact.fingerprint)
 
 
@@ -102,7 +102,7 @@ def test_a_damaged_manifest_is_refused(store: Store, artifact: Artifact) -> None
 
 def test_a_manifest_in_another_artifacts_folder_is_refused(store: Store, artifact: Artifact) -> None:
     artifact.folder.rename(artifact.folder.with_name(DIGEST))
-    with pytest.raises(ArtifactError, match=f"is that of {artifact.name}"):
+    with pytest.raises(ArtifactError, match=f"belongs to {artifact.name}"):
         store.open(STAGE, DIGEST)
 
 

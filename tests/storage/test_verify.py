@@ -74,7 +74,7 @@ def test_what_is_missing_of_another_size_or_too_much_is_found(store: Store, arti
 def test_an_altered_identity_is_found(store: Store, artifact: Artifact) -> None:
     _alter(artifact, lambda manifest: manifest["identity"]["config"].update(rate=2))
     assert _problems(store, artifact) == [
-        f"{artifact.name}/{MANIFEST}: its identity does not give its fingerprint: it was altered"
+        f"{artifact.name}/{MANIFEST}: identity and fingerprint do not match: the manifest was altered"
     ]
 
 
@@ -105,7 +105,7 @@ def test_a_file_that_has_its_hash_but_cannot_be_opened_is_found(store: Store, ar
 def test_an_input_that_is_gone_is_found(store: Store) -> None:
     questions, sampling, _ = chain(store)
     (questions.folder / MANIFEST).unlink()
-    assert _problems(store, sampling) == [f"{sampling.name}: was made from {questions.name}, which is gone"]
+    assert _problems(store, sampling) == [f"{sampling.name}: its input {questions.name} is missing"]
 
 
 def test_a_damaged_or_missing_manifest_is_a_finding_too(store: Store, artifact: Artifact) -> None:

@@ -1,12 +1,15 @@
 """The latent analysis of an experiment: `python -m stages.experiments.latent.analysis --config FILE --runs RUNS.json --folder FOLDER`.
 
-Reads what the runs of one seed have made, and trains nothing. RUNS.json has the assignments of each arm, as `--set` takes them. The
-undistilled base, the specialists (one perspective each), `uniform`, and MIND read the same rationales one after the other
-(`stages/experiments/latent/rows.py`, `stages/experiments/latent/reading.py`); from what they make of them come the figures (`stages/experiments/latent/figures.py`,
-`stages/experiments/latent/metanet.py`), what may be said of those (`stages/experiments/latent/findings.py`), and the page (`stages/experiments/latent/page.py`).
+Reads the artifacts of the runs of one seed; trains nothing. RUNS.json maps each arm to its assignments, in the form that `--set` takes.
+The undistilled base, the specialists (one perspective each), `uniform` and MIND read the same rationales, one model at a time
+(`stages/experiments/latent/rows.py`, `stages/experiments/latent/reading.py`). From their states follow the figures
+(`stages/experiments/latent/figures.py`, `stages/experiments/latent/metanet.py`), the findings (`stages/experiments/latent/findings.py`)
+and the page (`stages/experiments/latent/page.py`).
 
-The paper shows that features of eight specialists fall into eight clusters. So may the texts that they were trained on, and the states of a
-student that was never trained on any; those stand beside it in every table (method, section 7).
+The paper shows that features of eight specialists fall into eight clusters. The training texts alone, or the states of a student that was
+never trained on them, may cluster as well; every table shows both as controls (method, section 7).
+
+Axes: B rationales, Q questions, L layers, D hidden size.
 """
 
 from __future__ import annotations
@@ -42,8 +45,8 @@ from storage.errors import StorageError
 SAYS: Final = {
     "text": "the text alone",
     "base": "the base, untrained",
-    "moved": "the base, moved by each specialist's mean shift",
-    "dealt": "specialists, rationales dealt out at random",
+    "moved": "the base, shifted by each specialist's mean",
+    "dealt": "specialists, rationales assigned at random",
     "specialists": "specialists, each on its own perspective",
 }
 
@@ -52,10 +55,10 @@ Floats = NDArray[np.floating]
 
 
 def open_runs(runs: Mapping[str, RunConfig]) -> dict[str, Made]:
-    """What is read of every run.
+    """Open the artifacts of every run that the analysis reads.
 
     Raises:
-        ArtifactMissing: a run is not done.
+        ArtifactMissing: a run is not finished.
     """
     found = {}
     for name, run in runs.items():
@@ -66,7 +69,7 @@ def open_runs(runs: Mapping[str, RunConfig]) -> dict[str, Made]:
 
 
 class Chosen(NamedTuple):
-    """The rationales that all read, and on how many of their questions each model was trained."""
+    """The rationales that all models read, and the number of their questions that each model was trained on."""
 
     choice: Choice
     rows: Rows
@@ -74,7 +77,7 @@ class Chosen(NamedTuple):
 
 
 def choose_rows(made: Mapping[str, Made], questions: int, seed: int) -> Chosen:
-    """Some of MIND's synthesis."""
+    """Select questions and rationales from MIND's synthesis."""
     mind = made["mind"]
     sets = {item.synthesis.fingerprint: read_sets(item.synthesis) for item in made.values()}
     trained = {name: trained_on(item.run, sets[item.synthesis.fingerprint]) for name, item in made.items()}
@@ -84,7 +87,7 @@ def choose_rows(made: Mapping[str, Made], questions: int, seed: int) -> Chosen:
 
 
 class Read(NamedTuple):
-    """What is held of the models that have been read, by name, the base first."""
+    """Results kept of each model that has been read, by name, the base first."""
 
     figures: dict[str, dict[str, Any]]
     last: dict[str, Last]
@@ -94,7 +97,7 @@ class Read(NamedTuple):
 def read_all(
     sources: Mapping[str, Weights], run: RunConfig, rows: Rows, task_Q: Indices, seed: int, progress: Progress
 ) -> Read:
-    """Every model's figures, one model in memory at a time."""
+    """Compute every model's figures, with one model in memory at a time."""
     pad = pad_token(load_tokenizer(run.student))
     base: Reading | None = None
     found = Read({}, {}, {})
@@ -111,7 +114,7 @@ def read_all(
 
 
 def compare(made: Mapping[str, Made], questions: int, seed: int, progress: Progress) -> tuple[dict[str, Any], Figures]:
-    """Let all models read, and set what they make of it side by side: the figures as JSON has them, and the plots."""
+    """Let all models read the rationales and compare them; returns the figures as plain JSON data, and the plots."""
     run, chosen = made["mind"].run, choose_rows(made, questions, seed)
     rows, known = chosen.rows, tasks_of(made["mind"].questions)
     task_Q = np.unique([known[name] for name in rows.ids], return_inverse=True)[1]
@@ -120,7 +123,7 @@ def compare(made: Mapping[str, Made], questions: int, seed: int, progress: Progr
     }
     found = read_all({"base": run.student, **students}, run, rows, task_Q, seed, progress)
 
-    progress.start("controls and pictures", 4, "parts")
+    progress.start("controls and plots", 4, "parts")
     specialists = {name: found.last[name] for name in made if name.startswith(SPECIALIST)}
     others = {name: found.last[name] for name in made if name not in specialists}
     beside = together(found.last["base"], list(specialists.values()), rows, seed)
@@ -139,7 +142,7 @@ def compare(made: Mapping[str, Made], questions: int, seed: int, progress: Progr
         "networks": told_apart,
         "assistants": assistants,
     }
-    # Once through JSON, where what is not a number is null.
+    # A JSON round trip turns NaN into null.
     plain = orjson.loads(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
     shown = {says: beside.states[name] for name, says in SAYS.items()} | {
         name: last.rationale_BD for name, last in others.items()
@@ -166,14 +169,14 @@ def _described(chosen: Chosen, mind: Made) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The command line."""
+    """Entry point of the command line."""
     parser = argparse.ArgumentParser(prog="python -m stages.experiments.latent.analysis")
-    parser.add_argument("--config", type=Path, required=True, help="the YAML file that the runs change")
-    parser.add_argument("--runs", type=Path, required=True, help="JSON: of each arm, a list of KEY=VALUE")
-    parser.add_argument("--folder", type=Path, required=True, help="where the figures go")
-    parser.add_argument("--questions", type=int, default=100, help="how many questions' rationales are read")
-    parser.add_argument("--seed", type=int, default=0, help="decides which, and every random start of the analyses")
-    parser.add_argument("--progress", type=Path, required=True, help="where to say how far it is")
+    parser.add_argument("--config", type=Path, required=True, help="the runs' common YAML file")
+    parser.add_argument("--runs", type=Path, required=True, help="a JSON file: for each arm, a list of KEY=VALUE")
+    parser.add_argument("--folder", type=Path, required=True, help="the folder to write the figures to")
+    parser.add_argument("--questions", type=int, default=100, help="number of questions whose rationales are read")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample of questions and of the analyses")
+    parser.add_argument("--progress", type=Path, required=True, help="the file to write progress to")
     arguments = parser.parse_args()
     try:
         listed = json.loads(arguments.runs.read_text())

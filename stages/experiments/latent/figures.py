@@ -1,7 +1,9 @@
-"""From what models make of the rows to the figures of the latent analysis, as plain data.
+"""Computes the figures of the latent analysis, as plain data, from the states of the models.
 
-Every figure with `value` and `error` has its standard error over questions; it speaks of these very models, not of others that were trained
-with another seed.
+Every figure with `value` and `error` has its standard error over questions. It describes these trained models only, not the variation
+between training seeds.
+
+Axes: B rationales, Q questions, K perspectives (in `states_KBD`: one specialist each), L layers, D hidden size.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ class Last(NamedTuple):
 
 
 def clusters(states_BD: Floats, label_B: Indices, question_B: Indices, names: Sequence[str], seed: int) -> dict[str, Any]:
-    """Whether states cluster by label, named by `names`: what `pipeline.latent.analyse` says of them."""
+    """Agreement of clusters with labels, named by `names`: the figures of `pipeline.latent.analyse`."""
     found = analyse(states_BD, label_B, question_B, seed)
     return {
         "ari": found.ari,
@@ -54,7 +56,7 @@ def clusters(states_BD: Floats, label_B: Indices, question_B: Indices, names: Se
 
 
 def _probe(states_BD: Floats, label_B: Indices, question_B: Indices, seed: int) -> dict[str, float] | None:
-    """What a linear probe reads, of labels frequent enough to be in every fold; nothing where there are not two of them."""
+    """Accuracy of a linear probe on labels frequent enough to occur in every fold; None if fewer than two such labels exist."""
     labels, counts = np.unique(label_B, return_counts=True)
     kept_B = np.isin(label_B, labels[counts >= FOLDS])
     if len(np.unique(label_B[kept_B])) < 2:
@@ -64,14 +66,14 @@ def _probe(states_BD: Floats, label_B: Indices, question_B: Indices, seed: int) 
 
 
 def _likeliest(loss_B: Floats, rows: Rows) -> Indices:
-    """The perspective of each question's rationale that has the lowest loss (Q,)."""
+    """The perspective of each question's rationale with the lowest loss (Q,)."""
     order_B = np.lexsort((loss_B, rows.question_B))
     likeliest_Q: Indices = rows.perspective_B[order_B[np.searchsorted(rows.question_B, np.arange(len(rows.ids)))]]
     return likeliest_Q
 
 
 def _before(reading: Reading, base: Reading, rows: Rows, task_Q: Indices, seed: int) -> dict[str, Any]:
-    """At the last token of the prompt."""
+    """Figures at the last token of the prompt."""
     question_Q, likeliest_Q = np.arange(len(rows.ids)), _likeliest(reading.loss_B, rows)
     share_K = np.bincount(likeliest_Q) / len(likeliest_Q)
     share_K = share_K[share_K > 0]
@@ -86,7 +88,7 @@ def _before(reading: Reading, base: Reading, rows: Rows, task_Q: Indices, seed: 
 
 
 def _at_the_answer(answers: Answers, rows: Rows, seed: int) -> dict[str, Any]:
-    """Whether what is about to be answered depends on the rationale."""
+    """Whether the states at the answer depend on the rationale."""
     question_B, perspective_B, states_BD = rows.question_B, rows.perspective_B, answers.states_BD
     question_Q = np.arange(len(rows.ids))
 
@@ -108,7 +110,7 @@ def _at_the_answer(answers: Answers, rows: Rows, seed: int) -> dict[str, Any]:
 
 
 def model_figures(reading: Reading, base: Reading, rows: Rows, task_Q: Indices, seed: int) -> dict[str, Any]:
-    """Everything about one model but its clusters."""
+    """All figures of one model except its clusters."""
     last_BD, base_BD = reading.rationale_BLD[:, -1], base.rationale_BLD[:, -1]
     return {
         "loss": float(reading.loss_B.mean()),
@@ -120,18 +122,18 @@ def model_figures(reading: Reading, base: Reading, rows: Rows, task_Q: Indices, 
 
 
 class Together(NamedTuple):
-    """States of the specialists put together and of what must stand beside them, by name; and who reads what is dealt out."""
+    """Combined states of the specialists and of their controls, by name; `reader_B` is the random reader of each rationale."""
 
     states: dict[str, Floats]
     reader_B: Indices
 
 
 def together(base: Last, specialists: Sequence[Last], rows: Rows, seed: int) -> Together:
-    """Each rationale's state by the specialist of its own perspective, of which there is one for each in order; and four controls.
+    """Combine each rationale's state from the specialist of its own perspective, and four controls. `specialists` has one per perspective.
 
-    The text alone knows no model; the base has learned none of the perspectives. The base moved by each specialist's mean shift has
-    nothing of the specialists but a constant for each. Where rationales are dealt out to readers at random, clusters of texts and
-    clusters of readers are two things.
+    The control "text" uses no model; "base" was trained on no perspective. "moved" is the base shifted by each specialist's mean: it
+    contains nothing of the specialists but a constant for each. "dealt" assigns rationales to specialists at random, which separates
+    clusters of texts from clusters of networks.
     """
     perspective_B, base_BD = rows.perspective_B, base.rationale_BD
     states_KBD = np.stack([last.rationale_BD for last in specialists])
@@ -151,7 +153,7 @@ def together(base: Last, specialists: Sequence[Last], rows: Rows, seed: int) -> 
 
 
 def compared(found: Together, rows: Rows, seed: int) -> dict[str, dict[str, Any]]:
-    """Clusters of each against the perspectives; of what is dealt out also against the readers."""
+    """Clusters of each against the perspectives; for randomly assigned rationales also against the reading specialist."""
     labels, figures = (rows.perspective_B, rows.question_B), {}
     for name, states_BD in found.states.items():
         mine = clusters(states_BD, *labels, rows.names, seed)
@@ -162,7 +164,7 @@ def compared(found: Together, rows: Rows, seed: int) -> dict[str, dict[str, Any]
 
 
 def networks(models: Mapping[str, Last], seed: int) -> dict[str, Any]:
-    """Whether networks that have read nothing but the prompts are told apart by their states at the end of them."""
+    """Whether networks that have read only the prompts can be distinguished by their states at the end of them."""
     states = [last.prompt_QD for last in models.values()]
     question_B = np.tile(np.arange(len(states[0])), len(states))
     network_B = np.repeat(np.arange(len(states)), len(states[0]))

@@ -1,8 +1,10 @@
-"""What the trained MetaNet prefers, by task, and what its scores and the weights that follow from them go by.
+"""Analyses the trained MetaNet: its preferences by task, and the correlation of its scores and weights with loss and length.
 
-A rationale that is selected is trained on, so its loss falls, and it is selected again. Whether scores say more than that shows on
-questions that were not trained on, if there are any; whether weights go by length, a thing that has nothing to do with ability, shows
-anywhere (method, section 6).
+A selected rationale is trained on, so its loss falls and it is selected again. Only questions that were not trained on, if there are any,
+show whether the scores carry more information than this feedback. A correlation of weights with length, which is unrelated to ability,
+shows on any question (method, section 6).
+
+Axes: N questions of the set, Q questions that are read, K perspectives, F features, B rationales, T tasks.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ Floats = NDArray[np.floating]
 
 
 class Made(NamedTuple):
-    """One run of the experiment, and what of it is read."""
+    """One run of the experiment and the artifacts that are read of it."""
 
     name: str
     run: RunConfig
@@ -38,7 +40,7 @@ class Made(NamedTuple):
 
 
 def _scores(made: Made) -> tuple[dict[str, int], Tensor, Tensor]:
-    """Of every kept question: its place, the trained MetaNet's scores (N, K), and which rationales are there."""
+    """Over all kept questions: row numbers by id, the trained MetaNet's scores (N, K), and the mask (N, K) of existing rationales."""
     names, shape, metanet = names_of(made.run), made.run.synthesis.metanet, None
     ids: list[str] = []
     found: list[tuple[Tensor, Tensor]] = []
@@ -58,13 +60,13 @@ def _scores(made: Made) -> tuple[dict[str, int], Tensor, Tensor]:
 
 
 def tasks_of(questions: Artifact) -> dict[str, str]:
-    """The task of every training question; empty where its source names none."""
+    """The task of every training question; empty if its source names none."""
     table = questions.table("questions", ["id", "role", "task"]).to_pylist()
     return {row["id"]: row["task"] or "" for row in table if row["role"] == "train"}
 
 
 def _by_task(made: Made, ids: dict[str, int], after_NK: Floats, seed: int) -> dict[str, Any]:
-    """Mean preference of each task, after training and before it."""
+    """Mean preference per task, after and before training."""
     names, known, sets = names_of(made.run), tasks_of(made.questions), read_sets(made.synthesis)
     before_NK = np.where(sets.mask_NK, sets.preference_NK, np.nan)[np.argsort([ids[name] for name in sets.ids])]
     tasks = sorted({known[name] for name in ids})
@@ -84,7 +86,7 @@ def _by_task(made: Made, ids: dict[str, int], after_NK: Floats, seed: int) -> di
 
 
 def assistant(made: Made, rows: Rows, loss_B: Floats, base_B: Floats, seed: int) -> dict[str, Any]:
-    """Preferences of one run's MetaNet on all questions; and on the rows what scores and weights go by, as rank correlations."""
+    """Preferences of one run's MetaNet on all questions, and rank correlations of its scores and weights on the rows."""
     ids, scores_NK, mask_NK = _scores(made)
     temperature = made.run.objective.temperature
     after_NK = preferences(scores_NK, temperature).masked_fill(~mask_NK, float("nan")).numpy().astype(np.float64)

@@ -1,4 +1,7 @@
-"""The latent analysis for the eye. Written into one folder, anew each time: `latent.json`, `latent-*.png`, and the page `latent.html`."""
+"""Writes the latent analysis into one folder, replacing earlier files: `latent.json`, `latent-*.png`, and the page `latent.html`.
+
+Axes: B rationales, K perspectives, D hidden size.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def draw(
     trainings: Mapping[str, Artifact],
     seed: int,
 ) -> Figures:
-    """States by t-SNE, in panels of these titles; similarity to the base by layer; and of every training with a MetaNet its weights."""
+    """t-SNE of the states, one panel per title; similarity to the base by layer; and the weights of every training that has a MetaNet."""
     points = {title: picture(principal(states_BD), seed) for title, states_BD in states.items()}
     similar = {row["model"]: row["cka_by_layer"] for row in document["models"] if row["model"] != "base"}
     found = {
@@ -46,7 +49,7 @@ def draw(
 
 
 def write(document: Mapping[str, Any], figures: Figures, folder: Path) -> None:
-    """Everything into `folder`, the page last."""
+    """Write everything into `folder`, the page last."""
     folder.mkdir(parents=True, exist_ok=True)
     images = {name: png(figure) for name, figure in figures.items()}
     for name, image in images.items():

@@ -1,9 +1,11 @@
-"""What one model makes of the rows of the latent analysis.
+"""Computes one model's states, losses and answer distributions on the rows of the latent analysis.
 
-Three kinds of states. Over a rationale's tokens, every layer: what it makes of having read it. At the last token of the prompt: before any
-rationale is read, and the same for all of a question. At the answer, where each of its tokens is about to be said: behind the whole
-rationale, which mostly has said it, and behind one without its last sentence, which is where L_cons looks. There the
-distributions over the vocabulary count too.
+There are three kinds of states. (1) Over a rationale's tokens, in every layer: the model's representation of the rationale. (2) At the last
+token of the prompt: before any rationale is read, so the same for all rationales of a question. (3) At the answer, at the positions that
+predict its tokens: after the whole rationale, which usually has stated the answer already, and after a rationale without its last sentence,
+which is the context that L_cons uses. At the answer, the distributions over the vocabulary are compared too.
+
+Axes: B rationales, Q questions, L layers, T tokens, P wanted positions, A answer positions, V vocabulary, D hidden size.
 """
 
 from __future__ import annotations
@@ -30,10 +32,10 @@ Floats = NDArray[np.floating]
 
 
 class Answers(NamedTuple):
-    """States at the answer, and what it would be.
+    """States and predicted answers at the answer positions.
 
-    Per question, over pairs of its rationales: mean divergence of the answer's distributions, share of pairs that would say the same;
-    nan where no two rationales spell the answer alike. And per rationale, whether the likeliest answer is the right one.
+    Per question, over pairs of its rationales: mean divergence of the answer distributions, and share of pairs with the same predicted
+    answer; nan if no two rationales tokenise the answer alike. Per rationale: whether the most likely answer is correct.
     """
 
     states_BD: Floats
@@ -43,7 +45,7 @@ class Answers(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """States of one model, its loss on each rationale, and its answers behind `whole` rationales and `cut` ones."""
+    """States of one model, its loss on each rationale, and its answers after `whole` and `cut` rationales."""
 
     rationale_BLD: Floats
     prompt_QD: Floats
@@ -52,7 +54,7 @@ class Reading(NamedTuple):
 
 
 class _Reader(NamedTuple):
-    """A loaded model and how it is fed."""
+    """A loaded model with its padding token, device and batch size."""
 
     student: Any
     pad: int
@@ -61,7 +63,7 @@ class _Reader(NamedTuple):
 
 
 def _at_the_answer(reader: _Reader, rows: list[Row]) -> list[tuple[Tensor, Tensor]]:
-    """The state (D,) pooled over each row's answer, where each of its tokens is about to be said, and log-distributions (A, V) there."""
+    """The state (D,) averaged over the positions that predict each row's answer tokens, and log-distributions (A, V) at them."""
     found: list[tuple[Tensor, Tensor]] = []
     for first in range(0, len(rows), reader.at_once):
         chunk = rows[first : first + reader.at_once]
@@ -77,7 +79,7 @@ def _at_the_answer(reader: _Reader, rows: list[Row]) -> list[tuple[Tensor, Tenso
 
 
 def _compared(rows: Sequence[Row], log_BAV: Sequence[Tensor]) -> tuple[float, float]:
-    """Mean divergence and share of agreement over the pairs of a question's rows that spell the answer alike."""
+    """Mean divergence and share of agreement over the pairs of a question's rows that tokenise the answer alike."""
     pairs = [
         (left, right)
         for left, right in combinations(range(len(rows)), 2)
@@ -91,13 +93,13 @@ def _compared(rows: Sequence[Row], log_BAV: Sequence[Tensor]) -> tuple[float, fl
 
 
 def _answers(reader: _Reader, items: list[Row], rows: Rows) -> Answers:
-    """At the answers of `items`, which are one of B rationales each."""
+    """Figures at the answers of `items`, one per rationale (B)."""
     states_BD: list[Tensor] = []
     right_B: list[bool] = []
     pairs_Q: list[tuple[float, float]] = []
     ends = np.searchsorted(rows.question_B, np.arange(len(rows.ids) + 1))
     for first, last in pairwise(ends.tolist()):
-        # A question at a time: distributions over a real vocabulary are large.
+        # One question at a time: distributions over a real vocabulary are large.
         mine = items[first:last]
         states, log_BAV = zip(*_at_the_answer(reader, mine), strict=True)
         pairs_Q.append(_compared(mine, log_BAV))
@@ -109,7 +111,7 @@ def _answers(reader: _Reader, items: list[Row], rows: Rows) -> Answers:
 
 @torch.no_grad()
 def read(source: Weights, run: RunConfig, rows: Rows, pad: int) -> Reading:
-    """Load a model as it was trained, on a GPU where there is one, and let it read everything."""
+    """Load a model in its training precision, on a GPU if available, and compute all readings."""
     student = load_causal_model(source, torch.bfloat16 if run.training.precision == "bf16" else torch.float32)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reader = _Reader(student.to(device).eval(), pad, device, run.synthesis.forward_rows)

@@ -1,8 +1,10 @@
-"""The rationales that every model reads in the latent analysis: those of a seeded sample of questions.
+"""Selects the rationales that every model reads in the latent analysis: those of a seeded sample of questions.
 
-Best are questions that no model has been trained on. Which those are follows from the order in which training goes through its questions,
-so it is computed. Where there are enough of them, the rows are theirs alone; otherwise they are drawn from all that synthesis kept, and
-whoever shows a figure has to say so. Questions with all perspectives come first, then those with the most.
+Questions that no model was trained on are preferred. They are computed from the order in which training visits its questions. If there are
+enough of them, only they are used; otherwise the sample is drawn from all questions that synthesis kept, and every presentation of the
+figures must say so. Questions with all perspectives come first, then those with the most.
+
+Axes: N questions of the set, M questions available for training, K perspectives, Q questions and B rationales that are read.
 """
 
 from __future__ import annotations
@@ -25,14 +27,14 @@ Indices = NDArray[np.integer]
 Floats = NDArray[np.floating]
 
 LEAST: Final = 10
-"""Questions without which nothing can be said."""
+"""The minimum number of questions for the analysis."""
 
 ENOUGH: Final = 30
-"""Questions that no model was trained on, with which the rows are theirs alone, though more were wanted."""
+"""The number of unseen questions from which on only they are used, even if more were requested."""
 
 
 class Sets(NamedTuple):
-    """The N questions that a synthesis kept, in order: which of K rationales are there, and what MetaNet preferred after its warm-up."""
+    """The N questions that a synthesis kept, in order: mask of their K rationales, and MetaNet's preferences after warm-up."""
 
     ids: list[str]
     mask_NK: NDArray[np.bool_]
@@ -40,19 +42,19 @@ class Sets(NamedTuple):
 
 
 def read_sets(synthesis: Artifact) -> Sets:
-    """What of `sets` is small enough to hold."""
+    """Read the columns of `sets` that fit into memory."""
     table = synthesis.table("sets", ["question_id", "mask_K", "preference_K"])
     mask_NK = np.array(table["mask_K"].to_pylist(), np.bool_)
     return Sets(table["question_id"].to_pylist(), mask_NK, np.array(table["preference_K"].to_pylist(), np.float64))
 
 
 def names_of(run: RunConfig) -> list[str]:
-    """A run's perspectives."""
+    """Names of a run's perspectives."""
     return [item.name for item in perspectives_of(run)]
 
 
 def trained_on(run: RunConfig, sets: Sets) -> set[str]:
-    """The questions that a run's training takes a step on."""
+    """The questions that a run's training uses in at least one step."""
     training = run.training
     taken_K = np.array([training.perspectives is None or name in training.perspectives for name in names_of(run)])
     out_N = held_out(len(sets.ids), training.hold_out, run.seed).numpy()
@@ -66,7 +68,7 @@ def trained_on(run: RunConfig, sets: Sets) -> set[str]:
 
 
 class Choice(NamedTuple):
-    """The questions whose rationales are read, whether all of them are new to every model, and how many new ones there are."""
+    """The questions whose rationales are read, whether no model was trained on any of them, and the number of such questions."""
 
     ids: list[str]
     unseen: bool
@@ -81,7 +83,7 @@ def choose(sets: Sets, trained: set[str], wanted: int, seed: int) -> Choice:
     """
     if len(sets.ids) < LEAST:
         raise NothingSurvives(
-            f"latent: synthesis kept {len(sets.ids)} questions, and {LEAST} are needed; sample more questions"
+            f"latent: synthesis kept {len(sets.ids)} questions, expected at least {LEAST}; sample more questions"
         )
     new = [place for place, name in enumerate(sets.ids) if name not in trained]
     unseen = len(new) >= min(wanted, ENOUGH)
@@ -91,9 +93,9 @@ def choose(sets: Sets, trained: set[str], wanted: int, seed: int) -> Choice:
 
 
 class Rows(NamedTuple):
-    """B rationales of Q questions: prompts as they stand before any rationale, rationales, and these without their last sentence.
+    """B rationales of Q questions: prompts before any rationale, rationales, and rationales without their last sentence.
 
-    `length_B` are the rationales' tokens.
+    `length_B` is the number of the rationale's tokens.
     """
 
     ids: list[str]
@@ -113,7 +115,7 @@ def _texts(synthesis: Artifact, ids: Sequence[str]) -> Iterable[dict[str, Any]]:
 
 
 def read_rows(synthesis: Artifact, ids: Sequence[str], run: RunConfig, tokenizer: Any) -> Rows:
-    """The rationales of these questions as tokens, as training has them."""
+    """The rationales of these questions, tokenised as in training."""
     names, limit, place = names_of(run), run.training.max_length, {name: number for number, name in enumerate(ids)}
     prompts: dict[int, Row] = {}
     found: list[tuple[int, int, Row, Row]] = []

@@ -26,7 +26,7 @@ def test_masked_and_trained_tokens_are_shown_apart_with_the_token_that_ends_an_a
     assert "do not appeal to intuition" in masked
     assert masked.count("A dial with ten marks") == 2
     assert "A dial with ten marks" not in trained
-    assert "three dots, until synthesis is done" in trained
+    assert "a placeholder, until synthesis is done" in trained
     assert "<end>" in trained
     assert "last trained token: '<end>'" in trained
 
@@ -59,7 +59,7 @@ def test_a_chat_with_its_system_turn_is_shown_with_one_beginning_token(tmp_path:
     run_tree["student"] = run_tree["teacher"] = {"path": "chatty", "turns": {"system": "Be brief."}}
     said = show(write_config(tmp_path, run_tree)).output
     assert said.count("<begin>[system]Be brief.[user]") == 2
-    assert "'<begin>', 1 of them" in said
+    assert "'<begin>', 1 in the row" in said
 
 
 def test_turns_without_a_chat_are_refused(tmp_path: Path, run_tree: dict[str, Any]) -> None:

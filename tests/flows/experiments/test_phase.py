@@ -44,8 +44,8 @@ def test_what_does_not_depend_on_the_student_is_shared_by_students(
 @pytest.mark.parametrize(
     ("questions", "arms", "said"),
     [
-        (11, ("mind", "uniform"), "--questions 11: 2 sources share them evenly; give a multiple of 2"),
-        (10, ("mind", "top-1"), "--arms: none is a baseline"),
+        (11, ("mind", "uniform"), "--questions 11: not divisible by the 2 sources; give a multiple of 2"),
+        (10, ("mind", "top-1"), "--arms: none is a baseline to compare with"),
     ],
 )
 def test_what_cannot_be_a_diagram_is_refused(

@@ -63,7 +63,7 @@ def test_any_file_can_be_written_and_any_data_evaluated(tmp_path: Path, answers:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path, answers: dict[str, str]) -> None:
     answer = init(tmp_path / "nowhere" / "run.yaml", **answers)
     assert answer.exit_code == 2
-    assert f"there is no folder {tmp_path / 'nowhere'}" in answer.stderr
+    assert f"no such folder {tmp_path / 'nowhere'}" in answer.stderr
 
 
 def test_answers_that_make_no_configuration_leave_no_file_and_name_the_one_that_was_asked_for(

@@ -64,7 +64,7 @@ def test_references_of_other_items_are_refused_before_the_student_is_loaded(
 
     monkeypatch.setattr(answering, "open_engine", loaded)
     with pytest.raises(
-        ArtifactError, match=r"references/0+: base and teacher answered other items than questions/0+ has for test"
+        ArtifactError, match=r"references/0+: base and teacher answered different items than those of questions/0+ for test"
     ):
         evaluated(tmp_path, tiny_model, write_questions(tmp_path), references)
     assert not list(tmp_path.glob("evaluation/*.partial/items-*"))

@@ -90,7 +90,7 @@ def test_an_arm_that_answered_other_items_is_refused(runs: list[Finished], tmp_p
     with store.draft("evaluation", "f" * 16) as draft:
         draft.write_shard("items", runs[0].evaluation.table("items").slice(1))
         other = store.commit(draft, {"summary": runs[0].evaluation.summary, "timing": {}})
-    with pytest.raises(ArtifactError, match="answered other items"):
+    with pytest.raises(ArtifactError, match="answered different items"):
         compare([*runs, runs[0]._replace(seed=2, evaluation=other)], "mind", 200)
 
 

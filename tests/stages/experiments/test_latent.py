@@ -107,7 +107,7 @@ def test_that_models_were_trained_on_what_they_read_is_said(analysed: Analysed) 
     assert not rows["unseen"]
     assert rows["trained"]["base"] == 0
     assert rows["trained"]["mind"] == 20
-    assert "no split that was held out" in analysed.page
+    assert "no held-out split" in analysed.page
     assert "which were trained on" in analysed.page
 
 
@@ -184,7 +184,9 @@ def test_arms_that_have_no_student_are_one_line_with_the_command_that_makes_them
     answer = mind(str(moved / "run.yaml"), "--set", "training.port=29871")
     assert answer.returncode == 2, answer.stderr
     (line,) = answer.stderr.splitlines()
-    assert line.startswith("mind: latent: no student of 2 of 5 arms with seed 0: single-formal, uniform; make them with: ")
+    assert line.startswith(
+        "mind: latent: 2 of 5 arms have no trained student with seed 0: single-formal, uniform; train them with: "
+    )
     assert line.endswith("--set training.port=29871 --arms single-formal,uniform --seeds 1 --use dev")
     assert not (moved / "artifacts" / "science").exists()
 
@@ -192,7 +194,7 @@ def test_arms_that_have_no_student_are_one_line_with_the_command_that_makes_them
 def test_another_seed_has_other_students(experiment: Experiment) -> None:
     answer = mind(str(experiment.config), "--seed", "1")
     assert answer.returncode == 2
-    assert "no student of 5 of 5 arms with seed 1" in answer.stderr
+    assert "5 of 5 arms have no trained student with seed 1" in answer.stderr
     assert "--seeds 2" in answer.stderr
 
 
@@ -242,7 +244,7 @@ def test_questions_with_all_perspectives_come_first(experiment: Experiment) -> N
 
 
 def test_too_few_questions_are_refused() -> None:
-    with pytest.raises(NothingSurvives, match="kept 3 questions, and 10 are needed"):
+    with pytest.raises(NothingSurvives, match="kept 3 questions, expected at least 10"):
         choose(Sets(["a", "b", "c"], np.ones((3, 2), bool), np.ones((3, 2))), set(), 100, 0)
 
 
@@ -321,7 +323,7 @@ def test_where_all_write_alike_specialists_are_told_apart_as_networks_and_the_mo
     assert found["moved"]["ari"] > 0.9
     assert max(found[name]["ari"] for name in ("text", "base", "dealt")) < 0.1
     assert found["dealt"]["by_reader"]["ari"] > 0.9
-    assert "no better than the base moved by a constant" in _clusters(found)[0]
+    assert "no better than the base shifted by a constant" in _clusters(found)[0]
 
 
 def test_where_texts_differ_and_readers_hardly_do_what_is_dealt_out_clusters_by_text() -> None:
@@ -345,7 +347,7 @@ def test_clusters_have_the_names_of_their_labels() -> None:
     [
         (1.0, 0.3, 0.3, 1.0, "NO evidence"),
         (0.2, 0.95, 0.3, 1.0, "NO evidence"),
-        (0.5, 0.5, 0.95, 1.0, "no better than the base moved"),
+        (0.5, 0.5, 0.95, 1.0, "no better than the base shifted"),
         (0.5, 0.5, 0.6, 0.9, "better than every control"),
         (0.0, 0.0, 0.0, 0.1, "do not cluster by perspective"),
     ],

@@ -66,7 +66,7 @@ def test_two_evaluation_sets_may_not_share_an_id(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text(json.dumps({"id": "a", "question": "What is 3+4?", "answer": "7"}) + "\n")
     mine = [{"name": name, "group": "ood", "source": {"kind": "file", "path": str(path)}} for name in ("one", "two")]
-    with pytest.raises(QuestionError, match=r"questions\.evaluation: id 'a' comes from two sources"):
+    with pytest.raises(QuestionError, match=r"questions\.evaluation: id 'a' occurs twice"):
         run(tmp_path, {**SOURCES, "evaluation": mine})
 
 

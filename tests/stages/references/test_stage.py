@@ -56,7 +56,7 @@ def test_a_resumed_run_asks_for_what_is_missing_whatever_the_size_of_its_shards(
 ) -> None:
     read, made = whole
     resumed = referenced(tmp_path / "resumed", run_of(tiny_model, 3), read, made)
-    assert "20 items, 12 there already" in capsys.readouterr().out
+    assert "20 items, 12 already done" in capsys.readouterr().out
     rows = [artifact.table("items").to_pylist() for artifact in (made, resumed)]
     assert rows[0] == rows[1]
     summaries = [{**artifact.summary, "tokens_per_second": 0} for artifact in (made, resumed)]
@@ -70,7 +70,7 @@ def test_a_prompt_that_is_too_long_is_refused_before_a_model_is_loaded(
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(answering, "open_engine", loaded)
-    with pytest.raises(QuestionError, match="over the context of 16"):
+    with pytest.raises(QuestionError, match="exceeds the context of 16"):
         referenced(tmp_path, run_of(tiny_model, max_context=16), write_questions(tmp_path))
 
 
@@ -122,5 +122,5 @@ def test_every_model_draws_so_many_answers_to_every_item_and_a_resumed_run_only_
 
     (tmp_path / "resumed").mkdir()
     resumed = write_artifact(tmp_path / "resumed", "references", write)
-    assert "40 items, 23 there already" in capsys.readouterr().out
+    assert "40 items, 23 already done" in capsys.readouterr().out
     assert resumed.table("draws") == made.table("draws")

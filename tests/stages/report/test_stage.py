@@ -42,7 +42,7 @@ def test_a_better_student_is_better() -> None:
 
 def test_hardly_any_right_answer_and_ungraded_ones_are_said() -> None:
     words = said(0.0, -0.1, 0.1, correct=1, wrong=59, unparsed=10, truncated=30)
-    assert "almost nothing right: 1 of 100" in words
+    assert "almost nothing correctly: 1 of 100" in words
     assert "40% of the student's answers could not be graded (10 unparsed, 30 truncated)" in words
     assert "almost nothing" not in said(0.0, -0.1, 0.1)
 
@@ -56,7 +56,7 @@ def test_what_is_odd_about_the_questions_is_said_and_nothing_where_nothing_is() 
     odd |= {"left_out_because_of_a_passage": {"gsm8k": 3}, "left_out_as_near_duplicates": 4, "left_out_because_evaluated": 5}
     words = " ".join(about_questions({**plain, **odd}))
     assert "Trained on bbh, which is for evaluation only" in words
-    assert "evaluated too, by id or by wording: 5." in words
+    assert "an evaluation set has the same id or text: 5." in words
     assert "share a long passage with questions of gsm8k: 3." in words
     assert "nearly the same as another training question: 4." in words
     assert "Left out because longer than max_characters: 2 of gsm-hard." in words

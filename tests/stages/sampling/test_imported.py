@@ -99,7 +99,7 @@ def test_given_rationales_become_graded_samples_of_their_questions(
     assert made.summary["right"] == 2 * QUESTIONS - QUESTIONS // 2
     assert (made.summary["given"], made.summary["given_about_no_question"]) == (2 * QUESTIONS + 2, 2)
     said = capsys.readouterr().out
-    assert "2 of 16 given rationales are about no training question: " in said
+    assert "2 of 16 imported rationales match no training question: " in said
     assert ("'Who is 0?'" in said) == (by == "question")
 
 
@@ -127,7 +127,7 @@ def test_if_nothing_is_about_a_training_question_it_says_so(tmp_path: Path, tiny
     path = file_of(tmp_path, rows([]))
     with pytest.raises(QuestionError) as raised:
         brought_in(tmp_path / "made", run_of(tiny_model, path), questions)
-    assert str(raised.value).startswith(f"{path}: none of 2 rows is about a training question: they say 'Who is")
+    assert str(raised.value).startswith(f"{path}: none of 2 rows matches a training question: rows have 'Who is")
     assert f"the first training question is {question(0).question!r}; correct columns.question" in str(raised.value)
 
 

@@ -94,7 +94,7 @@ def test_a_resumed_run_asks_for_what_is_missing_whatever_the_size_of_its_shards(
 def test_a_question_that_is_too_long_is_refused_before_the_teacher_is_loaded(
     tmp_path: Path, tiny_model: Path, questions: Artifact
 ) -> None:
-    with pytest.raises(QuestionError, match="over the context of 16"):
+    with pytest.raises(QuestionError, match="exceeds the context of 16"):
         sampled(tmp_path / "long", tiny_model, questions, 3, max_context=16)
     assert not list(tmp_path.glob("long/sampling/*.partial/samples-*"))
 
@@ -109,7 +109,7 @@ def test_a_question_that_the_student_cannot_be_trained_on_is_refused_before_the_
     def write(draft: Draft) -> dict[str, Any]:
         return sampling.run(config, {"questions": questions}, draft, Progress(tmp_path / "progress", "sampling"))
 
-    said = r"the longest of 7 too long ones, has \d+ of the student's tokens, and training.max_length is 9: no rationale of it could"
+    said = r"the longest of 7 that are too long, has \d+ student tokens, which leaves no room for a rationale within training.max_length 9;"
     with pytest.raises(QuestionError, match=said):
         write_artifact(tmp_path, "sampling", write)
 
@@ -120,7 +120,7 @@ def test_a_question_that_the_judge_has_no_room_for_is_refused_before_the_teacher
     judge = {"model": {"path": str(tiny_model), "chat": False}, "max_tokens": 8}
     judge["engine"] = {"kind": "transformers", "dtype": "float32", "max_context": 40}
     with pytest.raises(
-        QuestionError, match=r"what its judge reads, the longest of 7 .* context of 40; raise engine.max_context to"
+        QuestionError, match=r"its judge prompt, the longest of 7 .* context of 40; raise engine.max_context to"
     ):
         sampled(tmp_path / "judged", tiny_model, questions, 3, {"judge": judge})
 

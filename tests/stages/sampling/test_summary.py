@@ -51,5 +51,5 @@ def test_a_sample_that_is_there_twice_is_refused(found: dict[Any, Any], random: 
     again = random.choice(shards)
     with pytest.raises(ArtifactError, match=r"in two shards; remove here and run"):
         tally([*shards, again.slice(0, 1)], PERSPECTIVES, HERE)
-    with pytest.raises(ArtifactError, match=r"is there twice; remove here and run"):
+    with pytest.raises(ArtifactError, match=r"occurs twice; remove here and run"):
         tally([pa.concat_tables([again, again.slice(0, 1)])], PERSPECTIVES, HERE)

@@ -44,6 +44,6 @@ def test_a_file_that_could_not_be_finished_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_question_that_was_not_attempted_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="1 of 2 questions have been attempted; run it again"):
+    with pytest.raises(ArtifactError, match="1 of 2 questions have attempts; run the stage again"):
         write_lookup(tmp_path / "q", [("a", "?", "7"), ("b", "?", "7")], [("a", 0.5)])
     assert not list(tmp_path.iterdir())
