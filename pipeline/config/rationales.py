@@ -28,7 +28,9 @@ class RationaleColumns(Frozen):
     @model_validator(mode="after")
     def _one_way_to_match(self) -> RationaleColumns:
         if (self.question is None) == (self.question_id is None):
-            raise ValueError("give either question, the column with a question's wording, or question_id, the one with its id")
+            raise ValueError(
+                "give either question, the column with the question's wording, or question_id, the column with its id"
+            )
         return self
 
 
@@ -54,11 +56,11 @@ class ImportedRationales(Frozen):
     def _labelled_or_not(self) -> ImportedRationales:
         if self.columns.perspective is None and (self.unlabelled is None or self.places is None or self.names is not None):
             raise ValueError(
-                "name the column of labels as columns.perspective, or set unlabelled (numbered, clustered) and places, how many "
-                "perspectives that makes"
+                "set columns.perspective to the column of labels, or set unlabelled (numbered, clustered) and places, the number of "
+                "perspectives"
             )
         if self.columns.perspective is not None and (self.unlabelled is not None or self.places is not None):
-            raise ValueError("unlabelled and places are for rows without labels; remove them or columns.perspective")
+            raise ValueError("unlabelled and places apply only to rows without labels; remove them or columns.perspective")
         return self
 
     def perspectives(self) -> tuple[str, ...] | None:

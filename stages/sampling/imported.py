@@ -1,8 +1,8 @@
-"""Sampling without a teacher: rationales that are there already become samples, graded like any other.
+"""Imports existing rationales as samples instead of asking a teacher; they are graded like any other sample.
 
-Rows come in any order, so they are first put into an SQLite file in the draft's scratch folder, by question; then the training questions
-stream by and take theirs, a shard at a time. Rows about no training question are counted and the first ones named. Tokens are 0:
-no teacher wrote any for this run.
+Rows may come in any order. They are first indexed by question in an SQLite file in the draft's scratch folder; then the training questions
+are streamed and their rationales written, one shard at a time. Rows that match no training question are counted, and the first ones are
+named. Token counts are 0, because no teacher generated tokens in this run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NAMED: Final = 3
 
 
 def _keys(source: ImportedRationales, question: Question) -> list[str]:
-    """By what a question's rationales may be found: by wording also where that has the choices in it."""
+    """The index keys of a question's rationales; wording is tried both without and with the choices."""
     if source.columns.question is None:
         return [key_of_id(question.id)]
     return list(dict.fromkeys((key_of_wording(question.question), key_of_wording(question.text))))
@@ -48,7 +48,7 @@ def _write_index(
 ) -> None:
     def write(temporary: Path) -> None:
         with closing(sqlite3.connect(temporary)) as file:
-            # A file that was not finished is thrown away, so nothing needs to be undone.
+            # An unfinished file is discarded, so no rollback journal is needed.
             file.execute("PRAGMA journal_mode = OFF")
             file.execute("CREATE TABLE given (number INTEGER PRIMARY KEY, key TEXT, question TEXT, label TEXT, text TEXT)")
             file.execute("CREATE TABLE asked (key TEXT PRIMARY KEY) WITHOUT ROWID")
@@ -66,7 +66,7 @@ def _write_index(
 
 
 def _label_by_cluster(file: sqlite3.Connection, names: tuple[str, ...], seed: int) -> None:
-    """Clusters are made of all texts at once, so these are held."""
+    """Label rationales by cluster. Clustering needs all texts at once, so they are held in memory."""
     rows = file.execute("SELECT number, key, text FROM given WHERE key IN asked ORDER BY number").fetchall()
     if not rows:
         return
@@ -77,10 +77,10 @@ def _label_by_cluster(file: sqlite3.Connection, names: tuple[str, ...], seed: in
 
 
 def _matched(file: sqlite3.Connection, source: ImportedRationales, first: Question) -> dict[str, int]:
-    """How many rows there are, and about no training question; says which.
+    """The number of rows, and of rows that match no training question, whose first ones are printed.
 
     Raises:
-        QuestionError: all of them.
+        QuestionError: no row matches a training question.
     """
     count, missed = (
         file.execute(f"SELECT count(*) FROM given {where}").fetchone()[0] for where in ("", "WHERE key NOT IN asked")
@@ -91,17 +91,17 @@ def _matched(file: sqlite3.Connection, source: ImportedRationales, first: Questi
         if missed == count:
             ours = first.id if source.columns.question is None else first.question
             raise QuestionError(
-                f"{source.path}: none of {count} rows is about a training question: they say {named}, the first training question is "
+                f"{source.path}: none of {count} rows matches a training question: rows have {named}, the first training question is "
                 f"{ours[:60]!r}; correct columns.question or columns.question_id under sampling.rationales"
             )
-        print(f"sampling: {missed} of {count} given rationales are about no training question: {named}", flush=True)
+        print(f"sampling: {missed} of {count} imported rationales match no training question: {named}", flush=True)
     return {"given": count, "given_about_no_question": missed}
 
 
 def _rows(
     file: sqlite3.Connection, source: ImportedRationales, names: tuple[str, ...], question: Question
 ) -> Iterator[dict[str, Any]]:
-    """A question's rationales in their order, graded; the n-th without a label takes the n-th place, in turn."""
+    """A question's graded rationales, in order; unlabelled ones are assigned to the perspectives in turn."""
     taken = Counter[str]()
     marks = _keys(source, question)
     query = f"SELECT label, text FROM given WHERE key IN ({', '.join('?' * len(marks))}) ORDER BY number"
@@ -112,17 +112,17 @@ def _rows(
 
 
 def bring_in(config: Config, source: ImportedRationales, questions: Artifact, out: Draft, progress: Progress) -> dict[str, Any]:
-    """Write the samples of every training question that has some.
+    """Write the samples of every training question that has rationales.
 
     Raises:
-        QuestionError: a row cannot be read, or none is about a training question.
+        QuestionError: a row cannot be read, or none matches a training question.
     """
     names = tuple(item.name for item in config.perspectives)
     path = out.scratch / DERIVED / "given.sqlite"
     if not path.exists():
         _write_index(path, source, names, training_questions(questions), config.seed)
     finished = finished_questions(out.shards("samples", ["question_id"]))
-    progress.start("given rationales", questions.summary["train"], "questions", len(finished))
+    progress.start("imported rationales", questions.summary["train"], "questions", len(finished))
     with closing(sqlite3.connect(path)) as file:
         counts = _matched(file, source, next(training_questions(questions)))
         missing = (item for item in training_questions(questions) if digest(item.id) not in finished)

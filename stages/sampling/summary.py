@@ -1,7 +1,7 @@
-"""What the teacher's samples come to, added up shard by shard; and that no sample is there twice.
+"""Sums the outcomes and tokens of the samples shard by shard, and rejects duplicate samples.
 
-A shard holds all samples of its questions, so a question that is covered is counted in one shard, and doubles are looked for in
-one shard at a time: a question in two of them, or a sample twice in one, would be trained on twice without anyone noticing.
+A shard holds all samples of its questions. A covered question is therefore counted in exactly one shard, and duplicates within a question
+are searched one shard at a time. A question in two shards, or a sample twice in one shard, would silently be trained on twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def tally(shards: Iterable[pa.Table], perspectives: Sequence[str], folder: Path)
     """Outcomes per perspective, coverage and tokens of shards with the columns `COUNTED`.
 
     Raises:
-        ArtifactError: a sample is there twice; `folder` is where.
+        ArtifactError: a sample occurs twice; `folder` is named in the message.
     """
     totals, outcomes, covered = Counter[str](), Counter[tuple[str, str]](), Counter[str]()
     seen: set[int] = set()
@@ -53,11 +53,11 @@ def tally(shards: Iterable[pa.Table], perspectives: Sequence[str], folder: Path)
 
 
 def _refuse_doubles(keys: list[tuple[str, str, int]], seen: set[int], folder: Path) -> None:
-    """Look among the samples of one shard and the questions of those before it, which `seen` has."""
+    """Reject duplicate samples within one shard, and questions of earlier shards, which are in `seen`."""
     remedy = f"remove {folder} and run the stage again"
     double = [key for key, count in Counter(keys).items() if count > 1]
     if double:
-        raise ArtifactError(f"{folder}: sample {double[0]} is there twice; {remedy}")
+        raise ArtifactError(f"{folder}: sample {double[0]} occurs twice; {remedy}")
     for question_id in dict.fromkeys(key[0] for key in keys):
         identity = digest(question_id)
         if identity in seen:

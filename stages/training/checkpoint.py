@@ -1,8 +1,8 @@
-"""Checkpoints of joint training: everything that the next step depends on.
+"""Saves and loads checkpoints of joint training: all state that the next step depends on.
 
-DeepSpeed's own folder holds the parameters and the student's optimiser; one safetensors file per rank beside it holds MetaNet, its
-optimiser and gathered gradients, the inertia state and the random state. `checkpoint.json`, replaced after all of them are on
-disk, names the one that counts. What DeepSpeed writes are pickles; they are read from the run's own scratch folder only.
+DeepSpeed's folder holds the parameters and the student's optimiser state. Beside it, one safetensors file per rank holds MetaNet, its
+optimiser and accumulated gradients, the inertia state and the random state. `checkpoint.json` names the valid checkpoint; it is replaced
+only after all other files are on disk. DeepSpeed writes pickles; they are read from the run's own scratch folder only.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def _restore(joint: Joint, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def save_checkpoint(joint: Joint, scratch: Path, step: int) -> None:
-    """A checkpoint after `step` steps; older ones are removed once it counts."""
+    """Save a checkpoint after `step` steps; older ones are removed once it is valid."""
     tag = f"step-{step:06d}"
-    frozen = joint.config.lora is not None  # what does not learn is in the base student
+    frozen = joint.config.lora is not None  # frozen parameters are those of the base student
     joint.engine.save_checkpoint(str(scratch), tag=tag, save_latest=False, exclude_frozen_parameters=frozen)
     save_file(_state(joint), scratch / tag / f"joint-{joint.rank}.safetensors")
     if dist.is_initialized():
@@ -77,7 +77,7 @@ def save_checkpoint(joint: Joint, scratch: Path, step: int) -> None:
 
 
 def load_checkpoint(joint: Joint, scratch: Path) -> int:
-    """Steps already taken; 0 without a checkpoint.
+    """Load the valid checkpoint; returns the number of steps already taken, 0 without a checkpoint.
 
     Raises:
         ConfigError: the checkpoint was written by another number of ranks or under another ZeRO stage.

@@ -1,7 +1,10 @@
-"""The training set as files in the scratch folder: tokens, places, features and losses of everything that synthesis kept.
+"""Writes and opens the training set as files in the scratch folder: tokens, row locations, features and losses of all kept rationales.
 
-Rank 0 makes them once, going through the rationales in order; the other ranks wait, and a resumed run finds them. They are read as
-memory-mapped tensors, one copy in the page cache for all ranks. `shape.json` is written last: where it is, all are whole.
+Rank 0 writes them once, reading the rationales in order; the other ranks wait, and a resumed run reuses them. They are read as
+memory-mapped tensors, so all ranks share one copy in the page cache. `shape.json` is written last; its presence means that all files are
+complete.
+
+Axes: N questions of the set, K perspectives, F features, T tokens, B rows; R 2 (row and context row), P `PLACE` fields of a row's location.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ def _rows(config: Config, tokenizer: Any, piece: Piece) -> Iterator[list[Row]]:
 
 
 def _write_tokens(config: Config, synthesis: Artifact, tokenizer: Any, names: Sequence[str], folder: Path) -> int:
-    """`tokens.i32` and `places.i64`; returns the number of tokens."""
+    """Write `tokens.i32` and `places.i64`; returns the number of tokens."""
     questions, offset = synthesis.summary["kept_questions"], 0
     places = blank(folder / "places.i64", (questions, len(names), 2, PLACE), np.int64)
     columns = ["question_id", "perspective", "prompt", "rationale", "answer"]
@@ -54,7 +57,7 @@ def _write_tokens(config: Config, synthesis: Artifact, tokenizer: Any, names: Se
 
 
 def _write_answers(config: Config, synthesis: Artifact, tokenizer: Any, offset: int, folder: Path) -> int:
-    """`answers.i64`, and their tokens behind the others; returns the number of all tokens."""
+    """Write `answers.i64`, and append its tokens to the others; returns the total number of tokens."""
     questions, names = synthesis.summary["kept_questions"], [item.name for item in config.perspectives]
     places = blank(folder / "answers.i64", (questions, PLACE), np.int64)
     limit, prompts = config.training.max_length, config.prompts
@@ -75,7 +78,7 @@ def _write_answers(config: Config, synthesis: Artifact, tokenizer: Any, offset: 
 
 
 def write_training_files(config: Config, synthesis: Artifact, tokenizer: Any, scratch: Path) -> None:
-    """All files, whatever a killed process may have left."""
+    """Write all files, replacing leftovers of a killed process."""
     folder, names = derived(scratch), [item.name for item in config.perspectives]
     size = (synthesis.summary["kept_questions"], len(names))
     tokens = _write_tokens(config, synthesis, tokenizer, names, folder)
@@ -100,19 +103,19 @@ def write_training_files(config: Config, synthesis: Artifact, tokenizer: Any, sc
 
 
 def are_written(scratch: Path) -> bool:
-    """Whether all files are there."""
+    """Whether all files are complete."""
     return (scratch / DERIVED / _SHAPE).exists()
 
 
 def wait_for_training_files(scratch: Path) -> None:
-    """Until rank 0 has them; should it fail, the launcher ends this process."""
-    # A barrier would give up after its time limit, and tokenising millions of rows may take longer.
+    """Wait until rank 0 has written them; if rank 0 fails, the launcher terminates this process."""
+    # Not a barrier, which has a timeout: tokenising millions of rows may take longer.
     while not are_written(scratch):
         time.sleep(0.2)
 
 
 def open_training_set(scratch: Path, pad: int) -> TrainingSet:
-    """The files as a training set; only the mask is held in memory."""
+    """Open the files as a training set; only the mask is held in memory."""
     folder = scratch / DERIVED
     shape = json.loads((folder / _SHAPE).read_text())
     size = (shape["questions"], shape["perspectives"])

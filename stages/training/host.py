@@ -1,7 +1,7 @@
-"""One of several hosts that train together, other than the first: waits until the first one's stage has begun, and starts its own ranks.
+"""Joins a training on several hosts from a host other than the first: waits for the first host, then starts this host's ranks.
 
-The first host runs the stage as always: it holds the lease, writes what the ranks are told, and commits. This one only
-lends its ranks; they meet at `training.address` and read and write through the root's folder, which all hosts see.
+The first host runs the stage as usual: it holds the lease, writes the ranks' specification, and commits. The other hosts only provide
+ranks. The ranks meet at `training.address` and read and write through the root's folder, which all hosts share.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOOK_AGAIN_SECONDS: Final = 2.0
 
 
 def _begun(run: RunConfig, spec: Path) -> bool:
-    """Whether the first host has begun, as this one would: a life before this one may have left other words."""
+    """Whether the first host has started with the same configuration; a file of an earlier attempt may have another one."""
     try:
         return bool(json.loads(spec.read_bytes())["config"]["training"] == run.training.model_dump(mode="json"))
     except (FileNotFoundError, ValueError):
@@ -32,17 +32,17 @@ def _begun(run: RunConfig, spec: Path) -> bool:
 
 
 def join(run: RunConfig, host: int, say: Callable[[str], None]) -> None:
-    """Lend this host's ranks to the training of a run, until it is done. Returns at once if it is done.
+    """Provide this host's ranks to a run's training until it is done. Returns at once if it is already done.
 
     Raises:
-        ConfigError: the run has one host, or none of this number.
-        StageFailed: the ranks here ended badly, of themselves or because others did.
+        ConfigError: the run uses one host, or has no host of this number.
+        StageFailed: the ranks on this host failed, by themselves or because others did.
     """
     training = run.training
     if training.hosts == 1:
-        raise ConfigError("training.hosts: 1, so there is nothing to join; set it, training.address and training.port")
+        raise ConfigError("training.hosts: 1, so there is nothing to join; set training.hosts, address and port")
     if not 1 <= host < training.hosts:
-        raise ConfigError(f"--host {host}: the first host runs the stage, the others join as 1 to {training.hosts - 1}")
+        raise ConfigError(f"--host {host}: expected 1 to {training.hosts - 1}; host 0 runs the stage itself with `mind run`")
     fingerprint = plan(run)[NAME].fingerprint
     store = store_of(run)
     spec = store.root / NAME / f"{fingerprint}.scratch" / SPEC
@@ -55,11 +55,11 @@ def join(run: RunConfig, host: int, say: Callable[[str], None]) -> None:
             say(f"waiting for the first host to begin training {fingerprint}")
             said = True
         time.sleep(_LOOK_AGAIN_SECONDS)
-    assert training.port is not None, "more than one host has a port"
+    assert training.port is not None, "the configuration requires a port for several hosts"
     command, environment = launcher_of(training, str(spec), training.port, host)
     say(f"{training.ranks // training.hosts} ranks of host {host} join at {training.address}:{training.port}")
     code = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
     if code:
         raise StageFailed(
-            f"host {host}: the launcher ended with code {code}; the log above and the first host's say why; start all hosts again to resume"
+            f"host {host}: the launcher exited with code {code}; see the log above and the first host's; start all hosts again to resume"
         )

@@ -1,7 +1,9 @@
-"""One rank of training: loads the student into DeepSpeed, takes the steps, exports the result.
+"""Runs one rank of training: loads the student into DeepSpeed, takes the steps, exports the result.
 
-The log of a stretch of steps is committed before the checkpoint that ends it, and log shards after the checkpoint that counts are
-dropped on resuming, so no step is logged twice and the losses are those of an uninterrupted run.
+The log of the steps since the last checkpoint is committed before the next checkpoint. On resume, log shards newer than the valid
+checkpoint are removed, so no step is logged twice and the losses are those of an uninterrupted run.
+
+Axes: N questions of the set, K perspectives, F features.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ STEPS: Final = pa.schema(
 
 
 def load_training_set(config: Config, synthesis: Artifact, scratch: Path, tokenizer: Any) -> TrainingSet:
-    """Tokens, features and base losses of everything that synthesis kept, from files that rank 0 makes if they are not there."""
+    """Tokens, features and base losses of all kept rationales, from files that rank 0 writes if they do not exist."""
     if dist.is_initialized() and dist.get_rank():
         wait_for_training_files(scratch)
     elif not are_written(scratch):
@@ -78,7 +80,7 @@ def load_training_set(config: Config, synthesis: Artifact, scratch: Path, tokeni
 
 
 def deepspeed_config(training: Training) -> dict[str, Any]:
-    """DeepSpeed's settings for one run of ours. A micro-batch is counted in questions."""
+    """DeepSpeed's settings for our training settings. A micro-batch is counted in questions."""
     share = training.ranks * training.questions_per_micro_batch
     zero: dict[str, Any] = {"stage": training.zero_stage}
     if training.offload != "none":
@@ -92,25 +94,25 @@ def deepspeed_config(training: Training) -> dict[str, Any]:
         "gradient_clipping": training.clip,
         "zero_optimization": zero,
         "bf16": {"enabled": training.precision == "bf16"},
-        # In bfloat16 the sum over micro-batches would depend on how many there are.
+        # In bfloat16 the sum over micro-batches would depend on their number.
         "data_types": {"grad_accum_dtype": "fp32"},
         "zero_allow_untested_optimizer": True,
-        # DeepSpeed's own Adam for the host would have to be compiled.
+        # DeepSpeed's own CPU Adam would have to be compiled.
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
     }
 
 
 def start_engine(config: Config) -> Any:
-    """The student inside a DeepSpeed engine, with a client AdamW so that nothing is compiled."""
+    """The student in a DeepSpeed engine, with PyTorch's AdamW so that nothing is compiled."""
     training = config.training
     attention = {"none": None, "rows": ROWS, "flex": "flex_attention"}[training.packing]
     student = load_causal_model(config.student, torch.bfloat16 if training.precision == "bf16" else torch.float32, attention)
     if training.lora is not None:
-        torch.manual_seed(config.seed)  # adapters start from random numbers, the same on every rank and in every life
+        torch.manual_seed(config.seed)  # the same random adapters on every rank and after every restart
         adapt(student, training.lora)
     if training.gradient_checkpointing:
-        # The other kind computes no gradient behind embeddings that do not learn.
+        # Reentrant checkpointing computes no gradient behind frozen embeddings.
         student.gradient_checkpointing_enable({"use_reentrant": False})
     student.train()
     model = StudentLosses(student)
@@ -121,7 +123,7 @@ def start_engine(config: Config) -> Any:
 
 
 def start_joint(config: Config, data: TrainingSet, engine: Any, metanet_file: Path | None) -> Joint:
-    """All learners, before any step. Inertia starts from the base student's losses."""
+    """Student, MetaNet and inertia state before the first step. Inertia starts from the base student's losses."""
     training = config.training
     torch.manual_seed(config.seed)
     metanet = MetaNet(len(config.perspectives), data.features_NKF.shape[-1], config.metanet_width, config.metanet_heads)
@@ -136,7 +138,7 @@ def start_joint(config: Config, data: TrainingSet, engine: Any, metanet_file: Pa
 
 
 def export(joint: Joint, config: Config, folder: Path) -> None:
-    """The student and its tokenizer as a transformers folder, written aside and renamed."""
+    """Save the student and its tokenizer as a transformers folder, written aside and renamed."""
     engine = joint.engine
     # Under ZeRO-3 no rank has the whole student; this private method is the only gather that DeepSpeed offers without a file.
     gathered = config.training.zero_stage == 3
@@ -153,7 +155,7 @@ def export(joint: Joint, config: Config, folder: Path) -> None:
         if student.config.tie_word_embeddings:
             weights = {name: value for name, value in weights.items() if not name.startswith("lm_head.")}
         student.save_pretrained(aside, state_dict=weights, safe_serialization=True)
-    # A tokenizer that was used remembers how it was called, and only a first life uses it: a fresh one is the same in every life.
+    # A used tokenizer stores its call settings, and a resumed process may not have used it: a fresh one always saves the same files.
     load_tokenizer(config.student).save_pretrained(aside)
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
@@ -172,11 +174,11 @@ def _forget_log_after(draft: Path, step: int) -> None:
 
 
 def _check_log(draft: Path, first: int) -> None:
-    """Refuse to go on where steps that were taken are no longer in the log; they cannot be taken again without the steps after them."""
+    """Refuse to resume if steps before the checkpoint are missing from the log, since they cannot be repeated."""
     logged = sum(read_parquet(path, ["step"]).num_rows for path in draft.glob("steps-*.parquet"))
     if logged != first:
         raise StageFailed(
-            f"{draft}: its log has {logged} steps, the checkpoint {first}; "
+            f"{draft}: its log has {logged} steps, but the checkpoint is at step {first}; "
             f"remove {draft} and {draft.with_suffix('.scratch')} to start training again"
         )
 
@@ -184,7 +186,7 @@ def _check_log(draft: Path, first: int) -> None:
 def train(
     config: Config, synthesis: Path, draft: Path, scratch: Path, progress: Progress, mirror: Mirror | None = None
 ) -> None:
-    """All steps from wherever the last checkpoint ended."""
+    """Take all steps from the last checkpoint on, and export the student."""
     tokenizer = load_tokenizer(config.student)
     store = Store(synthesis.parents[1], None if mirror is None else mirror.remote)
     artifact = store.open("synthesis", synthesis.name)
@@ -249,16 +251,16 @@ def _finish(config: Config, joint: Joint, draft: Path, scratch: Path) -> None:
 
 
 def join(training: Training) -> None:
-    """Make this process a rank of the process group that its environment names, once."""
+    """Make this process a rank of the process group that its environment names, if it is not yet."""
     torch.set_num_threads(training.threads_per_rank)
-    # DeepSpeed would compile a shared-memory operator here at its first use: half a minute, and a compiler needed.
+    # Otherwise DeepSpeed compiles a shared-memory operator at first use, which takes half a minute and needs a compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not dist.is_initialized():
         deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
 
 
 def train_as(document: dict[str, Any]) -> None:
-    """Train as the stage asks, in a group that was joined."""
+    """Train as the stage's specification says, in a process group that was joined before."""
     synthesis, draft, scratch = (Path(document[name]) for name in ("synthesis", "draft", "scratch"))
     there = document["mirror"]
     mirror = None if there is None else Mirror(Bucket(there["url"]), Path(there["root"]), there["name"])
@@ -267,13 +269,13 @@ def train_as(document: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """The process that the launcher starts, once per rank."""
+    """Entry point of a rank; the launcher starts one process per rank."""
     document = json.loads(Path(sys.argv[1]).read_text())
     join(Training.model_validate(document["config"]["training"]))
     try:
         train_as(document)
     except (MindError, StorageError) as error:
-        # The launcher passes on no message, so the stage finds it here.
+        # The launcher does not forward messages, so the stage reads it from this file.
         write_bytes(Path(document["scratch"]) / REFUSED, str(error).encode())
         raise SystemExit(error.exit_code) from None
     finally:
