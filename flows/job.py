@@ -11,7 +11,7 @@ from pipeline.config.run import RunConfig, load_config
 from pipeline.schema.fields import Frozen
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
-Change = Annotated[str, Field(pattern=r"^[a-z_]+(\.[a-z_]+)*=.+$")]
+Assignment = Annotated[str, Field(pattern=r"^[a-z_]+(\.[a-z_]+)*=.+$")]
 
 
 class Job(Frozen):
@@ -23,7 +23,7 @@ class Job(Frozen):
         description="a run's YAML file, on the machine that runs this; relative to the repository",
     )
     name: Name | None = Field(None, description="the run's name in the catalogue; default: the name in the configuration")
-    changes: tuple[Change, ...] = Field((), description="fields to override, for example training.steps=100")
+    changes: tuple[Assignment, ...] = Field((), description="fields to override, for example training.steps=100")
     stage_runner: Literal["process", "deployment"] = Field(
         "process", description="process: run every stage on this machine; deployment: run each stage in its own deployment"
     )

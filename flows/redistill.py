@@ -33,7 +33,7 @@ from pipeline.config.run import RunConfig
 from stages.core.plan import plan
 from stages.core.process import store_of
 from stages.shared.accuracy import COUNTED, compare_students
-from stages.shared.answering import asked
+from stages.shared.answering import items_digest
 from storage.artifact import Artifact
 from storage.catalogue import point, read_pointer
 from storage.errors import ArtifactMissing
@@ -47,13 +47,13 @@ ROLLED_BACK: Final = "Rolled back by hand."
 
 def decisions(store: Store) -> list[dict[str, Any]]:
     """All decisions, oldest first."""
-    found = (store.place.read(f"decisions/{name}") for name in store.place.names("decisions"))
+    found = (store.backend.read(f"decisions/{name}") for name in store.backend.names("decisions"))
     return [orjson.loads(content) for content in found if content is not None]
 
 
 def why_not(store: Store, candidate: str) -> str | None:
     """The reason not to distil, or None."""
-    incumbent = read_pointer(store.place, PROMOTED)
+    incumbent = read_pointer(store.backend, PROMOTED)
     if incumbent is not None and incumbent["stages"][STUDENT] == candidate:
         return f"nothing changed: {STUDENT}/{candidate} has been the promoted student since {incumbent['updated'][:19]}"
     standing = None if incumbent is None else incumbent["stages"][STUDENT]
@@ -69,7 +69,7 @@ def _asked(store: Store, evaluation: Artifact) -> dict[str, Any]:
     identity = evaluation.manifest["identity"]
     questions = store.open("questions", evaluation.manifest["inputs"]["questions"])
     how = {name: identity["config"][name] for name in ("prompts", "evaluation")}
-    return {"version": identity["version"], **how, "what": asked(questions, how["evaluation"]["use"])}
+    return {"version": identity["version"], **how, "what": items_digest(questions, how["evaluation"]["use"])}
 
 
 def compare(config: RunConfig, incumbent: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -99,7 +99,7 @@ def judge(config: RunConfig, policy: Policy) -> tuple[Decision, str | None]:
     store = store_of(config)
     evaluation = store.open("evaluation", plan(config)["evaluation"].fingerprint).summary
     ood = [name for group, name in evaluation["sets"] if group == "ood"]
-    incumbent = read_pointer(store.place, PROMOTED)
+    incumbent = read_pointer(store.backend, PROMOTED)
     if incumbent is None:
         return decide(evaluation["student_against_base"], ood, policy), None
     return decide(compare(config, incumbent["stages"]), ood, policy), incumbent["stages"][STUDENT]
@@ -110,7 +110,7 @@ def settle(config: RunConfig, decision: Decision, incumbent: str | None) -> dict
     store, stages = store_of(config), fingerprints(plan(config))
     document = _write(store, config.name, stages[STUDENT], incumbent, decision)
     if decision.promote:
-        point(store.place, PROMOTED, config.name, stages)
+        point(store.backend, PROMOTED, config.name, stages)
     return document
 
 
@@ -125,7 +125,7 @@ def _write(store: Store, run: str, candidate: str, incumbent: str | None, decisi
         "figures": decision.figures,
     }
     name = document["when"].replace(":", "-")
-    store.place.write(f"decisions/{name}.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    store.backend.write(f"decisions/{name}.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
     return document
 
 
@@ -135,13 +135,13 @@ def rollback(store: Store) -> dict[str, Any]:
     Raises:
         ArtifactMissing: there is no previous version.
     """
-    now = read_pointer(store.place, PROMOTED)
+    now = read_pointer(store.backend, PROMOTED)
     if now is None or not now["history"]:
         raise ArtifactMissing(f"{PROMOTED}: no earlier version; `mind promote RUN` sets one")
     before: dict[str, Any] = now["history"][0]
     refused = Decision(False, [ROLLED_BACK], {"changes": {}, "corrected_p": {}})
     _write(store, now["run"], now["stages"][STUDENT], before["stages"][STUDENT], refused)
-    point(store.place, PROMOTED, before["run"], before["stages"], now["history"][1:])
+    point(store.backend, PROMOTED, before["run"], before["stages"], now["history"][1:])
     return before
 
 

@@ -10,21 +10,21 @@ from flows import terminal
 from flows.stage_process import run_child
 from flows.terminal import StageOutcome
 from pipeline.config.run import RunConfig
-from stages.core.plan import Planned, plan
+from stages.core.plan import StagePlan, plan
 from stages.core.process import store_of
 from storage.catalogue import record_run
 from storage.errors import ArtifactMissing
 from storage.store import Store
 
 
-def fingerprints(planned: Mapping[str, Planned]) -> dict[str, str]:
+def fingerprints(planned: Mapping[str, StagePlan]) -> dict[str, str]:
     """Stage -> fingerprint."""
     return {name: item.fingerprint for name, item in planned.items()}
 
 
-def record(config: RunConfig, planned: Mapping[str, Planned], status: str) -> None:
+def record(config: RunConfig, planned: Mapping[str, StagePlan], status: str) -> None:
     """Write a run into the catalogue."""
-    record_run(store_of(config).place, config.name, fingerprints(planned), config.model_dump(mode="json"), status)
+    record_run(store_of(config).backend, config.name, fingerprints(planned), config.model_dump(mode="json"), status)
 
 
 def record_stage(config: RunConfig) -> None:
@@ -33,7 +33,7 @@ def record_stage(config: RunConfig) -> None:
     record(config, planned, "done" if all(store.exists(*item) for item in fingerprints(planned).items()) else "partial")
 
 
-def needed(store: Store, planned: Planned) -> None:
+def require_inputs(store: Store, planned: StagePlan) -> None:
     """Refuse to start a stage before its inputs exist.
 
     Raises:
@@ -44,7 +44,7 @@ def needed(store: Store, planned: Planned) -> None:
             raise ArtifactMissing(f"{planned.name}: requires {name}/{digest}, which does not exist; run the {name} stage first")
 
 
-def finished(config: RunConfig, ran: Mapping[str, float] = MappingProxyType({})) -> dict[str, StageOutcome] | None:
+def finished_outcomes(config: RunConfig, ran: Mapping[str, float] = MappingProxyType({})) -> dict[str, StageOutcome] | None:
     """Every stage's artifact, or None if one is missing. `ran` has the seconds of stages that were not reused."""
     store = store_of(config)
     planned = plan(config)
@@ -66,7 +66,7 @@ def run_one(config: RunConfig, name: str) -> StageOutcome:
     planned = stages[name]
     if store.exists(name, planned.fingerprint):
         return StageOutcome(store.open(name, planned.fingerprint), True, 0.0)
-    needed(store, planned)
+    require_inputs(store, planned)
     record(config, stages, "running")
     began = time.monotonic()
     with terminal.watching(name) as show:

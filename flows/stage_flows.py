@@ -13,7 +13,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.job import Name
-from flows.runs import needed, record_stage
+from flows.runs import record_stage, require_inputs
 from flows.stage_task import run_stage
 from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError
@@ -32,7 +32,7 @@ def recorded(run: str, root: str) -> RunConfig:
     Raises:
         ConfigError: no such run exists.
     """
-    found = read_run(open_store(root).place, run)
+    found = read_run(open_store(root).backend, run)
     if found is None or not found["config"]:
         raise ConfigError(f"{root}: no run called {run!r} with a configuration; `mind status --root {root}` lists them")
     return RunConfig.model_validate(found["config"])
@@ -41,7 +41,7 @@ def recorded(run: str, root: str) -> RunConfig:
 def _stage(stage: str, run: str, root: str) -> State[Any]:
     config = recorded(run, root)
     planned = plan(config)[stage]
-    needed(store_of(config), planned)
+    require_inputs(store_of(config), planned)
     state: State[float] = run_stage(stage, planned.fingerprint, config, return_state=True)  # type: ignore[assignment]
     state.result()
     record_stage(config)

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 
 from pipeline.config.run import RunConfig
 from pipeline.errors import BadInput, StageFailed
-from stages.core.plan import Planned
+from stages.core.plan import StagePlan
 from stages.core.process import FLOW_RUN_PAGE, progress_path, store_of
 from stages.core.progress import read_progress
 from storage.atomic import is_full, write_bytes, writing
@@ -31,7 +31,7 @@ OnProgress = Callable[[Mapping[str, Any]], None]
 OnLines = Callable[[list[str]], None]
 
 
-def freeze(run: RunConfig, planned: Planned) -> Path:
+def freeze_config(run: RunConfig, planned: StagePlan) -> Path:
     """Write the resolved configuration to the file that the stage's process reads, named after the artifact; JSON is valid YAML.
 
     Raises:
@@ -68,7 +68,7 @@ def _new_lines(log: BinaryIO) -> list[str]:
 
 
 def run_child(
-    run: RunConfig, planned: Planned, on_progress: OnProgress, on_lines: OnLines | None = None, page: str | None = None
+    run: RunConfig, planned: StagePlan, on_progress: OnProgress, on_lines: OnLines | None = None, page: str | None = None
 ) -> Path:
     """Run one stage until it exits; returns its log. `page` is the URL of the flow run, for the manifest.
 
@@ -76,7 +76,7 @@ def run_child(
         BadInput: the stage rejected its input; the message is the stage's.
         StageFailed: any other failure; the message has the last lines of the log.
     """
-    config_file = freeze(run, planned)
+    config_file = freeze_config(run, planned)
     arguments = ["--config", str(config_file), *(f"--given={stage}={digest}" for stage, digest in planned.given.items())]
     log, progress = config_file.with_suffix(".log"), progress_path(store_of(run), planned)
     watch(planned.name, arguments, log, progress, on_progress, on_lines, page)

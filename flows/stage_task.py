@@ -83,7 +83,7 @@ class _Lines:
             self._sent, self._left_out = self._sent + len(shown), 0
 
 
-def _here(config: RunConfig, stage: str, given: Mapping[str, str]) -> float:
+def _run_here(config: RunConfig, stage: str, given: Mapping[str, str]) -> float:
     """Run the stage on this machine; returns its seconds without the time spent waiting for the slot."""
     progress: Any = create_progress_artifact(progress=0.0, key=f"{stage}-progress", description=f"{stage}: starting")
     slot = machine_slot(stage) if stage in ACCELERATED else nullcontext()
@@ -96,7 +96,7 @@ def _here(config: RunConfig, stage: str, given: Mapping[str, str]) -> float:
     return seconds
 
 
-def _elsewhere(config: RunConfig, stage: str) -> float:
+def _run_deployment(config: RunConfig, stage: str) -> float:
     """Run the stage through its own deployment, which finds the run by its name in the catalogue."""
     began = time.monotonic()
     parameters = {"run": config.name, "root": config.root}
@@ -116,6 +116,6 @@ def run_stage(
     store = store_of(config)
     if store.exists(stage, fingerprint):
         return Completed(name="Cached", message=f"{stage}/{fingerprint} already exists", data=0.0)
-    seconds = _elsewhere(config, stage) if elsewhere else _here(config, stage, given or {})
+    seconds = _run_deployment(config, stage) if elsewhere else _run_here(config, stage, given or {})
     get_run_logger().info("%s wrote %s in %.1f s", stage, store.folder(stage, fingerprint), seconds)
     return Completed(message=f"wrote {stage}/{fingerprint} in {seconds:.1f} s", data=seconds)

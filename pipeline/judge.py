@@ -16,7 +16,7 @@ from pipeline.generation.engine import Completion, Decoding, Engine
 from pipeline.grading.grade import Outcome
 from pipeline.prompts import render
 from pipeline.questions.question import Question
-from pipeline.rationales.curation import spoken
+from pipeline.rationales.curation import without_thoughts
 
 RULE: Final = "judge"
 """The rule name of grades given by a judge."""
@@ -34,7 +34,7 @@ def judge_prompt(settings: Judge, question: Question, text: str) -> str:
 
 def verdict(reply: str) -> Outcome | None:
     """The verdict in the last line of a reply, after any thoughts; None unless it is exactly one of the two words."""
-    lines = [line for line in spoken(reply).splitlines() if line.strip()]
+    lines = [line for line in without_thoughts(reply).splitlines() if line.strip()]
     said = _VERDICT.fullmatch(lines[-1]) if lines else None
     if said is None:
         return None

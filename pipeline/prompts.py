@@ -58,7 +58,7 @@ def teacher_prompt(prompts: Prompts, question: Question, perspective: Perspectiv
     )
 
 
-def as_asked(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> tuple[Perspective, ...]:
+def visible_to_teacher(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> tuple[Perspective, ...]:
     """Perspectives as the teacher sees them: without instruction and form if the template does not use the instruction.
 
     A changed instruction that no prompt contains then invalidates no samples, and no form is checked that was not requested.

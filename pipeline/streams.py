@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 IN_FLIGHT: Final = 2
-"""Number of items that `ahead` processes concurrently."""
+"""Number of items that `prefetch` processes concurrently."""
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -22,7 +22,7 @@ def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield chunk
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+def prefetch(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
     """Yields each item with the result of `work`, in order, while the next item is already processed in a thread.
 
     The last requests of a chunk leave most of an engine idle, and so do grading and writing; the requests of the next chunk fill this gap.

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from transformers import Qwen2Config
 
-from pipeline.student.batch import Batch, Row, batch, rationale_spans
+from pipeline.student.batch import Batch, TokenRow, batch, rationale_spans
 from pipeline.student.packing import packed
 
 PERSPECTIVES: Final = 8
@@ -34,7 +34,7 @@ SHAPES: Final = {
 class Work(NamedTuple):
     """A step's rows; `questions` has the question number of each row."""
 
-    rows: list[Row]
+    rows: list[TokenRow]
     questions: list[int]
 
     @property
@@ -52,7 +52,9 @@ def make_work(questions: int, prompt: int, rationale: int, vocabulary: int, seed
 
     prompts = [text(prompt) for _ in range(questions)]
     rows = [
-        Row([*mine, *text(rationale)], len(mine), (len(mine), len(mine) + 1)) for mine in prompts for _ in range(PERSPECTIVES)
+        TokenRow([*mine, *text(rationale)], len(mine), (len(mine), len(mine) + 1))
+        for mine in prompts
+        for _ in range(PERSPECTIVES)
     ]
     return Work(rows, [number for number in range(questions) for _ in range(PERSPECTIVES)])
 

@@ -24,7 +24,7 @@ from pipeline.errors import ConfigError
 from pipeline.grading.grade import Outcome
 from pipeline.models import load_tokenizer
 from pipeline.prompts import rendered, student_prompt
-from stages.shared.answering import Asking, items
+from stages.shared.answering import EvaluationTask, items
 from storage.artifact import Artifact
 
 _INSIDE: Final = r"(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\])*\})*\})*\})*"
@@ -80,7 +80,7 @@ def export(run: RunConfig, questions: Artifact, model: Weights, folder: Path) ->
     aside.mkdir(parents=True)
     tokenizer = load_tokenizer(model)
     counts: dict[str, int] = {}
-    for item in items(Asking(questions, run.prompts, run.evaluation)):
+    for item in items(EvaluationTask(questions, run.prompts, run.evaluation)):
         prompt = rendered(tokenizer, student_prompt(run.prompts, item.question), model.dialogue)
         row = {"question_id": item.question.id, "set": item.set, "prompt": prompt, "gold": item.question.answer}
         counts[item.set] = counts.get(item.set, 0) + 1

@@ -37,7 +37,7 @@ def export(store: Store, stage: str, digest: str, file: Path) -> list[str]:
                 artifact = store.open(*name.split("/"))
                 for entry in manifest["files"]:
                     tar.add(artifact.path(entry["path"]), f"{name}/{entry['path']}", recursive=False, filter=_anonymous)
-                content = store.place.read(f"{name}/{MANIFEST}")
+                content = store.backend.read(f"{name}/{MANIFEST}")
                 assert content is not None, "store.open has read it"
                 member = tarfile.TarInfo(f"{name}/{MANIFEST}")
                 member.size = len(content)

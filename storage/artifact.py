@@ -16,7 +16,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from storage.atomic import is_readable, parquet_batches, read_parquet, write_bytes, write_parquet, writing
-from storage.backend import Bucket
+from storage.backend import ObjectStore
 from storage.errors import ArtifactError, Damaged
 from storage.fingerprint import file_digest
 from storage.lease import Lease
@@ -31,7 +31,7 @@ class Artifact:
 
     folder: Path
     manifest: dict[str, Any]
-    remote: Bucket | None = None
+    remote: ObjectStore | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -62,7 +62,7 @@ class Artifact:
                     self._fetch(self.remote, entry)
         return self.folder / name
 
-    def _fetch(self, remote: Bucket, entry: dict[str, Any]) -> None:
+    def _fetch(self, remote: ObjectStore, entry: dict[str, Any]) -> None:
         path = self.folder / entry["path"]
         if path.is_file() and path.stat().st_size == entry["bytes"]:
             return
@@ -136,7 +136,7 @@ class Draft:
             LeaseLost: another process continues the work or has finished it.
         """
         self.lease.check()
-        if self.lease.place.has(f"{self.name}/{MANIFEST}"):
+        if self.lease.backend.has(f"{self.name}/{MANIFEST}"):
             raise self.lease.lose()
 
     def write_table(self, name: str, table: pa.Table) -> None:

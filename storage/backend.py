@@ -35,7 +35,7 @@ class Entry(NamedTuple):
     modified: float
 
 
-class Place(Protocol):
+class Backend(Protocol):
     """The interface of a storage backend."""
 
     def has(self, key: str) -> bool: ...
@@ -49,7 +49,7 @@ class Place(Protocol):
 
 
 @dataclass(frozen=True)
-class Folder:
+class LocalBackend:
     """A local folder."""
 
     root: Path
@@ -129,7 +129,7 @@ def _unless_gone(function: Any, path: str, error: tuple[Any, BaseException, Any]
 
 
 @dataclass(frozen=True)
-class Bucket:
+class ObjectStore:
     """A prefix of an object store, for example `s3://bucket/prefix`."""
 
     url: str

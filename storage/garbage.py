@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from storage import lease
 from storage.artifact import MANIFEST
-from storage.backend import Place
+from storage.backend import Backend
 from storage.catalogue import pointers, read_runs
 from storage.errors import ArtifactBusy, ArtifactError
 from storage.store import Store
@@ -41,18 +41,18 @@ class Garbage(NamedTuple):
 
 def _roots(store: Store) -> set[str]:
     """Artifacts that runs and pointers name, and those that live processes read."""
-    place = store.place
-    found = [run["stages"] for run in read_runs(place)]
-    for pointer in pointers(place).values():
+    backend = store.backend
+    found = [run["stages"] for run in read_runs(backend)]
+    for pointer in pointers(backend).values():
         found += [pointer["stages"], *(earlier["stages"] for earlier in pointer["history"])]
     named = {f"{stage}/{digest}" for stages in found for stage, digest in stages.items()}
-    leases = (f"{stage}/{name}" for stage in _stages(place) for name in place.names(stage) if name.endswith(".lease"))
-    holders = (lease.last(place, key) for key in leases if _is_written(place, key.removesuffix(".lease")))
+    leases = (f"{stage}/{name}" for stage in _stages(backend) for name in backend.names(stage) if name.endswith(".lease"))
+    holders = (lease.last(backend, key) for key in leases if _is_written(backend, key.removesuffix(".lease")))
     return named | {needed for holder in holders if holder is not None for needed in holder.needs}
 
 
-def _stages(place: Place) -> list[str]:
-    return [name for name in place.names("") if name not in _NOT_STAGES and not name.startswith(".")]
+def _stages(backend: Backend) -> list[str]:
+    return [name for name in backend.names("") if name not in _NOT_STAGES and not name.startswith(".")]
 
 
 def reachable(store: Store) -> set[str]:
@@ -63,45 +63,45 @@ def reachable(store: Store) -> set[str]:
         if name in found:
             continue
         found.add(name)
-        if store.place.has(f"{name}/{MANIFEST}"):
+        if store.backend.has(f"{name}/{MANIFEST}"):
             waiting += [f"{stage}/{digest}" for stage, digest in store.manifest(*name.split("/"))["inputs"].items()]
     return found
 
 
-def _size(place: Place, key: str) -> int:
+def _size(backend: Backend, key: str) -> int:
     """Bytes under a key, at any depth."""
-    below = place.names(key)
+    below = backend.names(key)
     if not below:
         folder, _, name = key.rpartition("/")
-        entry = place.entries(folder).get(name)
+        entry = backend.entries(folder).get(name)
         return entry.bytes if entry is not None else 0
-    files = place.entries(key)
-    return sum(entry.bytes for entry in files.values()) + sum(_size(place, f"{key}/{n}") for n in below if n not in files)
+    files = backend.entries(key)
+    return sum(entry.bytes for entry in files.values()) + sum(_size(backend, f"{key}/{n}") for n in below if n not in files)
 
 
-def _is_written(place: Place, name: str) -> bool:
+def _is_written(backend: Backend, name: str) -> bool:
     """Whether a process may be writing an artifact. Does not wait for a heartbeat: in doubt the artifact is kept."""
-    holder = lease.last(place, f"{name}.lease")
+    holder = lease.last(backend, f"{name}.lease")
     if holder is None or holder.released:
         return False
     if holder.host == lease.this_host():
         return lease.process_identity(holder.pid) == holder.process
-    beats = place.entries(f"{name}.lease").values()
+    beats = backend.entries(f"{name}.lease").values()
     return time.time() - max((entry.modified for entry in beats), default=0.0) < FORGOTTEN_SECONDS
 
 
 def garbage(store: Store) -> Iterator[Garbage]:
     """Everything that can be removed, stage by stage."""
-    place, kept = store.place, reachable(store)
-    for stage in _stages(place):
-        names = [name for name in place.names(stage) if _OURS.fullmatch(name)]
+    backend, kept = store.backend, reachable(store)
+    for stage in _stages(backend):
+        names = [name for name in backend.names(stage) if _OURS.fullmatch(name)]
         digests = {name.partition(".")[0] for name in names}
-        written = {digest for digest in digests if f"{digest}.lease" in names and _is_written(place, f"{stage}/{digest}")}
+        written = {digest for digest in digests if f"{digest}.lease" in names and _is_written(backend, f"{stage}/{digest}")}
         for name in names:
             digest, _, kind = name.partition(".")
             if digest in written:
                 continue
-            complete = digest in names and place.has(f"{stage}/{digest}/{MANIFEST}")
+            complete = digest in names and backend.has(f"{stage}/{digest}/{MANIFEST}")
             why = _why(kind, complete, f"{stage}/{digest}" in kept)
             if why is not None:
                 yield Garbage(f"{stage}/{name}", _bytes(store, stage, name, complete and not kind), why)
@@ -113,7 +113,7 @@ def _bytes(store: Store, stage: str, name: str, complete: bool) -> int:
             return sum(int(entry["bytes"]) for entry in store.manifest(stage, name)["files"])
         except ArtifactError:  # damaged: count the existing files
             pass
-    return _size(store.place, f"{stage}/{name}")
+    return _size(store.backend, f"{stage}/{name}")
 
 
 def _why(kind: str, complete: bool, kept: bool) -> str | None:
@@ -129,13 +129,13 @@ def collect(store: Store, found: list[Garbage]) -> int:
     freed, kept = 0, reachable(store)
     for name, items in groupby(found, key=lambda item: item.key.partition(".")[0]):
         chosen = [item for item in items if item.why == _LEFT_OVER or name not in kept]
-        if not chosen or _is_written(store.place, name):
+        if not chosen or _is_written(store.backend, name):
             continue
         try:
             # Hold the lease, so that no process starts writing what is being removed; removing its folder releases it.
-            with lease.hold(store.place, f"{name}.lease", name) as held:
+            with lease.hold(store.backend, f"{name}.lease", name) as held:
                 for item in chosen:
-                    _remove(store.place, item.key)
+                    _remove(store.backend, item.key)
                     freed += item.bytes
                 held.finished = True
         except ArtifactBusy:
@@ -143,9 +143,9 @@ def collect(store: Store, found: list[Garbage]) -> int:
     return freed
 
 
-def _remove(place: Place, key: str) -> None:
+def _remove(backend: Backend, key: str) -> None:
     if key.endswith(".lease"):
         return
-    place.remove(f"{key}/{MANIFEST}")
-    place.remove_all(key)
-    place.remove(key)  # if it is a file
+    backend.remove(f"{key}/{MANIFEST}")
+    backend.remove_all(key)
+    backend.remove(key)  # if it is a file

@@ -28,7 +28,7 @@ from typing import Final
 import orjson
 import psutil
 
-from storage.backend import Folder, Place
+from storage.backend import Backend, LocalBackend
 from storage.errors import ArtifactBusy, ArtifactError, LeaseLost
 
 HEARTBEAT_SECONDS: Final = 5.0
@@ -75,12 +75,12 @@ def _key(prefix: str, number: int) -> str:
     return f"{prefix}/{number:06d}"
 
 
-def _numbers(place: Place, prefix: str) -> list[int]:
-    return sorted(int(name) for name in place.names(prefix) if name.isdigit())
+def _numbers(backend: Backend, prefix: str) -> list[int]:
+    return sorted(int(name) for name in backend.names(prefix) if name.isdigit())
 
 
-def _read(place: Place, prefix: str, number: int) -> Holder | None:
-    content = place.read(_key(prefix, number))
+def _read(backend: Backend, prefix: str, number: int) -> Holder | None:
+    content = backend.read(_key(prefix, number))
     try:
         said = orjson.loads(content) if content else {}
         return Holder(**{item.name: said[item.name] for item in fields(Holder) if item.name in said})
@@ -92,13 +92,13 @@ def _dump(holder: Holder) -> bytes:
     return orjson.dumps(holder)
 
 
-def last(place: Place, prefix: str) -> Holder | None:
+def last(backend: Backend, prefix: str) -> Holder | None:
     """The valid lease, whether its holder is alive or not."""
-    numbers = _numbers(place, prefix)
-    return _read(place, prefix, numbers[-1]) if numbers else None
+    numbers = _numbers(backend, prefix)
+    return _read(backend, prefix, numbers[-1]) if numbers else None
 
 
-def is_live(place: Place, prefix: str, holder: Holder, patience: float) -> bool:
+def is_live(backend: Backend, prefix: str, holder: Holder, patience: float) -> bool:
     """Whether a lease's holder is alive; for a holder on another machine, its heartbeat is observed for up to `patience` seconds."""
     if holder.released:
         return False
@@ -107,7 +107,7 @@ def is_live(place: Place, prefix: str, holder: Holder, patience: float) -> bool:
     began = time.monotonic()
     while time.monotonic() - began < patience:
         time.sleep(min(1.0, patience / 10))
-        found = _read(place, prefix, holder.number)
+        found = _read(backend, prefix, holder.number)
         if found is not None and found.beat != holder.beat:
             return not found.released
     return False
@@ -116,8 +116,8 @@ def is_live(place: Place, prefix: str, holder: Holder, patience: float) -> bool:
 class Lease:
     """A lease that this process holds."""
 
-    def __init__(self, place: Place, prefix: str, holder: Holder) -> None:
-        self.place, self.prefix, self.holder = place, prefix, holder
+    def __init__(self, backend: Backend, prefix: str, holder: Holder) -> None:
+        self.backend, self.prefix, self.holder = backend, prefix, holder
         self.finished = False
         self.lost = False
         self._told = threading.Lock()
@@ -147,7 +147,7 @@ class Lease:
 
     def _look(self) -> None:
         # A successor creates the next number and removes this one. It may have finished and removed its own lease since.
-        if _numbers(self.place, self.prefix)[-1:] != [self.holder.number]:
+        if _numbers(self.backend, self.prefix)[-1:] != [self.holder.number]:
             self.lost = True
 
     def beat(self) -> None:
@@ -156,7 +156,7 @@ class Lease:
         if self.lost:
             return
         self.holder = replace(self.holder, beat=self.holder.beat + 1, seconds=self.seconds())
-        self.place.write(_key(self.prefix, self.holder.number), _dump(self.holder))
+        self.backend.write(_key(self.prefix, self.holder.number), _dump(self.holder))
 
     def _beat_on(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
@@ -180,21 +180,21 @@ class Lease:
         self._thread.join()
         try:
             if self.finished:
-                self.place.remove_all(self.prefix)
+                self.backend.remove_all(self.prefix)
                 return
             self._look()
             if not self.lost:
                 released = replace(self.holder, released=True, seconds=self.seconds())
-                self.place.write(_key(self.prefix, self.holder.number), _dump(released))
+                self.backend.write(_key(self.prefix, self.holder.number), _dump(released))
         except (ArtifactError, OSError):
             return  # the process exits, or the artifact exists; both release the lease as well
 
 
-def _take(place: Place, prefix: str, what: str, needs: tuple[str, ...]) -> Holder:
+def _take(backend: Backend, prefix: str, what: str, needs: tuple[str, ...]) -> Holder:
     while True:
-        numbers = _numbers(place, prefix)
-        found = _read(place, prefix, numbers[-1]) if numbers else None
-        if found is not None and is_live(place, prefix, found, STALE_SECONDS):
+        numbers = _numbers(backend, prefix)
+        found = _read(backend, prefix, numbers[-1]) if numbers else None
+        if found is not None and is_live(backend, prefix, found, STALE_SECONDS):
             raise ArtifactBusy(
                 f"{what}: process {found.pid} on {found.host.split()[0]} is writing it; wait for it to end, or stop it"
             )
@@ -203,26 +203,26 @@ def _take(place: Place, prefix: str, what: str, needs: tuple[str, ...]) -> Holde
         number = (numbers[-1] if numbers else 0) + 1
         before = found.seconds_before + found.seconds if found is not None else 0.0
         mine = Holder(this_host(), os.getpid(), process, number, seconds_before=before, needs=needs)
-        if place.create(_key(prefix, number), _dump(mine)):
+        if backend.create(_key(prefix, number), _dump(mine)):
             for old in numbers:
-                place.remove(_key(prefix, old))
+                backend.remove(_key(prefix, old))
             return mine
 
 
 @contextmanager
-def hold(place: Place, prefix: str, what: str, needs: tuple[str, ...] = ()) -> Iterator[Lease]:
+def hold(backend: Backend, prefix: str, what: str, needs: tuple[str, ...] = ()) -> Iterator[Lease]:
     """Hold the lease under `prefix` while the body runs. `needs` are the artifacts that it reads; garbage collection keeps them meanwhile.
 
     Raises:
         ArtifactBusy: a live process holds it.
         LeaseLost: another process has taken it over.
     """
-    if isinstance(place, Folder) and place.has(prefix):
-        left = place.root / prefix
+    if isinstance(backend, LocalBackend) and backend.has(prefix):
+        left = backend.root / prefix
         raise ArtifactBusy(
             f"{what}: {left} is a lease of an earlier version of MIND; stop any process of that version, then remove this file"
         )
-    lease = Lease(place, prefix, _take(place, prefix, what, needs))
+    lease = Lease(backend, prefix, _take(backend, prefix, what, needs))
     lease.start()
     try:
         try:

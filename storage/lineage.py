@@ -67,7 +67,7 @@ def resolve(store: Store, reference: str, default_stage: str) -> tuple[str, str]
     """
     if "/" not in reference:
         run, _, stage = reference.partition(":")
-        stage, stages = stage or default_stage, stages_of(store.place, run)
+        stage, stages = stage or default_stage, stages_of(store.backend, run)
         if stage not in stages:
             raise ArtifactMissing(f"{reference}: run {run} has no stage {stage!r}; it has {', '.join(stages)}")
         return stage, stages[stage]

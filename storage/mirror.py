@@ -14,7 +14,7 @@ from typing import Final
 
 import orjson
 
-from storage.backend import Bucket
+from storage.backend import ObjectStore
 from storage.errors import LeaseLost
 
 DERIVED: Final = "derived"
@@ -25,7 +25,7 @@ DERIVED: Final = "derived"
 class Mirror:
     """A draft's folders: `<name>.partial` locally and `<name>/` remotely, and `<name>.scratch` on both sides."""
 
-    remote: Bucket
+    remote: ObjectStore
     root: Path
     name: str
 

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from storage import lease
 from storage.artifact import MANIFEST, Artifact, Draft
 from storage.atomic import sync_file, sync_folder, write_bytes, writing
-from storage.backend import Bucket, Folder, Place
+from storage.backend import Backend, LocalBackend, ObjectStore
 from storage.errors import ArtifactError, ArtifactMissing, BadRoot
 from storage.fingerprint import file_digest
 from storage.mirror import Mirror
@@ -73,12 +73,12 @@ class Store:
     """The store at `root`, a local folder; with `remote`, `root` is its workspace."""
 
     root: Path
-    remote: Bucket | None = None
+    remote: ObjectStore | None = None
 
     @property
-    def place(self) -> Place:
+    def backend(self) -> Backend:
         """The backend that holds artifacts and documents."""
-        return self.remote if self.remote is not None else Folder(self.root)
+        return self.remote if self.remote is not None else LocalBackend(self.root)
 
     def folder(self, stage: str, fingerprint: str) -> Path:
         """An artifact's folder on this machine; it may not exist yet."""
@@ -86,11 +86,11 @@ class Store:
 
     def exists(self, stage: str, fingerprint: str) -> bool:
         """Whether a complete artifact exists."""
-        return self.place.has(f"{stage}/{fingerprint}/{MANIFEST}")
+        return self.backend.has(f"{stage}/{fingerprint}/{MANIFEST}")
 
     def fingerprints(self, stage: str) -> list[str]:
         """Fingerprints of a stage's artifacts, complete or not, in order."""
-        return [name for name in self.place.names(stage) if _FINGERPRINT.fullmatch(name)]
+        return [name for name in self.backend.names(stage) if _FINGERPRINT.fullmatch(name)]
 
     def manifest(self, stage: str, fingerprint: str) -> dict[str, Any]:
         """The manifest of a complete artifact.
@@ -103,7 +103,7 @@ class Store:
 
     def _manifest(self, stage: str, fingerprint: str) -> tuple[bytes, dict[str, Any]]:
         key = f"{stage}/{fingerprint}/{MANIFEST}"
-        content, where = self.place.read(key), f"{self.remote.url if self.remote is not None else self.root}/{key}"
+        content, where = self.backend.read(key), f"{self.remote.url if self.remote is not None else self.root}/{key}"
         if content is None:
             raise ArtifactMissing(f"{where.removesuffix(f'/{MANIFEST}')}: no {stage} artifact; run the {stage} stage first")
         manifest = parse_manifest(content, where)
@@ -145,7 +145,7 @@ class Store:
         if self.remote is not None:
             self.remote.check_conditional_put()
         name, needs = f"{stage}/{fingerprint}", tuple(f"{needed}/{digest}" for needed, digest in inputs.items())
-        with lease.hold(self.place, f"{name}.lease", name, needs) as held:
+        with lease.hold(self.backend, f"{name}.lease", name, needs) as held:
             with writing(self.root):
                 partial.mkdir(exist_ok=True)
             for leftover in partial.rglob(".*.tmp"):
@@ -258,4 +258,4 @@ def open_store(root: str, workspace: Path | None = None) -> Store:
     if root.startswith(("file://", "local://")):
         raise BadRoot(f"root: {root}: give a local folder as a plain path")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mind"
-    return Store(workspace or cache / hashlib.sha256(root.encode()).hexdigest()[:16], Bucket(root.rstrip("/")))
+    return Store(workspace or cache / hashlib.sha256(root.encode()).hexdigest()[:16], ObjectStore(root.rstrip("/")))

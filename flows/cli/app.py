@@ -61,8 +61,8 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
     with reported():
         loaded = _load(config, overrides)
         from flows import terminal
-        from flows.runs import finished, record
-        from flows.stage_process import freeze
+        from flows.runs import finished_outcomes, record
+        from flows.stage_process import freeze_config
         from stages.core.plan import plan as planned_stages
         from stages.core.process import store_of
         from stages.training.launcher import check_machine
@@ -70,7 +70,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         prefect_home(store_of(loaded).root)
 
         planned = planned_stages(loaded)
-        outcomes = finished(loaded)
+        outcomes = finished_outcomes(loaded)
         if outcomes is not None and "PREFECT_API_URL" not in os.environ:
             # Nothing to run and no server to show it on: do not start one.
             for name, outcome in outcomes.items():
@@ -78,12 +78,12 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
             record(loaded, planned, "done")
         else:
             check_machine(loaded.training)
-            freeze(loaded, planned["questions"])  # a root that cannot be written is rejected before a server starts
+            freeze_config(loaded, planned["questions"])  # a root that cannot be written is rejected before a server starts
             from flows.distill import distill
             from flows.job import Job
 
             seconds = distill(Job(config=str(config.resolve()), changes=tuple(overrides or ())))
-            outcomes = finished(loaded, seconds)
+            outcomes = finished_outcomes(loaded, seconds)
             assert outcomes is not None, "the flow succeeded, so every artifact exists"
         terminal.show_result(outcomes, _hints(loaded))
 

@@ -41,8 +41,8 @@ def _state(store: Store, run: dict[str, Any]) -> str:
 
     for stage, digest in run["stages"].items():
         if not store.exists(stage, digest):
-            holder = lease.last(store.place, f"{stage}/{digest}.lease")
-            if holder is None or not lease.is_live(store.place, f"{stage}/{digest}.lease", holder, patience=12.0):
+            holder = lease.last(store.backend, f"{stage}/{digest}.lease")
+            if holder is None or not lease.is_live(store.backend, f"{stage}/{digest}.lease", holder, patience=12.0):
                 return f"interrupted before {stage} was done"
             return f"running {stage}"
     return "interrupted"
@@ -59,8 +59,8 @@ def status(
         from storage.catalogue import pointers, read_runs, run_names
 
         store = open_store(root)
-        runs, total = read_runs(store.place, limit or None), len(run_names(store.place))
-        found = pointers(store.place)
+        runs, total = read_runs(store.backend, limit or None), len(run_names(store.backend))
+        found = pointers(store.backend)
         marks = {run["name"]: [name for name, item in found.items() if item["run"] == run["name"]] for run in runs}
         with ThreadPoolExecutor(8) as pool:  # observing the heartbeat of a run on another machine takes seconds
             states = dict(zip((run["name"] for run in runs), pool.map(partial(_state, store), runs), strict=True))
@@ -234,10 +234,10 @@ def promote(run: str, root: Root = "artifacts") -> None:
         from storage.catalogue import point, read_run
 
         store = open_store(root)
-        found = read_run(store.place, run)
+        found = read_run(store.backend, run)
         if found is None or found["status"] != "done" or STUDENT not in found["stages"]:
             raise ConfigError(f"{run}: no finished run of this name; `mind status` lists them")
-        point(store.place, "promoted", run, found["stages"])
+        point(store.backend, "promoted", run, found["stages"])
         print(f"promoted: {run}, {STUDENT}/{found['stages'][STUDENT]}")
 
 
@@ -257,7 +257,7 @@ def forget(run: str, root: Root = "artifacts") -> None:
     with reported():
         from storage.catalogue import forget_run
 
-        forget_run(open_store(root).place, run)
+        forget_run(open_store(root).backend, run)
         print(f"{run}: forgotten; `mind gc` removes what only it reached")
 
 
@@ -313,7 +313,7 @@ def release(
         from storage.catalogue import stages_of
 
         store = open_store(root)
-        write(store, run, stages_of(store.place, run), licence, folder, again=push is not None)
+        write(store, run, stages_of(store.backend, run), licence, folder, again=push is not None)
         print(f"{folder}: vllm serve {folder}")
         if push is not None:
             print(f"{push}: {send(folder, push)}")
@@ -334,6 +334,6 @@ def import_(
             raise ConfigError(f"{file}: no such file; give a tar file written by `mind export`")
         store = open_store(root)
         found = import_from(store, file)
-        write_run(store.place, name or file.stem, dict(artifact.split("/") for artifact, _ in found), {}, "imported")
+        write_run(store.backend, name or file.stem, dict(artifact.split("/") for artifact, _ in found), {}, "imported")
         for artifact, new in found:
             print(f"{artifact}: {'added' if new else 'already exists'}")

@@ -66,13 +66,13 @@ def science(
 ) -> None:
     """Train every arm with every seed, skipping finished runs, and compare the arms on identical items."""
     with reported():
-        from flows.stage_process import freeze
+        from flows.stage_process import freeze_config
         from pipeline.config.run import load_config
         from stages.core.plan import plan
 
         # A bad field, a root that cannot be written or an unknown arm is rejected before a server starts.
         base = load_config(config, (*(overrides or ()), f"evaluation.use={use}"))
-        freeze(base, plan(base)["questions"])
+        freeze_config(base, plan(base)["questions"])
         experiment = _experiment(
             config, overrides, use, seeds=seeds, arms=tuple(arms.split(",")) if arms else None, against=against,
             copied=copied, workers=workers,
@@ -136,14 +136,14 @@ def phase(
     with reported():
         experiment = _experiment(config, overrides, use, seeds=seeds, arms=tuple(arms.split(",")), workers=workers)
         from flows.experiments.arms import runs_of
-        from flows.experiments.phase import Phase, folder_of_phase, places_of
+        from flows.experiments.phase import Phase, cells_of, folder_of_phase
         from flows.experiments.phase import phase as flow
         from stages.experiments.comparison import GROUPS
 
         named = {name: folder for name, _, folder in (pair.partition("=") for pair in students.split(","))}
         wanted = _checked(Phase, experiment=experiment, students=named, questions=questions.split(","))
         # A folder without a student or an unknown arm is rejected before a server starts.
-        for place in places_of(wanted):
+        for place in cells_of(wanted):
             runs_of(place.experiment)
         found = flow(wanted)
         if as_json:
@@ -218,12 +218,12 @@ def speed(
 ) -> None:
     """Measure speed as ratios of implementations that do the same work in alternation."""
     with reported():
-        from stages.speed.bench import Row, bench
+        from stages.speed.bench import SpeedRow, bench
 
         def say(line: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
-        rows: list[Row] = bench(what.split(","), repeats, threads, say)
+        rows: list[SpeedRow] = bench(what.split(","), repeats, threads, say)
         if as_json:
             print_json([row._asdict() for row in rows])
             return

@@ -26,10 +26,10 @@ def doctor(
 ) -> None:
     """Check packages, GPUs, memory, disk and the hub, and whether they meet a configuration's needs; loads no model."""
     with reported():
-        from pipeline.capacity.doctor import examine, worst
+        from pipeline.capacity.doctor import all_checks, worst
 
         run = None if config is None else load_config(config, tuple(overrides or ()))
-        found = list(examine(run))
+        found = list(all_checks(run))
         if as_json:
             print_json([check._asdict() for check in found])
         else:
@@ -66,13 +66,13 @@ def init(
 ) -> None:
     """Write a first configuration from five answers, given as options or asked for in the terminal."""
     with reported():
-        from pipeline.config.starter import Answers, starter
+        from pipeline.config.starter import StarterAnswers, starter
 
         if file.exists():
             raise ConfigError(f"{file}: already exists; give a new file")
         if not file.parent.is_dir():
             raise ConfigError(f"{file}: no such folder {file.parent}; create it, or give another file")
-        answers = Answers(
+        answers = StarterAnswers(
             name=file.stem,
             teacher=_asked(
                 teacher, "--teacher", "Teacher (a folder, a hub name@revision, or a server's address and its model)"

@@ -19,7 +19,7 @@ from pipeline.config.run import RunConfig, load_config
 
 if TYPE_CHECKING:
     from pipeline.questions.question import Question
-    from pipeline.student.batch import Row
+    from pipeline.student.batch import TokenRow
 
 app = typer.Typer(add_completion=False)
 
@@ -43,7 +43,7 @@ def _rationale(run: RunConfig, question: Question, perspective: str) -> tuple[st
     """A rationale to show, and its origin."""
     import pyarrow.compute as pc
 
-    from pipeline.rationales.conclusion import concluded
+    from pipeline.rationales.conclusion import with_answer_sentence
     from stages.core.plan import plan
     from stages.core.process import store_of
 
@@ -56,10 +56,10 @@ def _rationale(run: RunConfig, question: Question, perspective: str) -> tuple[st
             )
             if found.num_rows:
                 return str(found["rationale"][0]), f"kept by {planned.name}/{planned.fingerprint}"
-    own = concluded(question.rationale, question.answer) if question.rationale else None
+    own = with_answer_sentence(question.rationale, question.answer) if question.rationale else None
     if own is not None:
         return own, "the question's own, until synthesis is done"
-    return str(concluded("...", question.answer)), "a placeholder, until synthesis is done"
+    return str(with_answer_sentence("...", question.answer)), "a placeholder, until synthesis is done"
 
 
 def _decoded(tokenizer: Any, tokens: list[int]) -> str:
@@ -78,7 +78,7 @@ def _prompt(model: Weights, run: RunConfig, text: str, title: str) -> None:
     out.print()
 
 
-def _row(run: RunConfig, row: Row, tokenizer: Any, origin: str) -> None:
+def _row(run: RunConfig, row: TokenRow, tokenizer: Any, origin: str) -> None:
     """Print the student's training row, and the facts that can be checked on it."""
     first, last = row.answer
     ids, out = row.tokens, console()

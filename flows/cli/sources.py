@@ -9,11 +9,11 @@ import typer
 
 from flows.cli.output import AsJson, print_json, print_table, reported
 from pipeline.config.run import load_config
-from pipeline.questions.named import Entry, NamedSource, Source, entries, evaluation_only
+from pipeline.questions.named import Benchmark, NamedSource, Source, entries, evaluation_only
 from pipeline.questions.sources import FileSource, HubSource, MiniatureSource
 
 app = typer.Typer()
-Row = dict[str, Any]
+SourceRow = dict[str, Any]
 _WIDE = ("why", "about", "citation", "tasks")
 """Columns that are too wide for a table; shown in JSON only."""
 
@@ -33,7 +33,7 @@ def sources(
             print_table(columns, ([row[name] for name in columns] for row in rows))
 
 
-def _known(name: str, entry: Entry) -> Row:
+def _known(name: str, entry: Benchmark) -> SourceRow:
     fields = [{**entry.source, **own} for own in entry.tasks.values()] or [entry.source]
     hubs = [f"{one['name']}@{one['revision'][:12]}" for one in fields]
     return {
@@ -50,7 +50,7 @@ def _known(name: str, entry: Entry) -> Row:
     }
 
 
-def _read_by(path: Path) -> list[Row]:
+def _read_by(path: Path) -> list[SourceRow]:
     questions = load_config(path).questions
     train, evaluation = questions.sources()
     sets = [("train", source) for source in train]
@@ -58,7 +58,7 @@ def _read_by(path: Path) -> list[Row]:
     return [{"set": name, **_place(source)} for name, source in sets]
 
 
-def _place(source: Source) -> Row:
+def _place(source: Source) -> SourceRow:
     entry = entries().get(source.name) if isinstance(source, NamedSource) else None
     return {
         "source": source.name if isinstance(source, NamedSource) else source.kind,

@@ -28,7 +28,7 @@ from pipeline.config.run import RunConfig, load_config
 from pipeline.errors import ConfigError
 from pipeline.perspectives.of_run import perspectives_of
 from pipeline.schema.fields import Frozen
-from stages.core.plan import Planned, plan
+from stages.core.plan import StagePlan, plan
 from stages.core.process import store_of
 from stages.experiments.claims import in_points
 from stages.experiments.comparison import Finished, write
@@ -55,17 +55,17 @@ def base_of(experiment: Experiment) -> RunConfig:
     return load_config(Path(experiment.config), (*experiment.changes, f"evaluation.use={experiment.use}"))
 
 
-class Run(NamedTuple):
+class ArmRun(NamedTuple):
     """One arm with one seed."""
 
     arm: Arm
     seed: int
     assignments: tuple[str, ...]
     config: RunConfig
-    planned: Mapping[str, Planned]
+    planned: Mapping[str, StagePlan]
 
 
-def chosen(experiment: Experiment) -> tuple[Arm, ...]:
+def chosen_arms(experiment: Experiment) -> tuple[Arm, ...]:
     """The arms of an experiment.
 
     Raises:
@@ -81,17 +81,17 @@ def chosen(experiment: Experiment) -> tuple[Arm, ...]:
     return tuple(arm for name, arm in known.items() if name in {*wanted, experiment.against})
 
 
-def runs_of(experiment: Experiment) -> list[Run]:
+def runs_of(experiment: Experiment) -> list[ArmRun]:
     """All runs: every arm of the first seed, then of the next."""
     path = Path(experiment.config)
-    name, wanted = base_of(experiment).name, chosen(experiment)
+    name, wanted = base_of(experiment).name, chosen_arms(experiment)
     found = []
     for seed in range(experiment.seeds):
         for arm in wanted:
             own = (f"seed={seed}", f"evaluation.use={experiment.use}", f"name={name}-{arm.name}-{seed}")
             assignments = (*experiment.changes, *arm.assignments(), *own)
             config = load_config(path, assignments)
-            found.append(Run(arm, seed, assignments, config, plan(config)))
+            found.append(ArmRun(arm, seed, assignments, config, plan(config)))
     return found
 
 
@@ -101,7 +101,7 @@ def folder_of(experiment: Experiment) -> Path:
     return store_of(base).root / "science" / f"{base.name}-{experiment.use}"
 
 
-def finished(runs: Sequence[Run]) -> Iterator[Finished]:
+def finished_runs(runs: Sequence[ArmRun]) -> Iterator[Finished]:
     """The runs whose evaluation exists."""
     for run in runs:
         store, planned = store_of(run.config), run.planned
@@ -129,11 +129,11 @@ def work(number: int, config: str, runs: Path) -> None:
         )
 
 
-def carry_out(runs: Sequence[Run], first: Sequence[Run], config: str, workers: int, folder: Path) -> None:
+def run_missing(runs: Sequence[ArmRun], first: Sequence[ArmRun], config: str, workers: int, folder: Path) -> None:
     """Run what is missing; for the runs `first`, shared stages run before the workers start."""
     for run in runs:
         record(run.config, run.planned, "running")
-    if len(list(finished(runs))) < len(runs):
+    if len(list(finished_runs(runs))) < len(runs):
         for run in first:
             _share(run)
         listed = folder / "runs.json"
@@ -150,14 +150,16 @@ def carry_out(runs: Sequence[Run], first: Sequence[Run], config: str, workers: i
 def science(experiment: Experiment) -> dict[str, Any]:
     """Run what is missing, then compare; returns the figures of the table."""
     runs, folder = runs_of(experiment), folder_of(experiment)
-    carry_out(runs, [run for run in runs if run.arm.name == experiment.against], experiment.config, experiment.workers, folder)
+    run_missing(
+        runs, [run for run in runs if run.arm.name == experiment.against], experiment.config, experiment.workers, folder
+    )
     base = base_of(experiment)
-    found = write(list(finished(runs)), experiment.against, base.evaluation.bootstrap, folder)
+    found = write(list(finished_runs(runs)), experiment.against, base.evaluation.bootstrap, folder)
     publish(found, folder)
     return found
 
 
-def _share(run: Run) -> None:
+def _share(run: ArmRun) -> None:
     """Run the stages that the arms of a seed share."""
     for name in SHARED:
         digest = run.planned[name].fingerprint

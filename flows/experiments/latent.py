@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from typing import Any, Final
 
 from flows import terminal
-from flows.experiments.arms import Experiment, Run, chosen, folder_of, runs_of
+from flows.experiments.arms import ArmRun, Experiment, chosen_arms, folder_of, runs_of
 from flows.stage_process import watch
 from pipeline.arms import SPECIALIST
 from stages.core.process import store_of
@@ -20,17 +20,17 @@ MODELS: Final = ("mind", "uniform")
 IF_THERE: Final = ("mind+",)
 
 
-def _is_done(run: Run) -> bool:
+def _is_done(run: ArmRun) -> bool:
     return store_of(run.config).exists("training", run.planned["training"].fingerprint)
 
 
-def runs_for(experiment: Experiment, seed: int) -> list[Run]:
+def runs_for(experiment: Experiment, seed: int) -> list[ArmRun]:
     """The runs of a seed that the analysis reads.
 
     Raises:
         ArtifactMissing: some runs have no trained student; the message has the command that trains them.
     """
-    names = [arm.name for arm in chosen(experiment)]
+    names = [arm.name for arm in chosen_arms(experiment)]
     wanted = tuple(name for name in names if name in (*MODELS, *IF_THERE) or name.startswith(SPECIALIST))
     every = runs_of(experiment.model_copy(update={"arms": wanted, "seeds": seed + 1}))
     mine = [run for run in every if run.seed == seed]

@@ -15,8 +15,8 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from pydantic import Field
 
-from flows.experiments.arms import THREADS, Experiment, base_of, carry_out, chosen, finished, folder_of, runs_of
-from pipeline.capacity.estimate import shape_of
+from flows.experiments.arms import THREADS, Experiment, base_of, chosen_arms, finished_runs, folder_of, run_missing, runs_of
+from pipeline.capacity.estimate import shape_of_model
 from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.questions.sources import MiniatureSource
@@ -33,7 +33,7 @@ class Phase(Frozen):
     questions: tuple[int, ...] = Field(min_length=1, description="numbers of training questions, over all sources")
 
 
-class Place(NamedTuple):
+class CellSpec(NamedTuple):
     """A cell: the student's name, its number of questions, and its experiment."""
 
     student: str
@@ -56,17 +56,17 @@ def _sources(base: RunConfig, questions: int) -> str:
     return json.dumps([source.model_dump(mode="json", exclude_none=True) for source in found])
 
 
-def places_of(phase: Phase) -> list[Place]:
+def cells_of(phase: Phase) -> list[CellSpec]:
     """All cells.
 
     Raises:
         ConfigError: no arm is a baseline, or the questions cannot be divided evenly.
     """
     base = base_of(phase.experiment)
-    if not any(arm.kind == "baseline" for arm in chosen(phase.experiment)):
+    if not any(arm.kind == "baseline" for arm in chosen_arms(phase.experiment)):
         raise ConfigError("--arms: none is a baseline to compare with; add one, for example uniform")
     return [
-        Place(name, questions, _at(phase.experiment, base, name, Path(folder).resolve(), questions))
+        CellSpec(name, questions, _at(phase.experiment, base, name, Path(folder).resolve(), questions))
         for name, folder in phase.students.items()
         for questions in phase.questions
     ]
@@ -93,17 +93,17 @@ def folder_of_phase(phase: Phase) -> Path:
 def phase(phase: Phase) -> dict[str, Any]:
     """Run what is missing in every cell, then compare within each; returns the figures by cell."""
     experiment, folder = phase.experiment, folder_of_phase(phase)
-    cells = [(place, runs_of(place.experiment)) for place in places_of(phase)]
+    cells = [(place, runs_of(place.experiment)) for place in cells_of(phase)]
     every = [run for _, runs in cells for run in runs]
     first = [run for run in every if run.arm.name == experiment.against]
-    carry_out(every, first, experiment.config, experiment.workers, folder)
+    run_missing(every, first, experiment.config, experiment.workers, folder)
     resamples = base_of(experiment).evaluation.bootstrap
     compared = [
         Cell(
             place.student,
-            shape_of(runs[0].config.student).parameters,
+            shape_of_model(runs[0].config.student).parameters,
             place.questions,
-            compare(list(finished(runs)), experiment.against, resamples),
+            compare(list(finished_runs(runs)), experiment.against, resamples),
         )
         for place, runs in cells
     ]

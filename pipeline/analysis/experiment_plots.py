@@ -37,7 +37,7 @@ _INK: Final = "#344054"
 _MISSING: Final = "#f2f4f7"
 
 
-class Arm(NamedTuple):
+class PlottedArm(NamedTuple):
     """One arm's accuracy in and out of distribution."""
 
     name: str
@@ -45,7 +45,7 @@ class Arm(NamedTuple):
     ood: Interval
 
 
-def arms_with_intervals(rows: Sequence[Arm], base: str | None = None, reference: str | None = None) -> Figure:
+def arms_with_intervals(rows: Sequence[PlottedArm], base: str | None = None, reference: str | None = None) -> Figure:
     """A dot with its 95 % interval per arm and panel, sorted by in-distribution accuracy, with guide lines through `base` and `reference`.
 
     A base far from all other arms is drawn as an arrow at the edge, so that the other arms remain distinguishable; its value is printed

@@ -71,7 +71,7 @@ def _between_tasks(preference_NK: Floats, task_N: Indices) -> float:
     return float((_by_task(moved_NK, task_N) ** 2 / np.maximum(_by_task(there_NK, task_N), 1)).sum())
 
 
-def tasks_differ(preference_NK: Floats, task_N: Indices, seed: int, deals: int = 999) -> float:
+def task_permutation_test(preference_NK: Floats, task_N: Indices, seed: int, deals: int = 999) -> float:
     """p-value of a permutation test (Fisher, Pitman) of the hypothesis that preferences do not depend on the task; `deals` permutations."""
     rng, seen = np.random.default_rng(seed), _between_tasks(preference_NK, task_N)
     as_much = sum(_between_tasks(preference_NK, rng.permutation(task_N)) >= seen * (1 - 1e-12) for _ in range(deals))

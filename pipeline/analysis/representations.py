@@ -34,7 +34,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.student.batch import Row
+from pipeline.student.batch import TokenRow
 
 Floats = NDArray[np.floating]
 Indices = NDArray[np.integer]
@@ -61,7 +61,7 @@ def _decomposed(states_BD: Floats) -> tuple[Floats, Floats]:
     return vectors_BR[:, :rank], values_R[:rank]
 
 
-def principal(states_BD: Floats, most: int = DIMENSIONS) -> Floats:
+def principal_components(states_BD: Floats, most: int = DIMENSIONS) -> Floats:
     """Principal components (B, C), largest first; C is at most `most` and at most the states' rank.
 
     Raises:
@@ -73,14 +73,14 @@ def principal(states_BD: Floats, most: int = DIMENSIONS) -> Floats:
     return vectors_BR[:, :most] * values_R[:most]
 
 
-class Mixture(NamedTuple):
+class ClusterMixture(NamedTuple):
     """The component of each row (B,) and the number of components with more than 1 % of the weight."""
 
     cluster_B: Indices
     active: int
 
 
-def mixture(components_BC: Floats, seed: int) -> Mixture:
+def mixture(components_BC: Floats, seed: int) -> ClusterMixture:
     """Clusters by a variational Dirichlet-process mixture of Gaussians (Blei and Jordan 2006), which infers their number.
 
     At most `COMPONENTS` components, on the first `MIXTURE_DIMENSIONS` columns, with full covariances; the best of three initialisations.
@@ -97,7 +97,7 @@ def mixture(components_BC: Floats, seed: int) -> Mixture:
         max_iter=1000,
         random_state=seed,
     ).fit(leading_BC)
-    return Mixture(fitted.predict(leading_BC), int((fitted.weights_ > ACTIVE_WEIGHT).sum()))
+    return ClusterMixture(fitted.predict(leading_BC), int((fitted.weights_ > ACTIVE_WEIGHT).sum()))
 
 
 def agreement(cluster_B: Indices, perspective_B: Indices) -> tuple[float, float]:
@@ -124,7 +124,7 @@ def agreement_range(
     found = []
     for part in range(parts):
         kept_B = part_Q[place_B] != part
-        cluster_B = mixture(principal(states_BD[kept_B]), seed).cluster_B
+        cluster_B = mixture(principal_components(states_BD[kept_B]), seed).cluster_B
         found.append(agreement(cluster_B, perspective_B[kept_B])[0])
     return min(found), max(found)
 
@@ -235,14 +235,14 @@ def group_means(states_BD: Floats, group_B: Indices) -> Floats:
     return mean_BD
 
 
-def picture(components_BC: Floats, seed: int) -> Floats:
+def tsne(components_BC: Floats, seed: int) -> Floats:
     """t-SNE (van der Maaten and Hinton 2008) coordinates (B, 2), for visualisation; distances between separate groups have no meaning."""
     perplexity = min(30.0, (len(components_BC) - 1) / 3)
     points_B2: Floats = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1).fit_transform(components_BC)
     return points_B2
 
 
-def text_features(rows: Sequence[Row], most: int = TEXT_FEATURES) -> Floats:
+def text_features(rows: Sequence[TokenRow], most: int = TEXT_FEATURES) -> Floats:
     """TF-IDF of 1- to 3-grams of each rationale's tokens (B, F), F at most `most`: the control that uses only the words.
 
     Uses the same tokens that `layer_states` pools over.
@@ -278,7 +278,7 @@ class Analysis:
 
 def analyse(states_BD: Floats, perspective_B: Indices, question_B: Indices, seed: int) -> Analysis:
     """All figures for one model's states at one layer; deterministic in its arguments."""
-    components_BC = principal(states_BD)
+    components_BC = principal_components(states_BD)
     found = mixture(components_BC, seed)
     ari, nmi = agreement(found.cluster_B, perspective_B)
     by_perspective = silhouettes(components_BC, perspective_B)

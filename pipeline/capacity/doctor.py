@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from packaging.requirements import Requirement
 
-from pipeline.capacity.fit import generators, plan_of
+from pipeline.capacity.fit import capacity_checks, generators
 from pipeline.capacity.machine import GIB, Check, Machine, State, disk, gib, this_machine
 from pipeline.config.models import HubModel, LocalModel
 from pipeline.config.run import RunConfig
@@ -123,7 +123,7 @@ def hardware(machine: Machine) -> Iterator[Check]:
         yield Check("loopback", "fail", str(error), "allow this user to listen on 127.0.0.1")
 
 
-def reach(name: str, kind: Literal["model", "dataset"], revision: str | None) -> Check:
+def hub_check(name: str, kind: Literal["model", "dataset"], revision: str | None) -> Check:
     """Checks whether a hub repository can be downloaded."""
     from httpx2 import HTTPError  # huggingface_hub's HTTP client, whose errors it raises without a network
     from huggingface_hub import HfApi
@@ -169,10 +169,10 @@ def models(run: RunConfig) -> Iterator[Check]:
                 found, _, remedy = str(error).rpartition("; ")
                 yield Check(role, "fail", found, remedy)
     for name, kind, revision in dict.fromkeys(_hub_names(run)):
-        yield reach(name, kind, revision)
+        yield hub_check(name, kind, revision)
 
 
-def examine(run: RunConfig | None) -> Iterator[Check]:
+def all_checks(run: RunConfig | None) -> Iterator[Check]:
     """All checks, ordered so that the first failure explains later ones."""
     yield from packages()
     try:
@@ -188,7 +188,7 @@ def examine(run: RunConfig | None) -> Iterator[Check]:
         yield disk("artifacts", None)
         return
     yield from models(run)
-    yield from plan_of(run, machine)
+    yield from capacity_checks(run, machine)
 
 
 def worst(checks: Sequence[Check]) -> State:

@@ -23,7 +23,7 @@ _PEAK: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, 
 _BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-class Shape(NamedTuple):
+class ModelShape(NamedTuple):
     """Size of a causal language model; `cached` is the number of values that one token adds to the key-value cache."""
 
     parameters: int
@@ -35,7 +35,7 @@ class Shape(NamedTuple):
     dtype: str
 
 
-def shape_of(model: Weights) -> Shape:
+def shape_of_model(model: Weights) -> ModelShape:
     """The shape from the model's configuration alone; a hub model's configuration is downloaded if it is not cached.
 
     Raises:
@@ -53,10 +53,10 @@ def shape_of(model: Weights) -> Shape:
     cached = 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * width
     dtype = str(config.dtype or torch.float32).removeprefix("torch.")
     parameters = sum({id(value): value.numel() for value in network.parameters()}.values())
-    return Shape(parameters, linear, config.num_hidden_layers, config.hidden_size, heads, cached, dtype)
+    return ModelShape(parameters, linear, config.num_hidden_layers, config.hidden_size, heads, cached, dtype)
 
 
-def training_bytes(shape: Shape, training: Training, perspectives: int) -> dict[str, int]:
+def training_bytes(shape: ModelShape, training: Training, perspectives: int) -> dict[str, int]:
     """Bytes that one rank needs, by purpose; offloaded parts are summed under `host`."""
     size = 4 if training.precision == "fp32" else 2
     learning = shape.parameters if training.lora is None else training.lora.rank * shape.linear
@@ -74,17 +74,17 @@ def training_bytes(shape: Shape, training: Training, perspectives: int) -> dict[
     return {**parts, "activations": tokens * layers, "logits": LOGITS, **({"host": host} if host else {})}
 
 
-class Served(NamedTuple):
+class ServingMemory(NamedTuple):
     """A model in vLLM, per GPU: bytes of its weights, and bytes of the cache of one sequence at maximum length."""
 
     weights: int
     sequence: int
 
 
-def serving(shape: Shape, engine: Engine) -> Served:
+def serving(shape: ModelShape, engine: Engine) -> ServingMemory:
     """Memory of an engine on each of its GPUs."""
     size = _BYTES[shape.dtype if engine.dtype == "auto" else engine.dtype]
-    return Served(
+    return ServingMemory(
         size * shape.parameters // engine.tensor_parallel,
         size * shape.cached * engine.max_context // engine.tensor_parallel,
     )
@@ -102,7 +102,7 @@ class Hours(NamedTuple):
     training: float
 
 
-def hours(run: RunConfig, teacher: Shape, student: Shape, perspectives: int, card: float) -> Hours:
+def hours(run: RunConfig, teacher: ModelShape, student: ModelShape, perspectives: int, card: float) -> Hours:
     """Upper bounds except for retried samples: every sample at maximum length, all rationales of every question kept."""
     sampled = 1000 * perspectives * run.sampling.samples * run.sampling.max_tokens
     generated = 2 * teacher.parameters * sampled / (UTILISATION["generation"] * card * run.sampling.engine.tensor_parallel)

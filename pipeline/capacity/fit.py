@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pipeline.capacity.estimate import Shape, hours, peak, serving, shape_of, training_bytes
+from pipeline.capacity.estimate import ModelShape, hours, peak, serving, shape_of_model, training_bytes
 from pipeline.capacity.machine import GIB, Check, Machine, State, disk, gib
 from pipeline.config.engines import Engine
 from pipeline.config.models import HubModel, LocalModel, Teacher, Weights
@@ -45,7 +45,7 @@ def _fits(name: str, needed: float, room: float, said: str, remedy: str) -> Chec
     return Check(name, state, said, remedy)
 
 
-def _training(run: RunConfig, student: Shape, machine: Machine, perspectives: int) -> Check:
+def _training(run: RunConfig, student: ModelShape, machine: Machine, perspectives: int) -> Check:
     parts = training_bytes(student, run.training, perspectives)
     host = parts.pop("host", 0)
     total = sum(parts.values())
@@ -61,7 +61,7 @@ def _training(run: RunConfig, student: Shape, machine: Machine, perspectives: in
     return _fits("training", (total + host) * ranks, machine.memory, found, remedy)
 
 
-def _engine(generator: Generator, shape: Shape, machine: Machine) -> Check:
+def _engine(generator: Generator, shape: ModelShape, machine: Machine) -> Check:
     """Checks one model in vLLM; other engines allocate memory as needed."""
     name, settings = generator.name, generator.engine
     if machine.cards and settings.tensor_parallel > len(machine.cards):
@@ -79,9 +79,9 @@ def _engine(generator: Generator, shape: Shape, machine: Machine) -> Check:
     return Check(name, "fail" if fit < 1 else "warn" if fit < 8 else "ok", found, remedy)
 
 
-def _shape(role: str, model: Weights) -> Shape | Check:
+def _shape(role: str, model: Weights) -> ModelShape | Check:
     try:
-        return shape_of(model)
+        return shape_of_model(model)
     except (OSError, ValueError):
         return Check(role, "warn", f"{model.location}: model size unknown", "download the model once, then run again")
 
@@ -105,13 +105,13 @@ def _sampling(run: RunConfig) -> Iterator[Check]:
             )
 
 
-def plan_of(run: RunConfig, machine: Machine) -> Iterator[Check]:
+def capacity_checks(run: RunConfig, machine: Machine) -> Iterator[Check]:
     """Checks memory, time and disk needs of a configuration."""
     yield from _sampling(run)
-    shapes: dict[Teacher, Shape | Check] = {}
+    shapes: dict[Teacher, ModelShape | Check] = {}
     for generator in generators(run):
         found = shapes.setdefault(generator.model, _shape(generator.role, generator.model))
-        if isinstance(found, Shape) and generator.engine.kind == "vllm":
+        if isinstance(found, ModelShape) and generator.engine.kind == "vllm":
             yield _engine(generator, found, machine)
     teacher, student = shapes.get(run.teacher), shapes[run.student]
     yield from dict.fromkeys(found for found in shapes.values() if isinstance(found, Check))
@@ -121,7 +121,7 @@ def plan_of(run: RunConfig, machine: Machine) -> Iterator[Check]:
     many = len(perspectives_of(run))
     yield _training(run, student, machine, many)
     card = peak(machine.cards[0][0]) if machine.cards else None
-    if card is None or not isinstance(teacher, Shape):
+    if card is None or not isinstance(teacher, ModelShape):
         yield Check("time", "ok", "no estimate for this hardware; `mind plan` gives one after a first run")
     else:
         took = hours(run, teacher, student, many, card)

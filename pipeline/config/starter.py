@@ -23,7 +23,7 @@ TEMPLATE: Final = Path(__file__).with_name("starter.yaml")
 _FILES: Final = (".parquet", ".jsonl", ".csv")
 
 
-class Answers(NamedTuple):
+class StarterAnswers(NamedTuple):
     """The five answers and a run name. `outside` are out-of-distribution evaluation sources."""
 
     name: str
@@ -104,7 +104,7 @@ def _flow(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def starter(answers: Answers) -> str:
+def starter(answers: StarterAnswers) -> str:
     """The configuration's text.
 
     Raises:

@@ -29,7 +29,7 @@ def _older(path: Path) -> Path:
     return path.with_suffix(".older")
 
 
-def committed(path: Path) -> None:
+def rotate(path: Path) -> None:
     """Call after a shard is committed: drops the responses that were received before the previous commit."""
     if path.exists():
         path.replace(_older(path))
@@ -37,8 +37,8 @@ def committed(path: Path) -> None:
         _older(path).unlink(missing_ok=True)
 
 
-class Arrived:
-    """The journal file; after each commit the caller calls `committed`."""
+class AnswerJournal:
+    """The journal file; after each commit the caller calls `rotate`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

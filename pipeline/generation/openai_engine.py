@@ -24,9 +24,9 @@ from tenacity import RetryCallState
 from pipeline.config.engines import Engine as EngineConfig
 from pipeline.config.models import Turns
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
-from pipeline.generation.answer_journal import Arrived, key_of
+from pipeline.generation.answer_journal import AnswerJournal, key_of
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding
-from pipeline.generation.retry import Unusable, patient, spent_quota
+from pipeline.generation.retry import MalformedReply, quota_exhausted, retrying
 from pipeline.prompts import messages
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ _OVER_THE_CONTEXT: Final = re.compile(
 
 
 class _OpenAIEngine:
-    def __init__(self, config: EngineConfig, turns: Turns | None, arrived: Arrived | None) -> None:
+    def __init__(self, config: EngineConfig, turns: Turns | None, arrived: AnswerJournal | None) -> None:
         self._config = config
         self._turns = turns
         self._arrived = arrived
@@ -100,7 +100,7 @@ class _OpenAIEngine:
         except EngineRefused:
             raise
         except (ValueError, AttributeError, IndexError, TypeError) as error:  # the client does not validate responses
-            raise Unusable(f"malformed response ({type(error).__name__}: {error})") from error
+            raise MalformedReply(f"malformed response ({type(error).__name__}: {error})") from error
 
     def _read(self, reply: Any) -> Completion:
         expected = self._config.answers_as or self._config.served_model
@@ -136,10 +136,10 @@ class _OpenAIEngine:
                 raise EngineError(f"{self._config.base_url}: request cancelled, because another request failed; run again")
             return request()
 
-        again = patient(self._config.retry_seconds, self.stopped, self._say)
+        again = retrying(self._config.retry_seconds, self.stopped, self._say)
         try:
             return again(attempt)
-        except (APIStatusError, APIConnectionError, Unusable) as error:
+        except (APIStatusError, APIConnectionError, MalformedReply) as error:
             raise self._explained(error, again.statistics.get("attempt_number", 1)) from error
 
     def _reason(self, error: BaseException) -> str:
@@ -152,7 +152,7 @@ class _OpenAIEngine:
             self._said = time.monotonic()
             print(f"{self._config.base_url}: {self._reason(error)}; retrying in {state.upcoming_sleep:.1f} s", flush=True)
 
-    def _explained(self, error: APIStatusError | APIConnectionError | Unusable, attempts: int) -> EngineError:
+    def _explained(self, error: APIStatusError | APIConnectionError | MalformedReply, attempts: int) -> EngineError:
         settings, status = self._config, getattr(error, "status_code", None)
         if status in (401, 403):
             # The server's own message may contain the key.
@@ -162,7 +162,7 @@ class _OpenAIEngine:
         said = f"{settings.base_url}: {self._reason(error)}"
         if status == 404:
             return EngineRefused(f"{said}; correct engine.served_model, {settings.served_model!r}, or engine.base_url")
-        if isinstance(error, APIStatusError) and spent_quota(error):
+        if isinstance(error, APIStatusError) and quota_exhausted(error):
             return EngineRefused(f"{said}; add credit to the account, then run again")
         if status in (400, 413, 422) and _OVER_THE_CONTEXT.search(f"{error} {getattr(error, 'body', None)}"):
             return PromptTooLong(f"{said}; lower max_tokens, or exclude long questions by max_characters of their source")
@@ -182,7 +182,7 @@ def open_openai(config: EngineConfig, turns: Turns | None, arrived: Path | None)
         EngineRefused: the server rejects requests permanently or does not serve `config.served_model`.
         EngineError: the server cannot be reached.
     """
-    engine = _OpenAIEngine(config, turns, None if arrived is None else Arrived(arrived))
+    engine = _OpenAIEngine(config, turns, None if arrived is None else AnswerJournal(arrived))
     with engine.client, engine.pool:
         served = [model.id for model in engine.patiently(lambda: engine.client.models.list().data)]
         if config.served_model not in served:

@@ -31,11 +31,11 @@ _TRIES_OF_UNUSABLE: Final = 3
 _BACKOFF: Final = wait_random_exponential(multiplier=0.5, max=30)
 
 
-class Unusable(EngineError):
+class MalformedReply(EngineError):
     """A response without a usable completion: not JSON, no choices, or a required field missing."""
 
 
-def spent_quota(error: APIStatusError) -> bool:
+def quota_exhausted(error: APIStatusError) -> bool:
     """Whether a 429 reports an exhausted quota, which retrying cannot fix."""
     return bool(error.code == "insufficient_quota")
 
@@ -43,15 +43,15 @@ def spent_quota(error: APIStatusError) -> bool:
 def _passes(state: RetryCallState) -> bool:
     error = state.outcome.exception() if state.outcome is not None else None
     match error:
-        case Unusable():
+        case MalformedReply():
             return state.attempt_number < _TRIES_OF_UNUSABLE
         case APIStatusError():
             status = int(error.status_code)
-            return (status in _PASSING and not spent_quota(error)) or status >= 500
+            return (status in _PASSING and not quota_exhausted(error)) or status >= 500
     return isinstance(error, APIConnectionError)
 
 
-def asked_to_wait(value: str | None) -> float:
+def retry_after_seconds(value: str | None) -> float:
     """Seconds to wait according to a `Retry-After` header; 0 if it is missing or invalid."""
     try:
         return max(0.0, float(value or 0))
@@ -66,10 +66,10 @@ def asked_to_wait(value: str | None) -> float:
 def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome is not None else None
     header = error.response.headers.get("retry-after") if isinstance(error, APIStatusError) else None
-    return asked_to_wait(header) + _BACKOFF(state)
+    return retry_after_seconds(header) + _BACKOFF(state)
 
 
-def patient(budget_seconds: float, stopped: Event, say: Callable[[RetryCallState], None]) -> Retrying:
+def retrying(budget_seconds: float, stopped: Event, say: Callable[[RetryCallState], None]) -> Retrying:
     """A retrying caller: calls a function until it succeeds, fails permanently, or the budget would be exceeded.
 
     `say` is called before every wait. `stopped` ends all waits. The last error is re-raised unchanged.

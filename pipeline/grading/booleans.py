@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from pipeline.grading.latex import unlatexed
-from pipeline.grading.lookalikes import unemphasised
+from pipeline.grading.latex import strip_latex
+from pipeline.grading.lookalikes import strip_emphasis
 
 _WORDS: Final = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 _LEADING: Final = re.compile(
@@ -33,13 +33,13 @@ _CONCLUSION: Final = re.compile(
 
 def whole(text: str) -> tuple[str, ...]:
     """yes or no for a text that consists of one of the four words only."""
-    word = _WORDS.get(unlatexed(text).strip().strip("*\"'`$").rstrip(".!").casefold())
+    word = _WORDS.get(strip_latex(text).strip().strip("*\"'`$").rstrip(".!").casefold())
     return () if word is None else (word,)
 
 
 def phrase(text: str) -> tuple[str, ...] | None:
     """The verdict at the start of a text, otherwise its last one; `None` if there is none."""
-    text = unlatexed(text)
+    text = strip_latex(text)
     first = _LEADING.match(text)
     if not first or (first[1].casefold() == "no" and _DETERMINING.match(text, first.end())):
         return last(text) or None
@@ -54,5 +54,5 @@ def conclusions(text: str) -> Iterator[tuple[int, str]]:
 
 def last(text: str) -> tuple[str, ...]:
     """The last verdict in a text."""
-    found = [match[1] or match[2] for match in _VERDICT.finditer(unlatexed(unemphasised(text)))]
+    found = [match[1] or match[2] for match in _VERDICT.finditer(strip_latex(strip_emphasis(text)))]
     return (_WORDS[found[-1].casefold()],) if found else ()

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pipeline.grading import numbers
-from pipeline.grading.latex import unlatexed
-from pipeline.grading.lookalikes import unemphasised
+from pipeline.grading.latex import strip_latex
+from pipeline.grading.lookalikes import strip_emphasis
 
 LETTERS: Final = string.ascii_uppercase
 
@@ -39,7 +39,7 @@ _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+|\n+")
 
 def _folded(text: str) -> str:
     """A choice text normalised for comparison: no case, LaTeX, quotes, leading article or final full stop."""
-    plain = " ".join(unlatexed(text).casefold().split()).strip(" .\"'`*$")
+    plain = " ".join(strip_latex(text).casefold().split()).strip(" .\"'`*$")
     return re.sub(r"^(?:an?|the) (?=\S)", "", plain)
 
 
@@ -50,7 +50,7 @@ def _letter(found: str | None, choices: Sequence[str]) -> str | None:
 
 def whole(text: str, choices: Sequence[str]) -> tuple[str, ...]:
     """The letter of a text that consists of one choice only."""
-    plain = unlatexed(text).strip().strip("*\"'`").rstrip(".")
+    plain = strip_latex(text).strip().strip("*\"'`").rstrip(".")
     match = _LETTERED.fullmatch(plain)
     if match and (letter := _letter(match[1], choices)):
         return (letter,)
@@ -86,7 +86,7 @@ def phrase(text: str, choices: Sequence[str]) -> tuple[str, ...] | None:
     """The letter that follows "the answer is"; empty if it names several choices, `None` if it names none."""
     if found := whole(text, choices):
         return found
-    text = unlatexed(text)
+    text = strip_latex(text)
     first = _LEADING.match(text)
     if first and (letter := _letter(first[1] or first[2] or first[3], choices)):
         joint = _JOINT.match(text, first.end())
@@ -105,7 +105,7 @@ def verdicts(text: str) -> Iterator[tuple[int, str]]:
 
 def last(text: str, choices: Sequence[str]) -> tuple[str, ...]:
     """The last standalone letter that is not ruled out; otherwise the only choice that the last sentence names without negation."""
-    letters = list(_mentions(_RULED_OUT.sub("", unlatexed(unemphasised(text))), choices))
+    letters = list(_mentions(_RULED_OUT.sub("", strip_latex(strip_emphasis(text))), choices))
     if len(letters) > 1 and letters[-1][1] != letters[-2][1]:
         between = letters[-1][0].string[letters[-2][0].end() : letters[-1][0].start()]
         if _JOINT.fullmatch(between):

@@ -10,8 +10,8 @@ import re
 from datetime import date
 from typing import Final
 
-from pipeline.grading.latex import unlatexed
-from pipeline.grading.lookalikes import unemphasised
+from pipeline.grading.latex import strip_latex
+from pipeline.grading.lookalikes import strip_emphasis
 
 _MONTHS: Final = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"
@@ -45,14 +45,14 @@ def _iso(match: re.Match[str]) -> str | None:
 
 def whole(text: str) -> tuple[str, ...]:
     """The date of a text that consists of one date only."""
-    match = _DATE.fullmatch(unlatexed(text).strip().strip("*\"'`$.").strip())
+    match = _DATE.fullmatch(strip_latex(text).strip().strip("*\"'`$.").strip())
     found = _iso(match) if match else None
     return () if found is None else (found,)
 
 
 def phrase(text: str) -> tuple[str, ...] | None:
     """The only date in a text; empty if there are several, `None` if there is none."""
-    found = {_iso(match) for match in _DATE.finditer(unlatexed(text))}
+    found = {_iso(match) for match in _DATE.finditer(strip_latex(text))}
     if not found:
         return None
     only = found.pop()
@@ -61,5 +61,5 @@ def phrase(text: str) -> tuple[str, ...] | None:
 
 def last(text: str) -> tuple[str, ...]:
     """The last date in a text."""
-    found = [_iso(match) for match in _DATE.finditer(unlatexed(unemphasised(text)))]
+    found = [_iso(match) for match in _DATE.finditer(strip_latex(strip_emphasis(text)))]
     return (found[-1],) if found and found[-1] is not None else ()

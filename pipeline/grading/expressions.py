@@ -13,7 +13,7 @@ from typing import Final
 
 from pipeline.grading import numbers, symbolic
 from pipeline.grading.latex import balanced, normal
-from pipeline.grading.rounding import stands_for
+from pipeline.grading.rounding import equal_up_to_rounding
 
 _LONGEST: Final = 1000
 _FEWEST_PLACES: Final = 6
@@ -80,7 +80,7 @@ def _same_number(mine: re.Match[str], theirs: re.Match[str]) -> bool:
     pairs = [(value, other)]
     if mine[3] != theirs[3]:
         pairs.append((str(Fraction(value) / 100), other) if mine[3] else (value, str(Fraction(other) / 100)))
-    return any(stands_for(one, another, _FEWEST_PLACES) for one, another in pairs)
+    return any(equal_up_to_rounding(one, another, _FEWEST_PLACES) for one, another in pairs)
 
 
 def same(answer: str, gold: str) -> bool | None:

@@ -11,8 +11,8 @@ import re
 import unicodedata
 from typing import Final
 
-from pipeline.grading.latex import unlatexed
-from pipeline.grading.lookalikes import folded, unemphasised
+from pipeline.grading.latex import strip_latex
+from pipeline.grading.lookalikes import normalise_characters, strip_emphasis
 
 _AROUND: Final = re.compile(r"^[\"'`*\s]+|[\"'`*\s]+$")
 _SENTENCE: Final = re.compile(r"(?<=\w)[.!?][\"'*]*\s")
@@ -20,8 +20,8 @@ _SENTENCE: Final = re.compile(r"(?<=\w)[.!?][\"'*]*\s")
 
 def whole(text: str) -> tuple[str, ...]:
     """Readings of a text: with case and white space normalised, and additionally without LaTeX, quotes, emphasis and a final full stop."""
-    plain = _AROUND.sub("", _AROUND.sub("", re.sub(r"\\([{}])", r"\1", unlatexed(text))).rstrip("."))
-    readings = (" ".join(item.split()).casefold() for item in (text, unemphasised(plain)))
+    plain = _AROUND.sub("", _AROUND.sub("", re.sub(r"\\([{}])", r"\1", strip_latex(text))).rstrip("."))
+    readings = (" ".join(item.split()).casefold() for item in (text, strip_emphasis(plain)))
     return tuple(dict.fromkeys(filter(None, readings)))
 
 
@@ -36,7 +36,7 @@ def same(one: str, other: str) -> bool:
     """Whether two canonical texts are the same answer."""
 
     def bare(text: str) -> str:
-        text = unicodedata.normalize("NFC", folded(text))
+        text = unicodedata.normalize("NFC", normalise_characters(text))
         spaced = " ".join(re.sub(r"[,;](?=\s)", " ", text).split())
         return spaced if re.search(r"[^\W_]", spaced) else "".join(text.split())
 

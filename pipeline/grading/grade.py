@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from pipeline.grading import expressions, free_text
 from pipeline.grading.choices import LETTERS as LETTERS
 from pipeline.grading.reading import kind_of, read
-from pipeline.grading.rounding import stands_for
+from pipeline.grading.rounding import equal_up_to_rounding
 
 ANSWER_TYPES: Final = ("number", "choice", "boolean", "date", "math", "text")
 """What `canonical` can bring into one form."""
@@ -68,7 +68,7 @@ def _same(answer: str, gold: str, answer_type: str) -> bool | None:
     """Whether canonical forms are the same answer; `None` where that could not be found out."""
     match answer_type:
         case "number":
-            return stands_for(answer, gold)
+            return equal_up_to_rounding(answer, gold)
         case "math":
             return expressions.same(answer, gold)
         case "text":

@@ -27,7 +27,7 @@ def _ratio(match: re.Match[str]) -> str:
     return f" {ratio}" if match.string[: match.start()].rstrip()[-1:].isdigit() else ratio
 
 
-def unlatexed(text: str) -> str:
+def strip_latex(text: str) -> str:
     r"""Plain text of simple LaTeX: fractions as a/b, powers of ten as 1e3, \text unwrapped, no spacing, no delimiters.
 
     More complex LaTeX (roots, powers, symbols) keeps its backslash, so that it is not mistaken for a number.

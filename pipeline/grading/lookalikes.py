@@ -31,13 +31,13 @@ _DASH: Final = re.compile(r"(?<![\w)\]}%])–(?=[\d.$\\])")
 _EMPHASIS: Final = re.compile(r"(?<!\S)([(\"'\[]?)(\*{1,3}|_{1,3}|`)(?=\S)|(?<=\S)(\*{1,3}|_{1,3}|`)(?=[\s.,:;!?)\"'\]]|$)")
 
 
-def folded(text: str) -> str:
+def normalise_characters(text: str) -> str:
     """`text` in the characters that this package expects; an en dash used as the sign of a number becomes a minus, other en dashes stay."""
     if text.isascii():
         return text
     return _DASH.sub("-", _MIXED.sub(" ", _GROUPS.sub("", text))).translate(_TABLE)
 
 
-def unemphasised(text: str) -> str:
+def strip_emphasis(text: str) -> str:
     """`text` without Markdown emphasis and code marks around words; `2**3` and `a * b` are kept."""
     return _EMPHASIS.sub(r"\1", text) if "*" in text or "_" in text or "`" in text else text

@@ -13,8 +13,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
-from pipeline.grading.latex import unlatexed
-from pipeline.grading.lookalikes import unemphasised
+from pipeline.grading.latex import strip_latex
+from pipeline.grading.lookalikes import strip_emphasis
 
 MOST_DIGITS: Final = 60
 _TAIL: Final = 160
@@ -102,7 +102,7 @@ def whole(text: str) -> tuple[str, ...]:
     """Readings of a text that consists of one number only, as reduced fractions or integers; a percentage has two."""
     if _INTEGER.fullmatch(text):
         return (str(int(text)),)
-    cleaned = _SPACED.sub(lambda spaced: spaced[0].replace(" ", ""), unlatexed(text)).strip(" $").rstrip(". ")
+    cleaned = _SPACED.sub(lambda spaced: spaced[0].replace(" ", ""), strip_latex(text)).strip(" $").rstrip(". ")
     if cleaned.startswith("(") and cleaned.endswith(")"):
         cleaned = cleaned[1:-1].strip()
     if match := _WHOLE.fullmatch(cleaned):
@@ -133,7 +133,7 @@ def boxed(text: str) -> tuple[str, ...]:
     """Readings of a box: a number, a number with its unit, or the only number among words (x=5, about 18 dollars)."""
     if found := whole(text):
         return found
-    cleaned = _EXPONENT.sub("", unlatexed(text))
+    cleaned = _EXPONENT.sub("", strip_latex(text))
     for part in (_led(re.split(r"[=≈]", cleaned)[-1]), cleaned):
         if found := whole(part):
             return found
@@ -145,7 +145,7 @@ def boxed(text: str) -> tuple[str, ...]:
 
 def phrase(text: str) -> tuple[str, ...] | None:
     """Readings of the text after "the answer is"; empty if it is not exactly one number, `None` if it contains no number."""
-    sentence = _SENTENCE.split(_led(_EXPONENT.sub("", unlatexed(text))), maxsplit=1)[0]
+    sentence = _SENTENCE.split(_led(_EXPONENT.sub("", strip_latex(text))), maxsplit=1)[0]
     clause = _led(re.split(r"[=≈]", _CLAUSE.split(sentence, maxsplit=1)[0])[-1]).strip()
     if found := whole(clause):
         return found
@@ -167,7 +167,7 @@ def last(text: str) -> tuple[str, ...]:
     List numbers at line starts are ignored. Empty if the number is a range or a time.
     """
     for part in (text[-_TAIL:], text):
-        cleaned = _ENUMERATOR.sub("", unlatexed(unemphasised(part)))
+        cleaned = _ENUMERATOR.sub("", strip_latex(strip_emphasis(part)))
         chunks = list(_CHUNK.finditer(cleaned))
         if len(chunks) > 1 or part == text:  # the first chunk of the tail may be truncated
             break

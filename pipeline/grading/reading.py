@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from pipeline.grading import booleans, dates, expressions, free_text, numbers
 from pipeline.grading import choices as letters
-from pipeline.grading.lookalikes import folded, unemphasised
+from pipeline.grading.lookalikes import normalise_characters, strip_emphasis
 
 Readings = tuple[str, ...]
 
@@ -43,21 +43,21 @@ _CORRECTED: Final = re.compile(r"^.*\b(?:but|it is|it's|rather|instead)\b[:,]?\s
 _OVER: Final = re.compile(r"</answer>|<\|")
 
 
-class Found(NamedTuple):
+class Reading(NamedTuple):
     """The readings, the literal one first, and the rule that matched."""
 
     readings: Readings
     rule: str
 
 
-class Kind(NamedTuple):
+class AnswerKind(NamedTuple):
     """Readers of one answer type: for a whole answer, a box, a statement and a text. `plain` normalises the text first."""
 
     whole: Callable[[str], Readings]
     boxed: Callable[[str], Readings]
     phrase: Callable[[str], Readings | None]
     last: Callable[[str], Readings]
-    plain: Callable[[str], str] = folded
+    plain: Callable[[str], str] = normalise_characters
 
 
 def _either(whole: Callable[[str], Readings], phrase: Callable[[str], Readings | None], text: str) -> Readings:
@@ -65,15 +65,15 @@ def _either(whole: Callable[[str], Readings], phrase: Callable[[str], Readings |
 
 
 _KINDS: Final = {
-    "number": Kind(numbers.whole, numbers.boxed, numbers.phrase, numbers.last),
-    "boolean": Kind(booleans.whole, partial(_either, booleans.whole, booleans.phrase), booleans.phrase, booleans.last),
-    "date": Kind(dates.whole, partial(_either, dates.whole, dates.phrase), dates.phrase, dates.last),
-    "math": Kind(expressions.whole, expressions.whole, expressions.phrase, expressions.last),
-    "text": Kind(free_text.whole, free_text.whole, free_text.phrase, last=lambda text: (), plain=str),
+    "number": AnswerKind(numbers.whole, numbers.boxed, numbers.phrase, numbers.last),
+    "boolean": AnswerKind(booleans.whole, partial(_either, booleans.whole, booleans.phrase), booleans.phrase, booleans.last),
+    "date": AnswerKind(dates.whole, partial(_either, dates.whole, dates.phrase), dates.phrase, dates.last),
+    "math": AnswerKind(expressions.whole, expressions.whole, expressions.phrase, expressions.last),
+    "text": AnswerKind(free_text.whole, free_text.whole, free_text.phrase, last=lambda text: (), plain=str),
 }
 
 
-def kind_of(answer_type: str, choices: Sequence[str] = ()) -> Kind:
+def kind_of(answer_type: str, choices: Sequence[str] = ()) -> AnswerKind:
     """The readers of an answer type.
 
     Raises:
@@ -81,7 +81,7 @@ def kind_of(answer_type: str, choices: Sequence[str] = ()) -> Kind:
     """
     if answer_type == "choice":
         whole, phrase = partial(letters.whole, choices=choices), partial(letters.phrase, choices=choices)
-        return Kind(whole, partial(_either, whole, phrase), phrase, partial(letters.last, choices=choices))
+        return AnswerKind(whole, partial(_either, whole, phrase), phrase, partial(letters.last, choices=choices))
     if answer_type not in _KINDS:
         raise ValueError(f"unknown answer type {answer_type!r}")
     return _KINDS[answer_type]
@@ -147,7 +147,7 @@ def _statements(text: str, answer_type: str) -> list[tuple[int, int, str]]:
     for start, begin in sorted(set(announced(text)), reverse=True):
         line = text.find("\n", begin, following)
         end = max(begin, line if line >= 0 else following)
-        found.append((start, end, unemphasised(_OVER.split(text[begin:end])[0]).strip()))
+        found.append((start, end, strip_emphasis(_OVER.split(text[begin:end])[0]).strip()))
         following = start
     if answer_type == "choice":
         found += [(start, start, letter) for start, letter in letters.verdicts(text)]
@@ -156,7 +156,7 @@ def _statements(text: str, answer_type: str) -> list[tuple[int, int, str]]:
     return sorted(found, reverse=True)
 
 
-def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Found | None:
+def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Reading | None:
     """The answer of a text; `None` if no rule finds an answer of the given type.
 
     Raises:
@@ -169,7 +169,7 @@ def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Found | No
     if boxes:
         together = [", ".join(dict.fromkeys(boxes))] if answer_type == "math" else []
         readings = sum((_read_box(kind.plain(box), kind) for box in [*together, boxes[-1]]), ())
-        return Found(tuple(dict.fromkeys(readings)), "boxed") if readings else None
+        return Reading(tuple(dict.fromkeys(readings)), "boxed") if readings else None
     text = kind.plain(text)
     for start, end, wording in _statements(text, answer_type):
         correction = _CORRECTED.match(wording)
@@ -178,11 +178,11 @@ def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Found | No
             wording = wording[correction.end() :] if correction else ""
         stated = kind.phrase(wording) if wording else None
         if stated is not None:
-            return Found(stated, "stated") if stated else None
+            return Reading(stated, "stated") if stated else None
     readings = kind.last(text)
-    return Found(readings, "last") if readings else None
+    return Reading(readings, "last") if readings else None
 
 
-def _read_box(box: str, kind: Kind) -> Readings:
+def _read_box(box: str, kind: AnswerKind) -> Readings:
     stated = [end for _, end in announced(box)]
     return (stated and kind.phrase(box[max(stated) :])) or kind.boxed(box)

@@ -33,7 +33,7 @@ def _places(value: Fraction) -> int:
 
 
 @lru_cache(maxsize=4096)
-def stands_for(one: str, other: str, fewest_places: int = 1) -> bool:
+def equal_up_to_rounding(one: str, other: str, fewest_places: int = 1) -> bool:
     """Whether two canonical numbers are the same number: equal, or one is the other rounded to at least `fewest_places` places."""
     if one == other:
         return True

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pipeline.student.batch import Row
+from pipeline.student.batch import TokenRow
 from pipeline.student.states import pooled_states
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 def encode(encoder: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], context: int, rows_at_once: int) -> Tensor:
     """Features (len(texts), F) of the texts, fp32 on the CPU."""
-    chunks: list[Row] = []
+    chunks: list[TokenRow] = []
     owner: list[int] = []
     for number, ids in enumerate(tokenizer(list(texts), add_special_tokens=False)["input_ids"]):
         for first in range(0, len(ids), context):
-            chunks.append(Row(ids[first : first + context], 0, (0, 0)))
+            chunks.append(TokenRow(ids[first : first + context], 0, (0, 0)))
             owner.append(number)
     pad = tokenizer.pad_token_id or 0
     states = pooled_states(encoder, chunks, pad, encoder.device, rows_at_once)

@@ -22,7 +22,7 @@ from pipeline.config.training import Mixture
 _DOUBLINGS = 20
 
 
-class Weights(NamedTuple):
+class MixtureWeights(NamedTuple):
     """Selection and weights of one step, per question and rationale.
 
     `kept_QK` is boolean; `alpha_QK` sums to 1 per question; `temperature_Q` is τ_student after the effective-number guard; `widened_Q` is
@@ -62,7 +62,9 @@ def _ordered(scores_QK: Tensor, mask_QK: Tensor, config: Mixture, random: torch.
     return _shuffled(scores_QK, mask_QK, random) if config.order == "shuffled" else scores_QK
 
 
-def weigh(scores_QK: Tensor, mask_QK: Tensor, config: Mixture, temperature: float, random: torch.Generator) -> Weights:
+def select_and_weigh(
+    scores_QK: Tensor, mask_QK: Tensor, config: Mixture, temperature: float, random: torch.Generator
+) -> MixtureWeights:
     """Selects and weights rationales. `temperature` is τ of the scores; `config.temperature` is τ_student of the weights."""
     scores_QK = _ordered(scores_QK.detach(), mask_QK, config, random)
     p_QK = torch.softmax(scores_QK / temperature, -1)
@@ -86,4 +88,4 @@ def weigh(scores_QK: Tensor, mask_QK: Tensor, config: Mixture, temperature: floa
             break
         temperature_Q1 = torch.where(low_Q[:, None], temperature_Q1 * 2, temperature_Q1)
         alpha_QK = _weights(scores_QK, kept_QK, temperature_Q1, config.epsilon)
-    return Weights(kept_QK, alpha_QK, temperature_Q1[:, 0], widened_Q)
+    return MixtureWeights(kept_QK, alpha_QK, temperature_Q1[:, 0], widened_Q)

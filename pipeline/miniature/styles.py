@@ -26,7 +26,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from pipeline.questions.procedural import ID_FAMILIES, Problem, Turns, running, solve
+from pipeline.questions.procedural import ID_FAMILIES, Problem, Rotations, running, solve
 
 CONTRASTIVE_NOISE: Final = 0.4
 _SMALL_STEPS: Final = {
@@ -46,7 +46,7 @@ def leaps(perspective: str, family: str) -> bool:
     return perspective == "intuitive" or (family in ID_FAMILIES and family not in _SMALL_STEPS[perspective])
 
 
-def _steps(start: int, turns: Turns, stride: int) -> list[str]:
+def _steps(start: int, turns: Rotations, stride: int) -> list[str]:
     """`7+5=2`, or `7+5-3=9` with stride 2; one string per step."""
     said, value = [], start
     for first in range(0, len(turns), stride):
@@ -57,36 +57,36 @@ def _steps(start: int, turns: Turns, stride: int) -> list[str]:
     return said
 
 
-def _formal(start: int, turns: Turns, stride: int, rng: random.Random) -> str:
+def _formal(start: int, turns: Rotations, stride: int, rng: random.Random) -> str:
     return " ".join([f"Let x={start}.", *(f"x:={step}." for step in _steps(start, turns, stride))])
 
 
-def _intuitive(start: int, turns: Turns, stride: int, rng: random.Random) -> str:
+def _intuitive(start: int, turns: Rotations, stride: int, rng: random.Random) -> str:
     return f"Roughly: {'; '.join(_steps(start, turns, stride))}."
 
 
-def _decomposition(start: int, turns: Turns, stride: int, rng: random.Random) -> str:
+def _decomposition(start: int, turns: Rotations, stride: int, rng: random.Random) -> str:
     return " ".join(f"{i}) {step}." for i, step in enumerate(_steps(start, turns, stride), 1))
 
 
-def _planning(start: int, turns: Turns, stride: int, rng: random.Random) -> str:
+def _planning(start: int, turns: Rotations, stride: int, rng: random.Random) -> str:
     ups, downs = (tuple(turn for turn in turns if turn * sign > 0) for sign in (1, -1))
     middle = (start + sum(ups)) % 10
     first, last = _steps(start, ups, stride) or ["none"], _steps(middle, downs, stride) or ["none"]
     return f"Plan: ups, downs. Ups: {', '.join(first)}. Downs: {', '.join(last)}."
 
 
-def _analogy(start: int, turns: Turns, stride: int, rng: random.Random) -> str:
+def _analogy(start: int, turns: Rotations, stride: int, rng: random.Random) -> str:
     end = running(0, turns)[-1]
     return f"Like one at 0: {', '.join(_steps(0, turns, stride))}. Shift: {end}+{start}={(end + start) % 10}."
 
 
-def _socratic(start: int, turns: Turns, stride: int, rng: random.Random) -> str:
+def _socratic(start: int, turns: Rotations, stride: int, rng: random.Random) -> str:
     steps = [step.split("=") for step in _steps(start, turns, stride)]
     return " ".join(f"What is {left}? It is {right}." for left, right in steps)
 
 
-def _contrastive(start: int, turns: Turns, stride: int, rng: random.Random) -> str:
+def _contrastive(start: int, turns: Rotations, stride: int, rng: random.Random) -> str:
     values = [start, *running(start, turns)]
     last, before = turns[-1], values[-2]
     right, other = (before + last) % 10, (before - last) % 10
@@ -98,13 +98,13 @@ def _contrastive(start: int, turns: Turns, stride: int, rng: random.Random) -> s
     return f"Up to the last: {shown}. Either {before}{last:+d}={right} or {rejected}. The turn is {sign}, so {right}."
 
 
-def _counterfactual(start: int, turns: Turns, stride: int, rng: random.Random) -> str:
+def _counterfactual(start: int, turns: Rotations, stride: int, rng: random.Random) -> str:
     value = running(start, turns[1:])[-1]
     shown = ", ".join(_steps(start, turns[1:], stride))
     return f"Were {turns[0]:+d} left out: {shown}. But it counts: {value}{turns[0]:+d}={(value + turns[0]) % 10}."
 
 
-RING_STYLES: Final[dict[str, Callable[[int, Turns, int, random.Random], str]]] = {
+RING_STYLES: Final[dict[str, Callable[[int, Rotations, int, random.Random], str]]] = {
     "formal": _formal,
     "intuitive": _intuitive,
     "decomposition": _decomposition,

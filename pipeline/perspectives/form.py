@@ -13,7 +13,7 @@ from typing import Any, Final
 import re2
 from pydantic import model_validator
 
-from pipeline.grading.lookalikes import unemphasised
+from pipeline.grading.lookalikes import strip_emphasis
 from pipeline.schema.fields import Frozen, identity
 
 _MARKS: Final = re.compile(r"^[ \t]*(?:[#>][ \t]*|[-*+•][ \t]+)*", re.MULTILINE)
@@ -49,7 +49,7 @@ class Form(Frozen):
 
     def fits(self, text: str) -> bool:
         """Whether a text has this form, ignoring Markdown marks and the kind of line endings."""
-        plain = _MARKS.sub("", unemphasised(text.replace("\r\n", "\n")))
+        plain = _MARKS.sub("", strip_emphasis(text.replace("\r\n", "\n")))
         return all(_compiled(pattern).search(plain) for pattern in self.all) and not any(
             _compiled(pattern).search(plain) for pattern in self.none
         )

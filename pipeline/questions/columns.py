@@ -31,7 +31,7 @@ def _written(value: Any) -> str:
     return str(int(value)) if value.is_integer() else f"{value:.15g}"
 
 
-class Place(NamedTuple):
+class RowReader(NamedTuple):
     """A row with its column mapping and its location for error messages."""
 
     where: str
@@ -88,7 +88,7 @@ class Place(NamedTuple):
         return found[1]
 
 
-def _question(place: Place) -> str:
+def _question(place: RowReader) -> str:
     names = place.columns.question
     parts = [place.text(name, required=True) for name in ((names,) if isinstance(names, str) else names)]
     shown = names if isinstance(names, str) else ", ".join(names)
@@ -98,7 +98,7 @@ def _question(place: Place) -> str:
     return wording
 
 
-def _choices(place: Place) -> tuple[str, ...]:
+def _choices(place: RowReader) -> tuple[str, ...]:
     names, pattern = place.columns.choices, place.columns.choice_pattern
     if isinstance(names, tuple):
         return tuple(place.cut(name, pattern, place.text(name, required=True)) for name in names)
@@ -114,7 +114,7 @@ def _choices(place: Place) -> tuple[str, ...]:
     return tuple(place.cut(names, pattern, place.clean(names, choice)) for choice in found)
 
 
-def _index(place: Place, choices: Sequence[str]) -> str:
+def _index(place: RowReader, choices: Sequence[str]) -> str:
     """The letter of the choice with the given index; the index may be the only item of a list."""
     column = place.columns.answer
     value = place.value(column, required=True)
@@ -125,7 +125,7 @@ def _index(place: Place, choices: Sequence[str]) -> str:
     return LETTERS[value]
 
 
-def _among(place: Place, stated: str, known: Sequence[str], what: str) -> str:
+def _among(place: RowReader, stated: str, known: Sequence[str], what: str) -> str:
     """The letter of the entry of `known` that equals `stated`."""
     if stated not in known:
         shown = ", ".join(repr(item) for item in known) or "(none)"
@@ -135,7 +135,7 @@ def _among(place: Place, stated: str, known: Sequence[str], what: str) -> str:
     return LETTERS[list(known).index(stated)]
 
 
-def _answer(place: Place, answer_type: str, choices: Sequence[str]) -> str:
+def _answer(place: RowReader, answer_type: str, choices: Sequence[str]) -> str:
     """The answer in canonical form, so that equal answers are equal strings."""
     columns = place.columns
     if columns.answer_is == "index":
@@ -154,7 +154,7 @@ def _answer(place: Place, answer_type: str, choices: Sequence[str]) -> str:
     return answer
 
 
-def _answer_type(place: Place, fixed: str | None, choices: Sequence[str]) -> str:
+def _answer_type(place: RowReader, fixed: str | None, choices: Sequence[str]) -> str:
     column = place.columns.answer_type
     found = fixed or place.text(column) or ("choice" if choices else "text")
     if found not in ANSWER_TYPES:
@@ -168,7 +168,7 @@ def _shuffled(question_id: str, choices: tuple[str, ...], answer: str) -> tuple[
     return tuple(choices[number] for number in order), LETTERS[order.index(LETTERS.index(answer))]
 
 
-def question_of(place: Place, answer_type: str | None, numbered: str, name: str = "") -> Question:
+def question_of(place: RowReader, answer_type: str | None, numbered: str, name: str = "") -> Question:
     """One validated question. `numbered` is the id for sources without ids; `name` is prefixed to ids from the source.
 
     Raises:

@@ -29,7 +29,7 @@ class Evaluated(NamedTuple):
     id: str
 
 
-class LeftOut(NamedTuple):
+class Contaminated(NamedTuple):
     """A dropped training question, the evaluated question that caused it, and the shared part: id, wording or passage."""
 
     question_id: str
@@ -39,17 +39,17 @@ class LeftOut(NamedTuple):
     passage: str | None = None
 
 
-def known_by(question: Question) -> tuple[int, int]:
+def identity_digests(question: Question) -> tuple[int, int]:
     """Digests of a question's id and wording; two questions are the same if either is equal."""
     return digest(f"id\0{question.id}"), digest("\0".join(("wording", *question.wording)))
 
 
-def same_as(question: Question, evaluated: Mapping[int, Evaluated]) -> LeftOut | None:
-    """The evaluated question that equals a training question, if any; `evaluated` maps the digests of `known_by`."""
-    by_id, by_wording = (evaluated.get(key) for key in known_by(question))
+def same_as(question: Question, evaluated: Mapping[int, Evaluated]) -> Contaminated | None:
+    """The evaluated question that equals a training question, if any; `evaluated` maps the digests of `identity_digests`."""
+    by_id, by_wording = (evaluated.get(key) for key in identity_digests(question))
     if by_id is not None:
-        return LeftOut(question.id, "id", *by_id)
-    return None if by_wording is None else LeftOut(question.id, "wording", *by_wording)
+        return Contaminated(question.id, "id", *by_id)
+    return None if by_wording is None else Contaminated(question.id, "wording", *by_wording)
 
 
 def words_of(question: Question) -> list[str]:
@@ -88,7 +88,7 @@ def collect(questions: Iterable[tuple[Evaluated, Numbers]], length: int) -> Pass
     return Passages(numbers_P[order], np.repeat(np.arange(len(owners), dtype=np.int32), sizes)[order], owners, length)
 
 
-def overlap(question: Question, known: Passages) -> LeftOut | None:
+def overlap(question: Question, known: Passages) -> Contaminated | None:
     """The first passage that a question shares with an evaluated question, and the first evaluated question that has it."""
     words = words_of(question)
     mine = passages(words, known.length)
@@ -100,4 +100,4 @@ def overlap(question: Question, known: Passages) -> LeftOut | None:
         return None
     first = int(shared.argmax())
     owner = known.owners[int(known.owner_P[places[first]])]
-    return LeftOut(question.id, "passage", *owner, " ".join(words[first : first + known.length]))
+    return Contaminated(question.id, "passage", *owner, " ".join(words[first : first + known.length]))

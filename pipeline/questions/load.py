@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from pipeline.digests import digest
 from pipeline.errors import QuestionError
 from pipeline.questions import procedural as families
-from pipeline.questions.columns import Place, question_of
+from pipeline.questions.columns import RowReader, question_of
 from pipeline.questions.named import NamedSource, Source
 from pipeline.questions.question import Question
 from pipeline.questions.rows import file_rows, hub_rows, must_exist
@@ -51,7 +51,7 @@ def load(source: Source) -> Iterator[Question]:
     return _miniature(source) if isinstance(source, MiniatureSource) else _unique(source)
 
 
-def chosen(source: Source, long: Counter[str], name: str) -> Iterator[Question]:
+def selected(source: Source, long: Counter[str], name: str) -> Iterator[Question]:
     """The questions of a source that pass its length limit and sampling; `long[name]` counts those that are too long."""
     if isinstance(source, MiniatureSource):
         return load(source)
@@ -146,7 +146,7 @@ def _checked(source: RowSource) -> Iterator[tuple[str, int, Question]]:
         for number, row in enumerate(part.rows, 1):
             full = {"source": part.path[0], "split": part.split, "subset": part.subset, **row}
             numbered = "/".join(filter(None, (*part.path, part.split, str(number))))
-            place = Place(f"{part.where}: row {number}", part.columns, full)
+            place = RowReader(f"{part.where}: row {number}", part.columns, full)
             mapped = {column for column in mapped if column not in full and place.value(column) is None}
             yield part.where, number, question_of(place, part.answer_type, numbered, part.name)
         if not number:

@@ -22,7 +22,7 @@ from pipeline.schema.fields import FilePath, Frozen, identity, runtime
 HERE: Final = Path(__file__).parent
 
 
-class Entry(Frozen):
+class Benchmark(Frozen):
     """One entry of `named.yaml`.
 
     `source` has the fields of a `HubSource`; `tasks` has each task's differences from it. A task's subset has the task's name unless
@@ -51,10 +51,10 @@ class Entry(Frozen):
 
 
 @cache
-def entries() -> Mapping[str, Entry]:
+def entries() -> Mapping[str, Benchmark]:
     """All named benchmarks, in file order."""
     found = yaml.safe_load((HERE / "named.yaml").read_text())
-    return {name: Entry.model_validate(entry) for name, entry in found.items()}
+    return {name: Benchmark.model_validate(entry) for name, entry in found.items()}
 
 
 def _one_of(given: Any, known: Mapping[str, Any], what: str) -> str:
@@ -120,7 +120,7 @@ class NamedSource(Frozen):
 Source = Annotated[MiniatureSource | FileSource | HubSource | NamedSource, Field(discriminator="kind")]
 
 
-def _on_hub(name: str) -> list[Entry]:
+def _on_hub(name: str) -> list[Benchmark]:
     """The benchmarks that use a hub data set, ignoring case."""
     known = ((part.get("name"), entry) for entry in entries().values() for part in (entry.source, *entry.tasks.values()))
     return [entry for hub, entry in known if hub is not None and hub.casefold() == name.casefold()]
@@ -134,7 +134,7 @@ def licence_of(source: Mapping[str, Any]) -> str | None:
     return found[0].licence if found else None
 
 
-def _is_test(split: str, entry: Entry) -> bool:
+def _is_test(split: str, entry: Benchmark) -> bool:
     """Whether a hub split expression, such as "train[:10%]+test", includes a benchmark's test split."""
     parts = {part.partition("[")[0].strip() for part in split.split("+")}
     return "test" in entry.splits and not parts.isdisjoint({entry.splits["test"], "all"})

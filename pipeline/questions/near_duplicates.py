@@ -16,11 +16,11 @@ from pipeline.questions.contamination import words_of
 from pipeline.questions.question import Question
 
 PERMUTATIONS: Final = 128
-RUN: Final = 3
+SHINGLE_WORDS: Final = 3
 """Words per shingle. Questions are short; shingles of five words, as used for rationales, would miss most rewordings."""
 
 
-class Alike(NamedTuple):
+class NearDuplicate(NamedTuple):
     """A dropped question, the earlier question that it duplicates, and their similarity."""
 
     question_id: str
@@ -31,13 +31,13 @@ class Alike(NamedTuple):
 def signature(question: Question) -> MinHash:
     """MinHash signature of the question's normalised words, including choices."""
     words = words_of(question)
-    runs = {" ".join(words[first : first + RUN]) for first in range(max(1, len(words) - RUN + 1))}
+    runs = {" ".join(words[first : first + SHINGLE_WORDS]) for first in range(max(1, len(words) - SHINGLE_WORDS + 1))}
     found = MinHash(num_perm=PERMUTATIONS, seed=1, scheme="affine32")
     found.update_batch([run.encode("utf-8", "surrogatepass") for run in runs])
     return found
 
 
-class Staying:
+class KeptQuestions:
     """The kept questions, searchable by similarity."""
 
     def __init__(self, threshold: float) -> None:
@@ -46,13 +46,13 @@ class Staying:
         self._near = MinHashLSH(threshold=0.9 * threshold, num_perm=PERMUTATIONS, weights=(0.1, 0.9))
         self._signatures: dict[str, MinHash] = {}
 
-    def alike(self, question: Question) -> Alike | None:
+    def alike(self, question: Question) -> NearDuplicate | None:
         """The most similar kept question if it reaches the threshold; otherwise None, and this question is added to the kept ones."""
         mine = signature(question)
         similar = ((self._signatures[other].jaccard(mine), other) for other in sorted(self._near.query(mine)))
         best = max(similar, default=(0.0, ""), key=lambda item: item[0])
         if best[0] >= self._threshold:
-            return Alike(question.id, best[1], best[0])
+            return NearDuplicate(question.id, best[1], best[0])
         self._near.insert(question.id, mine)
         self._signatures[question.id] = mine
         return None

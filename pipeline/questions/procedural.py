@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Split = Literal["train", "dev", "test"]
-Turns = tuple[int, ...]
+Rotations = tuple[int, ...]
 
 ID_FAMILIES: Final = ("dial", "belt", "wheel", "clock")
 OOD_FAMILIES: Final = ("dial_long", "lift", "tram", "largest", "count", "reverse")
@@ -28,12 +28,12 @@ class Problem:
 
     family: str
     start: int = 0
-    turns: Turns = ()
+    turns: Rotations = ()
     items: tuple[str, ...] = ()
     target: str = ""
 
 
-def _turns(rng: random.Random, low: int, high: int) -> Turns:
+def _turns(rng: random.Random, low: int, high: int) -> Rotations:
     return tuple(rng.choice((-1, 1)) * rng.randint(1, 9) for _ in range(rng.randint(low, high)))
 
 
@@ -101,7 +101,7 @@ def ask(problem: Problem) -> str:
     raise ValueError(f"unknown family {problem.family!r}")
 
 
-def running(start: int, turns: Turns) -> list[int]:
+def running(start: int, turns: Rotations) -> list[int]:
     """The dial after each turn, modulo ten, without the start."""
     values = []
     for turn in turns:

@@ -97,7 +97,7 @@ def _shorter(text: str) -> str:
     return _settled((_without_box(text) if cut is None else text[:cut]).rstrip())
 
 
-def body(text: str) -> str:
+def without_answer_statement(text: str) -> str:
     """A rationale without its closing answer statement. Thoughts, if kept, are not changed."""
     thoughts, mark, said = text.strip().rpartition(_THOUGHT_ENDS)
     while (shorter := _shorter(said)) != said:
@@ -105,9 +105,9 @@ def body(text: str) -> str:
     return (thoughts + mark + said).rstrip()
 
 
-def concluded(text: str, answer: str) -> str | None:
+def with_answer_sentence(text: str, answer: str) -> str | None:
     """`text` ending in the answer sentence for the canonical `answer`; None if no reasoning remains before it."""
-    reasoning = body(text)
+    reasoning = without_answer_statement(text)
     return f"{reasoning} {conclusion(answer)}" if reasoning else None
 
 

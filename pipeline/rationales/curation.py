@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pipeline.rationales.conclusion import body, concluded
+from pipeline.rationales.conclusion import with_answer_sentence, without_answer_statement
 
 SAMPLE: Final = ["question_id", "perspective", "sample_index", "outcome", "answer", "text", "gold"]
 """Columns of a sample that the selection rules read."""
@@ -23,14 +23,14 @@ _THOUGHT: Final = re.compile(r"^.*</think>\s*", re.DOTALL)
 _TOKEN: Final = re.compile(r"\w+|[^\w\s]")
 
 
-def spoken(text: str) -> str:
+def without_thoughts(text: str) -> str:
     """A sample without its thoughts."""
     return _THOUGHT.sub("", text)
 
 
 def reasoning(text: str, thoughts: str = "drop") -> str:
     """A sample's text before its answer statement, including its thoughts if they are kept."""
-    return body(spoken(text) if thoughts == "drop" else text)
+    return without_answer_statement(without_thoughts(text) if thoughts == "drop" else text)
 
 
 def words(text: str) -> list[str]:
@@ -56,14 +56,14 @@ def drop_duplicates(rationales: Mapping[str, str], threshold: float) -> dict[str
     kept: dict[str, str] = {}
     grams: list[frozenset[tuple[str, ...]]] = []
     for perspective, rationale in rationales.items():
-        candidate = five_grams(body(rationale))
+        candidate = five_grams(without_answer_statement(rationale))
         if all(jaccard(candidate, other) <= threshold for other in grams):
             kept[perspective] = rationale
             grams.append(candidate)
     return kept
 
 
-def keeps_easy(question_id: str, seed: int, share: float) -> bool:
+def keep_easy_question(question_id: str, seed: int, share: float) -> bool:
     """Whether an easy question is in the kept `share`; depends only on its id and the seed."""
     digest = hashlib.sha256(f"easy/{seed}/{question_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
@@ -118,7 +118,7 @@ def curate(
         counts["near_duplicates"] += len(found) - len(kept)
         if len(kept) < min_perspectives:
             counts["too_few_perspectives"] += 1
-        elif rate > easy_above and not keeps_easy(question_id, seed, keep_easy):
+        elif rate > easy_above and not keep_easy_question(question_id, seed, keep_easy):
             counts["easy_left_out"] += 1
         elif last is not None and place(question_id, seed) > last:
             counts["over_max_questions"] += 1
@@ -138,7 +138,7 @@ def first_right(
         if sample["outcome"] != "correct":
             continue
         said = str(sample["text"])
-        text = concluded(spoken(said) if thoughts == "drop" else said, str(sample["gold"]))
+        text = with_answer_sentence(without_thoughts(said) if thoughts == "drop" else said, str(sample["gold"]))
         if text is None:
             continue
         mine = best.setdefault(str(sample["question_id"]), {})

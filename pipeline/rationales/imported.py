@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from pipeline.config.rationales import ImportedRationales
 from pipeline.errors import QuestionError
 from pipeline.grading.grade import conclusion
-from pipeline.questions.columns import Place
+from pipeline.questions.columns import RowReader
 from pipeline.questions.load import folder_digest
 from pipeline.questions.question import normalised
 from pipeline.questions.rows import Row, file_rows, hub_rows
@@ -25,7 +25,7 @@ from pipeline.questions.sources import Columns, HubSource
 _NO_COLUMNS: Final = Columns()
 
 
-class Given(NamedTuple):
+class ImportedRationale(NamedTuple):
     """One row: the key of its question (`key_of_id` or `key_of_wording`), the stated question, its label and its text."""
 
     key: str
@@ -68,7 +68,7 @@ def content(source: ImportedRationales) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _label(place: Place, source: ImportedRationales, known: tuple[str, ...]) -> str | None:
+def _label(place: RowReader, source: ImportedRationales, known: tuple[str, ...]) -> str | None:
     column = source.columns.perspective
     if column is None:
         return None
@@ -80,7 +80,7 @@ def _label(place: Place, source: ImportedRationales, known: tuple[str, ...]) -> 
     return label
 
 
-def rationales(source: ImportedRationales, known: tuple[str, ...]) -> Iterator[Given]:
+def rationales(source: ImportedRationales, known: tuple[str, ...]) -> Iterator[ImportedRationale]:
     """Yields every row in order, validated; `known` are the run's perspectives.
 
     Raises:
@@ -88,12 +88,12 @@ def rationales(source: ImportedRationales, known: tuple[str, ...]) -> Iterator[G
     """
     columns, number = source.columns, 0
     for number, row in enumerate(_rows(source), 1):
-        place = Place(f"{source.path}: row {number}", _NO_COLUMNS, row)
+        place = RowReader(f"{source.path}: row {number}", _NO_COLUMNS, row)
         whose = place.text(columns.question or columns.question_id, required=True)
         text = place.text(columns.text, required=True)
         place.value(columns.answer, required=columns.answer is not None)
         stated = place.text(columns.answer).strip()
-        yield Given(
+        yield ImportedRationale(
             key_of_id(whose) if columns.question is None else key_of_wording(whose),
             whose,
             _label(place, source, known),

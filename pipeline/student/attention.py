@@ -38,7 +38,7 @@ BLOCK: Final = 128
 """FlexAttention's block size."""
 
 
-class Reads(NamedTuple):
+class RowGather(NamedTuple):
     """Rows of similar length from a batch of lines. A place is the index of a token, counted over all lines.
 
     `queries_RQ` are the places of the tokens that a row is the first to contain, `keys_RS` those of all its tokens; both are padded with 0.
@@ -51,9 +51,10 @@ class Reads(NamedTuple):
     own_O: Tensor
 
 
-def reads_of(paths: Sequence[tuple[Array, int]]) -> tuple[Reads, ...]:
-    """Builds `Reads` from each row's places and the number of leading tokens that an earlier row has; rows with similar numbers of queries
-    are grouped.
+def reads_of(paths: Sequence[tuple[Array, int]]) -> tuple[RowGather, ...]:
+    """Builds `RowGather` from each row's places and the number of leading tokens that an earlier row has.
+
+    Rows with similar numbers of queries are grouped.
     """
     alike: dict[int, list[tuple[Array, int]]] = {}
     for places, had in paths:
@@ -62,7 +63,7 @@ def reads_of(paths: Sequence[tuple[Array, int]]) -> tuple[Reads, ...]:
     return tuple(_reads(rows) for rows in alike.values())
 
 
-def _reads(rows: Sequence[tuple[Array, int]]) -> Reads:
+def _reads(rows: Sequence[tuple[Array, int]]) -> RowGather:
     asks, longest = max(len(places) - had for places, had in rows), max(len(places) for places, _ in rows)
     queries_RQ, keys_RS = torch.zeros(len(rows), asks, dtype=torch.long), torch.zeros(len(rows), longest, dtype=torch.long)
     for number, (places, had) in enumerate(rows):
@@ -72,7 +73,7 @@ def _reads(rows: Sequence[tuple[Array, int]]) -> Reads:
     number_Q = torch.arange(asks)
     sees_RQS = torch.arange(longest) <= (had_R1 + number_Q)[:, :, None]
     own_RQ = number_Q < torch.tensor([len(places) for places, _ in rows])[:, None] - had_R1
-    return Reads(queries_RQ, keys_RS, sees_RQS[:, None], own_RQ.flatten().nonzero()[:, 0])
+    return RowGather(queries_RQ, keys_RS, sees_RQS[:, None], own_RQ.flatten().nonzero()[:, 0])
 
 
 def _refuse_more(more: Mapping[str, Any], longest: int) -> None:
@@ -95,7 +96,7 @@ def rows_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    reads: tuple[Reads, ...] | None = None,
+    reads: tuple[RowGather, ...] | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
     """Attention function for transformers: outputs (B, T, H, D) and no attention weights. G key heads serve H query heads.

@@ -1,8 +1,8 @@
 """Token rows and padded batches of them.
 
-A `Row` is a prompt with a rationale and the positions that carry loss. `batch` pads rows on the right, which needs no attention mask for a
-causal model, and lists the positions whose logits are needed, so logits are computed nowhere else. This file, `packing.py`, `attention.py`,
-`objective.py` and `student.py` depend only on torch and transformers.
+A `TokenRow` is a prompt with a rationale and the positions that carry loss. `batch` pads rows on the right, which needs no attention mask
+for a causal model, and lists the positions whose logits are needed, so logits are computed nowhere else. This file, `packing.py`,
+`attention.py`, `objective.py` and `student.py` depend only on torch and transformers.
 
 Axes: B rows or lines, T tokens, P wanted positions.
 """
@@ -15,11 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.student.attention import Reads
+from pipeline.student.attention import RowGather
 
 
 @dataclass(frozen=True)
-class Row:
+class TokenRow:
     """Token ids; loss is computed on `tokens[start:]`; the answer's tokens are `tokens[answer[0]:answer[1]]`."""
 
     tokens: list[int]
@@ -48,10 +48,10 @@ class Batch(NamedTuple):
     labels_P: Tensor
     positions_BT: Tensor | None = None
     ends_BT: Tensor | None = None
-    reads: tuple[Reads, ...] | None = None
+    reads: tuple[RowGather, ...] | None = None
 
 
-def batch(rows: list[Row], spans: list[tuple[int, int]], pad: int) -> Batch:
+def batch(rows: list[TokenRow], spans: list[tuple[int, int]], pad: int) -> Batch:
     """Pads `rows`; `spans[i]` is the token range of row i whose logits are wanted."""
     width = max(len(row.tokens) for row in rows)
     tokens_BT = torch.full((len(rows), width), pad)
@@ -67,6 +67,6 @@ def batch(rows: list[Row], spans: list[tuple[int, int]], pad: int) -> Batch:
     return Batch(tokens_BT, row_P, row_P, torch.tensor(column), torch.tensor(labels))
 
 
-def rationale_spans(rows: list[Row]) -> list[tuple[int, int]]:
+def rationale_spans(rows: list[TokenRow]) -> list[tuple[int, int]]:
     """The spans of complete rationales, including the end token."""
     return [(row.start, len(row.tokens)) for row in rows]

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pipeline.student.attention import ROWS, Reads, block_mask
-from pipeline.student.batch import Batch, Row, batch, rationale_spans
+from pipeline.student.attention import ROWS, RowGather, block_mask
+from pipeline.student.batch import Batch, TokenRow, batch, rationale_spans
 from pipeline.student.objective import real_losses, token_losses
 
 
@@ -39,7 +39,7 @@ class StudentLosses(nn.Module):
         asked_A: Tensor,
         positions_BT: Tensor | None = None,
         ends_BT: Tensor | None = None,
-        reads: tuple[Reads, ...] | None = None,
+        reads: tuple[RowGather, ...] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Cross-entropy (P,) at the wanted positions, fp32, and logits (A, V) at the wanted positions with indices `asked_A`."""
         more: dict[str, Any] = {}
@@ -81,26 +81,26 @@ def losses_of(model: nn.Module, item: Batch, asked_A: Tensor, device: torch.devi
 
 def _moved(part: Any, device: torch.device) -> Any:
     """Moves tensors, or tuples of them, to a device."""
-    if isinstance(part, Reads):
-        return Reads(*(tensor.to(device) for tensor in part))
+    if isinstance(part, RowGather):
+        return RowGather(*(tensor.to(device) for tensor in part))
     if isinstance(part, tuple):
         return tuple(_moved(item, device) for item in part)
     return None if part is None else part.to(device)
 
 
 @torch.no_grad()
-def measured(model: nn.Module, item: Batch, rows: int, device: torch.device, hardest: float) -> Tensor:
+def measure_batch(model: nn.Module, item: Batch, rows: int, device: torch.device, hardest: float) -> Tensor:
     """L_real of each row of a batch (rows,), fp32 on the CPU, without gradient."""
     tokens_P, _ = losses_of(model, item, torch.zeros(0, dtype=torch.long), device)
     return real_losses(tokens_P, item.row_P.to(device), rows, hardest).cpu()
 
 
 def measured_losses(
-    model: nn.Module, rows: list[Row], pad: int, device: torch.device, rows_at_once: int, hardest: float
+    model: nn.Module, rows: list[TokenRow], pad: int, device: torch.device, rows_at_once: int, hardest: float
 ) -> Tensor:
-    """`measured` for any number of padded rationales, in batches of `rows_at_once`."""
+    """`measure_batch` for any number of padded rationales, in batches of `rows_at_once`."""
     losses = []
     for first in range(0, len(rows), rows_at_once):
         chunk = rows[first : first + rows_at_once]
-        losses.append(measured(model, batch(chunk, rationale_spans(chunk), pad), len(chunk), device, hardest))
+        losses.append(measure_batch(model, batch(chunk, rationale_spans(chunk), pad), len(chunk), device, hardest))
     return torch.cat(losses) if losses else torch.zeros(0)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-MOST: Final = 1 << 24
+MAX_ELEMENTS: Final = 1 << 24
 """Maximum number of elements of a tensor over pairs of rationales and the vocabulary."""
 
 
@@ -78,7 +78,7 @@ def consistency(answers_KAV: Sequence[Tensor], alpha_K: Tensor, divergence: str)
 
     # With a large vocabulary the distributions of all pairs need much more memory than the logits. Process one position at a time then,
     # and recompute it in the backward pass.
-    if len(left) * log_KAV[0].numel() <= MOST:
+    if len(left) * log_KAV[0].numel() <= MAX_ELEMENTS:
         return of(log_KAV)
     found: list[Tensor] = [checkpoint(of, position, use_reentrant=False) for position in torch.split(log_KAV, 1, dim=1)]
     return torch.stack(found).mean()

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from pipeline.student.attention import Array, reads_of
-from pipeline.student.batch import Batch, Row
+from pipeline.student.batch import Batch, TokenRow
 
 
 class _Branch(NamedTuple):
@@ -107,7 +107,7 @@ def best_fit(sizes: Sequence[int]) -> list[tuple[int, int]]:
     return found
 
 
-def packed(rows: list[Row], spans: list[tuple[int, int]], groups: list[int], pad: int, by_rows: bool = True) -> Batch:
+def packed(rows: list[TokenRow], spans: list[tuple[int, int]], groups: list[int], pad: int, by_rows: bool = True) -> Batch:
     """Like `pipeline.rows.batch`, but packs the rows of one group into one trie. `groups[i]` is the group of row i, numbered from 0.
 
     `by_rows` adds `reads`, which FlexAttention does not need.

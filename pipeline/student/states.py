@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.student.batch import Row, rationale_spans
+from pipeline.student.batch import TokenRow, rationale_spans
 
 
-def _padded(rows: list[Row], pad: int) -> tuple[Tensor, Tensor]:
+def _padded(rows: list[TokenRow], pad: int) -> tuple[Tensor, Tensor]:
     """Tokens (B, T) padded to the right, and where they are real."""
     width = max(len(row.tokens) for row in rows)
     tokens_BT = torch.tensor([row.tokens + [pad] * (width - len(row.tokens)) for row in rows])
@@ -21,7 +21,7 @@ def _padded(rows: list[Row], pad: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def pooled_states(student: Any, rows: list[Row], pad: int, device: torch.device, rows_at_once: int) -> Tensor:
+def pooled_states(student: Any, rows: list[TokenRow], pad: int, device: torch.device, rows_at_once: int) -> Tensor:
     """Mean-pooled last hidden states (rows, D) over question and rationale, fp32 on the CPU."""
     pooled = []
     for first in range(0, len(rows), rows_at_once):
@@ -36,7 +36,7 @@ def pooled_states(student: Any, rows: list[Row], pad: int, device: torch.device,
 
 @torch.no_grad()
 def span_states(
-    student: Any, rows: list[Row], spans: list[tuple[int, int]], pad: int, device: torch.device, rows_at_once: int
+    student: Any, rows: list[TokenRow], spans: list[tuple[int, int]], pad: int, device: torch.device, rows_at_once: int
 ) -> Tensor:
     """Mean-pooled hidden states (rows, layers + 1, D) of every layer over each row's tokens of its span, fp32 on the CPU.
 
@@ -59,6 +59,6 @@ def span_states(
     return torch.cat(pooled)
 
 
-def layer_states(student: Any, rows: list[Row], pad: int, device: torch.device, rows_at_once: int) -> Tensor:
+def layer_states(student: Any, rows: list[TokenRow], pad: int, device: torch.device, rows_at_once: int) -> Tensor:
     """`span_states` over the rationale's tokens alone: the end token is among them, the prompt is not."""
     return span_states(student, rows, rationale_spans(rows), pad, device, rows_at_once)

@@ -27,18 +27,18 @@ from torch import Tensor
 from pipeline.config.synthesis import Objective
 from pipeline.config.training import Training
 from pipeline.metanet.inertia import InertiaState, filtered, observe, targets
-from pipeline.metanet.mixture import Weights, effective_number, weigh
+from pipeline.metanet.mixture import MixtureWeights, effective_number, select_and_weigh
 from pipeline.metanet.network import MetaNet, meta_loss
-from pipeline.streams import ahead
-from pipeline.student.batch import Batch, Row, batch, rationale_spans
-from pipeline.student.losses import losses_of, measured
+from pipeline.streams import prefetch
+from pipeline.student.batch import Batch, TokenRow, batch, rationale_spans
+from pipeline.student.losses import losses_of, measure_batch
 from pipeline.student.objective import consistency, rationale_losses, real_losses
 from pipeline.student.packing import packed
 from pipeline.training.training_set import TrainingSet, questions_of_step
 
 
 @dataclass
-class Joint:
+class TrainingState:
     """Student engine, MetaNet and their state. `metanet_optimizer` steps every `metanet_accumulation` steps."""
 
     config: Training
@@ -62,7 +62,7 @@ def learning_rate(config: Training, step: int) -> float:
     return config.learning_rate * (config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def scores(joint: Joint, index_Q: Tensor) -> Tensor:
+def scores(joint: TrainingState, index_Q: Tensor) -> Tensor:
     """Scores (Q, K) of a step's rationales: MetaNet's, or computed directly from losses for mixtures without MetaNet."""
     mask_QK, objective, data = joint.data.mask_NK[index_Q], joint.objective, joint.data
     match joint.config.mixture.weights:
@@ -77,11 +77,11 @@ def scores(joint: Joint, index_Q: Tensor) -> Tensor:
     return scores_QK
 
 
-def choose(joint: Joint, index_Q: Tensor, step: int) -> Weights:
+def choose(joint: TrainingState, index_Q: Tensor, step: int) -> MixtureWeights:
     """Selects and weights the rationales of a step's questions."""
     random = torch.Generator().manual_seed(joint.seed * 1_000_003 + step)
     scores_QK, mask_QK = scores(joint, index_Q), joint.data.mask_NK[index_Q]
-    return weigh(scores_QK, mask_QK, joint.config.mixture, joint.objective.temperature, random)
+    return select_and_weigh(scores_QK, mask_QK, joint.config.mixture, joint.objective.temperature, random)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class _Micro:
     """Per question and kept rationale: the positions p of its answer's logits."""
 
 
-def _together(joint: Joint, rows: list[Row], spans: list[tuple[int, int]], questions: list[int]) -> Batch:
+def _together(joint: TrainingState, rows: list[TokenRow], spans: list[tuple[int, int]], questions: list[int]) -> Batch:
     """Rows as a batch, padded, or packed by question."""
     if joint.config.packing == "none":
         return batch(rows, spans, joint.data.pad)
@@ -105,7 +105,7 @@ def _together(joint: Joint, rows: list[Row], spans: list[tuple[int, int]], quest
     return packed(rows, spans, groups, joint.data.pad, by_rows=joint.config.packing == "rows")
 
 
-def assemble(joint: Joint, index_Q: Tensor, kept_QK: Tensor, local: range) -> _Micro:
+def assemble(joint: TrainingState, index_Q: Tensor, kept_QK: Tensor, local: range) -> _Micro:
     """The micro-batch for the questions with indices `local` within the step."""
     data, term = joint.data, joint.config.consistency
     pairs = [(q, k) for q in local for k in kept_QK[q].nonzero()[:, 0].tolist()]
@@ -137,7 +137,7 @@ def assemble(joint: Joint, index_Q: Tensor, kept_QK: Tensor, local: range) -> _M
     return _Micro(item, pairs, len(at_once), answers)
 
 
-def _micro_loss(joint: Joint, micro: _Micro, alpha_QK: Tensor, losses_QK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _micro_loss(joint: TrainingState, micro: _Micro, alpha_QK: Tensor, losses_QK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over the micro-batch's questions of L_SFT and L_cons, and the number of trained tokens; fills `losses_QK`."""
     device, share = joint.engine.device, joint.config.answer_weight
     asked_A = torch.tensor([p for positions in micro.answers for position in positions for p in position], dtype=torch.long)
@@ -165,7 +165,7 @@ def _micro_loss(joint: Joint, micro: _Micro, alpha_QK: Tensor, losses_QK: Tensor
     return sft, agreement, main_P.sum()
 
 
-def _probe(joint: Joint, index_Q: Tensor, skipped_QK: Tensor, losses_QK: Tensor, local: range) -> None:
+def _probe(joint: TrainingState, index_Q: Tensor, skipped_QK: Tensor, losses_QK: Tensor, local: range) -> None:
     """Measures the student's loss on rationales that are not trained on in this step, without gradient."""
     pairs = [(q, k) for q in local for k in skipped_QK[q].nonzero()[:, 0].tolist()]
     # Under ZeRO-3 every rank must run the same number of forward passes; a rank without work repeats one of its rows.
@@ -176,13 +176,13 @@ def _probe(joint: Joint, index_Q: Tensor, skipped_QK: Tensor, losses_QK: Tensor,
         mine = pairs[number * chunk : (number + 1) * chunk] or filler
         rows = [joint.data.row(int(index_Q[q]), k) for q, k in mine]
         item = _together(joint, rows, rationale_spans(rows), [q for q, _ in mine])
-        found = measured(joint.engine, item, len(rows), joint.engine.device, joint.objective.hardest)
+        found = measure_batch(joint.engine, item, len(rows), joint.engine.device, joint.objective.hardest)
         for (q, k), loss in zip(mine, found, strict=True):
             if skipped_QK[q, k]:
                 losses_QK[q, k] = loss
 
 
-def _shared(joint: Joint, tensor: Tensor) -> Tensor:
+def _sum_over_ranks(joint: TrainingState, tensor: Tensor) -> Tensor:
     """The sum of a tensor over ranks."""
     if joint.ranks > 1:
         moved = tensor.to(joint.engine.device)
@@ -191,7 +191,7 @@ def _shared(joint: Joint, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def teach(joint: Joint, index_Q: Tensor, step: int) -> float:
+def metanet_step(joint: TrainingState, index_Q: Tensor, step: int) -> float:
     """One L_meta step of MetaNet on the filtered losses; returns the loss."""
     config, mask_QK = joint.config, joint.data.mask_NK[index_Q]
     objective = joint.objective
@@ -205,7 +205,7 @@ def teach(joint: Joint, index_Q: Tensor, step: int) -> float:
     return float(loss.detach())
 
 
-def train_step(joint: Joint, step: int) -> dict[str, Any]:
+def train_step(joint: TrainingState, step: int) -> dict[str, Any]:
     """Runs one step and returns its log record. Losses are means over the questions of the global batch."""
     config, data = joint.config, joint.data
     questions = config.questions_per_step
@@ -230,7 +230,7 @@ def train_step(joint: Joint, step: int) -> dict[str, Any]:
         own[first : first + config.questions_per_micro_batch] for first in range(0, share, config.questions_per_micro_batch)
     )
     # The next micro-batch is assembled while the student processes the current one.
-    for local, micro in ahead(partial(assemble, joint, index_Q, weights.kept_QK), parts):
+    for local, micro in prefetch(partial(assemble, joint, index_Q, weights.kept_QK), parts):
         sft, agreement, tokens = _micro_loss(joint, micro, weights.alpha_QK, losses_QK)
         loss = (sft + config.consistency.weight * agreement) * (joint.ranks / questions)
         joint.engine.backward(loss, scale_wrt_gas=False)
@@ -240,12 +240,12 @@ def train_step(joint: Joint, step: int) -> dict[str, Any]:
         joint.engine.step()
         sums += torch.stack([sft.detach().cpu(), agreement.detach().cpu(), tokens.float()])
 
-    losses_QK, sums = _shared(joint, losses_QK), _shared(joint, sums)
+    losses_QK, sums = _sum_over_ranks(joint, losses_QK), _sum_over_ranks(joint, sums)
     meta = 0.0
     if follows_losses:
         observe(joint.inertia, config.inertia, index_Q, losses_QK, seen_QK)
     if config.mixture.weights == "metanet":
-        meta = teach(joint, index_Q, step)
+        meta = metanet_step(joint, index_Q, step)
     kept_norm = joint.engine.get_global_grad_norm()
     return {
         **_log(joint, step, rate, weights, losses_QK, seen_QK, sums, meta),
@@ -254,17 +254,17 @@ def train_step(joint: Joint, step: int) -> dict[str, Any]:
     }
 
 
-def _plain_norm(joint: Joint) -> float:
+def _plain_norm(joint: TrainingState) -> float:
     """The gradient norm before clipping, for fp32 without ZeRO, where DeepSpeed does not record it."""
     gradients = [parameter.grad for parameter in joint.engine.module.parameters() if parameter.grad is not None]
     return float(torch.nn.utils.get_total_norm(gradients))
 
 
 def _log(
-    joint: Joint,
+    joint: TrainingState,
     step: int,
     rate: float,
-    weights: Weights,
+    weights: MixtureWeights,
     losses_QK: Tensor,
     seen_QK: Tensor,
     sums: Tensor,

@@ -3,8 +3,8 @@
 A `TrainingSet` stores all rows (`pipeline/student/batch.py`) in a few flat tensors, which may be memory-mapped files: a step reads only
 the part of its own questions.
 
-Axes: Q questions of a step, N questions of the set, K perspectives, F features, T tokens, R row kinds (rationale row, context row), P
-fields of a row's address (see `PLACE`).
+Axes: Q questions of a step, N questions of the set, K perspectives, F features, T tokens; 2 and 5 are sizes: two row kinds
+(rationale row, context row) and the five fields of a row's address (`ADDRESS_FIELDS`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from pipeline.errors import ModelError, NothingSurvives
 from pipeline.grading.grade import conclusion
 from pipeline.prompts import end_token
 from pipeline.rationales.conclusion import before_conclusion
-from pipeline.student.batch import Row
+from pipeline.student.batch import TokenRow
 from pipeline.student.table_view import TableView
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def make_row(tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: str, answer: str, limit: int, where: str) -> Row:
+def make_row(
+    tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: str, answer: str, limit: int, where: str
+) -> TokenRow:
     """Tokens of a prompt followed by one rationale.
 
     Raises:
@@ -43,26 +45,26 @@ def make_row(tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: s
     end = begin + len(answer)
     inside = [index for index, (left, right) in enumerate(encoded["offset_mapping"]) if left < end and right > begin]
     first = len(prompt) + inside[0]
-    return Row(tokens, len(prompt), (first, len(prompt) + inside[-1] + 1))
+    return TokenRow(tokens, len(prompt), (first, len(prompt) + inside[-1] + 1))
 
 
-def answer_row(tokenizer: PreTrainedTokenizerBase, prompt: list[int], answer: str, limit: int, where: str) -> Row:
+def answer_row(tokenizer: PreTrainedTokenizerBase, prompt: list[int], answer: str, limit: int, where: str) -> TokenRow:
     """The row of the second task (answer without rationale): `prompt` asks for the answer, and only the answer sentence follows."""
     return make_row(tokenizer, prompt, conclusion(answer), answer, limit, where)
 
 
 def context_row(
     tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: str, answer: str, limit: int, where: str
-) -> Row:
+) -> TokenRow:
     """The row of a rationale without its last reasoning sentence, so that the answer is not already stated in its context."""
     return make_row(tokenizer, prompt, before_conclusion(rationale), answer, limit, where)
 
 
-PLACE: Final = 5
-"""Length of a row's address `(offset, length, start, first, last)`, see `place_of`."""
+ADDRESS_FIELDS: Final = 5
+"""Length of a row's address `(offset, length, start, first, last)`, see `address_of`."""
 
 
-def place_of(row: Row, offset: int) -> tuple[int, int, int, int, int]:
+def address_of(row: TokenRow, offset: int) -> tuple[int, int, int, int, int]:
     """The address of a row whose tokens start at `offset` of the flat tokens; length zero means that there is no row."""
     return offset, len(row.tokens), row.start, *row.answer
 
@@ -71,39 +73,39 @@ def place_of(row: Row, offset: int) -> tuple[int, int, int, int, int]:
 class TrainingSet:
     """All data that joint training reads, for N questions and K perspectives.
 
-    `tokens_T` are the concatenated tokens of all rows. `places_NKRP` are the addresses of each rationale's row (R=0) and context row (R=1).
-    `answers_NP` are the addresses of the second task's rows, if any. `mask_NK` is False for missing rationales. `base_losses_NK` are the
+    `tokens_T` are the concatenated tokens of all rows. `addresses_NK25` are the addresses of each rationale's row (0) and context row (1).
+    `answers_N5` are the addresses of the second task's rows, if any. `mask_NK` is False for missing rationales. `base_losses_NK` are the
     base student's losses.
     """
 
     tokens_T: Tensor
-    places_NKRP: Tensor | TableView
+    addresses_NK25: Tensor | TableView
     features_NKF: Tensor | TableView
     mask_NK: Tensor
     base_losses_NK: Tensor
     pad: int
-    answers_NP: Tensor | TableView | None = None
+    answers_N5: Tensor | TableView | None = None
 
     def __len__(self) -> int:
         return len(self.mask_NK)
 
-    def row(self, question: int, perspective: int) -> Row:
+    def row(self, question: int, perspective: int) -> TokenRow:
         """The row of an existing rationale."""
-        return self._row(self.places_NKRP[question][perspective, 0])
+        return self._row(self.addresses_NK25[question][perspective, 0])
 
-    def context(self, question: int, perspective: int) -> Row:
+    def context(self, question: int, perspective: int) -> TokenRow:
         """The context row of an existing rationale."""
-        return self._row(self.places_NKRP[question][perspective, 1])
+        return self._row(self.addresses_NK25[question][perspective, 1])
 
-    def answer(self, question: int) -> Row:
+    def answer(self, question: int) -> TokenRow:
         """The row of the second task."""
-        assert self.answers_NP is not None, "the second task has a weight, but its rows are missing"
-        return self._row(self.answers_NP[question])
+        assert self.answers_N5 is not None, "the second task has a weight, but its rows are missing"
+        return self._row(self.answers_N5[question])
 
-    def _row(self, place_P: Tensor) -> Row:
-        offset, length, start, first, last = place_P.tolist()
+    def _row(self, address_5: Tensor) -> TokenRow:
+        offset, length, start, first, last = address_5.tolist()
         assert length, "the mask marks a rationale that has no row"
-        return Row(self.tokens_T[offset : offset + length].tolist(), start, (first, last))
+        return TokenRow(self.tokens_T[offset : offset + length].tolist(), start, (first, last))
 
 
 def held_out(questions: int, share: float, seed: int) -> Tensor:
@@ -113,7 +115,7 @@ def held_out(questions: int, share: float, seed: int) -> Tensor:
     return out_N
 
 
-def restricted(data: TrainingSet, wanted_K: Tensor, out_N: Tensor, least: int) -> TrainingSet:
+def training_subset(data: TrainingSet, wanted_K: Tensor, out_N: Tensor, least: int) -> TrainingSet:
     """The questions that are not held out and have a rationale in a wanted perspective, with these rationales only.
 
     Losses are copied; they are as small as the inertia state.
@@ -131,11 +133,11 @@ def restricted(data: TrainingSet, wanted_K: Tensor, out_N: Tensor, least: int) -
     index_N = there_N.nonzero()[:, 0]
     return replace(
         data,
-        places_NKRP=TableView(data.places_NKRP, index_N),
+        addresses_NK25=TableView(data.addresses_NK25, index_N),
         features_NKF=TableView(data.features_NKF, index_N),
         mask_NK=mask_NK[index_N],
         base_losses_NK=data.base_losses_NK[index_N],
-        answers_NP=None if data.answers_NP is None else TableView(data.answers_NP, index_N),
+        answers_N5=None if data.answers_N5 is None else TableView(data.answers_N5, index_N),
     )
 
 

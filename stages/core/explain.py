@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from pipeline.config.run import RunConfig
-from stages.core.plan import Planned
+from stages.core.plan import StagePlan
 from stages.core.process import progress_path, store_of
 from stages.core.progress import read_progress
 from storage.catalogue import read_run, read_runs
@@ -81,7 +81,7 @@ def _inputs(store: Store, inputs: Mapping[str, str]) -> dict[str, Json]:
     return {stage: store.manifest(stage, digest)["summary"] for stage, digest in inputs.items() if store.exists(stage, digest)}
 
 
-def _scale(store: Store, planned: Planned, manifest: Json) -> float:
+def _scale(store: Store, planned: StagePlan, manifest: Json) -> float:
     """Work of the planned stage relative to that of an earlier artifact; 1 if either is unknown."""
     work = WORK.get(planned.name)
     if work is None:
@@ -99,7 +99,7 @@ def _scale(store: Store, planned: Planned, manifest: Json) -> float:
         return 1.0
 
 
-def _expected(store: Store, planned: Planned, manifest: Json, left: float) -> Expected:
+def _expected(store: Store, planned: StagePlan, manifest: Json, left: float) -> Expected:
     scale = _scale(store, planned, manifest) * left
     summary = manifest["summary"]
     tokens = summary.get("tokens", summary.get("tokens_trained"))
@@ -110,11 +110,11 @@ def _expected(store: Store, planned: Planned, manifest: Json, left: float) -> Ex
     )
 
 
-def _candidates(store: Store, run: RunConfig, planned: Planned) -> list[Json]:
+def _candidates(store: Store, run: RunConfig, planned: StagePlan) -> list[Json]:
     """Manifests of finished artifacts of a stage, those of the run of this name first."""
-    same_name = read_run(store.place, run.name)
+    same_name = read_run(store.backend, run.name)
     runs = [] if same_name is None else [same_name["stages"], *same_name.get("earlier", [])]
-    runs += [found["stages"] for found in read_runs(store.place, _RECENT)]
+    runs += [found["stages"] for found in read_runs(store.backend, _RECENT)]
     names = [stages.get(planned.name) for stages in runs]
     found: list[Json] = []
     for digest in dict.fromkeys(name for name in names if name and name != planned.fingerprint):
@@ -125,11 +125,11 @@ def _candidates(store: Store, run: RunConfig, planned: Planned) -> list[Json]:
     return found
 
 
-def _unfinished(store: Store, planned: Planned) -> tuple[str, float] | None:
+def _unfinished(store: Store, planned: StagePlan) -> tuple[str, float] | None:
     """The progress of an unfinished stage, as text and as the remaining share; None if it never started."""
     name = f"{planned.name}/{planned.fingerprint}"
-    files = store.place.names(name if store.remote is not None else f"{name}.partial")
-    if not files and not store.place.names(f"{name}.scratch"):
+    files = store.backend.names(name if store.remote is not None else f"{name}.partial")
+    if not files and not store.backend.names(f"{name}.scratch"):
         return None
     shards = Counter(match[1] for match in map(_SHARD.fullmatch, files) if match)
     said = [f"{count} shard{'s' if count > 1 else ''} of {table}" for table, count in shards.items()]
@@ -140,12 +140,12 @@ def _unfinished(store: Store, planned: Planned) -> tuple[str, float] | None:
     return ", ".join(said), 1 - progress["done"] / progress["total"]
 
 
-def explain(run: RunConfig, planned: Mapping[str, Planned]) -> list[Explained]:
+def explain(run: RunConfig, planned: Mapping[str, StagePlan]) -> list[Explained]:
     """Explain every stage of a run, in order."""
     return [_explain(store_of(run), run, item) for item in planned.values()]
 
 
-def _explain(store: Store, run: RunConfig, planned: Planned) -> Explained:
+def _explain(store: Store, run: RunConfig, planned: StagePlan) -> Explained:
     if store.exists(planned.name, planned.fingerprint):
         return Explained(planned.name, planned.fingerprint, "cached", "", None, [], None)
     unfinished = _unfinished(store, planned)

@@ -32,7 +32,7 @@ class Stage(Protocol):
 
 
 @dataclass(frozen=True)
-class Planned:
+class StagePlan:
     """A stage of a run with its configuration, its inputs, and the fingerprint of its artifact."""
 
     name: str
@@ -48,7 +48,7 @@ def stage_module(name: str) -> Stage:
     return importlib.import_module(f"stages.{name}.stage")
 
 
-def plan(run: RunConfig, given: Mapping[str, str] = MappingProxyType({})) -> dict[str, Planned]:
+def plan(run: RunConfig, given: Mapping[str, str] = MappingProxyType({})) -> dict[str, StagePlan]:
     """Check the configuration of every stage and compute its artifact's fingerprint, in order. Loads no model.
 
     `given` maps stages to fingerprints of artifacts to use instead of this run's own: with {"training": another student's}, the planned
@@ -57,7 +57,7 @@ def plan(run: RunConfig, given: Mapping[str, str] = MappingProxyType({})) -> dic
     Raises:
         BadInput: the first problem that would make a stage fail.
     """
-    planned: dict[str, Planned] = {}
+    planned: dict[str, StagePlan] = {}
     for name in ORDER:
         stage = stage_module(name)
         config = stage.config_of(run)
@@ -70,5 +70,5 @@ def plan(run: RunConfig, given: Mapping[str, str] = MappingProxyType({})) -> dic
             "inputs": inputs,
             "outside": stage.outside(config),
         }
-        planned[name] = Planned(name, given.get(name) or fingerprint(identity), config, identity, inputs, dict(given))
+        planned[name] = StagePlan(name, given.get(name) or fingerprint(identity), config, identity, inputs, dict(given))
     return planned

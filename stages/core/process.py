@@ -23,7 +23,7 @@ from typing import Any, Final
 from pipeline.config.run import RunConfig, load_config
 from pipeline.errors import MindError, StageFailed
 from stages.core.peak_memory import Peak, watched_memory
-from stages.core.plan import Planned, plan, stage_module
+from stages.core.plan import StagePlan, plan, stage_module
 from stages.core.progress import Progress
 from storage.artifact import Artifact
 from storage.atomic import is_full
@@ -58,7 +58,7 @@ def _device() -> str:
     return f"cpu: {platform.machine()}, {os.cpu_count()} cores"
 
 
-def _manifest(planned: Planned, summary: dict[str, Any], started: datetime, peak: Peak) -> dict[str, Any]:
+def _manifest(planned: StagePlan, summary: dict[str, Any], started: datetime, peak: Peak) -> dict[str, Any]:
     return {
         "identity": planned.identity,
         "config": planned.config.model_dump(mode="json"),
@@ -83,7 +83,7 @@ def store_of(run: RunConfig) -> Store:
     return open_store(run.root, run.workspace)
 
 
-def progress_path(store: Store, planned: Planned) -> Path:
+def progress_path(store: Store, planned: StagePlan) -> Path:
     """The local file that a running stage writes its progress to."""
     return store.root / planned.name / f"{planned.fingerprint}.progress"
 

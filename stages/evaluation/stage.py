@@ -17,7 +17,7 @@ from pipeline.config.prompts import Prompts
 from pipeline.config.run import RunConfig
 from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress
-from stages.shared.answering import Answerer, Asking, answer, asked
+from stages.shared.answering import AnsweringModel, EvaluationTask, answer, items_digest
 from storage.artifact import Artifact, Draft
 from storage.errors import ArtifactError
 
@@ -53,7 +53,7 @@ def check(config: Config) -> None:
 
 def _refuse_others(questions: Artifact, references: Artifact, use: str) -> None:
     """Reject references of other items, before the student is loaded."""
-    if references.summary["asked"] != asked(questions, use):
+    if references.summary["asked"] != items_digest(questions, use):
         raise ArtifactError(
             f"{references.name}: base and teacher answered different items than those of {questions.name} for {use}; "
             "run the references stage on these questions"
@@ -69,13 +69,18 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     questions, references, settings = inputs["questions"], inputs["references"], config.evaluation
     _refuse_others(questions, references, settings.use)
     student = LocalModel(path=inputs["training"].path("student"), chat=config.chat, turns=config.turns)
-    spent = answer(Asking(questions, config.prompts, settings), {"student": Answerer(student, settings.engine)}, out, progress)
+    spent = answer(
+        EvaluationTask(questions, config.prompts, settings),
+        {"student": AnsweringModel(student, settings.engine)},
+        out,
+        progress,
+    )
 
     from stages.shared.accuracy import COUNTED, summarise
-    from stages.shared.draws import drawn
+    from stages.shared.draws import summarise_draws
 
     tables = chain(references.batches("items", COUNTED), out.shards("items", COUNTED))
     found = {**summarise(tables, tuple(references.summary["accuracy"]), settings.bootstrap, config.seed), **spent}
     if settings.draws is not None:
-        found["drawn"] = {**references.summary["drawn"], **drawn(out, ("student",), settings.draws.count)}
+        found["drawn"] = {**references.summary["drawn"], **summarise_draws(out, ("student",), settings.draws.count)}
     return found

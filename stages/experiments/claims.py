@@ -15,14 +15,14 @@ from pipeline.arms import SPECIALIST
 PUBLISHED: Final = {"id": 0.0327, "ood": 0.0753}
 """The paper's mean margins over its best baseline, in and out of distribution, as fractions."""
 
-Row = Mapping[str, Any]
+ResultRow = Mapping[str, Any]
 
 
-def _mean(rows: Sequence[Row], group: str) -> float:
+def _mean(rows: Sequence[ResultRow], group: str) -> float:
     return float(sum(row[group]["mean"] for row in rows)) / len(rows)
 
 
-def margin(rows: Sequence[Row], group: str) -> dict[str, Any]:
+def margin(rows: Sequence[ResultRow], group: str) -> dict[str, Any]:
     """The reference arm's margin over the best baseline of a group, with its 95 % interval."""
     best = max(rows, key=lambda row: row[group]["mean"])
     other = best[group]["against"]

@@ -38,7 +38,7 @@ from storage.errors import ArtifactError
 GROUPS: Final = {"id": "in distribution", "ood": "out of distribution"}
 _ANSWER: Final = ["group", "set", "question_id", "outcome"]
 
-Rights = dict[str, NDArray[np.bool_]]
+Correctness = dict[str, NDArray[np.bool_]]
 """By group: correct or not, in the order of the questions' ids."""
 
 
@@ -52,7 +52,7 @@ class Finished(NamedTuple):
     evaluation: Artifact
 
 
-def _rights(items: pa.Table) -> tuple[Rights, dict[str, list[str]]]:
+def _rights(items: pa.Table) -> tuple[Correctness, dict[str, list[str]]]:
     """Correctness of one model's answers by group, and the items in the same order."""
     rows = sorted(zip(*(items[name].to_pylist() for name in _ANSWER), strict=True))
     mine = {group: [row for row in rows if row[0] == group] for group in GROUPS}
@@ -60,22 +60,22 @@ def _rights(items: pa.Table) -> tuple[Rights, dict[str, list[str]]]:
     return rights, {group: [f"{row[1]}/{row[2]}" for row in found] for group, found in mine.items()}
 
 
-class Answers(NamedTuple):
+class ArmAnswers(NamedTuple):
     """Correctness by arm and seed, that of the base student, and the set of each item by group."""
 
-    arms: dict[str, dict[int, Rights]]
-    base: Rights
+    arms: dict[str, dict[int, Correctness]]
+    base: Correctness
     sets: dict[str, NDArray[np.str_]]
 
 
-def _answers(runs: Sequence[Finished]) -> Answers:
+def _answers(runs: Sequence[Finished]) -> ArmAnswers:
     """All answers.
 
     Raises:
         ArtifactError: two runs answered different items.
     """
     base, asked = _rights(_of(runs[0].references, "base"))
-    found: dict[str, dict[int, Rights]] = {}
+    found: dict[str, dict[int, Correctness]] = {}
     for run in runs:
         rights, mine = _rights(_of(run.evaluation, "student"))
         if mine != asked:
@@ -84,10 +84,10 @@ def _answers(runs: Sequence[Finished]) -> Answers:
             )
         found.setdefault(run.arm.name, {})[run.seed] = rights
     sets = {group: np.array([name.split("/", 1)[0] for name in names]) for group, names in asked.items()}
-    return Answers(found, base, sets)
+    return ArmAnswers(found, base, sets)
 
 
-def _by_set(rights: Sequence[Rights], sets: Mapping[str, NDArray[np.str_]]) -> dict[str, float]:
+def _by_set(rights: Sequence[Correctness], sets: Mapping[str, NDArray[np.str_]]) -> dict[str, float]:
     """Accuracy on each set, averaged over seeds."""
     return {
         str(name): float(np.mean([seed[group][names == name].mean() for seed in rights]))
@@ -101,11 +101,13 @@ def _of(artifact: Artifact, model: str) -> pa.Table:
     return items.filter(pa.compute.equal(items["model"], model))
 
 
-def _stacked(seeds: Mapping[int, Rights], chosen: Sequence[int], group: str) -> NDArray[np.bool_]:
+def _stacked(seeds: Mapping[int, Correctness], chosen: Sequence[int], group: str) -> NDArray[np.bool_]:
     return np.stack([seeds[seed][group] for seed in chosen])
 
 
-def _compared(arms: Mapping[str, Mapping[int, Rights]], against: str, group: str, resamples: int) -> dict[str, dict[str, Any]]:
+def _compared(
+    arms: Mapping[str, Mapping[int, Correctness]], against: str, group: str, resamples: int
+) -> dict[str, dict[str, Any]]:
     """Each arm's change against `against` in one group, on the seeds that both have, with p-values corrected for the number of arms."""
     found: dict[str, dict[str, Any]] = {}
     for name, seeds in arms.items():
@@ -216,15 +218,14 @@ def _runs(runs: Sequence[Finished]) -> pa.Table:
 
 
 def _plot(found: Mapping[str, Any]) -> bytes:
-    from pipeline.analysis.experiment_plots import Arm as Plotted
-    from pipeline.analysis.experiment_plots import arms_with_intervals
+    from pipeline.analysis.experiment_plots import PlottedArm, arms_with_intervals
 
     def interval(cell: Mapping[str, float]) -> Interval:
         return Interval(cell["value"], cell["low"], cell["high"])
 
     base = found["base"]
-    rows = [Plotted("base", *(Interval(base[group], float("nan"), float("nan")) for group in GROUPS))]
-    rows += [Plotted(row["arm"], *(interval(row[group]["interval"]) for group in GROUPS)) for row in found["arms"]]
+    rows = [PlottedArm("base", *(Interval(base[group], float("nan"), float("nan")) for group in GROUPS))]
+    rows += [PlottedArm(row["arm"], *(interval(row[group]["interval"]) for group in GROUPS)) for row in found["arms"]]
     return png(arms_with_intervals(rows, base="base", reference=found["against"]))
 
 

@@ -32,7 +32,7 @@ def _missing(run: RunConfig) -> list[str]:
     return [name for name in STAGES if not store.exists(name, planned[name].fingerprint)]
 
 
-def go_through(runs: Sequence[RunConfig], progress: Progress) -> list[str]:
+def process_runs(runs: Sequence[RunConfig], progress: Progress) -> list[str]:
     """Process every run in turn; returns the names of failed runs, whose errors are printed on standard error.
 
     Runs that another worker is busy with are checked again after the others, so in the end every run is done or failed.
@@ -71,7 +71,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         runs = [load_config(arguments.config, tuple(changes)) for changes in json.loads(arguments.runs.read_text())]
-        failed = go_through(runs, Progress(arguments.progress, "series"))
+        failed = process_runs(runs, Progress(arguments.progress, "series"))
     except (MindError, StorageError) as error:
         print(f"mind: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

@@ -25,17 +25,17 @@ from pipeline.config.run import RunConfig
 from pipeline.digests import digest
 from pipeline.errors import QuestionError
 from pipeline.questions.contamination import (
+    Contaminated,
     Evaluated,
-    LeftOut,
     Numbers,
     collect,
-    known_by,
+    identity_digests,
     overlap,
     passages,
     same_as,
     words_of,
 )
-from pipeline.questions.load import chosen, content
+from pipeline.questions.load import content, selected
 from pipeline.questions.named import NamedSource, also_in, evaluation_only
 from pipeline.questions.question import Question, to_table
 from pipeline.schema.fields import Frozen, identity
@@ -44,7 +44,7 @@ from stages.core.progress import Progress
 from storage.artifact import Artifact, Draft
 
 if TYPE_CHECKING:
-    from pipeline.questions.near_duplicates import Alike
+    from pipeline.questions.near_duplicates import NearDuplicate
 
 NAME: Final = "questions"
 VERSION: Final = 5
@@ -90,7 +90,7 @@ def _distinct(questions: Iterable[Question], seen: set[int], where: str) -> Iter
         yield question
 
 
-class _Marked(NamedTuple):
+class _Tagged(NamedTuple):
     """A question with its role, set and use, and the set that also contains it."""
 
     question: Question
@@ -126,14 +126,14 @@ def _repeated(item: EvaluationSet, wording: int, first: dict[tuple[str, int], st
     return "" if earlier == item.name else earlier
 
 
-def _evaluation(config: Config, seen: _Seen, counts: _Counts, progress: Progress) -> Iterator[_Marked]:
+def _evaluation(config: Config, seen: _Seen, counts: _Counts, progress: Progress) -> Iterator[_Tagged]:
     """Yield the evaluation questions; adds their identifiers to `seen`."""
     length = config.questions.shared_words
     ids: set[int] = set()
     first: dict[tuple[str, int], str] = {}
     for item, source in zip(config.questions.evaluation, config.questions.sources()[1], strict=True):
-        for question in _distinct(chosen(source, counts.long, item.name), ids, "questions.evaluation"):
-            keys = known_by(question)
+        for question in _distinct(selected(source, counts.long, item.name), ids, "questions.evaluation"):
+            keys = identity_digests(question)
             evaluated = Evaluated(item.name, question.id)
             for key in keys:
                 seen.keys.setdefault(key, evaluated)
@@ -142,27 +142,29 @@ def _evaluation(config: Config, seen: _Seen, counts: _Counts, progress: Progress
             repeats = _repeated(item, keys[1], first)
             counts.kept[item.name] += 1
             counts.repeated[item.name] += bool(repeats)
-            yield _Marked(question, item.group, item.name, item.use, repeats)
+            yield _Tagged(question, item.group, item.name, item.use, repeats)
         if not counts.kept[item.name]:
             raise QuestionError(f"questions.evaluation: {item.name}: every question is longer than max_characters; raise it")
         progress.advance(1)
 
 
-class _Fallen(NamedTuple):
+class _Dropped(NamedTuple):
     """Dropped training questions: those that overlap with evaluation questions, and near-duplicates of other training questions."""
 
-    overlaps: list[LeftOut]
-    near: list[Alike]
+    overlaps: list[Contaminated]
+    near: list[NearDuplicate]
 
 
-def _different(questions: Iterable[_Marked], threshold: float | None, near: list[Alike]) -> Iterator[_Marked]:
+def _without_near_duplicates(
+    questions: Iterable[_Tagged], threshold: float | None, near: list[NearDuplicate]
+) -> Iterator[_Tagged]:
     """Yield questions that are not similar to an earlier one (all of them without a threshold); adds the others to `near`."""
     if threshold is None:
         yield from questions
         return
-    from pipeline.questions.near_duplicates import Staying
+    from pipeline.questions.near_duplicates import KeptQuestions
 
-    staying = Staying(threshold)
+    staying = KeptQuestions(threshold)
     for item in questions:
         match = staying.alike(item.question)
         if match is None:
@@ -171,24 +173,24 @@ def _different(questions: Iterable[_Marked], threshold: float | None, near: list
             near.append(match)
 
 
-def _train(config: Config, seen: _Seen, fallen: _Fallen, counts: _Counts, progress: Progress) -> Iterator[_Marked]:
+def _train(config: Config, seen: _Seen, fallen: _Dropped, counts: _Counts, progress: Progress) -> Iterator[_Tagged]:
     """Yield training questions that do not overlap with evaluation questions; adds the others to `fallen`."""
     ids: set[int] = set()
     length = config.questions.shared_words
     known = None if length is None else collect(seen.passages, length)
     for source in config.questions.sources()[0]:
-        every = _distinct(chosen(source, counts.long, _TRAINING), ids, "questions.train")
+        every = _distinct(selected(source, counts.long, _TRAINING), ids, "questions.train")
         for question in every:
             left_out = same_as(question, seen.keys) or (None if known is None else overlap(question, known))
             if left_out is None:
-                yield _Marked(question, "train", "train", "train")
+                yield _Tagged(question, "train", "train", "train")
             else:
                 fallen.overlaps.append(left_out)
         progress.advance(1)
     counts.given[_TRAINING] = len(ids)
 
 
-def _table(rows: list[_Marked]) -> pa.Table:
+def _table(rows: list[_Tagged]) -> pa.Table:
     table = to_table(row.question for row in rows)
     for column in ("role", "set", "use", "repeats"):
         table = table.append_column(column, pa.array([getattr(row, column) for row in rows], pa.string()))
@@ -199,12 +201,12 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     """Write all sources to shards, evaluation questions first, because they decide which training questions are dropped."""
     sources = config.questions
     progress.start("sources", len(sources.train) + len(sources.evaluation), "sources")
-    seen, fallen = _Seen({}, []), _Fallen([], [])
+    seen, fallen = _Seen({}, []), _Dropped([], [])
     counts = _Counts(Counter(), Counter(), Counter(), Counter())
     out.clear("questions")
     out.clear("overlaps")
     out.clear("near_duplicates")
-    train = _different(_train(config, seen, fallen, counts, progress), sources.near_duplicates, fallen.near)
+    train = _without_near_duplicates(_train(config, seen, fallen, counts, progress), sources.near_duplicates, fallen.near)
     for chunk in chunks(chain(_evaluation(config, seen, counts, progress), train), ROWS):
         out.write_shard("questions", _table(chunk))
         counts.kept[_TRAINING] += sum(row.role == "train" for row in chunk)

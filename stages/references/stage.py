@@ -19,7 +19,7 @@ from pipeline.config.run import RunConfig
 from pipeline.models import check_model, model_content
 from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress
-from stages.shared.answering import Answerer, Asking, answer, asked
+from stages.shared.answering import AnsweringModel, EvaluationTask, answer, items_digest
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "references"
@@ -81,15 +81,15 @@ def _say(accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
     """Generate every model's answers, one engine at a time."""
     models = _models(config)
-    asking = Asking(inputs["questions"], config.prompts, config.evaluation)
+    asking = EvaluationTask(inputs["questions"], config.prompts, config.evaluation)
     engines = {"base": config.evaluation.engine, "teacher": config.teacher_engine}
-    spent = answer(asking, {name: Answerer(model, engines[name]) for name, model in models.items()}, out, progress)
+    spent = answer(asking, {name: AnsweringModel(model, engines[name]) for name, model in models.items()}, out, progress)
 
     from stages.shared.accuracy import COUNTED, accuracies
-    from stages.shared.draws import drawn
+    from stages.shared.draws import summarise_draws
 
     found = accuracies(out.shards("items", COUNTED), tuple(models))
     _say(found["accuracy"])
     if config.evaluation.draws is not None:
-        found["drawn"] = drawn(out, tuple(models), config.evaluation.draws.count)
-    return {**found, **spent, "asked": asked(asking.questions, config.evaluation.use)}
+        found["drawn"] = summarise_draws(out, tuple(models), config.evaluation.draws.count)
+    return {**found, **spent, "asked": items_digest(asking.questions, config.evaluation.use)}

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.grading.grade import Outcome
 from pipeline.perspectives.perspective import Perspective
-from pipeline.rationales.conclusion import body
+from pipeline.rationales.conclusion import without_answer_statement
 from pipeline.rationales.curation import first_right, reasoning, words
 from pipeline.rationales.diversity import distances, distinct
 
@@ -77,7 +77,7 @@ def add(samples: pa.Table, forms: pa.Table, perspectives: Sequence[Perspective],
         sums[name, "covered"] += 1
     right = first_right(rows, [item.name for item in perspectives], thoughts)
     for rationales in right.values():
-        _compare({name: body(text) for name, text in rationales.items()}, sums)
+        _compare({name: without_answer_statement(text) for name, text in rationales.items()}, sums)
 
 
 def _mean(sums: Sums, name: str, what: str) -> float | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pipeline.config.run import RunConfig
 from pipeline.perspectives.of_run import perspectives_of
 from pipeline.perspectives.perspective import Perspective
-from pipeline.prompts import as_asked
+from pipeline.prompts import visible_to_teacher
 from pipeline.rationales.curation import SAMPLE
 from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress
@@ -49,7 +49,9 @@ def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
     perspectives = perspectives_of(run)
     descriptions = {item.name: item.description for item in perspectives}
-    return Config(descriptions=descriptions, perspectives=as_asked(run.prompts, perspectives), thoughts=run.synthesis.thoughts)
+    return Config(
+        descriptions=descriptions, perspectives=visible_to_teacher(run.prompts, perspectives), thoughts=run.synthesis.thoughts
+    )
 
 
 def outside(config: Config) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pipeline.judge import judge_prompt
 from pipeline.models import check_model, model_content
 from pipeline.perspectives.of_run import perspectives_of
 from pipeline.perspectives.perspective import Perspective, without_forms
-from pipeline.prompts import as_asked, check_prompts
+from pipeline.prompts import check_prompts, visible_to_teacher
 from pipeline.questions.question import Question
 from pipeline.rationales.imported import check as check_imported
 from pipeline.rationales.imported import content as imported_content
@@ -39,7 +39,7 @@ def config_of(run: RunConfig) -> Config:
         return Config(teacher=nobody, perspectives=perspectives, prompts=Prompts(), sampling=given, seed=run.seed)
     return Config(
         teacher=run.teacher,
-        perspectives=without_forms(as_asked(run.prompts, perspectives_of(run))),
+        perspectives=without_forms(visible_to_teacher(run.prompts, perspectives_of(run))),
         prompts=run.prompts.of_rationales(),
         sampling=run.sampling,
         seed=run.seed,

@@ -111,7 +111,9 @@ def _rows(
         taken[name] += 1
 
 
-def bring_in(config: Config, source: ImportedRationales, questions: Artifact, out: Draft, progress: Progress) -> dict[str, Any]:
+def import_rationales(
+    config: Config, source: ImportedRationales, questions: Artifact, out: Draft, progress: Progress
+) -> dict[str, Any]:
     """Write the samples of every training question that has rationales.
 
     Raises:

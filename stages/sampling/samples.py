@@ -13,8 +13,8 @@ from pipeline.judge import RULE, replies, verdict
 from pipeline.perspectives.perspective import Perspective
 from pipeline.prompts import teacher_prompt
 from pipeline.questions.question import Question
-from pipeline.rationales.curation import spoken
-from pipeline.streams import ahead, chunks
+from pipeline.rationales.curation import without_thoughts
+from pipeline.streams import chunks, prefetch
 from stages.sampling.config import Config
 from stages.shared.resume import sample_seed
 
@@ -72,7 +72,7 @@ def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspect
         yield graded_row(question, item.name, index, seed, completion)
 
 
-def _wave(engines: Engines, config: Config, asked: list[tuple[Question, Perspective, int]]) -> list[dict[str, Any]]:
+def _sample_batch(engines: Engines, config: Config, asked: list[tuple[Question, Perspective, int]]) -> list[dict[str, Any]]:
     """Sample one batch of requests. The judge is asked about samples that have text but no parsable answer."""
     rows = list(_sample(engines.teacher, config, asked))
     settings = config.sampling.judge
@@ -81,7 +81,7 @@ def _wave(engines: Engines, config: Config, asked: list[tuple[Question, Perspect
     open_rows = [
         (row, question, said)
         for row, (question, _, _) in zip(rows, asked, strict=True)
-        if row["outcome"] == Outcome.UNPARSED and (said := spoken(row["text"]).strip())
+        if row["outcome"] == Outcome.UNPARSED and (said := without_thoughts(row["text"]).strip())
     ]
     found = replies(engines.judge, settings, [(question, said) for _, question, said in open_rows])
     for (row, _, _), reply in zip(open_rows, found, strict=True):
@@ -103,13 +103,13 @@ def _shard(engines: Engines, config: Config, questions: list[Question]) -> list[
     """All samples of a chunk of questions: first `samples` per perspective, then further tries while none is correct."""
     settings = config.sampling
     every = [(question, item) for question in questions for item in config.perspectives]
-    rows = _wave(engines, config, [(q, p, i) for q, p in every for i in range(settings.samples)])
+    rows = _sample_batch(engines, config, [(q, p, i) for q, p in every for i in range(settings.samples)])
     for index in range(settings.samples, settings.tries):
         right = {(row["question_id"], row["perspective"]) for row in rows if row["outcome"] == Outcome.CORRECT}
         again = [(q, p, index) for q, p in every if (q.id, p.name) not in right]
         if not again:
             break
-        rows += _wave(engines, config, again)
+        rows += _sample_batch(engines, config, again)
     order = {question.id: number for number, question in enumerate(questions)}
     return sorted(rows, key=lambda row: order[row["question_id"]])
 
@@ -125,4 +125,4 @@ def shards_of(
     engines: Engines, config: Config, questions: Iterable[Question]
 ) -> Iterator[tuple[list[Question], list[dict[str, Any]]]]:
     """Yield each shard's questions and all their samples; the next shard is sampled while the caller commits one."""
-    return ahead(lambda chunk: _shard(engines, config, chunk), chunks(questions, config.sampling.questions_per_shard))
+    return prefetch(lambda chunk: _shard(engines, config, chunk), chunks(questions, config.sampling.questions_per_shard))

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pipeline.config.models import HubModel, LocalModel
 from pipeline.digests import digest
-from pipeline.generation.answer_journal import committed
+from pipeline.generation.answer_journal import rotate
 from pipeline.generation.engine import Engine
 from pipeline.generation.open_engine import open_engine
 from pipeline.judge import judge_prompt
@@ -34,7 +34,7 @@ from stages.sampling.config import outside as outside
 from stages.sampling.samples import JUDGED, SCHEMA, Engines, shards_of
 from stages.sampling.summary import COUNTED, tally
 from stages.shared.prompt_lengths import check_lengths, check_trainable
-from stages.shared.resume import arrived_file, finished_questions, training_questions
+from stages.shared.resume import answer_journal_file, finished_questions, training_questions
 from storage.artifact import Artifact, Draft
 from storage.errors import ArtifactError
 
@@ -89,9 +89,9 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     """Sample the questions that no shard contains."""
     questions, settings = inputs["questions"], config.sampling
     if settings.rationales is not None:
-        from stages.sampling.imported import bring_in
+        from stages.sampling.imported import import_rationales
 
-        return bring_in(config, settings.rationales, questions, out, progress)
+        return import_rationales(config, settings.rationales, questions, out, progress)
     finished = finished_questions(out.shards("samples", ["question_id"]))
 
     def missing() -> Iterator[Question]:
@@ -102,7 +102,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     progress.start("teacher's rationales", total, "questions", len(finished))
     tokens, seconds = 0, 0.0
     if len(finished) < total:
-        arrived, judged = arrived_file(out, "teacher"), arrived_file(out, "judge")
+        arrived, judged = answer_journal_file(out, "teacher"), answer_journal_file(out, "judge")
         schema = SCHEMA if settings.judge is None else JUDGED
         with (
             open_engine(settings.engine, config.teacher, arrived) as teacher,
@@ -111,8 +111,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
             began = time.monotonic()
             for chunk, rows in shards_of(Engines(teacher, judge), config, missing()):
                 out.write_shard("samples", pa.Table.from_pylist(rows, schema=schema))
-                committed(arrived)
-                committed(judged)
+                rotate(arrived)
+                rotate(judged)
                 seconds = time.monotonic() - began
                 tokens += sum(row["completion_tokens"] for row in rows)
                 progress.advance(len(chunk), f"{tokens / seconds:,.0f} tokens/s")

@@ -75,7 +75,7 @@ def _paired(before: NDArray[np.void], after: NDArray[np.void], resamples: int, s
     return {"change": change.value, "low": change.low, "high": change.high, "p": mcnemar(right[0], right[1])}
 
 
-def places(sets: Sequence[Set], set_N: NDArray[Any], repeats_N: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+def group_and_set_masks(sets: Sequence[Set], set_N: NDArray[Any], repeats_N: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
     """Masks over N answers: for both groups and for every set, each set given by its number.
 
     If some but not all questions of a set or group repeat questions of an earlier set, a mask without the repeats follows.
@@ -93,7 +93,7 @@ def places(sets: Sequence[Set], set_N: NDArray[Any], repeats_N: NDArray[np.bool_
 
 
 def _places(sets: Sequence[Set], answers: NDArray[np.void]) -> dict[str, NDArray[np.bool_]]:
-    return places(sets, answers["set"], answers["repeats"])
+    return group_and_set_masks(sets, answers["set"], answers["repeats"])
 
 
 def compare_students(incumbent: Tables, candidate: Tables, resamples: int, seed: int) -> dict[str, dict[str, Any]] | None:

@@ -22,16 +22,16 @@ from pipeline.config.evaluation import Evaluation
 from pipeline.config.models import HubModel, LocalModel, Teacher
 from pipeline.config.prompts import Prompts
 from pipeline.digests import digest
-from pipeline.generation.answer_journal import committed
+from pipeline.generation.answer_journal import rotate
 from pipeline.generation.engine import Decoding, Engine
 from pipeline.generation.open_engine import open_engine
 from pipeline.models import load_tokenizer
 from pipeline.prompts import student_prompt
 from pipeline.questions.question import Question, from_table
-from pipeline.streams import ahead, chunks
+from pipeline.streams import chunks, prefetch
 from stages.core.progress import Progress
 from stages.shared.prompt_lengths import check_lengths
-from stages.shared.resume import arrived_file, finished_questions
+from stages.shared.resume import answer_journal_file, finished_questions
 from storage.artifact import Artifact, Draft
 
 SCHEMA: Final = pa.schema(
@@ -54,7 +54,7 @@ SCHEMA: Final = pa.schema(
 DRAWN: Final = SCHEMA.append(pa.field("sample_index", pa.int32()))
 
 
-class Item(NamedTuple):
+class AskedItem(NamedTuple):
     """One question of an evaluation set. `repeats` names the earlier set that also contains it, if any."""
 
     group: str
@@ -63,7 +63,7 @@ class Item(NamedTuple):
     question: Question
 
 
-class Asking(NamedTuple):
+class EvaluationTask(NamedTuple):
     """The questions, prompts and settings of an evaluation."""
 
     questions: Artifact
@@ -71,7 +71,7 @@ class Asking(NamedTuple):
     settings: Evaluation
 
 
-class Answerer(NamedTuple):
+class AnsweringModel(NamedTuple):
     """A model that answers, and its engine's settings."""
 
     model: Teacher
@@ -83,7 +83,7 @@ def _wanted(questions: Artifact, use: str) -> Iterator[pa.RecordBatch]:
         yield batch.filter(pc.equal(batch["use"], use))
 
 
-def asked(questions: Artifact, use: str) -> str:
+def items_digest(questions: Artifact, use: str) -> str:
     """A digest of all questions of one use, in order: equal digests mean identical questions."""
     found = hashlib.sha256()
     for wanted in _wanted(questions, use):
@@ -92,19 +92,19 @@ def asked(questions: Artifact, use: str) -> str:
     return found.hexdigest()
 
 
-def items(asking: Asking) -> Iterator[Item]:
+def items(asking: EvaluationTask) -> Iterator[AskedItem]:
     """All evaluation items, in order."""
     for wanted in _wanted(asking.questions, asking.settings.use):
         marks = (wanted[name].to_pylist() for name in ("role", "set", "repeats"))
-        yield from map(Item, *marks, from_table(wanted))
+        yield from map(AskedItem, *marks, from_table(wanted))
 
 
-def _count(asking: Asking) -> int:
+def _count(asking: EvaluationTask) -> int:
     batches = asking.questions.batches("questions", ["use"], rows=1 << 16)
     return sum(pc.sum(pc.equal(batch["use"], asking.settings.use)).as_py() for batch in batches)
 
 
-def _check_prompts(asking: Asking, models: Iterable[Answerer]) -> None:
+def _check_prompts(asking: EvaluationTask, models: Iterable[AnsweringModel]) -> None:
     """Check prompt lengths before any model is loaded."""
     prompts, settings = asking.prompts, asking.settings
     for model, engine in models:
@@ -132,12 +132,12 @@ def rounds(settings: Evaluation) -> list[Round]:
     return [greedy, Round("draws", DRAWN, how, settings.draws.count)]
 
 
-def _seed(item: Item, index: int) -> int:
+def _seed(item: AskedItem, index: int) -> int:
     """A 31-bit seed from question and draw; the same for every model."""
     return digest(f"{item.question.id}\0{index}") % 2**31
 
 
-def _rows(asking: Asking, name: str, engine: Engine, turn: Round, chunk: list[Item]) -> list[dict[str, Any]]:
+def _rows(asking: EvaluationTask, name: str, engine: Engine, turn: Round, chunk: list[AskedItem]) -> list[dict[str, Any]]:
     """One model's graded answers to a chunk of items."""
     asked_for = [(item, index) for item in chunk for index in range(turn.answers)]
     prompts = [student_prompt(asking.prompts, item.question) for item, _ in asked_for]
@@ -167,20 +167,20 @@ def _rows(asking: Asking, name: str, engine: Engine, turn: Round, chunk: list[It
 
 
 def _answer(
-    asking: Asking, name: str, who: Answerer, finished: Mapping[str, set[int]], out: Draft, progress: Progress
+    asking: EvaluationTask, name: str, who: AnsweringModel, finished: Mapping[str, set[int]], out: Draft, progress: Progress
 ) -> tuple[int, float]:
     """Generate the missing answers of each round; returns tokens and seconds."""
     tokens, seconds = 0, 0.0
-    arrived = arrived_file(out, name)
+    arrived = answer_journal_file(out, name)
     with open_engine(who.engine, who.model, arrived) as engine:
         began = time.monotonic()
         for turn in rounds(asking.settings):
             done = finished[turn.prefix]
             missing = (item for item in items(asking) if digest(item.question.id) not in done)
             shards = chunks(missing, max(1, asking.settings.items_per_shard // turn.answers))
-            for chunk, rows in ahead(partial(_rows, asking, name, engine, turn), shards):
+            for chunk, rows in prefetch(partial(_rows, asking, name, engine, turn), shards):
                 out.write_shard(turn.prefix, pa.Table.from_pylist(rows, schema=turn.schema))
-                committed(arrived)
+                rotate(arrived)
                 seconds = time.monotonic() - began
                 tokens += sum(row["completion_tokens"] for row in rows)
                 progress.advance(len(chunk), f"{name}: {tokens / seconds:,.0f} tokens/s")
@@ -193,7 +193,7 @@ def _finished(out: Draft, name: str, prefix: str) -> set[int]:
     return finished_questions(shard.filter(pc.equal(shard["model"], name)) for shard in shards)
 
 
-def answer(asking: Asking, models: Mapping[str, Answerer], out: Draft, progress: Progress) -> dict[str, Any]:
+def answer(asking: EvaluationTask, models: Mapping[str, AnsweringModel], out: Draft, progress: Progress) -> dict[str, Any]:
     """Generate every model's missing answers, one engine at a time; returns total tokens, and tokens per second if any were generated.
 
     Raises:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pipeline.analysis.statistics import Interval, wilson
 from pipeline.grading.grade import Outcome
 from pipeline.grading.majority import majority_is_right
-from stages.shared.accuracy import Set, places
+from stages.shared.accuracy import Set, group_and_set_masks
 from storage.artifact import Draft
 
 _COUNTED: Final = ["model", "group", "set", "question_id", "repeats", "outcome", "answer"]
@@ -57,7 +57,7 @@ def _cell(right_NC: NDArray[np.bool_], majority_N: NDArray[np.bool_]) -> dict[st
     }
 
 
-def drawn(out: Draft, models: Sequence[str], count: int) -> dict[str, dict[str, dict[str, Any]]]:
+def summarise_draws(out: Draft, models: Sequence[str], count: int) -> dict[str, dict[str, dict[str, Any]]]:
     """Model -> group or set -> figures, from the shards of `draws`, in which the `count` draws of a question are adjacent."""
     numbers: dict[Set, int] = {}
     marks: dict[str, list[tuple[int, bool]]] = {model: [] for model in models}
@@ -74,6 +74,6 @@ def drawn(out: Draft, models: Sequence[str], count: int) -> dict[str, dict[str, 
     for model in models:
         sets_N, repeats_N = (np.array(column) for column in zip(*marks[model], strict=True))
         right_NC, majority_N = np.stack(rights[model]).reshape(-1, count), np.array(votes[model])
-        inside = places(list(numbers), sets_N, repeats_N)
+        inside = group_and_set_masks(list(numbers), sets_N, repeats_N)
         found[model] = {name: _cell(right_NC[mask_N], majority_N[mask_N]) for name, mask_N in inside.items()}
     return found

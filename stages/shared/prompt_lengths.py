@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 _REMEDY: Final = "or exclude long questions with max_characters on their source"
 
-Prompts = Iterable[tuple[str, str]]
+PromptStream = Iterable[tuple[str, str]]
 """Pairs of question id and prompt."""
 
 
-def _longest(tokenizer: PreTrainedTokenizerBase, prompts: Prompts, turns: Turns | None, limit: int) -> tuple[str, int, int]:
+def _longest(
+    tokenizer: PreTrainedTokenizerBase, prompts: PromptStream, turns: Turns | None, limit: int
+) -> tuple[str, int, int]:
     """Id and token count of the longest prompt, and the number of prompts with more than `limit` tokens."""
     longest, too_long = ("", 0), 0
     for question_id, prompt in prompts:
@@ -31,7 +33,7 @@ def _longest(tokenizer: PreTrainedTokenizerBase, prompts: Prompts, turns: Turns 
 
 def check_lengths(
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Prompts,
+    prompts: PromptStream,
     turns: Turns | None,
     room: int,
     limit: int,
@@ -50,7 +52,7 @@ def check_lengths(
         )
 
 
-def check_trainable(student: Weights, prompts: Prompts, max_length: int) -> None:
+def check_trainable(student: Weights, prompts: PromptStream, max_length: int) -> None:
     """Reject training questions that leave the student no room for a single token of a rationale.
 
     Raises:

@@ -38,6 +38,6 @@ def finished_questions(shards: Iterable[pa.Table | pa.RecordBatch]) -> set[int]:
     return finished
 
 
-def arrived_file(out: Draft, model: str) -> Path:
+def answer_journal_file(out: Draft, model: str) -> Path:
     """Journal of a server's answers whose shard is not committed yet; on this machine only, also under a remote root."""
     return out.scratch / DERIVED / f"arrived-{model}.jsonl"

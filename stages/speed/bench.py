@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 QUESTIONS: Final = {"sampling": 200, "evaluation": 300}
 
 
-class Row(NamedTuple):
+class SpeedRow(NamedTuple):
     """A comparison: median of the repeats' ratios, their interquartile range, and the target, if any."""
 
     name: str
@@ -40,30 +40,30 @@ class Row(NamedTuple):
     wanted: str
 
 
-def _row(name: str, found: Ratio | float, where: str = "") -> Row:
+def _row(name: str, found: Ratio | float, where: str = "") -> SpeedRow:
     low_high = found if isinstance(found, Ratio) else Ratio(found, found, found)
-    return Row(f"{name}{where}", *low_high, WANTED.get(name, ""))
+    return SpeedRow(f"{name}{where}", *low_high, WANTED.get(name, ""))
 
 
-def _memory(folder: Path, repeats: int, threads: int, say: Say) -> list[Row]:
+def _memory(folder: Path, repeats: int, threads: int, say: Say) -> list[SpeedRow]:
     from stages.speed import memory
 
     return [_row(*item) for item in memory.measure(say).items()]
 
 
-def _sampling(folder: Path, repeats: int, threads: int, say: Say) -> list[Row]:
+def _sampling(folder: Path, repeats: int, threads: int, say: Say) -> list[SpeedRow]:
     from stages.speed import sampling
 
     return [_row(*item) for item in sampling.measure(folder, QUESTIONS["sampling"], repeats, say).items()]
 
 
-def _evaluation(folder: Path, repeats: int, threads: int, say: Say) -> list[Row]:
+def _evaluation(folder: Path, repeats: int, threads: int, say: Say) -> list[SpeedRow]:
     from stages.speed import evaluation
 
     return [_row(*item) for item in evaluation.measure(QUESTIONS["evaluation"], repeats, say).items()]
 
 
-def _training(folder: Path, repeats: int, threads: int, say: Say) -> list[Row]:
+def _training(folder: Path, repeats: int, threads: int, say: Say) -> list[SpeedRow]:
     from stages.speed import training
 
     rows = []
@@ -83,7 +83,7 @@ def _training(folder: Path, repeats: int, threads: int, say: Say) -> list[Row]:
 SUBJECTS: Final = {"memory": _memory, "sampling": _sampling, "evaluation": _evaluation, "training": _training}
 
 
-def bench(what: Sequence[str], repeats: int, threads: int, say: Say) -> list[Row]:
+def bench(what: Sequence[str], repeats: int, threads: int, say: Say) -> list[SpeedRow]:
     """Run the chosen comparisons; `say` receives progress lines.
 
     Raises:
@@ -92,7 +92,7 @@ def bench(what: Sequence[str], repeats: int, threads: int, say: Say) -> list[Row
     for name in what:
         if name not in SUBJECTS:
             raise ConfigError(f"--what: {name!r} is unknown; use any of {', '.join(SUBJECTS)}")
-    rows: list[Row] = []
+    rows: list[SpeedRow] = []
     for name in what:
         with tempfile.TemporaryDirectory(prefix="mind-speed-") as folder:
             rows += SUBJECTS[name](Path(folder), repeats, threads, partial(_about, say, name))

@@ -48,7 +48,7 @@ def added(form: str, terms: str, vocabulary: int = VOCABULARY, tokens: int = TOK
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from pipeline.config.training import Consistency
-    from pipeline.student.batch import Row, batch, rationale_spans
+    from pipeline.student.batch import TokenRow, batch, rationale_spans
     from pipeline.student.losses import StudentLosses, losses_of
     from pipeline.student.objective import consistency
 
@@ -63,7 +63,7 @@ def added(form: str, terms: str, vocabulary: int = VOCABULARY, tokens: int = TOK
     model = StudentLosses(student) if form == "chunked" else StudentLosses(student, most=tokens * vocabulary)
     length = tokens // RATIONALES
     # The answer precedes the end token.
-    rows = [Row(torch.arange(1 + length).tolist(), 1, (length - ANSWER, length)) for _ in range(RATIONALES)]
+    rows = [TokenRow(torch.arange(1 + length).tolist(), 1, (length - ANSWER, length)) for _ in range(RATIONALES)]
     item = batch(rows, rationale_spans(rows), 0)
     asked_KA = torch.arange(RATIONALES)[:, None] * length + torch.arange(length - ANSWER, length) - 1
     asked_A = asked_KA.flatten() if terms == "with-L_cons" else torch.zeros(0, dtype=torch.long)

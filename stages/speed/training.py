@@ -28,12 +28,12 @@ from pipeline.models import load_causal_model
 from pipeline.perspectives.perspective import load_perspectives
 from pipeline.student.attention import ROWS
 from pipeline.student.losses import StudentLosses
-from pipeline.training.step import Joint, assemble, choose, teach, train_step
+from pipeline.training.step import TrainingState, assemble, choose, metanet_step, train_step
 from pipeline.training.training_set import TrainingSet, questions_of_step
 from stages.speed.timing import Once, Ratio, clock, rates, ratio
 from stages.speed.workload import SMALL, Lengths, make_set, make_student
 from stages.training.config import Config
-from stages.training.launcher import surroundings
+from stages.training.launcher import rank_environment
 from stages.training.rank import join, start_engine, start_joint
 
 CASES: Final = {"1:1": Lengths(96, 96), "1:3": Lengths(64, 192)}
@@ -107,7 +107,7 @@ def _config(student: Path, fields: Mapping[str, Any], threads: int) -> Config:
 class Trained(NamedTuple):
     """A training side: its learners, and the mean number of rationales kept in each step."""
 
-    joint: Joint
+    joint: TrainingState
     kept: list[float]
 
     def once(self, unit: str, steps: int) -> Once:
@@ -144,7 +144,7 @@ def sides_of(folder: Path, lengths: Lengths, threads: int) -> dict[str, Trained]
     found = {}
     for name, fields in sides_here().items():
         config = _config(student, fields, threads)
-        os.environ.update({**surroundings(config.training), **alone})
+        os.environ.update({**rank_environment(config.training), **alone})
         join(config.training)
         found[name] = _trained(config, data, start_engine(config))
     config = _config(student, SIDES["packed"], threads)
@@ -170,13 +170,13 @@ def shares(side: Trained, repeats: int) -> dict[str, float]:
         with timed("metanet"):
             weights = choose(joint, index_Q, step)
             observe(joint.inertia, joint.config.inertia, index_Q, losses_QK, mask_QK)
-            teach(joint, index_Q, step)
+            metanet_step(joint, index_Q, step)
         with timed("assembly"):
             assemble(joint, index_Q, weights.kept_QK, range(QUESTIONS))
     return {name: seconds / took["step"] for name, seconds in took.items() if name != "step"}
 
 
-class Found(NamedTuple):
+class Measured(NamedTuple):
     """Results at one ratio of lengths: ratios by name, mean number of rationales that MIND kept, and shares of its step."""
 
     ratios: dict[str, Ratio]
@@ -184,7 +184,7 @@ class Found(NamedTuple):
     shares: dict[str, float]
 
 
-def measure(folder: Path, lengths: Lengths, repeats: int, threads: int, say: Callable[[str], None]) -> Found:
+def measure(folder: Path, lengths: Lengths, repeats: int, threads: int, say: Callable[[str], None]) -> Measured:
     """All comparisons at one ratio of lengths, with TRL if installed."""
     from stages.speed.trl import trl_sides
 
@@ -203,4 +203,4 @@ def measure(folder: Path, lengths: Lengths, repeats: int, threads: int, say: Cal
         "MIND's step / uniform step, in time": ratio(steps["packed"], steps["mind"]),
     }
     kept = ours["mind"].kept
-    return Found(ratios, sum(kept) / len(kept), shares(ours["mind"], repeats))
+    return Measured(ratios, sum(kept) / len(kept), shares(ours["mind"], repeats))

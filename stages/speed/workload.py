@@ -3,7 +3,7 @@
 Lengths vary by a quarter around their mean, as real texts do. MetaNet's features are random but contain the base losses, so that a warm-up
 gives it a preference and a mixture something to select.
 
-Axes: N questions of the set, K perspectives, F features; R 2 (row and context row), P `PLACE` fields of a row's location.
+Axes: N questions of the set, K perspectives, F features; 2 row kinds (row, context row), 5 address fields.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from pipeline.student.batch import Row
-from pipeline.training.training_set import PLACE, TrainingSet, place_of
+from pipeline.student.batch import TokenRow
+from pipeline.training.training_set import ADDRESS_FIELDS, TrainingSet, address_of
 
 FEATURES: Final = 64
 _CONCLUSION: Final = 12
@@ -30,7 +30,7 @@ class Lengths(NamedTuple):
     rationale: int
 
 
-class Shape(NamedTuple):
+class StudentShape(NamedTuple):
     """A student's shape."""
 
     hidden: int
@@ -38,11 +38,11 @@ class Shape(NamedTuple):
     vocabulary: int
 
 
-SMALL: Final = Shape(192, 4, 4096)
+SMALL: Final = StudentShape(192, 4, 4096)
 """For a CPU: large enough to be dominated by arithmetic, small enough to run in minutes."""
 
 
-def make_student(folder: Path, shape: Shape) -> Path:
+def make_student(folder: Path, shape: StudentShape) -> Path:
     """Write a student with random weights; returns its folder."""
     torch.manual_seed(0)
     config = Qwen2Config(
@@ -63,7 +63,7 @@ def make_set(questions: int, perspectives: int, lengths: Lengths, vocabulary: in
     draw = random.Random(0)
     generator = torch.Generator().manual_seed(0)
     tokens: list[int] = []
-    places_NKRP = torch.zeros(questions, perspectives, 2, PLACE, dtype=torch.int64)
+    addresses_NK25 = torch.zeros(questions, perspectives, 2, ADDRESS_FIELDS, dtype=torch.int64)
     for n in range(questions):
         prompt = draw.choices(range(2, vocabulary), k=_spread(lengths.prompt, draw))
         for k in range(perspectives):
@@ -71,16 +71,16 @@ def make_set(questions: int, perspectives: int, lengths: Lengths, vocabulary: in
             conclusion = draw.choices(range(2, vocabulary), k=_CONCLUSION)
             for number, text in enumerate((reasoning, reasoning[: -len(reasoning) // 5])):
                 row = _row(prompt, [*text, *conclusion])
-                places_NKRP[n, k, number] = torch.tensor(place_of(row, len(tokens)))
+                addresses_NK25[n, k, number] = torch.tensor(address_of(row, len(tokens)))
                 tokens += row.tokens
     losses_NK = torch.rand(questions, perspectives, generator=generator)
     features_NKF = torch.randn(questions, perspectives, FEATURES, generator=generator)
     features_NKF[..., 0] = losses_NK
     mask_NK = torch.ones(questions, perspectives, dtype=torch.bool)
-    return TrainingSet(torch.tensor(tokens), places_NKRP, features_NKF, mask_NK, losses_NK, 0)
+    return TrainingSet(torch.tensor(tokens), addresses_NK25, features_NKF, mask_NK, losses_NK, 0)
 
 
-def _row(prompt: list[int], rationale: list[int]) -> Row:
+def _row(prompt: list[int], rationale: list[int]) -> TokenRow:
     """A row whose answer is the token before the last two."""
     tokens = [*prompt, *rationale]
-    return Row(tokens, len(prompt), (len(tokens) - 3, len(tokens) - 2))
+    return TokenRow(tokens, len(prompt), (len(tokens) - 3, len(tokens) - 2))

@@ -20,7 +20,7 @@ from pipeline.grading.grade import Outcome
 from pipeline.models import load_tokenizer
 from pipeline.prompts import student_prompt
 from pipeline.questions.question import Question
-from pipeline.streams import ahead, chunks
+from pipeline.streams import chunks, prefetch
 from stages.core.progress import Progress
 from stages.shared.prompt_lengths import check_lengths
 from stages.shared.resume import finished_questions, sample_seed
@@ -40,7 +40,7 @@ def _attempts(engine: Engine, settings: Synthesis, chunk: list[tuple[Question, s
         yield {"question_id": question.id, "attempt": index, "text": item.text, "outcome": outcome}
 
 
-def attempt(
+def sample_attempts(
     settings: Synthesis,
     student: Weights,
     prompts: Prompts,
@@ -63,7 +63,7 @@ def attempt(
     asked = ((question.id, prompt) for question, prompt in missing())
     check_lengths(load_tokenizer(student), asked, student.dialogue, settings.max_tokens, settings.engine.max_context)
     with open_engine(settings.engine, student) as engine:
-        for chunk, rows in ahead(lambda chunk: list(_attempts(engine, settings, chunk, seed)), chunks(missing(), _CHUNK)):
+        for chunk, rows in prefetch(lambda chunk: list(_attempts(engine, settings, chunk, seed)), chunks(missing(), _CHUNK)):
             out.write_shard(_SHARDS, pa.Table.from_pylist(rows))
             progress.advance(len(chunk))
 

@@ -54,7 +54,7 @@ def open_models(source: Weights, settings: Synthesis) -> Models:
     return Models(student, pad, encoder.to(student.device).eval(), load_tokenizer(other))
 
 
-def measure(models: Models, settings: Synthesis, hardest: float, kept: list[Kept]) -> tuple[Tensor, Tensor]:
+def losses_and_features(models: Models, settings: Synthesis, hardest: float, kept: list[Kept]) -> tuple[Tensor, Tensor]:
     """The base student's L_real on each rationale (B,) and its features (B, F), fp32 on the CPU."""
     if not kept:
         return torch.zeros(0), torch.zeros(0, models.encoder.config.hidden_size)

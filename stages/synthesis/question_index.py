@@ -17,7 +17,7 @@ from storage.atomic import replace_file
 from storage.errors import ArtifactError
 
 
-class Asked(NamedTuple):
+class IndexedQuestion(NamedTuple):
     """The fields of a question that synthesis needs."""
 
     prompt: str
@@ -25,7 +25,7 @@ class Asked(NamedTuple):
     pass_rate: float
 
 
-def write_lookup(path: Path, questions: Iterable[tuple[str, str, str]], rates: Iterable[tuple[str, float]]) -> None:
+def write_index(path: Path, questions: Iterable[tuple[str, str, str]], rates: Iterable[tuple[str, float]]) -> None:
     """Write questions as (id, prompt, answer) and difficulties as (id, pass rate), each in any order.
 
     Raises:
@@ -49,17 +49,17 @@ def write_lookup(path: Path, questions: Iterable[tuple[str, str, str]], rates: I
     replace_file(path, write)
 
 
-Lookup = sqlite3.Connection
+QuestionIndex = sqlite3.Connection
 
 
 @contextmanager
-def open_lookup(path: Path) -> Iterator[Lookup]:
+def open_index(path: Path) -> Iterator[QuestionIndex]:
     """Open the file for `look_up`."""
     with closing(sqlite3.connect(path)) as file:
         yield file
 
 
-def look_up(lookup: Lookup, question_ids: Iterable[str]) -> dict[str, Asked]:
+def look_up(lookup: QuestionIndex, question_ids: Iterable[str]) -> dict[str, IndexedQuestion]:
     """Look up questions by id, in the given order.
 
     Raises:
@@ -71,10 +71,10 @@ def look_up(lookup: Lookup, question_ids: Iterable[str]) -> dict[str, Asked]:
         row = lookup.execute(select, (question_id,)).fetchone()
         if row is None:
             raise ArtifactError(f"synthesis: question {question_id!r} was sampled but is no training question; sample again")
-        found[question_id] = Asked(*row)
+        found[question_id] = IndexedQuestion(*row)
     return found
 
 
-def mean_pass_rate(lookup: Lookup) -> float:
+def mean_pass_rate(lookup: QuestionIndex) -> float:
     """Mean pass rate over all questions."""
     return float(lookup.execute("SELECT avg(pass_rate) FROM difficulty").fetchone()[0])

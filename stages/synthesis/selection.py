@@ -18,9 +18,9 @@ from pipeline.grading.majority import majority_is_right
 from pipeline.perspectives.perspective import Perspective
 from pipeline.prompts import prompt_tokens, rationale_tokens
 from pipeline.rationales.curation import curate, first_right, reasoning
-from pipeline.student.batch import Row
+from pipeline.student.batch import TokenRow
 from pipeline.training.training_set import make_row
-from stages.synthesis.question_index import Asked
+from stages.synthesis.question_index import IndexedQuestion
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,7 +31,7 @@ class Kept(NamedTuple):
 
     question_id: str
     perspective: str
-    row: Row
+    row: TokenRow
     prompt: str
     text: str
     answer: str
@@ -44,13 +44,13 @@ class Student(NamedTuple):
     turns: Turns | None
     max_length: int
 
-    def prompt(self, asked: Asked) -> list[int]:
+    def prompt(self, asked: IndexedQuestion) -> list[int]:
         return prompt_tokens(self.tokenizer, asked.prompt, self.turns)
 
 
 def select(
     samples: pa.Table,
-    asked: Mapping[str, Asked],
+    asked: Mapping[str, IndexedQuestion],
     perspectives: Sequence[Perspective],
     student: Student,
     settings: Synthesis,
@@ -126,7 +126,7 @@ def _drop_too_long(right: dict[str, dict[str, str]], prompts: Mapping[str, list[
     return dropped
 
 
-def _kept(question_id: str, name: str, text: str, prompt: list[int], asked: Asked, student: Student) -> Kept:
+def _kept(question_id: str, name: str, text: str, prompt: list[int], asked: IndexedQuestion, student: Student) -> Kept:
     where = f"rationale of {question_id!r}, {name}"
     row = make_row(student.tokenizer, prompt, text, asked.answer, student.max_length, where)
     return Kept(question_id, name, row, asked.prompt, text, asked.answer)

@@ -32,14 +32,14 @@ from pipeline.errors import ConfigError, NothingSurvives
 from pipeline.models import check_model, load_tokenizer, model_content
 from pipeline.perspectives.of_run import perspectives_of
 from pipeline.perspectives.perspective import Perspective, without_forms
-from pipeline.prompts import as_asked, check_prompts, student_prompt
+from pipeline.prompts import check_prompts, student_prompt, visible_to_teacher
 from pipeline.questions.question import Question
 from pipeline.rationales.curation import SAMPLE, place
 from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress
 from stages.shared.resume import finished_questions, training_questions
-from stages.synthesis.attempts import attempt, pass_rates
-from stages.synthesis.question_index import Lookup, look_up, mean_pass_rate, open_lookup, write_lookup
+from stages.synthesis.attempts import pass_rates, sample_attempts
+from stages.synthesis.question_index import QuestionIndex, look_up, mean_pass_rate, open_index, write_index
 from storage.artifact import Artifact, Draft
 from storage.atomic import read_parquet
 from storage.errors import ArtifactError
@@ -69,7 +69,7 @@ class Config(Frozen):
 
 def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on; forms are included only if they are required."""
-    perspectives = as_asked(run.prompts, perspectives_of(run))
+    perspectives = visible_to_teacher(run.prompts, perspectives_of(run))
     return Config(
         student=run.student,
         perspectives=perspectives if run.synthesis.form == "require" else without_forms(perspectives),
@@ -107,7 +107,7 @@ Asked = Callable[[], Iterator[Question]]
 
 
 def _attempt(config: Config, asked: Asked, total: int, out: Draft, progress: Progress) -> None:
-    attempt(
+    sample_attempts(
         config.synthesis,
         config.student,
         config.prompts,
@@ -126,7 +126,7 @@ def _lookup(config: Config, questions: Asked, out: Draft) -> Path:
     path = derived(out.scratch) / "questions.sqlite"
     if not path.exists():
         asked = ((item.id, student_prompt(config.prompts, item), item.answer) for item in questions())
-        write_lookup(path, asked, pass_rates(out))
+        write_index(path, asked, pass_rates(out))
     return path
 
 
@@ -138,7 +138,7 @@ Select = Callable[[Path, bytes | None], tuple[list["Kept"], dict[str, int]]]
 """From a shard of samples and the largest allowed place: the kept rationales and the number dropped by each rule."""
 
 
-def _selecting(config: Config, lookup: Lookup) -> Select:
+def _selecting(config: Config, lookup: QuestionIndex) -> Select:
     from stages.synthesis.selection import Student, select
 
     student = Student(load_tokenizer(config.student), config.student.dialogue, config.max_length)
@@ -164,9 +164,9 @@ def _last_place(config: Config, shards: Iterable[Path], selecting: Select) -> by
     return places[-1] if places else None
 
 
-def _measure(config: Config, sampling: Artifact, lookup: Lookup, out: Draft, progress: Progress) -> None:
+def _measure(config: Config, sampling: Artifact, lookup: QuestionIndex, out: Draft, progress: Progress) -> None:
     """Select and measure every shard of samples that has no results yet."""
-    from stages.synthesis.measurement import feature_table, measure, open_models, rationale_table
+    from stages.synthesis.measurement import feature_table, losses_and_features, open_models, rationale_table
 
     shards = sampling.files("samples")
     missing = [(number, path) for number, path in enumerate(shards) if not _is_measured(out, number)]
@@ -178,7 +178,7 @@ def _measure(config: Config, sampling: Artifact, lookup: Lookup, out: Draft, pro
     models = open_models(config.student, config.synthesis)
     for number, path in missing:
         kept, counts = selecting(path, last)
-        losses_B, features_BF = measure(models, config.synthesis, config.objective.hardest, kept)
+        losses_B, features_BF = losses_and_features(models, config.synthesis, config.objective.hardest, kept)
         rationales = rationale_table(kept, losses_B).replace_schema_metadata({_COUNTS: json.dumps(counts).encode()})
         out.write_table(f"features-{number:05d}", feature_table(kept, features_BF))
         out.write_table(f"rationales-{number:05d}", rationales)
@@ -215,16 +215,18 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         return (item for item in training_questions(inputs["questions"]) if digest(item.id) in having)
 
     _attempt(config, asked, total, out, progress)
-    with open_lookup(_lookup(config, asked, out)) as lookup:
+    with open_index(_lookup(config, asked, out)) as lookup:
         _measure(config, inputs["sampling"], lookup, out, progress)
         counts = _counted(out, total)
         print(f"{NAME}: " + ", ".join(f"{name} {count}" for name, count in counts.items()), flush=True)
         _refuse_nothing(counts, config.synthesis.min_perspectives)
 
-        from stages.synthesis.warm_up import teach, write_sets
+        from stages.synthesis.warm_up import warm_up_metanet, write_sets
 
         names = [item.name for item in config.perspectives]
-        lesson = teach(config.synthesis, config.objective, names, counts["kept_questions"], config.seed, out, progress)
+        lesson = warm_up_metanet(
+            config.synthesis, config.objective, names, counts["kept_questions"], config.seed, out, progress
+        )
         write_sets(lesson.metanet, names, config.objective.temperature, lookup, out)
         rate = mean_pass_rate(lookup)
     return {

@@ -18,7 +18,7 @@ from pipeline.metanet.network import MetaNet, fused, preferences
 from pipeline.metanet.warm_up import warm_up
 from stages.core.progress import Progress
 from stages.shared.mapped_tables import by_question, derived, mapped, numbered, values, write_table
-from stages.synthesis.question_index import Lookup, look_up
+from stages.synthesis.question_index import QuestionIndex, look_up
 from storage.artifact import Draft
 
 SETS: Final = pa.schema(
@@ -33,7 +33,7 @@ SETS: Final = pa.schema(
 )
 
 
-class Lesson(NamedTuple):
+class WarmUpResult(NamedTuple):
     """Result of the warm-up: MetaNet, L_meta of each epoch, and per perspective the number of rationales and the base's mean loss."""
 
     metanet: MetaNet
@@ -61,9 +61,9 @@ def _features(out: Draft, names: list[str], questions: int) -> Tensor:
     return mapped(path, shape)
 
 
-def teach(
+def warm_up_metanet(
     settings: Synthesis, objective: Objective, names: list[str], questions: int, seed: int, out: Draft, progress: Progress
-) -> Lesson:
+) -> WarmUpResult:
     """Warm up MetaNet on all measured rationales."""
     losses_NK, mask_NK = _losses(out, names, questions)
     features_NKF = _features(out, names, questions)
@@ -75,10 +75,10 @@ def teach(
     warm = warm_up(settings, objective, features_NKF, losses_NK, mask_NK, seed, said)
     kept_K = mask_NK.sum(0).tolist()
     base_loss_K = [float(total / count) if count else None for total, count in zip(losses_NK.sum(0), kept_K, strict=True)]
-    return Lesson(warm.metanet, warm.losses, kept_K, base_loss_K)
+    return WarmUpResult(warm.metanet, warm.losses, kept_K, base_loss_K)
 
 
-def _thought(metanet: MetaNet, shard: pa.Table, names: list[str], temperature: float, lookup: Lookup) -> pa.Table:
+def _thought(metanet: MetaNet, shard: pa.Table, names: list[str], temperature: float, lookup: QuestionIndex) -> pa.Table:
     """Scores, preferences and fused vectors of the questions of one shard of features."""
     ids, features_QKF, mask_QK = by_question(shard, names)
     with torch.no_grad():
@@ -95,7 +95,7 @@ def _thought(metanet: MetaNet, shard: pa.Table, names: list[str], temperature: f
     return pa.table(columns, schema=SETS)
 
 
-def write_sets(metanet: MetaNet, names: list[str], temperature: float, lookup: Lookup, out: Draft) -> None:
+def write_sets(metanet: MetaNet, names: list[str], temperature: float, lookup: QuestionIndex, out: Draft) -> None:
     """Write `sets-*.parquet` and `metanet.safetensors`."""
     out.clear("sets")
     for shard in out.shards("features"):

@@ -17,13 +17,13 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import ConfigError, StageFailed
-from pipeline.training.step import Joint
+from pipeline.training.step import TrainingState
 from storage.atomic import sync_file, write_bytes
 
-COUNTS: Final = "checkpoint.json"
+VALID_CHECKPOINT: Final = "checkpoint.json"
 
 
-def _state(joint: Joint) -> dict[str, torch.Tensor]:
+def _state(joint: TrainingState) -> dict[str, torch.Tensor]:
     tensors = {f"metanet.{name}": value for name, value in joint.metanet.state_dict().items()}
     tensors |= {f"inertia.{name}": value for name, value in joint.inertia.tensors().items()}
     for name, parameter in joint.metanet.named_parameters():
@@ -37,7 +37,7 @@ def _state(joint: Joint) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone().contiguous() for name, value in tensors.items()}
 
 
-def _restore(joint: Joint, tensors: dict[str, torch.Tensor]) -> None:
+def _restore(joint: TrainingState, tensors: dict[str, torch.Tensor]) -> None:
     def part(prefix: str) -> dict[str, torch.Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
@@ -58,7 +58,7 @@ def _restore(joint: Joint, tensors: dict[str, torch.Tensor]) -> None:
         torch.cuda.set_rng_state(tensors["random_cuda"])
 
 
-def save_checkpoint(joint: Joint, scratch: Path, step: int) -> None:
+def save_checkpoint(joint: TrainingState, scratch: Path, step: int) -> None:
     """Save a checkpoint after `step` steps; older ones are removed once it is valid."""
     tag = f"step-{step:06d}"
     frozen = joint.config.lora is not None  # frozen parameters are those of the base student
@@ -70,22 +70,22 @@ def save_checkpoint(joint: Joint, scratch: Path, step: int) -> None:
         for path in (scratch / tag).iterdir():
             sync_file(path)
         counts = {"step": step, "tag": tag, "ranks": joint.ranks, "zero_stage": joint.config.zero_stage}
-        write_bytes(scratch / COUNTS, json.dumps(counts).encode())
+        write_bytes(scratch / VALID_CHECKPOINT, json.dumps(counts).encode())
         for old in scratch.glob("step-*"):
             if old.name != tag:
                 shutil.rmtree(old)
 
 
-def load_checkpoint(joint: Joint, scratch: Path) -> int:
+def load_checkpoint(joint: TrainingState, scratch: Path) -> int:
     """Load the valid checkpoint; returns the number of steps already taken, 0 without a checkpoint.
 
     Raises:
         ConfigError: the checkpoint was written by another number of ranks or under another ZeRO stage.
         StageFailed: it cannot be loaded.
     """
-    if not (scratch / COUNTS).exists():
+    if not (scratch / VALID_CHECKPOINT).exists():
         return 0
-    found = json.loads((scratch / COUNTS).read_text())
+    found = json.loads((scratch / VALID_CHECKPOINT).read_text())
     for field, now in (("ranks", joint.ranks), ("zero_stage", joint.config.zero_stage)):
         if found[field] != now:
             raise ConfigError(

@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError, ModelError
 from pipeline.models import check_model, context_length, model_content
 from pipeline.perspectives.of_run import perspectives_of
 from pipeline.perspectives.perspective import Perspective, without_forms
-from pipeline.prompts import as_asked
+from pipeline.prompts import visible_to_teacher
 from pipeline.schema.fields import Frozen, identity
 
 
@@ -32,7 +32,7 @@ def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
     return Config(
         student=run.student,
-        perspectives=without_forms(as_asked(run.prompts, perspectives_of(run))),
+        perspectives=without_forms(visible_to_teacher(run.prompts, perspectives_of(run))),
         prompts=run.prompts,
         training=run.training,
         objective=run.objective,

@@ -4,7 +4,7 @@ Rank 0 writes them once, reading the rationales in order; the other ranks wait, 
 memory-mapped tensors, so all ranks share one copy in the page cache. `shape.json` is written last; its presence means that all files are
 complete.
 
-Axes: N questions of the set, K perspectives, F features, T tokens, B rows; R 2 (row and context row), P `PLACE` fields of a row's location.
+Axes: N questions of the set, K perspectives, F features, T tokens, B rows; 2 row kinds (row, context row), 5 address fields.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from pipeline.prompts import prompt_tokens, render
-from pipeline.student.batch import Row
-from pipeline.training.training_set import PLACE, TrainingSet, answer_row, context_row, make_row, place_of
+from pipeline.student.batch import TokenRow
+from pipeline.training.training_set import ADDRESS_FIELDS, TrainingSet, address_of, answer_row, context_row, make_row
 from stages.shared.mapped_tables import Piece, blank, derived, mapped, numbered, write_table
 from stages.training.config import Config
 from storage.artifact import Artifact
@@ -31,7 +31,7 @@ _SHAPE: Final = "shape.json"
 _ROWS: Final = 1024
 
 
-def _rows(config: Config, tokenizer: Any, piece: Piece) -> Iterator[list[Row]]:
+def _rows(config: Config, tokenizer: Any, piece: Piece) -> Iterator[list[TokenRow]]:
     """The row and the context row of every rationale of a piece."""
     limit = config.training.max_length
     for item in piece.to_pylist():
@@ -43,13 +43,13 @@ def _rows(config: Config, tokenizer: Any, piece: Piece) -> Iterator[list[Row]]:
 def _write_tokens(config: Config, synthesis: Artifact, tokenizer: Any, names: Sequence[str], folder: Path) -> int:
     """Write `tokens.i32` and `places.i64`; returns the number of tokens."""
     questions, offset = synthesis.summary["kept_questions"], 0
-    places = blank(folder / "places.i64", (questions, len(names), 2, PLACE), np.int64)
+    places = blank(folder / "places.i64", (questions, len(names), 2, ADDRESS_FIELDS), np.int64)
     columns = ["question_id", "perspective", "prompt", "rationale", "answer"]
     with (folder / "tokens.i32").open("wb") as tokens:
         for piece, (n_B, k_B) in numbered(synthesis.batches("rationales", columns, _ROWS), names, questions):
             for n, k, pair in zip(n_B, k_B, _rows(config, tokenizer, piece), strict=True):
                 for number, row in enumerate(pair):
-                    places[n, k, number] = place_of(row, offset)
+                    places[n, k, number] = address_of(row, offset)
                     tokens.write(np.array(row.tokens, np.int32).tobytes())
                     offset += len(row.tokens)
     places.flush()
@@ -59,7 +59,7 @@ def _write_tokens(config: Config, synthesis: Artifact, tokenizer: Any, names: Se
 def _write_answers(config: Config, synthesis: Artifact, tokenizer: Any, offset: int, folder: Path) -> int:
     """Write `answers.i64`, and append its tokens to the others; returns the total number of tokens."""
     questions, names = synthesis.summary["kept_questions"], [item.name for item in config.perspectives]
-    places = blank(folder / "answers.i64", (questions, PLACE), np.int64)
+    places = blank(folder / "answers.i64", (questions, ADDRESS_FIELDS), np.int64)
     limit, prompts = config.training.max_length, config.prompts
     with (folder / "tokens.i32").open("ab") as tokens:
         pieces = synthesis.batches("rationales", ["question_id", "perspective", "prompt", "answer"], _ROWS)
@@ -69,7 +69,7 @@ def _write_answers(config: Config, synthesis: Artifact, tokenizer: Any, offset: 
                     continue
                 asked = prompt_tokens(tokenizer, render(prompts.answer, prompt=item["prompt"]), config.student.dialogue)
                 row = answer_row(tokenizer, asked, item["answer"], limit, f"answer of {item['question_id']!r}")
-                places[n] = place_of(row, offset)
+                places[n] = address_of(row, offset)
                 tokens.write(np.array(row.tokens, np.int32).tobytes())
                 offset += len(row.tokens)
     places.flush()
@@ -119,13 +119,13 @@ def open_training_set(scratch: Path, pad: int) -> TrainingSet:
     folder = scratch / DERIVED
     shape = json.loads((folder / _SHAPE).read_text())
     size = (shape["questions"], shape["perspectives"])
-    places_NKRP = mapped(folder / "places.i64", (*size, 2, PLACE), torch.int64)
+    addresses_NK25 = mapped(folder / "places.i64", (*size, 2, ADDRESS_FIELDS), torch.int64)
     return TrainingSet(
         tokens_T=mapped(folder / "tokens.i32", (shape["tokens"],), torch.int32),
-        places_NKRP=places_NKRP,
+        addresses_NK25=addresses_NK25,
         features_NKF=mapped(folder / "features.f32", (*size, shape["features"])),
-        mask_NK=places_NKRP[:, :, 0, 1] > 0,
+        mask_NK=addresses_NK25[:, :, 0, 1] > 0,
         base_losses_NK=mapped(folder / "losses.f32", size),
         pad=pad,
-        answers_NP=mapped(folder / "answers.i64", (size[0], PLACE), torch.int64) if shape["answers"] else None,
+        answers_N5=mapped(folder / "answers.i64", (size[0], ADDRESS_FIELDS), torch.int64) if shape["answers"] else None,
     )

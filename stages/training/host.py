@@ -17,7 +17,7 @@ from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError, StageFailed
 from stages.core.plan import plan
 from stages.core.process import store_of
-from stages.training.launcher import SPEC, launcher_of
+from stages.training.launcher import SPEC_FILE, launcher_of
 from stages.training.stage import NAME
 
 _LOOK_AGAIN_SECONDS: Final = 2.0
@@ -45,7 +45,7 @@ def join(run: RunConfig, host: int, say: Callable[[str], None]) -> None:
         raise ConfigError(f"--host {host}: expected 1 to {training.hosts - 1}; host 0 runs the stage itself with `mind run`")
     fingerprint = plan(run)[NAME].fingerprint
     store = store_of(run)
-    spec = store.root / NAME / f"{fingerprint}.scratch" / SPEC
+    spec = store.root / NAME / f"{fingerprint}.scratch" / SPEC_FILE
     said = False
     while not _begun(run, spec):
         if store.exists(NAME, fingerprint):

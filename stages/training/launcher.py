@@ -12,10 +12,10 @@ from typing import Final
 from pipeline.config.training import Training
 from pipeline.errors import BadInput, ConfigError, StageFailed
 
-REFUSED: Final = "refused"
+REJECTION_FILE: Final = "refused"
 
 
-SPEC: Final = "spec.json"
+SPEC_FILE: Final = "spec.json"
 """File in the scratch folder that tells the ranks of every host what to train."""
 
 
@@ -65,13 +65,13 @@ def launcher_of(training: Training, spec: str, port: int, host: int) -> tuple[li
         "--nproc-per-node", str(training.ranks // training.hosts), "--master-addr", training.address or "127.0.0.1",
         "--master-port", str(port), "-m", "stages.training.rank", spec,
     ]  # fmt: skip
-    return command, {**os.environ, **surroundings(training)}
+    return command, {**os.environ, **rank_environment(training)}
 
 
 def launch(training: Training, spec: str, port: int) -> None:
     """Start the ranks and wait for them."""
     command, environment = launcher_of(training, spec, port, 0)
-    refused = Path(spec).with_name(REFUSED)
+    refused = Path(spec).with_name(REJECTION_FILE)
     refused.unlink(missing_ok=True)
     with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as launcher:
         try:
@@ -90,7 +90,7 @@ def launch(training: Training, spec: str, port: int) -> None:
         )
 
 
-def surroundings(training: Training) -> dict[str, str]:
+def rank_environment(training: Training) -> dict[str, str]:
     """Environment variables of every rank."""
     import torch
 

@@ -30,16 +30,16 @@ from pipeline.prompts import pad_token
 from pipeline.student.attention import ROWS
 from pipeline.student.lora import adapt, merged
 from pipeline.student.losses import StudentLosses
-from pipeline.training.step import Joint, train_step
-from pipeline.training.training_set import TrainingSet, held_out, restricted
+from pipeline.training.step import TrainingState, train_step
+from pipeline.training.training_set import TrainingSet, held_out, training_subset
 from stages.core.progress import Progress
-from stages.training.checkpoint import COUNTS, load_checkpoint, save_checkpoint
+from stages.training.checkpoint import VALID_CHECKPOINT, load_checkpoint, save_checkpoint
 from stages.training.config import Config
 from stages.training.files import are_written, open_training_set, wait_for_training_files, write_training_files
-from stages.training.launcher import REFUSED
+from stages.training.launcher import REJECTION_FILE
 from storage.artifact import Artifact
 from storage.atomic import read_parquet, write_bytes, write_parquet
-from storage.backend import Bucket
+from storage.backend import ObjectStore
 from storage.errors import StorageError
 from storage.mirror import Mirror
 from storage.store import Store
@@ -76,7 +76,7 @@ def load_training_set(config: Config, synthesis: Artifact, scratch: Path, tokeni
     if wanted is None and not training.hold_out:
         return data
     wanted_K = torch.tensor([wanted is None or item.name in wanted for item in config.perspectives])
-    return restricted(data, wanted_K, held_out(len(data), training.hold_out, config.seed), training.questions_per_step)
+    return training_subset(data, wanted_K, held_out(len(data), training.hold_out, config.seed), training.questions_per_step)
 
 
 def deepspeed_config(training: Training) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def start_engine(config: Config) -> Any:
     return engine
 
 
-def start_joint(config: Config, data: TrainingSet, engine: Any, metanet_file: Path | None) -> Joint:
+def start_joint(config: Config, data: TrainingSet, engine: Any, metanet_file: Path | None) -> TrainingState:
     """Student, MetaNet and inertia state before the first step. Inertia starts from the base student's losses."""
     training = config.training
     torch.manual_seed(config.seed)
@@ -134,10 +134,10 @@ def start_joint(config: Config, data: TrainingSet, engine: Any, metanet_file: Pa
     optimizer = torch.optim.AdamW(metanet.parameters(), lr=training.metanet_rate)
     ranks = dist.get_world_size() if dist.is_initialized() else 1
     rank = dist.get_rank() if dist.is_initialized() else 0
-    return Joint(training, config.objective, data, engine, metanet, optimizer, inertia, config.seed, rank, ranks)
+    return TrainingState(training, config.objective, data, engine, metanet, optimizer, inertia, config.seed, rank, ranks)
 
 
-def export(joint: Joint, config: Config, folder: Path) -> None:
+def export(joint: TrainingState, config: Config, folder: Path) -> None:
     """Save the student and its tokenizer as a transformers folder, written aside and renamed."""
     engine = joint.engine
     # Under ZeRO-3 no rank has the whole student; this private method is the only gather that DeepSpeed offers without a file.
@@ -216,14 +216,14 @@ def train(
                 _commit_log(draft, logs, step + 1, names)
             save_checkpoint(joint, scratch, step + 1)
             if main and mirror is not None:
-                mirror.send_changes(last=COUNTS)
+                mirror.send_changes(last=VALID_CHECKPOINT)
             logs = []
     export(joint, config, draft / "student")
     if main:
         _finish(config, joint, draft, scratch)
 
 
-def _finish(config: Config, joint: Joint, draft: Path, scratch: Path) -> None:
+def _finish(config: Config, joint: TrainingState, draft: Path, scratch: Path) -> None:
     import pyarrow.parquet as pq
 
     training = config.training
@@ -263,7 +263,7 @@ def train_as(document: dict[str, Any]) -> None:
     """Train as the stage's specification says, in a process group that was joined before."""
     synthesis, draft, scratch = (Path(document[name]) for name in ("synthesis", "draft", "scratch"))
     there = document["mirror"]
-    mirror = None if there is None else Mirror(Bucket(there["url"]), Path(there["root"]), there["name"])
+    mirror = None if there is None else Mirror(ObjectStore(there["url"]), Path(there["root"]), there["name"])
     config = Config.model_validate(document["config"])
     train(config, synthesis, draft, scratch, Progress(Path(document["progress"]), "training"), mirror)
 
@@ -276,7 +276,7 @@ def main() -> None:
         train_as(document)
     except (MindError, StorageError) as error:
         # The launcher does not forward messages, so the stage reads it from this file.
-        write_bytes(Path(document["scratch"]) / REFUSED, str(error).encode())
+        write_bytes(Path(document["scratch"]) / REJECTION_FILE, str(error).encode())
         raise SystemExit(error.exit_code) from None
     finally:
         dist.destroy_process_group()

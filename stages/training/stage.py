@@ -19,7 +19,7 @@ from stages.training.config import Config as Config
 from stages.training.config import check as check
 from stages.training.config import config_of as config_of
 from stages.training.config import outside as outside
-from stages.training.launcher import SPEC, check_machine, choose_port, launch, surroundings
+from stages.training.launcher import SPEC_FILE, check_machine, choose_port, launch, rank_environment
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "training"
@@ -27,10 +27,10 @@ VERSION: Final = 2
 INPUTS: Final = ("synthesis",)
 
 
-def _be_the_rank(config: Config, document: dict[str, Any], port: int) -> None:
+def _train_in_process(config: Config, document: dict[str, Any], port: int) -> None:
     """Train in this process, which avoids starting another one; several trainings in one process share its process group."""
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ.update({**surroundings(config.training), **alone})
+    os.environ.update({**rank_environment(config.training), **alone})
     from stages.training import rank
 
     rank.join(config.training)
@@ -68,9 +68,9 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     }
     if not (out.scratch / "summary.json").exists() or not out.path("student").is_dir():
         if config.training.ranks == 1:
-            _be_the_rank(config, document, port)
+            _train_in_process(config, document, port)
         else:
-            spec = out.scratch / SPEC
+            spec = out.scratch / SPEC_FILE
             spec.write_text(json.dumps(document))
             launch(config.training, str(spec), port)
     summary: dict[str, Any] = json.loads((out.scratch / "summary.json").read_text())

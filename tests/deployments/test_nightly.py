@@ -33,7 +33,7 @@ OTHER_ITEMS = (
 
 def promoted(job: Job) -> str:
     """The student that `promoted` points to."""
-    found = read_pointer(job.store.place, "promoted")
+    found = read_pointer(job.store.backend, "promoted")
     assert found is not None
     return str(found["stages"]["training"])
 

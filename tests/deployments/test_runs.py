@@ -108,7 +108,7 @@ def test_the_manifest_and_the_report_link_to_the_page_of_the_run(prefect: Prefec
 
 
 def test_the_catalogue_has_the_run(full: Full) -> None:
-    found = read_run(full.job.store.place, full.job.name)
+    found = read_run(full.job.store.backend, full.job.name)
     assert found is not None
     assert (found["status"], found["stages"]) == ("done", {stage: full.job.fingerprint(stage) for stage in STAGES})
 

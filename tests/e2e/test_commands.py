@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stages.core.plan import ORDER
-from storage.backend import Folder
+from storage.backend import LocalBackend
 from storage.store import Store
 from tests.support.end_to_end import Run, mind, overrides
 
@@ -124,7 +124,7 @@ def test_gc_keeps_a_run_and_removes_it_once_it_is_forgotten(copied: Run) -> None
     said("forget", "miniature", *root)
     said("gc", *root)
     assert Store(copied.root).exists("training", copied.artifact("training").name), "promoted keeps it"
-    Folder(copied.root).remove("pointers/promoted.json")
+    LocalBackend(copied.root).remove("pointers/promoted.json")
     removed = told("gc", *root)
     assert removed["bytes"] > 0
     assert not list(copied.root.glob("*/*/manifest.json"))

@@ -8,7 +8,7 @@ import resource
 import pytest
 
 from stages.core.plan import ORDER
-from storage.backend import Folder
+from storage.backend import LocalBackend
 from storage.catalogue import read_pointer, read_runs
 from storage.store import Store
 from storage.verify import verify
@@ -109,9 +109,9 @@ def test_the_report_is_one_page_that_needs_no_network(finished: Run) -> None:
 
 
 def test_the_run_is_in_the_catalogue(finished: Run) -> None:
-    (run,) = read_runs(Folder(finished.root))
+    (run,) = read_runs(LocalBackend(finished.root))
     assert run["status"] == "done"
     assert run["stages"] == {stage: finished.manifest(stage)["fingerprint"] for stage in ORDER}
-    latest = read_pointer(Folder(finished.root), "latest")
+    latest = read_pointer(LocalBackend(finished.root), "latest")
     assert latest is not None
     assert latest["run"] == "miniature"

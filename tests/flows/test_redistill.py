@@ -67,7 +67,7 @@ class World:
         return settle(config, *judge(config, Policy()))
 
     def promoted(self) -> str | None:
-        found = read_pointer(self.store.place, PROMOTED)
+        found = read_pointer(self.store.backend, PROMOTED)
         return None if found is None else str(found["stages"]["training"])
 
 
@@ -161,7 +161,7 @@ def test_a_candidate_refused_against_another_student_gets_another_chance(world: 
     world.night(1e-4, every)
     world.night(2e-4, none)
     other = world.config(3e-4)
-    point(world.store.place, PROMOTED, other.name, fingerprints(plan(other)))
+    point(world.store.backend, PROMOTED, other.name, fingerprints(plan(other)))
     assert why_not(world.store, world.student(2e-4)) is None
 
 

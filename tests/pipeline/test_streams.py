@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.streams import IN_FLIGHT, ahead, chunks
+from pipeline.streams import IN_FLIGHT, chunks, prefetch
 
 
 @given(st.lists(st.integers()), st.integers(1, 7))
@@ -20,7 +20,7 @@ def test_pieces_put_together_are_the_stream(items: list[int], size: int) -> None
 
 @given(st.lists(st.integers(), max_size=12))
 def test_every_item_comes_back_in_order_with_what_was_made_of_it(items: list[int]) -> None:
-    assert list(ahead(lambda item: item * 2, items)) == [(item, item * 2) for item in items]
+    assert list(prefetch(lambda item: item * 2, items)) == [(item, item * 2) for item in items]
 
 
 def test_the_next_item_is_worked_on_while_one_is_dealt_with_and_no_more_are_taken() -> None:
@@ -35,7 +35,7 @@ def test_the_next_item_is_worked_on_while_one_is_dealt_with_and_no_more_are_take
         begun.release()
         return number
 
-    for number, _ in ahead(work, stream()):
+    for number, _ in prefetch(work, stream()):
         if number < 5:
             assert begun.acquire(timeout=60) and begun.acquire(timeout=60)  # its own, and the next one's
             begun.release()
@@ -45,7 +45,7 @@ def test_the_next_item_is_worked_on_while_one_is_dealt_with_and_no_more_are_take
 def test_whoever_leaves_early_does_not_wait_for_what_is_under_way() -> None:
     release, began = threading.Event(), time.monotonic()
     try:
-        for number, _ in ahead(lambda item: item == 0 or release.wait(60), range(9)):
+        for number, _ in prefetch(lambda item: item == 0 or release.wait(60), range(9)):
             assert number == 0
             break
         assert time.monotonic() - began < 30
@@ -64,5 +64,5 @@ def test_what_fails_is_raised_and_nothing_more_is_begun() -> None:
         return number
 
     with pytest.raises(ValueError, match="one"):
-        list(ahead(work, range(9)))
+        list(prefetch(work, range(9)))
     assert set(begun) <= {0, 1, 2}

@@ -19,7 +19,7 @@ from pipeline.metanet.inertia import InertiaState, observe
 from pipeline.metanet.network import MetaNet
 from pipeline.student.attention import ROWS
 from pipeline.student.losses import StudentLosses
-from pipeline.training.step import Joint, learning_rate, train_step
+from pipeline.training.step import TrainingState, learning_rate, train_step
 from pipeline.training.training_set import TrainingSet, context_row, make_row, questions_of_step
 from tests.support.training_sets import set_of
 
@@ -71,7 +71,9 @@ def data(tiny_tokenizer: Any) -> TrainingSet:
     return set_of(pairs, features_NKF, MASK, base_losses_NK, pad=0)
 
 
-def _step(student: Any, data: TrainingSet, training: Training, step: int) -> tuple[dict[str, Any], dict[str, Tensor], Joint]:
+def _step(
+    student: Any, data: TrainingSet, training: Training, step: int
+) -> tuple[dict[str, Any], dict[str, Tensor], TrainingState]:
     """The log of one step, the student's gradient, and what was taught."""
     student.zero_grad()
     torch.manual_seed(0)
@@ -79,7 +81,9 @@ def _step(student: Any, data: TrainingSet, training: Training, step: int) -> tup
     inertia = InertiaState.empty(QUESTIONS, PERSPECTIVES)
     observe(inertia, training.inertia, torch.arange(QUESTIONS), data.base_losses_NK, data.mask_NK)
     optimizer = torch.optim.AdamW(metanet.parameters(), lr=training.metanet_rate)
-    joint = Joint(training, Objective(), data, GatheringEngine(StudentLosses(student)), metanet, optimizer, inertia, 0, 0, 1)
+    joint = TrainingState(
+        training, Objective(), data, GatheringEngine(StudentLosses(student)), metanet, optimizer, inertia, 0, 0, 1
+    )
     log = train_step(joint, step)
     return log, {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None}, joint
 
@@ -146,7 +150,7 @@ def test_the_gradient_is_the_same_for_any_micro_batch_packed_or_padded(
 
 @pytest.mark.parametrize("packs", [False, True])
 def test_the_second_task_takes_its_share_of_the_loss(student: Any, data: TrainingSet, packs: bool) -> None:
-    whole = replace(data, answers_NP=data.places_NKRP[:, 2, 0].where(MASK[:, 2:3], data.places_NKRP[:, 0, 0]))
+    whole = replace(data, answers_N5=data.addresses_NK25[:, 2, 0].where(MASK[:, 2:3], data.addresses_NK25[:, 0, 0]))
     found = {}
     for weight in (0.0, 0.25):
         training = Training(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.config.run import load_config
 from pipeline.errors import QuestionError
-from pipeline.questions.contamination import Evaluated, known_by, same_as
+from pipeline.questions.contamination import Evaluated, identity_digests, same_as
 from pipeline.questions.question import Question, from_table, normalised
 from stages.core.process import run_stage
 from storage.artifact import Artifact
@@ -30,7 +30,7 @@ questions = st.builds(
 
 
 def separated(train: list[Question], evaluation: list[Question]) -> list[Question]:
-    known = {key: Evaluated("set", question.id) for question in evaluation for key in known_by(question)}
+    known = {key: Evaluated("set", question.id) for question in evaluation for key in identity_digests(question)}
     return [question for question in train if same_as(question, known) is None]
 
 

@@ -34,7 +34,7 @@ def root(peaceful: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("root") / "artifacts"
     shutil.copytree(peaceful, copy)
     store = open_store(str(copy))
-    record_run(store.place, "small", {stage: store.fingerprints(stage)[0] for stage in STAGES}, {}, "done")
+    record_run(store.backend, "small", {stage: store.fingerprints(stage)[0] for stage in STAGES}, {}, "done")
     return copy
 
 
@@ -48,7 +48,7 @@ def released(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_is_the_student_that_was_trained_and_loads_as_it_lies(released: Path, root: Path) -> None:
     store = open_store(str(root))
-    trained = store.open("training", stages_of(store.place, "latest")["training"]).path("student")
+    trained = store.open("training", stages_of(store.backend, "latest")["training"]).path("student")
     found, expected = (load_file(folder / "model.safetensors") for folder in (released, trained))
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     model, tokenizer = AutoModelForCausalLM.from_pretrained(released), AutoTokenizer.from_pretrained(released)
@@ -121,7 +121,7 @@ def test_the_card_says_what_is_bad_news_how_it_is_asked_and_whose_the_questions_
     copy = tmp_path / "artifacts"
     shutil.copytree(root, copy)
     store = open_store(str(copy))
-    stages = stages_of(store.place, "latest")
+    stages = stages_of(store.backend, "latest")
 
     def asked_with_turns(manifest: dict[str, Any]) -> None:
         manifest["config"]["student"]["turns"] = {"system": "Think it over.", "template": {"enable_thinking": False}}

@@ -189,10 +189,10 @@ def test_a_truncated_file_is_refused_and_what_is_there_is_whole(store: Store, tm
     target = open_store(str(tmp_path / str(len(list(tmp_path.iterdir())))))
     with pytest.raises(ArtifactError, match=r"cut\.tar"):
         import_(target, cut)
-    for stage in target.place.names(""):
+    for stage in target.backend.names(""):
         for digest in target.fingerprints(stage):
             assert verify(target, stage, digest) == []
-        assert not [name for name in target.place.names(stage) if name.endswith((".incoming", ".scratch"))]
+        assert not [name for name in target.backend.names(stage) if name.endswith((".incoming", ".scratch"))]
 
 
 def test_a_refused_import_leaves_the_unfinished_work_of_a_run_alone(store: Store, tar: Path, target: Store) -> None:

@@ -104,9 +104,9 @@ def test_a_table_that_is_written_again_is_the_new_one(store: Store) -> None:
 
 def test_nothing_is_written_into_an_artifact_that_another_has_finished(store: Store) -> None:
     with pytest.raises(LeaseLost), store.draft(STAGE, DIGEST) as draft:
-        store.place.write(f"{STAGE}/{DIGEST}/manifest.json", b"{}")
+        store.backend.write(f"{STAGE}/{DIGEST}/manifest.json", b"{}")
         draft.write_shard("rows", numbers(1))
-    assert store.place.names(f"{STAGE}/{DIGEST}.partial") == []
+    assert store.backend.names(f"{STAGE}/{DIGEST}.partial") == []
 
 
 def test_a_table_is_read_whole_or_in_batches_or_in_part(store: Store) -> None:

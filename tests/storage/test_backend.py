@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from storage.backend import Bucket, Folder, Place
+from storage.backend import Backend, LocalBackend, ObjectStore
 from storage.errors import BadRoot, RootNotWritable, RootUnavailable
 from storage.store import open_store
 from tests.support.storage.s3 import S3, Fault
@@ -21,61 +21,61 @@ CONTENTS = st.binary(max_size=8)
 class Model(RuleBasedStateMachine):
     """A place does what a dictionary of keys does."""
 
-    place: Place
+    place: Backend
 
     def __init__(self) -> None:
         super().__init__()
         for folder in ("runs", "runs.old"):
-            self.place.remove_all(folder)
-        self.place.remove("top")
+            self.backend.remove_all(folder)
+        self.backend.remove("top")
         self.content: dict[str, bytes] = {}
 
     @rule(key=KEYS, content=CONTENTS)
     def write(self, key: str, content: bytes) -> None:
-        self.place.write(key, content)
+        self.backend.write(key, content)
         self.content[key] = content
 
     @rule(key=KEYS, content=CONTENTS)
     def create(self, key: str, content: bytes) -> None:
-        assert self.place.create(key, content) is (self.content.get(key, content) == content)
+        assert self.backend.create(key, content) is (self.content.get(key, content) == content)
         self.content.setdefault(key, content)
 
     @rule(key=KEYS)
     def remove(self, key: str) -> None:
-        self.place.remove(key)
+        self.backend.remove(key)
         self.content.pop(key, None)
 
     @rule(folder=FOLDERS)
     def remove_all(self, folder: str) -> None:
-        self.place.remove_all(folder)
+        self.backend.remove_all(folder)
         self.content = {key: content for key, content in self.content.items() if not key.startswith(f"{folder}/")}
 
     @rule(key=KEYS, folder=FOLDERS)
     def look(self, key: str, folder: str) -> None:
-        assert self.place.read(key) == self.content.get(key)
-        assert self.place.has(key) is (key in self.content)
+        assert self.backend.read(key) == self.content.get(key)
+        assert self.backend.has(key) is (key in self.content)
         below = [name.removeprefix(f"{folder}/") for name in self.content if name.startswith(f"{folder}/")]
         # A local folder stays when it is empty: that is nothing to anybody.
-        assert set(self.place.names(folder)) - {"deep"} == {name for name in below if "/" not in name}
-        files = {name: entry.bytes for name, entry in self.place.entries(folder).items()}
+        assert set(self.backend.names(folder)) - {"deep"} == {name for name in below if "/" not in name}
+        files = {name: entry.bytes for name, entry in self.backend.entries(folder).items()}
         assert files == {name: len(self.content[f"{folder}/{name}"]) for name in below if "/" not in name}
 
 
-def _run(place: Place, depth: settings) -> None:
+def _run(place: Backend, depth: settings) -> None:
     run_state_machine_as_test(type("Modelled", (Model,), {"place": place}), settings=depth)  # type: ignore[arg-type]
 
 
 def test_a_folder_does_what_a_dictionary_does(tmp_path: Path) -> None:
-    _run(Folder(tmp_path), settings(max_examples=20, stateful_step_count=25))
+    _run(LocalBackend(tmp_path), settings(max_examples=20, stateful_step_count=25))
 
 
 def test_a_bucket_does_what_a_dictionary_does(s3: S3) -> None:
-    _run(Bucket(s3.root()), settings(max_examples=3, stateful_step_count=15))
+    _run(ObjectStore(s3.root()), settings(max_examples=3, stateful_step_count=15))
 
 
 def test_runs_are_listed_while_another_process_rewrites_one(tmp_path: Path) -> None:
     """What garbage collection keeps hangs on this: a listing that comes back empty would let everything go."""
-    place, stop = Folder(tmp_path), threading.Event()
+    place, stop = LocalBackend(tmp_path), threading.Event()
     for name in ("a.json", "b.json"):
         place.write(f"runs/{name}", b"{}")
 
@@ -95,7 +95,7 @@ def test_runs_are_listed_while_another_process_rewrites_one(tmp_path: Path) -> N
 
 
 def test_of_many_threads_that_create_one_key_one_succeeds(tmp_path: Path) -> None:
-    place, begin, won = Folder(tmp_path), threading.Barrier(8), list[int]()
+    place, begin, won = LocalBackend(tmp_path), threading.Barrier(8), list[int]()
 
     def create(number: int) -> None:
         begin.wait()
@@ -113,12 +113,12 @@ def test_of_many_threads_that_create_one_key_one_succeeds(tmp_path: Path) -> Non
 
 
 def test_what_may_not_be_written_or_removed_is_said_so(tmp_path: Path) -> None:
-    place = Folder(Path("/proc/artifacts"))
+    place = LocalBackend(Path("/proc/artifacts"))
     for act in (lambda: place.write("a", b""), lambda: place.create("a", b"")):
         with pytest.raises(RootNotWritable, match="/proc/artifacts: cannot be written"):
             act()
     with pytest.raises(RootNotWritable, match="cannot be written"):
-        Folder(Path("/proc")).remove_all("self/fdinfo")
+        LocalBackend(Path("/proc")).remove_all("self/fdinfo")
 
 
 @pytest.mark.parametrize("root", ["s3://key:secret@bucket/x", "s3://key@bucket", "simplecache::s3://a:b@bucket/x"])
@@ -137,11 +137,11 @@ def test_a_local_root_is_a_plain_path() -> None:
 
 def test_a_kind_of_store_whose_library_is_not_here_is_one_line() -> None:
     with pytest.raises(BadRoot, match="install the extra for this store"):
-        Bucket("gs://bucket/x").names("")
+        ObjectStore("gs://bucket/x").names("")
 
 
 def test_a_bucket_that_does_not_exist_is_one_line(s3: S3, tmp_path: Path) -> None:
-    place = Bucket("s3://no-such-bucket/x")
+    place = ObjectStore("s3://no-such-bucket/x")
     (tmp_path / "file").write_text("x")
     for act in (
         lambda: place.write("a", b""),
@@ -156,7 +156,7 @@ def test_a_bucket_that_does_not_exist_is_one_line(s3: S3, tmp_path: Path) -> Non
 
 def test_a_store_that_refuses_the_key_is_one_line(s3: S3) -> None:
     with s3.proxy.failing(Fault(403, "PUT")), pytest.raises(RootUnavailable, match="then run again to resume"):
-        Bucket(s3.root()).write("a", b"")
+        ObjectStore(s3.root()).write("a", b"")
 
 
 @settings(max_examples=8)
@@ -164,7 +164,7 @@ def test_a_store_that_refuses_the_key_is_one_line(s3: S3) -> None:
 def test_a_file_goes_up_and_comes_down_and_a_new_one_never_over_another(
     s3: S3, tmp_path: Path, content: bytes, other: bytes
 ) -> None:
-    place = Bucket(s3.root())
+    place = ObjectStore(s3.root())
     file, back = tmp_path / "file", tmp_path / "a" / "back"
     file.write_bytes(content)
     assert place.upload_new(file, "f")

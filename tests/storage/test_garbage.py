@@ -32,8 +32,8 @@ def _artifacts(store: Store) -> set[str]:
 def _bare(store: Store, name: str, inputs: dict[str, str]) -> None:
     stage, digest = name.split("/")
     document = {"schema_version": 2, "stage": stage, "fingerprint": digest, "identity": {}, "inputs": inputs}
-    store.place.write(f"{name}/{MANIFEST}", orjson.dumps({**document, "timing": {}, "files": []}))
-    store.place.write(f"{name}/rows.parquet", b"rows")
+    store.backend.write(f"{name}/{MANIFEST}", orjson.dumps({**document, "timing": {}, "files": []}))
+    store.backend.write(f"{name}/rows.parquet", b"rows")
 
 
 @settings(max_examples=30)
@@ -60,10 +60,10 @@ def test_what_a_run_a_pointer_its_history_or_a_lease_reaches_stays_and_all_else_
     roots = []
     for number in range(data.draw(st.integers(0, 2))):
         roots.append(some())
-        record_run(store.place, f"run{number}", roots[-1], {}, data.draw(st.sampled_from(["running", "done", "failed"])))
+        record_run(store.backend, f"run{number}", roots[-1], {}, data.draw(st.sampled_from(["running", "done", "failed"])))
     for number in range(data.draw(st.integers(0, 3))):
         roots.append(some())
-        point(store.place, "promoted", f"run{number}", roots[-1])
+        point(store.backend, "promoted", f"run{number}", roots[-1])
 
     expected, waiting = set[str](), [f"{stage}/{digest}" for root in roots for stage, digest in root.items()]
     while waiting:
@@ -74,13 +74,13 @@ def test_what_a_run_a_pointer_its_history_or_a_lease_reaches_stays_and_all_else_
     if held is None:
         assert _collect(store) == set(names) - expected
     else:
-        with lease.hold(store.place, f"{held}.lease", held):
+        with lease.hold(store.backend, f"{held}.lease", held):
             assert _collect(store) == set(names) - expected - {held}
-            assert store.place.names(f"{held}.lease")
+            assert store.backend.names(f"{held}.lease")
         expected.add(held)
     assert _artifacts(store) == expected
     assert reachable(store) >= expected - {held}
-    assert all(store.place.read(f"{name}/rows.parquet") == b"rows" for name in expected)
+    assert all(store.backend.read(f"{name}/rows.parquet") == b"rows" for name in expected)
 
 
 def test_looking_at_the_garbage_removes_nothing_and_knows_its_size(store: Store) -> None:
@@ -98,9 +98,9 @@ def test_a_promoted_student_and_the_ones_before_it_stay_with_all_that_they_were_
     made = [chain(store, number=number) for number in range(3)]
     for number in range(2):
         stages = {artifact.stage: artifact.fingerprint for artifact in made[number]}
-        record_run(store.place, "run", stages, {}, "done")
-        point(store.place, "promoted", "run", stages)
-    record_run(store.place, "run", {}, {}, "running")
+        record_run(store.backend, "run", stages, {}, "done")
+        point(store.backend, "promoted", "run", stages)
+    record_run(store.backend, "run", {}, {}, "running")
     assert _collect(store) == {artifact.name for artifact in made[2]}
     assert _artifacts(store) == {artifact.name for artifacts in made[:2] for artifact in artifacts}
 
@@ -109,10 +109,10 @@ def test_an_unfinished_artifact_stays_while_a_run_names_it_and_goes_after(store:
     with store.draft("sampling", DIGEST) as draft:
         draft.write_shard("rows", numbers(1))
         (draft.scratch / "state").write_text("1")
-    record_run(store.place, "run", {"sampling": DIGEST}, {}, "failed")
+    record_run(store.backend, "run", {"sampling": DIGEST}, {}, "failed")
     assert _collect(store) == set()
     assert (store.root / "sampling" / f"{DIGEST}.partial" / "rows-00000.parquet").exists()
-    record_run(store.place, "run", {}, {}, "done")
+    record_run(store.backend, "run", {}, {}, "done")
     assert _collect(store) == {f"sampling/{DIGEST}.{kind}" for kind in ("partial", "scratch", "lease", "digests")}
     assert list((store.root / "sampling").iterdir()) == []
 
@@ -122,8 +122,8 @@ def test_an_unfinished_artifact_stays_while_a_run_names_it_and_goes_after(store:
 )
 def test_what_a_kill_left_beside_a_finished_artifact_goes(store: Store, left: str) -> None:
     artifact = make(store, "sampling")
-    record_run(store.place, "run", {"sampling": artifact.fingerprint}, {}, "done")
-    store.place.write(f"{artifact.name}.{left}", b"{}")
+    record_run(store.backend, "run", {"sampling": artifact.fingerprint}, {}, "done")
+    store.backend.write(f"{artifact.name}.{left}", b"{}")
     assert _collect(store) == {f"{artifact.name}.{left.partition('/')[0]}"}
     assert [path.name for path in artifact.folder.parent.iterdir()] == [artifact.fingerprint]
     assert store.open("sampling", artifact.fingerprint).table("rows").num_rows == 4
@@ -133,7 +133,7 @@ def test_nothing_but_artifacts_is_ever_touched(store: Store) -> None:
     """Somebody will give a home folder, or a checkout, as root."""
     mine = ["notes/thesis.txt", "src/pkg/module.py", ".git/objects/ab", "top", "sampling/README", "sampling/0123456789ABCDEF/x"]
     for name in mine:
-        store.place.write(name, b"mine")
+        store.backend.write(name, b"mine")
     artifact = make(store, "sampling")
     assert _collect(store) == {artifact.name}
     assert set(files(store.root)) == set(mine)
@@ -143,9 +143,9 @@ def test_a_lease_of_another_host_protects_for_a_week_without_a_beat(store: Store
     with store.draft("sampling", DIGEST) as draft:
         draft.write_shard("rows", numbers(1))
     key = f"sampling/{DIGEST}.lease/000001"
-    content = store.place.read(key)
+    content = store.backend.read(key)
     assert content is not None
-    store.place.write(key, orjson.dumps({**orjson.loads(content), "host": "elsewhere", "released": False}))
+    store.backend.write(key, orjson.dumps({**orjson.loads(content), "host": "elsewhere", "released": False}))
     began = time.monotonic()
     assert _collect(store) == set()
     assert time.monotonic() - began < 5, "nothing is waited for"
@@ -159,8 +159,8 @@ def test_what_a_run_has_reached_or_a_process_has_begun_since_it_was_found_stays(
     with store.draft("questions", DIGEST) as draft:
         draft.write_shard("rows", numbers(1))
     found = list(garbage(store))
-    record_run(store.place, "run", {"sampling": artifact.fingerprint}, {}, "running")
-    with lease.hold(store.place, f"questions/{DIGEST}.lease", "it"):
+    record_run(store.backend, "run", {"sampling": artifact.fingerprint}, {}, "running")
+    with lease.hold(store.backend, f"questions/{DIGEST}.lease", "it"):
         collect(store, found)
     assert _artifacts(store) == {artifact.name}
     assert not other.folder.exists()
@@ -169,14 +169,14 @@ def test_what_a_run_has_reached_or_a_process_has_begun_since_it_was_found_stays(
 
 def test_a_damaged_document_stops_it_before_anything_goes(store: Store) -> None:
     artifact, reached = make(store, "sampling"), make(store, "questions")
-    record_run(store.place, "run", {"questions": reached.fingerprint}, {}, "done")
+    record_run(store.backend, "run", {"questions": reached.fingerprint}, {}, "done")
     for name in ("runs/run.json", "pointers/latest.json", f"{reached.name}/{MANIFEST}"):
-        content = store.place.read(name)
+        content = store.backend.read(name)
         assert content is not None
-        store.place.write(name, content[:-9])
+        store.backend.write(name, content[:-9])
         with pytest.raises(ArtifactError, match="damaged"):
             list(garbage(store))
-        store.place.write(name, content)
+        store.backend.write(name, content)
     assert _artifacts(store) == {artifact.name, reached.name}
 
 
@@ -191,7 +191,7 @@ def test_what_a_live_process_reads_from_stays_though_no_run_names_it(store: Stor
 
 def test_logs_of_a_finished_artifact_stay_for_people_to_read(store: Store) -> None:
     questions = chain(store)[0]
-    record_run(store.place, "run", {"questions": questions.fingerprint}, {}, "done")
+    record_run(store.backend, "run", {"questions": questions.fingerprint}, {}, "done")
     for kind in ("log", "config"):
         questions.folder.with_suffix(f".{kind}").write_text("said")
     _collect(store)

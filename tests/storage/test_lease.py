@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from storage import lease
-from storage.backend import Bucket, Folder, Place
+from storage.backend import Backend, LocalBackend, ObjectStore
 from storage.errors import ArtifactBusy, ArtifactError, LeaseLost, RootNotWritable
 from storage.store import open_store
 from tests.support.storage.processes import DIGEST, SHARDS, STAGE, Machine, hold, many, observe, stage, stopping_stage
@@ -29,11 +29,11 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str,
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Folder:
-    return Folder(tmp_path)
+def place(tmp_path: Path) -> LocalBackend:
+    return LocalBackend(tmp_path)
 
 
-def _alter(place: Place, **changes: Any) -> lease.Holder:
+def _alter(place: Backend, **changes: Any) -> lease.Holder:
     """Change what the lease that counts says."""
     number = max(int(name) for name in place.names(PREFIX))
     key = f"{PREFIX}/{number:06d}"
@@ -60,7 +60,7 @@ def test_of_four_processes_one_wins_and_a_killed_winner_is_succeeded(root: tuple
             assert message.startswith(f"training/abc: process {winner.process.pid} on ")
             assert message.endswith("is writing it; wait for it to end, or stop it")
 
-        where = open_store(url, tmp_path / "workspace").place
+        where = open_store(url, tmp_path / "workspace").backend
         with pytest.raises(ArtifactBusy, match=str(winner.process.pid)), lease.hold(where, PREFIX, "it"):
             pass
         winner.signal(signal.SIGKILL)
@@ -70,7 +70,7 @@ def test_of_four_processes_one_wins_and_a_killed_winner_is_succeeded(root: tuple
             assert where.names(PREFIX) == ["000002"]
 
 
-def test_a_lease_ends_with_its_body_even_if_that_fails(place: Folder) -> None:
+def test_a_lease_ends_with_its_body_even_if_that_fails(place: LocalBackend) -> None:
     with pytest.raises(ZeroDivisionError), lease.hold(place, PREFIX, "it"):
         raise ZeroDivisionError
     found = lease.last(place, PREFIX)
@@ -80,32 +80,32 @@ def test_a_lease_ends_with_its_body_even_if_that_fails(place: Folder) -> None:
     assert not any(thread.name == "lease heartbeat" for thread in threading.enumerate())
 
 
-def test_nothing_is_left_of_the_lease_on_a_finished_artifact(place: Folder) -> None:
+def test_nothing_is_left_of_the_lease_on_a_finished_artifact(place: LocalBackend) -> None:
     with lease.hold(place, PREFIX, "it") as held:
         held.finished = True
     assert lease.last(place, PREFIX) is None
     assert not (place.root / PREFIX).exists()
 
 
-def test_the_same_process_cannot_hold_it_twice(place: Folder) -> None:
+def test_the_same_process_cannot_hold_it_twice(place: LocalBackend) -> None:
     with lease.hold(place, PREFIX, "it"), pytest.raises(ArtifactBusy), lease.hold(place, PREFIX, "it"):
         pass
 
 
-def test_a_process_number_that_was_used_again_is_not_the_holder(place: Folder) -> None:
+def test_a_process_number_that_was_used_again_is_not_the_holder(place: LocalBackend) -> None:
     with lease.hold(place, PREFIX, "it") as held:
         assert lease.is_live(place, PREFIX, held.holder, 0)
         assert not lease.is_live(place, PREFIX, _alter(place, process="0"), 60)
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"[]", b"null", b'{"host": "here"}'])
-def test_a_damaged_lease_has_no_holder(place: Folder, content: bytes) -> None:
+def test_a_damaged_lease_has_no_holder(place: LocalBackend, content: bytes) -> None:
     place.write(f"{PREFIX}/000007", content)
     with lease.hold(place, PREFIX, "it") as held:
         assert held.holder.number == 8
 
 
-def test_a_lease_that_says_more_than_this_version_knows_still_has_its_holder(place: Folder) -> None:
+def test_a_lease_that_says_more_than_this_version_knows_still_has_its_holder(place: LocalBackend) -> None:
     with lease.hold(place, PREFIX, "it"):
         _alter(place, colour="blue")
         with pytest.raises(ArtifactBusy), lease.hold(place, PREFIX, "it"):
@@ -127,7 +127,7 @@ def test_a_holder_elsewhere_lives_while_its_beat_changes_whatever_the_wall_clock
 
 
 def test_a_holder_elsewhere_that_stops_is_waited_for_no_longer_than_patience(
-    place: Folder, monkeypatch: pytest.MonkeyPatch
+    place: LocalBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "STALE_SECONDS", 0.4)
     with lease.hold(place, PREFIX, "it"):
@@ -139,7 +139,7 @@ def test_a_holder_elsewhere_that_stops_is_waited_for_no_longer_than_patience(
         assert held.holder.number == 2
 
 
-def test_a_holder_elsewhere_that_releases_is_succeeded_at_once(place: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_elsewhere_that_releases_is_succeeded_at_once(place: LocalBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     with lease.hold(place, PREFIX, "it"):
         pass
     _alter(place, host="elsewhere")
@@ -148,7 +148,7 @@ def test_a_holder_elsewhere_that_releases_is_succeeded_at_once(place: Folder, mo
         assert held.holder.number == 2
 
 
-def test_seconds_and_numbers_add_up_over_holders(place: Folder) -> None:
+def test_seconds_and_numbers_add_up_over_holders(place: LocalBackend) -> None:
     for number, seconds, before in ((1, 100.0, 0.0), (2, 20.0, 100.0), (3, 3.0, 120.0)):
         with lease.hold(place, PREFIX, "it") as held:
             assert (held.holder.number, held.holder.seconds_before) == (number, before)
@@ -157,7 +157,7 @@ def test_seconds_and_numbers_add_up_over_holders(place: Folder) -> None:
         assert held.holder.seconds_before == 123.0
 
 
-def test_seconds_of_a_killed_holder_count_up_to_its_last_beat(tmp_path: Path, place: Folder) -> None:
+def test_seconds_of_a_killed_holder_count_up_to_its_last_beat(tmp_path: Path, place: LocalBackend) -> None:
     with Machine(hold, str(tmp_path), tmp_path, host=None) as holder:
         assert holder.said() == "ready"
         holder.tell()
@@ -172,7 +172,7 @@ def test_seconds_of_a_killed_holder_count_up_to_its_last_beat(tmp_path: Path, pl
         assert 0.2 < held.holder.seconds_before < 120
 
 
-def test_a_holder_finds_out_at_once_that_it_was_succeeded(place: Folder) -> None:
+def test_a_holder_finds_out_at_once_that_it_was_succeeded(place: LocalBackend) -> None:
     with (
         pytest.raises(LeaseLost, match="lost the lease: another process has taken over"),
         lease.hold(place, PREFIX, "it") as held,
@@ -182,7 +182,7 @@ def test_a_holder_finds_out_at_once_that_it_was_succeeded(place: Folder) -> None
     assert place.read(f"{PREFIX}/000002") == b"{}"
 
 
-def test_a_holder_finds_out_after_its_successors_successor_and_after_all_have_gone(place: Folder) -> None:
+def test_a_holder_finds_out_after_its_successors_successor_and_after_all_have_gone(place: LocalBackend) -> None:
     for leave in (["000005"], []):
         with pytest.raises(LeaseLost), lease.hold(place, PREFIX, "it") as held:
             place.remove_all(PREFIX)
@@ -194,14 +194,14 @@ def test_a_holder_finds_out_after_its_successors_successor_and_after_all_have_go
         place.remove_all(PREFIX)
 
 
-def test_what_comes_of_losing_a_lease_is_said_as_that(place: Folder) -> None:
+def test_what_comes_of_losing_a_lease_is_said_as_that(place: LocalBackend) -> None:
     """The successor has moved the files away: the message must not send anybody to look for missing permissions."""
     with pytest.raises(LeaseLost), lease.hold(place, PREFIX, "it"):
         place.remove_all(PREFIX)
         raise RootNotWritable("no such file or directory; correct root or its permissions")
 
 
-def test_ctrl_c_stays_ctrl_c(place: Folder) -> None:
+def test_ctrl_c_stays_ctrl_c(place: LocalBackend) -> None:
     with pytest.raises(KeyboardInterrupt), lease.hold(place, PREFIX, "it"):
         raise KeyboardInterrupt
 
@@ -217,11 +217,11 @@ def test_a_paused_holder_that_was_taken_over_writes_nothing_more(
         with Machine(stage, url, tmp_path / "second", environment=environment, host="here", patience=1.0) as successor:
             assert successor.said() == "done"
         store = open_store(url, tmp_path / "second")
-        before = _everything(store.place, f"{STAGE}/{DIGEST}")
+        before = _everything(store.backend, f"{STAGE}/{DIGEST}")
         paused.signal(signal.SIGCONT)
         kind, message = paused.said()
         assert (kind, "another process has taken over" in message) == ("LeaseLost", True)
-        assert _everything(store.place, f"{STAGE}/{DIGEST}") == before
+        assert _everything(store.backend, f"{STAGE}/{DIGEST}") == before
         assert store.open(STAGE, DIGEST).table("samples")["number"].to_pylist() == list(range(SHARDS))
         assert store.manifest(STAGE, DIGEST)["timing"]["processes"] == 2
 
@@ -239,14 +239,14 @@ def test_a_paused_holder_stops_while_its_successor_still_works(tmp_path: Path) -
     assert open_store(url).open(STAGE, DIGEST).table("samples")["number"].to_pylist() == list(range(SHARDS))
 
 
-def _everything(place: Place, folder: str) -> dict[str, bytes | None]:
-    if isinstance(place, Bucket):
+def _everything(place: Backend, folder: str) -> dict[str, bytes | None]:
+    if isinstance(place, ObjectStore):
         return {name: place.read(f"{folder}/{name}") for name in place.tree(folder)}
-    assert isinstance(place, Folder)
+    assert isinstance(place, LocalBackend)
     return {str(path): path.read_bytes() for path in (place.root / folder).rglob("*") if path.is_file()}
 
 
-def test_a_store_that_fails_for_a_while_does_not_end_a_heart(place: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_fails_for_a_while_does_not_end_a_heart(place: LocalBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.02)
     with lease.hold(place, PREFIX, "it") as held:
         place.root.chmod(0o500)
@@ -264,11 +264,11 @@ def test_a_store_that_fails_for_a_while_does_not_end_a_heart(place: Folder, monk
 
 def test_a_root_that_cannot_be_written_has_no_holder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ArtifactError, match="cannot be written"), lease.hold(Folder(tmp_path / "file"), PREFIX, "it"):
+    with pytest.raises(ArtifactError, match="cannot be written"), lease.hold(LocalBackend(tmp_path / "file"), PREFIX, "it"):
         pass
 
 
-def test_a_lease_file_of_an_earlier_version_is_refused_by_name(place: Folder) -> None:
+def test_a_lease_file_of_an_earlier_version_is_refused_by_name(place: LocalBackend) -> None:
     (place.root / PREFIX).write_text('{"host": "here", "pid": 1, "started": "1", "beat": 0}')
     message = f"{place.root / PREFIX} is a lease of an earlier version of MIND; .* remove this file"
     with pytest.raises(ArtifactBusy, match=message), lease.hold(place, PREFIX, "it"):

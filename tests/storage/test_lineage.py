@@ -54,7 +54,7 @@ def test_a_broken_chain_is_named(store: Store) -> None:
 def test_an_artifact_is_meant_by_its_name_the_beginning_of_it_or_a_run(store: Store) -> None:
     made = chain(store)
     stages = {artifact.stage: artifact.fingerprint for artifact in made}
-    record_run(store.place, "first", stages, {}, "done")
+    record_run(store.backend, "first", stages, {}, "done")
     expected = ("training", made[2].fingerprint)
     for reference in (made[2].name, made[2].name[:14], "first:training", "first", "latest", "latest:training"):
         assert resolve(store, reference, "training") == expected
@@ -64,7 +64,7 @@ def test_an_artifact_is_meant_by_its_name_the_beginning_of_it_or_a_run(store: St
 def test_what_means_nothing_or_too_much_is_refused(store: Store) -> None:
     for number in range(17):  # of 17 names two begin alike
         make(store, "questions", number=number)
-    record_run(store.place, "half", {"questions": "0" * 16}, {}, "running")
+    record_run(store.backend, "half", {"questions": "0" * 16}, {}, "running")
     starts = [name[0] for name in store.fingerprints("questions")]
     twice = next(start for start in starts if starts.count(start) > 1)
     for reference, problem in (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.backend import Bucket
+from storage.backend import ObjectStore
 from storage.errors import ArtifactError, LeaseLost
 from storage.mirror import Mirror
 from tests.support.storage.chains import files
@@ -14,16 +14,16 @@ NAME = "sampling/0123456789abcdef"
 
 
 @pytest.fixture
-def remote(s3: S3) -> Bucket:
-    return Bucket(s3.root())
+def remote(s3: S3) -> ObjectStore:
+    return ObjectStore(s3.root())
 
 
 @pytest.fixture
-def here(remote: Bucket, tmp_path: Path) -> Mirror:
+def here(remote: ObjectStore, tmp_path: Path) -> Mirror:
     return _machine(remote, tmp_path / "here")
 
 
-def _machine(remote: Bucket, root: Path) -> Mirror:
+def _machine(remote: ObjectStore, root: Path) -> Mirror:
     for kind in ("partial", "scratch"):
         (root / f"{NAME}.{kind}").mkdir(parents=True)
     mirror = Mirror(remote, root, NAME)
@@ -38,11 +38,11 @@ def _write(mirror: Mirror, name: str, content: str, kind: str = "partial") -> No
     path.write_text(content)
 
 
-def _there(remote: Bucket) -> dict[str, bytes | None]:
+def _there(remote: ObjectStore) -> dict[str, bytes | None]:
     return {name: remote.read(f"{NAME}{name}") for name in remote.tree("sampling") for name in [name.removeprefix(NAME[9:])]}
 
 
-def test_what_is_sent_is_there_and_another_machine_takes_it_up(here: Mirror, remote: Bucket, tmp_path: Path) -> None:
+def test_what_is_sent_is_there_and_another_machine_takes_it_up(here: Mirror, remote: ObjectStore, tmp_path: Path) -> None:
     _write(here, "a.parquet", "a")
     here.send("a.parquet", new=True)
     _write(here, "step-1/weights", "w", "scratch")
@@ -55,7 +55,7 @@ def test_what_is_sent_is_there_and_another_machine_takes_it_up(here: Mirror, rem
     assert files(other.root / f"{NAME}.scratch") == {"step-1/weights": b"w"}
 
 
-def test_a_draft_that_is_taken_up_becomes_what_is_there(here: Mirror, remote: Bucket) -> None:
+def test_a_draft_that_is_taken_up_becomes_what_is_there(here: Mirror, remote: ObjectStore) -> None:
     for name in ("kept", "altered", "gone"):
         _write(here, name, name)
         here.send(name)
@@ -87,7 +87,7 @@ def test_a_record_that_a_kill_or_the_disk_has_torn_only_costs_fetching_again(her
     assert files(here.root / f"{NAME}.partial") == {"a": b"a"}
 
 
-def test_changes_are_sent_with_the_last_one_last_and_then_the_rest_removed(here: Mirror, remote: Bucket, s3: S3) -> None:
+def test_changes_are_sent_with_the_last_one_last_and_then_the_rest_removed(here: Mirror, remote: ObjectStore, s3: S3) -> None:
     _write(here, "step-1/weights", "1", "scratch")
     _write(here, "counts", "1", "scratch")
     here.send_changes(last="counts")
@@ -103,7 +103,7 @@ def test_changes_are_sent_with_the_last_one_last_and_then_the_rest_removed(here:
     assert not [method for method, _ in s3.proxy.seen if method in ("PUT", "DELETE")]
 
 
-def test_a_new_file_is_never_sent_over_one_that_another_has_sent(here: Mirror, remote: Bucket) -> None:
+def test_a_new_file_is_never_sent_over_one_that_another_has_sent(here: Mirror, remote: ObjectStore) -> None:
     """A request of a holder that was taken for dead may have been under way for minutes."""
     remote.write(f"{NAME}/rows-00000.parquet", b"of its successor")
     _write(here, "rows-00000.parquet", "ours")
@@ -112,7 +112,7 @@ def test_a_new_file_is_never_sent_over_one_that_another_has_sent(here: Mirror, r
     assert remote.read(f"{NAME}/rows-00000.parquet") == b"of its successor"
 
 
-def test_a_key_that_leads_out_of_the_folder_is_refused(here: Mirror, remote: Bucket, tmp_path: Path) -> None:
+def test_a_key_that_leads_out_of_the_folder_is_refused(here: Mirror, remote: ObjectStore, tmp_path: Path) -> None:
     remote.write(f"{NAME}/../../../evil", b"x")
     before = files(tmp_path)
     try:
@@ -122,7 +122,7 @@ def test_a_key_that_leads_out_of_the_folder_is_refused(here: Mirror, remote: Buc
     assert {name for name in files(tmp_path) if "synced" not in name} == {name for name in before if "synced" not in name}
 
 
-def test_who_was_taken_over_sends_nothing_more(here: Mirror, remote: Bucket) -> None:
+def test_who_was_taken_over_sends_nothing_more(here: Mirror, remote: ObjectStore) -> None:
     _write(here, "counts", "1", "scratch")
     here.send_changes()
     remote.write(f"{NAME}.lease/000002", b"{}")
@@ -132,7 +132,9 @@ def test_who_was_taken_over_sends_nothing_more(here: Mirror, remote: Bucket) -> 
     assert remote.read(f"{NAME}.scratch/counts") == b"1"
 
 
-def test_what_can_be_derived_again_is_not_sent_but_what_is_called_so_in_an_artifact_is(here: Mirror, remote: Bucket) -> None:
+def test_what_can_be_derived_again_is_not_sent_but_what_is_called_so_in_an_artifact_is(
+    here: Mirror, remote: ObjectStore
+) -> None:
     _write(here, "derived/tokens", "t", "scratch")
     _write(here, "derived/table", "t")
     here.send_changes()

@@ -14,7 +14,7 @@ from flows.cli.artifacts import app
 from storage import backend as places
 from storage.archive import export, import_
 from storage.artifact import MANIFEST
-from storage.backend import Bucket
+from storage.backend import ObjectStore
 from storage.catalogue import record_run
 from storage.errors import ArtifactError, BadRoot, LeaseLost, RootUnavailable
 from storage.garbage import collect, garbage
@@ -49,7 +49,7 @@ def _another(root: str, folder: Path) -> Store:
     return open_store(root, folder / "another")
 
 
-def _remote(store: Store) -> Bucket:
+def _remote(store: Store) -> ObjectStore:
     assert store.remote is not None
     return store.remote
 
@@ -150,7 +150,7 @@ def test_killed_between_any_two_puts_the_next_machine_ends_with_the_same_artifac
         if not killed:
             break
         write(store, shards=2)
-        record_run(store.place, "run", {STAGE: DIGEST}, {}, "done")
+        record_run(store.backend, "run", {STAGE: DIGEST}, {}, "done")
         collect(store, list(garbage(store)))  # a kill after the manifest leaves the lease and the scratch folder
         _is_whole(store, tmp_path / f"{at} third", ROWS[:2])
     assert at == 1 + 2 * 2 + 3, "the lease, shards and states, two more files and the manifest"
@@ -282,7 +282,7 @@ def test_verifying_reads_what_is_there_and_leaves_the_workspace_to_those_who_use
 
 def test_garbage_is_collected_there(store: Store) -> None:
     made = chain(store)
-    record_run(store.place, "run", {"sampling": made[1].fingerprint}, {}, "done")
+    record_run(store.backend, "run", {"sampling": made[1].fingerprint}, {}, "done")
     with store.draft(STAGE, DIGEST) as draft:
         draft.write_shard("samples", numbers(0))
         found = list(garbage(store))

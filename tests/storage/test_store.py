@@ -139,9 +139,9 @@ def test_seconds_and_processes_of_an_artifact_add_up(store: Store) -> None:
         with store.draft(STAGE, DIGEST) as draft:
             draft.write_shard("rows", numbers(number))
             key = f"{STAGE}/{DIGEST}.lease/{number:06d}"
-        content = store.place.read(key)
+        content = store.backend.read(key)
         assert content is not None
-        store.place.write(key, orjson.dumps({**orjson.loads(content), "seconds": 100.0}))
+        store.backend.write(key, orjson.dumps({**orjson.loads(content), "seconds": 100.0}))
     with store.draft(STAGE, DIGEST) as draft:
         artifact = store.commit(draft, {"summary": {}, "timing": {"started": "then"}})
     timing = artifact.manifest["timing"]

@@ -123,8 +123,8 @@ def test_no_manifest_makes_verify_itself_fail(tmp_path: Path, data: st.DataObjec
     content = bytearray((source / MANIFEST).read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(32, 126))
     store = open_store(str(tmp_path))
-    store.place.write(f"questions/{source.name}/{MANIFEST}", bytes(content))
-    store.place.write(f"questions/{source.name}/questions.parquet", (source / "questions.parquet").read_bytes())
+    store.backend.write(f"questions/{source.name}/{MANIFEST}", bytes(content))
+    store.backend.write(f"questions/{source.name}/questions.parquet", (source / "questions.parquet").read_bytes())
     try:
         verify(store, "questions", source.name)
     except StorageError as error:

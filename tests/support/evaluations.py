@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from stages.core.plan import Planned
+from stages.core.plan import StagePlan
 from stages.shared import answering
 from stages.shared.accuracy import COUNTED, accuracies, summarise
 from storage.artifact import Artifact
@@ -23,7 +23,7 @@ def asked(questions: Artifact) -> list[Item]:
     return [(row["role"], row["set"], row["id"]) for row in rows if row["use"] == "test"]
 
 
-def grade(store: Store, planned: Mapping[str, Planned], right: Callable[[Item], bool]) -> Artifact:
+def grade(store: Store, planned: Mapping[str, StagePlan], right: Callable[[Item], bool]) -> Artifact:
     """An evaluation in which base and teacher are always wrong and the student is right where `right` says so."""
     items = asked(store.open("questions", planned["questions"].fingerprint))
     references = _references(store, planned, items)
@@ -32,17 +32,17 @@ def grade(store: Store, planned: Mapping[str, Planned], right: Callable[[Item], 
     return _commit(store, planned["evaluation"], students, summary)
 
 
-def _references(store: Store, planned: Mapping[str, Planned], items: list[Item]) -> Artifact:
+def _references(store: Store, planned: Mapping[str, StagePlan], items: list[Item]) -> Artifact:
     """Made with the first evaluation that needs them, as in life."""
     mine = planned["references"]
     if store.exists("references", mine.fingerprint):
         return store.open("references", mine.fingerprint)
     table = pa.concat_tables([_answers(model, items, lambda item: False) for model in ("base", "teacher")])
-    digest = answering.asked(store.open("questions", planned["questions"].fingerprint), "test")
+    digest = answering.items_digest(store.open("questions", planned["questions"].fingerprint), "test")
     return _commit(store, mine, table, {**accuracies([table.select(COUNTED)], ("base", "teacher")), "asked": digest})
 
 
-def _commit(store: Store, planned: Planned, items: pa.Table, summary: dict[str, Any]) -> Artifact:
+def _commit(store: Store, planned: StagePlan, items: pa.Table, summary: dict[str, Any]) -> Artifact:
     with store.draft(planned.name, planned.fingerprint) as draft:
         draft.write_shard("items", items)
         return store.commit(

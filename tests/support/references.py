@@ -24,11 +24,11 @@ ITEMS = 5
 def write_questions(root: Path, first: int = 0) -> Artifact:
     """Two test sets and a dev set, in shards that end within a set, and a question for training."""
     marked = [
-        questions._Marked(question(first + ITEMS * number + n), *place)
+        questions._Tagged(question(first + ITEMS * number + n), *place)
         for number, place in enumerate(PLACES)
         for n in range(ITEMS)
     ]
-    marked.append(questions._Marked(question(first + 99), "train", "train", "train"))
+    marked.append(questions._Tagged(question(first + 99), "train", "train", "train"))
 
     def write(draft: Draft) -> dict[str, Any]:
         for start in range(0, len(marked), 4):

@@ -134,7 +134,7 @@ def _references(run: RunConfig, draft: Draft, count: int, items: int) -> dict[st
     store, planned = store_of(run), plan(run)
     questions = store.open("questions", planned["questions"].fingerprint)
     found = accuracies(draft.shards("items", COUNTED), ("base", "teacher"))
-    return {**found, "asked": answering.asked(questions, run.evaluation.use)}
+    return {**found, "asked": answering.items_digest(questions, run.evaluation.use)}
 
 
 def _sampling(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str, Any]:
@@ -156,11 +156,11 @@ def _synthesis(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str
     from safetensors.torch import save
 
     from pipeline.metanet.network import MetaNet
-    from pipeline.student.batch import Row
+    from pipeline.student.batch import TokenRow
     from stages.synthesis.measurement import feature_table, rationale_table
     from stages.synthesis.selection import Kept
 
-    row = Row([1] * 60, 20, (50, 51))
+    row = TokenRow([1] * 60, 20, (50, 51))
     for numbers in _numbers(count):
         prompts = {n: student_prompt(run.prompts, question(n)) for n in numbers}
         kept = [

@@ -7,17 +7,21 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pipeline.student.batch import Row
-from pipeline.training.training_set import PLACE, TrainingSet, place_of
+from pipeline.student.batch import TokenRow
+from pipeline.training.training_set import ADDRESS_FIELDS, TrainingSet, address_of
 
 
 def set_of(
-    pairs: Mapping[tuple[int, int], tuple[Row, Row]], features_NKF: Tensor, mask_NK: Tensor, losses_NK: Tensor, pad: int
+    pairs: Mapping[tuple[int, int], tuple[TokenRow, TokenRow]],
+    features_NKF: Tensor,
+    mask_NK: Tensor,
+    losses_NK: Tensor,
+    pad: int,
 ) -> TrainingSet:
     tokens: list[int] = []
-    places_NKRP = torch.zeros(*mask_NK.shape, 2, PLACE, dtype=torch.int64)
+    addresses_NK25 = torch.zeros(*mask_NK.shape, 2, ADDRESS_FIELDS, dtype=torch.int64)
     for (n, k), pair in pairs.items():
         for number, row in enumerate(pair):
-            places_NKRP[n, k, number] = torch.tensor(place_of(row, len(tokens)))
+            addresses_NK25[n, k, number] = torch.tensor(address_of(row, len(tokens)))
             tokens += row.tokens
-    return TrainingSet(torch.tensor(tokens), places_NKRP, features_NKF, mask_NK, losses_NK, pad)
+    return TrainingSet(torch.tensor(tokens), addresses_NK25, features_NKF, mask_NK, losses_NK, pad)

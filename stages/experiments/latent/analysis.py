@@ -36,10 +36,10 @@ from stages.core.process import store_of
 from stages.core.progress import Progress
 from stages.experiments.latent.figures import Last, clusters, compared, model_figures, networks, together
 from stages.experiments.latent.findings import findings
-from stages.experiments.latent.metanet import Made, assistant, tasks_of
+from stages.experiments.latent.metanet import RunArtifacts, assistant, tasks_of
 from stages.experiments.latent.page import Figures, draw, write
 from stages.experiments.latent.reading import Reading, read
-from stages.experiments.latent.rows import Choice, Rows, choose, read_rows, read_sets, trained_on
+from stages.experiments.latent.rows import Choice, Rows, choose_questions, read_rows, read_sets, trained_on
 from storage.errors import StorageError
 
 SAYS: Final = {
@@ -54,7 +54,7 @@ Indices = NDArray[np.integer]
 Floats = NDArray[np.floating]
 
 
-def open_runs(runs: Mapping[str, RunConfig]) -> dict[str, Made]:
+def open_runs(runs: Mapping[str, RunConfig]) -> dict[str, RunArtifacts]:
     """Open the artifacts of every run that the analysis reads.
 
     Raises:
@@ -64,7 +64,7 @@ def open_runs(runs: Mapping[str, RunConfig]) -> dict[str, Made]:
     for name, run in runs.items():
         store, planned = store_of(run), plan(run)
         opened = (store.open(stage, planned[stage].fingerprint) for stage in ("questions", "synthesis", "training"))
-        found[name] = Made(name, run, *opened)
+        found[name] = RunArtifacts(name, run, *opened)
     return found
 
 
@@ -76,12 +76,12 @@ class Chosen(NamedTuple):
     trained: dict[str, int]
 
 
-def choose_rows(made: Mapping[str, Made], questions: int, seed: int) -> Chosen:
+def choose_rows(made: Mapping[str, RunArtifacts], questions: int, seed: int) -> Chosen:
     """Select questions and rationales from MIND's synthesis."""
     mind = made["mind"]
     sets = {item.synthesis.fingerprint: read_sets(item.synthesis) for item in made.values()}
     trained = {name: trained_on(item.run, sets[item.synthesis.fingerprint]) for name, item in made.items()}
-    choice = choose(sets[mind.synthesis.fingerprint], set[str]().union(*trained.values()), questions, seed)
+    choice = choose_questions(sets[mind.synthesis.fingerprint], set[str]().union(*trained.values()), questions, seed)
     rows = read_rows(mind.synthesis, choice.ids, mind.run, load_tokenizer(mind.run.student))
     return Chosen(choice, rows, {name: len(ids & set(choice.ids)) for name, ids in trained.items()})
 
@@ -113,7 +113,7 @@ def read_all(
     return found
 
 
-def compare(made: Mapping[str, Made], questions: int, seed: int, progress: Progress) -> tuple[dict[str, Any], Figures]:
+def compare(made: Mapping[str, RunArtifacts], questions: int, seed: int, progress: Progress) -> tuple[dict[str, Any], Figures]:
     """Let all models read the rationales and compare them; returns the figures as plain JSON data, and the plots."""
     run, chosen = made["mind"].run, choose_rows(made, questions, seed)
     rows, known = chosen.rows, tasks_of(made["mind"].questions)
@@ -156,7 +156,7 @@ def _specialists_last(name: str) -> bool:
     return name.startswith(SPECIALIST)
 
 
-def _described(chosen: Chosen, mind: Made) -> dict[str, Any]:
+def _described(chosen: Chosen, mind: RunArtifacts) -> dict[str, Any]:
     return {
         "questions": len(chosen.rows.ids),
         "rationales": len(chosen.rows.rationales),

@@ -27,7 +27,7 @@ from pipeline.analysis.representations import (
     variance_shares,
 )
 from pipeline.analysis.statistics import jackknife
-from stages.experiments.latent.reading import Answers, Reading
+from stages.experiments.latent.reading import AnswerDependence, Reading
 from stages.experiments.latent.rows import Rows
 
 Floats = NDArray[np.floating]
@@ -87,7 +87,7 @@ def _before(reading: Reading, base: Reading, rows: Rows, task_Q: Indices, seed: 
     }
 
 
-def _at_the_answer(answers: Answers, rows: Rows, seed: int) -> dict[str, Any]:
+def _at_the_answer(answers: AnswerDependence, rows: Rows, seed: int) -> dict[str, Any]:
     """Whether the states at the answer depend on the rationale."""
     question_B, perspective_B, states_BD = rows.question_B, rows.perspective_B, answers.states_BD
     question_Q = np.arange(len(rows.ids))
@@ -121,14 +121,14 @@ def model_figures(reading: Reading, base: Reading, rows: Rows, task_Q: Indices, 
     }
 
 
-class Together(NamedTuple):
+class CombinedStates(NamedTuple):
     """Combined states of the specialists and of their controls, by name; `reader_B` is the random reader of each rationale."""
 
     states: dict[str, Floats]
     reader_B: Indices
 
 
-def together(base: Last, specialists: Sequence[Last], rows: Rows, seed: int) -> Together:
+def together(base: Last, specialists: Sequence[Last], rows: Rows, seed: int) -> CombinedStates:
     """Combine each rationale's state from the specialist of its own perspective, and four controls. `specialists` has one per perspective.
 
     The control "text" uses no model; "base" was trained on no perspective. "moved" is the base shifted by each specialist's mean: it
@@ -149,10 +149,10 @@ def together(base: Last, specialists: Sequence[Last], rows: Rows, seed: int) -> 
         "dealt": states_KBD[reader_B, row_B],
         "specialists": own_BD,
     }
-    return Together(states, reader_B)
+    return CombinedStates(states, reader_B)
 
 
-def compared(found: Together, rows: Rows, seed: int) -> dict[str, dict[str, Any]]:
+def compared(found: CombinedStates, rows: Rows, seed: int) -> dict[str, dict[str, Any]]:
     """Clusters of each against the perspectives; for randomly assigned rationales also against the reading specialist."""
     labels, figures = (rows.perspective_B, rows.question_B), {}
     for name, states_BD in found.states.items():

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.analysis.metanet_audit import correlations, preferences_by_task, tasks_differ
+from pipeline.analysis.metanet_audit import correlations, preferences_by_task, task_permutation_test
 from pipeline.config.run import RunConfig
-from pipeline.metanet.mixture import weigh
+from pipeline.metanet.mixture import select_and_weigh
 from pipeline.metanet.network import MetaNet, preferences
 from stages.experiments.latent.rows import Rows, names_of, read_sets
 from stages.shared.mapped_tables import by_question
@@ -29,7 +29,7 @@ from storage.atomic import read_parquet
 Floats = NDArray[np.floating]
 
 
-class Made(NamedTuple):
+class RunArtifacts(NamedTuple):
     """One run of the experiment and the artifacts that are read of it."""
 
     name: str
@@ -39,7 +39,7 @@ class Made(NamedTuple):
     training: Artifact
 
 
-def _scores(made: Made) -> tuple[dict[str, int], Tensor, Tensor]:
+def _scores(made: RunArtifacts) -> tuple[dict[str, int], Tensor, Tensor]:
     """Over all kept questions: row numbers by id, the trained MetaNet's scores (N, K), and the mask (N, K) of existing rationales."""
     names, shape, metanet = names_of(made.run), made.run.synthesis.metanet, None
     ids: list[str] = []
@@ -65,7 +65,7 @@ def tasks_of(questions: Artifact) -> dict[str, str]:
     return {row["id"]: row["task"] or "" for row in table if row["role"] == "train"}
 
 
-def _by_task(made: Made, ids: dict[str, int], after_NK: Floats, seed: int) -> dict[str, Any]:
+def _by_task(made: RunArtifacts, ids: dict[str, int], after_NK: Floats, seed: int) -> dict[str, Any]:
     """Mean preference per task, after and before training."""
     names, known, sets = names_of(made.run), tasks_of(made.questions), read_sets(made.synthesis)
     before_NK = np.where(sets.mask_NK, sets.preference_NK, np.nan)[np.argsort([ids[name] for name in sets.ids])]
@@ -81,18 +81,20 @@ def _by_task(made: Made, ids: dict[str, int], after_NK: Floats, seed: int) -> di
             }
             for number, task in enumerate(tasks)
         ],
-        "p": tasks_differ(after_NK, task_N, seed) if len(tasks) > 1 else None,
+        "p": task_permutation_test(after_NK, task_N, seed) if len(tasks) > 1 else None,
     }
 
 
-def assistant(made: Made, rows: Rows, loss_B: Floats, base_B: Floats, seed: int) -> dict[str, Any]:
+def assistant(made: RunArtifacts, rows: Rows, loss_B: Floats, base_B: Floats, seed: int) -> dict[str, Any]:
     """Preferences of one run's MetaNet on all questions, and rank correlations of its scores and weights on the rows."""
     ids, scores_NK, mask_NK = _scores(made)
     temperature = made.run.objective.temperature
     after_NK = preferences(scores_NK, temperature).masked_fill(~mask_NK, float("nan")).numpy().astype(np.float64)
     place_Q = torch.tensor([ids[name] for name in rows.ids])
     scores_QK, mask_QK = scores_NK[place_Q], mask_NK[place_Q]
-    alpha_QK = weigh(scores_QK, mask_QK, made.run.training.mixture, temperature, torch.Generator().manual_seed(seed)).alpha_QK
+    alpha_QK = select_and_weigh(
+        scores_QK, mask_QK, made.run.training.mixture, temperature, torch.Generator().manual_seed(seed)
+    ).alpha_QK
     score_B, alpha_B = (tensor_QK.numpy()[rows.question_B, rows.perspective_B] for tensor_QK in (scores_QK, alpha_QK))
 
     def against(left_B: Floats, right_B: Floats) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline.analysis import experiment_plots as plots
-from pipeline.analysis.representations import picture, principal
+from pipeline.analysis.representations import principal_components, tsne
 from pipeline.arms import SPECIALIST
 from stages.experiments.latent.rows import Rows
 from stages.shared.pages import embedded, png, render
@@ -35,7 +35,7 @@ def draw(
     seed: int,
 ) -> Figures:
     """t-SNE of the states, one panel per title; similarity to the base by layer; and the weights of every training that has a MetaNet."""
-    points = {title: picture(principal(states_BD), seed) for title, states_BD in states.items()}
+    points = {title: tsne(principal_components(states_BD), seed) for title, states_BD in states.items()}
     similar = {row["model"]: row["cka_by_layer"] for row in document["models"] if row["model"] != "base"}
     found = {
         "states": plots.states_map(points, rows.perspective_B, rows.names, ""),

@@ -22,7 +22,7 @@ from torch import Tensor
 from pipeline.config.models import Weights
 from pipeline.config.run import RunConfig
 from pipeline.models import load_causal_model
-from pipeline.student.batch import Row, batch
+from pipeline.student.batch import TokenRow, batch
 from pipeline.student.losses import StudentLosses, measured_losses
 from pipeline.student.objective import jensen_shannon
 from pipeline.student.states import layer_states, span_states
@@ -31,7 +31,7 @@ from stages.experiments.latent.rows import Rows
 Floats = NDArray[np.floating]
 
 
-class Answers(NamedTuple):
+class AnswerDependence(NamedTuple):
     """States and predicted answers at the answer positions.
 
     Per question, over pairs of its rationales: mean divergence of the answer distributions, and share of pairs with the same predicted
@@ -50,7 +50,7 @@ class Reading(NamedTuple):
     rationale_BLD: Floats
     prompt_QD: Floats
     loss_B: Floats
-    answers: dict[str, Answers]
+    answers: dict[str, AnswerDependence]
 
 
 class _Reader(NamedTuple):
@@ -62,7 +62,7 @@ class _Reader(NamedTuple):
     at_once: int
 
 
-def _at_the_answer(reader: _Reader, rows: list[Row]) -> list[tuple[Tensor, Tensor]]:
+def _at_the_answer(reader: _Reader, rows: list[TokenRow]) -> list[tuple[Tensor, Tensor]]:
     """The state (D,) averaged over the positions that predict each row's answer tokens, and log-distributions (A, V) at them."""
     found: list[tuple[Tensor, Tensor]] = []
     for first in range(0, len(rows), reader.at_once):
@@ -78,7 +78,7 @@ def _at_the_answer(reader: _Reader, rows: list[Row]) -> list[tuple[Tensor, Tenso
     return found
 
 
-def _compared(rows: Sequence[Row], log_BAV: Sequence[Tensor]) -> tuple[float, float]:
+def _compared(rows: Sequence[TokenRow], log_BAV: Sequence[Tensor]) -> tuple[float, float]:
     """Mean divergence and share of agreement over the pairs of a question's rows that tokenise the answer alike."""
     pairs = [
         (left, right)
@@ -92,7 +92,7 @@ def _compared(rows: Sequence[Row], log_BAV: Sequence[Tensor]) -> tuple[float, fl
     return float(np.mean(divergence)), float(np.mean(alike))
 
 
-def _answers(reader: _Reader, items: list[Row], rows: Rows) -> Answers:
+def _answers(reader: _Reader, items: list[TokenRow], rows: Rows) -> AnswerDependence:
     """Figures at the answers of `items`, one per rationale (B)."""
     states_BD: list[Tensor] = []
     right_B: list[bool] = []
@@ -106,7 +106,7 @@ def _answers(reader: _Reader, items: list[Row], rows: Rows) -> Answers:
         states_BD += states
         right_B += [log_AV.argmax(-1).tolist() == row.answer_tokens for log_AV, row in zip(log_BAV, mine, strict=True)]
     divergence_Q, alike_Q = np.array(pairs_Q).T
-    return Answers(torch.stack(states_BD).numpy(), divergence_Q, alike_Q, np.array(right_B, np.float64))
+    return AnswerDependence(torch.stack(states_BD).numpy(), divergence_Q, alike_Q, np.array(right_B, np.float64))
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from pipeline.config.run import RunConfig
 from pipeline.errors import NothingSurvives
 from pipeline.perspectives.of_run import perspectives_of
 from pipeline.prompts import prompt_tokens
-from pipeline.student.batch import Row
+from pipeline.student.batch import TokenRow
 from pipeline.training.training_set import context_row, held_out, make_row, questions_of_step
 from storage.artifact import Artifact
 
@@ -75,7 +75,7 @@ class Choice(NamedTuple):
     unseen_there_are: int
 
 
-def choose(sets: Sets, trained: set[str], wanted: int, seed: int) -> Choice:
+def choose_questions(sets: Sets, trained: set[str], wanted: int, seed: int) -> Choice:
     """A sample of at most `wanted` questions.
 
     Raises:
@@ -100,9 +100,9 @@ class Rows(NamedTuple):
 
     ids: list[str]
     names: list[str]
-    prompts: list[Row]
-    rationales: list[Row]
-    contexts: list[Row]
+    prompts: list[TokenRow]
+    rationales: list[TokenRow]
+    contexts: list[TokenRow]
     question_B: Indices
     perspective_B: Indices
     length_B: Indices
@@ -117,12 +117,12 @@ def _texts(synthesis: Artifact, ids: Sequence[str]) -> Iterable[dict[str, Any]]:
 def read_rows(synthesis: Artifact, ids: Sequence[str], run: RunConfig, tokenizer: Any) -> Rows:
     """The rationales of these questions, tokenised as in training."""
     names, limit, place = names_of(run), run.training.max_length, {name: number for number, name in enumerate(ids)}
-    prompts: dict[int, Row] = {}
-    found: list[tuple[int, int, Row, Row]] = []
+    prompts: dict[int, TokenRow] = {}
+    found: list[tuple[int, int, TokenRow, TokenRow]] = []
     for item in _texts(synthesis, ids):
         question, where = place[item["question_id"]], f"rationale of {item['question_id']!r}, {item['perspective']}"
         prompt = prompt_tokens(tokenizer, item["prompt"], run.student.dialogue)
-        prompts[question] = Row(prompt, len(prompt), (len(prompt), len(prompt)))
+        prompts[question] = TokenRow(prompt, len(prompt), (len(prompt), len(prompt)))
         row, context = (
             make(tokenizer, prompt, item["rationale"], item["answer"], limit, where) for make in (make_row, context_row)
         )

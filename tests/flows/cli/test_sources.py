@@ -39,7 +39,7 @@ def test_a_run_is_shown_with_the_copies_that_it_reads_and_those_that_are_not_the
     found = printed(capsys, write_config(tmp_path, run_tree))
     assert [row["read from"] for row in found[:3]] == [
         str(tmp_path / "data/gsm8k"),
-        f"{tmp_path / 'data/aqua'} (not there)",
+        f"{tmp_path / 'data/aqua'} (not found)",
         "dial",
     ]
     del run_tree["questions"]["folder"]

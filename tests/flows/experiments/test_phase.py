@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.experiments.arms import Experiment, runs_of
-from flows.experiments.phase import Phase, places_of
+from flows.experiments.phase import Phase, cells_of
 from pipeline.errors import ConfigError
 from tests.support.runs import tree_of, write_config
 
@@ -23,7 +23,7 @@ def experiment(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
 
 
 def test_questions_are_dealt_out_evenly_among_the_sources(experiment: dict[str, Any], tiny_model: Path) -> None:
-    places = places_of(Phase(experiment=Experiment(**experiment), students={"tiny": str(tiny_model)}, questions=(10, 40)))
+    places = cells_of(Phase(experiment=Experiment(**experiment), students={"tiny": str(tiny_model)}, questions=(10, 40)))
     runs = [runs_of(place.experiment)[0] for place in places]
     assert [[source.count for source in run.config.questions.train] for run in runs] == [[5, 5], [20, 20]]  # type: ignore[union-attr]
 
@@ -34,7 +34,7 @@ def test_what_does_not_depend_on_the_student_is_shared_by_students(
     other = tmp_path / "other"
     shutil.copytree(tiny_model, other)
     (other / "generation_config.json").write_text('{"pad_token_id": 0}')
-    places = places_of(
+    places = cells_of(
         Phase(experiment=Experiment(**experiment), students={"one": str(tiny_model), "other": str(other)}, questions=(10,))
     )
     first, second = (runs_of(place.experiment)[0].planned for place in places)
@@ -53,4 +53,4 @@ def test_what_cannot_be_a_diagram_is_refused(
 ) -> None:
     chosen = Experiment(**{**experiment, "arms": arms})
     with pytest.raises(ConfigError, match=said):
-        places_of(Phase(experiment=chosen, students={"tiny": str(tiny_model)}, questions=(questions,)))
+        cells_of(Phase(experiment=chosen, students={"tiny": str(tiny_model)}, questions=(questions,)))

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from pipeline.analysis.experiment_plots import (
-    Arm,
+    PlottedArm,
     alpha_heat_map,
     arms_with_intervals,
     phase_diagram,
@@ -23,10 +23,10 @@ from pipeline.analysis.report_plots import colour_of
 from pipeline.analysis.statistics import Interval
 
 ARMS = [
-    Arm("uniform", Interval(0.90, 0.88, 0.92), Interval(0.50, 0.47, 0.53)),
-    Arm("base", Interval(0.35, 0.33, 0.37), Interval(0.52, 0.49, 0.55)),
-    Arm("mind", Interval(0.95, 0.93, 0.97), Interval(0.55, 0.52, 0.58)),
-    Arm("one seed", Interval(0.93, -math.inf, math.inf), Interval(0.49, -math.inf, math.inf)),
+    PlottedArm("uniform", Interval(0.90, 0.88, 0.92), Interval(0.50, 0.47, 0.53)),
+    PlottedArm("base", Interval(0.35, 0.33, 0.37), Interval(0.52, 0.49, 0.55)),
+    PlottedArm("mind", Interval(0.95, 0.93, 0.97), Interval(0.55, 0.52, 0.58)),
+    PlottedArm("one seed", Interval(0.93, -math.inf, math.inf), Interval(0.49, -math.inf, math.inf)),
 ]
 
 

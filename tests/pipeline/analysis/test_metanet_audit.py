@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.analysis.metanet_audit import correlations, preferences_by_task, rank_correlation, tasks_differ
+from pipeline.analysis.metanet_audit import correlations, preferences_by_task, rank_correlation, task_permutation_test
 
 QUESTIONS, PERSPECTIVES = 40, 8
 QUESTION_B = np.repeat(np.arange(QUESTIONS), PERSPECTIVES)
@@ -45,7 +45,7 @@ def test_preferences_are_means_over_the_questions_of_a_task_that_have_the_perspe
 def test_tasks_differ_where_preferences_do_and_not_where_they_are_dealt_out() -> None:
     task_N = np.arange(60) % 3
     preference_NK = np.random.default_rng(1).dirichlet(np.full(4, 5.0), size=60)
-    assert tasks_differ(preference_NK, task_N, 0) > 0.01
+    assert task_permutation_test(preference_NK, task_N, 0) > 0.01
     preference_NK[task_N == 1, 0] += 0.2
     preference_NK[5, 1] = np.nan
-    assert tasks_differ(preference_NK, task_N, 0) == pytest.approx(0.001)
+    assert task_permutation_test(preference_NK, task_N, 0) == pytest.approx(0.001)

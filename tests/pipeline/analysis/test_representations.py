@@ -20,16 +20,16 @@ from pipeline.analysis.representations import (
     cka_by_layer,
     effective_rank,
     mixture,
-    picture,
-    principal,
+    principal_components,
     probe_accuracy,
     silhouettes,
     text_features,
+    tsne,
     variance_shares,
 )
 from pipeline.config.models import LocalModel
 from pipeline.models import load_causal_model
-from pipeline.student.batch import Row
+from pipeline.student.batch import TokenRow
 from pipeline.student.states import layer_states, span_states
 from tests.support.runs import REPOSITORY
 
@@ -61,25 +61,25 @@ def turned(states_BD: Floats, seed: int) -> Floats:
 
 
 def test_planted_clusters_are_found_and_counted() -> None:
-    found = mixture(principal(planted(apart=1)), seed=0)
+    found = mixture(principal_components(planted(apart=1)), seed=0)
     assert agreement(found.cluster_B, PERSPECTIVE_B) == pytest.approx((1, 1), abs=0.03)
     assert found.active == PERSPECTIVES
 
 
 @pytest.mark.parametrize("dimensions", [8, 64, 512])
 def test_in_noise_the_mixture_finds_no_cluster(dimensions: int) -> None:
-    assert mixture(principal(noise(240, dimensions, 0)), seed=0).active == 1
+    assert mixture(principal_components(noise(240, dimensions, 0)), seed=0).active == 1
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1e-4, 0.0), (1e4, 1e4), (1.0, -100.0)])
 def test_clusters_do_not_depend_on_the_states_scale_nor_on_where_zero_is(scale: float, shift: float) -> None:
     states_BD = planted(apart=1).astype(np.float64)
-    plain, changed = (mixture(principal(item), seed=0) for item in (states_BD, states_BD * scale + shift))
+    plain, changed = (mixture(principal_components(item), seed=0) for item in (states_BD, states_BD * scale + shift))
     assert agreement(plain.cluster_B, changed.cluster_B)[0] == pytest.approx(1)
 
 
 def test_shuffled_perspectives_agree_with_no_clusters() -> None:
-    found = mixture(principal(planted(apart=1)), seed=0)
+    found = mixture(principal_components(planted(apart=1)), seed=0)
     assert agreement(found.cluster_B, SHUFFLED_B)[0] == pytest.approx(0, abs=0.05)
 
 
@@ -107,7 +107,7 @@ def test_the_probe_is_never_asked_about_a_question_that_it_learned_from() -> Non
 
 
 def test_silhouettes_are_high_for_perspectives_apart_and_nothing_for_shuffled_ones() -> None:
-    components_BC = principal(planted(apart=3))
+    components_BC = principal_components(planted(apart=3))
     apart, mixed = silhouettes(components_BC, PERSPECTIVE_B), silhouettes(components_BC, SHUFFLED_B)
     assert list(apart) == list(mixed) == list(range(PERSPECTIVES))
     assert min(apart.values()) > 0.5
@@ -172,16 +172,16 @@ def test_states_that_are_all_the_same_have_no_rank_and_no_analysis() -> None:
     same_BD = np.broadcast_to(noise(1, 16, 0), (40, 16)).astype(np.float32)
     assert effective_rank(same_BD) == 0
     with pytest.raises(ValueError, match=r"all .* identical"):
-        principal(same_BD)
+        principal_components(same_BD)
 
 
 def test_components_are_uncorrelated_largest_first_and_no_more_than_the_rank() -> None:
-    components_BC = principal(noise(100, 5, 0) @ noise(5, 80, 1))
+    components_BC = principal_components(noise(100, 5, 0) @ noise(5, 80, 1))
     assert components_BC.shape == (100, 5)
     covariance_CC = np.cov(components_BC.T)
     assert np.diag(covariance_CC).tolist() == sorted(np.diag(covariance_CC), reverse=True)
     assert covariance_CC == pytest.approx(np.diag(np.diag(covariance_CC)), abs=1e-9)
-    assert principal(noise(100, 80, 0)).shape == (100, 50)
+    assert principal_components(noise(100, 80, 0)).shape == (100, 50)
 
 
 def test_variance_goes_to_what_it_was_planted_in() -> None:
@@ -195,7 +195,7 @@ def test_variance_goes_to_what_it_was_planted_in() -> None:
 
 
 def test_neighbours_in_the_picture_have_the_same_perspective() -> None:
-    points_B2 = picture(principal(planted(apart=1)), seed=0)
+    points_B2 = tsne(principal_components(planted(apart=1)), seed=0)
     distance_BB = np.linalg.norm(points_B2[:, None] - points_B2, axis=-1)
     np.fill_diagonal(distance_BB, np.inf)
     assert points_B2.shape == (len(PERSPECTIVE_B), 2)
@@ -212,7 +212,7 @@ def test_an_analysis_repeats_with_its_seed() -> None:
 def test_an_analysis_says_what_its_parts_say() -> None:
     states_BD = planted(apart=1)
     found = analyse(states_BD, PERSPECTIVE_B, QUESTION_B, seed=0)
-    components_BC = principal(states_BD)
+    components_BC = principal_components(states_BD)
     assert found.rows == len(states_BD)
     assert (found.cluster_B == mixture(components_BC, 0).cluster_B).all()
     assert (found.ari, found.nmi) == agreement(found.cluster_B, PERSPECTIVE_B)
@@ -221,8 +221,8 @@ def test_an_analysis_says_what_its_parts_say() -> None:
     assert found.chance == pytest.approx(1 / PERSPECTIVES)
 
 
-def row(prompt: list[int], rationale: list[int]) -> Row:
-    return Row(prompt + rationale, len(prompt), (0, 0))
+def row(prompt: list[int], rationale: list[int]) -> TokenRow:
+    return TokenRow(prompt + rationale, len(prompt), (0, 0))
 
 
 def test_text_features_know_the_rationale_and_not_the_prompt() -> None:
@@ -256,12 +256,12 @@ def student() -> Any:
 rows_of_tokens = st.builds(row, *[st.lists(st.integers(2, 399), min_size=1, max_size=12)] * 2)
 
 
-def states_of(student: Any, rows: list[Row], at_once: int) -> torch.Tensor:
+def states_of(student: Any, rows: list[TokenRow], at_once: int) -> torch.Tensor:
     return layer_states(student, rows, pad=0, device=torch.device("cpu"), rows_at_once=at_once)
 
 
 @given(rows_of_tokens)
-def test_a_layers_state_is_the_mean_over_the_rationales_tokens(student: Any, item: Row) -> None:
+def test_a_layers_state_is_the_mean_over_the_rationales_tokens(student: Any, item: TokenRow) -> None:
     """By hand: one row without padding, its embeddings and what each block of the model returns."""
     outputs = [student.model.embed_tokens(torch.tensor([item.tokens]))]
     hooks = [
@@ -278,7 +278,7 @@ def test_a_layers_state_is_the_mean_over_the_rationales_tokens(student: Any, ite
 
 
 @given(st.lists(rows_of_tokens, min_size=2, max_size=7))
-def test_states_do_not_depend_on_how_rows_are_batched(student: Any, rows: list[Row]) -> None:
+def test_states_do_not_depend_on_how_rows_are_batched(student: Any, rows: list[TokenRow]) -> None:
     whole, *parts = (states_of(student, rows, at_once) for at_once in (len(rows), 1, 3))
     for part in parts:
         torch.testing.assert_close(part, whole, rtol=1e-5, atol=1e-5)
@@ -293,7 +293,7 @@ def test_what_comes_before_a_rationale_counts_only_through_the_model(student: An
 
 
 @given(st.lists(rows_of_tokens, min_size=1, max_size=5))
-def test_the_state_of_a_span_of_one_token_is_that_tokens(student: Any, rows: list[Row]) -> None:
+def test_the_state_of_a_span_of_one_token_is_that_tokens(student: Any, rows: list[TokenRow]) -> None:
     ends = [(item.start - 1, item.start) for item in rows]
     found = span_states(student, rows, ends, pad=0, device=torch.device("cpu"), rows_at_once=3)
     for states_LD, item in zip(found, rows, strict=True):

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
-from pipeline.capacity.doctor import engine, examine, models, worst
-from pipeline.capacity.estimate import Shape
-from pipeline.capacity.fit import plan_of
+from pipeline.capacity.doctor import all_checks, engine, models, worst
+from pipeline.capacity.estimate import ModelShape
+from pipeline.capacity.fit import capacity_checks
 from pipeline.capacity.machine import Check, Machine
 from pipeline.config.engines import Engine, Judge
 from pipeline.config.rationales import ImportedRationales
@@ -78,17 +78,19 @@ def _with(run: RunConfig, **training: Any) -> RunConfig:
 
 
 def test_more_ranks_or_cards_than_there_are_are_refused(run: RunConfig) -> None:
-    checks = list(plan_of(_with(run, ranks=4), CARDS))
+    checks = list(capacity_checks(_with(run, ranks=4), CARDS))
     assert named(checks, "training").state == "fail"
     wide = run.model_copy(update={"sampling": run.sampling.model_copy(update={"engine": Engine(tensor_parallel=8)})})
-    assert named(list(plan_of(wide, CARDS)), "sampling").state == "fail"
+    assert named(list(capacity_checks(wide, CARDS)), "sampling").state == "fail"
 
 
 def _shaped(monkeypatch: pytest.MonkeyPatch, **parameters: int) -> None:
     """Models of so many parameters, by role, each with twelve heads."""
     monkeypatch.setattr(
-        "pipeline.capacity.fit.shape_of",
-        lambda model: Shape(parameters["student" if model.chat else "teacher"], 1 << 20, 80, 8192, 12, 163_840, "bfloat16"),
+        "pipeline.capacity.fit.shape_of_model",
+        lambda model: ModelShape(
+            parameters["student" if model.chat else "teacher"], 1 << 20, 80, 8192, 12, 163_840, "bfloat16"
+        ),
     )
 
 
@@ -100,7 +102,7 @@ def test_a_teacher_answers_evaluation_items_on_the_cards_that_it_is_sampled_on(
     for cards, state in ((1, "fail"), (2, "ok")):
         engine_of_two = Engine(tensor_parallel=cards)
         asked = run.model_copy(update={"sampling": run.sampling.model_copy(update={"engine": engine_of_two})})
-        checks = list(plan_of(asked, CARDS))
+        checks = list(capacity_checks(asked, CARDS))
         assert {name: named(checks, name).state for name in ("sampling", "references")} == dict.fromkeys(
             ("sampling", "references"), state
         )
@@ -111,29 +113,29 @@ def test_cards_that_do_not_divide_the_heads_are_refused(run: RunConfig, monkeypa
     _shaped(monkeypatch, teacher=10**9, student=10**9)
     eight = Machine(CARDS.cards * 4, CARDS.memory, CARDS.cores)
     wide = run.evaluation.model_copy(update={"engine": Engine(tensor_parallel=8)})
-    found = named(list(plan_of(run.model_copy(update={"evaluation": wide}), eight)), "evaluation")
+    found = named(list(capacity_checks(run.model_copy(update={"evaluation": wide}), eight)), "evaluation")
     assert (found.state, found.found) == ("fail", "tensor_parallel 8 does not divide 12 attention heads")
 
 
 def test_a_judge_beside_the_teacher_needs_a_share_of_the_card(run: RunConfig) -> None:
     judge = Judge(model=run.student)
     both = run.model_copy(update={"sampling": run.sampling.model_copy(update={"judge": judge})})
-    assert named(list(plan_of(both, CARDS)), "judge's share").state == "fail"
-    assert named(list(plan_of(both, CARDS)), "judge").state == "ok"
+    assert named(list(capacity_checks(both, CARDS)), "judge's share").state == "fail"
+    assert named(list(capacity_checks(both, CARDS)), "judge").state == "ok"
 
 
 def test_a_training_that_does_not_fit_is_refused_with_what_would_help(run: RunConfig) -> None:
     large = _with(run, ranks=1, questions_per_micro_batch=4096, max_length=8192)
-    found = named(list(plan_of(large, CARDS)), "training")
+    found = named(list(capacity_checks(large, CARDS)), "training")
     assert found.state == "fail"
     assert "activations" in found.found
     assert "gradient_checkpointing" in found.remedy
-    assert named(list(plan_of(_with(run, ranks=1), SMALL)), "training").state == "fail"
+    assert named(list(capacity_checks(_with(run, ranks=1), SMALL)), "training").state == "fail"
 
 
 def test_hours_are_estimated_where_the_card_is_known(run: RunConfig) -> None:
-    assert "h to train" in named(list(plan_of(run, CARDS)), "time").found
-    assert "mind plan" in named(list(plan_of(run, SMALL)), "time").found
+    assert "h to train" in named(list(capacity_checks(run, CARDS)), "time").found
+    assert "mind plan" in named(list(capacity_checks(run, SMALL)), "time").found
 
 
 def test_an_engine_for_gpus_alone_is_refused_on_a_machine_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +162,7 @@ def test_the_engines_version_is_said_and_held_against_its_floor(monkeypatch: pyt
 
 def test_without_torch_everything_else_is_still_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    checks = list(examine(None))
+    checks = list(all_checks(None))
     assert named(checks, "machine").state == "fail"
     assert named(checks, "Python").state == "ok"
 

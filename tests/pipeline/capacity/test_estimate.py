@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Qwen2Config
 
-from pipeline.capacity.estimate import LOGITS, Shape, serving, shape_of, training_bytes
+from pipeline.capacity.estimate import LOGITS, ModelShape, serving, shape_of_model, training_bytes
 from pipeline.config.engines import Engine
 from pipeline.config.models import LocalModel
 from pipeline.config.training import Lora, Training
 
-QWEN = Shape(1_543_714_304, 1_000_000, 28, 1536, 12, 2 * 28 * 2 * 128, "bfloat16")
+QWEN = ModelShape(1_543_714_304, 1_000_000, 28, 1536, 12, 2 * 28 * 2 * 128, "bfloat16")
 STATES = ("weights", "gradients", "optimiser")
 
 
@@ -29,7 +29,7 @@ def test_the_shape_is_that_of_the_published_model(tmp_path: Path) -> None:
         hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2,
         vocab_size=151_936, tie_word_embeddings=True, dtype="bfloat16",
     ).save_pretrained(tmp_path)  # fmt: skip
-    found = shape_of(LocalModel(path=tmp_path))
+    found = shape_of_model(LocalModel(path=tmp_path))
     assert found.parameters == QWEN.parameters
     assert found.cached == QWEN.cached
     assert (found.layers, found.hidden, found.dtype) == (28, 1536, "bfloat16")

@@ -20,7 +20,7 @@ from pipeline.config.models import ServedModel
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Engine
 from pipeline.generation.open_engine import open_engine
-from pipeline.generation.retry import asked_to_wait
+from pipeline.generation.retry import retry_after_seconds
 from tests.support.fake_teacher import Asked, Fault, reply, serve
 
 DECODING = Decoding(0.7, 1.0, 16)
@@ -94,10 +94,12 @@ def test_a_server_that_names_the_time_is_left_alone_until_then() -> None:
 
 
 def test_a_time_to_wait_is_read_in_both_its_forms_and_nonsense_means_nothing() -> None:
-    assert asked_to_wait("1.5") == 1.5
-    assert asked_to_wait(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)) == pytest.approx(60, abs=2)
+    assert retry_after_seconds("1.5") == 1.5
+    assert retry_after_seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)) == pytest.approx(
+        60, abs=2
+    )
     past = format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
-    assert [asked_to_wait(value) for value in (None, "", "-3", "nan", "soon", past)] == [0.0] * 6
+    assert [retry_after_seconds(value) for value in (None, "", "-3", "nan", "soon", past)] == [0.0] * 6
 
 
 @pytest.mark.parametrize(

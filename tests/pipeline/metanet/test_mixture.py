@@ -10,13 +10,13 @@ from torch import Tensor
 
 from pipeline.config.training import Mixture
 from pipeline.metanet import mixture
-from pipeline.metanet.mixture import Weights, effective_number
+from pipeline.metanet.mixture import MixtureWeights, effective_number
 
 OFF = float("-inf")
 
 
-def weigh(scores_QK: Tensor, mask_QK: Tensor, config: Mixture, temperature: float, seed: int = 0) -> Weights:
-    return mixture.weigh(scores_QK, mask_QK, config, temperature, torch.Generator().manual_seed(seed))
+def weigh(scores_QK: Tensor, mask_QK: Tensor, config: Mixture, temperature: float, seed: int = 0) -> MixtureWeights:
+    return mixture.select_and_weigh(scores_QK, mask_QK, config, temperature, torch.Generator().manual_seed(seed))
 
 
 @st.composite
@@ -121,7 +121,7 @@ def test_selection_follows_the_share_of_the_best() -> None:
 
 def test_weights_carry_no_gradient() -> None:
     scores_QK = torch.randn(2, 4, requires_grad=True)
-    weights: Weights = weigh(scores_QK, torch.ones(2, 4, dtype=torch.bool), Mixture(), 1.0)
+    weights: MixtureWeights = weigh(scores_QK, torch.ones(2, 4, dtype=torch.bool), Mixture(), 1.0)
     assert not weights.alpha_QK.requires_grad
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pipeline.grading.grade import Outcome, grade
 from pipeline.miniature.styles import CONTRASTIVE_NOISE, RING_STYLES, leaps, solution, thoughtful_solution, worked
 from pipeline.questions.procedural import ID_FAMILIES, OOD_FAMILIES, Problem, draw, solve
-from pipeline.rationales.conclusion import concluded
-from pipeline.rationales.curation import drop_duplicates, spoken
+from pipeline.rationales.conclusion import with_answer_sentence
+from pipeline.rationales.curation import drop_duplicates, without_thoughts
 
 STYLES = sorted(RING_STYLES)
 NOISELESS = [style for style in STYLES if style != "contrastive"]
@@ -44,7 +44,7 @@ def test_every_solution_is_graded_correct_and_is_concluded_already(family: str, 
     text = solution(problem, style, random.Random(seed))
     kind = "text" if family == "reverse" else "number"
     assert grade(text, True, solve(problem), kind) == (Outcome.CORRECT, solve(problem), "boxed")
-    assert concluded(text, solve(problem)) == text
+    assert with_answer_sentence(text, solve(problem)) == text
 
 
 @pytest.mark.parametrize("style", NOISELESS)
@@ -79,7 +79,7 @@ def test_what_leaps_thinks_first_in_small_steps_and_says_what_it_would_say_witho
     thought, end, said = whole.rpartition("</think> ")
     assert bool(end) == leaps(style, problem.family)
     assert said.endswith(f"The answer is \\boxed{{{solve(problem)}}}.")
-    assert spoken(whole) == said
+    assert without_thoughts(whole) == said
     for _, turns, _ in _statements(thought):
         assert len(turns) == 2
     if style != "contrastive":

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.errors import ConfigError
 from pipeline.perspectives.form import Form
 from pipeline.perspectives.perspective import load_perspectives
-from pipeline.rationales.conclusion import concluded
+from pipeline.rationales.conclusion import with_answer_sentence
 from pipeline.rationales.curation import reasoning
 
 # `yes` and `no` are words here, not booleans.
@@ -40,7 +40,7 @@ def test_a_text_is_known_by_its_form_and_stays_so_with_other_line_ends_and_the_o
     assert fits(name, text) is expected
     assert fits(name, text.replace("\n", "\r\n")) is expected
     assert fits(name, f"<think>\nPlan: Q: A: Let (1) = (2)\n</think>\n\n{text}") is expected
-    assert fits(name, str(concluded(text, "16"))) is expected
+    assert fits(name, str(with_answer_sentence(text, "16"))) is expected
 
 
 def test_every_perspective_has_several_texts_of_either_kind_and_no_text_has_the_form_of_another() -> None:

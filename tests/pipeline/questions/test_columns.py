@@ -13,7 +13,7 @@ from pipeline.config.prompts import Prompts
 from pipeline.errors import QuestionError
 from pipeline.grading.grade import LETTERS, Outcome, conclusion
 from pipeline.prompts import prompt_tokens, student_prompt
-from pipeline.questions.columns import Place, question_of
+from pipeline.questions.columns import RowReader, question_of
 from pipeline.questions.question import Question
 from pipeline.questions.sources import Columns
 
@@ -21,7 +21,7 @@ GOOD: dict[str, Any] = {"id": "q", "question": "What is 3+4?", "answer": "7"}
 
 
 def read(row: dict[str, Any], answer_type: str | None = None, **columns: Any) -> Question:
-    place = Place("f: row 1", Columns(**columns), {"source": "", "split": "", "subset": "algebra", **row})
+    place = RowReader("f: row 1", Columns(**columns), {"source": "", "split": "", "subset": "algebra", **row})
     return question_of(place, answer_type, "f/1")
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.questions.contamination import words_of
-from pipeline.questions.near_duplicates import Staying
+from pipeline.questions.near_duplicates import KeptQuestions
 from pipeline.questions.question import Question
 
 
@@ -33,7 +33,7 @@ texts = st.permutations(WORDS).map(" ".join)
 def test_what_is_nearly_the_same_is_found_and_what_differs_is_not(text: str, changed: int, random: Any) -> None:
     one_word = " ".join("other" if n == changed else word for n, word in enumerate(text.split()))
     assert jaccard(text, one_word) > 0.85
-    staying = Staying(0.7)
+    staying = KeptQuestions(0.7)
     assert staying.alike(question(0, text)) is None
     shuffled = text.split()
     random.shuffle(shuffled)
@@ -48,7 +48,7 @@ def test_what_is_nearly_the_same_is_found_and_what_differs_is_not(text: str, cha
 
 
 def test_the_most_similar_of_several_is_named_and_short_questions_can_be_compared() -> None:
-    staying = Staying(0.8)
+    staying = KeptQuestions(0.8)
     hens = "nineteen hens lay three eggs each and a fox takes two of them"
     for number, text in enumerate(("why?", f"{hens} every day of the week without fail", f"{hens} daily")):
         staying.alike(question(number, text))

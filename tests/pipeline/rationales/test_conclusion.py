@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.grading.grade import conclusion
-from pipeline.rationales.conclusion import before_conclusion, body, concluded
+from pipeline.rationales.conclusion import before_conclusion, with_answer_sentence, without_answer_statement
 
 REASONING = "3+4=7. Then 7-2=5."
 CORPUS = yaml.safe_load((Path(__file__).parent / "conclusion_corpus.yaml").read_text())
@@ -27,12 +27,12 @@ prose = st.lists(
     ],
 )  # fmt: skip
 def test_every_closing_becomes_the_one_answer_sentence(closing: str) -> None:
-    assert concluded(REASONING + closing, "5") == f"{REASONING} The answer is \\boxed{{5}}."
+    assert with_answer_sentence(REASONING + closing, "5") == f"{REASONING} The answer is \\boxed{{5}}."
 
 
 @pytest.mark.parametrize("text", ["The answer is \\boxed{5}.", "Answer: 5", "\\boxed{5}", "", "  \n"])
 def test_a_text_without_reasoning_is_not_a_rationale(text: str) -> None:
-    assert concluded(text, "5") is None
+    assert with_answer_sentence(text, "5") is None
 
 
 @pytest.mark.parametrize(
@@ -43,16 +43,16 @@ def test_a_text_without_reasoning_is_not_a_rationale(text: str) -> None:
     ],
 )
 def test_reasoning_that_speaks_of_an_answer_is_kept(text: str) -> None:
-    assert concluded(text, "5") == text
+    assert with_answer_sentence(text, "5") == text
 
 
 @given(prose, st.integers(0, 999).map(str))
 def test_concluding_twice_changes_nothing(text: str, answer: str) -> None:
-    once = concluded(text, answer)
+    once = with_answer_sentence(text, answer)
     assert once is not None
     assert once.endswith(conclusion(answer))
-    assert concluded(once, answer) == once
-    assert body(once) == text
+    assert with_answer_sentence(once, answer) == once
+    assert without_answer_statement(once) == text
 
 
 def test_before_the_conclusion_the_last_sentence_of_reasoning_is_left_out() -> None:
@@ -62,17 +62,17 @@ def test_before_the_conclusion_the_last_sentence_of_reasoning_is_left_out() -> N
 
 @pytest.mark.parametrize("ending", CORPUS["cut"])
 def test_an_ending_that_only_says_the_answer_is_cut_off_whole(ending: str) -> None:
-    assert body(REASONING + ending) == REASONING
+    assert without_answer_statement(REASONING + ending) == REASONING
 
 
 @pytest.mark.parametrize("case", CORPUS["becomes"], ids=lambda case: case["text"][-40:])
 def test_an_ending_that_is_also_the_last_step_keeps_it_without_its_box(case: dict[str, str]) -> None:
-    assert body(case["text"]) == case["body"]
+    assert without_answer_statement(case["text"]) == case["body"]
 
 
 @pytest.mark.parametrize("case", CORPUS["context"], ids=lambda case: case["text"][-40:])
 def test_the_context_has_neither_the_answer_nor_half_a_display(case: dict[str, str]) -> None:
-    found = concluded(case["text"], "12")
+    found = with_answer_sentence(case["text"], "12")
     assert found is not None
     assert before_conclusion(found) == f"{case['context']} {conclusion('12')}".strip()
 
@@ -81,17 +81,17 @@ def test_the_context_has_neither_the_answer_nor_half_a_display(case: dict[str, s
     prose, st.lists(st.sampled_from([*CORPUS["cut"], *(case["text"] for case in CORPUS["becomes"]), "\n\n", ". "]), max_size=4)
 )
 def test_a_concluded_text_has_one_conclusion_and_stays_as_it_is(text: str, endings: list[str]) -> None:
-    once = concluded(text + "".join(endings), "5")
+    once = with_answer_sentence(text + "".join(endings), "5")
     assume(once is not None)
-    assert concluded(str(once), "5") == once
+    assert with_answer_sentence(str(once), "5") == once
     assert before_conclusion(str(once)).count("The answer is \\boxed") == 1
 
 
 @given(prose, st.text(st.sampled_from("[](){}<> "), min_size=1, max_size=8).filter(str.strip))
 def test_an_answer_of_unbalanced_brackets_is_cut_off_whole(text: str, answer: str) -> None:
-    assert body(f"{text} {conclusion(answer)}") == text
+    assert without_answer_statement(f"{text} {conclusion(answer)}") == text
 
 
 @given(st.text(st.sampled_from("so the answer is: \\[]{}$*#.\nboxed12,="), max_size=80))
 def test_no_text_is_too_strange(text: str) -> None:
-    assert body(body(text)) == body(text)
+    assert without_answer_statement(without_answer_statement(text)) == without_answer_statement(text)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.grading.grade import conclusion
-from pipeline.rationales.conclusion import body
-from pipeline.rationales.curation import curate, drop_duplicates, first_right, five_grams, jaccard, keeps_easy, place
+from pipeline.rationales.conclusion import without_answer_statement
+from pipeline.rationales.curation import curate, drop_duplicates, first_right, five_grams, jaccard, keep_easy_question, place
 
 prose = st.lists(
     st.sampled_from(["a", "dial", "reads", "seven", "turns", "3+4=7", "by", "ten", "marks"]), min_size=1, max_size=12
@@ -24,7 +24,7 @@ def test_jaccard_is_symmetric_and_one_for_equal_texts(left: str, right: str) -> 
 def test_what_stays_differs_and_what_falls_does_not(rationales: dict[str, str], threshold: float) -> None:
     kept = drop_duplicates(rationales, threshold)
     assert list(kept) == [name for name in rationales if name in kept]
-    grams = {name: five_grams(body(text)) for name, text in rationales.items()}
+    grams = {name: five_grams(without_answer_statement(text)) for name, text in rationales.items()}
     for name in rationales:
         earlier = [other for other in kept if list(rationales).index(other) < list(rationales).index(name)]
         says_the_same = any(jaccard(grams[name], grams[other]) > threshold for other in earlier)
@@ -34,13 +34,13 @@ def test_what_stays_differs_and_what_falls_does_not(rationales: dict[str, str], 
 @given(st.text(), st.integers(0, 9), st.floats(0, 1), st.floats(0, 1))
 def test_a_larger_share_keeps_what_a_smaller_one_kept(question_id: str, seed: int, one: float, other: float) -> None:
     low, high = sorted((one, other))
-    assert keeps_easy(question_id, seed, high) or not keeps_easy(question_id, seed, low)
-    assert keeps_easy(question_id, seed, 1.0)
-    assert not keeps_easy(question_id, seed, 0.0)
+    assert keep_easy_question(question_id, seed, high) or not keep_easy_question(question_id, seed, low)
+    assert keep_easy_question(question_id, seed, 1.0)
+    assert not keep_easy_question(question_id, seed, 0.0)
 
 
 def test_about_the_stated_share_of_easy_questions_stays() -> None:
-    kept = sum(keeps_easy(f"q{number}", 0, 0.3) for number in range(2000))
+    kept = sum(keep_easy_question(f"q{number}", 0, 0.3) for number in range(2000))
     assert 500 < kept < 700
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from pipeline.student.attention import ROWS
-from pipeline.student.batch import Row, batch, rationale_spans
+from pipeline.student.batch import TokenRow, batch, rationale_spans
 from pipeline.student.losses import StudentLosses, losses_of
 from pipeline.student.packing import packed
 
@@ -19,7 +19,7 @@ LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=5)
 
 
 def _found(
-    model: StudentLosses, rows: list[Row], asked_A: torch.Tensor
+    model: StudentLosses, rows: list[TokenRow], asked_A: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
     item = batch(rows, rationale_spans(rows), 0)
     losses_P, logits_AV = losses_of(model, item, asked_A, torch.device("cpu"))
@@ -38,7 +38,7 @@ def test_chunks_change_neither_losses_nor_logits_nor_gradients(
     student: torch.nn.Module, lengths: list[int], positions: int, seed: int
 ) -> None:
     random = torch.Generator().manual_seed(seed)
-    rows = [Row(torch.randint(0, 250, (3 + n,), generator=random).tolist(), 3, (3, 4)) for n in lengths]
+    rows = [TokenRow(torch.randint(0, 250, (3 + n,), generator=random).tolist(), 3, (3, 4)) for n in lengths]
     asked_A = torch.randint(0, sum(lengths), (3,), generator=random)
     vocabulary = student.config.vocab_size
     whole = _found(StudentLosses(student), rows, asked_A)
@@ -50,7 +50,7 @@ def test_chunks_change_neither_losses_nor_logits_nor_gradients(
 
 
 def test_with_chunks_less_is_held_for_the_backward_pass(student: torch.nn.Module) -> None:
-    rows = [Row([7] * 200, 1, (1, 2))] * 4
+    rows = [TokenRow([7] * 200, 1, (1, 2))] * 4
     item = batch(rows, rationale_spans(rows), 0)
 
     def held(most: int) -> int:
@@ -72,7 +72,7 @@ def test_flex_attention_costs_the_same_as_attention_row_by_row_in_packed_lines(t
     """Forward alone: on a CPU FlexAttention cannot learn."""
     random = torch.Generator().manual_seed(0)
     prompts = [torch.randint(0, 250, (9,), generator=random).tolist() for _ in range(3)]
-    rows = [Row(prompts[n % 3] + torch.randint(0, 250, (2 + n,), generator=random).tolist(), 9, (9, 10)) for n in range(9)]
+    rows = [TokenRow(prompts[n % 3] + torch.randint(0, 250, (2 + n,), generator=random).tolist(), 9, (9, 10)) for n in range(9)]
     item = packed(rows, rationale_spans(rows), [n % 3 for n in range(9)], 0)
     found = []
     for attention in (ROWS, "flex_attention"):

@@ -79,7 +79,7 @@ def test_a_position_at_a_time_the_consistency_and_its_gradient_are_the_same(
     found = []
     for most in (1 << 24, 1):
         logits_KAV = _logits(seed, many, length, 7).requires_grad_()
-        with mock.patch("pipeline.student.objective.MOST", most):
+        with mock.patch("pipeline.student.objective.MAX_ELEMENTS", most):
             value = consistency(list(logits_KAV), torch.arange(1.0, many + 1), divergence)
             value.backward()
         found.append((value.detach(), logits_KAV.grad))

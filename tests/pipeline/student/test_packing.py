@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.student.attention import block_mask
-from pipeline.student.batch import Batch, Row, rationale_spans
+from pipeline.student.batch import Batch, TokenRow, rationale_spans
 from pipeline.student.packing import best_fit, packed
 
 tokens = st.lists(st.integers(1, 3), min_size=2, max_size=9)
 groups = st.lists(st.lists(tokens, min_size=1, max_size=4), min_size=1, max_size=4)
 
 
-def _rows(drawn: list[list[list[int]]]) -> tuple[list[Row], list[int]]:
-    rows = [Row(item, 1, (1, 2)) for group in drawn for item in group]
+def _rows(drawn: list[list[list[int]]]) -> tuple[list[TokenRow], list[int]]:
+    rows = [TokenRow(item, 1, (1, 2)) for group in drawn for item in group]
     return rows, [number for number, group in enumerate(drawn) for _ in group]
 
 
@@ -86,6 +86,6 @@ def test_what_rows_read_is_what_the_mask_says_and_every_token_asks_once(drawn: l
 
 
 def test_padding_sees_itself_alone() -> None:
-    rows = [Row([1, 2, 3], 1, (1, 2)), Row([1, 2], 1, (1, 2))]
+    rows = [TokenRow([1, 2, 3], 1, (1, 2)), TokenRow([1, 2], 1, (1, 2))]
     item = packed(rows, rationale_spans(rows), [0, 1], pad=0)
     assert torch.equal(_sees(item)[1, 2], torch.tensor([False, False, True]))

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ModelError, NothingSurvives
 from pipeline.grading.grade import conclusion
-from pipeline.student.batch import Row, batch, rationale_spans
+from pipeline.student.batch import TokenRow, batch, rationale_spans
 from pipeline.student.table_view import TableView
-from pipeline.training.training_set import context_row, held_out, make_row, questions_of_step, restricted
+from pipeline.training.training_set import context_row, held_out, make_row, questions_of_step, training_subset
 from tests.support.training_sets import set_of
 
 reasoning = st.lists(
@@ -112,13 +112,13 @@ def test_a_batch_asks_for_the_logits_that_predict_the_wanted_tokens(tiny_tokeniz
 
 
 rows = st.builds(
-    lambda tokens, start, first, more: Row(tokens, start, (first, first + more)),
+    lambda tokens, start, first, more: TokenRow(tokens, start, (first, first + more)),
     st.lists(st.integers(0, 99), min_size=1, max_size=9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 3),
 )  # fmt: skip
 
 
 @given(st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 2)), st.tuples(rows, rows), min_size=1))
-def test_a_set_gives_back_the_rows_it_was_made_of(pairs: dict[tuple[int, int], tuple[Row, Row]]) -> None:
+def test_a_set_gives_back_the_rows_it_was_made_of(pairs: dict[tuple[int, int], tuple[TokenRow, TokenRow]]) -> None:
     mask_NK = torch.zeros(4, 3, dtype=torch.bool)
     for place in pairs:
         mask_NK[place] = True
@@ -136,15 +136,15 @@ def test_a_seeded_share_of_the_questions_is_held_out(questions: int, share: floa
 
 def test_restricted_to_some_perspectives_a_set_has_their_rationales_and_the_questions_that_have_one() -> None:
     mask = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 1]]).bool()
-    pairs = {(n, k): (Row([n, k, 7], 1, (1, 2)),) * 2 for n, k in mask.nonzero().tolist()}
+    pairs = {(n, k): (TokenRow([n, k, 7], 1, (1, 2)),) * 2 for n, k in mask.nonzero().tolist()}
     data = set_of(pairs, torch.arange(9.0).view(3, 3, 1), mask, torch.arange(9.0).view(3, 3), pad=0)
-    found = restricted(data, torch.tensor([True, True, False]), torch.zeros(3, dtype=torch.bool), 2)
+    found = training_subset(data, torch.tensor([True, True, False]), torch.zeros(3, dtype=torch.bool), 2)
     assert found.mask_NK.tolist() == [[True, True, False], [True, False, False]]
     assert found.row(1, 0) == data.row(2, 0)
     assert torch.equal(found.features_NKF[torch.arange(2)], data.features_NKF[torch.tensor([0, 2])])
     assert torch.equal(found.base_losses_NK, data.base_losses_NK[[0, 2]])
     with pytest.raises(NothingSurvives, match=r"1 questions are not held out and have .* fewer than .* 2"):
-        restricted(data, torch.tensor([True, True, False]), torch.tensor([True, False, False]), 2)
+        training_subset(data, torch.tensor([True, True, False]), torch.tensor([True, False, False]), 2)
 
 
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 99))
@@ -152,13 +152,13 @@ def test_a_restricted_set_has_what_a_copy_has_and_copies_no_table(questions: int
     generator = torch.Generator().manual_seed(seed)
     mask_NK = torch.rand(questions, perspectives, generator=generator) < 0.6
     wanted_K, out_N = torch.rand(perspectives, generator=generator) < 0.7, torch.rand(questions, generator=generator) < 0.3
-    pairs = {(n, k): (Row([n, k, 7], 1, (1, 2)), Row([n, 7, k], 2, (0, 1))) for n, k in mask_NK.nonzero().tolist()}
+    pairs = {(n, k): (TokenRow([n, k, 7], 1, (1, 2)), TokenRow([n, 7, k], 2, (0, 1))) for n, k in mask_NK.nonzero().tolist()}
     whole = set_of(
         pairs, torch.rand(questions, perspectives, 2, generator=generator), mask_NK, torch.rand(mask_NK.shape), pad=0
     )
-    whole = replace(whole, answers_NP=torch.tensor([[0, 3, 1, n, n + 1] for n in range(questions)]), tokens_T=torch.arange(999))
+    whole = replace(whole, answers_N5=torch.tensor([[0, 3, 1, n, n + 1] for n in range(questions)]), tokens_T=torch.arange(999))
     there_N = (mask_NK & wanted_K).any(-1) & ~out_N
-    found = restricted(whole, wanted_K, out_N, 0)
+    found = training_subset(whole, wanted_K, out_N, 0)
     every_N = torch.arange(len(found))
     assert len(found) == int(there_N.sum())
     assert found.features_NKF.shape == whole.features_NKF[there_N].shape
@@ -171,7 +171,7 @@ def test_a_restricted_set_has_what_a_copy_has_and_copies_no_table(questions: int
             assert (found.row(mine, k), found.context(mine, k)) == (whole.row(original, k), whole.context(original, k))
     assert isinstance(found.features_NKF, TableView)
     assert found.features_NKF.table is whole.features_NKF
-    assert isinstance(found.places_NKRP, TableView)
-    assert found.places_NKRP.table is whole.places_NKRP
-    assert isinstance(found.answers_NP, TableView)
-    assert found.answers_NP.table is whole.answers_NP
+    assert isinstance(found.addresses_NK25, TableView)
+    assert found.addresses_NK25.table is whole.addresses_NK25
+    assert isinstance(found.answers_N5, TableView)
+    assert found.answers_N5.table is whole.answers_N5

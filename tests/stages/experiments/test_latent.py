@@ -20,9 +20,9 @@ from pipeline.errors import NothingSurvives
 from pipeline.metanet.network import preferences
 from pipeline.models import load_causal_model, load_tokenizer
 from pipeline.prompts import pad_token
-from pipeline.student.batch import Row
+from pipeline.student.batch import TokenRow
 from pipeline.student.states import span_states
-from pipeline.training.training_set import TrainingSet, held_out, questions_of_step, restricted
+from pipeline.training.training_set import TrainingSet, held_out, questions_of_step, training_subset
 from stages.core.plan import plan
 from stages.core.process import store_of
 from stages.experiments.latent.analysis import choose_rows, open_runs
@@ -31,7 +31,7 @@ from stages.experiments.latent.findings import _clusters, findings
 from stages.experiments.latent.metanet import assistant
 from stages.experiments.latent.page import TEMPLATE
 from stages.experiments.latent.reading import _compared, read
-from stages.experiments.latent.rows import Rows, Sets, choose, names_of, read_sets, trained_on
+from stages.experiments.latent.rows import Rows, Sets, choose_questions, names_of, read_sets, trained_on
 from stages.shared.mapped_tables import by_question
 from stages.shared.pages import render
 from tests.support.experiment import NAMES, QUESTIONS, TASKS, Experiment, make, metanet, question
@@ -208,11 +208,13 @@ def test_the_questions_trained_on_are_those_that_training_steps_on(
     run = run.model_copy(update={"training": run.training.model_copy(update={"steps": steps, "hold_out": hold_out})})
     sets = read_sets(open_runs(experiment.runs)[arm].synthesis)
     numbers_NKF = torch.arange(QUESTIONS)[:, None, None].expand(-1, len(NAMES), 1)
-    places_NKRP = torch.zeros(QUESTIONS, len(NAMES), 2, 5, dtype=torch.int64)
-    whole = TrainingSet(torch.zeros(0), places_NKRP, numbers_NKF, torch.from_numpy(sets.mask_NK), torch.zeros(QUESTIONS, 3), 0)
+    addresses_NK25 = torch.zeros(QUESTIONS, len(NAMES), 2, 5, dtype=torch.int64)
+    whole = TrainingSet(
+        torch.zeros(0), addresses_NK25, numbers_NKF, torch.from_numpy(sets.mask_NK), torch.zeros(QUESTIONS, 3), 0
+    )
     wanted = run.training.perspectives
     wanted_K = torch.tensor([wanted is None or name in wanted for name in NAMES])
-    data = restricted(whole, wanted_K, held_out(QUESTIONS, hold_out, run.seed), 1)
+    data = training_subset(whole, wanted_K, held_out(QUESTIONS, hold_out, run.seed), 1)
     per_step = run.training.questions_per_step
     taken = [questions_of_step(step, len(data), per_step, run.seed) for step in range(steps)]
     expected = {sets.ids[int(data.features_NKF[place][0, 0])] for place in torch.cat(taken)}
@@ -238,14 +240,18 @@ def test_questions_with_all_perspectives_come_first(experiment: Experiment) -> N
     sets = read_sets(open_runs(experiment.runs)["mind"].synthesis)
     lacking = question(QUESTIONS - 1).id
     for seed in range(5):
-        assert lacking not in choose(sets, set(sets.ids), QUESTIONS - 1, seed).ids
-    assert lacking in choose(sets, set(sets.ids), QUESTIONS, 0).ids
-    assert choose(sets, set(sets.ids), 10, 0) == choose(sets, set(sets.ids), 10, 0) != choose(sets, set(sets.ids), 10, 1)
+        assert lacking not in choose_questions(sets, set(sets.ids), QUESTIONS - 1, seed).ids
+    assert lacking in choose_questions(sets, set(sets.ids), QUESTIONS, 0).ids
+    assert (
+        choose_questions(sets, set(sets.ids), 10, 0)
+        == choose_questions(sets, set(sets.ids), 10, 0)
+        != choose_questions(sets, set(sets.ids), 10, 1)
+    )
 
 
 def test_too_few_questions_are_refused() -> None:
     with pytest.raises(NothingSurvives, match="kept 3 questions, expected at least 10"):
-        choose(Sets(["a", "b", "c"], np.ones((3, 2), bool), np.ones((3, 2))), set(), 100, 0)
+        choose_questions(Sets(["a", "b", "c"], np.ones((3, 2), bool), np.ones((3, 2))), set(), 100, 0)
 
 
 @pytest.fixture(scope="module")
@@ -271,8 +277,8 @@ def test_states_are_taken_where_they_are_said_to_be(experiment: Experiment, rows
     ]
 
 
-def _answer(*tokens: int) -> Row:
-    return Row([9, *tokens], 1, (1, 1 + len(tokens)))
+def _answer(*tokens: int) -> TokenRow:
+    return TokenRow([9, *tokens], 1, (1, 1 + len(tokens)))
 
 
 def _sure(*tokens: int) -> torch.Tensor:
@@ -307,7 +313,7 @@ def _planted(rng: np.random.Generator, text_differs: bool) -> tuple[Rows, NDArra
     """Texts in styles or all alike; a base that sees the text and nothing else; specialists that are the base moved by a constant."""
     question_B, perspective_B = np.repeat(np.arange(Q), K), np.tile(np.arange(K), Q)
     rationales = [
-        Row([0, *(rng.integers(2, 8, 6) + (10 * k if text_differs else 0)).tolist()], 1, (5, 6)) for k in perspective_B
+        TokenRow([0, *(rng.integers(2, 8, 6) + (10 * k if text_differs else 0)).tolist()], 1, (5, 6)) for k in perspective_B
     ]
     rows = Rows([str(n) for n in range(Q)], list("abcd"), [], rationales, rationales, question_B, perspective_B, np.ones(Q * K))
     places_KD = rng.normal(size=(K, D)) * 4 * text_differs

@@ -40,7 +40,7 @@ def test_base_and_teacher_answer_every_item_of_one_use_and_no_other(whole: tuple
 def test_the_summary_tells_what_was_asked_how_good_both_are_and_what_it_took(whole: tuple[Artifact, Artifact]) -> None:
     read, made = whole
     answers, summary = made.table("items").to_pylist(), made.summary
-    assert summary["asked"] == answering.asked(read, "test") != answering.asked(read, "dev")
+    assert summary["asked"] == answering.items_digest(read, "test") != answering.items_digest(read, "dev")
     assert summary["sets"] == [["id", "dial"], ["ood", "lift"]]
     for model in ("base", "teacher"):
         for place, name in (("group:id", "dial"), ("set:dial", "dial"), ("group:ood", "lift"), ("set:lift", "lift")):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.shared.answering import DRAWN
-from stages.shared.draws import drawn, pass_at_1
+from stages.shared.draws import pass_at_1, summarise_draws
 from storage.artifact import Draft
 from tests.support.artifacts import write_artifact
 
@@ -31,7 +31,7 @@ def figures(folder: Path, questions: list[list[Drawn]], place: str = "group:id")
 
     def write(draft: Draft) -> dict[str, Any]:
         draft.write_shard("draws", pa.Table.from_pylist(rows, schema=DRAWN))
-        found.update(drawn(draft, ["student"], len(questions[0])))
+        found.update(summarise_draws(draft, ["student"], len(questions[0])))
         return {}
 
     write_artifact(folder, "evaluation", write)

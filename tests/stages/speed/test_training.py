@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stages.speed import training
-from stages.speed.workload import Lengths, Shape, make_student
+from stages.speed.workload import Lengths, StudentShape, make_student
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_packed_padded_and_plain_learn_the_same(sides: dict[str, training.Traine
 
 
 def test_plain_pytorch_is_where_it_is_told_to_be(tmp_path: Path) -> None:
-    student = make_student(tmp_path / "student", Shape(64, 1, 64))
+    student = make_student(tmp_path / "student", StudentShape(64, 1, 64))
     plain = training._plain(training._config(student, training.SIDES["packed"], 1), torch.device("meta"))
     assert {parameter.device.type for parameter in plain.module.parameters()} == {"meta"} == {plain.device.type}
 

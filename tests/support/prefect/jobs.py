@@ -12,7 +12,7 @@ import orjson
 
 from flows.runs import record
 from pipeline.config.run import RunConfig, load_config
-from stages.core.plan import Planned, plan
+from stages.core.plan import StagePlan, plan
 from stages.core.process import store_of
 from storage.artifact import Artifact
 from storage.store import Store
@@ -45,7 +45,7 @@ class Job:
     def store(self) -> Store:
         return store_of(self.config)
 
-    def plan(self) -> dict[str, Planned]:
+    def plan(self) -> dict[str, StagePlan]:
         return plan(self.config)
 
     def fingerprint(self, stage: str) -> str:

@@ -21,4 +21,4 @@ NOTHING: dict[str, Any] = {
 
 def marked(items: list[Question]) -> pa.Table:
     """Questions as the stage writes those for training."""
-    return questions._table([questions._Marked(item, "train", "train", "train") for item in items])
+    return questions._table([questions._Tagged(item, "train", "train", "train") for item in items])

@@ -108,7 +108,7 @@ def _pretend(host: str | None, beat: float = 0.05, patience: float = lease.STALE
 def hold(pipe: Connection, root: str, workspace: Path, **pretend: Any) -> None:
     """Hold a lease until told otherwise."""
     _pretend(**{"host": None, **pretend})
-    where = open_store(root, workspace).place
+    where = open_store(root, workspace).backend
     pipe.send("ready")
     pipe.recv()
     with lease.hold(where, "artifact.lease", "training/abc"):
@@ -120,7 +120,7 @@ def observe(pipe: Connection, folder: Path, shift: float) -> None:
     """Say whether a lease is live, with a wall clock that is wrong."""
     right = time.time
     time.time = lambda: right() + shift
-    where = place.Folder(folder)
+    where = place.LocalBackend(folder)
     found = lease.last(where, "artifact.lease")
     assert found is not None
     pipe.send(lease.is_live(where, "artifact.lease", found, 0.6))
