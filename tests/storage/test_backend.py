@@ -19,9 +19,9 @@ CONTENTS = st.binary(max_size=8)
 
 
 class Model(RuleBasedStateMachine):
-    """A place does what a dictionary of keys does."""
+    """Any backend behaves like a dictionary of keys."""
 
-    place: Backend
+    backend: Backend
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,8 +61,8 @@ class Model(RuleBasedStateMachine):
         assert files == {name: len(self.content[f"{folder}/{name}"]) for name in below if "/" not in name}
 
 
-def _run(place: Backend, depth: settings) -> None:
-    run_state_machine_as_test(type("Modelled", (Model,), {"place": place}), settings=depth)  # type: ignore[arg-type]
+def _run(backend: Backend, depth: settings) -> None:
+    run_state_machine_as_test(type("Modelled", (Model,), {"backend": backend}), settings=depth)  # type: ignore[arg-type]
 
 
 def test_a_folder_does_what_a_dictionary_does(tmp_path: Path) -> None:
@@ -75,31 +75,31 @@ def test_a_bucket_does_what_a_dictionary_does(s3: S3) -> None:
 
 def test_runs_are_listed_while_another_process_rewrites_one(tmp_path: Path) -> None:
     """What garbage collection keeps hangs on this: a listing that comes back empty would let everything go."""
-    place, stop = LocalBackend(tmp_path), threading.Event()
+    backend, stop = LocalBackend(tmp_path), threading.Event()
     for name in ("a.json", "b.json"):
-        place.write(f"runs/{name}", b"{}")
+        backend.write(f"runs/{name}", b"{}")
 
     def rewrite() -> None:
         while not stop.is_set():
-            place.write("runs/a.json", b"{}")
+            backend.write("runs/a.json", b"{}")
 
     thread = threading.Thread(target=rewrite)
     thread.start()
     try:
         for _ in range(1000):
-            assert set(place.entries("runs")) == {"a.json", "b.json"}
-            assert place.names("runs") == ["a.json", "b.json"]
+            assert set(backend.entries("runs")) == {"a.json", "b.json"}
+            assert backend.names("runs") == ["a.json", "b.json"]
     finally:
         stop.set()
         thread.join()
 
 
 def test_of_many_threads_that_create_one_key_one_succeeds(tmp_path: Path) -> None:
-    place, begin, won = LocalBackend(tmp_path), threading.Barrier(8), list[int]()
+    backend, begin, won = LocalBackend(tmp_path), threading.Barrier(8), list[int]()
 
     def create(number: int) -> None:
         begin.wait()
-        if place.create("lease/1", b"%d" % number):
+        if backend.create("lease/1", b"%d" % number):
             won.append(number)
 
     threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
@@ -108,13 +108,13 @@ def test_of_many_threads_that_create_one_key_one_succeeds(tmp_path: Path) -> Non
     for thread in threads:
         thread.join()
     assert len(won) == 1
-    assert place.read("lease/1") == b"%d" % won[0]
+    assert backend.read("lease/1") == b"%d" % won[0]
     assert [path.name for path in (tmp_path / "lease").iterdir()] == ["1"]
 
 
 def test_what_may_not_be_written_or_removed_is_said_so(tmp_path: Path) -> None:
-    place = LocalBackend(Path("/proc/artifacts"))
-    for act in (lambda: place.write("a", b""), lambda: place.create("a", b"")):
+    backend = LocalBackend(Path("/proc/artifacts"))
+    for act in (lambda: backend.write("a", b""), lambda: backend.create("a", b"")):
         with pytest.raises(RootNotWritable, match="/proc/artifacts: cannot be written"):
             act()
     with pytest.raises(RootNotWritable, match="cannot be written"):
@@ -141,13 +141,13 @@ def test_a_kind_of_store_whose_library_is_not_here_is_one_line() -> None:
 
 
 def test_a_bucket_that_does_not_exist_is_one_line(s3: S3, tmp_path: Path) -> None:
-    place = ObjectStore("s3://no-such-bucket/x")
+    backend = ObjectStore("s3://no-such-bucket/x")
     (tmp_path / "file").write_text("x")
     for act in (
-        lambda: place.write("a", b""),
-        lambda: place.create("a", b""),
-        lambda: place.upload(tmp_path / "file", "a"),
-        place.check_conditional_put,
+        lambda: backend.write("a", b""),
+        lambda: backend.create("a", b""),
+        lambda: backend.upload(tmp_path / "file", "a"),
+        backend.check_conditional_put,
     ):
         with pytest.raises(BadRoot, match=r"no-such-bucket.*create the bucket, or correct root"):
             act()
@@ -164,14 +164,14 @@ def test_a_store_that_refuses_the_key_is_one_line(s3: S3) -> None:
 def test_a_file_goes_up_and_comes_down_and_a_new_one_never_over_another(
     s3: S3, tmp_path: Path, content: bytes, other: bytes
 ) -> None:
-    place = ObjectStore(s3.root())
+    backend = ObjectStore(s3.root())
     file, back = tmp_path / "file", tmp_path / "a" / "back"
     file.write_bytes(content)
-    assert place.upload_new(file, "f")
+    assert backend.upload_new(file, "f")
     file.write_bytes(other)
-    assert place.upload_new(file, "f") is (content == other)
-    place.download("f", back)
+    assert backend.upload_new(file, "f") is (content == other)
+    backend.download("f", back)
     assert back.read_bytes() == content
     assert [path.name for path in back.parent.iterdir()] == ["back"]
-    place.upload(file, "f")
-    assert place.read("f") == other
+    backend.upload(file, "f")
+    assert backend.read("f") == other
