@@ -28,10 +28,12 @@ from flows.distill import publish, run_all
 from flows.job import Job
 from flows.runs import fingerprints
 from flows.stage_task import run_stage
+from pipeline.analysis.accuracy import PairedChange
 from pipeline.analysis.promotion import Decision, Policy, decide
 from pipeline.config.run import RunConfig
 from stages.core.plan import plan
 from stages.core.process import store_of
+from stages.core.summaries import EvaluationSummary
 from stages.shared.accuracy import COUNTED, compare_students
 from stages.shared.answering import items_digest
 from storage.artifact import Artifact
@@ -72,7 +74,7 @@ def _asked(store: Store, evaluation: Artifact) -> dict[str, Any]:
     return {"version": identity["version"], **how, "what": items_digest(questions, how["evaluation"]["use"])}
 
 
-def compare(config: RunConfig, incumbent: dict[str, str]) -> dict[str, dict[str, Any]]:
+def compare(config: RunConfig, incumbent: dict[str, str]) -> dict[str, PairedChange]:
     """Candidate − incumbent by group and set, on identical items; the incumbent answers this run's items now if it has not yet."""
     store = store_of(config)
     candidate = store.open("evaluation", plan(config)["evaluation"].fingerprint)
@@ -87,7 +89,7 @@ def compare(config: RunConfig, incumbent: dict[str, str]) -> dict[str, dict[str,
     return _compared(store.open("evaluation", planned.fingerprint), candidate, config)
 
 
-def _compared(before: Artifact, after: Artifact, config: RunConfig) -> dict[str, dict[str, Any]]:
+def _compared(before: Artifact, after: Artifact, config: RunConfig) -> dict[str, PairedChange]:
     theirs, ours = before.batches("items", COUNTED), after.batches("items", COUNTED)
     changes = compare_students(theirs, ours, config.evaluation.bootstrap, config.seed)
     assert changes is not None, "both evaluations have identical items"
@@ -97,11 +99,11 @@ def _compared(before: Artifact, after: Artifact, config: RunConfig) -> dict[str,
 def judge(config: RunConfig, policy: Policy) -> tuple[Decision, str | None]:
     """The decision on a finished candidate, and the student that it was compared with (None: its own base)."""
     store = store_of(config)
-    evaluation = store.open("evaluation", plan(config)["evaluation"].fingerprint).summary
-    ood = [name for group, name in evaluation["sets"] if group == "ood"]
+    evaluation = EvaluationSummary.of(store.open("evaluation", plan(config)["evaluation"].fingerprint))
+    ood = [name for group, name in evaluation.sets if group == "ood"]
     incumbent = read_pointer(store.backend, PROMOTED)
     if incumbent is None:
-        return decide(evaluation["student_against_base"], ood, policy), None
+        return decide(evaluation.student_against_base, ood, policy), None
     return decide(compare(config, incumbent["stages"]), ood, policy), incumbent["stages"][STUDENT]
 
 

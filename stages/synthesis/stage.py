@@ -21,7 +21,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pipeline.config.models import WeightsField
 from pipeline.config.prompts import Prompts
@@ -37,6 +37,7 @@ from pipeline.questions.question import Question
 from pipeline.rationales.curation import SAMPLE, place
 from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress
+from stages.core.summaries import SamplingSummary, SynthesisSummary
 from stages.shared.resume import finished_questions, training_questions
 from stages.synthesis.attempts import pass_rates, sample_attempts
 from stages.synthesis.question_index import QuestionIndex, look_up, mean_pass_rate, open_index, write_index
@@ -204,11 +205,11 @@ def _refuse_nothing(counts: Mapping[str, int], min_perspectives: int) -> None:
         )
 
 
-def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> SynthesisSummary:
     """Attempts, selection, losses and features, warm-up."""
     having, total = (
         finished_questions(inputs["sampling"].batches("samples", ["question_id"])),
-        inputs["sampling"].summary["questions"],
+        SamplingSummary.of(inputs["sampling"]).questions,
     )
 
     def asked() -> Iterator[Question]:
@@ -229,10 +230,10 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         )
         write_sets(lesson.metanet, names, config.objective.temperature, lookup, out)
         rate = mean_pass_rate(lookup)
-    return {
+    return SynthesisSummary(
         **counts,
-        "mean_pass_rate": rate,
-        "warm_up_losses": lesson.losses,
-        "base_loss": dict(zip(names, lesson.base_loss_K, strict=True)),
-        "kept": dict(zip(names, lesson.kept_K, strict=True)),
-    }
+        mean_pass_rate=rate,
+        warm_up_losses=lesson.losses,
+        base_loss=dict(zip(names, lesson.base_loss_K, strict=True)),
+        kept=dict(zip(names, lesson.kept_K, strict=True)),
+    )

@@ -34,6 +34,7 @@ from pipeline.training.step import TrainingState, train_step
 from pipeline.training.student_engine import StudentEngine
 from pipeline.training.training_set import TrainingSet, held_out, training_subset
 from stages.core.progress import Progress
+from stages.core.summaries import TrainingSummary
 from stages.training.checkpoint import VALID_CHECKPOINT, load_checkpoint, save_checkpoint
 from stages.training.config import Config
 from stages.training.files import are_written, open_training_set, wait_for_training_files, write_training_files
@@ -233,22 +234,22 @@ def _finish(config: Config, state: TrainingState, draft: Path, scratch: Path) ->
     steps = pa.concat_tables([pq.read_table(path) for path in sorted(draft.glob("steps-*.parquet"))])
     last = steps.slice(max(0, steps.num_rows - 10)).to_pylist()
     trained = sum(steps["tokens"].to_pylist())
-    summary = {
-        "steps": steps.num_rows,
-        "tokens_trained": trained,
-        "tokens_per_second": round(trained / sum(steps["seconds"].to_pylist()), 1),
-        "last_loss": sum(row["loss"] for row in last) / len(last),
-        "mean_kept": sum(steps["kept"].to_pylist()) / steps.num_rows,
-        "mean_effective_number": sum(steps["effective_number"].to_pylist()) / steps.num_rows,
-        "widened": sum(steps["widened"].to_pylist()),
-        "inertia": training.inertia.kind,
-        "optimizer_lag_steps": lag_steps(
+    summary = TrainingSummary(
+        steps=steps.num_rows,
+        tokens_trained=trained,
+        tokens_per_second=round(trained / sum(steps["seconds"].to_pylist()), 1),
+        last_loss=sum(row["loss"] for row in last) / len(last),
+        mean_kept=sum(steps["kept"].to_pylist()) / steps.num_rows,
+        mean_effective_number=sum(steps["effective_number"].to_pylist()) / steps.num_rows,
+        widened=sum(steps["widened"].to_pylist()),
+        inertia=training.inertia.kind,
+        optimizer_lag_steps=lag_steps(
             training.metanet_accumulation, len(config.perspectives), config.objective.temperature, training.metanet_rate
         ),
-        "ranks": state.ranks,
-        "zero_stage": training.zero_stage,
-    }
-    write_bytes(scratch / "summary.json", json.dumps(summary).encode())
+        ranks=state.ranks,
+        zero_stage=training.zero_stage,
+    )
+    write_bytes(scratch / "summary.json", summary.model_dump_json().encode())
 
 
 def join(training: Training) -> None:

@@ -35,7 +35,7 @@ def figures(folder: Path, questions: list[list[Drawn]], place: str = "group:id")
         return {}
 
     write_artifact(folder, "evaluation", write)
-    return found["student"][place]
+    return found["student"][place].model_dump()
 
 
 def test_one_of_four_draws_right_is_a_quarter_and_found_by_four(tmp_path: Path) -> None:
