@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LOCK := requirements-cpu.lock
 READY := $(VENV)/ready
 
-.PHONY: demo test fast e2e lint soak bench-storage bench-growth bench-grading bench-prefect clean
+.PHONY: demo test fast e2e lint docs soak bench-storage bench-growth bench-grading bench-prefect clean
 
 demo: $(READY)
 	@$(BIN)/mind run configs/miniature.yaml
@@ -32,6 +32,9 @@ $(READY): $(LOCK) pyproject.toml
 	@$(BIN)/pip install --quiet --quiet --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -c "import torch" || { echo "make: torch cannot be imported; the lock file needs a CPU build of torch" >&2; exit 2; }
 	@touch $@
+
+docs: $(READY)
+	@$(BIN)/python -m scripts.config_docs
 
 # Long tests and benchmarks, not part of `make test`.
 soak: $(READY)
