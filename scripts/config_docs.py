@@ -71,7 +71,15 @@ def _type(annotation: Any) -> str:
         return f"map of {_type(arguments[0])} to {_type(arguments[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
-    names = {str: "text", int: "integer", float: "number", bool: "`true` \\| `false`", type(None): "null", Path: "path", Any: "any"}
+    names = {
+        str: "text",
+        int: "integer",
+        float: "number",
+        bool: "`true` \\| `false`",
+        type(None): "null",
+        Path: "path",
+        Any: "any",
+    }
     return names[annotation]
 
 
@@ -92,7 +100,12 @@ def _default(field: FieldInfo) -> str:
 def _limits(field: FieldInfo) -> str:
     """Bounds of a number, as pydantic keeps them in the field's metadata."""
     signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
-    found = [f"{sign} {value}" for item in field.metadata for name, sign in signs.items() if (value := getattr(item, name, None)) is not None]
+    found = [
+        f"{sign} {value}"
+        for item in field.metadata
+        for name, sign in signs.items()
+        if (value := getattr(item, name, None)) is not None
+    ]
     return f" ({', '.join(found)})" if found else ""
 
 

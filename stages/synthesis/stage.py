@@ -107,19 +107,6 @@ Asked = Callable[[], Iterator[Question]]
 """Returns a new stream of the questions that have samples: all of them, unless imported rationales cover only some."""
 
 
-def _attempt(config: Config, asked: Asked, total: int, out: Draft, progress: Progress) -> None:
-    sample_attempts(
-        config.synthesis,
-        config.student,
-        config.prompts,
-        asked,
-        total,
-        config.seed,
-        out,
-        progress,
-    )
-
-
 def _lookup(config: Config, questions: Asked, out: Draft) -> Path:
     """The lookup file of the questions; written if it does not exist."""
     from stages.shared.mapped_tables import derived
@@ -215,7 +202,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     def asked() -> Iterator[Question]:
         return (item for item in training_questions(inputs["questions"]) if digest(item.id) in having)
 
-    _attempt(config, asked, total, out, progress)
+    sample_attempts(config.synthesis, config.student, config.prompts, asked, total, config.seed, out, progress)
     with open_index(_lookup(config, asked, out)) as lookup:
         _measure(config, inputs["sampling"], lookup, out, progress)
         counts = _counted(out, total)

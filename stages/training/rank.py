@@ -186,15 +186,13 @@ def _check_log(draft: Path, first: int) -> None:
 
 
 def train(
-    config: Config, synthesis: Path, draft: Path, scratch: Path, progress: Progress, mirror: Mirror | None = None
+    config: Config, synthesis: Artifact, draft: Path, scratch: Path, progress: Progress, mirror: Mirror | None = None
 ) -> None:
     """Take all steps from the last checkpoint on, and export the student."""
     tokenizer = load_tokenizer(config.student)
-    store = Store(synthesis.parents[1], None if mirror is None else mirror.remote)
-    artifact = store.open("synthesis", synthesis.name)
-    data = load_training_set(config, artifact, scratch, tokenizer)
+    data = load_training_set(config, synthesis, scratch, tokenizer)
     engine = start_engine(config)
-    state = start_training_state(config, data, engine, artifact.path("metanet.safetensors"))
+    state = start_training_state(config, data, engine, synthesis.path("metanet.safetensors"))
     training = config.training
     first = load_checkpoint(state, scratch)
     main = state.rank == 0
@@ -263,9 +261,11 @@ def join(training: Training) -> None:
 
 def train_as(document: dict[str, Any]) -> None:
     """Train as the stage's specification says, in a process group that was joined before."""
-    synthesis, draft, scratch = (Path(document[name]) for name in ("synthesis", "draft", "scratch"))
+    draft, scratch = Path(document["draft"]), Path(document["scratch"])
     there = document["mirror"]
     mirror = None if there is None else Mirror(ObjectStore(there["url"]), Path(there["root"]), there["name"])
+    read = document["synthesis"]
+    synthesis = Store(Path(read["root"]), None if mirror is None else mirror.remote).open("synthesis", read["fingerprint"])
     config = Config.model_validate(document["config"])
     train(config, synthesis, draft, scratch, Progress(Path(document["progress"]), "training"), mirror)
 

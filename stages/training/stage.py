@@ -46,7 +46,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         BadInput: a rank rejected its input.
         StageFailed: a rank or the launcher failed.
     """
-    kept, wanted = SynthesisSummary.of(inputs["synthesis"]).kept_questions, config.training.questions_per_step
+    synthesis = inputs["synthesis"]
+    kept, wanted = SynthesisSummary.of(synthesis).kept_questions, config.training.questions_per_step
     if kept < wanted:
         raise NothingSurvives(
             f"training.questions_per_step: {wanted}, but synthesis kept {kept} questions; lower it or sample more questions"
@@ -59,7 +60,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     port = choose_port(config.training.port)
     document = {
         "config": config.model_dump(mode="json"),
-        "synthesis": str(inputs["synthesis"].folder),
+        "synthesis": {"root": str(synthesis.root), "fingerprint": synthesis.fingerprint},
         "draft": str(out.folder),
         "scratch": str(out.scratch),
         "progress": str(progress.path),
