@@ -34,7 +34,7 @@ $(READY): $(LOCK) pyproject.toml
 	@touch $@
 
 docs: $(READY)
-	@$(BIN)/python -m scripts.config_docs
+	@$(BIN)/python -m scripts.reference_docs
 
 # Long tests and benchmarks, not part of `make test`.
 soak: $(READY)

@@ -1,13 +1,17 @@
-"""Writes docs/config.md from the configuration models: every field with its meaning, type, default and role.
+"""Writes the generated references: docs/config.md from the configuration models, docs/commands.md from the command line.
 
-`python -m scripts.config_docs` writes the file; a test fails when it is not current. The meaning is the string literal below a field, which
-is read from the source, so that no run pays for it.
+`python -m scripts.reference_docs` (`make docs`) writes the files; a test fails when one is not current. A field's meaning is the string
+literal below it, which is read from the source, so that no run pays for it.
 """
 
 from __future__ import annotations
 
 import ast
+import html
 import inspect
+import os
+import subprocess
+import sys
 import textwrap
 import types
 from collections.abc import Iterator
@@ -20,7 +24,7 @@ from pydantic.fields import FieldInfo
 from pipeline.config.run import RunConfig
 from pipeline.perspectives.perspective import Perspective
 
-TARGET: Final = Path(__file__).parents[1] / "docs" / "config.md"
+DOCS: Final = Path(__file__).parents[1] / "docs"
 _HEAD: Final = """# Configuration reference
 
 Every field of a run's YAML file, for users who write or change one. Generated from the code by `make docs`; do not edit.
@@ -111,7 +115,8 @@ def _limits(field: FieldInfo) -> str:
 
 def _section(model: type[BaseModel]) -> Iterator[str]:
     about, meanings = inspect.cleandoc(model.__doc__ or "").partition("\n\n"), _meanings(model)
-    yield f"\n## {model.__name__}\n\n{' '.join(''.join(about).split())}\n\n| field | type | default | role | meaning |\n|---|---|---|---|---|\n"
+    yield f"\n## {model.__name__}\n\n{' '.join(''.join(about).split())}\n\n"
+    yield "| field | type | default | role | meaning |\n|---|---|---|---|---|\n"
     for name, field in model.model_fields.items():
         role = (field.json_schema_extra or {}).get("role", "")  # type: ignore[union-attr]
         if name not in meanings and name != "kind":
@@ -130,7 +135,7 @@ def _all(model: type[BaseModel], seen: list[type[BaseModel]]) -> list[type[BaseM
     return seen
 
 
-def document() -> str:
+def configuration() -> str:
     """The text of docs/config.md.
 
     Raises:
@@ -141,5 +146,18 @@ def document() -> str:
     return f"{_HEAD}\nSections: {contents}.\n" + "".join(line for model in models for line in _section(model))
 
 
+def commands() -> str:
+    """The text of docs/commands.md, as typer writes it from the commands' own help."""
+    typer = Path(sys.executable).with_name("typer")
+    command = [typer, "flows.cli.app", "utils", "docs", "--name", "mind", "--title", "Command reference"]
+    environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
+    written = subprocess.run(command, cwd=DOCS.parent, env=environment, capture_output=True, text=True, check=True).stdout
+    head = "# Command reference\n\nAll commands with their arguments and options. Generated from the code by `make docs`; do not edit.\n"
+    return html.unescape(written).replace("# Command reference\n", head, 1).rstrip() + "\n"
+
+
+REFERENCES: Final = {"config.md": configuration, "commands.md": commands}
+
 if __name__ == "__main__":
-    TARGET.write_text(document())
+    for name, text in REFERENCES.items():
+        (DOCS / name).write_text(text())
