@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from pipeline.config.engines import Engine
+from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Weights
 from pipeline.config.run import RunConfig
 from pipeline.config.training import Training
@@ -81,7 +81,7 @@ class ServingMemory(NamedTuple):
     sequence: int
 
 
-def serving(shape: ModelShape, engine: Engine) -> ServingMemory:
+def serving(shape: ModelShape, engine: EngineConfig) -> ServingMemory:
     """Memory of an engine on each of its GPUs."""
     size = _BYTES[shape.dtype if engine.dtype == "auto" else engine.dtype]
     return ServingMemory(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pipeline.capacity.estimate import ModelShape, hours, peak, serving, shape_of_model, training_bytes
 from pipeline.capacity.machine import GIB, Check, Machine, State, disk, gib
-from pipeline.config.engines import Engine
+from pipeline.config.engines import EngineConfig
 from pipeline.config.models import HubModel, LocalModel, Teacher, Weights
 from pipeline.config.run import RunConfig
 from pipeline.perspectives.of_run import perspectives_of
@@ -19,14 +19,14 @@ class Generator(NamedTuple):
     name: str
     role: str
     model: Weights
-    engine: Engine
+    engine: EngineConfig
     field: str
 
 
 def generators(run: RunConfig) -> Iterator[Generator]:
     """All local generators of a run; excludes models on servers, and a teacher whose rationales are imported."""
     sampling, judge = run.sampling, run.sampling.judge
-    every: list[tuple[str, str, Teacher, Engine, str]] = [
+    every: list[tuple[str, str, Teacher, EngineConfig, str]] = [
         ("references", "teacher", run.teacher, run.teacher_engine(), "sampling.engine"),
         ("synthesis", "student", run.student, run.synthesis.engine, "synthesis.engine"),
         ("evaluation", "student", run.student, run.evaluation.engine, "evaluation.engine"),

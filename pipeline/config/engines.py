@@ -10,7 +10,7 @@ from pipeline.config.models import JudgeField, ServedModel
 from pipeline.schema.fields import Frozen, identity, runtime
 
 
-class Engine(Frozen):
+class EngineConfig(Frozen):
     """Text generation by vLLM in this process, by an OpenAI-compatible server, or by plain transformers.
 
     One model for the three kinds, so that `--set sampling.engine.kind=transformers` is enough to switch; each field names its engine.
@@ -55,7 +55,7 @@ class Engine(Frozen):
         return self.kind != "openai"
 
     @model_validator(mode="after")
-    def _server_address(self) -> Engine:
+    def _server_address(self) -> EngineConfig:
         if self.kind == "openai" and (self.base_url is None or self.served_model is None):
             raise ValueError("the openai engine needs base_url, for example http://127.0.0.1:8000/v1, and served_model")
         return self
@@ -66,7 +66,7 @@ class Judge(Frozen):
 
     model: JudgeField = identity()
     """The judge."""
-    engine: Engine = identity(Engine())
+    engine: EngineConfig = identity(EngineConfig())
     """Engine that runs the judge."""
     max_tokens: int = identity(512, ge=1)
     """Longest verdict, in tokens."""

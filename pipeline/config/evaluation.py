@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pipeline.config.engines import Engine
+from pipeline.config.engines import EngineConfig
 from pipeline.schema.fields import Frozen, identity, runtime
 
 
@@ -24,7 +24,7 @@ class Evaluation(Frozen):
 
     use: Literal["dev", "test"] = identity("test")
     """The sets to answer: `dev` for choosing, `test` for reporting."""
-    engine: Engine = identity(Engine())
+    engine: EngineConfig = identity(EngineConfig())
     """Engine that runs the evaluated models."""
     max_tokens: int = identity(1024, ge=1)
     """Longest answer, in tokens."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from pipeline.config.engines import Engine
+from pipeline.config.engines import EngineConfig
 from pipeline.config.evaluation import Evaluation
 from pipeline.config.models import ImportedModel, ServedModel, TeacherField, WeightsField
 from pipeline.config.prompts import Prompts
@@ -75,7 +75,7 @@ class RunConfig(Frozen):
             raise ValueError("teacher.imported: there are no rationales; set sampling.rationales with its path and columns")
         return self
 
-    def teacher_engine(self) -> Engine:
+    def teacher_engine(self) -> EngineConfig:
         """The engine that runs the teacher on evaluation items: its server, or the evaluation's engine with the sampling's GPUs."""
         answering, sampled = self.evaluation.engine, self.sampling.engine
         if isinstance(self.teacher, ServedModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from pipeline.config.engines import Engine, Judge
+from pipeline.config.engines import EngineConfig, Judge
 from pipeline.config.rationales import ImportedRationales
 from pipeline.schema.fields import Frozen, identity, runtime
 
@@ -14,7 +14,7 @@ class Sampling(Frozen):
 
     rationales: ImportedRationales | None = identity(None)
     """Imported rationales, in place of sampling."""
-    engine: Engine = identity(Engine())
+    engine: EngineConfig = identity(EngineConfig())
     """Engine that runs the teacher."""
     samples: int = identity(1, ge=1)
     """Samples per question and perspective, always drawn."""

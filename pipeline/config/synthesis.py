@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from pipeline.config.engines import Engine
+from pipeline.config.engines import EngineConfig
 from pipeline.config.models import WeightsField
 from pipeline.schema.fields import Frozen, identity, runtime
 
@@ -42,7 +42,7 @@ class Objective(Frozen):
 class Synthesis(Frozen):
     """Selection of rationales, their features, and MetaNet's warm-up."""
 
-    engine: Engine = identity(Engine())
+    engine: EngineConfig = identity(EngineConfig())
     """Engine that runs the base student's attempts."""
     attempts: int = identity(4, ge=1)
     """Attempts of the base student per question; their pass rate is the question's difficulty."""

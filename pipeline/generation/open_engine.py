@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.config.engines import Engine as EngineConfig
+from pipeline.config.engines import EngineConfig
 from pipeline.config.models import HubModel, LocalModel, Teacher
 from pipeline.generation.engine import Engine
 

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 from openai import APIConnectionError, APIStatusError, OpenAI
 from tenacity import RetryCallState
 
-from pipeline.config.engines import Engine as EngineConfig
+from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Turns
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
 from pipeline.generation.answer_journal import AnswerJournal, key_of

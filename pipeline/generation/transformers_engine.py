@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 from transformers import DynamicCache
 
-from pipeline.config.engines import Engine as EngineConfig
+from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Turns, Weights
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding
 from pipeline.models import load_causal_model, load_tokenizer

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pipeline.config.engines import Engine as EngineConfig
+from pipeline.config.engines import EngineConfig
 from pipeline.config.models import LocalModel, Turns, Weights
 from pipeline.errors import EngineError
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from pipeline.analysis.accuracy import Accuracy
-from pipeline.config.engines import Engine
+from pipeline.config.engines import EngineConfig
 from pipeline.config.evaluation import Evaluation
 from pipeline.config.models import ImportedModel, Teacher, TeacherField, WeightsField
 from pipeline.config.prompts import Prompts
@@ -36,7 +36,7 @@ class Config(Frozen):
     teacher: TeacherField = identity()
     prompts: Prompts = identity()
     evaluation: Evaluation = identity()
-    teacher_engine: Engine = identity()
+    teacher_engine: EngineConfig = identity()
     """The base student uses `evaluation.engine`; a teacher may need more GPUs, or a server."""
 
 

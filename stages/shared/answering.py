@@ -17,7 +17,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config.engines import Engine as EngineConfig
+from pipeline.config.engines import EngineConfig
 from pipeline.config.evaluation import Evaluation
 from pipeline.config.models import HubModel, LocalModel, Teacher
 from pipeline.config.prompts import Prompts

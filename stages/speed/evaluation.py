@@ -17,7 +17,7 @@ from typing import Final
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pipeline.config.engines import Engine
+from pipeline.config.engines import EngineConfig
 from pipeline.config.models import LocalModel
 from pipeline.generation.engine import Decoding
 from pipeline.generation.open_engine import open_engine
@@ -61,7 +61,7 @@ def _generate(folder: Path, prompts: list[str]) -> Once:
     return work
 
 
-def _lm_eval(engine: Engine, prompts: list[str]) -> Once:
+def _lm_eval(engine: EngineConfig, prompts: list[str]) -> Once:
     """lm-eval's own vLLM model with the settings of ours; it requests all prompts at once."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.vllm_causallms import VLLM
@@ -79,9 +79,9 @@ def _lm_eval(engine: Engine, prompts: list[str]) -> Once:
     return work
 
 
-def _engine(kind: str) -> Engine:
+def _engine(kind: str) -> EngineConfig:
     size = {"max_context": _CONTEXT, "kv_cache_gib": _CACHE_GIB, "gpu_memory_utilization": _CARD, "batch": _BATCH}
-    return Engine.model_validate({"kind": kind, "dtype": "float32", **size})
+    return EngineConfig.model_validate({"kind": kind, "dtype": "float32", **size})
 
 
 def measure(questions: int, repeats: int, say: Callable[[str], None]) -> dict[str, Ratio]:

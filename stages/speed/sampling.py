@@ -14,7 +14,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from pipeline.config.engines import Engine as EngineConfig
+from pipeline.config.engines import EngineConfig
 from pipeline.config.models import LocalModel
 from pipeline.config.prompts import Prompts
 from pipeline.config.sampling import Sampling

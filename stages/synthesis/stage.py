@@ -103,11 +103,11 @@ def check(config: Config) -> None:
     check_prompts(config.prompts, config.perspectives)
 
 
-Asked = Callable[[], Iterator[Question]]
+QuestionStream = Callable[[], Iterator[Question]]
 """Returns a new stream of the questions that have samples: all of them, unless imported rationales cover only some."""
 
 
-def _lookup(config: Config, questions: Asked, out: Draft) -> Path:
+def _lookup(config: Config, questions: QuestionStream, out: Draft) -> Path:
     """The lookup file of the questions; written if it does not exist."""
     from stages.shared.mapped_tables import derived
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.engines import Engine
+from pipeline.config.engines import EngineConfig
 from pipeline.config.models import LocalModel
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding
 from pipeline.generation.open_engine import open_engine
@@ -34,8 +34,8 @@ WITH_A_LONG_ONE = [PROMPTS[0], "7, " * 2000, PROMPTS[1]]
 SKIPPING = replace(GREEDY, skip_long=True)
 
 
-def engine(kind: str, **more: object) -> Engine:
-    return Engine.model_validate({"kind": kind, "dtype": "float32", "max_context": 1024, "kv_cache_gib": 0.3, **more})
+def engine(kind: str, **more: object) -> EngineConfig:
+    return EngineConfig.model_validate({"kind": kind, "dtype": "float32", "max_context": 1024, "kv_cache_gib": 0.3, **more})
 
 
 @pytest.fixture(scope="module")

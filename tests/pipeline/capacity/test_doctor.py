@@ -15,7 +15,7 @@ from pipeline.capacity.doctor import all_checks, engine, models, worst
 from pipeline.capacity.estimate import ModelShape
 from pipeline.capacity.fit import capacity_checks
 from pipeline.capacity.machine import Check, Machine
-from pipeline.config.engines import Engine, Judge
+from pipeline.config.engines import EngineConfig, Judge
 from pipeline.config.rationales import ImportedRationales
 from pipeline.config.run import RunConfig, load_config
 from tests.support.runs import write_config
@@ -80,7 +80,7 @@ def _with(run: RunConfig, **training: Any) -> RunConfig:
 def test_more_ranks_or_cards_than_there_are_are_refused(run: RunConfig) -> None:
     checks = list(capacity_checks(_with(run, ranks=4), CARDS))
     assert named(checks, "training").state == "fail"
-    wide = run.model_copy(update={"sampling": run.sampling.model_copy(update={"engine": Engine(tensor_parallel=8)})})
+    wide = run.model_copy(update={"sampling": run.sampling.model_copy(update={"engine": EngineConfig(tensor_parallel=8)})})
     assert named(list(capacity_checks(wide, CARDS)), "sampling").state == "fail"
 
 
@@ -100,7 +100,7 @@ def test_a_teacher_answers_evaluation_items_on_the_cards_that_it_is_sampled_on(
     _shaped(monkeypatch, teacher=72 * 10**9, student=10**9)
     run = run.model_copy(update={"student": run.student.model_copy(update={"chat": True})})
     for cards, state in ((1, "fail"), (2, "ok")):
-        engine_of_two = Engine(tensor_parallel=cards)
+        engine_of_two = EngineConfig(tensor_parallel=cards)
         asked = run.model_copy(update={"sampling": run.sampling.model_copy(update={"engine": engine_of_two})})
         checks = list(capacity_checks(asked, CARDS))
         assert {name: named(checks, name).state for name in ("sampling", "references")} == dict.fromkeys(
@@ -112,7 +112,7 @@ def test_a_teacher_answers_evaluation_items_on_the_cards_that_it_is_sampled_on(
 def test_cards_that_do_not_divide_the_heads_are_refused(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     _shaped(monkeypatch, teacher=10**9, student=10**9)
     eight = Machine(CARDS.cards * 4, CARDS.memory, CARDS.cores)
-    wide = run.evaluation.model_copy(update={"engine": Engine(tensor_parallel=8)})
+    wide = run.evaluation.model_copy(update={"engine": EngineConfig(tensor_parallel=8)})
     found = named(list(capacity_checks(run.model_copy(update={"evaluation": wide}), eight)), "evaluation")
     assert (found.state, found.found) == ("fail", "tensor_parallel 8 does not divide 12 attention heads")
 
@@ -169,10 +169,10 @@ def test_without_torch_everything_else_is_still_said(monkeypatch: pytest.MonkeyP
 
 def test_no_vllm_is_needed_for_rationales_that_are_there(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.capacity.doctor._version", lambda name: None)
-    plain = Engine(kind="transformers")
+    plain = EngineConfig(kind="transformers")
     here = {name: getattr(run, name).model_copy(update={"engine": plain}) for name in ("synthesis", "evaluation")}
     given = ImportedRationales.model_validate({"path": "mine.jsonl", "columns": {"question_id": "id", "perspective": "kind"}})
-    sampling = run.sampling.model_copy(update={"engine": Engine(), "rationales": given})
+    sampling = run.sampling.model_copy(update={"engine": EngineConfig(), "rationales": given})
     assert engine(run.model_copy(update=here | {"sampling": sampling}), 0).state == "ok"
     asked = sampling.model_copy(update={"rationales": None})
     assert engine(run.model_copy(update=here | {"sampling": asked}), 0).state == "fail"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import Qwen2Config
 
 from pipeline.capacity.estimate import LOGITS, ModelShape, serving, shape_of_model, training_bytes
-from pipeline.config.engines import Engine
+from pipeline.config.engines import EngineConfig
 from pipeline.config.models import LocalModel
 from pipeline.config.training import Lora, Training
 
@@ -68,9 +68,9 @@ def test_adapters_and_checkpoints_need_less() -> None:
 
 
 def test_a_served_model_is_divided_among_its_cards() -> None:
-    one = serving(QWEN, Engine(max_context=1000))
+    one = serving(QWEN, EngineConfig(max_context=1000))
     assert one.weights == 2 * QWEN.parameters
     assert one.sequence == 2 * QWEN.cached * 1000
-    two = serving(QWEN, Engine(max_context=1000, tensor_parallel=2, dtype="float32"))
+    two = serving(QWEN, EngineConfig(max_context=1000, tensor_parallel=2, dtype="float32"))
     assert two.weights == one.weights
-    assert serving(QWEN, Engine(max_context=500)).sequence == pytest.approx(one.sequence / 2)
+    assert serving(QWEN, EngineConfig(max_context=500)).sequence == pytest.approx(one.sequence / 2)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.engines import Engine as EngineConfig
+from pipeline.config.engines import EngineConfig
 from pipeline.config.models import ServedModel
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Engine
