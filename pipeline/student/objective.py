@@ -18,8 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from pipeline.config.training import Training
-
 MAX_ELEMENTS: Final = 1 << 24
 """Maximum number of elements of a tensor over pairs of rationales and the vocabulary."""
 
@@ -100,16 +98,18 @@ def student_loss(
     answer_losses_Q: Tensor,
     answer_logits: Sequence[Tensor],
     answer_alpha: Sequence[Tensor],
-    config: Training,
+    *,
+    answer_weight: float,
+    consistency_weight: float,
+    divergence: str,
 ) -> StudentLoss:
     """L_total = L_SFT + λ·L_cons, summed over the questions of a micro-batch.
 
     `losses_B` and `alpha_B` are the loss and weight of each kept rationale, `answer_losses_Q` those of the answer-only task (empty if its
     weight is 0), `answer_logits` (K, A, V) and `answer_alpha` (K,) the answer logits and weights of each question's rationales.
     """
-    share, weight = config.answer_weight, config.consistency.weight
-    sft = (1 - share) * (alpha_B * losses_B).sum() + share * answer_losses_Q.sum()
+    sft = (1 - answer_weight) * (alpha_B * losses_B).sum() + answer_weight * answer_losses_Q.sum()
     agreement = losses_B.new_zeros(())
     for logits_KAV, alpha_K in zip(answer_logits, answer_alpha, strict=True):
-        agreement = agreement + consistency(logits_KAV, alpha_K, config.consistency.divergence)
-    return StudentLoss(sft + weight * agreement, sft, agreement)
+        agreement = agreement + consistency(logits_KAV, alpha_K, divergence)
+    return StudentLoss(sft + consistency_weight * agreement, sft, agreement)

@@ -155,7 +155,10 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
         losses_QK[q_B, k_B] = read.real_B
         alpha_B = weights.alpha_QK[q_B, k_B].to(read.losses_B.device)
         alpha = [alpha_B[answer.rationales] for answer in micro.answers]
-        loss = student_loss(read.losses_B, alpha_B, read.answer_losses_Q, read.answer_logits, alpha, config)
+        loss = student_loss(
+            read.losses_B, alpha_B, read.answer_losses_Q, read.answer_logits, alpha, answer_weight=config.answer_weight,
+            consistency_weight=config.consistency.weight, divergence=config.consistency.divergence,
+        )  # fmt: skip
         state.engine.backward(loss.total * (state.ranks / questions), scale_wrt_gas=False)
         # `engine.step` clears the gradients; they are complete only before the last call.
         if config.zero_stage == 0 and local.stop == own.stop:
