@@ -1,11 +1,11 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Both set up .venv from the lock first.
+# On a new machine use `make demo` and `make test`. Both first set up .venv from the lock file.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements-cpu.lock
 READY := $(VENV)/ready
 
-.PHONY: demo test fast e2e lint soak bench-storage bench-growth bench-grading bench-prefect clean
+.PHONY: demo test fast e2e lint docs soak bench-storage bench-growth bench-grading bench-prefect clean
 
 demo: $(READY)
 	@$(BIN)/mind run configs/miniature.yaml
@@ -20,20 +20,23 @@ lint: $(READY)
 fast: $(READY)
 	$(BIN)/pytest -m "not e2e" --numprocesses 2 --dist loadfile
 
-# One after the other: they kill, stop and time processes that have both cores.
+# Run sequentially: these tests kill, stop and time processes that use both cores.
 e2e: $(READY)
 	$(BIN)/pytest -m e2e
 
 $(READY): $(LOCK) pyproject.toml
-	@echo "setting up $(VENV) from $(LOCK): about three minutes, once"
-	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not here; install it, or name another: make PYTHON=python3" >&2; exit 2; }
+	@echo "setting up $(VENV) from $(LOCK); this takes about three minutes, once"
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install it, or select another interpreter: make PYTHON=python3" >&2; exit 2; }
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --quiet --no-deps --requirement $(LOCK)
 	@$(BIN)/pip install --quiet --quiet --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -c "import torch" || { echo "make: this torch does not start here; the lock wants a CPU build of it" >&2; exit 2; }
+	@$(BIN)/python -c "import torch" || { echo "make: torch cannot be imported; the lock file needs a CPU build of torch" >&2; exit 2; }
 	@touch $@
 
-# The long forms: not part of `make test`.
+docs: $(READY)
+	@$(BIN)/python -m scripts.reference_docs
+
+# Long tests and benchmarks, not part of `make test`.
 soak: $(READY)
 	@folder=$$(mktemp -d) && $(BIN)/python -m tests.support.kill_campaign --kills 200 --folder $$folder; code=$$?; rm -rf $$folder; exit $$code
 

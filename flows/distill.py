@@ -27,6 +27,7 @@ from flows.terminal import StageOutcome
 from pipeline.config.run import RunConfig
 from stages.core.plan import plan
 from stages.core.process import store_of
+from stages.core.summaries import EvaluationSummary, ReportSummary
 from stages.training.launcher import check_machine
 
 
@@ -46,25 +47,25 @@ def publish(outcomes: Mapping[str, StageOutcome]) -> None:
             for name, outcome in outcomes.items()
         ],
     )
-    evaluation = outcomes["evaluation"].artifact.summary
+    evaluation = EvaluationSummary.of(outcomes["evaluation"].artifact)
     create_table_artifact(
         key="accuracy",
         description="Per cent right; the change is student minus base with its 95 % interval",
         table=[
             {
                 "set": place,
-                **{model: round(places[place]["accuracy"] * 100, 1) for model, places in evaluation["accuracy"].items()},
-                "change": f"{change['change'] * 100:+.1f} [{change['low'] * 100:+.1f}, {change['high'] * 100:+.1f}]",
-                "p": f"{change['p']:.2g}",
+                **{model: round(places[place].accuracy * 100, 1) for model, places in evaluation.accuracy.items()},
+                "change": f"{change.change * 100:+.1f} [{change.low * 100:+.1f}, {change.high * 100:+.1f}]",
+                "p": f"{change.p:.2g}",
             }
-            for place, change in evaluation["student_against_base"].items()
+            for place, change in evaluation.student_against_base.items()
         ],
     )
     report = outcomes["report"].artifact
     for title in ("accuracy-by-set", "weight-of-each-perspective-over-steps"):
         image = base64.b64encode(report.path(f"{title}.png").read_bytes()).decode()
         create_image_artifact(key=title, description=title.replace("-", " "), image_url=f"data:image/png;base64,{image}")
-    findings = "\n".join(f"- {finding}" for finding in report.summary["findings"])
+    findings = "\n".join(f"- {finding}" for finding in ReportSummary.of(report).findings)
     create_markdown_artifact(key="findings", description="Findings", markdown=findings)
     create_link_artifact(key="report", link=terminal.page(outcomes).as_uri(), link_text="The report")
 

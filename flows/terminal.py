@@ -14,6 +14,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from flows.stage_process import OnProgress
+from pipeline.analysis.accuracy import Accuracy
+from stages.core.summaries import EvaluationSummary, ReportSummary, SamplingSummary
 from storage.artifact import Artifact
 
 console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=120)
@@ -84,23 +86,23 @@ def say_stage(name: str, outcome: StageOutcome) -> None:
     console.print(f"{name:<11} {how}  [dim]{outcome.artifact.fingerprint}[/]")
 
 
-def _percent(cell: Mapping[str, Any]) -> str:
-    return f"{cell['accuracy'] * 100:.1f} [{cell['low'] * 100:.0f}, {cell['high'] * 100:.0f}]".replace("[", r"\[")
+def _percent(cell: Accuracy) -> str:
+    return f"{cell.accuracy * 100:.1f} [{cell.low * 100:.0f}, {cell.high * 100:.0f}]".replace("[", r"\[")
 
 
-def accuracy_table(evaluation: Mapping[str, Any]) -> Table:
+def accuracy_table(evaluation: EvaluationSummary) -> Table:
     """Accuracy of base, student and, if it was evaluated, teacher, by group and set, with intervals."""
-    models = [model for model in ("base", "student", "teacher") if model in evaluation["accuracy"]]
+    models = [model for model in ("base", "student", "teacher") if model in evaluation.accuracy]
     table = Table(
         title="Per cent right [95 % interval]".replace("[95", r"\[95"), title_justify="left", box=None, pad_edge=False
     )
     for column in ("", "items", *models, "student - base", "p"):
         table.add_column(column, justify="left" if not column else "right")
-    for place, change in evaluation["student_against_base"].items():
-        cells = [evaluation["accuracy"][model][place] for model in models]
-        moved = f"{change['change'] * 100:+.1f} [{change['low'] * 100:+.1f}, {change['high'] * 100:+.1f}]".replace("[", r"\[")
+    for place, change in evaluation.student_against_base.items():
+        cells = [evaluation.accuracy[model][place] for model in models]
+        moved = f"{change.change * 100:+.1f} [{change.low * 100:+.1f}, {change.high * 100:+.1f}]".replace("[", r"\[")
         name = place.replace("group:id", "ID").replace("group:ood", "OOD").replace("set:", "  ")
-        table.add_row(name, str(cells[0]["items"]), *map(_percent, cells), moved, f"{change['p']:.2g}")
+        table.add_row(name, str(cells[0].items), *map(_percent, cells), moved, f"{change.p:.2g}")
     return table
 
 
@@ -125,19 +127,20 @@ def stage_table(outcomes: Mapping[str, StageOutcome]) -> Table:
 def show_result(outcomes: Mapping[str, StageOutcome], hints: Sequence[str]) -> None:
     """Print the result of a run: accuracies, ledger, stages, findings, path of the report."""
     report = outcomes["report"].artifact
+    said = ReportSummary.of(report)
     console.print()
-    console.print(accuracy_table(outcomes["evaluation"].artifact.summary))
+    console.print(accuracy_table(EvaluationSummary.of(outcomes["evaluation"].artifact)))
     console.print()
-    samples = outcomes["sampling"].artifact.summary
-    shares = (f"{name} {of['correct'] / max(1, sum(of.values())):.0%}" for name, of in samples["outcomes"].items())
-    whose = "Imported rationales" if "given" in samples else "Teacher's samples"
+    samples = SamplingSummary.of(outcomes["sampling"].artifact)
+    shares = (f"{name} {of['correct'] / max(1, sum(of.values())):.0%}" for name, of in samples.outcomes.items())
+    whose = "Imported rationales" if samples.given is not None else "Teacher's samples"
     console.print(f"{whose} right: {'  '.join(shares)}")
-    steps = "  ->  ".join(f"{name} {count:,}" for name, count in report.summary["ledger"].items())
+    steps = "  ->  ".join(f"{name} {count:,}" for name, count in said.ledger.items())
     console.print(f"Tokens of rationales: {steps}")
     console.print()
     console.print(stage_table(outcomes))
     console.print()
-    for finding in report.summary["findings"]:
+    for finding in said.findings:
         console.print(f"- {finding}", markup=False)
     for hint in hints:
         console.print(hint, style="dim", markup=False)

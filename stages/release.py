@@ -17,6 +17,7 @@ from pipeline.capacity.doctor import DISTRIBUTION
 from pipeline.errors import ConfigError, StageFailed
 from pipeline.questions.named import licence_of
 from stages.core.provenance import Origin, origins
+from stages.core.summaries import EvaluationSummary
 from stages.shared.accuracy import WITHOUT_REPEATS
 from stages.shared.pages import render_text
 from storage.lineage import ancestors
@@ -33,25 +34,25 @@ def _model_name(source: Mapping[str, Any]) -> str:
     return str(source["name"]) if source.get("name") else Path(source["path"]).name
 
 
-def _rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _rows(summary: EvaluationSummary) -> list[dict[str, Any]]:
     """The card's table: groups, then sets; each is followed by the same without repeats, if it has any."""
-    accuracy = summary["accuracy"]
+    accuracy = summary.accuracy
     places = [(f"group:{group}", f"all {title}") for group, title in _GROUPS.items() if f"group:{group}" in accuracy["student"]]
-    places += [(f"set:{name}", f"{name} ({_GROUPS[group]})") for group, name in summary["sets"]]
+    places += [(f"set:{name}", f"{name} ({_GROUPS[group]})") for group, name in summary.sets]
     places = [item for place, title in places for item in ((place, title), (place + WITHOUT_REPEATS, title + WITHOUT_REPEATS))]
     return [
-        {"title": title, "cells": {model: cells[place] for model, cells in accuracy.items()}, "items": accuracy["student"][place]["items"]}
+        {"title": title, "cells": {model: cells[place] for model, cells in accuracy.items()}, "items": accuracy["student"][place].items}
         for place, title in places if place in accuracy["student"]
     ]  # fmt: skip
 
 
-def _worse(summary: Mapping[str, Any]) -> list[str]:
+def _worse(summary: EvaluationSummary) -> list[str]:
     """Sets of both groups on which the student is below its base."""
-    changes = {name: summary["student_against_base"][f"set:{name}"] for _, name in summary["sets"]}
+    changes = {name: summary.student_against_base[f"set:{name}"] for _, name in summary.sets}
     return [
-        f"{name} ({-change['change'] * 100:.1f} points{'' if change['high'] < 0 else ', within chance'})"
+        f"{name} ({-change.change * 100:.1f} points{'' if change.high < 0 else ', within chance'})"
         for name, change in changes.items()
-        if change["change"] < 0
+        if change.change < 0
     ]
 
 
@@ -80,7 +81,7 @@ def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None
     line = ancestors(store, "training", stages["training"])
     mine = {manifest["stage"]: manifest for manifest in line.values()}
     evaluated = "evaluation" in stages and store.exists("evaluation", stages["evaluation"])
-    summary = store.manifest("evaluation", stages["evaluation"])["summary"] if evaluated else None
+    summary = EvaluationSummary.of(store.open("evaluation", stages["evaluation"])) if evaluated else None
     config, sampling = mine["training"]["config"], mine["sampling"]["config"]
     served = sampling["sampling"]["engine"]["served_model"]
     asked = mine["questions"]["config"]["questions"]["train"]

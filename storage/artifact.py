@@ -47,6 +47,11 @@ class Artifact:
         return f"{self.stage}/{self.fingerprint}"
 
     @property
+    def root(self) -> Path:
+        """The local root of the store that this artifact was opened from."""
+        return self.folder.parents[1]
+
+    @property
     def summary(self) -> dict[str, Any]:
         return dict(self.manifest["summary"])
 

@@ -1,0 +1,1 @@
+"""The command line `mind`: one file per group of commands, assembled in `app.py`."""

@@ -245,7 +245,7 @@ def promote(run: str, root: Root = "artifacts") -> None:
 def rollback(root: Root = "artifacts") -> None:
     """Point `promoted` to the previous version; re-distillation does not promote the current one again."""
     with reported():
-        from flows.redistill import rollback as roll_back
+        from stages.promotion import rollback as roll_back
 
         before = roll_back(open_store(root))
         print(f"promoted: {before['run']}, {STUDENT}/{before['stages'][STUDENT]}")

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.analysis.accuracy import PairedChange
 from pipeline.analysis.statistics import holm
 from pipeline.schema.fields import Frozen, runtime
 
@@ -33,23 +34,27 @@ class Decision:
     figures: dict[str, Any]
 
 
-def _points(change: Mapping[str, float]) -> str:
-    return f"{change['change'] * 100:+.1f} points [{change['low'] * 100:+.1f}, {change['high'] * 100:+.1f}]"
+def _points(change: PairedChange) -> str:
+    return f"{change.change * 100:+.1f} points [{change.low * 100:+.1f}, {change.high * 100:+.1f}]"
 
 
-def decide(changes: Mapping[str, Mapping[str, float]], ood_sets: Sequence[str], policy: Policy) -> Decision:
+def decide(changes: Mapping[str, PairedChange], ood_sets: Sequence[str], policy: Policy) -> Decision:
     """Decides from the changes candidate − incumbent by key (`group:id`, `set:NAME`): change, low, high, p."""
     reasons: list[str] = []
     promote = True
     if "group:id" in changes:
         change = changes["group:id"]
-        good = change["low"] > -policy.margin
+        good = change.low > -policy.margin
         promote = promote and good
         word = "not worse" if good else "may be worse"
         reasons.append(f"In distribution {word}: {_points(change)}, margin {policy.margin * 100:.1f}.")
-    corrected = dict(zip(ood_sets, holm([changes[f"set:{name}"]["p"] for name in ood_sets]), strict=True))
-    lost = [name for name in ood_sets if changes[f"set:{name}"]["change"] < 0 and corrected[name] < policy.alpha]
+    corrected = dict(zip(ood_sets, holm([changes[f"set:{name}"].p for name in ood_sets]), strict=True))
+    lost = [name for name in ood_sets if changes[f"set:{name}"].change < 0 and corrected[name] < policy.alpha]
     reasons += [f"Worse on {name}: {_points(changes[f'set:{name}'])}, corrected p = {corrected[name]:.2g}." for name in lost]
     if ood_sets and not lost:
         reasons.append(f"Not significantly worse on any of {len(ood_sets)} out-of-distribution sets.")
-    return Decision(promote and not lost, reasons, {"changes": dict(changes), "corrected_p": corrected})
+    return Decision(
+        promote and not lost,
+        reasons,
+        {"changes": {key: change.model_dump() for key, change in changes.items()}, "corrected_p": corrected},
+    )

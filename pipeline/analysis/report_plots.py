@@ -15,6 +15,8 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib.figure import Figure
 
+from pipeline.analysis.accuracy import Accuracy
+
 OKABE_ITO: Final = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999900", "#444444")
 MODEL_COLOURS: Final = {"base": "#999999", "student": "#0072B2", "teacher": "#E69F00"}
 OUTCOME_COLOURS: Final = {"correct": "#009E73", "wrong": "#D55E00", "unparsed": "#CC79A7", "truncated": "#999999"}
@@ -32,7 +34,7 @@ def colour_of(number: int) -> str:
     return OKABE_ITO[number % len(OKABE_ITO)]
 
 
-def accuracy_by_set(accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]], labels: Mapping[str, str]) -> Figure:
+def accuracy_by_set(accuracy: Mapping[str, Mapping[str, Accuracy]], labels: Mapping[str, str]) -> Figure:
     """Bars with 95 % intervals: one group of bars per set in `labels` (key -> title), one bar per model."""
     figure, axes = _figure()
     places = np.arange(len(labels))
@@ -40,8 +42,8 @@ def accuracy_by_set(accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]], lab
     width = 0.8 / len(models)
     for number, model in enumerate(models):
         found = [accuracy[model][place] for place in labels]
-        values = np.array([item["accuracy"] for item in found]) * 100
-        errors = np.abs(np.array([[item["low"], item["high"]] for item in found]).T * 100 - values)
+        values = np.array([item.accuracy for item in found]) * 100
+        errors = np.abs(np.array([[item.low, item.high] for item in found]).T * 100 - values)
         axes.bar(places + (number - (len(models) - 1) / 2) * width, values, width * 0.95, yerr=errors, capsize=2,
                  color=MODEL_COLOURS[model], label=model, error_kw={"linewidth": 0.8})  # fmt: skip
     axes.set_xticks(places, list(labels.values()))

@@ -1,0 +1,4 @@
+"""Text generation behind one protocol, with three engines: vLLM in process, an OpenAI-compatible server, plain transformers.
+
+Read `engine.py` first (the protocol), then `open_engine.py`.
+"""

@@ -1,8 +1,8 @@
-"""Reading a model's answer and deciding: correct, wrong, unparsed or truncated. Never merged, never guessed.
+"""Grades one completion: correct, wrong, unparsed or truncated. The four outcomes are never merged.
 
-Where the answer is looked for is the matter of `reading.py`, and the rule that found it is recorded. What equal answers are is that of
-one file per answer type: exact on canonical forms, with the few exceptions that `docs/grading.md` lists (our choice). A text cut off at
-the token limit counts as truncated unless a boxed answer is complete.
+`reading.py` finds the answer in the text and records the rule that found it. One file per answer type decides whether two answers are
+equal: exact comparison of canonical forms, with the exceptions that `docs/grading.md` lists (our choice). A text that was cut off at the
+token limit is truncated unless it has a complete boxed answer.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pipeline.grading.reading import kind_of, read
 from pipeline.grading.rounding import equal_up_to_rounding
 
 ANSWER_TYPES: Final = ("number", "choice", "boolean", "date", "math", "text")
-"""What `canonical` can bring into one form."""
+"""Answer types."""
 KILLED: Final = "killed"
-"""The rule of an answer whose comparison used up its time or memory."""
+"""Recorded as the rule if the comparison exceeded its time or memory limit."""
 
 
 class Outcome(StrEnum):
-    """What became of one answer."""
+    """Outcome of one completion."""
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -32,7 +32,7 @@ class Outcome(StrEnum):
 
 
 class Grade(NamedTuple):
-    """Outcome, the canonical answer that was read (or None) and the rule that found it; an unparsed one's rule is None or `KILLED`."""
+    """Outcome, the canonical answer (None if none was read), and the rule that found it (None or `KILLED` if unparsed)."""
 
     outcome: Outcome
     answer: str | None
@@ -40,18 +40,18 @@ class Grade(NamedTuple):
 
 
 def conclusion(answer: str) -> str:
-    """The sentence that ends every rationale, byte for byte."""
+    """The answer sentence, which ends every rationale byte for byte."""
     return f"The answer is \\boxed{{{answer}}}."
 
 
 def canonical(text: str, answer_type: str, choices: Sequence[str] = ()) -> str | None:
-    """The one form of a whole answer, in which equal answers are equal strings; `None` where `text` is not of that type.
+    """The canonical form of an answer, so that equal answers are equal strings; None if `text` is not of that type.
 
-    Numbers become reduced fractions or integers: "1,000" -> "1000", "75%" -> "3/4", "$12.50" -> "25/2"; dates ISO 8601. Expressions
-    (`math`) that are equal may have different forms.
+    Numbers become integers or reduced fractions: "1,000" -> "1000", "75%" -> "3/4", "$12.50" -> "25/2"; dates become ISO 8601. Equal
+    `math` expressions may have different forms.
 
     Raises:
-        ValueError: there is no such type.
+        ValueError: unknown answer type.
     """
     kind = kind_of(answer_type, choices)
     readings = kind.whole(kind.plain(text))
@@ -59,13 +59,13 @@ def canonical(text: str, answer_type: str, choices: Sequence[str] = ()) -> str |
 
 
 def read_answer(text: str, answer_type: str, choices: Sequence[str] = ()) -> tuple[str | None, str | None]:
-    """(canonical answer, rule), or (None, None) where none of the rules finds an answer of the right type."""
+    """(canonical answer, rule), or (None, None) if no rule finds an answer of that type."""
     found = read(text, answer_type, choices)
     return (found.readings[0], found.rule) if found else (None, None)
 
 
 def _same(answer: str, gold: str, answer_type: str) -> bool | None:
-    """Whether canonical forms are the same answer; `None` where that could not be found out."""
+    """Whether two canonical forms are the same answer; None if the comparison was aborted."""
     match answer_type:
         case "number":
             return equal_up_to_rounding(answer, gold)
@@ -77,10 +77,10 @@ def _same(answer: str, gold: str, answer_type: str) -> bool | None:
 
 
 def grade(text: str, finished: bool, gold: str, answer_type: str, choices: Sequence[str] = ()) -> Grade:
-    """Grade one completion. `finished` is False where generation stopped at the token limit.
+    """Grade one completion. `finished` is False if generation stopped at the token limit.
 
     Raises:
-        GradingError: math-verify is needed and cannot be started.
+        GradingError: math-verify is needed and does not start.
     """
     found = read(text, answer_type, choices)
     if not finished and (found is None or found.rule != "boxed"):

@@ -31,7 +31,9 @@ class Form(Frozen):
     """Patterns in RE2 syntax. Case is ignored; `^` and `$` match at line boundaries."""
 
     all: tuple[str, ...] = identity(())
+    """Patterns that must all match."""
     none: tuple[str, ...] = identity(())
+    """Patterns that must not match."""
 
     @model_validator(mode="after")
     def _patterns(self) -> Form:

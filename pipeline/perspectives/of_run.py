@@ -7,7 +7,11 @@ from pipeline.perspectives.perspective import Perspective, load_perspectives
 
 
 def perspectives_of(run: RunConfig) -> tuple[Perspective, ...]:
-    """Those of a run, as `load_perspectives`, or those that given rationales have names for."""
+    """The perspectives of a run: those that imported rationales define, otherwise those of its perspectives file.
+
+    Raises:
+        ConfigError: see `load_perspectives`.
+    """
     given = run.sampling.rationales
     named = given.perspectives() if given is not None else None
     if named is not None:

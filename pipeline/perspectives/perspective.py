@@ -1,4 +1,4 @@
-"""Perspectives are data: a YAML file of name, description, instruction and form. This is its one loader."""
+"""Perspectives are data: a YAML file with a name, description, instruction and form each. This module loads it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,31 @@ SHIPPED: Final = Path(__file__).parent / "eight.yaml"
 
 
 class Perspective(Frozen):
-    """One way of reasoning and how a teacher is asked for it. Copies of one have names of their own and one `called`."""
+    """One way of reasoning, and the instruction that asks a teacher for it."""
 
     name: str = identity(pattern=r"^[a-z0-9_-]+$")
+    """Unique name."""
     description: str = runtime()
+    """One sentence for reports."""
     instruction: str = identity()
+    """Text of the prompt variable `instruction`."""
     called: str | None = identity(None)
-    """What a prompt calls it; its name, if left out."""
+    """Text of the prompt variable `perspective`; the name if left out. Copies of a perspective share it."""
     form: Form | None = identity(None)
-    """By what a rationale of this perspective is known; nothing, if left out."""
+    """Patterns that recognise a rationale of this perspective; no check if left out."""
 
 
 class _File(Frozen):
     version: int = runtime()
+    """Version of the file, for its readers."""
     perspectives: tuple[Perspective, ...] = identity(min_length=1)
+    """The perspectives, in the order of tables and plots."""
 
 
 def load_perspectives(path: Path | None, only: tuple[str, ...] | None = None, copies: int = 1) -> tuple[Perspective, ...]:
-    """The perspectives of a file, or the eight shipped ones; with `only`, those of them, in the file's order; each so many times.
+    """The perspectives of a file, or the eight shipped ones, in the file's order.
+
+    `only` selects some by name; `copies` repeats each one under numbered names.
 
     Raises:
         ConfigError: the file is missing or malformed, names a perspective twice, or has none that `only` names.
@@ -53,7 +60,7 @@ def load_perspectives(path: Path | None, only: tuple[str, ...] | None = None, co
 
 
 def without_forms(perspectives: tuple[Perspective, ...]) -> tuple[Perspective, ...]:
-    """For whom only the asking counts: another form makes nothing of theirs stale."""
+    """The perspectives without their forms, for stages that a changed form must not invalidate."""
     return tuple(item.model_copy(update={"form": None}) for item in perspectives)
 
 

@@ -67,22 +67,25 @@ def _one_of(given: Any, known: Mapping[str, Any], what: str) -> str:
 
 
 class NamedSource(Frozen):
-    """A benchmark of `named.yaml`; `mind sources` lists them. The split is optional if there is only one.
-
-    `folder` is a local copy of the hub repository, used instead of the hub; for a benchmark with several repositories, a folder with a copy
-    of each. `tasks` selects some of its tasks. `despite_evaluation_only` allows training on a set whose authors ask not to; users who set
-    it should report it with their results. `parts` is filled in automatically.
-    """
+    """A benchmark of `named.yaml`; `mind sources` lists them."""
 
     kind: Literal["named"] = identity("named")
     name: str = identity()
+    """Name of the benchmark."""
     split: str = identity()
+    """Split to read; optional if the benchmark has only one."""
     tasks: tuple[str, ...] | None = identity(None, min_length=1)
+    """Read only these tasks of the benchmark."""
     folder: FilePath | None = runtime(None)
+    """Local copy of the hub repository, in place of the hub; for a benchmark of several repositories, a folder with a copy of each."""
     max_characters: int | None = identity(None, ge=1)
+    """Leave out longer questions; they are counted."""
     sample: int | None = identity(None, ge=1)
+    """Take so many of the remaining questions, chosen by a digest of their ids."""
     despite_evaluation_only: bool = runtime(False)
+    """Train on a set whose authors ask not to; report it with the results."""
     parts: dict[str, HubSource] = identity()
+    """The hub data sets that the name stands for, by task; filled in while the configuration is loaded."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,8 +1,4 @@
-"""A question, and questions as tables.
-
-`sources.py` and `named.py` say where questions come from, `rows.py` reads rows from there, `columns.py` makes questions of rows, and
-`load.py` is all of it: a stream of checked questions.
-"""
+"""A question, its normalised wording, and questions as Arrow tables."""
 
 from __future__ import annotations
 
@@ -33,7 +29,7 @@ SCHEMA: Final = pa.schema(
 
 @dataclass(frozen=True)
 class Question:
-    """One problem with a gold answer in canonical form, as in `SCHEMA`."""
+    """One problem with its gold answer in canonical form."""
 
     id: str
     question: str
@@ -47,7 +43,7 @@ class Question:
 
     @property
     def text(self) -> str:
-        """What a model is shown: the question, and lettered choices where there are any."""
+        """Text for prompts: the question, followed by lettered choices if it has any."""
         if not self.choices:
             return self.question
         options = [f"({letter}) {choice}" for letter, choice in zip(LETTERS, self.choices, strict=False)]
@@ -55,16 +51,16 @@ class Question:
 
     @property
     def wording(self) -> tuple[str, ...]:
-        """The question and its choices, normalised, whatever the order of the choices: equal for the same question."""
+        """Normalised question and choices, independent of the choices' order: equal for equal questions."""
         return (normalised(self.question), *sorted(normalised(choice) for choice in self.choices))
 
     def grade(self, text: str, finished: bool) -> Grade:
-        """Grade one completion; see `pipeline/grading/grade.py`."""
+        """Grade one completion; `finished` is False if it was cut off at the token limit. See `pipeline/grading/grade.py`."""
         return grade(text, finished, self.answer, self.answer_type, self.choices)
 
 
 def normalised(text: str) -> str:
-    """Lower case, compatibility characters folded, runs of anything but letters, digits and operators made one space."""
+    """Lower case with compatibility characters folded; every run of other characters than letters, digits and operators is a space."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return re.sub(r"[^\w+\-*/=<>^%]+", " ", folded).strip()
 

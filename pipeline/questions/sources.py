@@ -38,28 +38,37 @@ Pattern = Annotated[str, AfterValidator(_one_group)]
 
 
 class Columns(Frozen):
-    """Column mapping of a source; `None` if the source has no such column. `a.b` is field `b` inside column `a`.
+    """Maps a source's columns to a question; null if the source has no such column. `a.b` is field b inside column a.
 
-    Without an id column, rows are numbered. Several `question` columns are joined by a space. `choices` is a column with a list, several
-    columns with one choice each, or a text in which `choice_pattern` finds the choices. `answer` is the answer itself or, with `labels`,
-    one of the choices' labels; with `answer_is: index`, the index of the correct choice, counted from 0; with `answer_is: choice`, its
-    exact text. `shuffle` orders the choices by a digest of the question's id, for sources that list the correct choice first. In addition
-    to its own columns, a row has `source`, `split` and `subset`.
+    Besides its own columns a row has `source`, `split` and `subset`.
     """
 
     id: str | None = identity("id")
+    """Column with a unique id; without one, rows are numbered."""
     question: str | tuple[str, ...] = identity("question")
+    """Column with the question; several columns are joined by a space."""
     question_pattern: Pattern | None = identity(None)
+    """Regular expression whose group is the question inside that column."""
     answer: str = identity("answer")
+    """Column with the gold answer."""
     answer_pattern: Pattern | None = identity(None)
+    """Regular expression whose group is the answer inside that column."""
     answer_is: Literal["value", "index", "choice"] = identity("value")
+    """The answer column holds the answer itself, the index of the correct choice counted from 0, or the text of the correct choice."""
     answer_type: str | None = identity("answer_type")
+    """Column with the answer type: number, choice, boolean, date, math or text."""
     choices: str | tuple[str, ...] | None = identity("choices")
+    """Column with a list of choices, or several columns with one choice each, or a text that `choice_pattern` splits."""
     choice_pattern: Pattern | None = identity(None)
+    """Regular expression that finds the choices inside a text; its group is one choice."""
     labels: str | None = identity(None)
+    """Column with the choices' labels; then the answer is one of the labels."""
     shuffle: bool = identity(False)
+    """Order the choices by a digest of the question's id, for sources that list the correct choice first."""
     rationale: str | None = identity("rationale")
+    """Column with a human solution."""
     task: str | None = identity("task")
+    """Column with the task's name."""
 
     @model_validator(mode="after")
     def _one_meaning(self) -> Columns:
@@ -69,48 +78,61 @@ class Columns(Frozen):
 
 
 class MiniatureSource(Frozen):
-    """Procedural questions of one family; a hash of each question's text decides its `split`."""
+    """Procedural questions of the miniature world."""
 
     kind: Literal["miniature"] = identity("miniature")
     family: str = identity()
+    """Question family: dial, belt, wheel, clock, dial_long, lift, tram, largest, count or reverse."""
     split: Literal["train", "dev", "test"] = identity()
+    """Split, which a hash of each question's text decides."""
     count: int = identity(ge=1)
+    """Number of questions."""
     seed: int = identity(0)
+    """Seed of the questions."""
 
 
 class FileSource(Frozen):
-    """A local Parquet, JSONL or CSV file.
-
-    `limit` reads only the first rows. `max_characters` drops longer questions and counts them. `sample` then selects this many questions by
-    a digest of their ids: from the whole file, and the same ones on every machine.
-    """
+    """A local Parquet, JSONL or CSV file."""
 
     kind: Literal["file"] = identity("file")
     path: FilePath = runtime()
+    """The file. Its content enters the fingerprint, its location does not."""
     columns: Columns = identity(Columns())
+    """Column mapping."""
     answer_type: AnswerType | None = identity(None)
+    """Answer type of all rows, in place of a column."""
     limit: int | None = identity(None, ge=1)
+    """Read only so many rows, the first ones."""
     max_characters: int | None = identity(None, ge=1)
+    """Leave out longer questions; they are counted."""
     sample: int | None = identity(None, ge=1)
+    """Take so many of the remaining questions, chosen by a digest of their ids."""
 
 
 class HubSource(Frozen):
-    """A data set loaded with `datasets`: by hub name and pinned revision, or from a local folder of the same layout.
-
-    A subset is a configuration of the data set or, in a folder, a subfolder. The other fields are as in `FileSource`.
-    """
+    """A data set through `datasets`: from the hub at a pinned revision, or a local folder of the same layout."""
 
     kind: Literal["hub"] = identity("hub")
     name: str | None = identity(None)
+    """Hub data set, ORGANISATION/NAME."""
     revision: str | None = identity(None, pattern=r"^[0-9a-f]{40}$")
+    """Commit of the hub repository, 40 hex digits; required with `name`."""
     folder: FilePath | None = runtime(None)
+    """Local folder, in place of `name`. Its content enters the fingerprint, its location does not."""
     subset: str | None = identity(None)
+    """Subset (configuration) of the data set; in a folder, the subfolder of that name."""
     split: str = identity("train")
+    """Split to read."""
     columns: Columns = identity(Columns())
+    """Column mapping."""
     answer_type: AnswerType | None = identity(None)
+    """Answer type of all rows, in place of a column."""
     limit: int | None = identity(None, ge=1)
+    """Read only so many rows, the first ones."""
     max_characters: int | None = identity(None, ge=1)
+    """Leave out longer questions; they are counted."""
     sample: int | None = identity(None, ge=1)
+    """Take so many of the remaining questions, chosen by a digest of their ids."""
 
     @model_validator(mode="after")
     def _pinned(self) -> HubSource:

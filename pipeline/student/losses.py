@@ -6,6 +6,7 @@ Axes: B rows or lines, T tokens, P wanted positions, A answer positions, V vocab
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ class StudentLosses(nn.Module):
         return token_losses(self._logits(hidden_PD), labels_P)
 
 
-def losses_of(model: nn.Module, item: Batch, asked_A: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+def losses_of(model: Callable[..., Any], item: Batch, asked_A: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cross-entropy (P,) and logits (A, V) of a batch through `model` (a `StudentLosses`, possibly wrapped by DeepSpeed)."""
     wanted = (item.tokens_BT, item.line_P, item.column_P, item.labels_P, asked_A, item.positions_BT, item.ends_BT, item.reads)
     found: tuple[Tensor, Tensor] = model(*(_moved(part, device) for part in wanted))
@@ -89,14 +90,14 @@ def _moved(part: Any, device: torch.device) -> Any:
 
 
 @torch.no_grad()
-def measure_batch(model: nn.Module, item: Batch, rows: int, device: torch.device, hardest: float) -> Tensor:
+def measure_batch(model: Callable[..., Any], item: Batch, rows: int, device: torch.device, hardest: float) -> Tensor:
     """L_real of each row of a batch (rows,), fp32 on the CPU, without gradient."""
     tokens_P, _ = losses_of(model, item, torch.zeros(0, dtype=torch.long), device)
     return real_losses(tokens_P, item.row_P.to(device), rows, hardest).cpu()
 
 
 def measured_losses(
-    model: nn.Module, rows: list[TokenRow], pad: int, device: torch.device, rows_at_once: int, hardest: float
+    model: Callable[..., Any], rows: list[TokenRow], pad: int, device: torch.device, rows_at_once: int, hardest: float
 ) -> Tensor:
     """`measure_batch` for any number of padded rationales, in batches of `rows_at_once`."""
     losses = []

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from pipeline.config.training import Training
 
 MAX_ELEMENTS: Final = 1 << 24
 """Maximum number of elements of a tensor over pairs of rationales and the vocabulary."""
@@ -65,12 +67,12 @@ def symmetric_kl(left_AV: Tensor, right_AV: Tensor) -> Tensor:
     return ((left_AV.exp() - right_AV.exp()) * (left_AV - right_AV)).sum(-1).mean(-1)
 
 
-def consistency(answers_KAV: Sequence[Tensor], alpha_K: Tensor, divergence: str) -> Tensor:
-    """L_cons of one question from the logits (A, V) at its answer's tokens, one tensor per kept rationale."""
-    if len(answers_KAV) < 2:
+def consistency(logits_KAV: Tensor, alpha_K: Tensor, divergence: str) -> Tensor:
+    """L_cons of one question from the logits (K, A, V) at its answer's tokens given each kept rationale."""
+    if len(logits_KAV) < 2:
         return alpha_K.new_zeros(())
     between = symmetric_kl if divergence == "symmetric_kl" else jensen_shannon
-    log_KAV = torch.log_softmax(torch.stack(tuple(answers_KAV)).float(), -1)
+    log_KAV = torch.log_softmax(logits_KAV.float(), -1)
     left, right = torch.triu_indices(len(log_KAV), len(log_KAV), 1, device=log_KAV.device)
 
     def of(log_KAV: Tensor) -> Tensor:
@@ -82,3 +84,32 @@ def consistency(answers_KAV: Sequence[Tensor], alpha_K: Tensor, divergence: str)
         return of(log_KAV)
     found: list[Tensor] = [checkpoint(of, position, use_reentrant=False) for position in torch.split(log_KAV, 1, dim=1)]
     return torch.stack(found).mean()
+
+
+class StudentLoss(NamedTuple):
+    """Sums over the questions of a micro-batch, each a scalar with gradient."""
+
+    total: Tensor
+    sft: Tensor
+    consistency: Tensor
+
+
+def student_loss(
+    losses_B: Tensor,
+    alpha_B: Tensor,
+    answer_losses_Q: Tensor,
+    answer_logits: Sequence[Tensor],
+    answer_alpha: Sequence[Tensor],
+    config: Training,
+) -> StudentLoss:
+    """L_total = L_SFT + λ·L_cons, summed over the questions of a micro-batch.
+
+    `losses_B` and `alpha_B` are the loss and weight of each kept rationale, `answer_losses_Q` those of the answer-only task (empty if its
+    weight is 0), `answer_logits` (K, A, V) and `answer_alpha` (K,) the answer logits and weights of each question's rationales.
+    """
+    share, weight = config.answer_weight, config.consistency.weight
+    sft = (1 - share) * (alpha_B * losses_B).sum() + share * answer_losses_Q.sum()
+    agreement = losses_B.new_zeros(())
+    for logits_KAV, alpha_K in zip(answer_logits, answer_alpha, strict=True):
+        agreement = agreement + consistency(logits_KAV, alpha_K, config.consistency.divergence)
+    return StudentLoss(sft + weight * agreement, sft, agreement)

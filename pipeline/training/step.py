@@ -8,8 +8,8 @@ MetaNet and the inertia state are replicated: every rank sees the losses of the 
 communicated between ranks. The student's loss is divided by the number of questions of the *global* batch and multiplied by the number of
 ranks, because data parallelism averages (method, section 5).
 
-Axes: Q questions of a step, N questions of the set, K perspectives, F features, P wanted positions, A answer positions, V vocabulary, B
-kept rationales of a micro-batch, R rows of a micro-batch that are trained on.
+Axes: Q questions of a step, N questions of the set, K perspectives, F features, B kept rationales of a
+micro-batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, islice
 from typing import Any
 
 import torch
@@ -30,10 +29,11 @@ from pipeline.metanet.inertia import InertiaState, filtered, observe, targets
 from pipeline.metanet.mixture import MixtureWeights, effective_number, select_and_weigh
 from pipeline.metanet.network import MetaNet, meta_loss
 from pipeline.streams import prefetch
-from pipeline.student.batch import Batch, TokenRow, batch, rationale_spans
-from pipeline.student.losses import losses_of, measure_batch
-from pipeline.student.objective import consistency, rationale_losses, real_losses
-from pipeline.student.packing import packed
+from pipeline.student.batch import rationale_spans
+from pipeline.student.losses import measure_batch
+from pipeline.student.objective import student_loss
+from pipeline.training.micro_batch import assemble, forward, together
+from pipeline.training.student_engine import StudentEngine
 from pipeline.training.training_set import TrainingSet, questions_of_step
 
 
@@ -44,7 +44,7 @@ class TrainingState:
     config: Training
     objective: Objective
     data: TrainingSet
-    engine: Any
+    engine: StudentEngine
     metanet: MetaNet
     metanet_optimizer: torch.optim.Optimizer
     inertia: InertiaState
@@ -62,206 +62,129 @@ def learning_rate(config: Training, step: int) -> float:
     return config.learning_rate * (config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def scores(joint: TrainingState, index_Q: Tensor) -> Tensor:
+def scores(state: TrainingState, index_Q: Tensor) -> Tensor:
     """Scores (Q, K) of a step's rationales: MetaNet's, or computed directly from losses for mixtures without MetaNet."""
-    mask_QK, objective, data = joint.data.mask_NK[index_Q], joint.objective, joint.data
-    match joint.config.mixture.weights:
+    mask_QK, objective, data = state.data.mask_NK[index_Q], state.objective, state.data
+    match state.config.mixture.weights:
         case "table":
-            return targets(filtered(joint.inertia, joint.config.inertia, index_Q), mask_QK, objective.target)
+            return targets(filtered(state.inertia, state.config.inertia, index_Q), mask_QK, objective.target)
         case "static":
             return targets(data.base_losses_NK[index_Q], mask_QK, objective.target)
         case "uniform":
             return torch.zeros(mask_QK.shape)
     with torch.no_grad():
-        scores_QK: Tensor = joint.metanet(data.features_NKF[index_Q], mask_QK)[0]
+        scores_QK: Tensor = state.metanet(data.features_NKF[index_Q], mask_QK)[0]
     return scores_QK
 
 
-def choose(joint: TrainingState, index_Q: Tensor, step: int) -> MixtureWeights:
+def choose(state: TrainingState, index_Q: Tensor, step: int) -> MixtureWeights:
     """Selects and weights the rationales of a step's questions."""
-    random = torch.Generator().manual_seed(joint.seed * 1_000_003 + step)
-    scores_QK, mask_QK = scores(joint, index_Q), joint.data.mask_NK[index_Q]
-    return select_and_weigh(scores_QK, mask_QK, joint.config.mixture, joint.objective.temperature, random)
+    random = torch.Generator().manual_seed(state.seed * 1_000_003 + step)
+    scores_QK, mask_QK = scores(state, index_Q), state.data.mask_NK[index_Q]
+    return select_and_weigh(scores_QK, mask_QK, state.config.mixture, state.objective.temperature, random)
 
 
-@dataclass(frozen=True)
-class _Micro:
-    """Rows of one micro-batch, in order: one per (question, perspective) pair, the second task's rows, the context rows."""
-
-    item: Batch
-    pairs: list[tuple[int, int]]
-    at_once: int
-    """Number of rows of the second task: one per question, or none."""
-    answers: list[list[range]]
-    """Per question and kept rationale: the positions p of its answer's logits."""
-
-
-def _together(joint: TrainingState, rows: list[TokenRow], spans: list[tuple[int, int]], questions: list[int]) -> Batch:
-    """Rows as a batch, padded, or packed by question."""
-    if joint.config.packing == "none":
-        return batch(rows, spans, joint.data.pad)
-    number = {question: index for index, question in enumerate(dict.fromkeys(questions))}
-    groups = [number[question] for question in questions]
-    return packed(rows, spans, groups, joint.data.pad, by_rows=joint.config.packing == "rows")
-
-
-def assemble(joint: TrainingState, index_Q: Tensor, kept_QK: Tensor, local: range) -> _Micro:
-    """The micro-batch for the questions with indices `local` within the step."""
-    data, term = joint.data, joint.config.consistency
-    pairs = [(q, k) for q in local for k in kept_QK[q].nonzero()[:, 0].tolist()]
-    rows = [data.row(int(index_Q[q]), k) for q, k in pairs]
-    questions = [q for q, _ in pairs]
-    spans = rationale_spans(rows)
-    at_once = [data.answer(int(index_Q[q])) for q in local] if joint.config.answer_weight > 0 else []
-    rows, spans, questions = rows + at_once, spans + rationale_spans(at_once), questions + list(local)[: len(at_once)]
-    from_context = term.weight > 0 and term.answer_context == "before_conclusion"
-    first_context = len(rows)
-    if from_context:
-        contexts = [data.context(int(index_Q[q]), k) for q, k in pairs]
-        rows, spans = rows + contexts, spans + [context.answer for context in contexts]
-        questions += questions[: len(pairs)]
-    item = _together(joint, rows, spans, questions)
-    begins = [0, *accumulate(last - first for first, last in spans)]
-    answers: list[list[range]] = []
-    for q in local if term.weight > 0 else ():
-        mine = [i for i, (question, _) in enumerate(pairs) if question == q]
-        spelled = rows[mine[0]].answer_tokens
-        positions = []
-        for i in mine:
-            row = i + first_context if from_context else i
-            begin, (first, _), (low, high) = begins[row], spans[row], rows[row].answer
-            # Answer tokens are compared position by position, so a rationale with a different tokenisation is excluded.
-            alike = rows[i].answer_tokens == spelled
-            positions.append(range(begin + low - first, begin + high - first) if alike else range(0))
-        answers.append(positions)
-    return _Micro(item, pairs, len(at_once), answers)
-
-
-def _micro_loss(joint: TrainingState, micro: _Micro, alpha_QK: Tensor, losses_QK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over the micro-batch's questions of L_SFT and L_cons, and the number of trained tokens; fills `losses_QK`."""
-    device, share = joint.engine.device, joint.config.answer_weight
-    asked_A = torch.tensor([p for positions in micro.answers for position in positions for p in position], dtype=torch.long)
-    tokens_P, logits_AV = losses_of(joint.engine, micro.item, asked_A, device)
-    trained = len(micro.pairs) + micro.at_once
-    main_P = micro.item.row_P < trained
-    tokens_P = tokens_P[main_P.to(device)]
-    row_P = micro.item.row_P[main_P].to(device)
-    losses_R = rationale_losses(tokens_P, row_P, trained)
-    losses_B = losses_R[: len(micro.pairs)]
-    alpha_B = torch.stack([alpha_QK[q, k] for q, k in micro.pairs]).to(device)
-    sft = (1 - share) * (alpha_B * losses_B).sum() + share * losses_R[len(micro.pairs) :].sum()
-    real_R = real_losses(tokens_P.detach(), row_P, trained, joint.objective.hardest).cpu()
-    for (q, k), loss in zip(micro.pairs, real_R, strict=False):
-        losses_QK[q, k] = loss
-    agreement = torch.zeros((), device=device)
-    order = [q for q, _ in micro.pairs]
-    read = iter(torch.split(logits_AV, [len(position) for positions in micro.answers for position in positions]))
-    for positions, q in zip(micro.answers, dict.fromkeys(order), strict=False):
-        answers = list(islice(read, len(positions)))
-        there = [i for i, position in enumerate(positions) if len(position)]
-        alpha_K = alpha_B[[i for i, question in enumerate(order) if question == q]][there]
-        divergence = joint.config.consistency.divergence
-        agreement = agreement + consistency([answers[i] for i in there], alpha_K, divergence)
-    return sft, agreement, main_P.sum()
-
-
-def _probe(joint: TrainingState, index_Q: Tensor, skipped_QK: Tensor, losses_QK: Tensor, local: range) -> None:
+def _probe(state: TrainingState, index_Q: Tensor, skipped_QK: Tensor, losses_QK: Tensor, local: range) -> None:
     """Measures the student's loss on rationales that are not trained on in this step, without gradient."""
     pairs = [(q, k) for q in local for k in skipped_QK[q].nonzero()[:, 0].tolist()]
     # Under ZeRO-3 every rank must run the same number of forward passes; a rank without work repeats one of its rows.
-    filler = [(local[0], int(joint.data.mask_NK[index_Q[local[0]]].nonzero()[0, 0]))]
-    chunk = math.ceil(len(pairs or filler) / math.ceil(len(local) / joint.config.questions_per_micro_batch))
-    for first in range(0, len(local), joint.config.questions_per_micro_batch):
-        number = first // joint.config.questions_per_micro_batch
+    filler = [(local[0], int(state.data.mask_NK[index_Q[local[0]]].nonzero()[0, 0]))]
+    chunk = math.ceil(len(pairs or filler) / math.ceil(len(local) / state.config.questions_per_micro_batch))
+    for first in range(0, len(local), state.config.questions_per_micro_batch):
+        number = first // state.config.questions_per_micro_batch
         mine = pairs[number * chunk : (number + 1) * chunk] or filler
-        rows = [joint.data.row(int(index_Q[q]), k) for q, k in mine]
-        item = _together(joint, rows, rationale_spans(rows), [q for q, _ in mine])
-        found = measure_batch(joint.engine, item, len(rows), joint.engine.device, joint.objective.hardest)
+        rows = [state.data.row(int(index_Q[q]), k) for q, k in mine]
+        item = together(state.data, state.config.packing, rows, rationale_spans(rows), [q for q, _ in mine])
+        found = measure_batch(state.engine, item, len(rows), state.engine.device, state.objective.hardest)
         for (q, k), loss in zip(mine, found, strict=True):
             if skipped_QK[q, k]:
                 losses_QK[q, k] = loss
 
 
-def _sum_over_ranks(joint: TrainingState, tensor: Tensor) -> Tensor:
+def _sum_over_ranks(state: TrainingState, tensor: Tensor) -> Tensor:
     """The sum of a tensor over ranks."""
-    if joint.ranks > 1:
-        moved = tensor.to(joint.engine.device)
+    if state.ranks > 1:
+        moved = tensor.to(state.engine.device)
         dist.all_reduce(moved)
         return moved.cpu()
     return tensor
 
 
-def metanet_step(joint: TrainingState, index_Q: Tensor, step: int) -> float:
+def metanet_step(state: TrainingState, index_Q: Tensor, step: int) -> float:
     """One L_meta step of MetaNet on the filtered losses; returns the loss."""
-    config, mask_QK = joint.config, joint.data.mask_NK[index_Q]
-    objective = joint.objective
-    wanted_QK = targets(filtered(joint.inertia, config.inertia, index_Q), mask_QK, objective.target)
-    scores_QK, _ = joint.metanet(joint.data.features_NKF[index_Q], mask_QK)
+    config, mask_QK = state.config, state.data.mask_NK[index_Q]
+    objective = state.objective
+    wanted_QK = targets(filtered(state.inertia, config.inertia, index_Q), mask_QK, objective.target)
+    scores_QK, _ = state.metanet(state.data.features_NKF[index_Q], mask_QK)
     loss = meta_loss(scores_QK, wanted_QK, objective.temperature, objective.direction)
     (loss / config.metanet_accumulation).backward()  # type: ignore[no-untyped-call]
     if (step + 1) % config.metanet_accumulation == 0:
-        joint.metanet_optimizer.step()
-        joint.metanet_optimizer.zero_grad()
+        state.metanet_optimizer.step()
+        state.metanet_optimizer.zero_grad()
     return float(loss.detach())
 
 
-def train_step(joint: TrainingState, step: int) -> dict[str, Any]:
+def train_step(state: TrainingState, step: int) -> dict[str, Any]:
     """Runs one step and returns its log record. Losses are means over the questions of the global batch."""
-    config, data = joint.config, joint.data
+    config, data = state.config, state.data
     questions = config.questions_per_step
-    index_Q = questions_of_step(step, len(data), questions, joint.seed)
-    weights = choose(joint, index_Q, step)
+    index_Q = questions_of_step(step, len(data), questions, state.seed)
+    weights = choose(state, index_Q, step)
     rate = learning_rate(config, step)
-    for group in joint.engine.optimizer.param_groups:
+    for group in state.engine.optimizer.param_groups:
         group["lr"] = rate
 
-    share = questions // joint.ranks
-    own = range(joint.rank * share, (joint.rank + 1) * share)
+    share = questions // state.ranks
+    own = range(state.rank * share, (state.rank + 1) * share)
     losses_QK = torch.zeros_like(weights.alpha_QK)
     sums = torch.zeros(3)
     seen_QK = weights.kept_QK.clone()
     follows_losses = config.mixture.weights in ("metanet", "table")
     probing = step % config.probe_every == 0 and follows_losses
     if probing:
-        _probe(joint, index_Q, data.mask_NK[index_Q] & ~weights.kept_QK, losses_QK, own)
+        _probe(state, index_Q, data.mask_NK[index_Q] & ~weights.kept_QK, losses_QK, own)
         seen_QK = data.mask_NK[index_Q]
     norm: float | None = None
     parts = (
         own[first : first + config.questions_per_micro_batch] for first in range(0, share, config.questions_per_micro_batch)
     )
     # The next micro-batch is assembled while the student processes the current one.
-    for local, micro in prefetch(partial(assemble, joint, index_Q, weights.kept_QK), parts):
-        sft, agreement, tokens = _micro_loss(joint, micro, weights.alpha_QK, losses_QK)
-        loss = (sft + config.consistency.weight * agreement) * (joint.ranks / questions)
-        joint.engine.backward(loss, scale_wrt_gas=False)
+    for local, micro in prefetch(partial(assemble, data, config, index_Q, weights.kept_QK), parts):
+        read = forward(state.engine, micro, state.objective.hardest)
+        q_B, k_B = (torch.tensor(numbers) for numbers in zip(*micro.pairs, strict=True))
+        losses_QK[q_B, k_B] = read.real_B
+        alpha_B = weights.alpha_QK[q_B, k_B].to(read.losses_B.device)
+        alpha = [alpha_B[answer.rationales] for answer in micro.answers]
+        loss = student_loss(read.losses_B, alpha_B, read.answer_losses_Q, read.answer_logits, alpha, config)
+        state.engine.backward(loss.total * (state.ranks / questions), scale_wrt_gas=False)
         # `engine.step` clears the gradients; they are complete only before the last call.
         if config.zero_stage == 0 and local.stop == own.stop:
-            norm = _plain_norm(joint)
-        joint.engine.step()
-        sums += torch.stack([sft.detach().cpu(), agreement.detach().cpu(), tokens.float()])
+            norm = _plain_norm(state)
+        state.engine.step()
+        sums += torch.stack([loss.sft.detach().cpu(), loss.consistency.detach().cpu(), read.tokens.float()])
 
-    losses_QK, sums = _sum_over_ranks(joint, losses_QK), _sum_over_ranks(joint, sums)
+    losses_QK, sums = _sum_over_ranks(state, losses_QK), _sum_over_ranks(state, sums)
     meta = 0.0
     if follows_losses:
-        observe(joint.inertia, config.inertia, index_Q, losses_QK, seen_QK)
+        observe(state.inertia, config.inertia, index_Q, losses_QK, seen_QK)
     if config.mixture.weights == "metanet":
-        meta = metanet_step(joint, index_Q, step)
-    kept_norm = joint.engine.get_global_grad_norm()
+        meta = metanet_step(state, index_Q, step)
+    kept_norm = state.engine.get_global_grad_norm()
     return {
-        **_log(joint, step, rate, weights, losses_QK, seen_QK, sums, meta),
+        **_log(state, step, rate, weights, losses_QK, seen_QK, sums, meta),
         "coverage_K": data.mask_NK[index_Q].float().mean(0).tolist(),
         "gradient_norm": float(kept_norm) if kept_norm is not None else norm,
     }
 
 
-def _plain_norm(joint: TrainingState) -> float:
+def _plain_norm(state: TrainingState) -> float:
     """The gradient norm before clipping, for fp32 without ZeRO, where DeepSpeed does not record it."""
-    gradients = [parameter.grad for parameter in joint.engine.module.parameters() if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in state.engine.module.parameters() if parameter.grad is not None]
     return float(torch.nn.utils.get_total_norm(gradients))
 
 
 def _log(
-    joint: TrainingState,
+    state: TrainingState,
     step: int,
     rate: float,
     weights: MixtureWeights,
@@ -270,12 +193,12 @@ def _log(
     sums: Tensor,
     meta: float,
 ) -> dict[str, Any]:
-    questions = joint.config.questions_per_step
+    questions = state.config.questions_per_step
     sft, agreement = float(sums[0]) / questions, float(sums[1]) / questions
     counted_K = seen_QK.sum(0)
     return {
         "step": step,
-        "loss": sft + joint.config.consistency.weight * agreement,
+        "loss": sft + state.config.consistency.weight * agreement,
         "loss_sft": sft,
         "loss_consistency": agreement,
         "loss_meta": meta,
@@ -290,5 +213,5 @@ def _log(
         "widened": int(weights.widened_Q.sum()),
         "tokens": int(sums[2]),
         "learning_rate": rate,
-        "metanet_learning_rate": joint.metanet_optimizer.param_groups[0]["lr"],
+        "metanet_learning_rate": state.metanet_optimizer.param_groups[0]["lr"],
     }

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from pydantic import ValidationError
+
 from pipeline.config.run import RunConfig
-from stages.core.plan import StagePlan
+from stages.core.plan import StagePlan, stage_module
 from stages.core.process import progress_path, store_of
 from stages.core.progress import read_progress
+from stages.core.summaries import QuestionsSummary, SamplingSummary
+from storage.artifact import Artifact
 from storage.catalogue import read_run, read_runs
 from storage.errors import ArtifactError
 from storage.lineage import Change, differences
@@ -50,53 +54,33 @@ class Explained:
     expected: Expected | None
 
 
-def _sampling_work(config: Json, inputs: Mapping[str, Json]) -> float:
-    return float(inputs["questions"]["train"]) * len(config["perspectives"]) * int(config["sampling"]["samples"])
-
-
-def _synthesis_work(config: Json, inputs: Mapping[str, Json]) -> float:
-    return float(inputs["sampling"]["samples"])
-
-
-def _training_work(config: Json, inputs: Mapping[str, Json]) -> float:
-    return float(config["training"]["steps"]) * int(config["training"]["questions_per_step"])
-
-
-def _answering_work(config: Json, inputs: Mapping[str, Json]) -> float:
-    draws = config["evaluation"].get("draws")
-    return float(sum(inputs["questions"]["evaluation"].values())) * (1 + (draws["count"] if draws else 0))
-
-
-WORK: Final[Mapping[str, Callable[[Json, Mapping[str, Json]], float]]] = {
-    "references": _answering_work,
-    "sampling": _sampling_work,
-    "synthesis": _synthesis_work,
-    "training": _training_work,
-    "evaluation": _answering_work,
-}
-"""A stage's amount of work, from its configuration and the summaries of its inputs; the other stages take negligible time."""
-
-
-def _inputs(store: Store, inputs: Mapping[str, str]) -> dict[str, Json]:
-    return {stage: store.manifest(stage, digest)["summary"] for stage, digest in inputs.items() if store.exists(stage, digest)}
+def _work(stage: str, config: Any, inputs: Mapping[str, Artifact]) -> float | None:
+    """A stage's amount of work, from its configuration and the summaries of its inputs; None for stages that take negligible time."""
+    match stage:
+        case "references" | "evaluation":
+            answers = 1 + (config.evaluation.draws.count if config.evaluation.draws is not None else 0)
+            return float(sum(QuestionsSummary.of(inputs["questions"]).evaluation.values()) * answers)
+        case "sampling":
+            return float(QuestionsSummary.of(inputs["questions"]).train * len(config.perspectives) * config.sampling.samples)
+        case "synthesis":
+            return float(SamplingSummary.of(inputs["sampling"]).samples)
+        case "training":
+            return float(config.training.steps * config.training.questions_per_step)
+    return None
 
 
 def _scale(store: Store, planned: StagePlan, manifest: Json) -> float:
     """Work of the planned stage relative to that of an earlier artifact; 1 if either is unknown."""
-    work = WORK.get(planned.name)
-    if work is None:
+    sides = (planned.inputs, manifest["inputs"])
+    if not all(store.exists(*item) for inputs in sides for item in inputs.items()):
         return 1.0
+    wanted, before = ({name: store.open(name, digest) for name, digest in inputs.items()} for inputs in sides)
     try:
-        wanted = work(planned.config.model_dump(mode="json"), _inputs(store, planned.inputs))
-        return wanted / work(manifest["config"], _inputs(store, manifest["inputs"]))
-    except (
-        KeyError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        ZeroDivisionError,
-    ):  # the summary of an earlier version has other keys
+        earlier = stage_module(planned.name).Config.model_validate(manifest["config"])
+        now, then = _work(planned.name, planned.config, wanted), _work(planned.name, earlier, before)
+    except ValidationError:  # configuration or summary of a version with other fields
         return 1.0
+    return now / then if now is not None and then else 1.0
 
 
 def _expected(store: Store, planned: StagePlan, manifest: Json, left: float) -> Expected:

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from pipeline.config.run import RunConfig
 from pipeline.schema.fields import Frozen, identity_fields
 from stages.core.progress import Progress
+from stages.core.summaries import Summary
 from storage.artifact import Artifact, Draft
 from storage.fingerprint import fingerprint
 
@@ -24,11 +25,12 @@ class Stage(Protocol):
     NAME: str
     VERSION: int
     INPUTS: tuple[str, ...]
+    Config: type[Frozen]
 
     def config_of(self, run: RunConfig) -> Frozen: ...
     def outside(self, config: Any) -> dict[str, str]: ...
     def check(self, config: Any) -> None: ...
-    def run(self, config: Any, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]: ...
+    def run(self, config: Any, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> Summary: ...
 
 
 @dataclass(frozen=True)

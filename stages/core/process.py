@@ -25,6 +25,7 @@ from pipeline.errors import MindError, StageFailed
 from stages.core.peak_memory import Peak, watched_memory
 from stages.core.plan import StagePlan, plan, stage_module
 from stages.core.progress import Progress
+from stages.core.summaries import Summary
 from storage.artifact import Artifact
 from storage.atomic import is_full
 from storage.errors import StorageError
@@ -58,12 +59,12 @@ def _device() -> str:
     return f"cpu: {platform.machine()}, {os.cpu_count()} cores"
 
 
-def _manifest(planned: StagePlan, summary: dict[str, Any], started: datetime, peak: Peak) -> dict[str, Any]:
+def _manifest(planned: StagePlan, summary: Summary, started: datetime, peak: Peak) -> dict[str, Any]:
     return {
         "identity": planned.identity,
         "config": planned.config.model_dump(mode="json"),
         "inputs": planned.inputs,
-        "summary": summary,
+        "summary": summary.stored(),
         "timing": {"started": started.isoformat(timespec="seconds")},
         "peak_mib": round(peak.bytes / 2**20),
         "provenance": {

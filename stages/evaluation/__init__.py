@@ -1,0 +1,1 @@
+"""The evaluation stage: the student's answers, compared with those of base and teacher on identical items."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 from pipeline.config.evaluation import Evaluation
 from pipeline.config.models import LocalModel, Turns
@@ -17,6 +17,7 @@ from pipeline.config.prompts import Prompts
 from pipeline.config.run import RunConfig
 from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress
+from stages.core.summaries import EvaluationSummary, ReferencesSummary
 from stages.shared.answering import AnsweringModel, EvaluationTask, answer, items_digest
 from storage.artifact import Artifact, Draft
 from storage.errors import ArtifactError
@@ -53,14 +54,14 @@ def check(config: Config) -> None:
 
 def _refuse_others(questions: Artifact, references: Artifact, use: str) -> None:
     """Reject references of other items, before the student is loaded."""
-    if references.summary["asked"] != items_digest(questions, use):
+    if ReferencesSummary.of(references).asked != items_digest(questions, use):
         raise ArtifactError(
             f"{references.name}: base and teacher answered different items than those of {questions.name} for {use}; "
             "run the references stage on these questions"
         )
 
 
-def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> EvaluationSummary:
     """Generate the student's answers and compare them with the references.
 
     Raises:
@@ -80,7 +81,17 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     from stages.shared.draws import summarise_draws
 
     tables = chain(references.batches("items", COUNTED), out.shards("items", COUNTED))
-    found = {**summarise(tables, tuple(references.summary["accuracy"]), settings.bootstrap, config.seed), **spent}
+    asked = ReferencesSummary.of(references)
+    found = summarise(tables, tuple(asked.accuracy), settings.bootstrap, config.seed)
+    drawn = None
     if settings.draws is not None:
-        found["drawn"] = {**references.summary["drawn"], **summarise_draws(out, ("student",), settings.draws.count)}
-    return found
+        drawn = {**(asked.drawn or {}), **summarise_draws(out, ("student",), settings.draws.count)}
+    return EvaluationSummary(
+        accuracy=found.accuracy,
+        sets=found.sets,
+        student_against_base=found.student_against_base,
+        forgetting=found.forgetting,
+        tokens=spent.tokens,
+        tokens_per_second=spent.tokens_per_second,
+        drawn=drawn,
+    )

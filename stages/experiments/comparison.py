@@ -29,6 +29,7 @@ from pipeline.analysis.statistics import (
 )
 from pipeline.arms import Arm
 from pipeline.grading.grade import Outcome
+from stages.core.summaries import EvaluationSummary, TrainingSummary
 from stages.experiments.claims import claims
 from stages.shared.pages import embedded, png, render
 from storage.artifact import Artifact
@@ -179,10 +180,10 @@ def _cost(mine: Sequence[Finished]) -> dict[str, float]:
         return sum(values) / len(values)
 
     return {
-        "steps": mean([run.training.summary["steps"] for run in mine]),
-        "tokens": mean([run.training.summary["tokens_trained"] for run in mine]),
-        "kept": mean([run.training.summary["mean_kept"] for run in mine]),
-        "effective": mean([run.training.summary["mean_effective_number"] for run in mine]),
+        "steps": mean([TrainingSummary.of(run.training).steps for run in mine]),
+        "tokens": mean([TrainingSummary.of(run.training).tokens_trained for run in mine]),
+        "kept": mean([TrainingSummary.of(run.training).mean_kept for run in mine]),
+        "effective": mean([TrainingSummary.of(run.training).mean_effective_number for run in mine]),
         "seconds_training": mean([run.training.manifest["timing"]["seconds"] for run in mine]),
         "seconds_evaluation": mean([run.evaluation.manifest["timing"]["seconds"] for run in mine]),
     }
@@ -203,14 +204,14 @@ def _runs(runs: Sequence[Finished]) -> pa.Table:
     """A row per arm and seed."""
     rows = []
     for run in runs:
-        accuracy = run.evaluation.summary["accuracy"]["student"]
+        accuracy = EvaluationSummary.of(run.evaluation).accuracy["student"]
         rows.append(
             {
                 "arm": run.arm.name,
                 "seed": run.seed,
                 "training": run.training.fingerprint,
                 "evaluation": run.evaluation.fingerprint,
-                **{place: cell["accuracy"] for place, cell in accuracy.items()},
+                **{place: cell.accuracy for place, cell in accuracy.items()},
                 **_cost([run]),
             }
         )

@@ -1,0 +1,1 @@
+"""The questions stage: reads all sources, checks rows, separates training from evaluation."""

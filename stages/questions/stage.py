@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pyarrow as pa
 
@@ -41,6 +41,7 @@ from pipeline.questions.question import Question, to_table
 from pipeline.schema.fields import Frozen, identity
 from pipeline.streams import chunks
 from stages.core.progress import Progress
+from stages.core.summaries import QuestionsSummary
 from storage.artifact import Artifact, Draft
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def _table(rows: list[_Tagged]) -> pa.Table:
     return table
 
 
-def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> QuestionsSummary:
     """Write all sources to shards, evaluation questions first, because they decide which training questions are dropped."""
     sources = config.questions
     progress.start("sources", len(sources.train) + len(sources.evaluation), "sources")
@@ -223,13 +224,13 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         out.write_shard(
             "near_duplicates", pa.Table.from_pylist([match._asdict() for match in fallen.near], schema=NEAR_DUPLICATES)
         )
-    return {
-        "train": counts.kept[_TRAINING],
-        "left_out_because_evaluated": evaluated_too,
-        "left_out_because_of_a_passage": dict(sharing),
-        **({} if sources.near_duplicates is None else {"left_out_as_near_duplicates": len(fallen.near)}),
-        "left_out_because_long": dict(counts.long),
-        "evaluation": {item.name: counts.kept[item.name] for item in sources.evaluation},
-        "repeats": {name: count for name, count in counts.repeated.items() if count},
-        "trained_despite_evaluation_only": [getattr(source, "name", "") for source in sources.train if evaluation_only(source)],
-    }
+    return QuestionsSummary(
+        train=counts.kept[_TRAINING],
+        left_out_because_evaluated=evaluated_too,
+        left_out_because_of_a_passage=dict(sharing),
+        left_out_as_near_duplicates=None if sources.near_duplicates is None else len(fallen.near),
+        left_out_because_long=dict(counts.long),
+        evaluation={item.name: counts.kept[item.name] for item in sources.evaluation},
+        repeats={name: count for name, count in counts.repeated.items() if count},
+        trained_despite_evaluation_only=[getattr(source, "name", "") for source in sources.train if evaluation_only(source)],
+    )

@@ -9,8 +9,9 @@ the models early: a prompt that is too long, or a teacher that cannot solve the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
+from pipeline.analysis.accuracy import Accuracy
 from pipeline.config.engines import Engine
 from pipeline.config.evaluation import Evaluation
 from pipeline.config.models import ImportedModel, Teacher, TeacherField, WeightsField
@@ -19,6 +20,7 @@ from pipeline.config.run import RunConfig
 from pipeline.models import check_model, model_content
 from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress
+from stages.core.summaries import ReferencesSummary
 from stages.shared.answering import AnsweringModel, EvaluationTask, answer, items_digest
 from storage.artifact import Artifact, Draft
 
@@ -71,14 +73,14 @@ def check(config: Config) -> None:
     check_model(config.teacher, "teacher")
 
 
-def _say(accuracy: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+def _say(accuracy: Mapping[str, Mapping[str, Accuracy]]) -> None:
     """Print the accuracies, so that a reader of the log can stop before sampling."""
     for model, places in accuracy.items():
-        shares = ", ".join(f"{place} {cell['accuracy']:.1%}" for place, cell in places.items())
+        shares = ", ".join(f"{place} {cell.accuracy:.1%}" for place, cell in places.items())
         print(f"{NAME}: {model} accuracy: {shares}", flush=True)
 
 
-def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> ReferencesSummary:
     """Generate every model's answers, one engine at a time."""
     models = _models(config)
     asking = EvaluationTask(inputs["questions"], config.prompts, config.evaluation)
@@ -89,7 +91,13 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     from stages.shared.draws import summarise_draws
 
     found = accuracies(out.shards("items", COUNTED), tuple(models))
-    _say(found["accuracy"])
-    if config.evaluation.draws is not None:
-        found["drawn"] = summarise_draws(out, tuple(models), config.evaluation.draws.count)
-    return {**found, **spent, "asked": items_digest(asking.questions, config.evaluation.use)}
+    _say(found.accuracy)
+    draws = config.evaluation.draws
+    return ReferencesSummary(
+        accuracy=found.accuracy,
+        sets=found.sets,
+        tokens=spent.tokens,
+        tokens_per_second=spent.tokens_per_second,
+        drawn=None if draws is None else summarise_draws(out, tuple(models), draws.count),
+        asked=items_digest(asking.questions, config.evaluation.use),
+    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pipeline.config.run import RunConfig
 from pipeline.perspectives.of_run import perspectives_of
@@ -21,6 +21,14 @@ from pipeline.rationales.curation import SAMPLE
 from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress
 from stages.core.provenance import origins
+from stages.core.summaries import (
+    EvaluationSummary,
+    QuestionsSummary,
+    ReportSummary,
+    SamplingSummary,
+    SynthesisSummary,
+    TrainingSummary,
+)
 from stages.report.sample_quality import Sums, add, forms_of, summarised
 from stages.shared.pages import STYLE, embedded, png, render
 from storage.artifact import Artifact, Draft
@@ -63,75 +71,75 @@ def check(config: Config) -> None:
     """Nothing to check before the stage runs."""
 
 
-def ledger(sampling: Mapping[str, Any], synthesis: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, int]:
+def ledger(sampling: SamplingSummary, synthesis: SynthesisSummary, training: TrainingSummary) -> dict[str, int]:
     """Rationale tokens: sampled -> right -> kept -> trained (a kept token counts each time it is trained on)."""
     return {
-        "sampled": sampling["tokens"],
-        "right": sampling["tokens_right"],
-        "kept": synthesis["tokens_kept"],
-        "trained": training["tokens_trained"],
+        "sampled": sampling.tokens,
+        "right": sampling.tokens_right,
+        "kept": synthesis.tokens_kept,
+        "trained": training.tokens_trained,
     }
 
 
-def findings(evaluation: Mapping[str, Any]) -> list[str]:
+def findings(evaluation: EvaluationSummary) -> list[str]:
     """The results that a reader must not miss, positive or negative, one sentence each."""
     said = []
     for group, title in _GROUPS.items():
         place = f"group:{group}"
-        if place not in evaluation["student_against_base"]:
+        if place not in evaluation.student_against_base:
             continue
-        change = evaluation["student_against_base"][place]
+        change = evaluation.student_against_base[place]
         words = "not distinguishable from its base"
-        if change["low"] > 0:
+        if change.low > 0:
             words = "better than its base"
-        elif change["high"] < 0:
+        elif change.high < 0:
             words = "WORSE than its base"
-        elif change["change"] < 0:
+        elif change.change < 0:
             words = "below its base, though within chance"
         said.append(
-            f"{title} the student is {words}: {change['change'] * 100:+.1f} points "
-            f"(95 % interval {change['low'] * 100:+.1f} to {change['high'] * 100:+.1f}, McNemar p = {change['p']:.2g})."
+            f"{title} the student is {words}: {change.change * 100:+.1f} points "
+            f"(95 % interval {change.low * 100:+.1f} to {change.high * 100:+.1f}, McNemar p = {change.p:.2g})."
         )
-    for name, lost in evaluation["forgetting"].items():
+    for name, lost in evaluation.forgetting.items():
         if lost > 0:
-            certain = evaluation["student_against_base"][f"set:{name}"]["high"] < 0
+            certain = evaluation.student_against_base[f"set:{name}"].high < 0
             said.append(f"Forgetting on {name}: {lost * 100:.1f} points lost{'' if certain else ', within chance'}.")
-    for model, places in evaluation["accuracy"].items():
+    for model, places in evaluation.accuracy.items():
         for place, cell in places.items():
             if place not in ("group:id", "group:ood"):
                 continue
-            items, unread = cell["items"], cell["unparsed"] + cell["truncated"]
+            items, unread = cell.items, cell.unparsed + cell.truncated
             where = _GROUPS[place.removeprefix("group:")]
-            if cell["correct"] / items < 0.05:
-                said.append(f"{where} the {model} answers almost nothing correctly: {cell['correct']} of {items}.")
+            if cell.correct / items < 0.05:
+                said.append(f"{where} the {model} answers almost nothing correctly: {cell.correct} of {items}.")
             if unread / items > 0.1:
                 said.append(
                     f"{where} {unread / items:.0%} of the {model}'s answers could not be graded "
-                    f"({cell['unparsed']} unparsed, {cell['truncated']} truncated)."
+                    f"({cell.unparsed} unparsed, {cell.truncated} truncated)."
                 )
     return said
 
 
-def about_questions(questions: Mapping[str, Any]) -> list[str]:
+def about_questions(questions: QuestionsSummary) -> list[str]:
     """Caveats about the questions, one sentence each."""
     said = [
         f"Trained on {name}, which is for evaluation only: results on it and on similar sets are not comparable."
-        for name in questions["trained_despite_evaluation_only"]
+        for name in questions.trained_despite_evaluation_only
     ]
-    for name, count in questions["left_out_because_long"].items():
+    for name, count in questions.left_out_because_long.items():
         said.append(f"Left out because longer than max_characters: {count} of {name}.")
-    if questions["left_out_because_evaluated"]:
+    if questions.left_out_because_evaluated:
         said.append(
-            f"Left out of training because an evaluation set has the same id or text: {questions['left_out_because_evaluated']}."
+            f"Left out of training because an evaluation set has the same id or text: {questions.left_out_because_evaluated}."
         )
-    for name, count in questions["left_out_because_of_a_passage"].items():
+    for name, count in questions.left_out_because_of_a_passage.items():
         said.append(f"Left out of training because they share a long passage with questions of {name}: {count}.")
-    near = questions.get("left_out_as_near_duplicates")
+    near = questions.left_out_as_near_duplicates
     if near is not None:
         said.append(f"Left out of training because they are nearly the same as another training question: {near}.")
-    for name, count in questions["repeats"].items():
+    for name, count in questions.repeats.items():
         said.append(
-            f"{count} of {questions['evaluation'][name]} questions of {name} are in another set too; accuracies are shown with and "
+            f"{count} of {questions.evaluation[name]} questions of {name} are in another set too; accuracies are shown with and "
             "without them."
         )
     return said
@@ -152,15 +160,15 @@ def _teaching(config: Config, sampling: Artifact, out: Draft) -> dict[str, dict[
 def _figures(inputs: Mapping[str, Artifact], tokens: dict[str, int]) -> dict[str, Figure]:
     from pipeline.analysis import report_plots as plots
 
-    evaluation = inputs["evaluation"].summary
+    evaluation = EvaluationSummary.of(inputs["evaluation"])
     steps = inputs["training"].table("steps")
     names = json.loads(steps.schema.metadata[b"perspectives"])
-    labels = {"group:id": "ID", "group:ood": "OOD"} | {f"set:{name}": name for _, name in evaluation["sets"]}
-    places = evaluation["accuracy"]["base"]
+    labels = {"group:id": "ID", "group:ood": "OOD"} | {f"set:{name}": name for _, name in evaluation.sets}
+    places = evaluation.accuracy["base"]
     per_perspective = list(zip(*steps["losses_K"].to_pylist(), strict=True))
     return {
         "Accuracy by set": plots.accuracy_by_set(
-            evaluation["accuracy"], {place: title for place, title in labels.items() if place in places}
+            evaluation.accuracy, {place: title for place, title in labels.items() if place in places}
         ),
         "Weight of each perspective over steps": plots.alpha_over_steps(steps["alpha_K"].to_pylist(), names),
         "Losses over steps": plots.losses_over_steps(
@@ -171,7 +179,7 @@ def _figures(inputs: Mapping[str, Artifact], tokens: dict[str, int]) -> dict[str
             }
         ),
         "The student's loss on each perspective": plots.loss_by_perspective(dict(zip(names, per_perspective, strict=True))),
-        "The teacher's samples": plots.outcomes_by_perspective(inputs["sampling"].summary["outcomes"]),
+        "The teacher's samples": plots.outcomes_by_perspective(SamplingSummary.of(inputs["sampling"]).outcomes),
         "Token ledger": plots.token_ledger(tokens),
         "From what the student was made": plots.lineage(
             {name: [needed for needed in artifact.manifest["inputs"] if needed in inputs] for name, artifact in inputs.items()},
@@ -180,13 +188,15 @@ def _figures(inputs: Mapping[str, Artifact], tokens: dict[str, int]) -> dict[str
     }
 
 
-def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> ReportSummary:
     """Draw the plots, render the page, write both."""
     summaries = {name: artifact.summary for name, artifact in inputs.items()}
-    tokens = ledger(summaries["sampling"], summaries["synthesis"], summaries["training"])
+    tokens = ledger(
+        SamplingSummary.of(inputs["sampling"]), SynthesisSummary.of(inputs["synthesis"]), TrainingSummary.of(inputs["training"])
+    )
     teaching = _teaching(config, inputs["sampling"], out)
     figures = _figures(inputs, tokens)
-    said = findings(summaries["evaluation"]) + about_questions(summaries["questions"])
+    said = findings(EvaluationSummary.of(inputs["evaluation"])) + about_questions(QuestionsSummary.of(inputs["questions"]))
     progress.start("plots", len(figures), "plots")
     images = {}
     for title, figure in figures.items():
@@ -206,4 +216,4 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         origins={name: list(origins(artifact.manifest)) for name, artifact in inputs.items()},
     )
     out.write_bytes("report.html", page)
-    return {"page": "report.html", "ledger": tokens, "findings": said, "teaching": teaching}
+    return ReportSummary(page="report.html", ledger=tokens, findings=said, teaching=teaching)

@@ -25,6 +25,7 @@ from pipeline.rationales.clustering import clusters
 from pipeline.rationales.imported import key_of_id, key_of_wording, rationales
 from pipeline.streams import chunks
 from stages.core.progress import Progress
+from stages.core.summaries import QuestionsSummary, SamplingSummary
 from stages.sampling.config import Config
 from stages.sampling.samples import SCHEMA, graded_row
 from stages.sampling.summary import COUNTED, tally
@@ -113,7 +114,7 @@ def _rows(
 
 def import_rationales(
     config: Config, source: ImportedRationales, questions: Artifact, out: Draft, progress: Progress
-) -> dict[str, Any]:
+) -> SamplingSummary:
     """Write the samples of every training question that has rationales.
 
     Raises:
@@ -124,7 +125,7 @@ def import_rationales(
     if not path.exists():
         _write_index(path, source, names, training_questions(questions), config.seed)
     finished = finished_questions(out.shards("samples", ["question_id"]))
-    progress.start("imported rationales", questions.summary["train"], "questions", len(finished))
+    progress.start("imported rationales", QuestionsSummary.of(questions).train, "questions", len(finished))
     with closing(sqlite3.connect(path)) as file:
         counts = _matched(file, source, next(training_questions(questions)))
         missing = (item for item in training_questions(questions) if digest(item.id) not in finished)
@@ -133,4 +134,4 @@ def import_rationales(
             if rows:
                 out.write_shard("samples", pa.Table.from_pylist(rows, schema=SCHEMA))
             progress.advance(len(chunk))
-    return {**tally(out.shards("samples", COUNTED), names, out.folder), **counts, "tokens_per_second": None}
+    return tally(out.shards("samples", COUNTED), names, out.folder).model_copy(update=counts)

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
+from pipeline.digests import seed_of
 from pipeline.generation.engine import Completion, Decoding, Engine
 from pipeline.grading.grade import Outcome
 from pipeline.judge import RULE, replies, verdict
@@ -16,7 +17,6 @@ from pipeline.questions.question import Question
 from pipeline.rationales.curation import without_thoughts
 from pipeline.streams import chunks, prefetch
 from stages.sampling.config import Config
-from stages.shared.resume import sample_seed
 
 SCHEMA: Final = pa.schema(
     [
@@ -63,7 +63,7 @@ def graded_row(question: Question, perspective: str, index: int, seed: int, comp
 
 def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspective, int]]) -> Iterator[dict[str, Any]]:
     prompts = [teacher_prompt(config.prompts, question, perspective) for question, perspective, _ in asked]
-    seeds = [sample_seed(config.seed, question.id, item.name, index) for question, item, index in asked]
+    seeds = [seed_of(config.seed, question.id, item.name, index) for question, item, index in asked]
     settings = config.sampling
     completions = engine.generate(
         prompts, seeds, Decoding(settings.temperature, settings.top_p, settings.max_tokens, likelihood=True)

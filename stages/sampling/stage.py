@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 
@@ -27,6 +27,7 @@ from pipeline.models import load_tokenizer
 from pipeline.prompts import student_prompt, teacher_prompt
 from pipeline.questions.question import Question
 from stages.core.progress import Progress
+from stages.core.summaries import QuestionsSummary, SamplingSummary
 from stages.sampling.config import Config as Config
 from stages.sampling.config import check as check
 from stages.sampling.config import config_of as config_of
@@ -85,7 +86,7 @@ def _check_prompts(config: Config, questions: Callable[[], Iterable[Question]]) 
         check_lengths(load_tokenizer(judge.model), bare, judge.model.dialogue, room, limit, "its judge prompt")
 
 
-def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> SamplingSummary:
     """Sample the questions that no shard contains."""
     questions, settings = inputs["questions"], config.sampling
     if settings.rationales is not None:
@@ -98,7 +99,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         return (question for question in training_questions(questions) if digest(question.id) not in finished)
 
     _check_prompts(config, missing)
-    total = questions.summary["train"]
+    total = QuestionsSummary.of(questions).train
     progress.start("teacher's rationales", total, "questions", len(finished))
     tokens, seconds = 0, 0.0
     if len(finished) < total:
@@ -117,7 +118,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
                 tokens += sum(row["completion_tokens"] for row in rows)
                 progress.advance(len(chunk), f"{tokens / seconds:,.0f} tokens/s")
     summary = tally(out.shards("samples", COUNTED), [item.name for item in config.perspectives], out.folder)
-    if summary["questions"] != total:
-        raise ArtifactError(f"sampling: {summary['questions']} of {total} questions have samples; run it again")
-    judged_by_model = {} if settings.judge is None else {"judged": _verdicts(out)}
-    return {**summary, **judged_by_model, "tokens_per_second": round(tokens / seconds, 1) if seconds else None}
+    if summary.questions != total:
+        raise ArtifactError(f"sampling: {summary.questions} of {total} questions have samples; run it again")
+    rate = round(tokens / seconds, 1) if seconds else None
+    return summary.model_copy(update={"tokens_per_second": rate, "judged": None if settings.judge is None else _verdicts(out)})

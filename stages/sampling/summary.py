@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 
 from pipeline.digests import digest
 from pipeline.grading.grade import Outcome
+from stages.core.summaries import SamplingSummary
 from storage.errors import ArtifactError
 
 COUNTED: Final = ["question_id", "perspective", "sample_index", "outcome", "completion_tokens"]
 
 
-def tally(shards: Iterable[pa.Table], perspectives: Sequence[str], folder: Path) -> dict[str, Any]:
+def tally(shards: Iterable[pa.Table], perspectives: Sequence[str], folder: Path) -> SamplingSummary:
     """Outcomes per perspective, coverage and tokens of shards with the columns `COUNTED`.
 
     Raises:
@@ -41,15 +42,15 @@ def tally(shards: Iterable[pa.Table], perspectives: Sequence[str], folder: Path)
         totals["tokens_right"] += sum(
             count for count, outcome in zip(tokens, graded, strict=True) if outcome == Outcome.CORRECT
         )
-    return {
-        "questions": len(seen),
-        "samples": totals["samples"],
-        "right": sum(outcomes[name, Outcome.CORRECT.value] for name in perspectives),
-        "tokens": totals["tokens"],
-        "tokens_right": totals["tokens_right"],
-        "outcomes": {name: {kind.value: outcomes[name, kind.value] for kind in Outcome} for name in perspectives},
-        "coverage": {name: covered[name] / len(seen) for name in perspectives},
-    }
+    return SamplingSummary(
+        questions=len(seen),
+        samples=totals["samples"],
+        right=sum(outcomes[name, Outcome.CORRECT.value] for name in perspectives),
+        tokens=totals["tokens"],
+        tokens_right=totals["tokens_right"],
+        outcomes={name: {kind.value: outcomes[name, kind.value] for kind in Outcome} for name in perspectives},
+        coverage={name: covered[name] / len(seen) for name in perspectives},
+    )
 
 
 def _refuse_doubles(keys: list[tuple[str, str, int]], seen: set[int], folder: Path) -> None:

@@ -11,12 +11,13 @@ Axes: N answers of a model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.analysis.accuracy import Accuracy, PairedChange
 from pipeline.analysis.statistics import mcnemar, paired_bootstrap, wilson
 from pipeline.digests import digest
 from pipeline.grading.grade import Outcome
@@ -62,17 +63,17 @@ def _identical(one: NDArray[np.void], other: NDArray[np.void]) -> bool:
     return all(np.array_equal(one[name], other[name]) for name in ("question", "set"))
 
 
-def _accuracy(answers: NDArray[np.void]) -> dict[str, Any]:
+def _accuracy(answers: NDArray[np.void]) -> Accuracy:
     counts = {kind: int((answers["outcome"] == number).sum()) for number, kind in enumerate(_OUTCOMES)}
     accuracy = wilson(counts["correct"], len(answers))
-    return {"items": len(answers), "accuracy": accuracy.value, "low": accuracy.low, "high": accuracy.high, **counts}
+    return Accuracy(items=len(answers), accuracy=accuracy.value, low=accuracy.low, high=accuracy.high, **counts)
 
 
-def _paired(before: NDArray[np.void], after: NDArray[np.void], resamples: int, seed: int) -> dict[str, Any]:
+def _paired(before: NDArray[np.void], after: NDArray[np.void], resamples: int, seed: int) -> PairedChange:
     """Paired change from one model to another on identical items in the same order."""
     right = [answers["outcome"] == _OUTCOMES.index(Outcome.CORRECT) for answers in (before, after)]
     change = paired_bootstrap(right[0], right[1], resamples, seed)
-    return {"change": change.value, "low": change.low, "high": change.high, "p": mcnemar(right[0], right[1])}
+    return PairedChange(change=change.value, low=change.low, high=change.high, p=mcnemar(right[0], right[1]))
 
 
 def group_and_set_masks(sets: Sequence[Set], set_N: NDArray[Any], repeats_N: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
@@ -96,7 +97,7 @@ def _places(sets: Sequence[Set], answers: NDArray[np.void]) -> dict[str, NDArray
     return group_and_set_masks(sets, answers["set"], answers["repeats"])
 
 
-def compare_students(incumbent: Tables, candidate: Tables, resamples: int, seed: int) -> dict[str, dict[str, Any]] | None:
+def compare_students(incumbent: Tables, candidate: Tables, resamples: int, seed: int) -> dict[str, PairedChange] | None:
     """Candidate − incumbent by group and set, from the answers of two evaluations; None if they answered different items."""
     (before, sets), (after, candidate_sets) = (_read(tables, ["student"]) for tables in (incumbent, candidate))
     old, new = before["student"], after["student"]
@@ -108,22 +109,35 @@ def compare_students(incumbent: Tables, candidate: Tables, resamples: int, seed:
     return {name: _paired(old[mask], new[mask], resamples, seed) for name, mask in _places(sets, old).items()}
 
 
-def _accuracies(answers: Mapping[str, NDArray[np.void]], sets: Sequence[Set]) -> dict[str, Any]:
-    return {
-        "accuracy": {
-            model: {name: _accuracy(mine[mask]) for name, mask in _places(sets, mine).items()}
-            for model, mine in answers.items()
-        },
-        "sets": [list(item) for item in sets],
-    }
+class Accuracies(NamedTuple):
+    """Accuracy by model, and by group or set; and the sets."""
+
+    accuracy: dict[str, dict[str, Accuracy]]
+    sets: list[Set]
 
 
-def accuracies(tables: Tables, models: Sequence[str]) -> dict[str, Any]:
+class Comparison(NamedTuple):
+    """Accuracies, paired changes of the student, and forgetting per out-of-distribution set (base − student)."""
+
+    accuracy: dict[str, dict[str, Accuracy]]
+    sets: list[Set]
+    student_against_base: dict[str, PairedChange]
+    forgetting: dict[str, float]
+
+
+def _accuracies(answers: Mapping[str, NDArray[np.void]], sets: list[Set]) -> Accuracies:
+    return Accuracies(
+        {model: {name: _accuracy(mine[mask]) for name, mask in _places(sets, mine).items()} for model, mine in answers.items()},
+        sets,
+    )
+
+
+def accuracies(tables: Tables, models: Sequence[str]) -> Accuracies:
     """Accuracy by group and set for every model."""
     return _accuracies(*_read(tables, models))
 
 
-def summarise(tables: Tables, references: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
+def summarise(tables: Tables, references: Sequence[str], resamples: int, seed: int) -> Comparison:
     """Accuracy by group and set for references and student; paired changes; forgetting per OOD set (base − student).
 
     The base is one of the references.
@@ -139,8 +153,5 @@ def summarise(tables: Tables, references: Sequence[str], resamples: int, seed: i
             )
     base, student = answers["base"], answers["student"]
     paired = {name: _paired(base[mask], student[mask], resamples, seed) for name, mask in _places(sets, student).items()}
-    return {
-        **_accuracies(answers, sets),
-        "student_against_base": paired,
-        "forgetting": {name: -paired[f"set:{name}"]["change"] for group, name in sets if group == "ood"},
-    }
+    forgetting = {name: -paired[f"set:{name}"].change for group, name in sets if group == "ood"}
+    return Comparison(*_accuracies(answers, sets), paired, forgetting)

@@ -193,8 +193,15 @@ def _finished(out: Draft, name: str, prefix: str) -> set[int]:
     return finished_questions(shard.filter(pc.equal(shard["model"], name)) for shard in shards)
 
 
-def answer(asking: EvaluationTask, models: Mapping[str, AnsweringModel], out: Draft, progress: Progress) -> dict[str, Any]:
-    """Generate every model's missing answers, one engine at a time; returns total tokens, and tokens per second if any were generated.
+class Generated(NamedTuple):
+    """Tokens of all answers, and tokens per second of those that this process generated, if any."""
+
+    tokens: int
+    tokens_per_second: float | None
+
+
+def answer(asking: EvaluationTask, models: Mapping[str, AnsweringModel], out: Draft, progress: Progress) -> Generated:
+    """Generate every model's missing answers, one engine at a time.
 
     Raises:
         QuestionError: a prompt leaves a model no room for an answer.
@@ -214,4 +221,4 @@ def answer(asking: EvaluationTask, models: Mapping[str, AnsweringModel], out: Dr
     counts = (
         pc.sum(shard["completion_tokens"]).as_py() for prefix in prefixes for shard in out.shards(prefix, ["completion_tokens"])
     )
-    return {"tokens": sum(counts), "tokens_per_second": round(tokens / seconds, 1) if seconds else None}
+    return Generated(sum(counts), round(tokens / seconds, 1) if seconds else None)

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.analysis.accuracy import SampledAccuracy
 from pipeline.analysis.statistics import Interval, wilson
 from pipeline.grading.grade import Outcome
 from pipeline.grading.majority import majority_is_right
@@ -42,22 +43,22 @@ def pass_at_1(right_NC: NDArray[np.bool_]) -> Interval:
     return Interval(value, interval.low, interval.high)
 
 
-def _cell(right_NC: NDArray[np.bool_], majority_N: NDArray[np.bool_]) -> dict[str, Any]:
+def _cell(right_NC: NDArray[np.bool_], majority_N: NDArray[np.bool_]) -> SampledAccuracy:
     once, most = pass_at_1(right_NC), wilson(int(majority_N.sum()), len(majority_N))
-    return {
-        "items": len(right_NC),
-        "pass_at_1": once.value,
-        "low": once.low,
-        "high": once.high,
-        "spread": float(right_NC.mean(0).std(ddof=1)),
-        "pass_at_all": float(right_NC.any(1).mean()),
-        "majority": most.value,
-        "majority_low": most.low,
-        "majority_high": most.high,
-    }
+    return SampledAccuracy(
+        items=len(right_NC),
+        pass_at_1=once.value,
+        low=once.low,
+        high=once.high,
+        spread=float(right_NC.mean(0).std(ddof=1)),
+        pass_at_all=float(right_NC.any(1).mean()),
+        majority=most.value,
+        majority_low=most.low,
+        majority_high=most.high,
+    )
 
 
-def summarise_draws(out: Draft, models: Sequence[str], count: int) -> dict[str, dict[str, dict[str, Any]]]:
+def summarise_draws(out: Draft, models: Sequence[str], count: int) -> dict[str, dict[str, SampledAccuracy]]:
     """Model -> group or set -> figures, from the shards of `draws`, in which the `count` draws of a question are adjacent."""
     numbers: dict[Set, int] = {}
     marks: dict[str, list[tuple[int, bool]]] = {model: [] for model in models}

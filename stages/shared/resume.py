@@ -1,11 +1,10 @@
-"""Resuming a sharded stage: which questions are finished, which are left, and the seed of each sample.
+"""Resuming a sharded stage: which questions are finished, and which are left.
 
 A resumed run asks only for questions that no committed shard has, so nothing depends on shard sizes or positions.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,12 +15,6 @@ from pipeline.digests import digests
 from pipeline.questions.question import Question, from_table
 from storage.artifact import Artifact, Draft
 from storage.mirror import DERIVED
-
-
-def sample_seed(seed: int, question_id: str, perspective: str, index: int) -> int:
-    """A 31-bit seed from run seed, question, perspective and sample index."""
-    digest = hashlib.sha256(f"{seed}\0{question_id}\0{perspective}\0{index}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
 
 
 def training_questions(questions: Artifact) -> Iterator[Question]:

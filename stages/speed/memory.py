@@ -73,7 +73,7 @@ def added(form: str, terms: str, vocabulary: int = VOCABULARY, tokens: int = TOK
         loss = losses_P.mean()
         if len(asked_A):
             alpha_K = torch.full((RATIONALES,), 1 / RATIONALES)
-            loss = loss + consistency(torch.split(logits_AV, ANSWER), alpha_K, Consistency().divergence)
+            loss = loss + consistency(logits_AV.view(-1, ANSWER, vocabulary), alpha_K, Consistency().divergence)
         loss.backward()  # type: ignore[no-untyped-call]
 
     return grown(work)

@@ -18,6 +18,7 @@ from pipeline.config.engines import Engine as EngineConfig
 from pipeline.config.models import LocalModel
 from pipeline.config.prompts import Prompts
 from pipeline.config.sampling import Sampling
+from pipeline.digests import seed_of
 from pipeline.generation.engine import Decoding, Engine
 from pipeline.generation.open_engine import open_engine
 from pipeline.perspectives.perspective import Perspective, load_perspectives
@@ -27,7 +28,6 @@ from pipeline.questions.question import Question
 from pipeline.streams import chunks
 from stages.sampling.config import Config
 from stages.sampling.samples import SCHEMA, Engines, shards_of
-from stages.shared.resume import sample_seed
 from stages.speed.timing import Once, Ratio, rates, ratio
 from storage.store import Store
 
@@ -86,7 +86,7 @@ def measure(folder: Path, questions: int, repeats: int, say: Callable[[str], Non
 
         def bare() -> float:
             prompts = [teacher_prompt(PROMPTS, question, item) for question, item in pairs]
-            seeds = [sample_seed(0, question.id, item.name, 0) for question, item in pairs]
+            seeds = [seed_of(0, question.id, item.name, 0) for question, item in pairs]
             return sum(completion.completion_tokens for completion in engine.generate(prompts, seeds, decoding))
 
         def stage(at_once: int) -> float:

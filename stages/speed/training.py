@@ -28,13 +28,15 @@ from pipeline.models import load_causal_model
 from pipeline.perspectives.perspective import load_perspectives
 from pipeline.student.attention import ROWS
 from pipeline.student.losses import StudentLosses
-from pipeline.training.step import TrainingState, assemble, choose, metanet_step, train_step
+from pipeline.training.micro_batch import assemble
+from pipeline.training.step import TrainingState, choose, metanet_step, train_step
+from pipeline.training.student_engine import StudentEngine
 from pipeline.training.training_set import TrainingSet, questions_of_step
 from stages.speed.timing import Once, Ratio, clock, rates, ratio
 from stages.speed.workload import SMALL, Lengths, make_set, make_student
 from stages.training.config import Config
 from stages.training.launcher import rank_environment
-from stages.training.rank import join, start_engine, start_joint
+from stages.training.rank import join, start_engine, start_training_state
 
 CASES: Final = {"1:1": Lengths(96, 96), "1:3": Lengths(64, 192)}
 """Mean lengths, by the ratio of a prompt's tokens to a rationale's."""
@@ -69,12 +71,13 @@ class _Plain:
     """The engine interface that the trainer uses, in plain PyTorch, to measure the cost of DeepSpeed."""
 
     def __init__(self, model: StudentLosses, clip: float) -> None:
-        self.module, self.clip = model, clip
+        self.module: Any = model
+        self.clip = clip
         self.device = next(model.parameters()).device
         self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
 
-    def __call__(self, *arguments: Tensor) -> Any:
-        return self.module(*arguments)
+    def __call__(self, *inputs: Any) -> Any:
+        return self.module(*inputs)
 
     def backward(self, loss: Tensor, scale_wrt_gas: bool) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
@@ -107,7 +110,7 @@ def _config(student: Path, fields: Mapping[str, Any], threads: int) -> Config:
 class Trained(NamedTuple):
     """A training side: its learners, and the mean number of rationales kept in each step."""
 
-    joint: TrainingState
+    state: TrainingState
     kept: list[float]
 
     def once(self, unit: str, steps: int) -> Once:
@@ -116,7 +119,7 @@ class Trained(NamedTuple):
         def work() -> float:
             done = 0.0
             for step in range(steps):
-                log = train_step(self.joint, step)
+                log = train_step(self.state, step)
                 self.kept.append(log["kept"])
                 done += log["tokens"] if unit == "tokens" else 1
             return done
@@ -124,14 +127,14 @@ class Trained(NamedTuple):
         return work
 
 
-def _trained(config: Config, data: TrainingSet, engine: Any) -> Trained:
-    joint = start_joint(config, data, engine, None)
+def _trained(config: Config, data: TrainingSet, engine: StudentEngine) -> Trained:
+    state = start_training_state(config, data, engine, None)
     if config.training.mixture.weights == "metanet":
         settings = Synthesis(metanet=MetaNetShape(width=WIDTH), warm_up_epochs=60, warm_up_rate=3e-3)
         found = warm_up(settings, config.objective, data.features_NKF, data.base_losses_NK, data.mask_NK, 0, lambda loss: None)
-        joint.metanet.load_state_dict(found.metanet.state_dict())
+        state.metanet.load_state_dict(found.metanet.state_dict())
         torch.set_num_threads(config.training.threads_per_rank)  # the warm-up sets it to one
-    return Trained(joint, [])
+    return Trained(state, [])
 
 
 def sides_of(folder: Path, lengths: Lengths, threads: int) -> dict[str, Trained]:
@@ -148,13 +151,13 @@ def sides_of(folder: Path, lengths: Lengths, threads: int) -> dict[str, Trained]
         join(config.training)
         found[name] = _trained(config, data, start_engine(config))
     config = _config(student, SIDES["packed"], threads)
-    found["plain"] = _trained(config, data, _plain(config, found["packed"].joint.engine.device))
+    found["plain"] = _trained(config, data, _plain(config, found["packed"].state.engine.device))
     return found
 
 
 def shares(side: Trained, repeats: int) -> dict[str, float]:
     """Parts of MIND's step as shares of its time: MetaNet with inertia, and assembling rows into lines."""
-    joint, took = side.joint, {"step": 0.0, "metanet": 0.0, "assembly": 0.0}
+    state, took = side.state, {"step": 0.0, "metanet": 0.0, "assembly": 0.0}
 
     @contextmanager
     def timed(name: str) -> Iterator[None]:
@@ -163,16 +166,16 @@ def shares(side: Trained, repeats: int) -> dict[str, float]:
         took[name] += clock() - began
 
     for step in range(STEPS * repeats):
-        index_Q = questions_of_step(step, len(joint.data), QUESTIONS, 0)
-        losses_QK, mask_QK = joint.data.base_losses_NK[index_Q], joint.data.mask_NK[index_Q]
+        index_Q = questions_of_step(step, len(state.data), QUESTIONS, 0)
+        losses_QK, mask_QK = state.data.base_losses_NK[index_Q], state.data.mask_NK[index_Q]
         with timed("step"):
-            train_step(joint, step)
+            train_step(state, step)
         with timed("metanet"):
-            weights = choose(joint, index_Q, step)
-            observe(joint.inertia, joint.config.inertia, index_Q, losses_QK, mask_QK)
-            metanet_step(joint, index_Q, step)
+            weights = choose(state, index_Q, step)
+            observe(state.inertia, state.config.inertia, index_Q, losses_QK, mask_QK)
+            metanet_step(state, index_Q, step)
         with timed("assembly"):
-            assemble(joint, index_Q, weights.kept_QK, range(QUESTIONS))
+            assemble(state.data, state.config, index_Q, weights.kept_QK, range(QUESTIONS))
     return {name: seconds / took["step"] for name, seconds in took.items() if name != "step"}
 
 
@@ -189,7 +192,7 @@ def measure(folder: Path, lengths: Lengths, repeats: int, threads: int, say: Cal
     from stages.speed.trl import trl_sides
 
     ours = sides_of(folder, lengths, threads)
-    others = trl_sides(folder, ours["packed"].joint.data, QUESTIONS, UNIFORM_STEPS)
+    others = trl_sides(folder, ours["packed"].state.data, QUESTIONS, UNIFORM_STEPS)
     uniform = {name: side.once("tokens", UNIFORM_STEPS) for name, side in ours.items() if name != "mind"}
     useful = rates({**uniform, **others}, repeats, say)
     steps = rates({name: ours[name].once("steps", STEPS) for name in ("mind", "packed")}, repeats, say)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline.config.models import Weights
 from pipeline.config.prompts import Prompts
 from pipeline.config.synthesis import Synthesis
-from pipeline.digests import digest
+from pipeline.digests import digest, seed_of
 from pipeline.generation.engine import Decoding, Engine
 from pipeline.generation.open_engine import open_engine
 from pipeline.grading.grade import Outcome
@@ -23,7 +23,7 @@ from pipeline.questions.question import Question
 from pipeline.streams import chunks, prefetch
 from stages.core.progress import Progress
 from stages.shared.prompt_lengths import check_lengths
-from stages.shared.resume import finished_questions, sample_seed
+from stages.shared.resume import finished_questions
 from storage.artifact import Draft
 
 _CHUNK: Final = 256
@@ -32,7 +32,7 @@ _SHARDS: Final = "attempts"
 
 def _attempts(engine: Engine, settings: Synthesis, chunk: list[tuple[Question, str]], seed: int) -> Iterator[dict[str, Any]]:
     asked = [(question, prompt, index) for question, prompt in chunk for index in range(settings.attempts)]
-    seeds = [sample_seed(seed, question.id, "attempt", index) for question, _, index in asked]
+    seeds = [seed_of(seed, question.id, "attempt", index) for question, _, index in asked]
     decoding = Decoding(settings.attempt_temperature, 1.0, settings.max_tokens)
     completions = engine.generate([prompt for _, prompt, _ in asked], seeds, decoding)
     for (question, _, index), item in zip(asked, completions, strict=True):

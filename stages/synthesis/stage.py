@@ -21,7 +21,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pipeline.config.models import WeightsField
 from pipeline.config.prompts import Prompts
@@ -37,6 +37,7 @@ from pipeline.questions.question import Question
 from pipeline.rationales.curation import SAMPLE, place
 from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress
+from stages.core.summaries import SamplingSummary, SynthesisSummary
 from stages.shared.resume import finished_questions, training_questions
 from stages.synthesis.attempts import pass_rates, sample_attempts
 from stages.synthesis.question_index import QuestionIndex, look_up, mean_pass_rate, open_index, write_index
@@ -104,19 +105,6 @@ def check(config: Config) -> None:
 
 Asked = Callable[[], Iterator[Question]]
 """Returns a new stream of the questions that have samples: all of them, unless imported rationales cover only some."""
-
-
-def _attempt(config: Config, asked: Asked, total: int, out: Draft, progress: Progress) -> None:
-    sample_attempts(
-        config.synthesis,
-        config.student,
-        config.prompts,
-        asked,
-        total,
-        config.seed,
-        out,
-        progress,
-    )
 
 
 def _lookup(config: Config, questions: Asked, out: Draft) -> Path:
@@ -204,17 +192,17 @@ def _refuse_nothing(counts: Mapping[str, int], min_perspectives: int) -> None:
         )
 
 
-def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> SynthesisSummary:
     """Attempts, selection, losses and features, warm-up."""
     having, total = (
         finished_questions(inputs["sampling"].batches("samples", ["question_id"])),
-        inputs["sampling"].summary["questions"],
+        SamplingSummary.of(inputs["sampling"]).questions,
     )
 
     def asked() -> Iterator[Question]:
         return (item for item in training_questions(inputs["questions"]) if digest(item.id) in having)
 
-    _attempt(config, asked, total, out, progress)
+    sample_attempts(config.synthesis, config.student, config.prompts, asked, total, config.seed, out, progress)
     with open_index(_lookup(config, asked, out)) as lookup:
         _measure(config, inputs["sampling"], lookup, out, progress)
         counts = _counted(out, total)
@@ -229,10 +217,10 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         )
         write_sets(lesson.metanet, names, config.objective.temperature, lookup, out)
         rate = mean_pass_rate(lookup)
-    return {
+    return SynthesisSummary(
         **counts,
-        "mean_pass_rate": rate,
-        "warm_up_losses": lesson.losses,
-        "base_loss": dict(zip(names, lesson.base_loss_K, strict=True)),
-        "kept": dict(zip(names, lesson.kept_K, strict=True)),
-    }
+        mean_pass_rate=rate,
+        warm_up_losses=lesson.losses,
+        base_loss=dict(zip(names, lesson.base_loss_K, strict=True)),
+        kept=dict(zip(names, lesson.kept_K, strict=True)),
+    )

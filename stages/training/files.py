@@ -21,6 +21,7 @@ import torch
 from pipeline.prompts import prompt_tokens, render
 from pipeline.student.batch import TokenRow
 from pipeline.training.training_set import ADDRESS_FIELDS, TrainingSet, address_of, answer_row, context_row, make_row
+from stages.core.summaries import SynthesisSummary
 from stages.shared.mapped_tables import Piece, blank, derived, mapped, numbered, write_table
 from stages.training.config import Config
 from storage.artifact import Artifact
@@ -42,7 +43,7 @@ def _rows(config: Config, tokenizer: Any, piece: Piece) -> Iterator[list[TokenRo
 
 def _write_tokens(config: Config, synthesis: Artifact, tokenizer: Any, names: Sequence[str], folder: Path) -> int:
     """Write `tokens.i32` and `places.i64`; returns the number of tokens."""
-    questions, offset = synthesis.summary["kept_questions"], 0
+    questions, offset = SynthesisSummary.of(synthesis).kept_questions, 0
     places = blank(folder / "places.i64", (questions, len(names), 2, ADDRESS_FIELDS), np.int64)
     columns = ["question_id", "perspective", "prompt", "rationale", "answer"]
     with (folder / "tokens.i32").open("wb") as tokens:
@@ -58,7 +59,7 @@ def _write_tokens(config: Config, synthesis: Artifact, tokenizer: Any, names: Se
 
 def _write_answers(config: Config, synthesis: Artifact, tokenizer: Any, offset: int, folder: Path) -> int:
     """Write `answers.i64`, and append its tokens to the others; returns the total number of tokens."""
-    questions, names = synthesis.summary["kept_questions"], [item.name for item in config.perspectives]
+    questions, names = SynthesisSummary.of(synthesis).kept_questions, [item.name for item in config.perspectives]
     places = blank(folder / "answers.i64", (questions, ADDRESS_FIELDS), np.int64)
     limit, prompts = config.training.max_length, config.prompts
     with (folder / "tokens.i32").open("ab") as tokens:
@@ -80,7 +81,7 @@ def _write_answers(config: Config, synthesis: Artifact, tokenizer: Any, offset: 
 def write_training_files(config: Config, synthesis: Artifact, tokenizer: Any, scratch: Path) -> None:
     """Write all files, replacing leftovers of a killed process."""
     folder, names = derived(scratch), [item.name for item in config.perspectives]
-    size = (synthesis.summary["kept_questions"], len(names))
+    size = (SynthesisSummary.of(synthesis).kept_questions, len(names))
     tokens = _write_tokens(config, synthesis, tokenizer, names, folder)
     if config.training.answer_weight:
         tokens = _write_answers(config, synthesis, tokenizer, tokens, folder)

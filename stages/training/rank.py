@@ -31,8 +31,10 @@ from pipeline.student.attention import ROWS
 from pipeline.student.lora import adapt, merged
 from pipeline.student.losses import StudentLosses
 from pipeline.training.step import TrainingState, train_step
+from pipeline.training.student_engine import StudentEngine
 from pipeline.training.training_set import TrainingSet, held_out, training_subset
 from stages.core.progress import Progress
+from stages.core.summaries import TrainingSummary
 from stages.training.checkpoint import VALID_CHECKPOINT, load_checkpoint, save_checkpoint
 from stages.training.config import Config
 from stages.training.files import are_written, open_training_set, wait_for_training_files, write_training_files
@@ -122,7 +124,7 @@ def start_engine(config: Config) -> Any:
     return engine
 
 
-def start_joint(config: Config, data: TrainingSet, engine: Any, metanet_file: Path | None) -> TrainingState:
+def start_training_state(config: Config, data: TrainingSet, engine: StudentEngine, metanet_file: Path | None) -> TrainingState:
     """Student, MetaNet and inertia state before the first step. Inertia starts from the base student's losses."""
     training = config.training
     torch.manual_seed(config.seed)
@@ -137,13 +139,13 @@ def start_joint(config: Config, data: TrainingSet, engine: Any, metanet_file: Pa
     return TrainingState(training, config.objective, data, engine, metanet, optimizer, inertia, config.seed, rank, ranks)
 
 
-def export(joint: TrainingState, config: Config, folder: Path) -> None:
+def export(state: TrainingState, config: Config, folder: Path) -> None:
     """Save the student and its tokenizer as a transformers folder, written aside and renamed."""
-    engine = joint.engine
+    engine: Any = state.engine
     # Under ZeRO-3 no rank has the whole student; this private method is the only gather that DeepSpeed offers without a file.
     gathered = config.training.zero_stage == 3
     states = engine._zero3_consolidated_16bit_state_dict() if gathered else engine.module.state_dict()
-    if joint.rank:
+    if state.rank:
         return
     aside = folder.with_name("student.aside")
     shutil.rmtree(aside, ignore_errors=True)
@@ -184,18 +186,16 @@ def _check_log(draft: Path, first: int) -> None:
 
 
 def train(
-    config: Config, synthesis: Path, draft: Path, scratch: Path, progress: Progress, mirror: Mirror | None = None
+    config: Config, synthesis: Artifact, draft: Path, scratch: Path, progress: Progress, mirror: Mirror | None = None
 ) -> None:
     """Take all steps from the last checkpoint on, and export the student."""
     tokenizer = load_tokenizer(config.student)
-    store = Store(synthesis.parents[1], None if mirror is None else mirror.remote)
-    artifact = store.open("synthesis", synthesis.name)
-    data = load_training_set(config, artifact, scratch, tokenizer)
+    data = load_training_set(config, synthesis, scratch, tokenizer)
     engine = start_engine(config)
-    joint = start_joint(config, data, engine, artifact.path("metanet.safetensors"))
+    state = start_training_state(config, data, engine, synthesis.path("metanet.safetensors"))
     training = config.training
-    first = load_checkpoint(joint, scratch)
-    main = joint.rank == 0
+    first = load_checkpoint(state, scratch)
+    main = state.rank == 0
     names = [item.name for item in config.perspectives]
     if main:
         _forget_log_after(draft, first)
@@ -205,7 +205,7 @@ def train(
     began, tokens = time.monotonic(), 0
     for step in range(first, training.steps):
         at = time.monotonic()
-        log = train_step(joint, step)
+        log = train_step(state, step)
         seconds = time.monotonic() - at
         logs.append({**log, "seconds": seconds, "tokens_per_second": log["tokens"] / seconds})
         tokens += log["tokens"]
@@ -214,40 +214,40 @@ def train(
         if (step + 1) % training.checkpoint_every == 0 or step + 1 == training.steps:
             if main:
                 _commit_log(draft, logs, step + 1, names)
-            save_checkpoint(joint, scratch, step + 1)
+            save_checkpoint(state, scratch, step + 1)
             if main and mirror is not None:
                 mirror.send_changes(last=VALID_CHECKPOINT)
             logs = []
-    export(joint, config, draft / "student")
+    export(state, config, draft / "student")
     if main:
-        _finish(config, joint, draft, scratch)
+        _finish(config, state, draft, scratch)
 
 
-def _finish(config: Config, joint: TrainingState, draft: Path, scratch: Path) -> None:
+def _finish(config: Config, state: TrainingState, draft: Path, scratch: Path) -> None:
     import pyarrow.parquet as pq
 
     training = config.training
-    save_file({k: v.contiguous() for k, v in joint.metanet.state_dict().items()}, draft / "metanet.safetensors")
-    save_file({k: v.contiguous() for k, v in joint.inertia.tensors().items()}, draft / "inertia.safetensors")
+    save_file({k: v.contiguous() for k, v in state.metanet.state_dict().items()}, draft / "metanet.safetensors")
+    save_file({k: v.contiguous() for k, v in state.inertia.tensors().items()}, draft / "inertia.safetensors")
     steps = pa.concat_tables([pq.read_table(path) for path in sorted(draft.glob("steps-*.parquet"))])
     last = steps.slice(max(0, steps.num_rows - 10)).to_pylist()
     trained = sum(steps["tokens"].to_pylist())
-    summary = {
-        "steps": steps.num_rows,
-        "tokens_trained": trained,
-        "tokens_per_second": round(trained / sum(steps["seconds"].to_pylist()), 1),
-        "last_loss": sum(row["loss"] for row in last) / len(last),
-        "mean_kept": sum(steps["kept"].to_pylist()) / steps.num_rows,
-        "mean_effective_number": sum(steps["effective_number"].to_pylist()) / steps.num_rows,
-        "widened": sum(steps["widened"].to_pylist()),
-        "inertia": training.inertia.kind,
-        "optimizer_lag_steps": lag_steps(
+    summary = TrainingSummary(
+        steps=steps.num_rows,
+        tokens_trained=trained,
+        tokens_per_second=round(trained / sum(steps["seconds"].to_pylist()), 1),
+        last_loss=sum(row["loss"] for row in last) / len(last),
+        mean_kept=sum(steps["kept"].to_pylist()) / steps.num_rows,
+        mean_effective_number=sum(steps["effective_number"].to_pylist()) / steps.num_rows,
+        widened=sum(steps["widened"].to_pylist()),
+        inertia=training.inertia.kind,
+        optimizer_lag_steps=lag_steps(
             training.metanet_accumulation, len(config.perspectives), config.objective.temperature, training.metanet_rate
         ),
-        "ranks": joint.ranks,
-        "zero_stage": training.zero_stage,
-    }
-    write_bytes(scratch / "summary.json", json.dumps(summary).encode())
+        ranks=state.ranks,
+        zero_stage=training.zero_stage,
+    )
+    write_bytes(scratch / "summary.json", summary.model_dump_json().encode())
 
 
 def join(training: Training) -> None:
@@ -261,9 +261,11 @@ def join(training: Training) -> None:
 
 def train_as(document: dict[str, Any]) -> None:
     """Train as the stage's specification says, in a process group that was joined before."""
-    synthesis, draft, scratch = (Path(document[name]) for name in ("synthesis", "draft", "scratch"))
+    draft, scratch = Path(document["draft"]), Path(document["scratch"])
     there = document["mirror"]
     mirror = None if there is None else Mirror(ObjectStore(there["url"]), Path(there["root"]), there["name"])
+    read = document["synthesis"]
+    synthesis = Store(Path(read["root"]), None if mirror is None else mirror.remote).open("synthesis", read["fingerprint"])
     config = Config.model_validate(document["config"])
     train(config, synthesis, draft, scratch, Progress(Path(document["progress"]), "training"), mirror)
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from pipeline.errors import ConfigError, NothingSurvives
 from stages.core.progress import Progress
+from stages.core.summaries import SynthesisSummary, TrainingSummary
 from stages.training.config import Config as Config
 from stages.training.config import check as check
 from stages.training.config import config_of as config_of
@@ -37,7 +38,7 @@ def _train_in_process(config: Config, document: dict[str, Any], port: int) -> No
     rank.train_as(document)
 
 
-def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> dict[str, Any]:
+def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> TrainingSummary:
     """Take all steps, in this process or in ranks of their own.
 
     Raises:
@@ -45,7 +46,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         BadInput: a rank rejected its input.
         StageFailed: a rank or the launcher failed.
     """
-    kept, wanted = inputs["synthesis"].summary["kept_questions"], config.training.questions_per_step
+    synthesis = inputs["synthesis"]
+    kept, wanted = SynthesisSummary.of(synthesis).kept_questions, config.training.questions_per_step
     if kept < wanted:
         raise NothingSurvives(
             f"training.questions_per_step: {wanted}, but synthesis kept {kept} questions; lower it or sample more questions"
@@ -58,7 +60,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     port = choose_port(config.training.port)
     document = {
         "config": config.model_dump(mode="json"),
-        "synthesis": str(inputs["synthesis"].folder),
+        "synthesis": {"root": str(synthesis.root), "fingerprint": synthesis.fingerprint},
         "draft": str(out.folder),
         "scratch": str(out.scratch),
         "progress": str(progress.path),
@@ -73,7 +75,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
             spec = out.scratch / SPEC_FILE
             spec.write_text(json.dumps(document))
             launch(config.training, str(spec), port)
-    summary: dict[str, Any] = json.loads((out.scratch / "summary.json").read_text())
+    summary = TrainingSummary.model_validate_json((out.scratch / "summary.json").read_text())
     for leftover in out.folder.glob("student.*"):
         shutil.rmtree(leftover)
     return summary

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from flows.redistill import decisions
 from stages.core.plan import plan
 from stages.core.process import run_stage
+from stages.promotion import decisions
 from storage.catalogue import read_pointer
 from tests.support.evaluations import Item, asked, grade
 from tests.support.prefect.jobs import Job, NewJob, everything, rename

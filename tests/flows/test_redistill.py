@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from flows import redistill
-from flows.redistill import PROMOTED, decisions, judge, rollback, settle, why_not
+from flows.redistill import judge
 from flows.runs import fingerprints
 from pipeline.analysis.promotion import Policy
 from pipeline.config.run import RunConfig
 from stages.core.plan import plan
 from stages.core.process import run_stage, store_of
 from stages.evaluation import stage as evaluation
+from stages.promotion import PROMOTED, decisions, rollback, settle, why_not
 from storage.catalogue import point, read_pointer
 from storage.errors import ArtifactMissing
 from storage.store import Store

@@ -81,11 +81,11 @@ def _step(
     inertia = InertiaState.empty(QUESTIONS, PERSPECTIVES)
     observe(inertia, training.inertia, torch.arange(QUESTIONS), data.base_losses_NK, data.mask_NK)
     optimizer = torch.optim.AdamW(metanet.parameters(), lr=training.metanet_rate)
-    joint = TrainingState(
+    state = TrainingState(
         training, Objective(), data, GatheringEngine(StudentLosses(student)), metanet, optimizer, inertia, 0, 0, 1
     )
-    log = train_step(joint, step)
-    return log, {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None}, joint
+    log = train_step(state, step)
+    return log, {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None}, state
 
 
 def _plain_loss(student: Any, data: TrainingSet, index: list[int]) -> Tensor:
@@ -140,12 +140,12 @@ def test_the_gradient_is_equal_for_any_micro_batch_packed_or_padded(
         found.append(_step(student, data, training, step=0))
     whole_log, whole, taught = found[-1]
     assert whole_log["loss_consistency"] > 0
-    for log, gradient, joint in found[:-1]:
+    for log, gradient, state in found[:-1]:
         assert log["loss"] == pytest.approx(whole_log["loss"], rel=1e-5)
         assert log["loss_meta"] == pytest.approx(whole_log["loss_meta"], rel=1e-3, abs=1e-6)
         assert log["tokens"] == whole_log["tokens"]
         assert _relative(gradient, whole) < 1e-5
-        assert torch.allclose(joint.inertia.mean_NK, taught.inertia.mean_NK, atol=1e-5)
+        assert torch.allclose(state.inertia.mean_NK, taught.inertia.mean_NK, atol=1e-5)
 
 
 @pytest.mark.parametrize("packs", [False, True])
@@ -170,8 +170,8 @@ def test_the_answer_task_has_its_weight_in_the_loss(student: Any, data: Training
 @pytest.mark.parametrize("every", [1, 2])
 def test_dropped_rationales_are_measured_only_in_probe_steps(student: Any, data: TrainingSet, every: int) -> None:
     training = Training(questions_per_step=6, questions_per_micro_batch=2, mixture=Mixture(beta=1), probe_every=every)
-    log, _, joint = _step(student, data, training, step=1)
-    measured_NK = joint.inertia.visits_NK == 2
+    log, _, state = _step(student, data, training, step=1)
+    measured_NK = state.inertia.visits_NK == 2
     assert not measured_NK[~MASK].any()
     assert int(measured_NK.sum()) == (int(MASK.sum()) if every == 1 else round(log["kept"] * QUESTIONS))
     assert log["kept"] * QUESTIONS < int(MASK.sum())

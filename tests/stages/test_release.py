@@ -64,7 +64,7 @@ def test_the_card_has_results_data_and_lineage_and_no_local_path(released: Path,
         assert heading in card
     store = open_store(str(root))
     for stage in ("training", "synthesis", "sampling", "questions", "evaluation"):
-        assert f"`{stage}/{stages_of(store.place, 'latest')[stage]}`" in card
+        assert f"`{stage}/{stages_of(store.backend, 'latest')[stage]}`" in card
     assert "| all in distribution | 12 |" in card
     assert "miniature dial, train, 24 questions" in card
     assert str(root) not in card

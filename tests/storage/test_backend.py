@@ -19,9 +19,9 @@ CONTENTS = st.binary(max_size=8)
 
 
 class Model(RuleBasedStateMachine):
-    """State machine: a backend behaves like a dictionary of keys."""
+    """Any backend behaves like a dictionary of keys."""
 
-    place: Backend
+    backend: Backend
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,8 +61,8 @@ class Model(RuleBasedStateMachine):
         assert files == {name: len(self.content[f"{folder}/{name}"]) for name in below if "/" not in name}
 
 
-def _run(place: Backend, depth: settings) -> None:
-    run_state_machine_as_test(type("Modelled", (Model,), {"place": place}), settings=depth)  # type: ignore[arg-type]
+def _run(backend: Backend, depth: settings) -> None:
+    run_state_machine_as_test(type("Modelled", (Model,), {"backend": backend}), settings=depth)  # type: ignore[arg-type]
 
 
 def test_a_local_backend_behaves_like_a_dictionary(tmp_path: Path) -> None:
@@ -75,31 +75,31 @@ def test_an_object_store_behaves_like_a_dictionary(s3: S3) -> None:
 
 def test_runs_are_listed_while_another_process_rewrites_one(tmp_path: Path) -> None:
     """Garbage collection depends on this: an empty listing would make it delete everything."""
-    place, stop = LocalBackend(tmp_path), threading.Event()
+    backend, stop = LocalBackend(tmp_path), threading.Event()
     for name in ("a.json", "b.json"):
-        place.write(f"runs/{name}", b"{}")
+        backend.write(f"runs/{name}", b"{}")
 
     def rewrite() -> None:
         while not stop.is_set():
-            place.write("runs/a.json", b"{}")
+            backend.write("runs/a.json", b"{}")
 
     thread = threading.Thread(target=rewrite)
     thread.start()
     try:
         for _ in range(1000):
-            assert set(place.entries("runs")) == {"a.json", "b.json"}
-            assert place.names("runs") == ["a.json", "b.json"]
+            assert set(backend.entries("runs")) == {"a.json", "b.json"}
+            assert backend.names("runs") == ["a.json", "b.json"]
     finally:
         stop.set()
         thread.join()
 
 
 def test_only_one_of_many_threads_creates_a_key(tmp_path: Path) -> None:
-    place, begin, won = LocalBackend(tmp_path), threading.Barrier(8), list[int]()
+    backend, begin, won = LocalBackend(tmp_path), threading.Barrier(8), list[int]()
 
     def create(number: int) -> None:
         begin.wait()
-        if place.create("lease/1", b"%d" % number):
+        if backend.create("lease/1", b"%d" % number):
             won.append(number)
 
     threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
@@ -108,13 +108,13 @@ def test_only_one_of_many_threads_creates_a_key(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(won) == 1
-    assert place.read("lease/1") == b"%d" % won[0]
+    assert backend.read("lease/1") == b"%d" % won[0]
     assert [path.name for path in (tmp_path / "lease").iterdir()] == ["1"]
 
 
 def test_a_root_without_write_permission_is_refused(tmp_path: Path) -> None:
-    place = LocalBackend(Path("/proc/artifacts"))
-    for act in (lambda: place.write("a", b""), lambda: place.create("a", b"")):
+    backend = LocalBackend(Path("/proc/artifacts"))
+    for act in (lambda: backend.write("a", b""), lambda: backend.create("a", b"")):
         with pytest.raises(RootNotWritable, match="/proc/artifacts: cannot be written"):
             act()
     with pytest.raises(RootNotWritable, match="cannot be written"):
@@ -141,13 +141,13 @@ def test_a_store_without_its_library_is_refused_in_one_line() -> None:
 
 
 def test_a_missing_bucket_is_refused_in_one_line(s3: S3, tmp_path: Path) -> None:
-    place = ObjectStore("s3://no-such-bucket/x")
+    backend = ObjectStore("s3://no-such-bucket/x")
     (tmp_path / "file").write_text("x")
     for act in (
-        lambda: place.write("a", b""),
-        lambda: place.create("a", b""),
-        lambda: place.upload(tmp_path / "file", "a"),
-        place.check_conditional_put,
+        lambda: backend.write("a", b""),
+        lambda: backend.create("a", b""),
+        lambda: backend.upload(tmp_path / "file", "a"),
+        backend.check_conditional_put,
     ):
         with pytest.raises(BadRoot, match=r"no-such-bucket.*create the bucket, or correct root"):
             act()
@@ -164,14 +164,14 @@ def test_a_store_that_denies_access_is_reported_in_one_line(s3: S3) -> None:
 def test_a_file_survives_a_round_trip_and_upload_new_never_overwrites(
     s3: S3, tmp_path: Path, content: bytes, other: bytes
 ) -> None:
-    place = ObjectStore(s3.root())
+    backend = ObjectStore(s3.root())
     file, back = tmp_path / "file", tmp_path / "a" / "back"
     file.write_bytes(content)
-    assert place.upload_new(file, "f")
+    assert backend.upload_new(file, "f")
     file.write_bytes(other)
-    assert place.upload_new(file, "f") is (content == other)
-    place.download("f", back)
+    assert backend.upload_new(file, "f") is (content == other)
+    backend.download("f", back)
     assert back.read_bytes() == content
     assert [path.name for path in back.parent.iterdir()] == ["back"]
-    place.upload(file, "f")
-    assert place.read("f") == other
+    backend.upload(file, "f")
+    assert backend.read("f") == other

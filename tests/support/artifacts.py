@@ -6,14 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stages.core.summaries import Summary
 from storage.artifact import Artifact, Draft
 from storage.store import open_store
+from tests.support.summaries import complete
 
 FINGERPRINT = "0" * 16
 
 
-def write_artifact(root: Path, stage: str, write: Callable[[Draft], dict[str, Any]]) -> Artifact:
+def write_artifact(root: Path, stage: str, write: Callable[[Draft], Summary | dict[str, Any]]) -> Artifact:
     """What `write` puts into a draft, committed with the summary that it returns."""
     store = open_store(str(root))
     with store.draft(stage, FINGERPRINT) as draft:
-        return store.commit(draft, {"summary": write(draft)})
+        return store.commit(draft, {"summary": complete(stage, write(draft))})

@@ -8,11 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from stages.core.plan import StagePlan
+from stages.core.summaries import EvaluationSummary, ReferencesSummary, Summary
 from stages.shared import answering
 from stages.shared.accuracy import COUNTED, accuracies, summarise
 from storage.artifact import Artifact
 from storage.store import Store
 
+_SUMMARIES: dict[str, type[Summary]] = {"references": ReferencesSummary, "evaluation": EvaluationSummary}
 Item = tuple[str, str, str]
 """Group, set and question."""
 
@@ -29,7 +31,7 @@ def grade(store: Store, planned: Mapping[str, StagePlan], right: Callable[[Item]
     references = _references(store, planned, items)
     students = _answers("student", items, right)
     summary = summarise([references.table("items", COUNTED), students.select(COUNTED)], ("base", "teacher"), 200, 0)
-    return _commit(store, planned["evaluation"], students, summary)
+    return _commit(store, planned["evaluation"], students, summary._asdict())
 
 
 def _references(store: Store, planned: Mapping[str, StagePlan], items: list[Item]) -> Artifact:
@@ -39,7 +41,7 @@ def _references(store: Store, planned: Mapping[str, StagePlan], items: list[Item
         return store.open("references", mine.fingerprint)
     table = pa.concat_tables([_answers(model, items, lambda item: False) for model in ("base", "teacher")])
     digest = answering.items_digest(store.open("questions", planned["questions"].fingerprint), "test")
-    return _commit(store, mine, table, {**accuracies([table.select(COUNTED)], ("base", "teacher")), "asked": digest})
+    return _commit(store, mine, table, {**accuracies([table.select(COUNTED)], ("base", "teacher"))._asdict(), "asked": digest})
 
 
 def _commit(store: Store, planned: StagePlan, items: pa.Table, summary: dict[str, Any]) -> Artifact:
@@ -51,7 +53,7 @@ def _commit(store: Store, planned: StagePlan, items: pa.Table, summary: dict[str
                 "identity": planned.identity,
                 "inputs": planned.inputs,
                 "config": planned.config.model_dump(mode="json"),
-                "summary": {**summary, "tokens": items.num_rows, "tokens_per_second": 1.0},
+                "summary": _SUMMARIES[planned.name](**summary, tokens=items.num_rows, tokens_per_second=1.0).stored(),
                 "timing": {"started": "2026-01-01T00:00:00+00:00"},
                 "peak_mib": 1,
                 "provenance": {},

@@ -31,6 +31,7 @@ from stages.synthesis.measurement import feature_table, rationale_table
 from stages.synthesis.selection import Kept
 from storage.artifact import Draft
 from tests.support.runs import tree_of, write_config
+from tests.support.summaries import complete
 
 NAMES: Final = ["formal", "intuitive", "planning"]
 TASKS: Final = ("even", "odd")
@@ -160,4 +161,6 @@ def commit(run: RunConfig, stage: str, write: Callable[[Draft], dict[str, Any]])
     if store.exists(stage, planned.fingerprint):
         return
     with store.draft(stage, planned.fingerprint) as draft:
-        store.commit(draft, {"summary": write(draft), "inputs": planned.inputs, "identity": planned.identity})
+        store.commit(
+            draft, {"summary": complete(planned.name, write(draft)), "inputs": planned.inputs, "identity": planned.identity}
+        )

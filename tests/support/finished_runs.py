@@ -13,6 +13,8 @@ from stages.experiments.comparison import Finished
 from stages.shared.answering import SCHEMA
 from storage.artifact import Artifact
 from storage.store import open_store
+from tests.support.summaries import accuracy as accuracy_cell
+from tests.support.summaries import complete
 
 ITEMS = [(group, f"{group}-{number % 3}", f"q{number:03d}") for group in ("id", "ood") for number in range(60)]
 ARMS = {name: Arm(name, f"what {name} is", "mind" if name == "mind" else "baseline", {}) for name in ("mind", "weak", "luck")}
@@ -31,7 +33,7 @@ def answered_artifact(root: Path, stage: str, number: int, model: str, right: Ri
     store = open_store(str(root))
     with store.draft(stage, f"{number:016x}") as draft:
         draft.write_shard("items", pa.Table.from_pylist(rows, schema=SCHEMA))
-        return store.commit(draft, {"summary": summary, "timing": {}})
+        return store.commit(draft, {"summary": complete(stage, summary), "timing": {}})
 
 
 def finished_runs(root: Path) -> list[Finished]:
@@ -44,7 +46,7 @@ def finished_runs(root: Path) -> list[Finished]:
     }
     made = []
     training = {"steps": 9, "tokens_trained": 100, "mean_kept": 4.0, "mean_effective_number": 3.0}
-    accuracy = {"accuracy": {"student": {"group:id": {"accuracy": 0.5}}}}
+    accuracy = {"accuracy": {"student": {"group:id": accuracy_cell(accuracy=0.5)}}}
     for number, (name, arm) in enumerate(ARMS.items()):
         for seed in (0, 1):
             place = 1 + 10 * number + seed

@@ -23,7 +23,7 @@ from pipeline.student.losses import StudentLosses
 from pipeline.training.step import train_step
 from pipeline.training.training_set import TrainingSet, context_row, make_row
 from stages.training.config import Config
-from stages.training.rank import deepspeed_config, start_joint
+from stages.training.rank import deepspeed_config, start_training_state
 from tests.support.training_sets import set_of
 
 RATE = 100.0
@@ -64,10 +64,10 @@ def main(folder: Path) -> None:
             how["zero_optimization"]["stage3_param_persistence_threshold"] = 0
         engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=how)
         data = small_set(tokenizer, training.questions_per_step, len(config.perspectives))
-        joint = start_joint(config, data, engine, None)
-        log = train_step(joint, 0)
+        state = start_training_state(config, data, engine, None)
+        log = train_step(state, 0)
         states = engine._zero3_consolidated_16bit_state_dict() if training.zero_stage == 3 else engine.module.state_dict()
-        if joint.rank == 0:
+        if state.rank == 0:
             save_file({key: value.clone().contiguous() for key, value in states.items()}, folder / f"{name}.safetensors")
             (folder / f"{name}.json").write_text(json.dumps(log))
         dist.barrier()

@@ -26,10 +26,12 @@ from pipeline.questions.question import Question, to_table
 from pipeline.streams import chunks
 from stages.core.plan import plan
 from stages.core.process import store_of
+from stages.core.summaries import ReferencesSummary
 from stages.sampling import stage as sampling
 from stages.shared import answering
 from stages.shared.accuracy import COUNTED, accuracies
 from storage.artifact import Draft
+from tests.support.summaries import complete
 
 FEATURES = 16
 SHARD = 64
@@ -134,7 +136,10 @@ def _references(run: RunConfig, draft: Draft, count: int, items: int) -> dict[st
     store, planned = store_of(run), plan(run)
     questions = store.open("questions", planned["questions"].fingerprint)
     found = accuracies(draft.shards("items", COUNTED), ("base", "teacher"))
-    return {**found, "asked": answering.items_digest(questions, run.evaluation.use)}
+    return {
+        **ReferencesSummary(**found._asdict(), tokens=0, asked="").stored(),
+        "asked": answering.items_digest(questions, run.evaluation.use),
+    }
 
 
 def _sampling(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str, Any]:
@@ -212,4 +217,4 @@ def make_inputs(run: RunConfig, stage: str, rows: int) -> None:
         mine = planned[name]
         with store.draft(name, mine.fingerprint) as draft:
             summary = _MAKE[name](run, draft, 1 if stage in ("references", "evaluation") else count, items)
-            store.commit(draft, {"summary": summary, "inputs": mine.inputs, "identity": mine.identity})
+            store.commit(draft, {"summary": complete(mine.name, summary), "inputs": mine.inputs, "identity": mine.identity})

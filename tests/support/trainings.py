@@ -16,13 +16,15 @@ from pipeline.student.losses import StudentLosses
 from stages.core.progress import Progress
 from stages.training import rank
 from stages.training.config import Config
+from storage.artifact import Artifact
+from storage.store import open_store
 
 
 class Struck(Exception):
     """The end of a first life."""
 
 
-def lives(config: Config, folder: Path, synthesis: Path, fail: int | None, most: int) -> None:
+def lives(config: Config, folder: Path, read: Artifact, fail: int | None, most: int) -> None:
     rank.StudentLosses = partial(StudentLosses, most=most)  # type: ignore[assignment,misc]
     draft, scratch, progress = folder / "draft", folder / "scratch", Progress(folder / "progress", "training")
     for made in (draft, scratch):
@@ -37,10 +39,10 @@ def lives(config: Config, folder: Path, synthesis: Path, fail: int | None, most:
 
         rank.train_step = struck
         try:
-            rank.train(config, synthesis, draft, scratch, progress)
+            rank.train(config, read, draft, scratch, progress)
         except Struck:
             rank.train_step = step_of
-    rank.train(config, synthesis, draft, scratch, progress)
+    rank.train(config, read, draft, scratch, progress)
 
 
 def main(spec: Path) -> None:
@@ -48,7 +50,9 @@ def main(spec: Path) -> None:
         config = Config.model_validate(item["config"])
         if not number:
             rank.join(config.training)
-        lives(config, Path(item["folder"]), Path(item["synthesis"]), item["fail"], item["most"])
+        synthesis = Path(item["synthesis"])
+        read = open_store(str(synthesis.parents[1])).open("synthesis", synthesis.name)
+        lives(config, Path(item["folder"]), read, item["fail"], item["most"])
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from pipeline.prompts import pad_token
 from stages.core.plan import plan
 from stages.core.process import store_of
 from stages.core.progress import Progress
+from stages.core.summaries import SynthesisSummary
 from stages.experiments.latent.figures import Last, clusters, compared, model_figures, networks, together
 from stages.experiments.latent.findings import findings
 from stages.experiments.latent.metanet import RunArtifacts, assistant, tasks_of
@@ -161,7 +162,7 @@ def _described(chosen: Chosen, mind: RunArtifacts) -> dict[str, Any]:
         "questions": len(chosen.rows.ids),
         "rationales": len(chosen.rows.rationales),
         "perspectives": chosen.rows.names,
-        "kept_questions": mind.synthesis.summary["kept_questions"],
+        "kept_questions": SynthesisSummary.of(mind.synthesis).kept_questions,
         "unseen": chosen.choice.unseen,
         "unseen_there_are": chosen.choice.unseen_there_are,
         "trained": {"base": 0, **chosen.trained},

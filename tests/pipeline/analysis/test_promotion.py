@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from pipeline.analysis.accuracy import PairedChange
 from pipeline.analysis.promotion import Policy, decide
 
 
-def change(value: float, low: float, high: float, p: float = 1.0) -> dict[str, Any]:
-    return {"change": value, "low": low, "high": high, "p": p}
+def change(value: float, low: float, high: float, p: float = 1.0) -> PairedChange:
+    return PairedChange(change=value, low=low, high=high, p=p)
 
 
-def changes(id_low: float, **ood: tuple[float, float]) -> dict[str, dict[str, Any]]:
+def changes(id_low: float, **ood: tuple[float, float]) -> dict[str, PairedChange]:
     found = {"group:id": change(id_low + 0.01, id_low, id_low + 0.02)}
     return found | {f"set:{name}": change(value, value - 0.1, value + 0.1, p) for name, (value, p) in ood.items()}
 

@@ -1,23 +1,32 @@
-"""Grades real texts by models and people; skipped if the data are not beside the repository."""
+"""Grades real texts by models and people.
+
+The shipped samples are used. MIND_RECORDED_DATA names a folder with the complete sets in the same layout; its numbers are those of
+docs/grading.md.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import pytest
 
 from pipeline.grading.grade import Outcome, canonical, grade
-from tests.support.runs import REPOSITORY
+from tests.support.questions.layouts import BENCHMARKS
 
-SHARED = REPOSITORY.parent / "shared" / "data"
-pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="no recorded data beside the repository")
+COMPLETE = os.environ.get("MIND_RECORDED_DATA")
+DATA = BENCHMARKS if COMPLETE is None else Path(COMPLETE)
+
+
+def _expected(sampled: int, complete: int) -> int:
+    return sampled if COMPLETE is None else complete
 
 
 def _rows(name: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(SHARED / f"{name}.parquet").to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(DATA / f"{name}.parquet").to_pylist()
     return rows
 
 
@@ -30,7 +39,7 @@ def test_labels_of_recorded_outputs_follow_from_their_recorded_answers() -> None
         text = f"{row['rationale']}\nTherefore, the answer (Yes or No) is {row['predicted_answer'].capitalize()}."
         graded = grade(text, True, golds[row["question_id"]], "boolean")
         agree += (graded.outcome is Outcome.CORRECT) == row["is_correct"] and graded.answer == row["predicted_answer"]
-    assert len(outputs) == 9170
+    assert len(outputs) == _expected(505, 9170)
     assert agree == len(outputs)
 
 
@@ -42,9 +51,9 @@ def test_answers_read_from_recorded_outputs_match_the_recorded_ones() -> None:
             graded = grade(row["rationale"], True, row["predicted_answer"], "boolean")
             found[graded.rule, graded.outcome is Outcome.CORRECT] += 1
     assert found["stated", False] == 0
-    assert found["stated", True] >= 139
-    assert found["last", True] >= 1623
-    assert found["last", False] <= 44
+    assert found["stated", True] >= _expected(8, 139)
+    assert found["last", True] >= _expected(92, 1623)
+    assert found["last", False] <= _expected(5, 44)
 
 
 def test_gsm8k_solutions_are_graded_correct() -> None:
@@ -54,7 +63,7 @@ def test_gsm8k_solutions_are_graded_correct() -> None:
         grade(re.sub(r"<<[^>]*>>", "", row["rationale"]), True, row["answer"], "number").outcome is Outcome.CORRECT
         for row in solutions
     ]
-    assert len(solutions) == 8792
+    assert len(solutions) == _expected(1419, 8792)
     assert sum(right) / len(right) >= 0.99
 
 
@@ -63,8 +72,8 @@ def test_competition_mathematics_solutions_are_graded_by_their_box() -> None:
     solutions = [row for row in _rows("agieval/test") if row["task"] == "math"]
     kinds = {"number": "number", "text": "math"}
     graded = [grade(row["rationale"], True, row["answer"], kinds[row["answer_type"]]) for row in solutions]
-    assert len(graded) == 1000
-    assert sum(item.outcome is Outcome.CORRECT and item.rule == "boxed" for item in graded) >= 998
+    assert len(graded) == _expected(30, 1000)
+    assert sum(item.outcome is Outcome.CORRECT and item.rule == "boxed" for item in graded) >= _expected(30, 998)
 
 
 def test_aqua_solutions_are_graded_by_their_letter() -> None:

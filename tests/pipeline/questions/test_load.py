@@ -15,7 +15,7 @@ from pipeline.questions.load import content
 from pipeline.questions.named import Source
 from pipeline.questions.question import Question
 from pipeline.questions.sources import Columns, FileSource, HubSource, MiniatureSource
-from tests.support.questions.layouts import SHARED, has_data
+from tests.support.questions.layouts import BENCHMARKS
 
 GOOD: list[dict[str, Any]] = [
     {"id": "q1", "question": "What is 3+4?", "answer": "7", "answer_type": "number", "task": "sums"},
@@ -227,9 +227,8 @@ def test_an_unknown_family_is_refused_with_the_known_names() -> None:
         load(MiniatureSource(family="dail", split="test", count=5))
 
 
-@has_data
 def test_every_row_of_the_benchmarks_loads() -> None:
-    files = [item for item in json.loads((SHARED / "MANIFEST.json").read_text())["files"] if item["kind"] == "examples"]
-    assert {item["path"]: len(load(FileSource(path=SHARED / item["path"]))) for item in files} == {
+    files = [item for item in json.loads((BENCHMARKS / "MANIFEST.json").read_text())["files"] if item["kind"] == "examples"]
+    assert {item["path"]: len(load(FileSource(path=BENCHMARKS / item["path"]))) for item in files} == {
         item["path"]: item["rows"] for item in files
     }

@@ -14,7 +14,7 @@ from pipeline.questions.load import content, load
 from pipeline.questions.named import NamedSource, also_in, entries
 from pipeline.questions.question import Question
 from pipeline.questions.sources import Columns, HubSource
-from tests.support.questions.layouts import BY_HAND, SHARED, by_hand, has_data, real, real_rows, right_choices
+from tests.support.questions.layouts import BENCHMARKS, BY_HAND, by_hand, real, real_rows, right_choices
 
 
 def named(name: str, folder: Path, **fields: Any) -> NamedSource:
@@ -138,15 +138,14 @@ def test_mathematics_is_loaded_by_name(tmp_path: Path, name: str, split: str) ->
     assert all(item.answer_type == "math" for item in loaded(tmp_path, name, split=split))
 
 
-@has_data
 @pytest.mark.parametrize(
     ("name", "split"),
     [("gsm8k", "train"), ("gsm8k", "test"), ("svamp", "test"), ("gsm-hard", "test"), ("commonsense-qa", "train"),
      ("commonsense-qa", "validation"), ("strategy-qa", "train"), ("strategy-qa", "test"), ("aqua", "test"), ("agieval", "test")],
 )  # fmt: skip
 def test_real_rows_in_hub_layout_load_as_the_same_questions(tmp_path: Path, name: str, split: str) -> None:
-    rows = sorted(real_rows(SHARED, name, split), key=lambda row: str(row["task"]) if name == "agieval" else "")
-    found = list(load(named(name, real(tmp_path, SHARED, name, split), split=split)))
+    rows = sorted(real_rows(BENCHMARKS, name, split), key=lambda row: str(row["task"]) if name == "agieval" else "")
+    found = list(load(named(name, real(tmp_path, BENCHMARKS, name, split), split=split)))
     assert len(found) == len(rows)
     for question, row in zip(found, rows, strict=True):
         assert question.wording == Question("", row["question"], "", "", tuple(row["choices"])).wording
@@ -157,11 +156,10 @@ def test_real_rows_in_hub_layout_load_as_the_same_questions(tmp_path: Path, name
         assert question.grade(conclusion(stated), True).outcome == Outcome.CORRECT
 
 
-@has_data
 def test_every_real_bbh_question_in_hub_layout_loads(tmp_path: Path) -> None:
-    rows = real_rows(SHARED, "bbh")
+    rows = real_rows(BENCHMARKS, "bbh")
     by_task: dict[str, list[Question]] = {}
-    for question in load(named("bbh", real(tmp_path, SHARED, "bbh"))):
+    for question in load(named("bbh", real(tmp_path, BENCHMARKS, "bbh"))):
         by_task.setdefault(question.task, []).append(question)
     for task, questions in by_task.items():
         mine = [row for row in rows if row["task"] == task]
@@ -175,14 +173,13 @@ def test_every_real_bbh_question_in_hub_layout_loads(tmp_path: Path) -> None:
     assert len(by_task) == 27
 
 
-@has_data
 def test_the_list_of_gsm_hard_questions_also_in_gsm8k_is_complete(tmp_path: Path) -> None:
     from pipeline.questions.contamination import identity_digests
 
     words = {
         name: {
             f"{identity_digests(question)[1]:032x}"[:12]
-            for question in load(named(name, real(tmp_path, SHARED, name), split="test"))
+            for question in load(named(name, real(tmp_path, BENCHMARKS, name), split="test"))
         }
         for name in ("gsm8k", "gsm-hard")
     }

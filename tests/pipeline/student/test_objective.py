@@ -69,7 +69,9 @@ def test_consistency_weighs_every_pair_by_both_weights(seed: int, many: int) -> 
     expected = sum(
         float(alpha_K[i] * alpha_K[j] * jensen_shannon(logs[i], logs[j])) for i in range(many) for j in range(i)
     )  # fmt: skip
-    assert float(consistency(answers_KAV, alpha_K, "jensen_shannon")) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert float(consistency(torch.stack(answers_KAV), alpha_K, "jensen_shannon")) == pytest.approx(
+        expected, rel=1e-4, abs=1e-6
+    )
 
 
 @given(seeds, st.integers(2, 4), st.integers(1, 4), st.sampled_from(["jensen_shannon", "symmetric_kl"]))
@@ -78,7 +80,7 @@ def test_chunking_does_not_change_the_consistency_or_its_gradient(seed: int, man
     for most in (1 << 24, 1):
         logits_KAV = _logits(seed, many, length, 7).requires_grad_()
         with mock.patch("pipeline.student.objective.MAX_ELEMENTS", most):
-            value = consistency(list(logits_KAV), torch.arange(1.0, many + 1), divergence)
+            value = consistency(logits_KAV, torch.arange(1.0, many + 1), divergence)
             value.backward()
         found.append((value.detach(), logits_KAV.grad))
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
@@ -90,22 +92,22 @@ def test_consistency_saves_no_tensor_per_pair_for_the_backward_pass() -> None:
     with torch.autograd.graph.saved_tensors_hooks(
         lambda tensor: (kept.append(tensor.numel()), tensor)[1], lambda tensor: tensor
     ):
-        consistency(list(logits_KAV), torch.ones(8), "jensen_shannon")
+        consistency(logits_KAV, torch.ones(8), "jensen_shannon")
     assert sum(kept) <= 4 * logits_KAV.numel()
 
 
 def test_equal_or_single_rationales_have_zero_consistency_loss() -> None:
     logits_AV = _logits(0, 2, 6)
-    assert float(consistency([logits_AV, logits_AV + 3], torch.tensor([0.5, 0.5]), "jensen_shannon")) == pytest.approx(
-        0, abs=1e-6
-    )
-    assert float(consistency([logits_AV], torch.tensor([1.0]), "jensen_shannon")) == 0
-    assert float(consistency([], torch.zeros(0), "jensen_shannon")) == 0
+    assert float(
+        consistency(torch.stack([logits_AV, logits_AV + 3]), torch.tensor([0.5, 0.5]), "jensen_shannon")
+    ) == pytest.approx(0, abs=1e-6)
+    assert float(consistency(logits_AV[None], torch.tensor([1.0]), "jensen_shannon")) == 0
+    assert float(consistency(torch.zeros(0, 2, 6), torch.zeros(0), "jensen_shannon")) == 0
 
 
 def test_both_sides_of_a_pair_get_a_gradient() -> None:
     sides = [_logits(seed, 2, 6).requires_grad_() for seed in (1, 2)]
-    consistency(sides, torch.tensor([0.5, 0.5]), "jensen_shannon").backward()  # type: ignore[no-untyped-call]
+    consistency(torch.stack(sides), torch.tensor([0.5, 0.5]), "jensen_shannon").backward()  # type: ignore[no-untyped-call]
     for side in sides:
         assert side.grad is not None
         assert side.grad.isfinite().all()

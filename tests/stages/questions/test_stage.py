@@ -13,7 +13,7 @@ from stages.questions import stage as questions
 from storage.artifact import Artifact, Draft
 from storage.fingerprint import file_digest
 from tests.support.artifacts import write_artifact
-from tests.support.questions.layouts import SHARED, by_hand, has_data, real
+from tests.support.questions.layouts import BENCHMARKS, by_hand, real
 from tests.support.questions.marked import NOTHING, marked
 
 SOURCES: dict[str, Any] = {
@@ -98,12 +98,11 @@ def test_a_question_repeated_from_an_earlier_set_is_kept_and_marked(tmp_path: Pa
     assert artifact.summary["repeats"] == {"two": 1}
 
 
-@has_data
 @pytest.mark.parametrize("names", [["gsm-hard"], ["gsm8k", "gsm-hard"], ["gsm-hard", "gsm8k"]])
 def test_gsm_hard_repeats_of_gsm8k_are_marked_with_or_without_gsm8k(tmp_path: Path, names: list[str]) -> None:
     sets = [{"name": name, "group": "id", "source": {"kind": "named", "name": name, "split": "test"}} for name in names]
     for item in sets:
-        item["source"]["folder"] = str(real(tmp_path, SHARED, item["name"], "test"))  # type: ignore[index]
+        item["source"]["folder"] = str(real(tmp_path, BENCHMARKS, item["name"], "test"))  # type: ignore[index]
     artifact = asked(tmp_path, sets)
     assert artifact.summary["repeats"] == {"gsm-hard": 329}
     assert artifact.summary["evaluation"]["gsm-hard"] == 1319

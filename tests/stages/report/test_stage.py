@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from stages.core.summaries import EvaluationSummary, QuestionsSummary
 from stages.report.stage import about_questions, findings
+from tests.support.summaries import accuracy, complete
 
 
-def evaluation(change: float, low: float, high: float, **cell: int) -> dict[str, Any]:
-    counts = {"items": 100, "correct": 50, "wrong": 50, "unparsed": 0, "truncated": 0, **cell}
+def evaluation(change: float, low: float, high: float, **cell: int) -> EvaluationSummary:
+    counts = accuracy(**{"items": 100, "correct": 50, "wrong": 50, **cell})
     moved = {"change": change, "low": low, "high": high, "p": 0.01}
-    return {
+    found = {
         "accuracy": {"student": {"group:id": counts}},
         "student_against_base": {"group:id": moved, "set:lift": moved},
         "forgetting": {"lift": -change},
     }
+    return EvaluationSummary.model_validate(complete("evaluation", found))
+
+
+def caveats(**fields: Any) -> list[str]:
+    return about_questions(QuestionsSummary.model_validate(complete("questions", fields)))
 
 
 def said(*arguments: float, **cell: int) -> str:
@@ -51,10 +58,10 @@ def test_question_warnings_are_stated_only_if_they_apply() -> None:
     plain: dict[str, Any] = {"evaluation": {"gsm-hard": 1319}}
     nothing: dict[str, Any] = {"left_out_because_long": {}, "left_out_because_of_a_passage": {}, "repeats": {}}
     plain |= {**nothing, "trained_despite_evaluation_only": [], "left_out_because_evaluated": 0}
-    assert about_questions(plain) == []
+    assert caveats(**plain) == []
     odd = {"left_out_because_long": {"gsm-hard": 2}, "repeats": {"gsm-hard": 329}, "trained_despite_evaluation_only": ["bbh"]}
     odd |= {"left_out_because_of_a_passage": {"gsm8k": 3}, "left_out_as_near_duplicates": 4, "left_out_because_evaluated": 5}
-    words = " ".join(about_questions({**plain, **odd}))
+    words = " ".join(caveats(**{**plain, **odd}))
     assert "Trained on bbh, which is for evaluation only" in words
     assert "an evaluation set has the same id or text: 5." in words
     assert "share a long passage with questions of gsm8k: 3." in words

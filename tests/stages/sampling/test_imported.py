@@ -24,11 +24,11 @@ from stages.core.progress import Progress
 from stages.sampling import stage as sampling
 from storage.artifact import Artifact, Draft
 from tests.support.artifacts import write_artifact
+from tests.support.questions.layouts import BENCHMARKS
 from tests.support.questions.marked import marked
 from tests.support.runs import REPOSITORY, tree_of, write_config
 from tests.support.synthetic_artifacts import question, rationale
 
-SHARED = REPOSITORY.parent / "shared" / "data"
 QUESTIONS = 7
 Tree = dict[str, Any]
 
@@ -166,15 +166,14 @@ def test_a_missing_column_is_refused_before_any_stage_runs(tmp_path: Path, tiny_
     assert not (tmp_path / "root").exists()
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no recorded data beside the repository")
 def test_recorded_rationales_of_strategy_qa_are_imported(tmp_path: Path, tiny_model: Path) -> None:
     """StrategyQA: human facts and decompositions without an answer, and a model's chains of thought with an answer column."""
     labels = {"sampled chain of thought": "thought", "facts": "facts", "question decomposition": "parts"}
     tree = tree_of(tiny_model) | {"root": str(tmp_path / "root"), "teacher": {"imported": True}}
-    tree["questions"]["train"] = [{"kind": "file", "path": str(SHARED / "strategyqa/train.parquet")}]
+    tree["questions"]["train"] = [{"kind": "file", "path": str(BENCHMARKS / "strategyqa/train.parquet")}]
     tree["sampling"] = {
         "rationales": {
-            "path": str(SHARED / "strategyqa/rationales.parquet"),
+            "path": str(BENCHMARKS / "strategyqa/rationales.parquet"),
             "columns": {
                 "question_id": "question_id", "text": "rationale", "answer": "predicted_answer", "perspective": "perspective",
             },
@@ -184,8 +183,8 @@ def test_recorded_rationales_of_strategy_qa_are_imported(tmp_path: Path, tiny_mo
     run = RunConfig.model_validate(tree)
     asked = run_stage(run, "questions").summary["train"]
     made = run_stage(run, "sampling")
-    recorded = pq.read_table(SHARED / "strategyqa/rationales.parquet")
-    pool = set(pq.read_table(SHARED / "strategyqa/train.parquet")["id"].to_pylist())
+    recorded = pq.read_table(BENCHMARKS / "strategyqa/rationales.parquet")
+    pool = set(pq.read_table(BENCHMARKS / "strategyqa/train.parquet")["id"].to_pylist())
     mine = [row for row in recorded.to_pylist() if row["question_id"] in pool]
     assert (made.summary["questions"], made.summary["samples"], made.summary["given"]) == (asked, len(mine), recorded.num_rows)
     thoughts = [row for row in mine if row["predicted_answer"] is not None]

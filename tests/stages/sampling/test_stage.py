@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 
 from pipeline.config.run import RunConfig
+from pipeline.digests import seed_of
 from pipeline.errors import EngineError, QuestionError
 from stages.core.progress import Progress
 from stages.sampling import stage as sampling
-from stages.shared.resume import sample_seed
 from storage.artifact import Artifact, Draft
 from storage.mirror import DERIVED
 from tests.support.artifacts import write_artifact
@@ -24,14 +24,29 @@ from tests.support.synthetic_artifacts import question
 names = st.text(max_size=20)
 
 
-@given(st.tuples(st.integers(), names, names, st.integers(0, 99)), st.tuples(st.integers(), names, names, st.integers(0, 99)))
-def test_every_sample_has_its_own_seed(one: tuple[int, str, str, int], other: tuple[int, str, str, int]) -> None:
-    assert (sample_seed(*one) == sample_seed(*other)) == (one == other)
-    assert 0 <= sample_seed(*one) < 2**31
+@given(st.tuples(st.integers(), names, names, st.integers(0, 99)))
+def test_a_seed_has_31_bits(parts: tuple[int | str, ...]) -> None:
+    assert 0 <= seed_of(*parts) < 2**31
+
+
+def test_every_part_of_a_sample_changes_its_seed() -> None:
+    parts = (0, "q", "formal", 0)
+    assert (
+        len(
+            {
+                seed_of(*parts),
+                seed_of(1, *parts[1:]),
+                seed_of(0, "r", "formal", 0),
+                seed_of(0, "q", "plan", 0),
+                seed_of(*parts[:3], 1),
+            }
+        )
+        == 5
+    )
 
 
 def test_a_seed_is_the_same_on_every_machine() -> None:
-    assert sample_seed(0, "q", "formal", 0) == sample_seed(0, "q", "formal", 0) == 976521057
+    assert seed_of(0, "q", "formal", 0) == 976521057
 
 
 QUESTIONS = 7

@@ -38,11 +38,11 @@ def test_sums_over_shards_equal_those_of_one_table(found: dict[Any, Any], size: 
     shards = [shard([row for group in groups[n : n + size] for row in group]) for n in range(0, len(groups), size)]
     total = tally(shards, PERSPECTIVES, HERE)
     assert total == tally([whole], PERSPECTIVES, HERE)
-    assert total["samples"] == len(found) == sum(sum(counts.values()) for counts in total["outcomes"].values())
+    assert total.samples == len(found) == sum(sum(counts.values()) for counts in total.outcomes.values())
     for name in PERSPECTIVES:
         covered = {key[0] for key, (outcome, _) in found.items() if key[1] == name and outcome == "correct"}
-        assert total["coverage"][name] == len(covered) / len(groups)
-    assert total["tokens_right"] == sum(tokens for outcome, tokens in found.values() if outcome == "correct")
+        assert total.coverage[name] == len(covered) / len(groups)
+    assert total.tokens_right == sum(tokens for outcome, tokens in found.values() if outcome == "correct")
 
 
 @given(samples, st.randoms())

@@ -35,7 +35,7 @@ def figures(folder: Path, questions: list[list[Drawn]], place: str = "group:id")
         return {}
 
     write_artifact(folder, "evaluation", write)
-    return found["student"][place]
+    return found["student"][place].model_dump()
 
 
 def test_pass_at_1_pass_at_all_majority_and_spread_by_hand(tmp_path: Path) -> None:

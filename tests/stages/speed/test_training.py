@@ -30,7 +30,7 @@ def test_packed_padded_and_plain_end_with_equal_weights(sides: dict[str, trainin
     for name in ("packed", "padded", "plain"):
         sides[name].once("steps", 2)()
     weights = {
-        name: torch.cat([value.flatten() for value in sides[name].joint.engine.module.parameters()])
+        name: torch.cat([value.flatten() for value in sides[name].state.engine.module.parameters()])
         for name in ("packed", "padded", "plain")
     }
     torch.testing.assert_close(weights["packed"], weights["padded"], rtol=1e-3, atol=1e-4)

@@ -11,13 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from pipeline.questions.question import Question
-from tests.support.runs import REPOSITORY
 
-SHARED = REPOSITORY.parent / "shared" / "data"
-has_data = pytest.mark.skipif(not (SHARED / "MANIFEST.json").is_file(), reason=f"the benchmark data are not at {SHARED}")
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+"""Rows of real benchmarks: whole test sets of GSM8K and GSM-Hard, samples of the others; MANIFEST.json has sources and licences."""
 Row = dict[str, Any]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

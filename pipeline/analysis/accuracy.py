@@ -1,0 +1,47 @@
+"""Accuracies and paired changes as data: what evaluation measures, and what reports, promotion and plots read."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Accuracy(BaseModel):
+    """Greedy accuracy of one model on one group or set, with its 95 % Wilson interval and the number of answers per outcome."""
+
+    model_config = ConfigDict(frozen=True)
+
+    items: int
+    accuracy: float
+    low: float
+    high: float
+    correct: int
+    wrong: int
+    unparsed: int
+    truncated: int
+
+
+class PairedChange(BaseModel):
+    """Change of accuracy between two models on identical items: paired bootstrap interval (95 %), and p of McNemar's exact test."""
+
+    model_config = ConfigDict(frozen=True)
+
+    change: float
+    low: float
+    high: float
+    p: float
+
+
+class SampledAccuracy(BaseModel):
+    """Accuracy of several sampled answers to each item; see `stages/shared/draws.py`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    items: int
+    pass_at_1: float
+    low: float
+    high: float
+    spread: float
+    pass_at_all: float
+    majority: float
+    majority_low: float
+    majority_high: float

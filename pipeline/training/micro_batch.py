@@ -1,0 +1,125 @@
+"""Assembles one micro-batch of questions, and reads from its forward pass what the student's loss needs.
+
+A micro-batch has three kinds of rows, in this order: the kept rationales; the rows of the answer-only task, if it has a weight; the
+context rows, from which L_cons reads the answer before the rationale states it. `MicroBatch` keeps the indices of each kind, so that the
+loss sees tensors over rationales and questions only.
+
+Axes: Q questions of a step, K perspectives, B kept rationales of the micro-batch, R rows that are trained on, P wanted positions, A answer
+positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.config.training import Training
+from pipeline.student.batch import Batch, TokenRow, batch, rationale_spans
+from pipeline.student.losses import losses_of
+from pipeline.student.objective import rationale_losses, real_losses
+from pipeline.student.packing import packed
+from pipeline.training.student_engine import StudentEngine
+from pipeline.training.training_set import TrainingSet
+
+
+class AnswerPositions(NamedTuple):
+    """One question's kept rationales whose answers have the same tokens, by their numbers b, and the positions p of each answer."""
+
+    rationales: list[int]
+    positions: list[range]
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows as a batch, and which row is which."""
+
+    batch: Batch
+    pairs: list[tuple[int, int]]
+    """(question q of the step, perspective k) of each kept rationale b."""
+    answer_rows: int
+    """Number of rows of the answer-only task: one per question, or none."""
+    answers: list[AnswerPositions]
+    """Per question: where L_cons reads answer distributions; empty without that term."""
+
+
+class MicroBatchLosses(NamedTuple):
+    """What the student's forward pass says of a micro-batch."""
+
+    losses_B: Tensor
+    """Mean cross-entropy of each kept rationale."""
+    answer_losses_Q: Tensor
+    """Mean cross-entropy of each answer-only row; empty without that task."""
+    real_B: Tensor
+    """L_real of each kept rationale, without gradient, on the CPU."""
+    answer_logits: list[Tensor]
+    """Per question: logits at the answer positions of its agreeing rationales, each (rationales, A, V)."""
+    tokens: Tensor
+    """Number of trained tokens."""
+
+
+def together(
+    data: TrainingSet, packing: str, rows: list[TokenRow], spans: list[tuple[int, int]], questions: list[int]
+) -> Batch:
+    """Rows as a batch, padded, or packed by question; `questions[i]` is the question of row i."""
+    if packing == "none":
+        return batch(rows, spans, data.pad)
+    number = {question: index for index, question in enumerate(dict.fromkeys(questions))}
+    groups = [number[question] for question in questions]
+    return packed(rows, spans, groups, data.pad, by_rows=packing == "rows")
+
+
+def assemble(data: TrainingSet, config: Training, index_Q: Tensor, kept_QK: Tensor, local: range) -> MicroBatch:
+    """The micro-batch of the step's questions with numbers `local`."""
+    term = config.consistency
+    pairs = [(q, k) for q in local for k in kept_QK[q].nonzero()[:, 0].tolist()]
+    rationales = [data.row(int(index_Q[q]), k) for q, k in pairs]
+    answer_only = [data.answer(int(index_Q[q])) for q in local] if config.answer_weight > 0 else []
+    rows, questions = rationales + answer_only, [q for q, _ in pairs] + list(local)[: len(answer_only)]
+    spans = rationale_spans(rows)
+    if term.weight > 0 and term.answer_context == "before_conclusion":
+        first_context = len(rows)
+        contexts = [data.context(int(index_Q[q]), k) for q, k in pairs]
+        rows, questions = rows + contexts, questions + [q for q, _ in pairs]
+        spans = spans + [context.answer for context in contexts]
+    else:
+        first_context = 0  # the answer is read after the whole rationale
+    begins = [0, *accumulate(last - first for first, last in spans)]
+
+    def answer_of(b: int) -> range:
+        row = first_context + b
+        begin, (first, _), (low, high) = begins[row], spans[row], rows[row].answer
+        return range(begin + low - first, begin + high - first)
+
+    answers = []
+    for q in local if term.weight > 0 else ():
+        mine = [b for b, (question, _) in enumerate(pairs) if question == q]
+        # Answers are compared position by position, so a rationale with other answer tokens than the first one's is excluded.
+        agreeing = [b for b in mine if rationales[b].answer_tokens == rationales[mine[0]].answer_tokens]
+        answers.append(AnswerPositions(agreeing, [answer_of(b) for b in agreeing]))
+    return MicroBatch(together(data, config.packing, rows, spans, questions), pairs, len(answer_only), answers)
+
+
+def forward(engine: StudentEngine, micro: MicroBatch, hardest: float) -> MicroBatchLosses:
+    """The student's forward pass on a micro-batch; `hardest` is the share of tokens that L_real averages."""
+    device, rationales = engine.device, len(micro.pairs)
+    wanted_A = torch.tensor([p for answer in micro.answers for span in answer.positions for p in span], dtype=torch.long)
+    tokens_P, logits_AV = losses_of(engine, micro.batch, wanted_A, device)
+    trained = rationales + micro.answer_rows
+    # Context rows follow the trained ones: they only give answer distributions.
+    trained_P = micro.batch.row_P < trained
+    tokens_P, row_P = tokens_P[trained_P.to(device)], micro.batch.row_P[trained_P].to(device)
+    losses_R = rationale_losses(tokens_P, row_P, trained)
+    real_R = real_losses(tokens_P.detach(), row_P, trained, hardest).cpu()
+    sizes = [len(answer.positions) * len(answer.positions[0]) for answer in micro.answers]
+    logits = zip(torch.split(logits_AV, sizes), micro.answers, strict=True) if sizes else ()
+    return MicroBatchLosses(
+        losses_R[:rationales],
+        losses_R[rationales:],
+        real_R[:rationales],
+        [part_AV.view(len(answer.positions), -1, part_AV.shape[-1]) for part_AV, answer in logits],
+        trained_P.sum(),
+    )

@@ -1,0 +1,157 @@
+"""Summaries of the stages: the contract between a stage and everything that reads its artifact.
+
+A stage's `run` returns its summary; the manifest stores it as JSON, without optional fields that are None. Readers call `of`.
+Keys of accuracies and changes are `group:id`, `group:ood` or `set:NAME`, and the same with the suffix ` without repeats`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.analysis.accuracy import Accuracy, PairedChange, SampledAccuracy
+
+
+class _Summarised(Protocol):
+    """An artifact."""
+
+    @property
+    def summary(self) -> dict[str, Any]: ...
+
+
+class Summary(BaseModel):
+    """Base of all summaries: immutable."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @classmethod
+    def of(cls, artifact: _Summarised) -> Self:
+        """The summary of an artifact of this stage."""
+        return cls.model_validate(artifact.summary)
+
+    def stored(self) -> dict[str, Any]:
+        """The JSON form for the manifest."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class QuestionsSummary(Summary):
+    """Numbers of questions."""
+
+    train: int
+    left_out_because_evaluated: int
+    left_out_because_of_a_passage: dict[str, int]
+    """By evaluation set."""
+    left_out_as_near_duplicates: int | None = None
+    """Set only if `questions.near_duplicates` is."""
+    left_out_because_long: dict[str, int]
+    """By set."""
+    evaluation: dict[str, int]
+    """By evaluation set."""
+    repeats: dict[str, int]
+    """Questions that another set also has, by evaluation set."""
+    trained_despite_evaluation_only: list[str]
+    """Benchmarks for evaluation only that are trained on by consent."""
+
+
+class AnswersSummary(Summary):
+    """Accuracies of some models on the evaluation sets."""
+
+    accuracy: dict[str, dict[str, Accuracy]]
+    """Model -> group or set."""
+    sets: list[tuple[str, str]]
+    """(group, name) of every set."""
+    tokens: int
+    """Generated tokens."""
+    tokens_per_second: float | None = None
+    """Of this process; None if it generated nothing."""
+    drawn: dict[str, dict[str, SampledAccuracy]] | None = None
+    """Set only if `evaluation.draws` is."""
+
+
+class ReferencesSummary(AnswersSummary):
+    """Base student and teacher."""
+
+    asked: str
+    """Digest of all items."""
+
+
+class EvaluationSummary(AnswersSummary):
+    """Student and references."""
+
+    student_against_base: dict[str, PairedChange]
+    forgetting: dict[str, float]
+    """Base accuracy minus student accuracy, by out-of-distribution set."""
+
+
+class SamplingSummary(Summary):
+    """Samples of the teacher, or imported rationales."""
+
+    questions: int
+    samples: int
+    right: int
+    tokens: int
+    tokens_right: int
+    outcomes: dict[str, dict[str, int]]
+    """Perspective -> outcome -> samples."""
+    coverage: dict[str, float]
+    """Share of the questions with a correct sample, by perspective."""
+    tokens_per_second: float | None = None
+    judged: dict[str, int] | None = None
+    """Verdicts of the judge; set only if there is one."""
+    given: int | None = None
+    """Imported rows; set only for imported rationales."""
+    given_about_no_question: int | None = None
+    """Imported rows that match no training question."""
+
+
+class SynthesisSummary(Summary):
+    """Selection, and MetaNet's warm-up. The first fields count questions or samples that a rule dropped."""
+
+    questions: int
+    near_duplicates: int
+    too_few_perspectives: int
+    easy_left_out: int
+    over_max_questions: int
+    against_majority: int
+    wrong_form: int
+    too_long: int
+    kept_questions: int
+    kept_rationales: int
+    tokens_kept: int
+    mean_pass_rate: float
+    warm_up_losses: list[float]
+    base_loss: dict[str, float | None]
+    """Mean loss of the base student, by perspective."""
+    kept: dict[str, int]
+    """Kept rationales, by perspective."""
+
+
+class TrainingSummary(Summary):
+    """Joint training."""
+
+    steps: int
+    tokens_trained: int
+    tokens_per_second: float
+    last_loss: float
+    """Mean of L_total over the last ten steps."""
+    mean_kept: float
+    """Mean number of kept rationales per question."""
+    mean_effective_number: float
+    widened: int
+    """Questions whose selection was widened to `mixture.min_kept`."""
+    inertia: str
+    optimizer_lag_steps: float
+    ranks: int
+    zero_stage: int
+
+
+class ReportSummary(Summary):
+    """The page, and what it says first."""
+
+    page: str
+    ledger: dict[str, int]
+    """Rationale tokens: sampled, right, kept, trained."""
+    findings: list[str]
+    teaching: dict[str, dict[str, float | None]]
+    """Form and diversity of the samples, by perspective; see `stages/report/sample_quality.py`."""

@@ -1,0 +1,137 @@
+"""Decides whether a candidate student takes the promoted student's place, and keeps the record of all decisions.
+
+Both students are compared on identical items. The promoted student's recorded answers are used if they answer the same items in the same
+way; otherwise it answers this run's items now. The first candidate is compared with its own base. `pipeline/analysis/promotion.py` has the
+rule. Only then is the pointer `promoted` moved; its history keeps earlier versions for `mind rollback`. Decisions are in `decisions/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from pipeline.analysis.accuracy import PairedChange
+from pipeline.analysis.promotion import Decision, Policy, decide
+from pipeline.config.run import RunConfig
+from stages.core.plan import plan
+from stages.core.process import store_of
+from stages.core.summaries import EvaluationSummary
+from stages.shared.accuracy import COUNTED, compare_students
+from stages.shared.answering import items_digest
+from storage.artifact import Artifact
+from storage.catalogue import point, read_pointer
+from storage.errors import ArtifactMissing
+from storage.store import Store
+
+Evaluate = Callable[[Mapping[str, str]], Artifact]
+"""Evaluates a run on its own items with some artifacts replaced by others: {"training": fingerprint of another student}."""
+
+
+PROMOTED: Final = "promoted"
+
+
+STUDENT: Final = "training"
+
+
+ROLLED_BACK: Final = "Rolled back by hand."
+"""A reason that blocks a candidate whichever student has been promoted since."""
+
+
+def decisions(store: Store) -> list[dict[str, Any]]:
+    """All decisions, oldest first."""
+    found = (store.backend.read(f"decisions/{name}") for name in store.backend.names("decisions"))
+    return [orjson.loads(content) for content in found if content is not None]
+
+
+def why_not(store: Store, candidate: str) -> str | None:
+    """The reason not to distil, or None."""
+    incumbent = read_pointer(store.backend, PROMOTED)
+    if incumbent is not None and incumbent["stages"][STUDENT] == candidate:
+        return f"nothing changed: {STUDENT}/{candidate} has been the promoted student since {incumbent['updated'][:19]}"
+    standing = None if incumbent is None else incumbent["stages"][STUDENT]
+    for decision in decisions(store):
+        holds = decision["incumbent"] == standing or ROLLED_BACK in decision["reasons"]
+        if decision["candidate"] == candidate and not decision["promote"] and holds:
+            return f"nothing changed: {STUDENT}/{candidate} was refused on {decision['when'][:19]}: {' '.join(decision['reasons'])}"
+    return None
+
+
+def _asked(store: Store, evaluation: Artifact) -> dict[str, Any]:
+    """What identifies an evaluation: its questions, its settings and the stage's version."""
+    identity = evaluation.manifest["identity"]
+    questions = store.open("questions", evaluation.manifest["inputs"]["questions"])
+    how = {name: identity["config"][name] for name in ("prompts", "evaluation")}
+    return {"version": identity["version"], **how, "what": items_digest(questions, how["evaluation"]["use"])}
+
+
+def compare(config: RunConfig, incumbent: Mapping[str, str], evaluate: Evaluate) -> dict[str, PairedChange]:
+    """Candidate − incumbent by group and set, on identical items; `evaluate` lets the incumbent answer them if it has not yet."""
+    store = store_of(config)
+    candidate = store.open("evaluation", plan(config)["evaluation"].fingerprint)
+    answered = incumbent.get("evaluation")
+    if answered is not None and store.exists("evaluation", answered):
+        before = store.open("evaluation", answered)
+        if _asked(store, before) == _asked(store, candidate):
+            return _compared(before, candidate, config)
+    return _compared(evaluate({STUDENT: incumbent[STUDENT]}), candidate, config)
+
+
+def _compared(before: Artifact, after: Artifact, config: RunConfig) -> dict[str, PairedChange]:
+    theirs, ours = before.batches("items", COUNTED), after.batches("items", COUNTED)
+    changes = compare_students(theirs, ours, config.evaluation.bootstrap, config.seed)
+    assert changes is not None, "both evaluations have identical items"
+    return changes
+
+
+def judge(config: RunConfig, policy: Policy, evaluate: Evaluate) -> tuple[Decision, str | None]:
+    """The decision on a finished candidate, and the student that it was compared with (None: its own base)."""
+    store = store_of(config)
+    evaluation = EvaluationSummary.of(store.open("evaluation", plan(config)["evaluation"].fingerprint))
+    ood = [name for group, name in evaluation.sets if group == "ood"]
+    incumbent = read_pointer(store.backend, PROMOTED)
+    if incumbent is None:
+        return decide(evaluation.student_against_base, ood, policy), None
+    return decide(compare(config, incumbent["stages"], evaluate), ood, policy), incumbent["stages"][STUDENT]
+
+
+def settle(config: RunConfig, decision: Decision, incumbent: str | None) -> dict[str, Any]:
+    """Write the decision, and move `promoted` if it says so; returns the written document."""
+    store, stages = store_of(config), {name: item.fingerprint for name, item in plan(config).items()}
+    document = _write(store, config.name, stages[STUDENT], incumbent, decision)
+    if decision.promote:
+        point(store.backend, PROMOTED, config.name, stages)
+    return document
+
+
+def _write(store: Store, run: str, candidate: str, incumbent: str | None, decision: Decision) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "when": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "run": run,
+        "candidate": candidate,
+        "incumbent": incumbent,
+        "promote": decision.promote,
+        "reasons": decision.reasons,
+        "figures": decision.figures,
+    }
+    name = document["when"].replace(":", "-")
+    store.backend.write(f"decisions/{name}.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    return document
+
+
+def rollback(store: Store) -> dict[str, Any]:
+    """Move `promoted` back to the previous version; scheduled runs do not promote the current one again. Returns the new pointer.
+
+    Raises:
+        ArtifactMissing: there is no previous version.
+    """
+    now = read_pointer(store.backend, PROMOTED)
+    if now is None or not now["history"]:
+        raise ArtifactMissing(f"{PROMOTED}: no earlier version; `mind promote RUN` sets one")
+    before: dict[str, Any] = now["history"][0]
+    refused = Decision(False, [ROLLED_BACK], {"changes": {}, "corrected_p": {}})
+    _write(store, now["run"], now["stages"][STUDENT], before["stages"][STUDENT], refused)
+    point(store.backend, PROMOTED, before["run"], before["stages"], now["history"][1:])
+    return before
