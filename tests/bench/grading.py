@@ -1,8 +1,8 @@
-"""What a grade costs: `make bench-grading`.
+"""Benchmark of grading: `make bench-grading`.
 
-CPU time of one core, best of three rounds, over texts of a rationale's length in which the answer is boxed, stated or only mentioned;
-then math-verify's process: its start, and pairs of different answers as a wrong one makes them; then how many of a teacher's tokens the
-whole sampling stage takes in a second, grading and commits included, from an engine that answers at once (`--stage` has that alone).
+CPU time of one core, best of three rounds, over texts of typical length in which the answer is boxed, stated or only mentioned;
+then math-verify's worker process: its start, and pairs of different expressions, as wrong answers give them; then the teacher tokens per
+second of the whole sampling stage, including grading and commits, with an instant engine (`--stage` runs only this part).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.support import synthetic_artifacts as world
 ROUNDS = 3
 SAMPLES = 40_000
 TOKENS = 150
-"""Of an answer, at four characters each."""
+"""Tokens per answer, at four characters each."""
 ITEMS = 2000
 REASONING = (
     "First, the ducks lay 16 eggs per day. She eats three for breakfast and bakes muffins with four, so 16 - 3 - 4 = 9 eggs remain. She "
@@ -66,7 +66,7 @@ def _rate(kind: str, text: Callable[[int], str], gold: str) -> float:
 
 
 class _Teacher:
-    """Answers of a rationale's length, three of four right."""
+    """Answers of typical length, three of four correct."""
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         return [
@@ -87,7 +87,7 @@ def _open_teacher(*_: object) -> Iterator[_Teacher]:
 
 
 def stage_rates(samples: int) -> tuple[float, float]:
-    """Tokens a second that the sampling stage takes in, of the wall once its engine is open, and of the processor from start to end."""
+    """Tokens per second of the sampling stage: by wall time once its engine is open, and by total CPU time."""
     with tempfile.TemporaryDirectory(prefix="bench-grading-") as folder:
         (model := Path(folder) / "model").mkdir()
         run = RunConfig.model_validate(world.tree(tiny_model(model), Path(folder), "sampling", samples, None, 8))

@@ -1,12 +1,12 @@
-"""How a stage's memory and time grow with rows, perspectives and ranks: `python -m tests.bench.growth`.
+"""Benchmark of growth: memory and time of stages by rows, perspectives and ranks (`python -m tests.bench.growth`).
 
-Every stage runs as the real thing, plan, lease and commit included, in a fresh process for each size, on inputs written as artifacts of
+Every stage runs for real, including plan, lease and commit, in a fresh process per size, on inputs written as artifacts of
 the stages before it. Only generation is simulated: an engine that answers at once, and once the real client of an OpenAI-compatible
 server with a server on loopback; the student is a Llama of one layer.
 
-Memory is private memory: the largest sum of `RssAnon` (/proc/PID/status) over the stage's process and all it started, looked at fifty
-times a second. Pages of mapped files are left out: they are the page cache's, which gives them back when the room is needed. Seconds are
-the processor's, all cores added up, to which other work on the machine adds little.
+Memory is private memory: the largest sum of `RssAnon` (/proc/PID/status) over the stage's process and its children, sampled fifty
+times a second. Pages of mapped files are excluded: they belong to the page cache, which releases them on demand. Seconds are
+CPU seconds over all cores, which other work on the machine hardly affects.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ STAGES = ("questions", "references", "sampling, openai", "sampling", "synthesis"
 SIZES = (100, 1_000, 10_000, 100_000)
 PERSPECTIVES = (1, 2, 4, 8, 16)
 OF_PERSPECTIVES = ("sampling", "synthesis", "training")
-"""Stages whose work a question's perspectives are."""
+"""Stages whose work grows with the number of perspectives."""
 QUESTIONS = 2_000
-"""Whose perspectives are varied."""
+"""Number of questions when the number of perspectives varies."""
 PATIENCE = 720.0
 MIB = 2**20
 
 
 class Measured(NamedTuple):
-    """Bytes at most, seconds of the wall and of the processor."""
+    """Peak bytes, wall seconds and CPU seconds."""
 
     peak: int
     seconds: float
@@ -45,17 +45,17 @@ class Measured(NamedTuple):
 
 
 Cells = dict[int, Measured | None]
-"""By size; None where it would have taken too long."""
+"""By size; None if a run would have taken too long."""
 
 
 def _anonymous(process: psutil.Process) -> int:
-    """Bytes of private memory of a process and all it started."""
+    """Bytes of private memory of a process and its children."""
     total = 0
     for member in (process, *process.children(recursive=True)):
         try:
             parent = Path(f"/proc/{member.ppid()}/cmdline").read_bytes()
             if Path(f"/proc/{member.pid}/cmdline").read_bytes() == parent:
-                continue  # forked and about to become another program: until then its memory is its parent's
+                continue  # forked but not yet exec'd: its memory still counts as the parent's
             lines = Path(f"/proc/{member.pid}/status").read_text().splitlines()
         except (FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):
             continue
@@ -83,7 +83,7 @@ def _watched(process: subprocess.Popen[bytes]) -> Measured:
 
 
 def _processor() -> float:
-    """Seconds that processes which have ended took, with all they waited for."""
+    """CPU seconds of ended child processes, including their own children."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -107,7 +107,7 @@ def tiny_model(folder: Path) -> Path:
 
 
 def measure(label: str, rows: int, model: Path, server: str, perspectives: int = 8) -> Measured:
-    """One stage on `rows` rows, in a folder of its own."""
+    """Measures one stage on `rows` rows in a temporary folder."""
     from tests.support.synthetic_artifacts import tree
 
     stage = label.partition(",")[0]
@@ -122,7 +122,7 @@ def measure(label: str, rows: int, model: Path, server: str, perspectives: int =
 
 
 def rates_by_rank(ranks: Sequence[int]) -> Iterator[tuple[int, float]]:
-    """Tokens a second of training a student in which arithmetic decides, with so many ranks of one thread each."""
+    """Training tokens per second of a compute-bound student, by number of ranks with one thread each."""
     from pipeline.config.run import RunConfig
     from stages.core.plan import plan
     from stages.core.process import store_of
@@ -148,7 +148,7 @@ def rates_by_rank(ranks: Sequence[int]) -> Iterator[tuple[int, float]]:
 
 
 def power(cells: Cells) -> float | None:
-    """By which power of the size the processor's time grows between the two largest, once the smallest's is taken off as a start."""
+    """Exponent of CPU time by size between the two largest sizes, after subtracting the time of the smallest as start-up."""
     known = [(size, cell.processor) for size, cell in cells.items() if cell is not None]
     if len(known) < 3:
         return None
@@ -159,7 +159,7 @@ def power(cells: Cells) -> float | None:
 
 
 def _report(found: dict[str, Cells], sizes: list[int], unit: str) -> Iterator[str]:
-    """A table: peak and seconds by size, the slope between the two largest, and the power."""
+    """A table: peak and seconds by size, slope between the two largest sizes, and exponent."""
     head = "".join(f"{size:>16,}" for size in sizes)
     yield f"{f'private MiB / seconds by {unit}':36}{head}{'bytes per row':>16}{'power':>8}"
     for label, cells in found.items():
@@ -176,7 +176,7 @@ def _report(found: dict[str, Cells], sizes: list[int], unit: str) -> Iterator[st
 
 
 def _draw(curves: dict[str, dict[str, Cells]], path: Path) -> None:
-    """Seconds of the processor and memory, a line for each stage, on logarithmic axes; a column for each unit."""
+    """Plots CPU seconds and memory on logarithmic axes, one line per stage and one column per unit."""
     from matplotlib.figure import Figure
 
     from pipeline.analysis.report_plots import OKABE_ITO
@@ -202,7 +202,7 @@ def _draw(curves: dict[str, dict[str, Cells]], path: Path) -> None:
 
 
 def _expected(cells: dict[int, Measured | None], size: int) -> float:
-    """Seconds that a size will take, from those measured: a start, and so much per row."""
+    """Predicted seconds of a size, by linear extrapolation of the measured ones."""
     known = [(rows, cell.seconds) for rows, cell in cells.items() if cell is not None]
     if len(known) < 2:
         return 0.0
@@ -213,8 +213,8 @@ def _expected(cells: dict[int, Measured | None], size: int) -> float:
 
 
 def bench(labels: list[str], sizes: list[int], perspectives: list[int], ranks: list[int], plot: Path | None) -> None:
-    """Measure and print, a line as soon as it is known."""
-    # Imported here, not above: the processes that are measured start from this file too.
+    """Measures all cells and prints the tables; each cell goes to stderr at once."""
+    # Imported here because the measured processes also import this file.
     from tests.support.fake_teacher import serve
     from tests.support.synthetic_artifacts import answer
 

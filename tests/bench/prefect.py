@@ -1,10 +1,10 @@
-"""What Prefect costs: `make bench-prefect` prints it. A real server and real workers; a small run of all stages, medians over repeats.
+"""Benchmark of Prefect: `make bench-prefect`. A real server and real workers; a small run of all stages, medians over repeats.
 
-- from asking for a run to the start of its first stage (the worker looks every two seconds here, every ten by default);
-- a stage in a flow, from its task's start to the next one's, against `python -m stages.NAME` called directly, in alternation;
-- cancel and kill -9 during training: until the last process is gone, until the state says so;
-- a night on which nothing has changed;
-- requests to the server and log lines of a whole run, without the workers' looking for work.
+- from requesting a run to the start of its first stage (the worker polls every two seconds here, every ten by default);
+- a stage in a flow, from the start of its task to the start of the next, against `python -m stages.NAME`, alternating;
+- cancel and kill -9 during training: time until the last process is gone and until the state changes;
+- a night without changes;
+- server requests and log lines of a whole run, without the workers' polling.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOOKING: Final = "/api/work_pools/"
 
 
 class Bench:
-    """A server with everything deployed, a finished run to copy from, and a new job for every measurement."""
+    """A server with all deployments, a finished run to copy from, and a new job per measurement."""
 
     def __init__(self, prefect: Prefect, folder: Path, teacher: str) -> None:
         self.prefect, self.folder, self.teacher = prefect, folder, teacher
@@ -42,14 +42,14 @@ class Bench:
         self.direct(self.finished)
 
     def job(self, *without: str) -> Job:
-        """Fresh, or with everything but some stages."""
+        """A new job: empty, or with all stages finished except `without`."""
         name = f"bench-{next(self._numbers)}"
         job = Job(self.folder / name, self.teacher, name)
         job.root.mkdir()
         return fill(job, self.finished.root, without) if without else job
 
     def direct(self, job: Job) -> dict[str, float]:
-        """Seconds of every stage, each a process without Prefect."""
+        """Seconds of every stage, each run as a process without Prefect."""
         config = freeze(job.config)
         seconds = {}
         for stage in STAGES:
@@ -60,7 +60,7 @@ class Bench:
         return seconds
 
     def in_flow(self) -> tuple[float, dict[str, float], int, int]:
-        """Seconds to the first stage, of every stage; requests; log lines."""
+        """Seconds to the first stage, seconds per stage, requests and log lines."""
         job, before, asked = self.job(), len(self._requests()), time.time()
         run = self.prefect.start("distill/full", job.parameters)
         polls = 0
@@ -69,9 +69,7 @@ class Bench:
             time.sleep(2)
         state = self.prefect.run(run)["state"]
         assert state["type"] == "COMPLETED", state
-        requests = (
-            len(self._requests()) - before - polls - 4
-        )  # ours: to find the deployment, to start, to look once or twice more
+        requests = len(self._requests()) - before - polls - 4  # subtracts the benchmark's own requests: find, start and poll
         tasks = self.prefect.tasks(run)
         starts = [_at(task["start_time"]) for task in tasks]
         ends = [*starts[1:], _at(tasks[-1]["end_time"])]
@@ -84,7 +82,7 @@ class Bench:
         return [path for _, path in found if not path.startswith(LOOKING)]
 
     def interrupted(self, interrupt: Callable[[str], Any]) -> tuple[float, float]:
-        """Seconds until the last process of a training is gone, and until the run has its last state."""
+        """Seconds until the last training process is gone, and until the run has its final state."""
         job = self.job("training")
         run = start_training(self.prefect, job)
         family = named(str(job.root))
@@ -93,12 +91,14 @@ class Bench:
         eventually(lambda: not any(process.is_running() for process in family), "the end of every process", pause=0.02)
         gone = time.monotonic() - began
         marked = _at(self.prefect.end(run)["timestamp"]) - clock
-        for limit in self.prefect.post("/v2/concurrency_limits/filter"):  # a killed holder's slot is taken for another minute
+        for limit in self.prefect.post(
+            "/v2/concurrency_limits/filter"
+        ):  # the slot of a killed holder stays taken for another minute
             self.prefect.request("PATCH", f"/v2/concurrency_limits/{limit['id']}", {"active_slots": 0})
         return gone, marked
 
     def night(self) -> float:
-        """Seconds of a night, from asking to its end."""
+        """Seconds of a nightly run, from its request to its end."""
         began = time.monotonic()
         self.prefect.outcome("redistill/nightly", self.finished.parameters)
         return time.monotonic() - began
@@ -113,7 +113,7 @@ def _row(what: str, values: Sequence[float], aim: str = "") -> None:
 
 
 def main() -> None:
-    """The tables."""
+    """Runs all measurements and prints the tables."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.prefect")
     parser.add_argument("--repeats", type=int, default=3)
     repeats = range(parser.parse_args().repeats)

@@ -1,9 +1,9 @@
-"""What the artifact layer costs: `make bench-storage` prints it. Real files, real processes; ratios are medians over alternating repeats.
+"""Benchmark of the artifact layer: `make bench-storage`. Real files and processes; ratios are medians over alternating repeats.
 
 - a shard committed (compressed, hashed, fsync, rename, recorded) against plain pyarrow writing the same table with the same fsync;
 - `mind status`, `mind plan` and `mind gc --dry-run` over a catalogue of 10,000 artifacts, process start included;
-- resuming: how much later a resumed life of a stage gives its first sign of work than a fresh one;
-- the demo's own artifacts written again through the layer, as a share of the time that the demo's stages took.
+- resuming: delay of the first progress line of a resumed stage, compared with a fresh one;
+- the demo's artifacts written again through the layer, as a share of the demo's stage time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ REPEATS: Final = 7
 
 
 def rationales(rows: int) -> pa.Table:
-    """A table like those that sampling writes, about 1 KiB a row, of words that compress as text does."""
+    """A table like those of sampling, about 1 KiB per row, that compresses like text."""
     rng = random.Random(0)
     words = [f"{rng.randrange(10**6):x}" for _ in range(20_000)]
     return pa.table(
@@ -51,7 +51,7 @@ def rationales(rows: int) -> pa.Table:
 
 
 def shard_commit(folder: Path) -> None:
-    """MiB/s of uncompressed rows, ours and plain."""
+    """Prints MiB/s of uncompressed rows for our commit and for plain pyarrow."""
     print("\nshard commit, MiB/s of rows (median of", REPEATS, "alternating repeats)")
     print(f"{'rows':>8}{'MiB':>8}{'ours':>9}{'pyarrow':>9}{'ratio':>8}")
     for rows in (512, 8192, 65_536):
@@ -76,7 +76,7 @@ def shard_commit(folder: Path) -> None:
 
 
 def fill_catalogue(root: Path, artifacts: int) -> None:
-    """Artifacts and runs as many runs with many configurations leave them; half of the runs are gone, so there is garbage."""
+    """Writes artifacts and runs of many configurations; half of the runs are missing, so there is garbage."""
     chains = artifacts // len(ORDER)
     for number in range(chains):
         made: dict[str, str] = {}
@@ -114,7 +114,7 @@ def fill_catalogue(root: Path, artifacts: int) -> None:
 
 
 def catalogue(folder: Path, artifacts: int) -> None:
-    """Seconds of the commands that look at everything."""
+    """Prints the seconds of the commands that read the whole catalogue."""
     root = folder / "catalogue"
     fill_catalogue(root, artifacts)
     commands = {
@@ -135,7 +135,7 @@ def catalogue(folder: Path, artifacts: int) -> None:
 
 
 def _first_sign(stage: str, config: Path, kill: str) -> float:
-    """Seconds from a life's start to its first line; the life goes on to its end, which `kill` may hasten."""
+    """Seconds from the start of a stage process to its first line; then waits for its end, possibly by `kill`."""
     log = config.with_suffix(".log")
     log.unlink(missing_ok=True)
     began = time.perf_counter()
@@ -149,7 +149,7 @@ def _first_sign(stage: str, config: Path, kill: str) -> float:
 
 
 def resume(folder: Path) -> None:
-    """Of each stage: a fresh life, killed on its way, then the one that goes on."""
+    """For each stage: a fresh process that is killed, then one that resumes."""
     points = {
         "questions": 16, "references": 40, "sampling": 34, "synthesis": 30, "training": 24, "evaluation": 28, "report": 34,
     }  # fmt: skip
@@ -176,7 +176,7 @@ def resume(folder: Path) -> None:
 
 
 def demo_share(folder: Path, root: Path) -> None:
-    """The artifacts of a finished demo, written again through the layer."""
+    """Writes the artifacts of a finished demo again through the layer and prints the time."""
     planned = plan(load_config(CONFIG, (f"root={root}",)))
     source, target = Store(root), Store(folder / "again")
     spent, took = 0.0, 0.0
@@ -205,7 +205,7 @@ def demo_share(folder: Path, root: Path) -> None:
 
 
 def main() -> None:
-    """All of it, or a part."""
+    """Runs all parts or one of them."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.storage")
     parser.add_argument("--artifacts", type=int, default=10_000)
     parser.add_argument("--demo", type=Path, default=REPOSITORY / "artifacts", help="root of a finished `make demo`")

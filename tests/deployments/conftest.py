@@ -1,4 +1,4 @@
-"""One server with everything deployed and its workers, for all tests of this folder; roots to run in."""
+"""Fixtures: one Prefect server with all deployments and workers, and jobs with their own roots."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def prefect(finishing: Future[RunConfig], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="package")
 def new_job(peaceful: Path, teacher: str, tmp_path_factory: pytest.TempPathFactory) -> NewJob:
-    """`new_job("training")`: a job of which everything is done but the training."""
+    """`new_job("training")`: a job with every stage finished except training."""
     numbers = count(1)
 
     def make(*without: str) -> Job:

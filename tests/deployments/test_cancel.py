@@ -1,4 +1,4 @@
-"""The cancel button during training: nothing of it lives on, nothing is lost, and it can go on."""
+"""Cancelling a run during training: every process ends, the checkpoint stays, and the run can resume."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.runs import REPOSITORY
 pytestmark = pytest.mark.e2e
 
 GONE = 30.0
-"""Seconds after which Prefect kills what has not ended by itself; it takes one or two where the machine is idle."""
+"""Seconds until Prefect kills processes that have not ended; an idle machine needs one or two."""
 
 
 class Cancelled(NamedTuple):
@@ -40,13 +40,13 @@ def cancelled(prefect: Prefect, new_job: NewJob) -> Cancelled:
     return Cancelled(job, prefect.end(run), gone, job.checkpoint())
 
 
-def test_every_process_is_gone_soon_and_the_run_is_cancelled(cancelled: Cancelled) -> None:
+def test_all_processes_end_and_the_run_is_cancelled(cancelled: Cancelled) -> None:
     assert cancelled.seconds < GONE
     assert cancelled.state["type"] == "CANCELLED"
     assert named(str(cancelled.job.root)) == []
 
 
-def test_the_catalogue_says_that_the_run_was_stopped(cancelled: Cancelled) -> None:
+def test_the_catalogue_lists_the_run_as_stopped(cancelled: Cancelled) -> None:
     answer = subprocess.run(
         [sys.executable, "-m", "flows.cli", "status", "--root", str(cancelled.job.root)],
         cwd=REPOSITORY, env=dict(os.environ), capture_output=True, text=True, check=True,
@@ -55,7 +55,7 @@ def test_the_catalogue_says_that_the_run_was_stopped(cancelled: Cancelled) -> No
     assert "stopped" in answer.stdout
 
 
-def test_the_stages_deployment_goes_on_from_the_checkpoint(prefect: Prefect, cancelled: Cancelled) -> None:
+def test_the_stage_deployment_resumes_from_the_checkpoint(prefect: Prefect, cancelled: Cancelled) -> None:
     job = cancelled.job
     parameters = {"run": job.name, "root": str(job.root)}
     run = prefect.start("training/gpu", parameters)

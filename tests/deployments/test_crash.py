@@ -1,4 +1,4 @@
-"""kill -9 of the flow's own process during training: it is marked, nothing lives on, and another way of starting it goes on."""
+"""SIGKILL of the flow process during training: the run is marked as crashed, all processes end, and `mind stage` resumes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def test_the_run_is_marked_as_crashed_with_the_reason(crashed: Crashed) -> None:
     assert "-9" in crashed.state["message"]
 
 
-def test_nothing_of_it_lives_on(crashed: Crashed) -> None:
+def test_no_process_outlives_the_crash(crashed: Crashed) -> None:
     assert crashed.orphans_for < 30
     assert named(str(crashed.job.root)) == []
 
 
-def test_mind_stage_goes_on_from_the_checkpoint(crashed: Crashed, tmp_path: Path) -> None:
+def test_mind_stage_resumes_from_the_checkpoint(crashed: Crashed, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(crashed.job.root, root)
     job = replace(crashed.job, root=root)

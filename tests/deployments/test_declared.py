@@ -1,4 +1,4 @@
-"""What the server has is what prefect.yaml says: a misspelt key there is ignored without a word. And it refuses what cannot be run."""
+"""The server's deployments match prefect.yaml, where Prefect ignores misspelt keys silently; bad parameters are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DECLARED: list[dict[str, Any]] = yaml.safe_load((REPOSITORY / "prefect.yaml").re
 
 
 def label(declared: dict[str, Any]) -> str:
-    """`flow/deployment`; here a flow has the name of its function."""
+    """`flow/deployment`; a flow has the name of its function here."""
     return f"{declared['entrypoint'].partition(':')[2]}/{declared['name']}"
 
 
@@ -48,13 +48,13 @@ def test_a_deployment_is_as_declared(prefect: Prefect, declared: dict[str, Any])
     assert (limit, strategy) == (wanted.get("limit"), wanted.get("collision_strategy"))
 
 
-def test_redistillation_is_scheduled_for_the_night_and_never_twice_at_once() -> None:
+def test_redistillation_runs_nightly_with_a_concurrency_limit_of_one() -> None:
     (nightly,) = (declared for declared in DECLARED if declared["name"] == "nightly")
     assert nightly["schedules"] == [{"cron": "0 2 * * *", "timezone": "Europe/Berlin", "slug": "nightly"}]
     assert nightly["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
 
 
-def test_heavy_stages_go_to_machines_with_accelerators_and_light_ones_anywhere() -> None:
+def test_heavy_stages_use_the_gpu_pool_and_light_ones_the_cpu_pool() -> None:
     pools = {label(declared): declared["work_pool"]["name"] for declared in DECLARED}
     for stage in ("references", "sampling", "synthesis", "training", "evaluation"):
         assert pools[f"{stage}/gpu"] == "mind-gpu"
@@ -82,7 +82,7 @@ GOOD: dict[str, Any] = {"config": "configs/miniature.yaml"}
         pytest.param("training/gpu", {}, "run", id="no run"),
     ],
 )
-def test_bad_parameters_are_named_and_refused_before_a_run_exists(
+def test_bad_parameters_are_refused_before_a_run_exists(
     prefect: Prefect, deployment: str, parameters: dict[str, Any], named: str
 ) -> None:
     before = prefect.post("/flow_runs/count")

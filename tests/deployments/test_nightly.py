@@ -1,6 +1,6 @@
-"""The scheduled re-distillation: what it decides, what it leaves alone, and where a person sees it.
+"""Scheduled re-distillation: its decisions, what it leaves unchanged, and how Prefect shows them.
 
-Nights on one root, one after another; each test is the next night. The students' answers are what the test wants, everything else is real.
+The tests are successive nights on one root. Only the students' answers are simulated.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ OTHER_ITEMS = (
 
 
 def promoted(job: Job) -> str:
-    """The student that `promoted` points to."""
+    """Fingerprint of the student that `promoted` points to."""
     found = read_pointer(job.store.backend, "promoted")
     assert found is not None
     return str(found["stages"]["training"])
 
 
 def event(prefect: Prefect, job: Job, word: str) -> dict[str, Any]:
-    """The newest about a job; events arrive a little later than states."""
+    """The latest event of a job; events arrive slightly later than states."""
 
     def look() -> list[dict[str, Any]]:
         found = prefect.events(f"mind.student.{word}")
@@ -49,7 +49,7 @@ def event(prefect: Prefect, job: Job, word: str) -> dict[str, Any]:
 
 
 def forged(job: Job, source: Job, right: Callable[[Item], bool]) -> Job:
-    """A finished run whose student answers so; what does not matter here it has from another."""
+    """A finished run whose student has these answers; its other artifacts are copied from `source`."""
     run_stage(job.config, "questions")
     for stage in ("sampling", "synthesis", "training"):
         if not job.store.exists(stage, job.fingerprint(stage)):
@@ -70,13 +70,13 @@ def mind(prefect: Prefect, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def first(new_job: NewJob) -> Job:
-    """A finished run whose student is always right; nothing is promoted yet."""
+    """A finished run whose student is always right, with no promoted student yet."""
     job = new_job("references", "evaluation")
     grade(job.store, job.plan(), lambda item: True)
     return job
 
 
-def test_the_first_candidate_is_held_against_its_base_and_promoted(prefect: Prefect, first: Job) -> None:
+def test_the_first_candidate_is_compared_with_its_base_and_promoted(prefect: Prefect, first: Job) -> None:
     run = prefect.start(NIGHTLY, first.parameters)
     state = prefect.end(run)
     assert state["name"] == "Promoted", state
@@ -88,7 +88,7 @@ def test_the_first_candidate_is_held_against_its_base_and_promoted(prefect: Pref
     assert event(prefect, first, "promoted")["payload"]["candidate"] == first.fingerprint("training")
 
 
-def test_a_night_without_changes_starts_no_stage_and_says_so(prefect: Prefect, first: Job) -> None:
+def test_a_night_without_changes_runs_no_stage(prefect: Prefect, first: Job) -> None:
     before = everything(first.root)
     run = prefect.start(NIGHTLY, first.parameters)
     state = prefect.end(run)
@@ -100,7 +100,7 @@ def test_a_night_without_changes_starts_no_stage_and_says_so(prefect: Prefect, f
     assert everything(first.root) == before
 
 
-def test_a_dry_run_says_what_would_run_and_changes_nothing(prefect: Prefect, first: Job) -> None:
+def test_a_dry_run_lists_the_stages_and_changes_nothing(prefect: Prefect, first: Job) -> None:
     candidate = first.with_("training.steps=10")
     before = everything(first.root)
     answer = prefect.outcome(NIGHTLY, {**candidate.parameters, "dry_run": True})
@@ -109,7 +109,7 @@ def test_a_dry_run_says_what_would_run_and_changes_nothing(prefect: Prefect, fir
     assert everything(first.root) == before
 
 
-def test_a_worse_candidate_is_refused_and_a_dry_run_says_so_beforehand(prefect: Prefect, first: Job) -> None:
+def test_a_worse_candidate_is_refused_as_the_dry_run_predicts(prefect: Prefect, first: Job) -> None:
     candidate = forged(first.with_(WORSE), first, lambda item: False)
     before = everything(first.root)
     changes = [word for change in (*candidate.changes, f"name={first.name}") for word in ("--set", change)]
@@ -132,7 +132,7 @@ def test_a_worse_candidate_is_refused_and_a_dry_run_says_so_beforehand(prefect: 
         pytest.param("training.questions_per_step=1000", "synthesis kept", id="in a stage, as its input is too small"),
     ],
 )
-def test_a_candidate_that_fails_leaves_the_promoted_one_alone(prefect: Prefect, first: Job, change: str, said: str) -> None:
+def test_a_failing_candidate_does_not_change_the_promoted_student(prefect: Prefect, first: Job, change: str, said: str) -> None:
     candidate = first.with_(change)
     before = len(decisions(first.store))
     state = prefect.outcome(NIGHTLY, candidate.parameters)
@@ -142,7 +142,7 @@ def test_a_candidate_that_fails_leaves_the_promoted_one_alone(prefect: Prefect, 
     assert len(decisions(first.store)) == before
 
 
-def test_a_run_that_begins_hours_late_is_skipped(prefect: Prefect, first: Job) -> None:
+def test_a_run_that_starts_hours_late_is_skipped(prefect: Prefect, first: Job) -> None:
     before = everything(first.root)
     candidate = first.with_("training.steps=10")
     state = prefect.end(prefect.start(NIGHTLY, candidate.parameters, **late(hours=7)))
@@ -151,9 +151,7 @@ def test_a_run_that_begins_hours_late_is_skipped(prefect: Prefect, first: Job) -
     assert everything(first.root) == before
 
 
-def test_on_other_items_the_promoted_student_alone_answers_them_first_and_a_second_run_is_turned_away(
-    prefect: Prefect, first: Job
-) -> None:
+def test_on_new_items_the_incumbent_is_evaluated_and_a_second_run_refused(prefect: Prefect, first: Job) -> None:
     candidate = forged(first.with_(OTHER_ITEMS), first, lambda item: True)
     run = prefect.start(NIGHTLY, candidate.parameters)
     eventually(lambda: prefect.run(run)["state"]["type"] == "RUNNING", "the start")
@@ -172,7 +170,7 @@ def test_on_other_items_the_promoted_student_alone_answers_them_first_and_a_seco
     assert promoted(first) == candidate.fingerprint("training")
 
 
-def test_after_a_rollback_the_schedule_does_not_promote_the_same_again(prefect: Prefect, first: Job) -> None:
+def test_after_a_rollback_the_same_student_is_not_promoted_again(prefect: Prefect, first: Job) -> None:
     candidate = first.with_(OTHER_ITEMS)
     assert first.fingerprint("training") in mind(prefect, "rollback", "--root", str(first.root))
     assert promoted(first) == first.fingerprint("training")

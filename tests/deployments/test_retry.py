@@ -1,4 +1,4 @@
-"""`prefect flow-run retry` of the run that crashed: the same run goes on, once the machine's slot is free of its dead holder."""
+"""`prefect flow-run retry` of a crashed run: the same run resumes once the machine slot of the dead process is released."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.prefect.server import PATIENCE, Prefect
 pytestmark = pytest.mark.e2e
 
 
-def test_a_retry_goes_on_from_the_checkpoint_and_does_nothing_twice(prefect: Prefect, crashed: Crashed) -> None:
+def test_a_retry_resumes_from_the_checkpoint_and_repeats_no_stage(prefect: Prefect, crashed: Crashed) -> None:
     prefect.call("flow-run", "retry", crashed.run)
     state = prefect.end(crashed.run, patience=PATIENCE + LEASE_SECONDS)
     assert state["type"] == "COMPLETED", state

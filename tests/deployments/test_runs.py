@@ -1,4 +1,4 @@
-"""What a person sees of a run in Prefect, and of Prefect in what the run made."""
+"""A run in Prefect's tasks, artifacts, logs and pages, and Prefect's links in the run's artifacts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RAN = ("sampling", "report")
 
 
 class Full(NamedTuple):
-    """A run of which two stages were left to do."""
+    """A completed run in which only two stages had to run."""
 
     job: Job
     run: str
@@ -32,7 +32,7 @@ class Full(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """A run that nobody has waited for yet."""
+    """A started run that may not have ended yet."""
 
     job: Job
     run: str
@@ -40,7 +40,7 @@ class Begun(NamedTuple):
 
 @pytest.fixture(scope="module")
 def begun(prefect: Prefect, new_job: NewJob) -> dict[str, Begun]:
-    """All runs of this page, at once."""
+    """Starts all runs of this module at once."""
     full, spread = new_job(*RAN), new_job("questions", "sampling")
     nobody = ("sampling.engine.base_url=http://127.0.0.1:9/v1", "sampling.engine.retry_seconds=1")
     failing = new_job("sampling").with_(*nobody)
@@ -57,7 +57,7 @@ def full(prefect: Prefect, begun: dict[str, Begun]) -> Full:
     return Full(*begun["full"], prefect.end(begun["full"].run))
 
 
-def test_a_run_completes_and_is_called_by_its_name(prefect: Prefect, full: Full) -> None:
+def test_a_run_completes_under_its_own_name(prefect: Prefect, full: Full) -> None:
     assert full.state["type"] == "COMPLETED", full.state
     assert prefect.run(full.run)["name"] == full.job.name
 
@@ -66,13 +66,13 @@ def test_every_stage_is_a_task_in_order_named_by_stage_and_fingerprint(prefect: 
     assert [task["name"] for task in prefect.tasks(full.run)] == [f"{stage} {full.job.fingerprint(stage)}" for stage in STAGES]
 
 
-def test_what_was_there_is_cached_and_says_so_and_the_rest_is_completed(prefect: Prefect, full: Full) -> None:
+def test_existing_stages_are_cached_and_the_others_completed(prefect: Prefect, full: Full) -> None:
     for stage, task in zip(STAGES, prefect.tasks(full.run), strict=True):
         assert task["state_name"] == ("Completed" if stage in RAN else "Cached")
         assert f"{stage}/{full.job.fingerprint(stage)}" in task["state"]["message"]
 
 
-def test_the_result_is_there_as_tables_findings_pictures_and_a_link(prefect: Prefect, full: Full) -> None:
+def test_results_are_artifacts_with_tables_findings_images_and_a_link(prefect: Prefect, full: Full) -> None:
     found = prefect.artifacts(full.run)
     for stage in RAN:
         assert found[f"{stage}-progress"]["data"] == 100.0
@@ -87,11 +87,11 @@ def test_the_result_is_there_as_tables_findings_pictures_and_a_link(prefect: Pre
         assert found[key]["data"].startswith("data:image/png;base64,")
 
 
-def test_a_stages_log_lines_are_in_prefects_logs_and_bounded(prefect: Prefect, full: Full) -> None:
+def test_log_lines_of_a_stage_are_forwarded_within_a_limit(prefect: Prefect, full: Full) -> None:
     wanted = {f"{stage}: wrote {full.job.artifact(stage).folder}" for stage in RAN}
 
     def arrived() -> list[str]:
-        """Logs come a little later than states."""
+        """Logs arrive slightly later than states."""
         found = [line for message in prefect.logs(full.run) for line in message.splitlines()]
         return found if wanted <= {*found} else []
 
@@ -100,20 +100,20 @@ def test_a_stages_log_lines_are_in_prefects_logs_and_bounded(prefect: Prefect, f
     assert len(lines) < LOG_LINES * (seconds / LOG_SECONDS) + 40
 
 
-def test_the_manifest_and_the_report_link_to_the_page_of_the_run(prefect: Prefect, full: Full) -> None:
+def test_the_manifest_and_the_report_link_to_the_run_page(prefect: Prefect, full: Full) -> None:
     for stage in RAN:
         assert full.job.artifact(stage).manifest["provenance"]["flow_run"] == prefect.page(full.run)
     page = full.job.artifact("report").path("report.html").read_text()
     assert f'href="{prefect.page(full.run)}"' in page
 
 
-def test_the_catalogue_has_the_run(full: Full) -> None:
+def test_the_catalogue_lists_the_run_as_done(full: Full) -> None:
     found = read_run(full.job.store.backend, full.job.name)
     assert found is not None
     assert (found["status"], found["stages"]) == ("done", {stage: full.job.fingerprint(stage) for stage in STAGES})
 
 
-def test_spread_sends_each_stage_that_is_to_be_run_to_its_own_deployment(prefect: Prefect, begun: dict[str, Begun]) -> None:
+def test_spread_runs_each_missing_stage_in_its_own_deployment(prefect: Prefect, begun: dict[str, Begun]) -> None:
     job, run = begun["spread"]
     state = prefect.end(run)
     assert state["type"] == "COMPLETED", state
@@ -136,7 +136,7 @@ def test_a_failed_stage_shows_the_end_of_its_log_in_its_state(prefect: Prefect, 
 
 
 def dom(url: str) -> str:
-    """A page after its scripts have run, as a browser shows it."""
+    """The DOM of a page after its scripts have run."""
     browser = shutil.which("chromium")
     if browser is None:
         pytest.skip("no chromium on the PATH")
@@ -148,11 +148,11 @@ def dom(url: str) -> str:
         ).stdout  # fmt: skip
 
 
-def test_a_browser_shows_the_run_with_its_state_and_its_stages(prefect: Prefect, full: Full) -> None:
+def test_a_browser_shows_the_run_with_its_state_and_stages(prefect: Prefect, full: Full) -> None:
     wanted = (full.job.name, "Completed", f"{len(STAGES)} Task runs", "mind-gpu")
 
     def shown() -> bool:
-        """What the page asks the server for may come after the browser has printed it."""
+        """Server responses may arrive after the browser has dumped the page."""
         text = " ".join(re.sub("<[^>]*>", " ", dom(prefect.page(full.run))).split())
         return all(word in text for word in wanted)
 

@@ -1,4 +1,4 @@
-"""Stages that may use an accelerator take turns on one machine."""
+"""Machine slot under Prefect: accelerator stages run one at a time on a machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.prefect.server import PATIENCE, Prefect, named
 pytestmark = pytest.mark.e2e
 
 
-def test_two_runs_at_once_never_sample_at_the_same_time(prefect: Prefect, new_job: NewJob) -> None:
+def test_two_concurrent_runs_never_sample_at_the_same_time(prefect: Prefect, new_job: NewJob) -> None:
     jobs = [new_job("sampling"), new_job("sampling")]
     for job in jobs:
         job.record()

@@ -1,4 +1,4 @@
-"""One real run of the miniature world, small, shared by the tests of this folder."""
+"""Fixture: one small real run of the miniature world, shared by the tests of this folder."""
 
 from __future__ import annotations
 

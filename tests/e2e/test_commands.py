@@ -1,4 +1,4 @@
-"""The commands about what is on disk, on a finished run: what they print for people, and for programs with --json."""
+"""Inspection commands on a finished run: their text output and their JSON output."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def copied(finished: Run, tmp_path: Path) -> Run:
     return Run(root, finished.output)
 
 
-def test_plan_names_the_changed_field_from_old_to_new_and_what_follows_from_it(finished: Run) -> None:
+def test_plan_shows_the_changed_field_and_the_stages_to_rerun(finished: Run) -> None:
     arguments = ("plan", "configs/miniature.yaml", *overrides(finished.root), "--set", "training.learning_rate=1e-3")
     plan = {item["stage"]: item for item in told(*arguments)}
     states = {stage: item["state"] for stage, item in plan.items()}
@@ -52,13 +52,13 @@ def test_plan_names_the_changed_field_from_old_to_new_and_what_follows_from_it(f
         assert words in table
 
 
-def test_plan_scales_what_it_expects_by_the_work(finished: Run) -> None:
+def test_plan_scales_its_estimate_with_the_work(finished: Run) -> None:
     longer = ("plan", "configs/miniature.yaml", *overrides(finished.root, "training.steps=48"))
     (training,) = (item for item in told(*longer) if item["stage"] == "training")
     assert training["expected"]["tokens"] == 2 * finished.manifest("training")["summary"]["tokens_trained"]
 
 
-def test_plan_says_how_far_an_unfinished_stage_is(copied: Run) -> None:
+def test_plan_shows_the_progress_of_an_unfinished_stage(copied: Run) -> None:
     sampling = copied.artifact("sampling")
     partial = sampling.rename(sampling.with_suffix(".partial"))
     (partial / "manifest.json").unlink()
@@ -80,14 +80,14 @@ def test_status_lists_the_run_with_its_student_and_pointer(finished: Run) -> Non
     assert (run["name"], run["status"], len(run["stages"])) == ("miniature", "done", len(ORDER))
 
 
-def test_a_run_whose_process_is_gone_is_called_interrupted(copied: Run) -> None:
+def test_a_run_without_a_live_process_is_shown_as_interrupted(copied: Run) -> None:
     path = copied.root / "runs" / "miniature.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "status": "running"}))
     shutil.rmtree(copied.artifact("evaluation"))
     assert "interrupted before evaluation was done" in said("status", "--root", str(copied.root))
 
 
-def test_lineage_goes_from_the_student_to_question_sources_and_models(finished: Run) -> None:
+def test_lineage_lists_ancestors_question_sources_and_models(finished: Run) -> None:
     tree = said("lineage", "miniature", "--root", str(finished.root))
     for stage in ("training", "synthesis", "sampling", "questions"):
         assert f"{stage}/{finished.artifact(stage).name}" in tree
@@ -97,7 +97,7 @@ def test_lineage_goes_from_the_student_to_question_sources_and_models(finished: 
     assert len(chain) == len(ORDER)
 
 
-def test_show_and_diff_tell_of_one_artifact_and_of_what_makes_two_differ(finished: Run) -> None:
+def test_show_prints_an_artifact_and_diff_compares_two(finished: Run) -> None:
     student = finished.artifact("training").name
     assert f"training/{student}" in said("show", f"training/{student[:6]}", "--root", str(finished.root))
     assert told("show", "miniature:sampling", "--root", str(finished.root)) == finished.manifest("sampling")
@@ -106,7 +106,7 @@ def test_show_and_diff_tell_of_one_artifact_and_of_what_makes_two_differ(finishe
     assert "no such run or pointer" in said("show", "nobody", "--root", str(finished.root), code=2)
 
 
-def test_verify_is_content_with_a_whole_run_and_names_a_flipped_byte(copied: Run) -> None:
+def test_verify_passes_an_intact_run_and_names_a_damaged_file(copied: Run) -> None:
     assert said("verify", "--root", str(copied.root)).count(": whole") == len(ORDER)
     shard = next(copied.artifact("sampling").glob("samples-*.parquet"))
     content = bytearray(shard.read_bytes())
@@ -116,7 +116,7 @@ def test_verify_is_content_with_a_whole_run_and_names_a_flipped_byte(copied: Run
     assert f"{shard.name}: content differs from the manifest" in errors
 
 
-def test_gc_keeps_a_run_and_removes_it_once_it_is_forgotten(copied: Run) -> None:
+def test_gc_keeps_a_run_until_it_is_forgotten(copied: Run) -> None:
     root = ("--root", str(copied.root))
     before = told("gc", "--dry-run", *root)
     assert not [item for item in before["garbage"] if "left over" not in item["why"]]
@@ -130,7 +130,7 @@ def test_gc_keeps_a_run_and_removes_it_once_it_is_forgotten(copied: Run) -> None
     assert not list(copied.root.glob("*/*/manifest.json"))
 
 
-def test_an_export_carries_a_student_and_its_ancestors_to_another_root(finished: Run, tmp_path: Path) -> None:
+def test_export_and_import_move_a_student_with_its_ancestors(finished: Run, tmp_path: Path) -> None:
     file, there = tmp_path / "student.tar", str(tmp_path / "there")
     assert "4 artifacts" in said("export", "miniature", str(file), "--root", str(finished.root))
     assert said("import", str(file), "--root", there).count("added") == 4

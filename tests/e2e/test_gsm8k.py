@@ -1,4 +1,4 @@
-"""Real questions through the whole flow with models that cannot solve them: nothing crashes, and the page says so plainly."""
+"""GSM8K through the whole flow with models that cannot solve it: the run completes and the report states the low accuracy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.end_to_end import Run, mind
 pytestmark = pytest.mark.e2e
 
 
-def test_gsm8k_goes_through_and_the_page_says_that_almost_nothing_is_right(tmp_path: Path) -> None:
+def test_a_gsm8k_run_completes_and_the_report_states_low_accuracy(tmp_path: Path) -> None:
     answer = mind("run", "configs/gsm8k-miniature.yaml", "--set", f"root={tmp_path}")
     assert answer.returncode == 0, answer.stdout[-2000:] + answer.stderr[-3000:]
     run = Run(tmp_path, answer.stdout)

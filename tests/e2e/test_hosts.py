@@ -1,4 +1,4 @@
-"""Two hosts train one student: each runs torch's launcher for its own ranks, here both on one machine."""
+"""Training on two hosts: each runs torch's launcher for its own ranks; here both are on one machine."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _losses(run: RunConfig) -> list[float]:
     return [loss for path in sorted(folder.glob("steps-*.parquet")) for loss in pq.read_table(path)["loss"].to_pylist()]
 
 
-def test_two_hosts_learn_what_one_does(tmp_path: Path, tiny_model: Path) -> None:
+def test_two_hosts_have_the_same_losses_as_one(tmp_path: Path, tiny_model: Path) -> None:
     hosts = {"hosts": 2, "address": "127.0.0.1", "port": _free_port()}
     path, run = _config(tmp_path / "two", tiny_model, **hosts)
     other = _start("flows.cli", "join", str(path), "--host", "1")
@@ -72,7 +72,7 @@ def test_two_hosts_learn_what_one_does(tmp_path: Path, tiny_model: Path) -> None
         ({"hosts": 2, "address": "127.0.0.1", "port": 29500}, 2, "expected 1 to 1; host 0 runs the stage itself"),
     ],
 )
-def test_a_host_that_nobody_waits_for_is_refused(
+def test_an_unexpected_host_is_refused(
     tmp_path: Path, tiny_model: Path, training: dict[str, Any], host: int, words: str
 ) -> None:
     path, _ = _config(tmp_path, tiny_model, **training)

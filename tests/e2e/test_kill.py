@@ -1,4 +1,4 @@
-"""Promise 4 under vLLM and the whole flow: kill -9 or Ctrl-C, run again, and nothing is lost. All other kills: tests/faults."""
+"""Promise 4 with vLLM and the whole flow: kill -9 or Ctrl-C, run again, and no work is lost. Other kills: tests/faults."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def copy_of(run: Run, folder: Path, *stages: str) -> Path:
 
 
 def kill_when(stage: str, root: Path, reached: Callable[[], bool]) -> None:
-    """Start a stage, kill the command with -9 once `reached`, and see that nothing of it lives on."""
+    """Starts a stage, sends SIGKILL to the command once `reached`, and asserts that no child process survives."""
     arguments = command("stage", stage, "configs/miniature.yaml", *overrides(root))
     process = subprocess.Popen(
         arguments, cwd=REPOSITORY, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -45,7 +45,7 @@ def kill_when(stage: str, root: Path, reached: Callable[[], bool]) -> None:
     assert not alive, [child.cmdline() for child in alive]
 
 
-def test_sampling_killed_between_shards_goes_on_without_losing_or_repeating_a_row(finished: Run, tmp_path: Path) -> None:
+def test_sampling_resumes_after_a_kill_without_lost_or_duplicate_rows(finished: Run, tmp_path: Path) -> None:
     root = copy_of(finished, tmp_path, "questions")
     kill_when("sampling", root, lambda: bool(list(root.glob("sampling/*.partial/samples-00000.parquet"))))
     kept = file_digest(next(root.glob("sampling/*.partial/samples-00000.parquet")))
@@ -60,7 +60,7 @@ def test_sampling_killed_between_shards_goes_on_without_losing_or_repeating_a_ro
 
 
 def run_until_sampling(root: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-    """A `mind run` in a session of its own that samples, and all its processes."""
+    """A `mind run` in a new process group that has reached sampling, and its child processes."""
     for old in root.glob("sampling/*.progress"):
         old.unlink()
     process = subprocess.Popen(
@@ -80,8 +80,8 @@ def run_until_sampling(root: Path) -> tuple[subprocess.Popen[str], list[psutil.P
     return process, psutil.Process(process.pid).children(recursive=True)
 
 
-def test_a_run_whose_terminal_was_closed_is_started_again_and_goes_on(finished: Run, tmp_path: Path) -> None:
-    """The temporary Prefect server dies with the command, so nobody is there to give back what the run had taken from it."""
+def test_a_run_killed_with_its_terminal_can_be_started_again(finished: Run, tmp_path: Path) -> None:
+    """The temporary Prefect server dies with the command, so the concurrency slots of the run are never released."""
     root = copy_of(finished, tmp_path, "questions", "references")
     for _ in range(2):
         process, family = run_until_sampling(root)
@@ -91,7 +91,7 @@ def test_a_run_whose_terminal_was_closed_is_started_again_and_goes_on(finished: 
         assert not alive, [child.cmdline() for child in alive]
 
 
-def test_ctrl_c_ends_the_whole_run_with_a_clean_word_and_it_can_go_on(finished: Run, tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_run_with_a_message_and_work_can_resume(finished: Run, tmp_path: Path) -> None:
     root = copy_of(finished, tmp_path, "questions", "references")
     process, family = run_until_sampling(root)
     os.kill(process.pid, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The main job: one command, every part real, and the second time nothing is done again."""
+"""The main run: one command with all real parts; a second run finds everything cached."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.end_to_end import Run, mind, overrides
 pytestmark = pytest.mark.e2e
 
 
-def test_it_ends_with_accuracies_ledger_times_and_the_report(finished: Run) -> None:
+def test_the_output_has_accuracies_token_ledger_times_and_report(finished: Run) -> None:
     for words in (
         "base",
         "student",
@@ -37,7 +37,7 @@ def test_it_ends_with_accuracies_ledger_times_and_the_report(finished: Run) -> N
     assert (finished.artifact("report") / "report.html").samefile(report[1])
 
 
-def test_the_second_run_finds_every_artifact_in_under_twenty_seconds_of_the_processor(finished: Run) -> None:
+def test_a_second_run_is_cached_within_20_cpu_seconds(finished: Run) -> None:
     began = resource.getrusage(resource.RUSAGE_CHILDREN)
     answer = mind("run", "configs/miniature.yaml", *overrides(finished.root))
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -46,14 +46,14 @@ def test_the_second_run_finds_every_artifact_in_under_twenty_seconds_of_the_proc
         assert re.search(rf"^{stage}\s+cached", answer.stdout, re.MULTILINE), answer.stdout
 
 
-def test_every_artifact_is_what_its_manifest_says(finished: Run) -> None:
+def test_every_artifact_matches_its_manifest(finished: Run) -> None:
     for stage in ORDER:
         manifest = finished.manifest(stage)
         assert verify(Store(finished.root), stage, manifest["fingerprint"]) == []
         assert manifest["provenance"]["packages"]["torch"]
 
 
-def test_every_training_question_was_sampled_in_every_perspective_with_its_own_seed(finished: Run) -> None:
+def test_every_question_is_sampled_in_every_perspective_with_own_seeds(finished: Run) -> None:
     samples = finished.rows("sampling", "samples")
     keys = [(row["question_id"], row["perspective"], row["sample_index"]) for row in samples]
     assert len(set(keys)) == len(keys)
@@ -75,7 +75,7 @@ def test_every_step_is_logged_once(finished: Run) -> None:
         assert row["gradient_norm"] > 0
 
 
-def test_the_student_is_a_transformers_folder_that_has_moved_from_its_base(finished: Run) -> None:
+def test_the_student_loads_in_transformers_and_differs_from_its_base(finished: Run) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -87,7 +87,7 @@ def test_the_student_is_a_transformers_folder_that_has_moved_from_its_base(finis
     assert len(AutoTokenizer.from_pretrained(folder)) <= student.config.vocab_size
 
 
-def test_the_same_items_were_answered_by_base_teacher_and_student(finished: Run) -> None:
+def test_base_teacher_and_student_answered_the_same_items(finished: Run) -> None:
     references, own = finished.rows("references", "items"), finished.rows("evaluation", "items")
     by_model = {
         model: {row["question_id"] for row in [*references, *own] if row["model"] == model}
@@ -97,7 +97,7 @@ def test_the_same_items_were_answered_by_base_teacher_and_student(finished: Run)
     assert by_model["base"] == by_model["teacher"] == by_model["student"]
 
 
-def test_the_report_is_one_page_that_needs_no_network(finished: Run) -> None:
+def test_the_report_is_one_self_contained_page(finished: Run) -> None:
     page = (finished.artifact("report") / "report.html").read_text()
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
     assert "<script" not in page

@@ -1,4 +1,4 @@
-"""The experiment, small: every arm with every seed is trained once, whatever was stopped, and the page says what they came to."""
+"""Small experiment: every arm is trained once per seed, even after a kill, and the page lists all arms."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def trained(root: Path) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int], str]:
-    """Killed once the first student is there, and run again; what was there in between, and what the second said."""
+    """An experiment killed after its first student and run again: root, students in between and output of the second run."""
     root = tmp_path_factory.mktemp("science")
     with subprocess.Popen(
         command(*arguments(root)), cwd=REPOSITORY, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -60,12 +60,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]
     return root, between, answer.stdout
 
 
-def test_stopped_and_started_again_every_student_was_trained_once(done: tuple[Path, dict[str, int], str]) -> None:
+def test_after_a_kill_every_student_is_trained_once(done: tuple[Path, dict[str, int], str]) -> None:
     root, between, _ = done
     assert between
     assert len(trained(root)) == 4
     assert {name: trained(root)[name] for name in between} == between
-    assert len(list((root / "synthesis").glob("*/manifest.json"))) == 2  # one for each seed, shared by its arms
+    assert len(list((root / "synthesis").glob("*/manifest.json"))) == 2  # one per seed, shared by its arms
 
 
 def test_the_table_and_the_page_have_every_arm(done: tuple[Path, dict[str, int], str]) -> None:
@@ -80,14 +80,14 @@ def test_the_table_and_the_page_have_every_arm(done: tuple[Path, dict[str, int],
     assert str(folder / "science.html") in said
 
 
-def test_run_again_nothing_is_trained(done: tuple[Path, dict[str, int], str]) -> None:
+def test_a_repeated_experiment_trains_nothing(done: tuple[Path, dict[str, int], str]) -> None:
     root, _, _ = done
     before = trained(root)
     assert mind(*arguments(root)).returncode == 0
     assert trained(root) == before
 
 
-def test_an_unknown_arm_is_one_line(done: tuple[Path, dict[str, int], str]) -> None:
+def test_an_unknown_arm_is_refused_in_one_line(done: tuple[Path, dict[str, int], str]) -> None:
     root, _, _ = done
     answer = mind(*arguments(root), "--arms", "minds")
     assert answer.returncode == 2

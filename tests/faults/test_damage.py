@@ -1,4 +1,4 @@
-"""What a disk does to files: full, read-only, truncated, flipped. One clear line, nothing lost, and it can go on."""
+"""Disk faults: full, read-only, truncated and damaged files give one clear line, lose no work and allow a resume."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 
 @contextmanager
 def small_disk(folder: Path, kib: int) -> Iterator[Path]:
-    """A file system of its own, so small that it fills up."""
+    """A separate file system that is small enough to fill up."""
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)], capture_output=True, check=False
@@ -40,12 +40,12 @@ def remount(folder: Path, options: str) -> None:
 
 
 @pytest.mark.parametrize(("stage", "room"), [("sampling", 60), ("training", 2500)])
-def test_a_full_disk_is_named_and_after_making_room_nothing_is_lost(
+def test_a_full_disk_is_reported_and_work_resumes_with_space(
     stage: str, room: int, peaceful: Path, teacher: str, tmp_path: Path
 ) -> None:
     with small_disk(tmp_path / "disk", 64 * 1024) as root:
         config = ready(stage, root, peaceful, teacher)
-        config = Path(shutil.move(config, tmp_path / "run.config"))  # its log needs room
+        config = Path(shutil.move(config, tmp_path / "run.config"))  # its log needs space
         used = sum(path.stat().st_blocks * 512 for path in root.rglob("*")) // 1024
         remount(root, f"size={used + room}k")
         assert end(start(stage, config), config) == 1
@@ -56,7 +56,7 @@ def test_a_full_disk_is_named_and_after_making_room_nothing_is_lost(
         compare(stage, Store(peaceful), Store(root))
 
 
-def test_a_root_that_turns_read_only_is_refused(peaceful: Path, teacher: str, tmp_path: Path) -> None:
+def test_a_read_only_root_is_refused(peaceful: Path, teacher: str, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 64 * 1024) as root:
         config = ready("sampling", root, peaceful, teacher)
         remount(root, "ro")
@@ -70,7 +70,7 @@ def test_a_root_that_turns_read_only_is_refused(peaceful: Path, teacher: str, tm
 
 
 def flip(path: Path) -> None:
-    """One bit in the middle of the texts of a shard, which every stage reads that reads samples."""
+    """Flips one bit in the text column of a shard, which every stage that reads samples also reads."""
     group = pq.read_metadata(path).row_group(0)
     (texts,) = (group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema == "text")
     first = texts.dictionary_page_offset or texts.data_page_offset
@@ -86,7 +86,7 @@ def truncate(path: Path) -> None:
 @pytest.mark.parametrize("damage", [flip, truncate])
 def test_a_damaged_shard_of_a_killed_stage_is_made_again(damage: object, peaceful: Path, teacher: str, tmp_path: Path) -> None:
     config = ready("sampling", tmp_path / "root", peaceful, teacher)
-    for _ in range(8):  # on a busy machine the lease's beats are most of what a life commits
+    for _ in range(8):  # on a busy machine most commit points of a process are lease heartbeats
         end(start("sampling", config, "stages.sampling - 25 after"), config)
         shards = sorted((tmp_path / "root" / "sampling").glob("*.partial/samples-*.parquet"))
         if len(shards) > 1:
@@ -98,7 +98,7 @@ def test_a_damaged_shard_of_a_killed_stage_is_made_again(damage: object, peacefu
     compare("sampling", Store(peaceful), Store(tmp_path / "root"))
 
 
-def test_a_damaged_input_is_refused_by_name_before_it_is_used(peaceful: Path, teacher: str, tmp_path: Path) -> None:
+def test_a_damaged_input_is_refused_and_named(peaceful: Path, teacher: str, tmp_path: Path) -> None:
     config = ready("synthesis", tmp_path / "root", peaceful, teacher)
     shard = the_artifact(Store(tmp_path / "root"), "sampling").files("samples")[3]
     flip(shard)
@@ -107,9 +107,7 @@ def test_a_damaged_input_is_refused_by_name_before_it_is_used(peaceful: Path, te
     assert f"remove {shard.parent} and run its stage again" in said(config)
 
 
-def test_of_four_runners_on_one_artifact_one_writes_and_the_others_leave_with_a_word(
-    peaceful: Path, teacher: str, tmp_path: Path
-) -> None:
+def test_one_of_four_processes_writes_and_the_others_exit_with_a_message(peaceful: Path, teacher: str, tmp_path: Path) -> None:
     config = ready("sampling", tmp_path / "root", peaceful, teacher)
     runners = [
         subprocess.Popen(

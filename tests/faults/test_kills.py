@@ -1,4 +1,4 @@
-"""kill -9 anywhere -> the same final artifact (promise 4), and the same losses (promise 8). The long form is `make soak`."""
+"""SIGKILL at any point gives the same final artifact (promise 4) and the same losses (promise 8). Long form: `make soak`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
     ("stage", "kills"),
     [("questions", 5), ("references", 3), ("sampling", 7), ("synthesis", 3), ("training", 3), ("evaluation", 3), ("report", 2)],
 )
-def test_a_stage_killed_again_and_again_ends_as_if_it_had_not_been(
+def test_a_stage_killed_repeatedly_gives_the_undisturbed_artifact(
     stage: str, kills: int, peaceful: Path, teacher: str, tmp_path: Path
 ) -> None:
     toll = campaign(stage, kills, random.Random(stage), CONFIG, peaceful, tmp_path, teacher)
@@ -25,7 +25,7 @@ def test_a_stage_killed_again_and_again_ends_as_if_it_had_not_been(
     assert toll.finished >= 1
 
 
-def test_killed_references_go_on_from_their_shards(peaceful: Path, teacher: str, tmp_path: Path) -> None:
+def test_killed_references_resume_from_their_shards(peaceful: Path, teacher: str, tmp_path: Path) -> None:
     config = ready("references", tmp_path / "root", peaceful, teacher)
     assert end(start("references", config, "stages.references - 50 before"), config) != 0
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("root/references/*.partial/items-*.parquet")}

@@ -1,4 +1,4 @@
-"""One remote root, several machines: each dies on the way, another goes on, and the artifacts are those of a local, undisturbed run."""
+"""One remote root, several machines: each is killed, the next resumes, and the artifacts equal those of a local run."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def bucket() -> Iterator[str]:
     server.wait()
 
 
-def test_every_life_on_another_machine_and_the_same_artifacts_in_the_end(
+def test_kills_on_changing_machines_give_the_undisturbed_artifacts(
     bucket: str, peaceful: Path, teacher: str, tmp_path: Path
 ) -> None:
     machines = 0

@@ -1,4 +1,4 @@
-"""A rank that the system kills for want of memory: the others end, a person is told, and training goes on from its checkpoint."""
+"""A rank killed for memory: the other ranks end, the error explains it, and training resumes from its checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.kill_campaign import compare, end, kill_after, ready, said, s
 pytestmark = pytest.mark.e2e
 
 
-def test_a_rank_killed_for_memory_ends_the_others_and_is_explained(peaceful: Path, teacher: str, tmp_path: Path) -> None:
+def test_a_rank_killed_for_memory_ends_all_ranks_with_an_explanation(peaceful: Path, teacher: str, tmp_path: Path) -> None:
     config = ready("training", tmp_path / "root", peaceful, teacher)
     guard = start("training", config)
     while not list((tmp_path / "root" / "training").glob("*.scratch/checkpoint.json")):

@@ -1,4 +1,4 @@
-"""Nothing of a guarded command outlives it, its guard, or the guard's parent."""
+"""Process guard: no child outlives a guarded command, its guard or the guard's parent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.runs import REPOSITORY
 
-# A command that starts a grandchild, writes both pids, and ignores the polite signal if told to.
+# A command that starts a grandchild and writes both pids; with "stubborn" it ignores SIGTERM.
 FAMILY = """
 import os, signal, subprocess, sys, time
 if "stubborn" in sys.argv: signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -49,7 +49,7 @@ def all_gone(processes: list[psutil.Process]) -> bool:
     return False
 
 
-def test_the_exit_code_is_the_commands_and_its_children_are_ended(tmp_path: Path) -> None:
+def test_the_guard_returns_the_exit_code_and_ends_the_children(tmp_path: Path) -> None:
     guard = started(tmp_path / "pids", "leave")
     assert guard.wait(20) == 7
     (grandchild,) = [int((tmp_path / "pids").read_text().split()[1])]
@@ -57,7 +57,7 @@ def test_the_exit_code_is_the_commands_and_its_children_are_ended(tmp_path: Path
 
 
 @pytest.mark.parametrize("words", [(), ("stubborn",)])
-def test_terminating_the_guard_ends_the_family(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_terminating_the_guard_ends_all_processes(tmp_path: Path, words: tuple[str, ...]) -> None:
     guard = started(tmp_path / "pids", *words)
     processes = family(tmp_path / "pids")
     guard.send_signal(signal.SIGTERM)
@@ -65,7 +65,7 @@ def test_terminating_the_guard_ends_the_family(tmp_path: Path, words: tuple[str,
     assert all_gone(processes)
 
 
-def test_killing_the_parent_ends_the_family(tmp_path: Path) -> None:
+def test_killing_the_parent_ends_all_processes(tmp_path: Path) -> None:
     parent = started(tmp_path / "pids", through="import subprocess, sys; subprocess.run(sys.argv[1:])")
     processes = family(tmp_path / "pids")
     os.kill(parent.pid, signal.SIGKILL)
@@ -73,7 +73,7 @@ def test_killing_the_parent_ends_the_family(tmp_path: Path) -> None:
     assert all_gone(processes)
 
 
-def test_killing_the_command_alone_ends_its_orphan(tmp_path: Path) -> None:
+def test_killing_the_command_ends_its_children(tmp_path: Path) -> None:
     guard = started(tmp_path / "pids")
     processes = family(tmp_path / "pids")
     processes[0].kill()

@@ -1,4 +1,4 @@
-"""Without a server, stages that may use an accelerator still take turns, and a killed one leaves its place at once."""
+"""Machine slot without a server: accelerator stages run one at a time, and a kill frees the slot at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.runs import REPOSITORY
 
-# Asks for the place, and holds it until its input ends.
+# Requests the slot and holds it until stdin closes.
 HOLDER = """
 import sys
 from flows.machine_slot import machine_slot
@@ -24,7 +24,7 @@ with disable_run_logger():
 
 
 def holder(home: Path) -> subprocess.Popen[str]:
-    """A process that has asked."""
+    """A process that has requested the slot."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER],
@@ -40,7 +40,7 @@ def says_that_it_holds(process: subprocess.Popen[str]) -> bool:
     return process.stdout.readline() == "holds\n"
 
 
-def test_a_second_one_waits_until_the_first_is_killed(tmp_path: Path) -> None:
+def test_the_machine_slot_is_freed_when_its_holder_is_killed(tmp_path: Path) -> None:
     first = holder(tmp_path)
     assert says_that_it_holds(first)
     second = holder(tmp_path)

@@ -1,4 +1,4 @@
-"""When there is something to distil, which students are compared on what, and where `promoted` points afterwards. No server is needed."""
+"""Scheduled re-distillation without a server: when to distil, comparison with the incumbent, promotion and rollback."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def all_but_lift(item: Item) -> bool:
 
 @dataclass(frozen=True)
 class World:
-    """A root, and configurations that differ in their training, so that each means another student."""
+    """A root and configurations with different learning rates, one per student."""
 
     tree: dict[str, Any]
 
@@ -56,14 +56,14 @@ class World:
         return plan(self.config(rate))["training"].fingerprint
 
     def evaluated(self, rate: float, right: Callable[[Item], bool]) -> RunConfig:
-        """A candidate that was asked everything and answered so."""
+        """The configuration of a candidate that is evaluated with these answers."""
         config = self.config(rate)
         run_stage(config, "questions")
         grade(self.store, plan(config), right)
         return config
 
     def night(self, rate: float, right: Callable[[Item], bool]) -> dict[str, Any]:
-        """A candidate is evaluated, judged, and the judgement carried out."""
+        """Evaluates and judges a candidate, and carries out the decision."""
         config = self.evaluated(rate, right)
         return settle(config, *judge(config, Policy()))
 
@@ -83,18 +83,18 @@ def world(run_tree: dict[str, Any], tmp_path: Path) -> World:
     return World({**run_tree, "root": str(tmp_path / "root"), "questions": questions, "evaluation": {"bootstrap": 200}})
 
 
-def test_with_nothing_promoted_there_is_something_to_do(world: World) -> None:
+def test_without_a_promoted_student_there_is_work(world: World) -> None:
     assert why_not(world.store, world.student(1e-4)) is None
 
 
-def test_the_first_candidate_is_held_against_its_own_base(world: World) -> None:
+def test_the_first_candidate_is_compared_with_its_base(world: World) -> None:
     decision, incumbent = judge(world.evaluated(1e-4, every), Policy())
     assert incumbent is None
     assert decision.promote
     assert decision.figures["changes"]["group:id"]["change"] == 1.0
 
 
-def test_a_candidate_that_is_as_good_takes_the_place_of_the_promoted_one(world: World) -> None:
+def test_an_equally_good_candidate_is_promoted(world: World) -> None:
     world.night(1e-4, every)
     document = world.night(2e-4, every)
     assert document["promote"]
@@ -103,9 +103,7 @@ def test_a_candidate_that_is_as_good_takes_the_place_of_the_promoted_one(world: 
 
 
 @pytest.mark.parametrize(("right", "reason"), [(none, "In distribution may be worse"), (all_but_lift, "Worse on lift")])
-def test_a_worse_candidate_is_refused_with_the_reason_and_promoted_stays(
-    world: World, right: Callable[[Item], bool], reason: str
-) -> None:
+def test_a_worse_candidate_is_refused_with_a_reason(world: World, right: Callable[[Item], bool], reason: str) -> None:
     world.night(1e-4, every)
     document = world.night(2e-4, right)
     assert not document["promote"]
@@ -113,7 +111,7 @@ def test_a_worse_candidate_is_refused_with_the_reason_and_promoted_stays(
     assert world.promoted() == world.student(1e-4)
 
 
-def test_the_margin_is_the_callers(world: World) -> None:
+def test_the_policy_sets_the_margin(world: World) -> None:
     world.night(1e-4, every)
     lost = iter(range(3))
     candidate = world.evaluated(2e-4, lambda item: next(lost, None) is None)  # three of a hundred
@@ -121,9 +119,7 @@ def test_the_margin_is_the_callers(world: World) -> None:
     assert judge(candidate, Policy(margin=0.2))[0].promote
 
 
-def test_a_student_that_an_earlier_version_of_the_stage_evaluated_is_asked_again_and_base_and_teacher_are_not(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_outdated_evaluation_is_repeated_but_references_are_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as earlier:
         earlier.setattr(evaluation, "VERSION", evaluation.VERSION - 1)
         world.night(1e-4, every)
@@ -149,7 +145,7 @@ def test_judging_alone_writes_nothing(world: World) -> None:
     assert {path: path.read_bytes() for path in world.store.root.rglob("*") if path.is_file()} == before
 
 
-def test_the_promoted_student_and_a_refused_one_are_not_distilled_again(world: World) -> None:
+def test_promoted_and_refused_students_are_not_distilled_again(world: World) -> None:
     world.night(1e-4, every)
     world.night(2e-4, none)
     assert "has been the promoted student since" in str(why_not(world.store, world.student(1e-4)))
@@ -158,7 +154,7 @@ def test_the_promoted_student_and_a_refused_one_are_not_distilled_again(world: W
     assert why_not(world.store, world.student(3e-4)) is None
 
 
-def test_a_candidate_refused_against_another_student_gets_another_chance(world: World) -> None:
+def test_a_refused_candidate_is_retried_against_another_incumbent(world: World) -> None:
     world.night(1e-4, every)
     world.night(2e-4, none)
     other = world.config(3e-4)
@@ -166,7 +162,7 @@ def test_a_candidate_refused_against_another_student_gets_another_chance(world: 
     assert why_not(world.store, world.student(2e-4)) is None
 
 
-def test_rollback_goes_back_version_by_version_and_says_when_there_is_none_left(world: World) -> None:
+def test_rollback_goes_back_one_version_until_none_is_left(world: World) -> None:
     for rate in (1e-4, 2e-4, 3e-4):
         world.night(rate, every)
     assert rollback(world.store)["stages"]["training"] == world.student(2e-4)
@@ -178,14 +174,14 @@ def test_rollback_goes_back_version_by_version_and_says_when_there_is_none_left(
     assert world.promoted() == world.student(1e-4)
 
 
-def test_what_was_rolled_back_is_not_promoted_again_by_a_schedule(world: World) -> None:
+def test_a_rolled_back_student_is_not_promoted_again(world: World) -> None:
     world.night(1e-4, every)
     world.night(2e-4, every)
     rollback(world.store)
     assert "Rolled back by hand" in str(why_not(world.store, world.student(2e-4)))
 
 
-def test_nor_after_going_back_two_versions(world: World) -> None:
+def test_no_student_is_promoted_again_after_two_rollbacks(world: World) -> None:
     for rate in (1e-4, 2e-4, 3e-4):
         world.night(rate, every)
     rollback(world.store)
@@ -194,7 +190,7 @@ def test_nor_after_going_back_two_versions(world: World) -> None:
         assert "Rolled back by hand" in str(why_not(world.store, world.student(rate))), rate
 
 
-def test_every_decision_is_kept_with_its_figures_in_order(world: World) -> None:
+def test_decisions_are_kept_in_order_with_their_figures(world: World) -> None:
     world.night(1e-4, every)
     world.night(2e-4, none)
     found = decisions(world.store)

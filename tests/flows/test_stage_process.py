@@ -1,4 +1,4 @@
-"""Whoever watches a process hears of that process alone."""
+"""Watching a stage process: only its own progress is reported."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from flows.stage_process import watch
 
 
-def test_what_an_earlier_life_said_of_its_progress_is_not_heard(tmp_path: Path) -> None:
+def test_progress_of_an_earlier_process_is_ignored(tmp_path: Path) -> None:
     progress = tmp_path / "worker.progress"
     progress.write_text(json.dumps({"label": "runs", "done": 135, "total": 135}))
     heard: list[Mapping[str, Any]] = []
-    # A module that does nothing when it is run, and so says nothing.
+    # Running this module does nothing, so it reports no progress.
     watch("core.progress", [], tmp_path / "log", progress, heard.append)
     assert heard == []

@@ -21,7 +21,7 @@ def _run(name: str) -> RunConfig:
 
 
 @pytest.mark.parametrize("name", [arm.name for arm in ARMS])
-def test_every_arm_is_a_valid_configuration_with_the_same_steps_teacher_and_questions(name: str) -> None:
+def test_every_arm_is_valid_and_shares_steps_teacher_and_questions(name: str) -> None:
     run = _run(name)
     assert run.training.steps == BASE.training.steps
     assert run.training.learning_rate == BASE.training.learning_rate
@@ -35,22 +35,22 @@ def test_no_two_arms_are_the_same() -> None:
     assert len(set(identities)) == len(ARMS) == len({arm.name for arm in ARMS})
 
 
-def test_the_first_arm_is_the_configuration_itself() -> None:
+def test_the_mind_arm_is_the_unchanged_configuration() -> None:
     assert identity_fields(_run("mind")) == identity_fields(BASE)
 
 
 @pytest.mark.parametrize(
     ("name", "rationales"), [(f"single-{NAMES[0]}", 1), ("mcc-kd", 2), ("uniform", 8), ("top-1", 1), ("no-selection", 8)]
 )
-def test_arms_that_take_fewer_rationales_of_a_question_see_more_questions(name: str, rationales: int) -> None:
+def test_arms_with_fewer_rationales_per_question_see_more_questions(name: str, rationales: int) -> None:
     assert _run(name).training.questions_per_step * rationales == pytest.approx(BASE.training.questions_per_step * KEPT)
 
 
-def test_there_is_one_specialist_for_each_perspective() -> None:
+def test_every_perspective_has_one_specialist() -> None:
     assert [_run(f"single-{name}").training.perspectives for name in NAMES] == [(name,) for name in NAMES]
 
 
-def test_the_copies_of_a_perspective_are_asked_for_alike_and_sampled_apart() -> None:
+def test_copies_of_a_perspective_share_its_prompt_but_not_its_name() -> None:
     run = _run("copies-analogy")
     copies = load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies)
     assert {item.called for item in copies} == {"analogy"}

@@ -1,4 +1,4 @@
-"""A verdict is one of two words on the last line; everything else is none."""
+"""LLM judge: a verdict is CORRECT or WRONG on the last line, else none."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from pipeline.questions.question import Question
         ("<think>CORRECT", None),
     ],
 )
-def test_verdicts(reply: str, expected: Outcome | None) -> None:
+def test_the_verdict_is_read_from_the_last_line(reply: str, expected: Outcome | None) -> None:
     assert verdict(reply) is expected
 
 
-def test_the_judge_sees_the_choices_whose_letter_is_right() -> None:
+def test_the_judge_prompt_shows_the_choices() -> None:
     question = Question("q", "Which one flies?", "B", "choice", ("a stone", "a bird"))
     settings = Judge(model=LocalModel(path="/models/judge"), prompt="{{ question }}|{{ answer }}|{{ text }}")
     assert judge_prompt(settings, question, "The bird.") == "Which one flies?\n(A) a stone\n(B) a bird|B|The bird."
 
 
 @given(st.text())
-def test_no_text_is_too_strange(reply: str) -> None:
+def test_no_text_makes_the_verdict_raise(reply: str) -> None:
     assert verdict(reply) in (Outcome.CORRECT, Outcome.WRONG, None)

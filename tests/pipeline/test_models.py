@@ -27,11 +27,11 @@ def _refusal(folder: Path) -> str:
     return str(raised.value)
 
 
-def test_a_whole_folder_passes(folder: Path) -> None:
+def test_a_complete_folder_passes(folder: Path) -> None:
     check_model(LocalModel(path=folder), "teacher")
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     assert "no such model folder; correct teacher.path" in _refusal(tmp_path / "none")
 
 
@@ -65,25 +65,25 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_refused(folder: Path) -> None
     assert "use the tokenizer that belongs to these weights" in _refusal(folder)
 
 
-def test_content_does_not_depend_on_where_a_model_lies(folder: Path, tiny_model: Path) -> None:
+def test_content_does_not_depend_on_the_path_or_the_card(folder: Path, tiny_model: Path) -> None:
     (folder / "README.md").write_text("a card is not content")
     assert model_content(LocalModel(path=folder)) == model_content(LocalModel(path=tiny_model))
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
-def test_content_changes_with_any_byte_that_matters(folder: Path, tiny_model: Path, name: str) -> None:
+def test_content_changes_with_any_byte_of_a_model_file(folder: Path, tiny_model: Path, name: str) -> None:
     with (folder / name).open("ab") as stream:
         stream.write(b" ")
     assert model_content(LocalModel(path=folder)) != model_content(LocalModel(path=tiny_model))
 
 
-def test_a_hub_model_is_its_pinned_revision() -> None:
+def test_the_content_of_a_hub_model_is_its_pinned_revision() -> None:
     model = HubModel(name="some/model", revision=REVISION)
     check_model(model, "teacher")
     assert model_content(model) == f"some/model@{REVISION}"
 
 
-def test_the_context_is_what_the_configuration_says(folder: Path) -> None:
+def test_the_context_length_is_read_from_the_configuration(folder: Path) -> None:
     assert context_length(folder) == 8192
     config = json.loads((folder / "config.json").read_text())
     del config["max_position_embeddings"]
@@ -91,9 +91,7 @@ def test_the_context_is_what_the_configuration_says(folder: Path) -> None:
     assert context_length(folder) is None
 
 
-def test_the_digest_of_a_large_file_is_remembered_until_the_file_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_digest_of_a_large_file_is_cached_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "_MEMORY", tmp_path / "cache" / "digests.sqlite")
     monkeypatch.setattr(models, "_LARGE_BYTES", 4)
     read: list[Path] = []
@@ -114,7 +112,7 @@ def test_the_digest_of_a_large_file_is_remembered_until_the_file_changes(
     assert len(read) == 2
 
 
-def test_a_student_whose_weights_do_not_fit_its_configuration_is_named_without_loading_it(folder: Path) -> None:
+def test_weights_that_do_not_fit_the_configuration_are_named(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     assert models.check_weights(folder) is None

@@ -20,7 +20,7 @@ QUESTION = Question("q", "Which flies?", "B", "choice", ("cat", "crow"))
 
 @pytest.fixture(scope="module")
 def chatty(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A tokenizer that adds its beginning token itself and whose chat template writes it too."""
+    """A tokenizer that adds its BOS token itself and whose chat template writes it too."""
     from tokenizers.processors import TemplateProcessing
 
     tokenizer = build_tokenizer(tmp_path_factory.mktemp("chatty"), bos_token="<begin>", chat_template=CHAT)
@@ -31,13 +31,13 @@ def chatty(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @given(st.text(), st.text())
-def test_a_template_writes_its_values_as_they_are(question: str, instruction: str) -> None:
+def test_a_template_inserts_values_unchanged(question: str, instruction: str) -> None:
     assert render("{{ question }}|{{ instruction }}\n", question=question, instruction=instruction) == (
         f"{question}|{instruction}\n"
     )
 
 
-def test_an_unknown_name_is_refused_with_the_allowed_ones() -> None:
+def test_an_unknown_template_name_is_refused_with_the_allowed_ones() -> None:
     with pytest.raises(ConfigError, match="'qestion' is undefined; it may use instruction, question"):
         render("{{ qestion }}", question="?", instruction="!")
 
@@ -55,7 +55,7 @@ def test_an_unknown_name_is_refused_with_the_allowed_ones() -> None:
         "{{ '{0.__class__}'.format(question) }}",
     ],
 )
-def test_a_bad_or_prying_template_is_refused(template: str) -> None:
+def test_an_invalid_or_unsafe_template_is_refused(template: str) -> None:
     with pytest.raises(ConfigError, match="prompts: template"):
         render(template, question="?")
 
@@ -63,12 +63,12 @@ def test_a_bad_or_prying_template_is_refused(template: str) -> None:
 @pytest.mark.parametrize(
     "template", ["{{ question / 2 }}", "{{ 1 // 0 }}", "{{ range(10 ** 9) | list }}", "{% include '/etc/passwd' %}"]
 )
-def test_a_template_that_fails_while_it_is_filled_is_refused(template: str) -> None:
+def test_a_template_that_fails_during_rendering_is_refused(template: str) -> None:
     with pytest.raises(ConfigError, match="prompts: template"):
         render(template, question="?")
 
 
-def test_both_templates_are_checked_before_any_model_loads() -> None:
+def test_both_templates_are_checked_up_front() -> None:
     perspectives = load_perspectives(None)
     check_prompts(Prompts(), perspectives)
     with pytest.raises(ConfigError, match="it may use question"):
@@ -90,18 +90,18 @@ def test_chat_without_a_chat_template_is_refused(tiny_tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("turns", [Turns(), None])
-def test_a_prompt_begins_with_one_beginning_token(chatty: Any, turns: Turns | None) -> None:
+def test_a_prompt_begins_with_exactly_one_bos_token(chatty: Any, turns: Turns | None) -> None:
     assert chatty(chatty.bos_token)["input_ids"] == [chatty.bos_token_id] * 2, "a careless caller would get two"
     tokens = prompt_tokens(chatty, "hello", turns)
     assert tokens[0] == chatty.bos_token_id
     assert tokens.count(chatty.bos_token_id) == 1
 
 
-def test_a_chat_prompt_ends_where_the_answer_begins(chatty: Any) -> None:
+def test_a_chat_prompt_ends_with_the_generation_prompt(chatty: Any) -> None:
     assert chatty.decode(prompt_tokens(chatty, "hello", Turns())) == "<begin>[user]hello[ai]"
 
 
-def test_a_model_has_its_own_system_turn_and_its_own_template_arguments(chatty: Any) -> None:
+def test_turns_set_the_system_turn_and_template_arguments(chatty: Any) -> None:
     def prompt(turns: Turns) -> str:
         return str(chatty.decode(prompt_tokens(chatty, "hello", turns)))
 

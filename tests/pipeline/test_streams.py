@@ -12,18 +12,18 @@ from pipeline.streams import IN_FLIGHT, chunks, prefetch
 
 
 @given(st.lists(st.integers()), st.integers(1, 7))
-def test_pieces_put_together_are_the_stream(items: list[int], size: int) -> None:
+def test_concatenated_chunks_equal_the_stream(items: list[int], size: int) -> None:
     pieces = list(chunks(items, size))
     assert [item for piece in pieces for item in piece] == items
     assert all(len(piece) == size for piece in pieces[:-1])
 
 
 @given(st.lists(st.integers(), max_size=12))
-def test_every_item_comes_back_in_order_with_what_was_made_of_it(items: list[int]) -> None:
+def test_prefetch_keeps_the_order_and_pairs_items_with_results(items: list[int]) -> None:
     assert list(prefetch(lambda item: item * 2, items)) == [(item, item * 2) for item in items]
 
 
-def test_the_next_item_is_worked_on_while_one_is_dealt_with_and_no_more_are_taken() -> None:
+def test_prefetch_works_ahead_within_its_limit() -> None:
     begun, taken = threading.Semaphore(0), []
 
     def stream() -> Iterator[int]:
@@ -42,7 +42,7 @@ def test_the_next_item_is_worked_on_while_one_is_dealt_with_and_no_more_are_take
         assert len(taken) <= number + IN_FLIGHT
 
 
-def test_whoever_leaves_early_does_not_wait_for_what_is_under_way() -> None:
+def test_leaving_prefetch_early_does_not_wait_for_running_work() -> None:
     release, began = threading.Event(), time.monotonic()
     try:
         for number, _ in prefetch(lambda item: item == 0 or release.wait(60), range(9)):
@@ -53,7 +53,7 @@ def test_whoever_leaves_early_does_not_wait_for_what_is_under_way() -> None:
         release.set()
 
 
-def test_what_fails_is_raised_and_nothing_more_is_begun() -> None:
+def test_prefetch_raises_a_failure_and_starts_no_more_work() -> None:
     begun = []
 
     def work(number: int) -> int:

@@ -1,4 +1,4 @@
-"""Equal configurations have equal fingerprints anywhere; runtime fields never count; identity fields always do."""
+"""Fingerprints: equal configurations match on any machine, runtime fields never count, identity fields always do."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _fingerprints(path: Path) -> dict[str, str]:
 
 
 def _full(model: Path) -> Tree:
-    """Every field of a run written out, defaults included; a chat, and a place to meet, so that no field is refused."""
+    """A run with every field written out; chat and a rendezvous address are set so that no field is refused."""
     return json.loads(RunConfig.model_validate(_chat(model)).model_dump_json())  # type: ignore[no-any-return]
 
 
@@ -55,7 +55,7 @@ def _leaves(value: Any, place: Place = (), role: str = "", annotation: Any = Non
 
 
 def _others(value: Any, annotation: Any) -> list[Any]:
-    """Values that a field might also have, the nearest first."""
+    """Candidate values for a field, the most similar first."""
     options = [option for option in get_args(annotation) if isinstance(option, str | int)]
     nested = [option for part in get_args(annotation) for option in get_args(part) if isinstance(option, str)]
     if options or nested:
@@ -98,9 +98,9 @@ def _value(tree: Tree, place: Place) -> Any:
 
 LEAVES = list(_leaves(RunConfig.model_validate(tree_of(Path("model")))))
 LOCATIONS = {("teacher", "path"), ("student", "path"), ("perspectives",)}
-"""Where something lies: what lies there counts, and has tests of its own below."""
+"""Paths: their content counts, which the tests below check."""
 ELSEWHERE = {("synthesis", "encoder"), ("sampling", "rationales")}
-"""What lies there has tests of its own, below and in `tests/stages/sampling/test_imported.py`."""
+"""Sections with their own tests, below and in `tests/stages/sampling/test_imported.py`."""
 
 
 def _names(role: str) -> list[Any]:
@@ -125,7 +125,7 @@ def _write_other(folder: Path, tree: Tree, place: Place, annotation: Any) -> Pat
 
 
 def _after(stages: set[str]) -> set[str]:
-    """`stages` and every stage that reads from one of them."""
+    """`stages` and every stage that depends on one of them."""
     for name in ORDER:
         if stages.intersection(stage_module(name).INPUTS):
             stages = stages | {name}
@@ -133,14 +133,14 @@ def _after(stages: set[str]) -> set[str]:
 
 
 @pytest.mark.parametrize(("place", "annotation"), _names("runtime"))
-def test_a_runtime_field_runs_nothing_again(tmp_path: Path, tiny_model: Path, place: Place, annotation: Any) -> None:
+def test_a_runtime_field_makes_no_stage_stale(tmp_path: Path, tiny_model: Path, place: Place, annotation: Any) -> None:
     tree = _full(tiny_model)
     changed = _write_other(tmp_path, tree, place, annotation)
     assert _fingerprints(changed) == _fingerprints(write_config(tmp_path, tree))
 
 
 @pytest.mark.parametrize(("place", "annotation"), _names("identity"))
-def test_an_identity_field_runs_its_stage_and_those_after_it(
+def test_an_identity_field_makes_its_stage_and_later_ones_stale(
     tmp_path: Path, tiny_model: Path, place: Place, annotation: Any
 ) -> None:
     tree = _full(tiny_model)
@@ -166,7 +166,7 @@ def test_an_identity_field_runs_its_stage_and_those_after_it(
         (("evaluation", "bootstrap"), 200, "evaluation"),
     ],
 )
-def test_stages_that_do_not_read_from_the_changed_one_are_kept(
+def test_stages_that_do_not_depend_on_the_changed_one_stay_valid(
     tmp_path: Path, tiny_model: Path, place: Place, value: Any, first: str
 ) -> None:
     plain = _fingerprints(write_config(tmp_path, _full(tiny_model)))
@@ -188,7 +188,7 @@ def test_stages_that_do_not_read_from_the_changed_one_are_kept(
         (("evaluation", "bootstrap"), 200),
     ],
 )
-def test_base_and_teacher_are_not_asked_again_for_another_student_or_another_way_to_compare(
+def test_settings_of_the_student_or_comparison_keep_the_references(
     tmp_path: Path, tiny_model: Path, place: Place, value: Any
 ) -> None:
     tree = _full(tiny_model)
@@ -215,7 +215,7 @@ def test_defaults_written_out_change_nothing(tmp_path: Path, tiny_model: Path) -
     assert _fingerprints(write_config(tmp_path, _chat(tiny_model))) == _fingerprints(write_config(tmp_path, _full(tiny_model)))
 
 
-def test_everything_may_lie_elsewhere(tmp_path: Path, tiny_model: Path) -> None:
+def test_fingerprints_do_not_depend_on_paths(tmp_path: Path, tiny_model: Path) -> None:
     question = Question("q1", "What is 3+4?", "7", "number")
     found = []
     for place in ("here", "far/away"):
@@ -233,7 +233,7 @@ def test_everything_may_lie_elsewhere(tmp_path: Path, tiny_model: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["model", "data", "perspectives"])
-def test_what_lies_at_a_path_counts(tmp_path: Path, tiny_model: Path, what: str) -> None:
+def test_the_content_of_a_path_counts(tmp_path: Path, tiny_model: Path, what: str) -> None:
     shutil.copytree(tiny_model, tmp_path / "model")
     data = tmp_path / "train.jsonl"
     data.write_text(json.dumps({"id": "q1", "question": "What is 3+4?", "answer": "7"}) + "\n")
@@ -253,7 +253,7 @@ def test_what_lies_at_a_path_counts(tmp_path: Path, tiny_model: Path, what: str)
     ("template", "again"),
     [("{{ perspective }}: {{ question }}", set()), ("{{ question }} {{ instruction }}", {"sampling"})],
 )
-def test_an_instruction_that_no_prompt_shows_makes_nothing_stale(
+def test_an_instruction_missing_from_the_prompt_makes_nothing_stale(
     tmp_path: Path, tiny_model: Path, template: str, again: set[str]
 ) -> None:
     tree = tree_of(tiny_model) | {"perspectives": "mine.yaml", "prompts": {"perspective": template}}
@@ -266,7 +266,7 @@ def test_an_instruction_that_no_prompt_shows_makes_nothing_stale(
 
 
 @pytest.mark.parametrize(("rule", "again"), [("report", {"report"}), ("require", {"synthesis"})])
-def test_another_form_never_asks_the_teacher_again(tmp_path: Path, tiny_model: Path, rule: str, again: set[str]) -> None:
+def test_changing_a_form_never_repeats_sampling(tmp_path: Path, tiny_model: Path, rule: str, again: set[str]) -> None:
     tree = tree_of(tiny_model) | {"perspectives": "mine.yaml", "synthesis": {"form": rule}}
     found = []
     for pattern in ("^Plan", "^My plan"):
@@ -276,7 +276,7 @@ def test_another_form_never_asks_the_teacher_again(tmp_path: Path, tiny_model: P
     assert {name for name in ORDER if found[0][name] != found[1][name]} == _after(again)
 
 
-def test_only_locations_and_what_they_exclude_were_left_out_above() -> None:
+def test_only_paths_and_their_kinds_are_excluded_above() -> None:
     tested = {tuple(item.values[0]) for role in ("runtime", "identity") for item in _names(role)}
     left = {place for place, _, _ in LEAVES} - tested
     kinds = {place for place in left if place[-1] == "kind"}

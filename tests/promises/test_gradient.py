@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tests.support.one_step import RATE
 from tests.support.runs import REPOSITORY
 
-# The learning rate of the first step is the whole of RATE (no warm-up), and nothing is clipped.
+# The first step uses the full learning rate RATE (no warm-up) and no clipping.
 TRAINING = {
     "steps": 10**6,
     "questions_per_step": 8,
@@ -43,7 +43,7 @@ SPLITS = {
         "ranks-four-each": {"questions_per_micro_batch": 1, "zero_stage": 1},
         "ranks-zero2": {"questions_per_micro_batch": 2, "zero_stage": 2},
         "ranks-zero3": {"questions_per_micro_batch": 2, "zero_stage": 3},
-        # Rationales of unequal length, so the ranks' logits would come in unequally many chunks.
+        # Rationales of unequal length would give the ranks different numbers of logit chunks.
         "ranks-zero3-chunked": {"questions_per_micro_batch": 2, "zero_stage": 3, "most": 300 * 8},
         "ranks-bf16-zero3": {"questions_per_micro_batch": 4, "zero_stage": 3, "precision": "bf16"},
     },
@@ -77,16 +77,16 @@ def launch(folder: Path, model: Path, ranks: int) -> None:
         )
         if answer.returncode == 0:
             return
-        # The launcher's own account, which says nothing of the reason, comes after what the ranks said.
+        # The launcher's own message, which has no reason, follows the output of the ranks.
         said = answer.stderr.partition("torch.distributed.elastic.multiprocessing.errors")[0][-6000:]
         assert "SIGABRT" in answer.stderr and not last, said
-        # Once in many runs a library has aborted a rank. It says nothing of gradients, so it is told, and the ranks start again.
+        # On rare occasions a library aborts a rank. That is unrelated to gradients: warn and start the ranks again.
         warnings.warn(f"a rank was aborted: {said}", stacklevel=2)
 
 
 @pytest.fixture(scope="module")
 def gradients(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, torch.Tensor]:
-    """Flat gradient (weights before - after, over the rate) by split."""
+    """Flat gradient by split: (weights before - after) / rate."""
     folder = tmp_path_factory.mktemp("gradient")
     before = {f"student.{name}": value for name, value in load_file(tiny_model / "model.safetensors").items()}
     found, logged = {}, {}
@@ -103,17 +103,17 @@ def gradients(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dic
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("split", EXACT)
-def test_every_split_of_the_global_batch_gives_the_gradient_of_the_whole(gradients: dict[str, Any], split: str) -> None:
+def test_every_split_of_the_global_batch_gives_the_same_gradient(gradients: dict[str, Any], split: str) -> None:
     whole = gradients["whole"]
     assert whole.norm() > 1e-3
     difference = gradients[split] - whole
     assert difference.norm() / whole.norm() <= 1e-5
-    # A one-sided drift would hide in the norm of many small errors.
+    # The norm of many small errors would hide a one-sided drift.
     assert abs(float(difference.sum())) / float(whole.abs().sum()) <= 1e-5
 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("split", ["bf16", "ranks-bf16-zero3"])
-def test_bfloat16_gives_that_gradient_to_its_own_precision(gradients: dict[str, Any], split: str) -> None:
+def test_bfloat16_gives_the_gradient_within_its_precision(gradients: dict[str, Any], split: str) -> None:
     whole = gradients["whole"]
     assert (gradients[split] - whole).norm() / whole.norm() <= 0.03

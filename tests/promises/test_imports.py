@@ -1,4 +1,4 @@
-"""The structure of the packages, computed from their imports: every import runs down, in no circle, from folders of bearable size."""
+"""Package structure, computed from imports: no upward import, no cycle, and a bounded number of modules per folder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _folder(module: str) -> str:
 
 
 def _circles(edges: set[tuple[str, str]]) -> set[str]:
-    """Nodes that stay when nodes without an outgoing edge are removed again and again: members of circles, and what leads to them."""
+    """Nodes that remain after repeatedly removing nodes without outgoing edges: cycles and their predecessors."""
     nodes = {node for edge in edges for node in edge}
     while leaves := nodes - {source for source, _ in edges}:
         nodes -= leaves
@@ -48,26 +48,26 @@ def _circles(edges: set[tuple[str, str]]) -> set[str]:
     return nodes
 
 
-def test_no_import_runs_up(imports: list[tuple[str, str]]) -> None:
+def test_no_import_goes_to_a_higher_layer(imports: list[tuple[str, str]]) -> None:
     assert [edge for edge in imports if _layer(edge[0]) < _layer(edge[1])] == []
 
 
-def test_pipeline_and_storage_do_not_know_each_other(imports: list[tuple[str, str]]) -> None:
+def test_pipeline_and_storage_do_not_import_each_other(imports: list[tuple[str, str]]) -> None:
     assert [edge for edge in imports if {edge[0].split(".")[0], edge[1].split(".")[0]} == {"pipeline", "storage"}] == []
 
 
-def test_no_circle_of_modules(imports: list[tuple[str, str]]) -> None:
+def test_modules_have_no_import_cycle(imports: list[tuple[str, str]]) -> None:
     assert _circles(set(imports)) == set()
 
 
-def test_no_circle_of_folders(imports: list[tuple[str, str]]) -> None:
+def test_folders_have_no_import_cycle(imports: list[tuple[str, str]]) -> None:
     folders = {(_folder(a), _folder(b)) for a, b in imports if _folder(a) != _folder(b)}
-    # A folder and the folders inside it are one idea at two sizes.
+    # A folder and its subfolders count as one.
     apart = {(a, b) for a, b in folders if not a.startswith(b) and not b.startswith(a)}
     assert _circles(apart) == set()
 
 
-def test_a_circle_is_found() -> None:
+def test_an_import_cycle_is_found() -> None:
     assert _circles({("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")}) == {"a", "b", "c"}
 
 
@@ -78,7 +78,7 @@ def test_a_stage_imports_no_other_stage(imports: list[tuple[str, str]], stage: s
     assert {other for other in theirs if not f"{other}.".startswith((mine, *COMMON))} == set()
 
 
-def test_no_folder_has_more_modules_than_a_reader_can_hold() -> None:
+def test_no_folder_has_too_many_modules() -> None:
     files = [path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py") if not path.name.startswith("__")]
     assert {folder: count for folder, count in Counter(path.parent for path in files).items() if count > MOST_MODULES} == {}
 

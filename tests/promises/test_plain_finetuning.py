@@ -1,4 +1,4 @@
-"""With uniform weights, λ=0 and β=0 MIND is plain mean fine-tuning; its gradient is the same however a step is split or packed."""
+"""With uniform weights, λ=0 and β=0 MIND equals plain fine-tuning; splitting or packing a step keeps the gradient."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MASK = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1], [1, 0, 0], [1, 
 
 @dataclass
 class GatheringEngine:
-    """One process without DeepSpeed: gradients add up over the micro-batches and are never applied."""
+    """One process without DeepSpeed: gradients accumulate over micro-batches and are never applied."""
 
     model: StudentLosses
     device: torch.device = torch.device("cpu")  # noqa: RUF009
@@ -74,7 +74,7 @@ def data(tiny_tokenizer: Any) -> TrainingSet:
 def _step(
     student: Any, data: TrainingSet, training: Training, step: int
 ) -> tuple[dict[str, Any], dict[str, Tensor], TrainingState]:
-    """The log of one step, the student's gradient, and what was taught."""
+    """The log of one step, the student's gradient and the training state."""
     student.zero_grad()
     torch.manual_seed(0)
     metanet = MetaNet(PERSPECTIVES, FEATURES, 8, 2)
@@ -110,7 +110,7 @@ def _relative(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 @pytest.mark.parametrize("step", [0, 1])
 @pytest.mark.parametrize("micro", [1, 2, 4])
-def test_uniform_weights_without_consistency_are_plain_mean_fine_tuning(
+def test_uniform_weights_without_consistency_equal_plain_fine_tuning(
     student: Any, data: TrainingSet, step: int, micro: int
 ) -> None:
     training = Training(
@@ -128,7 +128,7 @@ def test_uniform_weights_without_consistency_are_plain_mean_fine_tuning(
 
 @pytest.mark.parametrize("context", ["full", "before_conclusion"])
 @pytest.mark.parametrize("kind", ["ema", "optimizer", "none"])
-def test_the_gradient_is_the_same_for_any_micro_batch_packed_or_padded(
+def test_the_gradient_is_equal_for_any_micro_batch_packed_or_padded(
     student: Any, data: TrainingSet, context: Any, kind: Any
 ) -> None:
     found = []
@@ -149,7 +149,7 @@ def test_the_gradient_is_the_same_for_any_micro_batch_packed_or_padded(
 
 
 @pytest.mark.parametrize("packs", [False, True])
-def test_the_second_task_takes_its_share_of_the_loss(student: Any, data: TrainingSet, packs: bool) -> None:
+def test_the_answer_task_has_its_weight_in_the_loss(student: Any, data: TrainingSet, packs: bool) -> None:
     whole = replace(data, answers_N5=data.addresses_NK25[:, 2, 0].where(MASK[:, 2:3], data.addresses_NK25[:, 0, 0]))
     found = {}
     for weight in (0.0, 0.25):
@@ -168,7 +168,7 @@ def test_the_second_task_takes_its_share_of_the_loss(student: Any, data: Trainin
 
 
 @pytest.mark.parametrize("every", [1, 2])
-def test_what_is_not_kept_is_measured_when_the_step_probes_and_only_then(student: Any, data: TrainingSet, every: int) -> None:
+def test_dropped_rationales_are_measured_only_in_probe_steps(student: Any, data: TrainingSet, every: int) -> None:
     training = Training(questions_per_step=6, questions_per_micro_batch=2, mixture=Mixture(beta=1), probe_every=every)
     log, _, state = _step(student, data, training, step=1)
     measured_NK = state.inertia.visits_NK == 2
@@ -177,7 +177,7 @@ def test_what_is_not_kept_is_measured_when_the_step_probes_and_only_then(student
     assert log["kept"] * QUESTIONS < int(MASK.sum())
 
 
-def test_the_rate_warms_up_to_its_peak_and_ends_near_its_last_share() -> None:
+def test_the_learning_rate_warms_up_and_decays_to_its_final_rate() -> None:
     training = Training(steps=100, warm_up=0.1, learning_rate=1.0, final_rate=0.1)
     rates = [learning_rate(training, step) for step in range(100)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])

@@ -1,4 +1,4 @@
-"""No question id, nor normalised question text, is in both training and evaluation data."""
+"""Separation: no question id and no normalised text is in both training and evaluation data."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ def separated(train: list[Question], evaluation: list[Question]) -> list[Questio
 
 
 @given(st.lists(questions, max_size=6), st.lists(questions, max_size=6))
-def test_no_id_or_text_is_on_both_sides_and_no_more_is_left_out(train: list[Question], evaluation: list[Question]) -> None:
+def test_exactly_the_questions_with_an_evaluated_id_or_text_are_removed(
+    train: list[Question], evaluation: list[Question]
+) -> None:
     kept = separated(train, evaluation)
     ids, texts = {item.id for item in evaluation}, {normalised(item.question) for item in evaluation}
     assert kept == [item for item in train if item.id not in ids and normalised(item.question) not in texts]
 
 
-def test_a_question_with_its_choices_in_another_order_is_still_the_same_question() -> None:
+def test_a_question_with_reordered_choices_counts_as_the_same() -> None:
     train = Question("t", "Which flies?", "A", "choice", ("crow", "cat"))
     evaluation = Question("e", "Which flies?", "B", "choice", ("cat", "crow"))
     assert separated([train], [evaluation]) == []
@@ -55,7 +57,7 @@ def _rows(path: Path, *rows: tuple[str, str]) -> None:
     path.write_text("".join(json.dumps({"id": key, "question": text, "answer": "7"}) + "\n" for key, text in rows))
 
 
-def test_the_questions_stage_leaves_out_what_is_evaluated_and_counts_it(tmp_path: Path, run_tree: Tree) -> None:
+def test_the_questions_stage_removes_evaluated_questions_and_counts_them(tmp_path: Path, run_tree: Tree) -> None:
     _rows(tmp_path / "train.jsonl", ("a", "What is 3+4?"), ("b", "Name it."), ("c", "What else?"))
     _rows(tmp_path / "test.jsonl", ("z", "what is 3+4"), ("b", "Something new."))
     run_tree["questions"]["train"].append({"kind": "file", "path": "train.jsonl"})
@@ -88,7 +90,7 @@ def test_the_questions_stage_runs_once(tmp_path: Path, run_tree: Tree) -> None:
     assert (first.folder / "manifest.json").stat().st_mtime_ns == written
 
 
-def test_one_id_from_two_sources_is_refused(tmp_path: Path, run_tree: Tree) -> None:
+def test_a_duplicate_id_from_two_sources_is_refused(tmp_path: Path, run_tree: Tree) -> None:
     _rows(tmp_path / "one.jsonl", ("a", "What is 3+4?"))
     _rows(tmp_path / "two.jsonl", ("a", "What else?"))
     run_tree["questions"]["train"] = [{"kind": "file", "path": name} for name in ("one.jsonl", "two.jsonl")]
@@ -96,7 +98,7 @@ def test_one_id_from_two_sources_is_refused(tmp_path: Path, run_tree: Tree) -> N
         _run(tmp_path, run_tree)
 
 
-def test_a_training_set_that_is_evaluated_as_a_whole_is_refused(tmp_path: Path, run_tree: Tree) -> None:
+def test_a_training_set_that_is_fully_evaluated_is_refused(tmp_path: Path, run_tree: Tree) -> None:
     run_tree["questions"]["train"] = [run_tree["questions"]["evaluation"][0]["source"]]
     with pytest.raises(
         QuestionError, match="no question is left: 4 questions are also in an evaluation set, 0 share a passage"

@@ -1,4 +1,4 @@
-"""The script for GPUs runs wherever torch and transformers are; a small shape shows it on a CPU."""
+"""GPU benchmark script, tested on a CPU with a small shape; it needs only torch and transformers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALL = ("--shapes", "tiny", "--questions", "2", "--tokens", "32", "--repeats", 
 
 
 def ran(*arguments: str, before: str = "") -> list[str]:
-    """Lines that it prints, after `before` has changed something."""
+    """Lines that the script prints; the code in `before` may patch it first."""
     code = f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import gpu_bench, gpu_trl; {before}\ngpu_bench.main()"
     command = [sys.executable, "-c", code, *SMALL, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY).stdout.splitlines()
@@ -26,7 +26,7 @@ def rows_of(lines: list[str]) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["ratio"], row["form"]): row for row in json.loads(lines[-1])["rows"]}
 
 
-def test_one_call_times_packed_rows_beside_padded_ones_at_both_ratios() -> None:
+def test_one_call_times_packed_and_padded_rows_at_both_ratios() -> None:
     command = [sys.executable, str(SCRIPT), *SMALL, "--forms", "padded", "rows"]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     rows = rows_of(lines)
@@ -41,7 +41,7 @@ def test_one_call_times_packed_rows_beside_padded_ones_at_both_ratios() -> None:
 
 @pytest.fixture(scope="module")
 def troubled() -> dict[str, dict[str, Any]]:
-    """Rows by form, where one form fails, TRL is not installed, and batches take long to make."""
+    """Rows by form, where one form fails, TRL is missing and batches are slow to build."""
     before = (
         "import time; make = gpu_bench.batch_of; gpu_bench.batch_of = lambda *some: (time.sleep(0.5), make(*some))[1]\n"
         "gpu_bench.ATTENTION['padded'] = 'no such attention'; gpu_trl.is_there = lambda: False"
@@ -50,24 +50,24 @@ def troubled() -> dict[str, dict[str, Any]]:
     return {form: row for (_, form), row in rows.items()}
 
 
-def test_a_form_that_fails_says_so_and_the_others_go_on(troubled: dict[str, dict[str, Any]]) -> None:
+def test_a_failing_form_is_reported_and_the_others_continue(troubled: dict[str, dict[str, Any]]) -> None:
     assert "no such attention" in troubled["padded"]["error"]
     assert troubled["TRL, padding"]["error"] == "TRL is not installed"
     assert troubled["rows"]["tokens_a_second"] > 0
     assert troubled["rows"]["times_padded"] is None
 
 
-def test_time_to_make_a_batch_is_not_in_a_steps(troubled: dict[str, dict[str, Any]]) -> None:
+def test_the_time_to_build_a_batch_is_not_part_of_a_step(troubled: dict[str, dict[str, Any]]) -> None:
     assert troubled["rows"]["host_ms"] > 500
     assert troubled["rows"]["seconds"] < 0.4
 
 
-def test_no_form_is_begun_when_the_time_is_up() -> None:
+def test_no_form_starts_after_the_time_limit() -> None:
     rows = rows_of(ran("--forms", "padded", "rows", "--minutes", "0"))
     assert all("no time left; raise --minutes" in row["error"] for row in rows.values())
 
 
-def test_a_single_step_of_trl_is_a_figure() -> None:
+def test_a_single_trl_step_can_be_timed() -> None:
     pytest.importorskip("trl")
     code = (
         f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import gpu_bench, gpu_trl, gpu_work\n"
@@ -78,7 +78,7 @@ def test_a_single_step_of_trl_is_a_figure() -> None:
     assert float(said.splitlines()[-1]) > 0
 
 
-def test_it_needs_none_of_the_other_packages() -> None:
+def test_the_script_needs_no_other_package() -> None:
     code = (
         f"import sys; sys.argv = ['x', '--help']; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
         "import gpu_bench\n"

@@ -1,4 +1,4 @@
-"""Tasks for lm-eval ask what the run asks, token by token; its samples are told apart from ours by text or by grading."""
+"""lm-eval export and comparison: equal prompt tokens, and every difference is due to text or grading."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run_of(model: Path, chat: bool) -> RunConfig:
 
 
 @pytest.mark.parametrize("chat", [False, True])
-def test_an_exported_item_has_the_tokens_that_the_run_asks_with(tmp_path: Path, chat: bool) -> None:
+def test_an_exported_item_has_the_prompt_tokens_of_the_run(tmp_path: Path, chat: bool) -> None:
     folder = tmp_path / "tokenizer"
     build_tokenizer(folder, bos_token="<begin>", chat_template=TEMPLATE)
     model = LocalModel(path=folder, chat=chat)
@@ -63,7 +63,7 @@ CASES = {
     "graded": (("it is 5", "5", "correct"), ("it is 5 ", "[invalid]", 0.0)),
     "both wrong": (("7", "7", "wrong"), ("8", "8", 0.0)),
 }
-"""By question: text, what is read, verdict, ours and lm-eval's."""
+"""By question: ours (text, parsed answer, outcome) and lm-eval's (text, parsed answer, score)."""
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def answers(tmp_path: Path) -> Artifact:
 
 
 def sample(name: str, text: str, read: str, score: float, **changes: Any) -> dict[str, Any]:
-    """As lm-eval 0.4 writes them, as far as it is read."""
+    """A sample as lm-eval 0.4 writes it, with the fields that are read."""
     doc = {"question_id": name, "set": "dial", "prompt": "p", "gold": "5"}
     return {"doc_id": 0, "doc": doc, "target": "5", "resps": [[text]], "filtered_resps": [read], "filter": "boxed",
             "metrics": ["exact_match"], "exact_match": score, **changes}  # fmt: skip
@@ -113,7 +113,7 @@ def test_every_difference_has_a_cause_and_counts_add_up(tmp_path: Path, answers:
     assert next(item for item in found if item.question_id == "graded").theirs.read is None
 
 
-def test_items_that_lm_eval_was_not_asked_are_counted(tmp_path: Path, answers: Artifact) -> None:
+def test_items_missing_from_lm_eval_are_counted(tmp_path: Path, answers: Artifact) -> None:
     write_samples(tmp_path / "results", [sample("same", *CASES["same"][1])])
     first, last = lm_eval.table(lm_eval.compare(answers, "student", lm_eval.read_samples([tmp_path / "results"])))
     assert (first["items"], first["not asked there"]) == (last["items"], last["not asked there"]) == (1, 3)
@@ -149,7 +149,9 @@ def test_the_pattern_for_lm_eval_reads_braces_inside_a_box(tiny_model: Path, tex
         ),
     ],
 )
-def test_samples_of_something_else_are_refused(tmp_path: Path, answers: Artifact, changes: dict[str, Any], said: str) -> None:
+def test_samples_of_another_task_or_run_are_refused(
+    tmp_path: Path, answers: Artifact, changes: dict[str, Any], said: str
+) -> None:
     path = write_samples(tmp_path / "results", [sample("same", "5", "5", 1.0, **changes)])
     with pytest.raises(ConfigError, match=said):
         lm_eval.compare(answers, "student", lm_eval.read_samples([path]))

@@ -1,4 +1,4 @@
-"""A released student is whole, says where it is from, and gives nothing of this machine away."""
+"""`mind release`: the released student is complete, documents its lineage and contains no local paths."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def release(root: Path, folder: Path, *words: str) -> Result:
 
 @pytest.fixture(scope="module")
 def root(peaceful: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run with its place in the catalogue."""
+    """A complete run that is recorded in the catalogue."""
     copy = tmp_path_factory.mktemp("root") / "artifacts"
     shutil.copytree(peaceful, copy)
     store = open_store(str(copy))
@@ -46,7 +46,7 @@ def released(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_it_is_the_student_that_was_trained_and_loads_as_it_lies(released: Path, root: Path) -> None:
+def test_the_released_student_equals_the_trained_one_and_loads(released: Path, root: Path) -> None:
     store = open_store(str(root))
     trained = store.open("training", stages_of(store.backend, "latest")["training"]).path("student")
     found, expected = (load_file(folder / "model.safetensors") for folder in (released, trained))
@@ -56,7 +56,7 @@ def test_it_is_the_student_that_was_trained_and_loads_as_it_lies(released: Path,
     assert model.generate(**tokenizer("Question: 1+1?", return_tensors="pt"), max_new_tokens=4).shape[1] > 4
 
 
-def test_its_card_has_results_data_and_lineage_and_no_path_of_this_machine(released: Path, root: Path) -> None:
+def test_the_card_has_results_data_and_lineage_and_no_local_path(released: Path, root: Path) -> None:
     card = (released / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
     assert front["license"] == "apache-2.0"
@@ -72,7 +72,7 @@ def test_its_card_has_results_data_and_lineage_and_no_path_of_this_machine(relea
     assert "{%" not in card
 
 
-def test_a_folder_that_is_there_is_left_alone(released: Path, root: Path) -> None:
+def test_an_existing_folder_is_not_overwritten(released: Path, root: Path) -> None:
     before = sorted(path.name for path in released.iterdir())
     answer = release(root, released)
     assert answer.exit_code == 2
@@ -87,7 +87,7 @@ def test_an_unknown_run_is_refused(root: Path, tmp_path: Path) -> None:
     assert "no such run or pointer" in answer.stderr
 
 
-def test_what_cannot_be_pushed_stays_and_can_be_pushed_again(root: Path, tmp_path: Path) -> None:
+def test_a_failed_push_keeps_the_folder_and_can_be_retried(root: Path, tmp_path: Path) -> None:
     for _ in range(2):
         answer = release(root, tmp_path / "student", "--push", "someone/student")
         assert answer.exit_code == 1
@@ -97,7 +97,7 @@ def test_what_cannot_be_pushed_stays_and_can_be_pushed_again(root: Path, tmp_pat
 
 
 @pytest.mark.parametrize("change", ["another card", "another file", "a file more"])
-def test_a_folder_that_this_release_has_not_written_is_not_pushed(root: Path, tmp_path: Path, change: str) -> None:
+def test_a_folder_that_differs_from_this_release_is_not_pushed(root: Path, tmp_path: Path, change: str) -> None:
     folder = tmp_path / "student"
     assert release(root, folder).exit_code == 0
     words = ["--licence", "mit"] if change == "another card" else []
@@ -117,7 +117,7 @@ def change_manifest(store: Store, stage: str, fingerprint: str, changed: Callabl
     path.write_text(json.dumps(manifest))
 
 
-def test_the_card_says_what_is_bad_news_how_it_is_asked_and_whose_the_questions_are(root: Path, tmp_path: Path) -> None:
+def test_the_card_states_losses_prompt_format_and_data_licences(root: Path, tmp_path: Path) -> None:
     copy = tmp_path / "artifacts"
     shutil.copytree(root, copy)
     store = open_store(str(copy))

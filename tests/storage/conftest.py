@@ -1,4 +1,4 @@
-"""Roots to store under: a local folder, and an S3 server with a proxy before it."""
+"""Fixtures for storage tests: a local store, and an S3 server behind a fault-injecting proxy."""
 
 from __future__ import annotations
 

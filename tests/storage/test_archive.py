@@ -23,7 +23,7 @@ Members = dict[str, bytes]
 
 @pytest.fixture
 def tar(store: Store, tmp_path: Path) -> Path:
-    """A student with all that it was made from."""
+    """A tar file with a student and all its ancestors."""
     export(store, "training", chain(store)[2].fingerprint, tmp_path / "student.tar")
     return tmp_path / "student.tar"
 
@@ -48,7 +48,7 @@ def _write(tar: Path, members: Members, *more: tarfile.TarInfo) -> None:
             opened.addfile(member, io.BytesIO(content))
 
 
-def test_what_was_exported_is_imported_byte_for_byte_ancestors_first(store: Store, tar: Path, target: Store) -> None:
+def test_an_export_is_imported_byte_for_byte_ancestors_first(store: Store, tar: Path, target: Store) -> None:
     names = import_(target, tar)
     assert [name.split("/")[0] for name, _ in names] == ["questions", "sampling", "training"]
     assert all(new for _, new in names)
@@ -58,7 +58,7 @@ def test_what_was_exported_is_imported_byte_for_byte_ancestors_first(store: Stor
     assert import_(target, tar) == [(name, False) for name, _ in names]
 
 
-def test_a_tar_file_says_nothing_of_who_wrote_it(tar: Path) -> None:
+def test_a_tar_file_has_no_owner(tar: Path) -> None:
     with tarfile.open(tar) as opened:
         assert {(member.uid, member.gid, member.uname, member.gname) for member in opened} == {(0, 0, "", "")}
 
@@ -112,7 +112,7 @@ INSIDE = f"training/{'0' * 16}"
     ],
     ids=lambda member: f"{member.name} {member.type.decode()}",
 )
-def test_a_member_that_is_not_a_plain_file_of_an_artifact_is_refused(
+def test_a_member_that_is_not_a_plain_artifact_file_is_refused(
     tar: Path, target: Store, tmp_path: Path, member: tarfile.TarInfo
 ) -> None:
     _write(tar, _members(tar), member)
@@ -166,7 +166,7 @@ def _but(part: str, content: bytes | None) -> Callable[[Members], Members]:
         _manifest(lambda manifest: manifest["files"].pop()),
     ],
 )
-def test_an_artifact_that_is_not_what_its_manifest_says_is_refused(
+def test_an_artifact_that_contradicts_its_manifest_is_refused(
     tar: Path, target: Store, alter: Callable[[Members], Members]
 ) -> None:
     _write(tar, alter(_members(tar)))
@@ -178,7 +178,7 @@ def test_an_artifact_that_is_not_what_its_manifest_says_is_refused(
 
 @settings(max_examples=25)
 @given(st.data())
-def test_a_truncated_file_is_refused_and_what_is_there_is_whole(store: Store, tmp_path: Path, data: st.DataObject) -> None:
+def test_a_truncated_tar_file_is_refused_and_imports_stay_complete(store: Store, tmp_path: Path, data: st.DataObject) -> None:
     made = [artifact.name for artifact in (chain(store) if not store.fingerprints("training") else [])]
     whole, cut = tmp_path / "whole.tar", tmp_path / "cut.tar"
     if made:
@@ -195,7 +195,7 @@ def test_a_truncated_file_is_refused_and_what_is_there_is_whole(store: Store, tm
         assert not [name for name in target.backend.names(stage) if name.endswith((".incoming", ".scratch"))]
 
 
-def test_a_refused_import_leaves_the_unfinished_work_of_a_run_alone(store: Store, tar: Path, target: Store) -> None:
+def test_a_refused_import_keeps_an_unfinished_draft(store: Store, tar: Path, target: Store) -> None:
     (digest,) = store.fingerprints("training")
     with target.draft("training", digest) as draft:
         draft.write_shard("rows", numbers(7))
@@ -207,7 +207,7 @@ def test_a_refused_import_leaves_the_unfinished_work_of_a_run_alone(store: Store
         assert set(files(draft.folder)) == {"rows-00000.parquet"}
 
 
-def test_an_import_replaces_the_unfinished_work_of_a_run(store: Store, tar: Path, target: Store) -> None:
+def test_an_import_replaces_an_unfinished_draft(store: Store, tar: Path, target: Store) -> None:
     (digest,) = store.fingerprints("training")
     with target.draft("training", digest) as draft:
         draft.write_shard("rows", numbers(7))

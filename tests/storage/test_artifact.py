@@ -26,7 +26,7 @@ def _begin(store: Store) -> list[Path]:
         return sorted(draft.folder.glob("rows-*"))
 
 
-def test_shards_survive_and_their_numbers_go_on_after_a_restart(store: Store) -> None:
+def test_shards_survive_a_restart_and_numbering_continues(store: Store) -> None:
     with pytest.raises(KeyboardInterrupt), store.draft(STAGE, DIGEST) as draft:
         draft.write_shard("rows", numbers(1))
         draft.write_shard("rows", numbers(2))
@@ -40,7 +40,7 @@ def test_shards_survive_and_their_numbers_go_on_after_a_restart(store: Store) ->
 
 
 @given(st.data())
-def test_a_damaged_shard_of_a_draft_is_removed_whatever_the_damage(tmp_path: Path, data: st.DataObject) -> None:
+def test_any_damaged_shard_of_a_draft_is_removed(tmp_path: Path, data: st.DataObject) -> None:
     store = open_store(str(tmp_path / str(len(list(tmp_path.iterdir())))))
     path = _begin(store)[1]
     content = bytearray(path.read_bytes())
@@ -55,8 +55,8 @@ def test_a_damaged_shard_of_a_draft_is_removed_whatever_the_damage(tmp_path: Pat
 
 
 @pytest.mark.parametrize("lines", [0, 1, 2])
-def test_a_damaged_shard_is_found_without_the_note_of_what_was_written(store: Store, lines: int) -> None:
-    """A kill, or the disk itself, may have taken the note or torn its last line."""
+def test_a_damaged_shard_is_found_without_its_digest(store: Store, lines: int) -> None:
+    """A kill or the disk may have removed the digest file or truncated its last line."""
     path = _begin(store)[1]
     notes = path.parent.with_suffix(".digests")
     notes.write_bytes(b"".join(notes.read_bytes().splitlines(keepends=True)[:lines])[:-9])
@@ -64,7 +64,7 @@ def test_a_damaged_shard_is_found_without_the_note_of_what_was_written(store: St
     assert _rows(store) == [[0, 10], [2, 12]]
 
 
-def test_a_whole_draft_is_kept_without_any_note(store: Store) -> None:
+def test_an_intact_draft_is_kept_without_digests(store: Store) -> None:
     paths = _begin(store)
     paths[0].parent.with_suffix(".digests").unlink()
     assert _rows(store) == [[0, 10], [1, 11], [2, 12]]
@@ -94,7 +94,7 @@ def test_clearing_a_table_leaves_the_others(store: Store) -> None:
         assert [table["number"].to_pylist() for name in ("rows", "base") for table in draft.shards(name)] == [[3], [2]]
 
 
-def test_a_table_that_is_written_again_is_the_new_one(store: Store) -> None:
+def test_writing_a_table_again_replaces_it(store: Store) -> None:
     with store.draft(STAGE, DIGEST) as draft:
         draft.write_table("rows", numbers(1))
         draft.write_table("rows", numbers(2))
@@ -102,14 +102,14 @@ def test_a_table_that_is_written_again_is_the_new_one(store: Store) -> None:
         assert store.commit(draft, {"summary": {}}).table("rows")["number"].to_pylist() == [2]
 
 
-def test_nothing_is_written_into_an_artifact_that_another_has_finished(store: Store) -> None:
+def test_nothing_is_written_after_another_process_has_committed(store: Store) -> None:
     with pytest.raises(LeaseLost), store.draft(STAGE, DIGEST) as draft:
         store.backend.write(f"{STAGE}/{DIGEST}/manifest.json", b"{}")
         draft.write_shard("rows", numbers(1))
     assert store.backend.names(f"{STAGE}/{DIGEST}.partial") == []
 
 
-def test_a_table_is_read_whole_or_in_batches_or_in_part(store: Store) -> None:
+def test_a_table_is_read_whole_in_batches_or_by_column(store: Store) -> None:
     artifact = make(store, "sampling")
     assert artifact.table("rows")["number"].to_pylist() == [0, 1, 2, 3]
     assert [batch["number"].to_pylist() for batch in artifact.batches("rows", rows=2)] == [[0, 1], [2], [3]]
@@ -117,12 +117,12 @@ def test_a_table_is_read_whole_or_in_batches_or_in_part(store: Store) -> None:
     assert (artifact.stage, artifact.name, artifact.summary) == ("sampling", f"sampling/{artifact.fingerprint}", {"rows": 4})
 
 
-def test_a_table_that_is_not_there_is_an_error(store: Store) -> None:
+def test_a_missing_table_is_an_error(store: Store) -> None:
     with pytest.raises(ArtifactError, match="has no table 'rationales'"):
         make(store, "sampling").table("rationales")
 
 
-def test_a_damaged_shard_of_a_finished_artifact_is_found_by_reading_it(store: Store) -> None:
+def test_reading_finds_a_damaged_shard_of_a_finished_artifact(store: Store) -> None:
     artifact = make(store, "sampling")
     path = artifact.path("rows-00000.parquet")
     content = bytearray(path.read_bytes())
@@ -133,7 +133,7 @@ def test_a_damaged_shard_of_a_finished_artifact_is_found_by_reading_it(store: St
             read()
 
 
-def test_a_scratch_folder_goes_with_the_draft(store: Store) -> None:
+def test_the_scratch_folder_survives_until_the_commit(store: Store) -> None:
     with store.draft(STAGE, DIGEST) as draft:
         (draft.scratch / "state").write_text("1")
     with store.draft(STAGE, DIGEST) as draft:

@@ -17,7 +17,7 @@ from storage.errors import ArtifactError, Damaged, DiskFull, RootNotWritable
 
 
 @given(st.binary(max_size=64), st.binary(max_size=64))
-def test_the_second_write_replaces_the_first_whole(tmp_path: Path, first: bytes, second: bytes) -> None:
+def test_a_second_write_replaces_the_first_completely(tmp_path: Path, first: bytes, second: bytes) -> None:
     path = tmp_path / "file"
     write_bytes(path, first)
     write_bytes(path, second)
@@ -25,7 +25,7 @@ def test_the_second_write_replaces_the_first_whole(tmp_path: Path, first: bytes,
     assert [item.name for item in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_only_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
 
@@ -38,7 +38,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert {item.name: item.read_text() for item in tmp_path.iterdir()} == {"file": "old"}
 
 
-def test_a_reader_never_sees_the_file_half_written(tmp_path: Path) -> None:
+def test_a_reader_never_sees_a_partial_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
 
@@ -51,7 +51,7 @@ def test_a_reader_never_sees_the_file_half_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 1000])
-def test_a_table_is_one_zstd_row_group_that_says_its_schema_version(tmp_path: Path, rows: int) -> None:
+def test_a_table_is_one_zstd_row_group_with_its_schema_version(tmp_path: Path, rows: int) -> None:
     table = pa.table({"number": pa.array(range(rows), pa.int64())}).replace_schema_metadata({"mine": "kept"})
     write_parquet(tmp_path / "t.parquet", table)
     metadata = pq.read_metadata(tmp_path / "t.parquet")
@@ -68,7 +68,7 @@ SMALL = pa.table({"id": ["a", "b"], "number": pa.array([1, 2], pa.int64())})
 
 
 @given(st.data())
-def test_a_shard_that_is_cut_short_is_damaged(tmp_path: Path, data: st.DataObject) -> None:
+def test_a_truncated_shard_is_damaged(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "t.parquet"
     write_parquet(path, SMALL)
     content = path.read_bytes()
@@ -79,7 +79,7 @@ def test_a_shard_that_is_cut_short_is_damaged(tmp_path: Path, data: st.DataObjec
 
 
 @given(st.data())
-def test_a_flipped_bit_gives_no_other_value_and_no_other_error(tmp_path: Path, data: st.DataObject) -> None:
+def test_a_flipped_bit_gives_no_wrong_value_and_no_foreign_error(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "t.parquet"
     write_parquet(path, SMALL)
     content = bytearray(path.read_bytes())
@@ -90,7 +90,7 @@ def test_a_flipped_bit_gives_no_other_value_and_no_other_error(tmp_path: Path, d
         found = read_parquet(path)
     except ArtifactError:
         return
-    # The footer has no checksum of its own: names and types may be other ones, which the digests of files are for.
+    # The footer has no checksum: names and types may differ, which file digests detect.
     if found.schema.equals(SMALL.schema):
         assert found.to_pydict() == SMALL.slice(0, found.num_rows).to_pydict()
 
@@ -108,7 +108,7 @@ def test_a_shard_of_a_newer_version_is_refused_with_the_remedy(tmp_path: Path, m
         assert not isinstance(caught.value, Damaged)
 
 
-def test_a_shard_that_the_system_does_not_let_us_read_is_not_called_damaged(tmp_path: Path) -> None:
+def test_an_unreadable_shard_is_not_reported_as_damaged(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_parquet(path, SMALL)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -121,7 +121,7 @@ def test_a_shard_that_the_system_does_not_let_us_read_is_not_called_damaged(tmp_
     assert not isinstance(caught.value, Damaged)
 
 
-def test_batches_are_the_rows_in_order_and_no_longer_than_asked(tmp_path: Path) -> None:
+def test_batches_keep_the_row_order_and_the_maximum_size(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_parquet(path, pa.table({"a": range(10), "b": range(10)}))
     batches = list(parquet_batches(path, ["b"], 4))
@@ -129,7 +129,7 @@ def test_batches_are_the_rows_in_order_and_no_longer_than_asked(tmp_path: Path) 
     assert pa.Table.from_batches(batches).to_pydict() == {"b": list(range(10))}
 
 
-def test_a_last_look_that_raises_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_failing_final_check_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     path.write_text("old")
 
@@ -142,8 +142,8 @@ def test_a_last_look_that_raises_leaves_the_old_file(tmp_path: Path) -> None:
     assert {item.name: item.read_text() for item in tmp_path.iterdir()} == {"t.parquet": "old"}
 
 
-def test_two_writers_of_one_file_never_mix(tmp_path: Path) -> None:
-    """In two containers that share a folder both may be process 1: what they write aside must have other names."""
+def test_two_writers_of_one_file_use_different_temporary_files(tmp_path: Path) -> None:
+    """Two containers that share a folder may both run as process 1: their temporary files need different names."""
     path, seen = tmp_path / "file", list[Path]()
 
     def write(temporary: Path) -> None:
@@ -165,9 +165,7 @@ def test_two_writers_of_one_file_never_mix(tmp_path: Path) -> None:
         (errno.EROFS, RootNotWritable, "cannot be written"),
     ],
 )
-def test_what_the_disk_says_becomes_a_line_with_a_remedy(
-    tmp_path: Path, number: int, kind: type[Exception], message: str
-) -> None:
+def test_a_disk_error_becomes_one_line_with_a_remedy(tmp_path: Path, number: int, kind: type[Exception], message: str) -> None:
     def fail(temporary: Path) -> None:
         temporary.write_text("half")
         raise OSError(number, os.strerror(number))

@@ -55,7 +55,7 @@ class Model(RuleBasedStateMachine):
         assert self.backend.read(key) == self.content.get(key)
         assert self.backend.has(key) is (key in self.content)
         below = [name.removeprefix(f"{folder}/") for name in self.content if name.startswith(f"{folder}/")]
-        # A local folder stays when it is empty: that is nothing to anybody.
+        # A local backend may keep empty folders; nothing depends on them.
         assert set(self.backend.names(folder)) - {"deep"} == {name for name in below if "/" not in name}
         files = {name: entry.bytes for name, entry in self.backend.entries(folder).items()}
         assert files == {name: len(self.content[f"{folder}/{name}"]) for name in below if "/" not in name}
@@ -65,16 +65,16 @@ def _run(backend: Backend, depth: settings) -> None:
     run_state_machine_as_test(type("Modelled", (Model,), {"backend": backend}), settings=depth)  # type: ignore[arg-type]
 
 
-def test_a_folder_does_what_a_dictionary_does(tmp_path: Path) -> None:
+def test_a_local_backend_behaves_like_a_dictionary(tmp_path: Path) -> None:
     _run(LocalBackend(tmp_path), settings(max_examples=20, stateful_step_count=25))
 
 
-def test_a_bucket_does_what_a_dictionary_does(s3: S3) -> None:
+def test_an_object_store_behaves_like_a_dictionary(s3: S3) -> None:
     _run(ObjectStore(s3.root()), settings(max_examples=3, stateful_step_count=15))
 
 
 def test_runs_are_listed_while_another_process_rewrites_one(tmp_path: Path) -> None:
-    """What garbage collection keeps hangs on this: a listing that comes back empty would let everything go."""
+    """Garbage collection depends on this: an empty listing would make it delete everything."""
     backend, stop = LocalBackend(tmp_path), threading.Event()
     for name in ("a.json", "b.json"):
         backend.write(f"runs/{name}", b"{}")
@@ -94,7 +94,7 @@ def test_runs_are_listed_while_another_process_rewrites_one(tmp_path: Path) -> N
         thread.join()
 
 
-def test_of_many_threads_that_create_one_key_one_succeeds(tmp_path: Path) -> None:
+def test_only_one_of_many_threads_creates_a_key(tmp_path: Path) -> None:
     backend, begin, won = LocalBackend(tmp_path), threading.Barrier(8), list[int]()
 
     def create(number: int) -> None:
@@ -112,7 +112,7 @@ def test_of_many_threads_that_create_one_key_one_succeeds(tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "lease").iterdir()] == ["1"]
 
 
-def test_what_may_not_be_written_or_removed_is_said_so(tmp_path: Path) -> None:
+def test_a_root_without_write_permission_is_refused(tmp_path: Path) -> None:
     backend = LocalBackend(Path("/proc/artifacts"))
     for act in (lambda: backend.write("a", b""), lambda: backend.create("a", b"")):
         with pytest.raises(RootNotWritable, match="/proc/artifacts: cannot be written"):
@@ -135,12 +135,12 @@ def test_a_local_root_is_a_plain_path() -> None:
     assert open_store("some/where@home").remote is None
 
 
-def test_a_kind_of_store_whose_library_is_not_here_is_one_line() -> None:
+def test_a_store_without_its_library_is_refused_in_one_line() -> None:
     with pytest.raises(BadRoot, match="install the extra for this store"):
         ObjectStore("gs://bucket/x").names("")
 
 
-def test_a_bucket_that_does_not_exist_is_one_line(s3: S3, tmp_path: Path) -> None:
+def test_a_missing_bucket_is_refused_in_one_line(s3: S3, tmp_path: Path) -> None:
     backend = ObjectStore("s3://no-such-bucket/x")
     (tmp_path / "file").write_text("x")
     for act in (
@@ -154,14 +154,14 @@ def test_a_bucket_that_does_not_exist_is_one_line(s3: S3, tmp_path: Path) -> Non
     assert s3.port
 
 
-def test_a_store_that_refuses_the_key_is_one_line(s3: S3) -> None:
+def test_a_store_that_denies_access_is_reported_in_one_line(s3: S3) -> None:
     with s3.proxy.failing(Fault(403, "PUT")), pytest.raises(RootUnavailable, match="then run again to resume"):
         ObjectStore(s3.root()).write("a", b"")
 
 
 @settings(max_examples=8)
 @given(st.binary(max_size=2), st.binary(max_size=2))
-def test_a_file_goes_up_and_comes_down_and_a_new_one_never_over_another(
+def test_a_file_survives_a_round_trip_and_upload_new_never_overwrites(
     s3: S3, tmp_path: Path, content: bytes, other: bytes
 ) -> None:
     backend = ObjectStore(s3.root())

@@ -18,7 +18,7 @@ from storage.errors import ArtifactError, ArtifactMissing
 from storage.store import Store
 
 
-def test_runs_are_read_back_newest_first_and_no_more_than_asked(store: Store) -> None:
+def test_runs_are_listed_newest_first_up_to_the_limit(store: Store) -> None:
     names = ["c", "a", "d", "b"]
     for name in names:
         record_run(store.backend, name, {"training": "ab"}, {"name": name}, "done")
@@ -39,7 +39,7 @@ def test_a_run_recorded_again_is_replaced_and_latest_points_to_it(store: Store) 
     assert (latest["run"], latest["stages"], latest["history"]) == ("first", {"questions": "cd"}, [])
 
 
-def test_a_run_remembers_the_last_different_things_that_it_made(store: Store) -> None:
+def test_a_run_keeps_its_last_distinct_fingerprints(store: Store) -> None:
     for number in range(EARLIER + 3):
         for status in ("running", "done"):
             record_run(store.backend, "run", {"questions": str(number)}, {}, status)
@@ -48,7 +48,7 @@ def test_a_run_remembers_the_last_different_things_that_it_made(store: Store) ->
     assert [stages["questions"] for stages in run["earlier"]] == [str(number) for number in range(EARLIER + 1, 1, -1)]
 
 
-def test_a_pointer_keeps_what_it_pointed_to_and_does_not_move_with_the_run(store: Store) -> None:
+def test_a_pointer_keeps_its_history_and_does_not_follow_the_run(store: Store) -> None:
     for number in range(HISTORY + 2):
         record_run(store.backend, "run", {"training": str(number)}, {}, "done")
         for _ in range(2):
@@ -64,7 +64,7 @@ def test_a_pointer_keeps_what_it_pointed_to_and_does_not_move_with_the_run(store
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"{}", b'{"stages": 3}', b'{"stages": ["x"]}'])
-def test_a_damaged_run_is_an_error_with_a_remedy_and_never_no_run(store: Store, content: bytes) -> None:
+def test_a_damaged_run_is_an_error_with_a_remedy(store: Store, content: bytes) -> None:
     store.backend.write("runs/bad.json", content)
     with pytest.raises(ArtifactError, match=r"runs/bad\.json: damaged; remove it, and run"):
         read_runs(store.backend)

@@ -25,17 +25,17 @@ def test_the_order_of_keys_does_not_matter(identity: dict[str, Any], random: Any
 
 
 @given(values)
-def test_canonical_json_says_all_of_a_value(value: Any) -> None:
+def test_canonical_json_survives_a_round_trip(value: Any) -> None:
     assert json.loads(canonical_json(value)) == value
 
 
 @given(st.integers(-(2**53), 2**53))
-def test_a_whole_float_is_its_integer(number: int) -> None:
+def test_a_whole_float_equals_its_integer(number: int) -> None:
     assert canonical_json(float(number)) == canonical_json(number)
 
 
 @given(st.lists(scalars, max_size=4))
-def test_a_tuple_is_its_list(items: list[Any]) -> None:
+def test_a_tuple_equals_its_list(items: list[Any]) -> None:
     assert canonical_json(tuple(items)) == canonical_json(items)
 
 
@@ -45,12 +45,12 @@ def test_every_finite_number_has_an_identity(number: float) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, Path("x"), object(), b"bytes", {1: "one"}])
-def test_a_value_without_a_stable_identity_is_refused_by_its_place(value: object) -> None:
+def test_a_value_without_a_stable_identity_is_refused_with_its_path(value: object) -> None:
     with pytest.raises(UnstableIdentity, match=r"value\.outer\[1\]: .*no stable identity; use"):
         fingerprint({"outer": [0, value]})
 
 
-def test_a_fingerprint_is_the_same_for_ever() -> None:
+def test_fingerprints_never_change() -> None:
     assert fingerprint({"stage": "questions", "version": 1, "config": {"rate": 1e-5, "steps": 3.0}}) == "6a9d31cd202738c7"
 
 

@@ -38,10 +38,8 @@ def _bare(store: Store, name: str, inputs: dict[str, str]) -> None:
 
 @settings(max_examples=30)
 @given(st.data())
-def test_what_a_run_a_pointer_its_history_or_a_lease_reaches_stays_and_all_else_goes(
-    tmp_path: Path, data: st.DataObject
-) -> None:
-    """Any graph: each artifact is made from at most one of each earlier stage, and some of those are gone already."""
+def test_everything_reachable_is_kept_and_all_else_is_removed(tmp_path: Path, data: st.DataObject) -> None:
+    """Any graph: each artifact has at most one input per earlier stage, and some inputs are already gone."""
     store = open_store(str(tmp_path / str(len(list(tmp_path.iterdir())))))
     stages = ["questions", "sampling", "synthesis"]
     names = [f"{stage}/{number:016x}" for stage in stages for number in range(data.draw(st.integers(0, 3)))]
@@ -83,7 +81,7 @@ def test_what_a_run_a_pointer_its_history_or_a_lease_reaches_stays_and_all_else_
     assert all(store.backend.read(f"{name}/rows.parquet") == b"rows" for name in expected)
 
 
-def test_looking_at_the_garbage_removes_nothing_and_knows_its_size(store: Store) -> None:
+def test_listing_garbage_removes_nothing_and_gives_its_size(store: Store) -> None:
     chain(store, rate=1)
     before = files(store.root)
     found = list(garbage(store))
@@ -94,7 +92,7 @@ def test_looking_at_the_garbage_removes_nothing_and_knows_its_size(store: Store)
     assert files(store.root) == {}
 
 
-def test_a_promoted_student_and_the_ones_before_it_stay_with_all_that_they_were_made_from(store: Store) -> None:
+def test_promoted_students_and_their_ancestors_are_kept(store: Store) -> None:
     made = [chain(store, number=number) for number in range(3)]
     for number in range(2):
         stages = {artifact.stage: artifact.fingerprint for artifact in made[number]}
@@ -105,7 +103,7 @@ def test_a_promoted_student_and_the_ones_before_it_stay_with_all_that_they_were_
     assert _artifacts(store) == {artifact.name for artifacts in made[:2] for artifact in artifacts}
 
 
-def test_an_unfinished_artifact_stays_while_a_run_names_it_and_goes_after(store: Store) -> None:
+def test_an_unfinished_artifact_is_kept_while_a_run_refers_to_it(store: Store) -> None:
     with store.draft("sampling", DIGEST) as draft:
         draft.write_shard("rows", numbers(1))
         (draft.scratch / "state").write_text("1")
@@ -120,7 +118,7 @@ def test_an_unfinished_artifact_stays_while_a_run_names_it_and_goes_after(store:
 @pytest.mark.parametrize(
     "left", ["partial/x", "scratch/x", "lease/000001", "incoming/x", "digests", "progress", "synced", "lock"]
 )
-def test_what_a_kill_left_beside_a_finished_artifact_goes(store: Store, left: str) -> None:
+def test_leftovers_of_a_kill_beside_a_finished_artifact_are_removed(store: Store, left: str) -> None:
     artifact = make(store, "sampling")
     record_run(store.backend, "run", {"sampling": artifact.fingerprint}, {}, "done")
     store.backend.write(f"{artifact.name}.{left}", b"{}")
@@ -129,8 +127,8 @@ def test_what_a_kill_left_beside_a_finished_artifact_goes(store: Store, left: st
     assert store.open("sampling", artifact.fingerprint).table("rows").num_rows == 4
 
 
-def test_nothing_but_artifacts_is_ever_touched(store: Store) -> None:
-    """Somebody will give a home folder, or a checkout, as root."""
+def test_only_artifacts_are_ever_removed(store: Store) -> None:
+    """A user may give a home folder or a checkout as root."""
     mine = ["notes/thesis.txt", "src/pkg/module.py", ".git/objects/ab", "top", "sampling/README", "sampling/0123456789ABCDEF/x"]
     for name in mine:
         store.backend.write(name, b"mine")
@@ -139,7 +137,7 @@ def test_nothing_but_artifacts_is_ever_touched(store: Store) -> None:
     assert set(files(store.root)) == set(mine)
 
 
-def test_a_lease_of_another_host_protects_for_a_week_without_a_beat(store: Store) -> None:
+def test_a_lease_of_another_host_protects_a_week_without_heartbeat(store: Store) -> None:
     with store.draft("sampling", DIGEST) as draft:
         draft.write_shard("rows", numbers(1))
     key = f"sampling/{DIGEST}.lease/000001"
@@ -154,7 +152,7 @@ def test_a_lease_of_another_host_protects_for_a_week_without_a_beat(store: Store
     assert f"sampling/{DIGEST}.partial" in {item.key for item in garbage(store)}
 
 
-def test_what_a_run_has_reached_or_a_process_has_begun_since_it_was_found_stays(store: Store) -> None:
+def test_artifacts_in_use_since_the_listing_are_kept(store: Store) -> None:
     artifact, other = make(store, "sampling", number=1), make(store, "sampling", number=2)
     with store.draft("questions", DIGEST) as draft:
         draft.write_shard("rows", numbers(1))
@@ -167,7 +165,7 @@ def test_what_a_run_has_reached_or_a_process_has_begun_since_it_was_found_stays(
     assert (store.root / "questions" / f"{DIGEST}.partial" / "rows-00000.parquet").exists()
 
 
-def test_a_damaged_document_stops_it_before_anything_goes(store: Store) -> None:
+def test_a_damaged_document_stops_collection_before_any_removal(store: Store) -> None:
     artifact, reached = make(store, "sampling"), make(store, "questions")
     record_run(store.backend, "run", {"questions": reached.fingerprint}, {}, "done")
     for name in ("runs/run.json", "pointers/latest.json", f"{reached.name}/{MANIFEST}"):
@@ -180,7 +178,7 @@ def test_a_damaged_document_stops_it_before_anything_goes(store: Store) -> None:
     assert _artifacts(store) == {artifact.name, reached.name}
 
 
-def test_what_a_live_process_reads_from_stays_though_no_run_names_it(store: Store) -> None:
+def test_inputs_of_a_live_process_are_kept(store: Store) -> None:
     questions, sampling, _ = chain(store)
     with store.draft("synthesis", DIGEST, {"questions": questions.fingerprint, "sampling": sampling.fingerprint}):
         _collect(store)
@@ -189,7 +187,7 @@ def test_what_a_live_process_reads_from_stays_though_no_run_names_it(store: Stor
     assert _artifacts(store) == set()
 
 
-def test_logs_of_a_finished_artifact_stay_for_people_to_read(store: Store) -> None:
+def test_logs_of_a_finished_artifact_are_kept(store: Store) -> None:
     questions = chain(store)[0]
     record_run(store.backend, "run", {"questions": questions.fingerprint}, {}, "done")
     for kind in ("log", "config"):

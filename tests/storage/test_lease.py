@@ -21,7 +21,7 @@ PREFIX = "artifact.lease"
 
 @pytest.fixture(params=["local", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, str]]:
-    """A root, and the environment that a process needs to reach it."""
+    """A root and the environment variables that a process needs to reach it."""
     if request.param == "local":
         return str(tmp_path / "root"), {}
     s3: S3 = request.getfixturevalue("s3")
@@ -34,7 +34,7 @@ def place(tmp_path: Path) -> LocalBackend:
 
 
 def _alter(place: Backend, **changes: Any) -> lease.Holder:
-    """Change what the lease that counts says."""
+    """Changes fields of the current lease file."""
     number = max(int(name) for name in place.names(PREFIX))
     key = f"{PREFIX}/{number:06d}"
     content = place.read(key)
@@ -45,7 +45,7 @@ def _alter(place: Backend, **changes: Any) -> lease.Holder:
     return found
 
 
-def test_of_four_processes_one_wins_and_a_killed_winner_is_succeeded(root: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+def test_one_of_four_processes_gets_the_lease_and_a_kill_frees_it(root: tuple[str, dict[str, str]], tmp_path: Path) -> None:
     url, environment = root
     with many(4, hold, url, tmp_path / "workspace", environment=environment) as machines:
         assert [machine.said() for machine in machines] == ["ready"] * 4
@@ -70,7 +70,7 @@ def test_of_four_processes_one_wins_and_a_killed_winner_is_succeeded(root: tuple
             assert where.names(PREFIX) == ["000002"]
 
 
-def test_a_lease_ends_with_its_body_even_if_that_fails(place: LocalBackend) -> None:
+def test_a_lease_is_released_when_its_body_raises(place: LocalBackend) -> None:
     with pytest.raises(ZeroDivisionError), lease.hold(place, PREFIX, "it"):
         raise ZeroDivisionError
     found = lease.last(place, PREFIX)
@@ -80,19 +80,19 @@ def test_a_lease_ends_with_its_body_even_if_that_fails(place: LocalBackend) -> N
     assert not any(thread.name == "lease heartbeat" for thread in threading.enumerate())
 
 
-def test_nothing_is_left_of_the_lease_on_a_finished_artifact(place: LocalBackend) -> None:
+def test_the_lease_of_a_finished_artifact_is_removed(place: LocalBackend) -> None:
     with lease.hold(place, PREFIX, "it") as held:
         held.finished = True
     assert lease.last(place, PREFIX) is None
     assert not (place.root / PREFIX).exists()
 
 
-def test_the_same_process_cannot_hold_it_twice(place: LocalBackend) -> None:
+def test_one_process_cannot_hold_a_lease_twice(place: LocalBackend) -> None:
     with lease.hold(place, PREFIX, "it"), pytest.raises(ArtifactBusy), lease.hold(place, PREFIX, "it"):
         pass
 
 
-def test_a_process_number_that_was_used_again_is_not_the_holder(place: LocalBackend) -> None:
+def test_a_reused_process_id_is_not_the_holder(place: LocalBackend) -> None:
     with lease.hold(place, PREFIX, "it") as held:
         assert lease.is_live(place, PREFIX, held.holder, 0)
         assert not lease.is_live(place, PREFIX, _alter(place, process="0"), 60)
@@ -105,7 +105,7 @@ def test_a_damaged_lease_has_no_holder(place: LocalBackend, content: bytes) -> N
         assert held.holder.number == 8
 
 
-def test_a_lease_that_says_more_than_this_version_knows_still_has_its_holder(place: LocalBackend) -> None:
+def test_a_lease_with_unknown_fields_is_respected(place: LocalBackend) -> None:
     with lease.hold(place, PREFIX, "it"):
         _alter(place, colour="blue")
         with pytest.raises(ArtifactBusy), lease.hold(place, PREFIX, "it"):
@@ -113,7 +113,7 @@ def test_a_lease_that_says_more_than_this_version_knows_still_has_its_holder(pla
 
 
 @pytest.mark.parametrize("shift", [0.0, 86_400.0, -86_400.0])
-def test_a_holder_elsewhere_lives_while_its_beat_changes_whatever_the_wall_clocks_say(tmp_path: Path, shift: float) -> None:
+def test_a_remote_holder_is_live_while_its_heartbeat_changes_despite_clocks(tmp_path: Path, shift: float) -> None:
     with Machine(hold, str(tmp_path), tmp_path, host="elsewhere") as holder:
         assert holder.said() == "ready"
         holder.tell()
@@ -126,9 +126,7 @@ def test_a_holder_elsewhere_lives_while_its_beat_changes_whatever_the_wall_clock
             assert observer.said() is False
 
 
-def test_a_holder_elsewhere_that_stops_is_waited_for_no_longer_than_patience(
-    place: LocalBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_remote_holder_is_replaced_after_the_timeout(place: LocalBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "STALE_SECONDS", 0.4)
     with lease.hold(place, PREFIX, "it"):
         pass
@@ -139,7 +137,7 @@ def test_a_holder_elsewhere_that_stops_is_waited_for_no_longer_than_patience(
         assert held.holder.number == 2
 
 
-def test_a_holder_elsewhere_that_releases_is_succeeded_at_once(place: LocalBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_released_remote_lease_is_taken_at_once(place: LocalBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     with lease.hold(place, PREFIX, "it"):
         pass
     _alter(place, host="elsewhere")
@@ -148,7 +146,7 @@ def test_a_holder_elsewhere_that_releases_is_succeeded_at_once(place: LocalBacke
         assert held.holder.number == 2
 
 
-def test_seconds_and_numbers_add_up_over_holders(place: LocalBackend) -> None:
+def test_seconds_and_numbers_accumulate_over_holders(place: LocalBackend) -> None:
     for number, seconds, before in ((1, 100.0, 0.0), (2, 20.0, 100.0), (3, 3.0, 120.0)):
         with lease.hold(place, PREFIX, "it") as held:
             assert (held.holder.number, held.holder.seconds_before) == (number, before)
@@ -157,7 +155,7 @@ def test_seconds_and_numbers_add_up_over_holders(place: LocalBackend) -> None:
         assert held.holder.seconds_before == 123.0
 
 
-def test_seconds_of_a_killed_holder_count_up_to_its_last_beat(tmp_path: Path, place: LocalBackend) -> None:
+def test_seconds_of_a_killed_holder_count_until_its_last_heartbeat(tmp_path: Path, place: LocalBackend) -> None:
     with Machine(hold, str(tmp_path), tmp_path, host=None) as holder:
         assert holder.said() == "ready"
         holder.tell()
@@ -172,7 +170,7 @@ def test_seconds_of_a_killed_holder_count_up_to_its_last_beat(tmp_path: Path, pl
         assert 0.2 < held.holder.seconds_before < 120
 
 
-def test_a_holder_finds_out_at_once_that_it_was_succeeded(place: LocalBackend) -> None:
+def test_a_replaced_holder_loses_its_lease_at_once(place: LocalBackend) -> None:
     with (
         pytest.raises(LeaseLost, match="lost the lease: another process has taken over"),
         lease.hold(place, PREFIX, "it") as held,
@@ -182,7 +180,7 @@ def test_a_holder_finds_out_at_once_that_it_was_succeeded(place: LocalBackend) -
     assert place.read(f"{PREFIX}/000002") == b"{}"
 
 
-def test_a_holder_finds_out_after_its_successors_successor_and_after_all_have_gone(place: LocalBackend) -> None:
+def test_a_holder_loses_its_lease_after_any_number_of_successors(place: LocalBackend) -> None:
     for leave in (["000005"], []):
         with pytest.raises(LeaseLost), lease.hold(place, PREFIX, "it") as held:
             place.remove_all(PREFIX)
@@ -194,20 +192,20 @@ def test_a_holder_finds_out_after_its_successors_successor_and_after_all_have_go
         place.remove_all(PREFIX)
 
 
-def test_what_comes_of_losing_a_lease_is_said_as_that(place: LocalBackend) -> None:
-    """The successor has moved the files away: the message must not send anybody to look for missing permissions."""
+def test_an_error_after_losing_the_lease_is_reported_as_lease_lost(place: LocalBackend) -> None:
+    """The successor has moved the files: the message must not suggest missing permissions."""
     with pytest.raises(LeaseLost), lease.hold(place, PREFIX, "it"):
         place.remove_all(PREFIX)
         raise RootNotWritable("no such file or directory; correct root or its permissions")
 
 
-def test_ctrl_c_stays_ctrl_c(place: LocalBackend) -> None:
+def test_keyboard_interrupt_passes_through_a_lease(place: LocalBackend) -> None:
     with pytest.raises(KeyboardInterrupt), lease.hold(place, PREFIX, "it"):
         raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("within", [False, True], ids=["between shards", "in the middle of a shard"])
-def test_a_paused_holder_that_was_taken_over_writes_nothing_more(
+def test_a_paused_holder_writes_nothing_after_a_takeover(
     root: tuple[str, dict[str, str]], tmp_path: Path, within: bool
 ) -> None:
     url, environment = root
@@ -226,7 +224,7 @@ def test_a_paused_holder_that_was_taken_over_writes_nothing_more(
         assert store.manifest(STAGE, DIGEST)["timing"]["processes"] == 2
 
 
-def test_a_paused_holder_stops_while_its_successor_still_works(tmp_path: Path) -> None:
+def test_a_paused_holder_stops_while_its_successor_is_working(tmp_path: Path) -> None:
     url = str(tmp_path / "root")
     with Machine(stopping_stage, url, tmp_path, 2, True, host="elsewhere") as paused:
         paused.wait_stopped()
@@ -246,7 +244,7 @@ def _everything(place: Backend, folder: str) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() for path in (place.root / folder).rglob("*") if path.is_file()}
 
 
-def test_a_store_that_fails_for_a_while_does_not_end_a_heart(place: LocalBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_store_failure_does_not_stop_the_heartbeat(place: LocalBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.02)
     with lease.hold(place, PREFIX, "it") as held:
         place.root.chmod(0o500)
@@ -262,13 +260,13 @@ def test_a_store_that_fails_for_a_while_does_not_end_a_heart(place: LocalBackend
         held.check()
 
 
-def test_a_root_that_cannot_be_written_has_no_holder(tmp_path: Path) -> None:
+def test_a_lease_on_an_unwritable_root_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ArtifactError, match="cannot be written"), lease.hold(LocalBackend(tmp_path / "file"), PREFIX, "it"):
         pass
 
 
-def test_a_lease_file_of_an_earlier_version_is_refused_by_name(place: LocalBackend) -> None:
+def test_a_lease_file_of_an_earlier_version_is_refused_and_named(place: LocalBackend) -> None:
     (place.root / PREFIX).write_text('{"host": "here", "pid": 1, "started": "1", "beat": 0}')
     message = f"{place.root / PREFIX} is a lease of an earlier version of MIND; .* remove this file"
     with pytest.raises(ArtifactBusy, match=message), lease.hold(place, PREFIX, "it"):

@@ -28,7 +28,7 @@ def test_a_tree_does_not_differ_from_itself(tree: dict[str, Any]) -> None:
 
 
 @given(TREES, TREES)
-def test_differences_are_the_fields_that_one_must_change_to_get_the_other(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_applying_all_differences_gives_the_other_tree(old: dict[str, Any], new: dict[str, Any]) -> None:
     changed = dict(flat(old))
     for field, before, after in differences(old, new):
         assert changed.get(field) == before
@@ -38,20 +38,20 @@ def test_differences_are_the_fields_that_one_must_change_to_get_the_other(old: d
     }
 
 
-def test_ancestors_are_found_once_each_before_what_it_was_made_from(store: Store) -> None:
+def test_ancestors_are_listed_once_each_children_first(store: Store) -> None:
     made = chain(store)
     found = ancestors(store, "training", made[2].fingerprint)
     assert list(found) == [made[2].name, made[1].name, made[0].name]
     assert found[made[1].name]["inputs"] == {"questions": made[0].fingerprint}
 
 
-def test_a_broken_chain_is_named(store: Store) -> None:
+def test_a_missing_ancestor_is_named(store: Store) -> None:
     child = make(store, "training", {"sampling": "0" * 16})
     with pytest.raises(ArtifactMissing, match=f"sampling/{'0' * 16}: no sampling artifact"):
         ancestors(store, "training", child.fingerprint)
 
 
-def test_an_artifact_is_meant_by_its_name_the_beginning_of_it_or_a_run(store: Store) -> None:
+def test_a_reference_is_a_name_a_prefix_a_run_or_a_pointer(store: Store) -> None:
     made = chain(store)
     stages = {artifact.stage: artifact.fingerprint for artifact in made}
     record_run(store.backend, "first", stages, {}, "done")
@@ -61,8 +61,8 @@ def test_an_artifact_is_meant_by_its_name_the_beginning_of_it_or_a_run(store: St
     assert resolve(store, "first:questions", "training") == ("questions", made[0].fingerprint)
 
 
-def test_what_means_nothing_or_too_much_is_refused(store: Store) -> None:
-    for number in range(17):  # of 17 names two begin alike
+def test_an_unknown_or_ambiguous_reference_is_refused(store: Store) -> None:
+    for number in range(17):  # of 17 hex names, two share their first digit
         make(store, "questions", number=number)
     record_run(store.backend, "half", {"questions": "0" * 16}, {}, "running")
     starts = [name[0] for name in store.fingerprints("questions")]

@@ -42,7 +42,7 @@ def _there(remote: ObjectStore) -> dict[str, bytes | None]:
     return {name: remote.read(f"{NAME}{name}") for name in remote.tree("sampling") for name in [name.removeprefix(NAME[9:])]}
 
 
-def test_what_is_sent_is_there_and_another_machine_takes_it_up(here: Mirror, remote: ObjectStore, tmp_path: Path) -> None:
+def test_sent_files_are_stored_and_taken_up_by_another_machine(here: Mirror, remote: ObjectStore, tmp_path: Path) -> None:
     _write(here, "a.parquet", "a")
     here.send("a.parquet", new=True)
     _write(here, "step-1/weights", "w", "scratch")
@@ -55,7 +55,7 @@ def test_what_is_sent_is_there_and_another_machine_takes_it_up(here: Mirror, rem
     assert files(other.root / f"{NAME}.scratch") == {"step-1/weights": b"w"}
 
 
-def test_a_draft_that_is_taken_up_becomes_what_is_there(here: Mirror, remote: ObjectStore) -> None:
+def test_taking_up_a_draft_makes_it_equal_to_the_remote(here: Mirror, remote: ObjectStore) -> None:
     for name in ("kept", "altered", "gone"):
         _write(here, name, name)
         here.send(name)
@@ -67,7 +67,7 @@ def test_a_draft_that_is_taken_up_becomes_what_is_there(here: Mirror, remote: Ob
     assert files(here.root / f"{NAME}.partial") == {"kept": b"kept", "altered": b"altered", "new": b"new"}
 
 
-def test_only_what_changed_is_fetched_again_and_only_by_the_next_lease(here: Mirror, s3: S3) -> None:
+def test_only_changed_files_are_fetched_by_the_next_lease(here: Mirror, s3: S3) -> None:
     for name in ("a", "b"):
         _write(here, name, name)
         here.send(name)
@@ -79,7 +79,7 @@ def test_only_what_changed_is_fetched_again_and_only_by_the_next_lease(here: Mir
 
 
 @pytest.mark.parametrize("record", [b"", b"\n", b'1\n["sampling', b"\x00\x00\x00", b"7\n"])
-def test_a_record_that_a_kill_or_the_disk_has_torn_only_costs_fetching_again(here: Mirror, record: bytes) -> None:
+def test_a_damaged_sync_record_only_causes_a_new_download(here: Mirror, record: bytes) -> None:
     _write(here, "a", "a")
     here.send("a")
     (here.root / f"{NAME}.synced").write_bytes(record)
@@ -87,7 +87,7 @@ def test_a_record_that_a_kill_or_the_disk_has_torn_only_costs_fetching_again(her
     assert files(here.root / f"{NAME}.partial") == {"a": b"a"}
 
 
-def test_changes_are_sent_with_the_last_one_last_and_then_the_rest_removed(here: Mirror, remote: ObjectStore, s3: S3) -> None:
+def test_changes_are_sent_in_order_before_old_files_are_removed(here: Mirror, remote: ObjectStore, s3: S3) -> None:
     _write(here, "step-1/weights", "1", "scratch")
     _write(here, "counts", "1", "scratch")
     here.send_changes(last="counts")
@@ -103,8 +103,8 @@ def test_changes_are_sent_with_the_last_one_last_and_then_the_rest_removed(here:
     assert not [method for method, _ in s3.proxy.seen if method in ("PUT", "DELETE")]
 
 
-def test_a_new_file_is_never_sent_over_one_that_another_has_sent(here: Mirror, remote: ObjectStore) -> None:
-    """A request of a holder that was taken for dead may have been under way for minutes."""
+def test_a_new_file_never_overwrites_one_of_another_process(here: Mirror, remote: ObjectStore) -> None:
+    """A late request of a replaced holder may arrive minutes after the takeover."""
     remote.write(f"{NAME}/rows-00000.parquet", b"of its successor")
     _write(here, "rows-00000.parquet", "ours")
     with pytest.raises(LeaseLost, match="another process has written this file"):
@@ -112,7 +112,7 @@ def test_a_new_file_is_never_sent_over_one_that_another_has_sent(here: Mirror, r
     assert remote.read(f"{NAME}/rows-00000.parquet") == b"of its successor"
 
 
-def test_a_key_that_leads_out_of_the_folder_is_refused(here: Mirror, remote: ObjectStore, tmp_path: Path) -> None:
+def test_a_key_outside_the_folder_is_refused(here: Mirror, remote: ObjectStore, tmp_path: Path) -> None:
     remote.write(f"{NAME}/../../../evil", b"x")
     before = files(tmp_path)
     try:
@@ -122,7 +122,7 @@ def test_a_key_that_leads_out_of_the_folder_is_refused(here: Mirror, remote: Obj
     assert {name for name in files(tmp_path) if "synced" not in name} == {name for name in before if "synced" not in name}
 
 
-def test_who_was_taken_over_sends_nothing_more(here: Mirror, remote: ObjectStore) -> None:
+def test_a_replaced_holder_sends_nothing(here: Mirror, remote: ObjectStore) -> None:
     _write(here, "counts", "1", "scratch")
     here.send_changes()
     remote.write(f"{NAME}.lease/000002", b"{}")
@@ -132,9 +132,7 @@ def test_who_was_taken_over_sends_nothing_more(here: Mirror, remote: ObjectStore
     assert remote.read(f"{NAME}.scratch/counts") == b"1"
 
 
-def test_what_can_be_derived_again_is_not_sent_but_what_is_called_so_in_an_artifact_is(
-    here: Mirror, remote: ObjectStore
-) -> None:
+def test_derived_scratch_files_are_not_sent_but_artifact_files_are(here: Mirror, remote: ObjectStore) -> None:
     _write(here, "derived/tokens", "t", "scratch")
     _write(here, "derived/table", "t")
     here.send_changes()

@@ -1,4 +1,4 @@
-"""The store on an object store: what holds for a local folder holds there, with other machines, kills and a bad network between."""
+"""Store on an object store: same guarantees as a local folder, across machines, kills and network faults."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _listed(store: Store) -> dict[str, str]:
 
 
 def _is_whole(store: Store, folder: Path, rows: list[int] = ROWS) -> None:
-    """Complete, as listed, the same rows as ever, and nothing beside it; seen from a machine that has nothing yet."""
+    """Asserts from a fresh workspace that the artifact is complete, has the expected rows and no leftovers beside it."""
     remote = _remote(store)
     elsewhere = _another(remote.url, folder)
     assert verify(elsewhere, STAGE, DIGEST) == []
@@ -68,7 +68,7 @@ def _is_whole(store: Store, folder: Path, rows: list[int] = ROWS) -> None:
     assert remote.names(STAGE) == [DIGEST]
 
 
-def test_a_local_and_a_remote_root_end_with_the_same_files(store: Store, tmp_path: Path) -> None:
+def test_a_local_and_a_remote_root_have_the_same_files(store: Store, tmp_path: Path) -> None:
     local = open_store(str(tmp_path / "local"))
     for where in (local, store):
         write(where)
@@ -80,7 +80,7 @@ def test_a_local_and_a_remote_root_end_with_the_same_files(store: Store, tmp_pat
     assert [artifact.fingerprint for artifact in chain(local)] == [artifact.fingerprint for artifact in chain(store)]
 
 
-def test_a_second_machine_goes_on_from_the_firsts_shards_and_scratch(store: Store, root: str, tmp_path: Path) -> None:
+def test_a_second_machine_resumes_from_shards_and_scratch(store: Store, root: str, tmp_path: Path) -> None:
     def stop(shard: int) -> None:
         if shard == 2:
             raise KeyboardInterrupt
@@ -98,8 +98,8 @@ def test_a_second_machine_goes_on_from_the_firsts_shards_and_scratch(store: Stor
     _is_whole(store, tmp_path / "third")
 
 
-def test_work_goes_back_and_forth_between_machines(store: Store, root: str, tmp_path: Path) -> None:
-    """What the first machine still has of its own last attempt is not what counts when it comes back."""
+def test_machines_can_resume_each_others_work_repeatedly(store: Store, root: str, tmp_path: Path) -> None:
+    """Stale local files of the first machine must not count when it resumes."""
     other = _another(root, tmp_path)
     with store.draft(STAGE, DIGEST) as draft:
         draft.write_shard("samples", numbers(0))
@@ -114,7 +114,7 @@ def test_work_goes_back_and_forth_between_machines(store: Store, root: str, tmp_
     _is_whole(store, tmp_path / "third")
 
 
-def test_a_shard_that_the_local_disk_damaged_is_fetched_again(store: Store, tmp_path: Path) -> None:
+def test_a_shard_damaged_on_the_local_disk_is_downloaded_again(store: Store, tmp_path: Path) -> None:
     with store.draft(STAGE, DIGEST) as draft:
         draft.write_shard("samples", numbers(0))
         path = draft.path("samples-00000.parquet")
@@ -123,7 +123,7 @@ def test_a_shard_that_the_local_disk_damaged_is_fetched_again(store: Store, tmp_
         assert [table["number"].to_pylist() for table in draft.shards("samples")] == [[0]]
 
 
-def test_a_shard_that_is_damaged_there_is_made_again(store: Store, root: str, tmp_path: Path) -> None:
+def test_a_shard_damaged_in_the_bucket_is_made_again(store: Store, root: str, tmp_path: Path) -> None:
     with store.draft(STAGE, DIGEST) as draft:
         draft.write_shard("samples", numbers(0))
     _remote(store).write(f"{NAME}/samples-00000.parquet", b"PAR1 and no more")
@@ -131,8 +131,8 @@ def test_a_shard_that_is_damaged_there_is_made_again(store: Store, root: str, tm
     assert _another(root, tmp_path).open(STAGE, DIGEST).table("samples")["number"].to_pylist() == ROWS
 
 
-def test_killed_between_any_two_puts_the_next_machine_ends_with_the_same_artifact(s3: S3, tmp_path: Path) -> None:
-    """The first machine dies when its first put has arrived, or its second, and so on until none is left."""
+def test_a_kill_after_any_put_gives_the_same_artifact(s3: S3, tmp_path: Path) -> None:
+    """Kills the first machine after its first put, then after its second, and so on for every put."""
     for at in itertools.count():
         root = s3.root()
         with Machine(stage, root, tmp_path / f"{at} first", environment=s3.environment, shards=2, beat=60.0) as machine:
@@ -151,20 +151,20 @@ def test_killed_between_any_two_puts_the_next_machine_ends_with_the_same_artifac
             break
         write(store, shards=2)
         record_run(store.backend, "run", {STAGE: DIGEST}, {}, "done")
-        collect(store, list(garbage(store)))  # a kill after the manifest leaves the lease and the scratch folder
+        collect(store, list(garbage(store)))  # a kill after the manifest put leaves the lease and the scratch folder
         _is_whole(store, tmp_path / f"{at} third", ROWS[:2])
     assert at == 1 + 2 * 2 + 3, "the lease, shards and states, two more files and the manifest"
 
 
 @pytest.mark.parametrize("fault", [503, "drop before", "drop after"])
-def test_a_bad_network_costs_time_and_nothing_else(store: Store, s3: S3, tmp_path: Path, fault: int | str) -> None:
-    """Puts fail, once each; also the answer of a conditional put that has arrived may be lost."""
+def test_failed_requests_are_retried_without_loss(store: Store, s3: S3, tmp_path: Path, fault: int | str) -> None:
+    """Several puts fail once; the response of a conditional put that succeeded may be lost, too."""
     with s3.proxy.failing(*(Fault(fault, key=NAME, skip=skip, times=1) for skip in (1, 4, 5, 11))):
         write(store)
     _is_whole(store, tmp_path)
 
 
-def test_an_answer_that_does_not_come_in_time_is_asked_for_again(s3: S3, root: str, tmp_path: Path) -> None:
+def test_a_request_without_a_timely_response_is_retried(s3: S3, root: str, tmp_path: Path) -> None:
     with (
         s3.proxy.failing(Fault("stall", key=f"{NAME}/samples-00001", times=1), Fault("stall", key=MANIFEST, times=1)),
         Machine(stage, root, tmp_path / "first", environment=s3.environment, read_timeout=0.4) as machine,
@@ -174,8 +174,8 @@ def test_an_answer_that_does_not_come_in_time_is_asked_for_again(s3: S3, root: s
 
 
 @pytest.mark.parametrize("fault", ["drop after", "unnamed"])
-def test_a_conditional_put_whose_answer_was_lost_is_ours_and_anothers_is_not(store: Store, s3: S3, fault: str) -> None:
-    """Also on a store that does not say which condition failed."""
+def test_a_conditional_put_with_a_lost_response_is_recognised_as_ours(store: Store, s3: S3, fault: str) -> None:
+    """Also on a store that does not report the failed condition."""
     remote = _remote(store)
     with s3.proxy.failing(Fault(fault, times=1), Fault("unnamed")):
         assert remote.create("runs/a", b"first")
@@ -184,13 +184,13 @@ def test_a_conditional_put_whose_answer_was_lost_is_ours_and_anothers_is_not(sto
     assert remote.read("runs/a") == b"first"
 
 
-def test_a_conflict_between_two_puts_at_once_is_nobodys_error(store: Store, s3: S3) -> None:
+def test_a_conflict_of_concurrent_puts_is_not_an_error(store: Store, s3: S3) -> None:
     with s3.proxy.failing(Fault(409, times=1)):
         assert not _remote(store).create("runs/a", b"first")
     assert _remote(store).create("runs/a", b"first")
 
 
-def test_of_four_machines_one_writes_and_the_others_are_told_who(s3: S3, root: str, tmp_path: Path) -> None:
+def test_one_of_four_machines_writes_and_the_others_name_it(s3: S3, root: str, tmp_path: Path) -> None:
     with many(4, stopping_stage, root, tmp_path, 1, False, environment=s3.environment) as machines:
         waiting = list(machines)
         refused = []
@@ -214,8 +214,8 @@ def test_a_store_without_conditional_put_is_refused(store: Store, s3: S3) -> Non
     assert _remote(store).names("") == []
 
 
-def test_a_late_manifest_does_not_replace_the_one_that_counts(store: Store, s3: S3, root: str, tmp_path: Path) -> None:
-    """The first holder is delayed between its last look and its last put; meanwhile another finishes."""
+def test_a_late_manifest_does_not_replace_the_committed_one(store: Store, s3: S3, root: str, tmp_path: Path) -> None:
+    """The first holder is delayed between its final check and its manifest put, while another process commits."""
     other = _another(root, tmp_path)
 
     def overtaken() -> bool:
@@ -229,7 +229,7 @@ def test_a_late_manifest_does_not_replace_the_one_that_counts(store: Store, s3: 
     _is_whole(other, tmp_path / "third")
 
 
-def test_files_are_checked_as_they_come_and_once(store: Store, s3: S3, root: str, tmp_path: Path) -> None:
+def test_downloaded_files_are_checked_once(store: Store, s3: S3, root: str, tmp_path: Path) -> None:
     write(store)
     other = _another(root, tmp_path)
     artifact = other.open(STAGE, DIGEST)
@@ -250,8 +250,8 @@ def test_files_are_checked_as_they_come_and_once(store: Store, s3: S3, root: str
         assert not (artifact.folder / name).exists()
 
 
-def test_what_a_workspace_has_of_an_artifact_that_was_made_anew_is_not_used(store: Store, root: str, tmp_path: Path) -> None:
-    """Weights are always of the same size: only the manifest tells that they are other ones."""
+def test_cached_files_of_a_replaced_artifact_are_not_used(store: Store, root: str, tmp_path: Path) -> None:
+    """Weights always have the same size: only the manifest shows that they differ."""
     write(store)
     other = _another(root, tmp_path)
     assert other.open(STAGE, DIGEST).path("student/weights").read_bytes() == b"weights"
@@ -264,7 +264,7 @@ def test_what_a_workspace_has_of_an_artifact_that_was_made_anew_is_not_used(stor
     assert store.open(STAGE, DIGEST).path("student/weights").read_bytes() == b"WEIGHTS"
 
 
-def test_verifying_reads_what_is_there_and_leaves_the_workspace_to_those_who_use_it(store: Store) -> None:
+def test_verify_reads_the_bucket_and_leaves_the_workspace_unchanged(store: Store) -> None:
     write(store)
     before = files(store.root)
     assert verify(store, STAGE, DIGEST) == []
@@ -280,7 +280,7 @@ def test_verifying_reads_what_is_there_and_leaves_the_workspace_to_those_who_use
     assert files(store.root) == before
 
 
-def test_garbage_is_collected_there(store: Store) -> None:
+def test_garbage_is_collected_in_the_bucket(store: Store) -> None:
     made = chain(store)
     record_run(store.backend, "run", {"sampling": made[1].fingerprint}, {}, "done")
     with store.draft(STAGE, DIGEST) as draft:
@@ -298,7 +298,7 @@ def test_garbage_is_collected_there(store: Store) -> None:
     assert verify(store, "sampling", made[1].fingerprint) == []
 
 
-def test_an_export_from_one_kind_of_root_is_imported_into_another(store: Store, tmp_path: Path) -> None:
+def test_exports_move_between_local_and_remote_roots(store: Store, tmp_path: Path) -> None:
     local = open_store(str(tmp_path / "local"))
     made = chain(local)[2]
     export(local, "training", made.fingerprint, tmp_path / "up.tar")
@@ -310,7 +310,7 @@ def test_an_export_from_one_kind_of_root_is_imported_into_another(store: Store, 
 
 
 @pytest.mark.parametrize("command", [["status"], ["gc"], ["verify"], ["show", "run"], ["lineage", "training/0123"]])
-def test_a_root_that_cannot_be_reached_is_one_line(
+def test_an_unreachable_root_is_reported_in_one_line(
     s3: S3, command: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quickly(attempts=1)
@@ -325,9 +325,7 @@ def test_a_root_that_cannot_be_reached_is_one_line(
     assert line.endswith("make sure that it is reachable, then run again to resume")
 
 
-def test_a_root_that_goes_away_in_the_middle_of_the_work_is_one_line_and_costs_nothing(
-    store: Store, s3: S3, tmp_path: Path
-) -> None:
+def test_a_root_lost_during_work_is_reported_and_work_can_resume(store: Store, s3: S3, tmp_path: Path) -> None:
     quickly(attempts=2)
     with s3.proxy.failing(Fault(503, key=f"{NAME}/samples-00002")), pytest.raises(RootUnavailable, match="run again to resume"):
         write(store)

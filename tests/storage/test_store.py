@@ -23,7 +23,7 @@ def artifact(store: Store) -> Artifact:
     return make(store, STAGE)
 
 
-def test_temporary_leftovers_at_any_depth_are_removed_when_a_draft_is_taken_up(store: Store) -> None:
+def test_resuming_a_draft_removes_temporary_files_at_any_depth(store: Store) -> None:
     with store.draft(STAGE, DIGEST) as draft:
         draft.path("student").mkdir()
         draft.path(".rows-00000.parquet.77.tmp").write_text("half")
@@ -55,7 +55,7 @@ def test_an_artifact_that_was_never_made_is_missing(store: Store) -> None:
         store.open(STAGE, DIGEST)
 
 
-def test_a_folder_without_its_manifest_is_not_an_artifact_and_is_made_again(store: Store, artifact: Artifact) -> None:
+def test_a_folder_without_a_manifest_is_made_again(store: Store, artifact: Artifact) -> None:
     artifact.path(MANIFEST).unlink()
     artifact.path("stray").write_text("x")
     assert not store.exists(STAGE, artifact.fingerprint)
@@ -65,7 +65,7 @@ def test_a_folder_without_its_manifest_is_not_an_artifact_and_is_made_again(stor
 
 
 @pytest.mark.parametrize("name", ["rows-00001.parquet", "student/weights"])
-def test_a_missing_or_resized_file_is_refused_by_name(store: Store, artifact: Artifact, name: str) -> None:
+def test_a_missing_or_resized_file_is_refused_and_named(store: Store, artifact: Artifact, name: str) -> None:
     content = artifact.path(name).read_bytes()
     for change in (lambda path: path.unlink(), lambda path: path.write_bytes(content[:-1])):
         change(artifact.path(name))
@@ -74,8 +74,8 @@ def test_a_missing_or_resized_file_is_refused_by_name(store: Store, artifact: Ar
 
 
 @given(st.data())
-def test_a_manifest_is_read_as_it_was_or_refused_in_one_line(tmp_path: Path, data: st.DataObject) -> None:
-    """Whatever is altered, taken away or replaced in it: never another kind of error, and never a path that leads elsewhere."""
+def test_an_altered_manifest_is_read_safely_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+    """Any altered, removed or replaced field gives no other kind of error and no path outside the artifact."""
     document = orjson.loads(next(VERSION_1.glob(f"questions/*/{MANIFEST}")).read_bytes())
     where: Any = document
     while True:
@@ -127,14 +127,14 @@ def test_a_second_writer_is_refused(store: Store) -> None:
         pass
 
 
-def test_a_root_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_unwritable_root_is_refused_and_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for root in (tmp_path / "file" / "root", Path("/proc/root-of-artifacts")):
         with pytest.raises(RootNotWritable, match=f"{root}: cannot be written"), Store(root).draft(STAGE, DIGEST):
             pass
 
 
-def test_seconds_and_processes_of_an_artifact_add_up(store: Store) -> None:
+def test_seconds_and_processes_of_an_artifact_accumulate(store: Store) -> None:
     for number in range(1, 4):
         with store.draft(STAGE, DIGEST) as draft:
             draft.write_shard("rows", numbers(number))

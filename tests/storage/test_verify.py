@@ -33,14 +33,14 @@ def _alter(artifact: Artifact, change: Callable[[dict[str, Any]], Any]) -> None:
     path.write_bytes(orjson.dumps(manifest))
 
 
-def test_whole_artifacts_have_nothing_wrong_and_are_not_changed(store: Store) -> None:
+def test_intact_artifacts_have_no_findings_and_are_not_changed(store: Store) -> None:
     made = chain(store)
     before = files(store.root)
     assert [_problems(store, artifact) for artifact in made] == [[], [], []]
     assert files(store.root) == before
 
 
-def test_a_flipped_byte_that_open_cannot_see_is_found(store: Store, artifact: Artifact) -> None:
+def test_a_changed_byte_that_open_does_not_notice_is_found(store: Store, artifact: Artifact) -> None:
     path = artifact.path("student/weights")
     path.write_bytes(b"x" * path.stat().st_size)
     store.open("training", artifact.fingerprint)
@@ -49,7 +49,7 @@ def test_a_flipped_byte_that_open_cannot_see_is_found(store: Store, artifact: Ar
 
 @given(st.data())
 def test_any_altered_byte_of_any_file_is_found(tmp_path: Path, data: st.DataObject) -> None:
-    """In the manifest too, where it is about the identity, a file or an input; elsewhere it is read as what it says."""
+    """Flips bytes of the files listed in the manifest."""
     root = tmp_path / str(len(list(tmp_path.iterdir())))
     artifact = make(open_store(str(root)), "training")
     name = data.draw(st.sampled_from([entry["path"] for entry in artifact.manifest["files"]]))
@@ -59,7 +59,7 @@ def test_any_altered_byte_of_any_file_is_found(tmp_path: Path, data: st.DataObje
     assert _problems(open_store(str(root)), artifact) == [f"{artifact.name}/{name}: content differs from the manifest"]
 
 
-def test_what_is_missing_of_another_size_or_too_much_is_found(store: Store, artifact: Artifact) -> None:
+def test_missing_resized_and_extra_files_are_found(store: Store, artifact: Artifact) -> None:
     artifact.path("rows-00000.parquet").unlink()
     artifact.path("rows-00001.parquet").write_bytes(b"short")
     artifact.path("student/more").write_bytes(b"")
@@ -78,7 +78,7 @@ def test_an_altered_identity_is_found(store: Store, artifact: Artifact) -> None:
     ]
 
 
-def test_a_wrong_hash_or_number_of_rows_in_the_manifest_is_found(store: Store, artifact: Artifact) -> None:
+def test_a_wrong_hash_or_row_count_in_the_manifest_is_found(store: Store, artifact: Artifact) -> None:
     _alter(artifact, lambda manifest: manifest["files"][0].update(sha256="0" * 64))
     _alter(artifact, lambda manifest: manifest["files"][1].update(rows=5))
     assert _problems(store, artifact) == [
@@ -88,7 +88,7 @@ def test_a_wrong_hash_or_number_of_rows_in_the_manifest_is_found(store: Store, a
 
 
 @pytest.mark.parametrize("name", ["rows-00000.parquet", "student/model.safetensors"])
-def test_a_file_that_has_its_hash_but_cannot_be_opened_is_found(store: Store, artifact: Artifact, name: str) -> None:
+def test_a_file_with_the_right_hash_that_cannot_be_opened_is_found(store: Store, artifact: Artifact, name: str) -> None:
     artifact.path(name).write_bytes(b"not what its name says")
 
     def listed(manifest: dict[str, Any]) -> None:
@@ -102,13 +102,13 @@ def test_a_file_that_has_its_hash_but_cannot_be_opened_is_found(store: Store, ar
     assert problem.startswith(f"{artifact.name}/{name}: cannot be opened (")
 
 
-def test_an_input_that_is_gone_is_found(store: Store) -> None:
+def test_a_missing_input_is_found(store: Store) -> None:
     questions, sampling, _ = chain(store)
     (questions.folder / MANIFEST).unlink()
     assert _problems(store, sampling) == [f"{sampling.name}: its input {questions.name} is missing"]
 
 
-def test_a_damaged_or_missing_manifest_is_a_finding_too(store: Store, artifact: Artifact) -> None:
+def test_a_damaged_or_missing_manifest_is_a_finding(store: Store, artifact: Artifact) -> None:
     for content in (b"{", b'{"schema_version": 3}', b'{"schema_version": 2}'):
         (artifact.folder / MANIFEST).write_bytes(content)
         (problem,) = _problems(store, artifact)
@@ -118,7 +118,7 @@ def test_a_damaged_or_missing_manifest_is_a_finding_too(store: Store, artifact: 
 
 
 @given(st.data())
-def test_no_manifest_makes_verify_itself_fail(tmp_path: Path, data: st.DataObject) -> None:
+def test_no_damaged_manifest_makes_verify_raise(tmp_path: Path, data: st.DataObject) -> None:
     source = next(VERSION_1.glob("questions/*"))
     content = bytearray((source / MANIFEST).read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(32, 126))

@@ -1,6 +1,6 @@
-"""Bad input ends in one clear line and exit code 2, before any model loads, and leaves nothing half-written.
+"""Bad input: one clear line and exit code 2, before any model loads, without partial output.
 
-Each case is the real command in a process of its own.
+Each case runs the real command in its own process.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def test_a_bad_row_is_named_with_file_row_and_column(
     assert not list(tmp_path.glob("artifacts/questions/*/manifest.json"))
 
 
-def test_a_question_longer_than_the_context_is_refused_before_the_teacher_loads(tmp_path: Path, run_tree: Tree) -> None:
+def test_an_overlong_question_is_refused_before_the_teacher_loads(tmp_path: Path, run_tree: Tree) -> None:
     path = tmp_path / "questions.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows({}, {"question": "why? " * 900})))
     run_tree["questions"]["train"] = [{"kind": "file", "path": str(path)}]
@@ -148,9 +148,7 @@ def test_a_question_longer_than_the_context_is_refused_before_the_teacher_loads(
     refused(mind("stage", "sampling", config), "'q1'", "tokens", "context of 512")
 
 
-def test_an_evaluation_question_longer_than_the_context_is_refused_right_after_the_questions(
-    tmp_path: Path, run_tree: Tree
-) -> None:
+def test_an_overlong_evaluation_question_is_refused_by_references(tmp_path: Path, run_tree: Tree) -> None:
     path = tmp_path / "questions.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows({}, {"question": "why? " * 900})))
     run_tree["questions"]["evaluation"][0]["source"] = {"kind": "file", "path": str(path)}
@@ -160,17 +158,17 @@ def test_an_evaluation_question_longer_than_the_context_is_refused_right_after_t
     refused(mind("stage", "references", config), "'q1'", "tokens", "context of 512")
 
 
-def test_a_stage_before_its_inputs_says_which_to_run(tmp_path: Path, run_tree: Tree) -> None:
+def test_a_stage_without_its_input_names_the_stage_to_run(tmp_path: Path, run_tree: Tree) -> None:
     refused(mind("stage", "training", str(write_config(tmp_path, run_tree))), "training", "run the synthesis stage first")
 
 
-def test_an_artifact_root_that_cannot_be_written_is_refused(tmp_path: Path, run_tree: Tree) -> None:
+def test_an_unwritable_artifact_root_is_refused(tmp_path: Path, run_tree: Tree) -> None:
     (tmp_path / "file").write_text("")
     run_tree["root"] = str(tmp_path / "file" / "artifacts")
     refused(mind("stage", "questions", str(write_config(tmp_path, run_tree))), "artifacts", "cannot be written")
 
 
-def test_two_runs_on_one_artifact_do_not_both_write(tmp_path: Path, run_tree: Tree) -> None:
+def test_a_second_run_on_the_same_artifact_is_refused(tmp_path: Path, run_tree: Tree) -> None:
     from pipeline.config.run import load_config
     from stages.core.plan import plan
     from storage.store import open_store
@@ -195,7 +193,7 @@ def test_a_rendezvous_port_in_use_is_refused() -> None:
             choose_port(port)
 
 
-def test_when_no_rationale_survives_the_counts_say_where_they_fell() -> None:
+def test_if_no_rationale_survives_the_error_has_the_counts() -> None:
     from pipeline.errors import NothingSurvives
     from stages.synthesis.stage import _refuse_nothing
 

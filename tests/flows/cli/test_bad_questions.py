@@ -1,6 +1,6 @@
-"""Data sets that cannot be had end in one clear line and exit code 2, before any model loads, and leave nothing half-written.
+"""Unavailable data sets: one clear line and exit code 2, before any model loads, without partial output.
 
-Each case is the real command in a process of its own, with the real `datasets`; the hub is one on loopback.
+Each case runs the real command in its own process, with the real `datasets` and a hub on loopback.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GSM8K = {"kind": "named", "name": "gsm8k", "split": "train"}
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A hub that has GSM8K, and GPQA for those with a token; the commands of a test use it."""
+    """A hub with GSM8K, and with GPQA for requests that have a token; commands of the test use it."""
     root = tmp_path / "hub"
     write(root / "openai" / "gsm8k" / PINNED, BY_HAND["gsm8k"], CARD)
     by_hand(root / "Idavidrein", "gpqa-diamond")
@@ -45,7 +45,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def asking(folder: Path, tree: Tree, *train: Tree, evaluation: Tree | None = None) -> str:
-    """A configuration with other questions."""
+    """Writes a configuration with these questions and returns its path."""
     tree = {**tree, "questions": {**tree["questions"], "train": list(train) or tree["questions"]["train"]}}
     if evaluation is not None:
         tree["questions"]["evaluation"] = [
@@ -59,7 +59,7 @@ def nothing_written(folder: Path) -> None:
     assert not list(folder.glob("artifacts/questions/*/manifest.json"))
 
 
-def test_a_named_set_is_its_pinned_revision_from_the_hub_and_without_a_network_from_the_cache_and_no_other(
+def test_a_named_set_uses_its_pinned_revision_from_hub_or_cache_only(
     tmp_path: Path, run_tree: Tree, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in ("online", "offline"):
@@ -78,7 +78,7 @@ def test_a_named_set_is_its_pinned_revision_from_the_hub_and_without_a_network_f
     ("name", "revision", "words"),
     [("openai/gsm9k", PINNED, ("doesn't exist", "check name")), ("openai/gsm8k", OTHER, ("Revision", OTHER, "check name"))],
 )
-def test_a_data_set_or_revision_that_is_not_on_the_hub_is_named(
+def test_a_data_set_or_revision_missing_on_the_hub_is_named(
     tmp_path: Path, run_tree: Tree, hub: Path, name: str, revision: str, words: tuple[str, ...]
 ) -> None:
     config = asking(tmp_path, run_tree, {"kind": "hub", "name": name, "subset": "main", "revision": revision})
@@ -86,7 +86,7 @@ def test_a_data_set_or_revision_that_is_not_on_the_hub_is_named(
     nothing_written(tmp_path)
 
 
-def test_a_gated_data_set_says_how_to_get_in_and_a_token_is_never_shown(
+def test_a_gated_data_set_explains_access_and_never_shows_the_token(
     tmp_path: Path, run_tree: Tree, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = asking(tmp_path, run_tree, evaluation={"kind": "named", "name": "gpqa-diamond"})
@@ -105,21 +105,21 @@ def test_without_a_network_and_a_copy_a_hub_data_set_is_refused(tmp_path: Path, 
     nothing_written(tmp_path)
 
 
-def test_a_copy_that_is_not_there_is_named_before_anything_runs(tmp_path: Path, run_tree: Tree) -> None:
+def test_a_missing_local_copy_is_named_before_anything_runs(tmp_path: Path, run_tree: Tree) -> None:
     run_tree["questions"]["folder"] = "data"
     refused(mind("plan", asking(tmp_path, run_tree, GSM8K)), str(tmp_path / "data" / "gsm8k"), "no such folder")
 
 
-def test_training_on_what_is_for_evaluation_only_is_refused(tmp_path: Path, run_tree: Tree) -> None:
+def test_training_on_an_evaluation_only_set_is_refused(tmp_path: Path, run_tree: Tree) -> None:
     config = asking(tmp_path, run_tree, {"kind": "named", "name": "bbh"})
     refused(mind("plan", config), "train.0 is for evaluation only", "authors of BIG-bench", "despite_evaluation_only: true")
 
 
 LONG = "word " * 6_000
-"""Some 30,000 tokens."""
+"""About 30,000 tokens."""
 
 
-def test_long_questions_are_refused_before_a_model_loads_or_left_out_and_counted(tmp_path: Path, run_tree: Tree) -> None:
+def test_overlong_questions_are_refused_or_left_out_and_counted(tmp_path: Path, run_tree: Tree) -> None:
     for name in ("train", "set"):
         content = rows(*({"question": f"{name} {text}"} for text in ("1?", LONG, "2?", f"{LONG}?")))
         (tmp_path / f"{name}.jsonl").write_text(
@@ -130,7 +130,7 @@ def test_long_questions_are_refused_before_a_model_loads_or_left_out_and_counted
     run_stage(load_config(Path(config)), "questions")
     words = ("context of 2048", "raise engine.max_context", "max_characters")
     refused(mind("stage", "references", config), "'set q3'", "longest of 2", *words)
-    refused(mind("stage", "sampling", config), "'train q3'", "longest of 16", *words)  # a prompt for each perspective
+    refused(mind("stage", "sampling", config), "'train q3'", "longest of 16", *words)  # one prompt per perspective
 
     short = asking(tmp_path, run_tree, {**train, "max_characters": 1000}, evaluation={**evaluated, "max_characters": 1000})
     summary = run_stage(load_config(Path(short)), "questions").summary

@@ -1,4 +1,4 @@
-"""`mind show-prompt` shows what is read and what is trained, and loads no model."""
+"""`mind show-prompt` shows masked and trained tokens, and loads no model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ def show(config: Path, *words: str) -> Result:
     return CliRunner().invoke(app, ["show-prompt", str(config), *words])
 
 
-def test_masked_and_trained_tokens_are_shown_apart_with_the_token_that_ends_an_answer(
-    tmp_path: Path, run_tree: dict[str, Any]
-) -> None:
+def test_masked_and_trained_tokens_are_shown_with_the_end_token(tmp_path: Path, run_tree: dict[str, Any]) -> None:
     said = show(write_config(tmp_path, run_tree)).output
     masked, trained = said.split("student, trained: the rationale")
     assert "teacher, formal" in masked
@@ -31,9 +29,7 @@ def test_masked_and_trained_tokens_are_shown_apart_with_the_token_that_ends_an_a
     assert "last trained token: '<end>'" in trained
 
 
-def test_a_question_and_a_perspective_can_be_named_and_unknown_ones_are_refused(
-    tmp_path: Path, run_tree: dict[str, Any]
-) -> None:
+def test_question_and_perspective_can_be_chosen_and_unknown_are_refused(tmp_path: Path, run_tree: dict[str, Any]) -> None:
     rows = "".join(
         f'{{"id": "q{n}", "question": "What is {n}?", "answer": "{n}", "rationale": "It is {n}."}}\n' for n in range(3)
     )
@@ -51,7 +47,7 @@ def test_a_question_and_a_perspective_can_be_named_and_unknown_ones_are_refused(
         assert error in answer.stderr
 
 
-def test_a_chat_with_its_system_turn_is_shown_with_one_beginning_token(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+def test_a_chat_is_shown_with_its_system_turn_and_one_bos_token(tmp_path: Path, run_tree: dict[str, Any]) -> None:
     import shutil
 
     shutil.copytree(run_tree["student"]["path"], tmp_path / "chatty")
@@ -62,7 +58,7 @@ def test_a_chat_with_its_system_turn_is_shown_with_one_beginning_token(tmp_path:
     assert "'<begin>', 1 in the row" in said
 
 
-def test_turns_without_a_chat_are_refused(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+def test_turns_with_chat_false_are_refused(tmp_path: Path, run_tree: dict[str, Any]) -> None:
     run_tree["teacher"] = {**run_tree["teacher"], "turns": {"system": "Be brief."}}
     answer = show(write_config(tmp_path, run_tree))
     assert answer.exit_code == 2
@@ -70,7 +66,7 @@ def test_turns_without_a_chat_are_refused(tmp_path: Path, run_tree: dict[str, An
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])
-def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, run_tree: dict[str, Any], role: str) -> None:
+def test_a_missing_model_folder_is_refused(tmp_path: Path, run_tree: dict[str, Any], role: str) -> None:
     run_tree[role] = {"path": str(tmp_path / "nothing")}
     answer = show(write_config(tmp_path, run_tree))
     assert answer.exit_code == 2

@@ -1,4 +1,4 @@
-"""`mind sources`, as a program reads it."""
+"""`mind sources`: the table and its JSON form."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def printed(capsys: pytest.CaptureFixture[str], config: Path | None = None) -> l
     return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
 
 
-def test_every_name_is_listed_with_licence_splits_and_whether_it_may_be_trained_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_benchmark_is_listed_with_licence_splits_and_restrictions(capsys: pytest.CaptureFixture[str]) -> None:
     found = {row["name"]: row for row in printed(capsys)}
     assert list(found) == list(entries())
     assert found["gsm8k"]["splits"] == "train, test"
@@ -30,7 +30,7 @@ def test_every_name_is_listed_with_licence_splits_and_whether_it_may_be_trained_
     assert all(name in table for name in entries())
 
 
-def test_a_run_is_shown_with_the_copies_that_it_reads_and_those_that_are_not_there(
+def test_a_run_is_shown_with_its_local_copies_and_missing_ones(
     tmp_path: Path, run_tree: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "data" / "gsm8k").mkdir(parents=True)

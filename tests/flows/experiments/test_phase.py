@@ -1,4 +1,4 @@
-"""The cells of a phase diagram are the experiment with another student and other questions, and differ in nothing else."""
+"""Cells of a phase diagram: the same experiment with another student and another number of questions."""
 
 from __future__ import annotations
 
@@ -22,15 +22,13 @@ def experiment(tmp_path: Path, tiny_model: Path) -> dict[str, Any]:
     return {"config": str(write_config(tmp_path, tree)), "arms": ("mind", "uniform"), "seeds": 1}
 
 
-def test_questions_are_dealt_out_evenly_among_the_sources(experiment: dict[str, Any], tiny_model: Path) -> None:
+def test_questions_are_divided_evenly_among_the_sources(experiment: dict[str, Any], tiny_model: Path) -> None:
     places = cells_of(Phase(experiment=Experiment(**experiment), students={"tiny": str(tiny_model)}, questions=(10, 40)))
     runs = [runs_of(place.experiment)[0] for place in places]
     assert [[source.count for source in run.config.questions.train] for run in runs] == [[5, 5], [20, 20]]  # type: ignore[union-attr]
 
 
-def test_what_does_not_depend_on_the_student_is_shared_by_students(
-    experiment: dict[str, Any], tiny_model: Path, tmp_path: Path
-) -> None:
+def test_questions_and_sampling_are_shared_by_students(experiment: dict[str, Any], tiny_model: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(tiny_model, other)
     (other / "generation_config.json").write_text('{"pad_token_id": 0}')
@@ -48,7 +46,7 @@ def test_what_does_not_depend_on_the_student_is_shared_by_students(
         (10, ("mind", "top-1"), "--arms: none is a baseline to compare with"),
     ],
 )
-def test_what_cannot_be_a_diagram_is_refused(
+def test_an_invalid_phase_diagram_is_refused(
     experiment: dict[str, Any], tiny_model: Path, questions: int, arms: tuple[str, ...], said: str
 ) -> None:
     chosen = Experiment(**{**experiment, "arms": arms})

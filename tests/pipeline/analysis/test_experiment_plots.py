@@ -1,4 +1,4 @@
-"""What the plots of an experiment show, read off the figure."""
+"""Plots of an experiment: order, values, intervals, colours and labels, read from the figure."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def texts(axes: Any) -> list[str]:
     return [text.get_text() for text in axes.texts]
 
 
-def test_arms_stand_in_the_order_of_what_they_reach_in_distribution_and_those_compared_with_are_bold() -> None:
+def test_arms_are_sorted_by_id_accuracy_and_compared_arms_are_bold() -> None:
     labels = drawn(arms_with_intervals(ARMS, base="base", reference="mind")).axes[0].get_yticklabels()
     assert [label.get_text() for label in labels] == ["base", "uniform", "one seed", "mind"]
     assert [label.get_fontweight() for label in labels] == ["bold", "normal", "normal", "bold"]
 
 
-def test_an_arm_has_its_value_and_its_interval_and_a_hollow_dot_where_that_is_unknown() -> None:
+def test_an_arm_without_an_interval_has_a_hollow_dot() -> None:
     figure = drawn(arms_with_intervals(ARMS))
     lines = figure.axes[1].get_lines()
     dots = {int(line.get_ydata()[0]): line for line in lines if line.get_marker() == "o"}
@@ -55,7 +55,7 @@ def test_an_arm_has_its_value_and_its_interval_and_a_hollow_dot_where_that_is_un
     assert ends == {0: pytest.approx([49, 55]), 1: pytest.approx([47, 53]), 3: pytest.approx([52, 58])}
 
 
-def test_a_base_far_below_is_an_arrow_and_leaves_the_axis_to_the_others() -> None:
+def test_a_base_far_below_becomes_an_arrow_and_does_not_stretch_the_axis() -> None:
     near, far = drawn(arms_with_intervals(ARMS, base="base")).axes[1::-1]
     assert far.get_xlim()[0] > 80
     assert [line.get_ydata()[0] for line in far.get_lines() if line.get_marker() == "<"] == [0]
@@ -67,7 +67,7 @@ def test_a_single_arm_can_be_drawn() -> None:
     drawn(arms_with_intervals(ARMS[1:2], base="base", reference="base"))
 
 
-def test_a_phase_diagram_says_every_advantage_and_marks_those_without_zero() -> None:
+def test_a_phase_diagram_prints_every_advantage_and_marks_significant_ones() -> None:
     cells = {
         ("small", 400): Interval(-0.03, -0.05, -0.01),
         ("small", 100): Interval(0.004, -0.02, 0.03),
@@ -82,12 +82,12 @@ def test_a_phase_diagram_says_every_advantage_and_marks_those_without_zero() -> 
     assert np.ma.getmaskarray(np.ma.masked_invalid(shown)).tolist() == [[False, False], [True, False]]
 
 
-def test_no_advantage_anywhere_can_be_drawn() -> None:
+def test_a_phase_diagram_of_zero_advantages_can_be_drawn() -> None:
     drawn(phase_diagram({("small", 100): Interval(0.0, -0.01, 0.01)}))
 
 
 @pytest.mark.parametrize("panels", [1, 3, 6])
-def test_states_have_their_perspectives_colour_in_every_panel(panels: int) -> None:
+def test_states_have_the_colour_of_their_perspective_in_every_panel(panels: int) -> None:
     points_B2 = np.random.default_rng(0).normal(size=(20, 2))
     perspective_B = np.arange(20) % 2
     figure = drawn(states_map({f"m{n}": points_B2 for n in range(panels)}, perspective_B, ["formal", "planning"], "States"))
@@ -100,7 +100,7 @@ def test_states_have_their_perspectives_colour_in_every_panel(panels: int) -> No
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["formal", "planning"]
 
 
-def test_weights_are_white_where_every_perspective_has_the_same() -> None:
+def test_equal_mixture_weights_are_drawn_white() -> None:
     alpha_SK = np.full((5, 4), 0.25)
     alpha_SK[2] = [0.7, 0.1, 0.1, 0.1]
     image = drawn(alpha_heat_map(alpha_SK, ["a", "b", "c", "d"])).axes[0].get_images()[0]
@@ -110,7 +110,7 @@ def test_weights_are_white_where_every_perspective_has_the_same() -> None:
     drawn(alpha_heat_map(np.full((1, 4), 0.25), ["a", "b", "c", "d"]))
 
 
-def test_many_models_are_one_thin_crowd_named_once_and_the_others_have_their_names() -> None:
+def test_specialists_are_thin_lines_with_one_shared_legend_entry() -> None:
     lines = {"single-a": [1, 0.9, 0.8], "mind": [1, 0.95, 0.9], "single-b": [1, 0.8, 0.7], "uniform": [1, 0.7, 0.6]}
     axes = drawn(similarity_by_layer(lines, "single-")).axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["specialists", "mind", "uniform"]

@@ -1,4 +1,4 @@
-"""When a candidate takes the incumbent's place."""
+"""Promotion policy: when a candidate replaces the incumbent."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def test_in_distribution_the_interval_must_stay_above_the_margin(low: float, pro
     assert ("not worse" in decision.reasons[0]) is promoted
 
 
-def test_a_real_loss_on_one_set_is_enough_to_refuse_and_is_named() -> None:
+def test_one_significant_loss_refuses_promotion_and_is_named() -> None:
     decision = decide(changes(0.05, lift=(0.1, 1e-9), count=(-0.2, 1e-6)), ["lift", "count"], Policy())
     assert not decision.promote
     assert any(reason.startswith("Worse on count: -20.0 points") for reason in decision.reasons)
     assert not any("lift" in reason for reason in decision.reasons)
 
 
-def test_a_gain_however_certain_is_no_reason_to_refuse() -> None:
+def test_a_significant_gain_does_not_refuse_promotion() -> None:
     assert decide(changes(0.0, lift=(0.3, 1e-12)), ["lift"], Policy()).promote
 
 
-def test_one_small_p_among_many_sets_is_chance() -> None:
+def test_p_values_are_corrected_for_the_number_of_sets() -> None:
     sets = {f"s{number}": (-0.05, 0.03) for number in range(5)}
     assert decide(changes(0.0, **sets), list(sets), Policy(alpha=0.05)).promote
     assert not decide(changes(0.0, s0=(-0.05, 0.03)), ["s0"], Policy(alpha=0.05)).promote

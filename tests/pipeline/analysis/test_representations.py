@@ -1,4 +1,4 @@
-"""Analyses of states: what is planted is found, what is not there is not."""
+"""Analyses of hidden states: planted structure is found, and none is found in noise."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SHUFFLED_B = np.random.default_rng(5).permutation(PERSPECTIVE_B)
 
 
 def planted(apart: float, seed: int = 0) -> Floats:
-    """States with a place for every perspective, `apart` noise widths from the others, and one for every question."""
+    """States with one centre per perspective, `apart` noise widths between them, and one offset per question."""
     rng = np.random.default_rng(seed)
     places_KD = rng.normal(size=(PERSPECTIVES, DIMENSIONS)) * apart
     questions_QD = rng.normal(size=(QUESTIONS, DIMENSIONS)) * 0.3
@@ -67,23 +67,23 @@ def test_planted_clusters_are_found_and_counted() -> None:
 
 
 @pytest.mark.parametrize("dimensions", [8, 64, 512])
-def test_in_noise_the_mixture_finds_no_cluster(dimensions: int) -> None:
+def test_the_mixture_finds_no_clusters_in_noise(dimensions: int) -> None:
     assert mixture(principal_components(noise(240, dimensions, 0)), seed=0).active == 1
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1e-4, 0.0), (1e4, 1e4), (1.0, -100.0)])
-def test_clusters_do_not_depend_on_the_states_scale_nor_on_where_zero_is(scale: float, shift: float) -> None:
+def test_clusters_do_not_depend_on_scale_or_shift_of_the_states(scale: float, shift: float) -> None:
     states_BD = planted(apart=1).astype(np.float64)
     plain, changed = (mixture(principal_components(item), seed=0) for item in (states_BD, states_BD * scale + shift))
     assert agreement(plain.cluster_B, changed.cluster_B)[0] == pytest.approx(1)
 
 
-def test_shuffled_perspectives_agree_with_no_clusters() -> None:
+def test_clusters_do_not_agree_with_shuffled_perspectives() -> None:
     found = mixture(principal_components(planted(apart=1)), seed=0)
     assert agreement(found.cluster_B, SHUFFLED_B)[0] == pytest.approx(0, abs=0.05)
 
 
-def test_a_range_is_narrow_where_clusters_are_plain_and_wide_where_they_are_not() -> None:
+def test_the_agreement_range_is_narrow_for_clear_clusters_only() -> None:
     plain, faint = (agreement_range(planted(apart), PERSPECTIVE_B, QUESTION_B, seed=0) for apart in (1.5, 0.45))
     assert plain[0] > 0.95
     assert plain[1] - plain[0] < 0.05
@@ -91,14 +91,14 @@ def test_a_range_is_narrow_where_clusters_are_plain_and_wide_where_they_are_not(
     assert agreement_range(planted(1.5), SHUFFLED_B, QUESTION_B, seed=0)[1] < 0.1
 
 
-def test_the_probe_reads_what_is_there_and_nothing_from_shuffled_perspectives() -> None:
+def test_the_probe_reads_perspectives_and_is_at_chance_when_shuffled() -> None:
     assert probe_accuracy(planted(apart=1), PERSPECTIVE_B, QUESTION_B, 0) > 0.95
     chance = probe_accuracy(planted(apart=1), SHUFFLED_B, QUESTION_B, 0)
     assert chance == pytest.approx(1 / PERSPECTIVES, abs=0.08)
 
 
-def test_the_probe_is_never_asked_about_a_question_that_it_learned_from() -> None:
-    """Whoever knows the question knows the label here; whoever does not knows nothing."""
+def test_the_probe_is_tested_on_held_out_questions() -> None:
+    """Here the label follows from the question alone, so an honest probe scores at chance."""
     label_B = np.random.default_rng(0).integers(2, size=QUESTIONS)[QUESTION_B]
     places_QD = noise(QUESTIONS, DIMENSIONS, 0)
     states_BD = places_QD[QUESTION_B] + 0.01 * noise(len(QUESTION_B), DIMENSIONS, 1)
@@ -106,7 +106,7 @@ def test_the_probe_is_never_asked_about_a_question_that_it_learned_from() -> Non
     assert probe_accuracy(states_BD, label_B, np.arange(len(label_B)), 0) > 0.95
 
 
-def test_silhouettes_are_high_for_perspectives_apart_and_nothing_for_shuffled_ones() -> None:
+def test_silhouettes_are_high_for_separate_perspectives_only() -> None:
     components_BC = principal_components(planted(apart=3))
     apart, mixed = silhouettes(components_BC, PERSPECTIVE_B), silhouettes(components_BC, SHUFFLED_B)
     assert list(apart) == list(mixed) == list(range(PERSPECTIVES))
@@ -115,20 +115,20 @@ def test_silhouettes_are_high_for_perspectives_apart_and_nothing_for_shuffled_on
 
 
 @given(st.integers(0, 99), st.floats(0.01, 100), st.floats(-10, 10))
-def test_cka_of_states_turned_scaled_and_shifted_is_one(seed: int, scale: float, shift: float) -> None:
+def test_cka_ignores_rotation_scale_and_shift(seed: int, scale: float, shift: float) -> None:
     states_BD = noise(50, 12, seed)
     assert cka(states_BD, turned(states_BD, seed + 1) * scale + shift) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("dimensions", [4, 64, 1024])
-def test_cka_of_unrelated_states_is_about_nothing_even_with_more_dimensions_than_rows(dimensions: int) -> None:
+def test_cka_of_unrelated_states_is_near_zero_in_any_dimension(dimensions: int) -> None:
     values = [cka(noise(200, dimensions, seed), noise(200, dimensions, seed + 1)) for seed in range(0, 40, 2)]
     assert np.mean(values) == pytest.approx(0, abs=0.02)
     assert max(values) < 0.1
 
 
 @given(st.integers(0, 99))
-def test_cka_takes_sides_alike_and_falls_with_noise(seed: int) -> None:
+def test_cka_is_symmetric_and_falls_with_noise(seed: int) -> None:
     states_BD, other_BD = noise(80, 10, seed), noise(80, 10, seed + 1)
     near, far = (cka(states_BD, states_BD + width * other_BD) for width in (0.3, 1.5))
     assert far < near < 1
@@ -145,12 +145,12 @@ def test_cka_by_layer_is_that_of_each_layer() -> None:
         cka_by_layer(left_BLD, right_BLE[:, :2])
 
 
-def test_cka_wants_the_same_rows() -> None:
+def test_cka_requires_the_same_rows() -> None:
     with pytest.raises(ValueError, match="the same rows"):
         cka(noise(8, 3, 0), noise(9, 3, 0))
 
 
-def test_the_effective_rank_of_a_cloud_alike_in_all_directions_is_its_dimensions() -> None:
+def test_the_effective_rank_of_an_isotropic_cloud_is_its_dimension() -> None:
     assert effective_rank(noise(5000, 20, 0)) == pytest.approx(20, rel=0.01)
 
 
@@ -162,13 +162,13 @@ def test_the_effective_rank_is_at_most_the_rank(rank: int, seed: int, kind: Any,
     assert found <= rank + 1e-9
 
 
-def test_the_effective_rank_by_hand() -> None:
+def test_the_effective_rank_matches_a_hand_calculation() -> None:
     axes = np.array([[3.0, 0], [-3, 0], [0, 1], [0, -1]])
     shares = np.array([3, 1]) / 4
     assert effective_rank(axes) == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def test_states_that_are_all_the_same_have_no_rank_and_no_analysis() -> None:
+def test_identical_states_have_rank_zero_and_are_refused() -> None:
     same_BD = np.broadcast_to(noise(1, 16, 0), (40, 16)).astype(np.float32)
     assert effective_rank(same_BD) == 0
     with pytest.raises(ValueError, match=r"all .* identical"):
@@ -184,7 +184,7 @@ def test_components_are_uncorrelated_largest_first_and_no_more_than_the_rank() -
     assert principal_components(noise(100, 80, 0)).shape == (100, 50)
 
 
-def test_variance_goes_to_what_it_was_planted_in() -> None:
+def test_variance_is_assigned_to_the_factor_that_was_planted() -> None:
     by_question, by_perspective = noise(QUESTIONS, 8, 0)[QUESTION_B], noise(PERSPECTIVES, 8, 1)[PERSPECTIVE_B]
     assert variance_shares(by_question, QUESTION_B, PERSPECTIVE_B) == pytest.approx((1, 0, 0))
     assert variance_shares(by_perspective + 7, QUESTION_B, PERSPECTIVE_B) == pytest.approx((0, 1, 0))
@@ -194,7 +194,7 @@ def test_variance_goes_to_what_it_was_planted_in() -> None:
     assert np.isnan(variance_shares(np.ones((6, 2)), np.arange(6) // 2, np.arange(6) % 2)).all()
 
 
-def test_neighbours_in_the_picture_have_the_same_perspective() -> None:
+def test_neighbours_in_the_tsne_map_have_the_same_perspective() -> None:
     points_B2 = tsne(principal_components(planted(apart=1)), seed=0)
     distance_BB = np.linalg.norm(points_B2[:, None] - points_B2, axis=-1)
     np.fill_diagonal(distance_BB, np.inf)
@@ -209,7 +209,7 @@ def test_an_analysis_repeats_with_its_seed() -> None:
         assert np.array_equal(value, again[name]), name
 
 
-def test_an_analysis_says_what_its_parts_say() -> None:
+def test_an_analysis_equals_its_parts() -> None:
     states_BD = planted(apart=1)
     found = analyse(states_BD, PERSPECTIVE_B, QUESTION_B, seed=0)
     components_BC = principal_components(states_BD)
@@ -225,18 +225,18 @@ def row(prompt: list[int], rationale: list[int]) -> TokenRow:
     return TokenRow(prompt + rationale, len(prompt), (0, 0))
 
 
-def test_text_features_know_the_rationale_and_not_the_prompt() -> None:
+def test_text_features_use_the_rationale_and_not_the_prompt() -> None:
     one, other = row([7, 8, 9], [1, 2, 3, 4]), row([5], [1, 2, 3, 4])
     features_BF = text_features([one, other, row([7, 8, 9], [4, 3, 2, 1])])
     assert (features_BF[0] == features_BF[1]).all()
     assert np.linalg.norm(features_BF, axis=1) == pytest.approx(1)
-    # Four tokens, and of both orders three pairs and two triples.
+    # Four unigrams; for each of the two orders, three bigrams and two trigrams.
     assert features_BF.shape == (3, 4 + 2 * (3 + 2))
-    # Same tokens, another order: they share the tokens and none of the pairs.
+    # Same tokens in another order: shared unigrams, no shared bigrams.
     assert 0 < features_BF[0] @ features_BF[2] < 0.7
 
 
-def test_styles_that_differ_in_words_alone_cluster_by_their_words() -> None:
+def test_text_features_cluster_styles_that_differ_in_words() -> None:
     rng = np.random.default_rng(0)
     rows = [
         row([0], [int(token) for pair in rng.integers(20, 30, size=(6, 1)) for token in (style, *pair, style + 10)])
@@ -261,8 +261,8 @@ def states_of(student: Any, rows: list[TokenRow], at_once: int) -> torch.Tensor:
 
 
 @given(rows_of_tokens)
-def test_a_layers_state_is_the_mean_over_the_rationales_tokens(student: Any, item: TokenRow) -> None:
-    """By hand: one row without padding, its embeddings and what each block of the model returns."""
+def test_a_layer_state_is_the_mean_over_the_rationale_tokens(student: Any, item: TokenRow) -> None:
+    """Reference: one row without padding, its embeddings and the output of each block."""
     outputs = [student.model.embed_tokens(torch.tensor([item.tokens]))]
     hooks = [
         block.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
@@ -284,7 +284,7 @@ def test_states_do_not_depend_on_how_rows_are_batched(student: Any, rows: list[T
         torch.testing.assert_close(part, whole, rtol=1e-5, atol=1e-5)
 
 
-def test_what_comes_before_a_rationale_counts_only_through_the_model(student: Any) -> None:
+def test_the_prompt_affects_a_state_only_through_the_model(student: Any) -> None:
     """Layer 0 has no context, so another prompt changes nothing there, and something in every layer above."""
     states_BLD = states_of(student, [row([5, 6, 7], [8, 9]), row([30, 40], [8, 9])], 2)
     torch.testing.assert_close(states_BLD[0, 0], states_BLD[1, 0])
@@ -293,7 +293,7 @@ def test_what_comes_before_a_rationale_counts_only_through_the_model(student: An
 
 
 @given(st.lists(rows_of_tokens, min_size=1, max_size=5))
-def test_the_state_of_a_span_of_one_token_is_that_tokens(student: Any, rows: list[TokenRow]) -> None:
+def test_the_state_of_a_one_token_span_is_the_state_of_that_token(student: Any, rows: list[TokenRow]) -> None:
     ends = [(item.start - 1, item.start) for item in rows]
     found = span_states(student, rows, ends, pad=0, device=torch.device("cpu"), rows_at_once=3)
     for states_LD, item in zip(found, rows, strict=True):

@@ -29,7 +29,7 @@ pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=6
 
 
 @given(st.integers(1, 400), st.data())
-def test_wilsons_interval_contains_the_share_and_stays_within_zero_and_one(total: int, data: st.DataObject) -> None:
+def test_the_wilson_interval_contains_the_share_and_stays_in_0_to_1(total: int, data: st.DataObject) -> None:
     right = data.draw(st.integers(0, total))
     interval = wilson(right, total)
     assert interval.value == right / total
@@ -39,19 +39,19 @@ def test_wilsons_interval_contains_the_share_and_stays_within_zero_and_one(total
     assert mirrored.low == pytest.approx(1 - interval.high)
 
 
-def test_wilsons_interval_has_its_textbook_values() -> None:
+def test_the_wilson_interval_has_its_textbook_values() -> None:
     assert wilson(8, 10)[1:] == pytest.approx((0.4902, 0.9433), abs=1e-4)
     assert wilson(0, 10)[1:] == pytest.approx((0.0, 0.2775), abs=1e-4)
 
 
-def test_without_items_nothing_is_known() -> None:
+def test_the_wilson_interval_without_items_is_0_to_1() -> None:
     nothing = wilson(0, 0)
     assert math.isnan(nothing.value)
     assert nothing[1:] == (0.0, 1.0)
 
 
 @given(pairs)
-def test_the_bootstrap_is_centred_on_the_change_and_turns_with_the_sides(items: list[tuple[bool, bool]]) -> None:
+def test_the_bootstrap_contains_the_change_and_is_antisymmetric(items: list[tuple[bool, bool]]) -> None:
     before, after = np.array(items).T
     change = paired_bootstrap(before, after, 500, 0)
     assert change.value == pytest.approx(after.mean() - before.mean())
@@ -61,11 +61,11 @@ def test_the_bootstrap_is_centred_on_the_change_and_turns_with_the_sides(items: 
 
 
 @pytest.mark.parametrize(("before", "after", "change"), [(False, True, 1.0), (True, False, -1.0), (True, True, 0.0)])
-def test_the_bootstrap_is_exact_where_every_item_changed_alike(before: bool, after: bool, change: float) -> None:
+def test_the_bootstrap_is_exact_if_all_items_change_alike(before: bool, after: bool, change: float) -> None:
     assert paired_bootstrap(np.full(20, before), np.full(20, after), 500, 0) == (change, change, change)
 
 
-def test_the_bootstrap_repeats_with_its_seed_and_knows_one_item_is_not_enough() -> None:
+def test_the_bootstrap_repeats_with_its_seed_and_needs_two_items() -> None:
     before, after = np.array([True, False] * 20), np.array([True, True, False, True] * 10)
     assert paired_bootstrap(before, after, 500, 3) == paired_bootstrap(before, after, 500, 3)
     assert paired_bootstrap(before[:1], after[:1], 500, 3)[1:] == (-1.0, 1.0)
@@ -74,7 +74,7 @@ def test_the_bootstrap_repeats_with_its_seed_and_knows_one_item_is_not_enough() 
 @pytest.mark.parametrize(
     ("gained", "lost", "p"), [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 2 / 2**5), (0, 5, 2 / 2**5), (3, 1, 0.625), (9, 1, 22 / 1024)]
 )
-def test_mcnemars_p_is_the_binomial_one(gained: int, lost: int, p: float) -> None:
+def test_the_mcnemar_p_value_is_the_binomial_one(gained: int, lost: int, p: float) -> None:
     before = np.array([False] * gained + [True] * lost + [True, False])
     after = np.array([True] * gained + [False] * lost + [True, False])
     assert mcnemar(before, after) == pytest.approx(p)
@@ -90,7 +90,7 @@ def several_seeds(draw: st.DrawFn, most_seeds: int = 5, most_items: int = 30) ->
 
 
 def drawn(rng: np.random.Generator, gain_SN: NDArray[np.float64], loss_SN: NDArray[np.float64]) -> tuple[Answers, Answers]:
-    """Answers that change from wrong to right and from right to wrong with these chances, everything independent."""
+    """Answers that turn right or wrong independently, with these probabilities."""
     return changed(rng.random(gain_SN.shape), gain_SN, loss_SN)
 
 
@@ -101,7 +101,7 @@ def changed(
 
 
 @given(several_seeds())
-def test_over_seeds_the_bootstrap_is_centred_on_the_change_and_turns_with_the_sides(answers: tuple[Answers, Answers]) -> None:
+def test_the_bootstrap_over_seeds_has_the_change_and_is_antisymmetric(answers: tuple[Answers, Answers]) -> None:
     before, after = answers
     change = paired_bootstrap_over_seeds(before, after, 500, 0)
     assert change.value == pytest.approx(after.mean() - before.mean())
@@ -109,7 +109,7 @@ def test_over_seeds_the_bootstrap_is_centred_on_the_change_and_turns_with_the_si
     turned = paired_bootstrap_over_seeds(after, before, 4000, 0)
     straight = paired_bootstrap_over_seeds(before, after, 4000, 1)
     assert turned.value == pytest.approx(-straight.value)
-    # The ends of small samples lie on a grid: turned and straight may differ by a step of it.
+    # Interval ends of small samples lie on a grid: the two directions may differ by one step of it.
     step = 4 * 1.5 / before.shape[1]
     assert (turned.low, turned.high) == pytest.approx((-straight.high, -straight.low), abs=step)
 
@@ -121,7 +121,7 @@ def by_hand(change_SN: NDArray[np.float64], resamples: int, seed: int) -> NDArra
     return np.array([change_SN[np.ix_(rows, columns)].mean() for rows, columns in picked])
 
 
-def test_the_bootstrap_over_seeds_is_that_of_drawing_rows_and_columns_by_hand() -> None:
+def test_the_bootstrap_over_seeds_matches_a_plain_resampling_loop() -> None:
     rng = np.random.default_rng(0)
     before, after = rng.random((4, 60)) < 0.4, rng.random((4, 60)) < np.array([0.4, 0.5, 0.6, 0.8])[:, None]
     means = by_hand(after.astype(float) - before, 6000, 1)
@@ -130,7 +130,7 @@ def test_the_bootstrap_over_seeds_is_that_of_drawing_rows_and_columns_by_hand() 
 
 
 @given(st.integers(20, 200), st.integers(0, 2**32))
-def test_with_one_seed_the_bootstrap_over_seeds_is_the_plain_one(items: int, seed: int) -> None:
+def test_the_bootstrap_over_one_seed_equals_the_plain_one(items: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     before, after = rng.random((2, items)) < rng.random((2, 1))
     over, plain = paired_bootstrap_over_seeds(before[None], after[None], 4000, 0), paired_bootstrap(before, after, 4000, 1)
@@ -139,7 +139,7 @@ def test_with_one_seed_the_bootstrap_over_seeds_is_the_plain_one(items: int, see
     assert over[1:] == pytest.approx(plain[1:], abs=error)
 
 
-def test_the_bootstrap_over_seeds_does_not_depend_on_how_its_resamples_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bootstrap_over_seeds_does_not_depend_on_its_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     before, after = rng.random((2, 3, 40)) < 0.5
     whole = paired_bootstrap_over_seeds(before, after, 300, 5)
@@ -147,7 +147,7 @@ def test_the_bootstrap_over_seeds_does_not_depend_on_how_its_resamples_are_cut(m
     assert paired_bootstrap_over_seeds(before, after, 300, 5) == whole
 
 
-def test_one_item_says_nothing_and_no_item_not_even_a_value() -> None:
+def test_the_bootstrap_over_seeds_needs_two_items() -> None:
     before, after = np.array([[False], [False]]), np.array([[True], [False]])
     assert paired_bootstrap_over_seeds(before, after, 100, 0) == (0.5, -1.0, 1.0)
     assert math.isnan(paired_bootstrap_over_seeds(before[:, :0], after[:, :0], 100, 0).value)
@@ -158,8 +158,8 @@ def test_answers_to_different_items_are_refused() -> None:
         paired_bootstrap_over_seeds(np.zeros((2, 3), bool), np.zeros((2, 4), bool), 100, 0)
 
 
-def test_the_bootstrap_over_seeds_covers_the_truth_where_counting_every_pair_once_does_not() -> None:
-    """Items differ in what training does to them, and seeds in how well it went."""
+def test_the_bootstrap_over_seeds_has_nominal_coverage_unlike_pooling() -> None:
+    """Simulation: the effect of training varies by item and by seed."""
     rng = np.random.default_rng(0)
     repetitions, seeds, items = 200, 5, 150
     over = pooled = 0
@@ -176,13 +176,13 @@ def test_the_bootstrap_over_seeds_covers_the_truth_where_counting_every_pair_onc
     assert pooled / repetitions <= 0.85
 
 
-def test_mean_spread_and_interval_over_seeds_by_hand() -> None:
+def test_over_seeds_matches_a_hand_calculation() -> None:
     found = over_seeds([0.5, 0.6, 0.7])
     half = 4.30265 * 0.1 / math.sqrt(3)
     assert found == pytest.approx((0.6, 0.1, 0.6 - half, 0.6 + half), abs=1e-5)
 
 
-def test_one_seed_has_no_spread_and_an_interval_without_ends() -> None:
+def test_one_seed_has_no_spread_and_an_infinite_interval() -> None:
     alone = over_seeds([0.4])
     assert alone.mean == 0.4
     assert math.isnan(alone.spread)
@@ -190,7 +190,7 @@ def test_one_seed_has_no_spread_and_an_interval_without_ends() -> None:
 
 
 @given(several_seeds(most_seeds=1, most_items=60))
-def test_with_one_seed_the_pooled_p_is_mcnemars(answers: tuple[Answers, Answers]) -> None:
+def test_with_one_seed_the_pooled_p_value_is_the_mcnemar_one(answers: tuple[Answers, Answers]) -> None:
     before, after = answers
     found = pooled_mcnemar(before, after)
     assert found.p == pytest.approx(mcnemar(before[0], after[0]))
@@ -199,7 +199,7 @@ def test_with_one_seed_the_pooled_p_is_mcnemars(answers: tuple[Answers, Answers]
 
 
 @given(several_seeds(most_seeds=4, most_items=9))
-def test_the_pooled_p_counts_all_ways_to_turn_items_round(answers: tuple[Answers, Answers]) -> None:
+def test_the_pooled_p_value_is_an_exact_sign_flip_test(answers: tuple[Answers, Answers]) -> None:
     before, after = answers
     net = (after.astype(int) - before).sum(0)
     sums = [abs(int((np.array(signs) * net).sum())) for signs in itertools.product((-1, 1), repeat=len(net))]
@@ -207,7 +207,7 @@ def test_the_pooled_p_counts_all_ways_to_turn_items_round(answers: tuple[Answers
     assert pooled_mcnemar(after, before).p == pooled_mcnemar(before, after).p
 
 
-def test_the_same_seed_twice_is_no_more_certain_than_once() -> None:
+def test_repeating_a_seed_does_not_lower_the_pooled_p_value() -> None:
     rng = np.random.default_rng(0)
     before, after = rng.random((1, 80)) < 0.4, rng.random((1, 80)) < 0.55
     once, thrice = pooled_mcnemar(before, after), pooled_mcnemar(before.repeat(3, 0), after.repeat(3, 0))
@@ -215,8 +215,8 @@ def test_the_same_seed_twice_is_no_more_certain_than_once() -> None:
     assert mcnemar(before.repeat(3, 0).ravel(), after.repeat(3, 0).ravel()) < once.p
 
 
-def test_against_one_base_the_pooled_p_is_small_only_by_chance_where_a_sign_test_is_not() -> None:
-    """Base and all seeds answer every item with the same chance of being right: nothing differs."""
+def test_the_pooled_p_value_is_calibrated_against_a_shared_base() -> None:
+    """Null hypothesis: base and all seeds answer each item right with the same probability."""
     rng = np.random.default_rng(0)
     ours, signs = [], []
     for _ in range(300):
@@ -233,37 +233,37 @@ probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
 
 @given(probabilities)
-def test_holm_keeps_order_and_never_makes_a_p_smaller(p_values: list[float]) -> None:
+def test_holm_keeps_the_order_and_never_lowers_a_p_value(p_values: list[float]) -> None:
     corrected = holm(p_values)
     for plain, value in zip(p_values, corrected, strict=True):
         assert plain <= value <= min(1, plain * len(p_values))
     ranked = sorted(zip(p_values, corrected, strict=True))
     assert [value for _, value in ranked] == sorted(corrected)
-    # Holm is never kinder than Benjamini and Hochberg.
+    # Holm is never less strict than Benjamini-Hochberg.
     others = stats.false_discovery_control(p_values)
     assert all(mine >= other - 1e-12 for mine, other in zip(corrected, others, strict=True))
 
 
 @given(probabilities, st.floats(0, 1), st.data())
-def test_a_larger_p_makes_no_corrected_one_smaller(p_values: list[float], larger: float, data: st.DataObject) -> None:
+def test_holm_is_monotone_in_every_p_value(p_values: list[float], larger: float, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(p_values) - 1))
     raised = [max(p, larger) if number == index else p for number, p in enumerate(p_values)]
     assert all(after >= before for before, after in zip(holm(p_values), holm(raised), strict=True))
 
 
-def test_holm_by_hand() -> None:
+def test_holm_matches_a_hand_calculation() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
 
 
 @given(several_seeds(most_seeds=1))
-def test_the_discordance_of_one_seed_is_the_share_of_items_that_changed(answers: tuple[Answers, Answers]) -> None:
+def test_the_discordance_of_one_seed_is_its_share_of_changed_items(answers: tuple[Answers, Answers]) -> None:
     before, after = answers
     found = variation(before, after)
     assert found.discordance == pytest.approx((before != after).mean())
     assert math.isnan(found.seeds_spread)
 
 
-def test_the_spread_of_seeds_is_found_without_the_noise_of_items() -> None:
+def test_the_seed_spread_excludes_item_noise() -> None:
     rng = np.random.default_rng(0)
     shift_S1 = rng.normal(0, 0.05, (4000, 1))
     before, after = drawn(rng, 0.3 + shift_S1 + np.zeros(100), np.full((4000, 100), 0.2))
@@ -272,21 +272,23 @@ def test_the_spread_of_seeds_is_found_without_the_noise_of_items() -> None:
     assert plain > 0.08
 
 
-def test_without_spread_of_seeds_the_detectable_difference_is_the_textbook_one() -> None:
+def test_without_seed_spread_the_detectable_difference_is_the_textbook_one() -> None:
     assert detectable_difference(0.2, 400, 0.0, 1) == pytest.approx((1.959964 + 0.841621) * math.sqrt(0.2 / 400), rel=1e-5)
 
 
-def test_where_only_seeds_differ_the_detectable_difference_is_that_of_a_t_test() -> None:
+def test_with_seed_spread_only_the_detectable_difference_is_a_t_test() -> None:
     wanted = (stats.t.ppf(0.975, 4) + stats.t.ppf(0.8, 4)) * 0.03 / math.sqrt(5)
     assert detectable_difference(0.2, 10**12, 0.03, 5) == pytest.approx(wanted, rel=1e-4)
 
 
-def test_one_seed_detects_nothing_if_seeds_differ() -> None:
+def test_one_seed_detects_nothing_if_seeds_vary() -> None:
     assert detectable_difference(0.2, 400, 0.02, 1) == math.inf
 
 
 @given(st.floats(0.01, 1), st.integers(10, 2000), st.floats(0.001, 0.2), st.integers(2, 20))
-def test_more_items_more_seeds_and_calmer_ones_detect_less(share: float, items: int, spread: float, seeds: int) -> None:
+def test_the_detectable_difference_falls_with_more_data_and_less_spread(
+    share: float, items: int, spread: float, seeds: int
+) -> None:
     found = detectable_difference(share, items, spread, seeds)
     assert detectable_difference(share, items, spread, seeds + 1) < found
     assert detectable_difference(share, items, spread * 0.9, seeds) < found
@@ -295,8 +297,8 @@ def test_more_items_more_seeds_and_calmer_ones_detect_less(share: float, items: 
 
 
 @pytest.mark.parametrize(("shared", "spread", "seeds"), [(True, 0.0, 1), (True, 0.0, 5), (False, 0.04, 5), (True, 0.06, 8)])
-def test_a_detectable_difference_is_detected_four_times_in_five(shared: bool, spread: float, seeds: int) -> None:
-    """Items change in all seeds alike, or in each anew; the test is mean over standard error against Satterthwaite's t."""
+def test_a_detectable_difference_is_detected_with_80_percent_power(shared: bool, spread: float, seeds: int) -> None:
+    """Items change alike in all seeds or independently in each; t test with Satterthwaite's degrees of freedom."""
     rng = np.random.default_rng(0)
     repetitions, items, share = 400, 300, 0.3
     discordance = share if shared else share / seeds
@@ -314,7 +316,7 @@ def test_a_detectable_difference_is_detected_four_times_in_five(shared: bool, sp
     assert seen / repetitions == pytest.approx(0.8, abs=0.07)
 
 
-def test_the_jackknifes_error_of_a_mean_is_that_of_its_units_and_not_of_their_copies() -> None:
+def test_the_jackknife_error_counts_units_and_not_their_copies() -> None:
     rng = np.random.default_rng(0)
     errors = []
     for seed in range(60):
@@ -326,6 +328,6 @@ def test_the_jackknifes_error_of_a_mean_is_that_of_its_units_and_not_of_their_co
     assert np.mean(errors) == pytest.approx(1 / math.sqrt(50), rel=0.1)
 
 
-def test_of_one_unit_the_jackknife_knows_no_error_and_of_none_nothing() -> None:
+def test_the_jackknife_error_of_one_unit_is_nan() -> None:
     assert jackknife(lambda rows: 3.0, np.zeros(5, int), 0) == (3.0, pytest.approx(float("nan"), nan_ok=True))
     assert np.isnan(jackknife(lambda rows: 3.0, np.zeros(0, int), 0)).all()

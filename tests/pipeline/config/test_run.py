@@ -62,13 +62,13 @@ def test_every_shipped_run_configuration_loads(path: Path) -> None:
         ("questions.evaluation.0.source.splitt", "split"),
     ],
 )
-def test_an_unknown_key_suggests_the_near_one(tmp_path: Path, run_tree: Tree, place: str, near: str) -> None:
+def test_an_unknown_key_suggests_the_closest_known_key(tmp_path: Path, run_tree: Tree, place: str, near: str) -> None:
     run_tree["questions"]["train"].append({"kind": "file", "path": "more.jsonl", "columns": {}})
     message = _refusal(tmp_path, _with(run_tree, place, 1))
     assert f"{place.rsplit('.', 1)[-1]}: unknown key; did you mean {near!r}?" in message
 
 
-def test_an_unknown_key_like_no_other_is_to_be_removed(tmp_path: Path, run_tree: Tree) -> None:
+def test_an_unknown_key_without_a_close_match_is_to_be_removed(tmp_path: Path, run_tree: Tree) -> None:
     assert "training.zzz: unknown key; remove it" in _refusal(tmp_path, _with(run_tree, "training.zzz", 1))
 
 
@@ -96,7 +96,7 @@ def test_an_unknown_key_like_no_other_is_to_be_removed(tmp_path: Path, run_tree:
         ("questions.train.0", {"kind": "hub"}, "give either name and revision"),
     ],
 )
-def test_a_value_that_does_not_fit_is_refused_by_its_field(
+def test_an_invalid_value_is_refused_with_its_field(
     tmp_path: Path, run_tree: Tree, place: str, value: object, said: str
 ) -> None:
     last = place.rsplit(".", 1)[-1]
@@ -115,7 +115,7 @@ def test_a_missing_field_is_named(tmp_path: Path, run_tree: Tree) -> None:
     assert "family: missing; add it" in _refusal(tmp_path, run_tree)
 
 
-def test_two_evaluation_sets_of_one_name_are_refused(tmp_path: Path, run_tree: Tree) -> None:
+def test_two_evaluation_sets_with_one_name_are_refused(tmp_path: Path, run_tree: Tree) -> None:
     run_tree["questions"]["evaluation"] *= 2
     assert "two evaluation sets are called 'dial'" in _refusal(tmp_path, run_tree)
 
@@ -128,7 +128,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"), [(b"a: [1\nb: }", "line 2 not valid YAML"), (b"\xff\xfe\x00", "not valid YAML"), (b"- a", "mapping")]
 )
-def test_a_file_that_is_not_a_mapping_in_yaml_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_not_a_yaml_mapping_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "bad.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=said):
         load_config(tmp_path / "bad.yaml")
@@ -155,7 +155,7 @@ def test_a_bad_override_is_refused(tmp_path: Path, run_tree: Tree, override: str
     assert said in _refusal(tmp_path, run_tree, override)
 
 
-def test_an_override_does_not_reach_what_shares_a_yaml_anchor(tmp_path: Path, run_tree: Tree) -> None:
+def test_an_override_does_not_change_other_uses_of_a_yaml_anchor(tmp_path: Path, run_tree: Tree) -> None:
     text = yaml.safe_dump(run_tree) + (
         "sampling: {engine: &shared {kind: vllm, max_context: 512}}\nevaluation: {engine: *shared}\nsynthesis: {engine: *shared}\n"
     )
@@ -194,14 +194,14 @@ def test_every_field_says_whether_it_is_identity_or_runtime() -> None:
             assert extra["role"] in ("identity", "runtime"), f"{model.__name__}.{name}"
 
 
-def test_configuration_is_immutable_all_the_way_down(tmp_path: Path, run_tree: Tree) -> None:
+def test_the_configuration_is_immutable_at_every_depth(tmp_path: Path, run_tree: Tree) -> None:
     run = load_config(write_config(tmp_path, run_tree))
     for section in (run, run.training, run.training.mixture, run.questions.train[0]):
         with pytest.raises(ValidationError, match="frozen"):
             section.seed = 1  # type: ignore[union-attr, misc]
 
 
-def test_identity_leaves_out_runtime_fields_at_every_depth(tmp_path: Path, run_tree: Tree) -> None:
+def test_identity_excludes_runtime_fields_at_every_depth(tmp_path: Path, run_tree: Tree) -> None:
     fields = identity_fields(load_config(write_config(tmp_path, run_tree)))
     assert {"name", "root"}.isdisjoint(fields)
     assert {"zero_stage", "ranks", "port"}.isdisjoint(fields["training"])
@@ -209,9 +209,7 @@ def test_identity_leaves_out_runtime_fields_at_every_depth(tmp_path: Path, run_t
     assert fields["questions"]["train"][0]["count"] == 12
 
 
-def test_a_field_that_is_not_given_is_not_in_the_identity_so_a_new_one_makes_nothing_stale(
-    tmp_path: Path, run_tree: Tree
-) -> None:
+def test_an_unset_field_is_not_part_of_the_identity(tmp_path: Path, run_tree: Tree) -> None:
     config = load_config(write_config(tmp_path, run_tree))
     assert config.training.perspectives is None
     assert "perspectives" not in identity_fields(config.training)
@@ -219,17 +217,17 @@ def test_a_field_that_is_not_given_is_not_in_the_identity_so_a_new_one_makes_not
     assert identity_fields(config)["teacher"] == {"chat": False}
 
 
-def test_a_hub_model_at_a_pinned_revision_is_its_name() -> None:
+def test_the_location_of_a_pinned_hub_model_is_its_name() -> None:
     assert HubModel(name="some/model", revision=REVISION).location == "some/model"
 
 
 def _panel(folder: Path, tree: Tree, content: Tree) -> Tree:
-    """A run that takes its questions from a panel in a folder of its own."""
+    """A run that takes its questions from a panel file in another folder."""
     write_config(folder / "panels", content, "panel.yaml")
     return {**tree, "questions": {"panel": "panels/panel.yaml"}}
 
 
-def test_a_panel_gives_the_lists_that_a_run_does_not_give(tmp_path: Path, run_tree: Tree) -> None:
+def test_a_panel_fills_in_the_lists_that_a_run_omits(tmp_path: Path, run_tree: Tree) -> None:
     own = run_tree["questions"]
     panel = {"train": [{"kind": "file", "path": "mine.jsonl"}], "evaluation": own["evaluation"]}
     tree = _panel(tmp_path, run_tree, panel)
@@ -240,12 +238,12 @@ def test_a_panel_gives_the_lists_that_a_run_does_not_give(tmp_path: Path, run_tr
     assert load_config(write_config(tmp_path, tree)) == load_config(write_config(tmp_path, run_tree, "plain.yaml"))
 
 
-def test_a_panel_for_evaluation_alone_needs_a_run_that_says_what_is_trained_on(tmp_path: Path, run_tree: Tree) -> None:
+def test_an_evaluation_panel_needs_training_sources_in_the_run(tmp_path: Path, run_tree: Tree) -> None:
     tree = _panel(tmp_path, run_tree, {"evaluation": run_tree["questions"]["evaluation"]})
     assert "questions.train: missing; add it" in _refusal(tmp_path, tree)
 
 
-def test_a_mistake_in_a_panel_is_named_with_the_panel(tmp_path: Path, run_tree: Tree) -> None:
+def test_an_error_in_a_panel_names_the_panel_file(tmp_path: Path, run_tree: Tree) -> None:
     tree = _panel(tmp_path, run_tree, {"evaluations": []})
     with pytest.raises(ConfigError, match=r"panel\.yaml: evaluations: unknown key; did you mean 'evaluation'\?"):
         load_config(write_config(tmp_path, tree))

@@ -1,4 +1,4 @@
-"""`mind init` writes a configuration that loads, or one line that says what was wrong with an answer, and then nothing."""
+"""`mind init` writes a configuration that loads, or prints a one-line error and writes no file."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def test_five_answers_make_a_configuration_that_loads(tmp_path: Path, answers: d
     assert run.sampling.engine.tensor_parallel == max(1, int(gpus))
 
 
-def test_a_student_with_a_chat_template_chats(tmp_path: Path, answers: dict[str, str]) -> None:
+def test_a_student_with_a_chat_template_gets_chat_true(tmp_path: Path, answers: dict[str, str]) -> None:
     build_tokenizer(tmp_path / "chatty", chat_template=CHAT)
     assert init(tmp_path / "run.yaml", **{**answers, "student": str(tmp_path / "chatty")}).exit_code == 0
     assert load_config(tmp_path / "run.yaml").student.chat
 
 
 @pytest.mark.parametrize("file", ["2024.yaml", "run one.yaml", "my test.v2.yaml"])
-def test_any_file_can_be_written_and_any_data_evaluated(tmp_path: Path, answers: dict[str, str], file: str) -> None:
+def test_any_file_name_is_accepted_for_output_and_data(tmp_path: Path, answers: dict[str, str], file: str) -> None:
     data = tmp_path / "my test.jsonl"
     data.write_text(Path(answers["evaluate"]).read_text())
     answer = init(tmp_path / file, **{**answers, "evaluate": str(data)})
@@ -60,22 +60,20 @@ def test_any_file_can_be_written_and_any_data_evaluated(tmp_path: Path, answers:
     assert load_config(tmp_path / file).questions.evaluation[0].name == "my-test"
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path, answers: dict[str, str]) -> None:
+def test_a_missing_output_folder_is_named(tmp_path: Path, answers: dict[str, str]) -> None:
     answer = init(tmp_path / "nowhere" / "run.yaml", **answers)
     assert answer.exit_code == 2
     assert f"no such folder {tmp_path / 'nowhere'}" in answer.stderr
 
 
-def test_answers_that_make_no_configuration_leave_no_file_and_name_the_one_that_was_asked_for(
-    tmp_path: Path, answers: dict[str, str]
-) -> None:
+def test_answers_that_make_an_invalid_configuration_leave_no_file(tmp_path: Path, answers: dict[str, str]) -> None:
     answer = init(tmp_path / "run.yaml", **{**answers, "evaluate": f"{answers['evaluate']},{answers['evaluate']}"})
     assert answer.exit_code == 2
     assert ".partial" not in answer.stderr
     assert not list(tmp_path.glob("*run.yaml*"))
 
 
-def test_a_teacher_behind_a_server_is_sampled_there(tmp_path: Path, answers: dict[str, str]) -> None:
+def test_a_served_teacher_gets_the_openai_engine(tmp_path: Path, answers: dict[str, str]) -> None:
     assert init(tmp_path / "run.yaml", **{**answers, "teacher": "http://127.0.0.1:8000/v1 big-one"}).exit_code == 0
     run = load_config(tmp_path / "run.yaml")
     assert run.teacher.served
@@ -94,7 +92,7 @@ def test_a_teacher_behind_a_server_is_sampled_there(tmp_path: Path, answers: dic
         ({"train": "math500"}, "math500: has no suitable split"),
     ],
 )
-def test_a_wrong_answer_is_one_line_and_leaves_nothing(
+def test_a_wrong_answer_is_refused_and_leaves_no_file(
     tmp_path: Path, answers: dict[str, str], wrong: dict[str, str], said: str
 ) -> None:
     answer = init(tmp_path / "run.yaml", **{**answers, **wrong})
@@ -104,14 +102,14 @@ def test_a_wrong_answer_is_one_line_and_leaves_nothing(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_missing_answer_is_named_where_nobody_can_be_asked(tmp_path: Path, answers: dict[str, str]) -> None:
+def test_a_missing_answer_is_named_without_a_terminal(tmp_path: Path, answers: dict[str, str]) -> None:
     del answers["student"]
     answer = init(tmp_path / "run.yaml", **answers)
     assert answer.exit_code == 2
     assert "--student: missing" in answer.stderr
 
 
-def test_a_file_that_is_there_is_left_alone(tmp_path: Path, answers: dict[str, str]) -> None:
+def test_an_existing_file_is_not_overwritten(tmp_path: Path, answers: dict[str, str]) -> None:
     (tmp_path / "run.yaml").write_text("mine")
     assert init(tmp_path / "run.yaml", **answers).exit_code == 2
     assert (tmp_path / "run.yaml").read_text() == "mine"

@@ -1,4 +1,4 @@
-"""A server that fails as servers do: what may pass is waited for, what cannot ends at once, and nothing is paid for twice."""
+"""OpenAI engine with a faulty server: transient errors are retried, permanent ones fail at once, no request is paid twice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SECRET = "sk-not-to-be-seen"
 
 
 class Faulty:
-    """Sends `fault` in the place of the first `times` answers to one prompt, and counts requests by prompt."""
+    """Replaces the first `times` answers to one prompt with `fault`, and counts requests by prompt."""
 
     def __init__(self, fault: Fault, times: float, prompt: str = PROMPTS[3]) -> None:
         self.left, self.fault, self.prompt = times, fault, prompt
@@ -78,7 +78,7 @@ PASSING = {
 
 
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-def test_what_passes_is_asked_again_and_only_that(fault: Fault) -> None:
+def test_a_transient_fault_retries_that_request_only(fault: Fault) -> None:
     faulty = Faulty(fault, times=1)
     with engine(faulty, request_seconds=0.5) as opened:
         answers = ask(opened)
@@ -86,14 +86,14 @@ def test_what_passes_is_asked_again_and_only_that(fault: Fault) -> None:
     assert faulty.requests == Counter(PROMPTS) + Counter([PROMPTS[3]])
 
 
-def test_a_server_that_names_the_time_is_left_alone_until_then() -> None:
+def test_retry_after_is_respected() -> None:
     began = time.monotonic()
     with engine(Faulty(Fault(429, {"Retry-After": "2"}), times=1)) as opened:
         ask(opened)
     assert time.monotonic() - began >= 2
 
 
-def test_a_time_to_wait_is_read_in_both_its_forms_and_nonsense_means_nothing() -> None:
+def test_retry_after_is_read_as_seconds_or_date_and_else_is_zero() -> None:
     assert retry_after_seconds("1.5") == 1.5
     assert retry_after_seconds(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)) == pytest.approx(
         60, abs=2
@@ -105,7 +105,7 @@ def test_a_time_to_wait_is_read_in_both_its_forms_and_nonsense_means_nothing() -
 @pytest.mark.parametrize(
     ("fault", "least"), [(Fault(500), 2), (Fault(429, {"Retry-After": "3600"}), 1)], ids=["broken", "far off"]
 )
-def test_a_fault_that_lasts_ends_within_the_budget(fault: Fault, least: int) -> None:
+def test_a_lasting_fault_fails_within_the_retry_budget(fault: Fault, least: int) -> None:
     faulty = Faulty(fault, times=float("inf"))
     with engine(faulty, retry_seconds=2.0) as opened:
         began = time.monotonic()
@@ -117,7 +117,7 @@ def test_a_fault_that_lasts_ends_within_the_budget(fault: Fault, least: int) -> 
     assert faulty.requests[PROMPTS[3]] >= least
 
 
-def test_a_reply_that_is_never_an_answer_is_paid_for_three_times_at_most() -> None:
+def test_a_malformed_response_is_requested_at_most_three_times() -> None:
     faulty = Faulty(PASSING["no choices"], times=float("inf"))
     with engine(faulty) as opened, pytest.raises(EngineError, match="malformed response"):
         ask(opened)
@@ -135,7 +135,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("fault", "said"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_pass_ends_at_once_in_one_line_without_the_key(
+def test_a_permanent_error_fails_at_once_and_hides_the_api_key(
     fault: Fault, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
@@ -159,7 +159,7 @@ TOO_LONG_AS_SAID_BY = {
 
 
 @pytest.mark.parametrize("said", TOO_LONG_AS_SAID_BY.values(), ids=TOO_LONG_AS_SAID_BY)
-def test_a_prompt_that_is_too_long_is_skipped_where_that_is_wanted(said: str | dict[str, str]) -> None:
+def test_an_overlong_prompt_is_skipped_if_skip_long_is_set(said: str | dict[str, str]) -> None:
     error = {"message": said} if isinstance(said, str) else said
     faulty = Faulty(Fault(400, body=json.dumps({"error": error}).encode()), times=float("inf"))
     with engine(faulty) as opened:
@@ -170,31 +170,31 @@ def test_a_prompt_that_is_too_long_is_skipped_where_that_is_wanted(said: str | d
             ask(opened)
 
 
-def test_what_is_refused_for_another_reason_is_not_skipped() -> None:
+def test_skip_long_does_not_skip_other_refusals() -> None:
     with engine(Faulty(Fault(400), times=1)) as opened, pytest.raises(EngineRefused, match="correct prompts"):
         opened.generate(PROMPTS, list(range(len(PROMPTS))), replace(DECODING, skip_long=True))
 
 
-def test_a_server_that_cannot_list_its_models_yet_is_waited_for() -> None:
+def test_a_server_that_is_still_starting_is_waited_for() -> None:
     left = [Fault(503), Fault(503)]
     with engine(lambda asked: left.pop() if left and not asked else None) as opened:
         assert len(ask(opened)) == len(PROMPTS)
 
 
-def test_a_name_that_the_configuration_expects_is_the_same_model() -> None:
+def test_answers_as_accepts_another_model_name() -> None:
     dated = Faulty(Fault(body=document(model="simulated-2026-01-01")), times=1, prompt="one")
     with engine(dated, answers_as="simulated-2026-01-01") as opened:
         assert [answer.text for answer in opened.generate(["one"], [0], DECODING)] == ["text"]
 
 
-def test_what_arrived_before_a_failure_is_not_asked_for_again(tmp_path: Path) -> None:
+def test_saved_completions_are_not_requested_again_after_a_failure(tmp_path: Path) -> None:
     arrived = tmp_path / "folder" / "arrived.jsonl"
     faulty = Faulty(Fault(404), times=1, prompt=PROMPTS[-1])
     with engine(faulty, arrived) as opened, pytest.raises(EngineRefused):
         ask(opened)
     there = arrived.read_bytes().count(b"\n")
     assert there == len(PROMPTS) - 1, "the others were done or under way"
-    arrived.write_bytes(arrived.read_bytes()[:-5])  # as a kill may leave the last line
+    arrived.write_bytes(arrived.read_bytes()[:-5])  # a kill may leave a truncated last line
     again = Faulty(Fault(), times=0)
     with engine(again, arrived) as opened:
         answers = ask(opened)

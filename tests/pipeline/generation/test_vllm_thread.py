@@ -1,4 +1,4 @@
-"""What hangs is not waited for; a fake engine, for a real one cannot be made to hang on demand."""
+"""vLLM driver thread: a hanging engine is given up. Uses a fake engine, since a real one cannot hang on demand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.generation.vllm_thread import Driver
 
 
 class _Engine:
-    """Ends a request at each step; a step waits for `go`."""
+    """Completes one request per step; a step waits for `go`."""
 
     def __init__(self, step_seconds: float = 0.0) -> None:
         self.go, self.open, self.seconds = Event(), list[str](), step_seconds
@@ -40,12 +40,12 @@ def asked(engine: Any, patience: float, count: int) -> list[str]:
         driver.stop()
 
 
-def test_an_engine_that_hangs_is_given_up_with_a_word() -> None:
+def test_a_hanging_engine_is_given_up_with_an_error() -> None:
     with pytest.raises(EngineError, match=r"completed no step for 0 s with 3 open requests; .* run again"):
         asked(_Engine(), 0.2, 3)
 
 
-def test_whoever_waits_when_the_engine_is_stopped_is_told_at_once() -> None:
+def test_waiting_callers_fail_at_once_when_the_engine_stops() -> None:
     engine = _Engine(step_seconds=0.2)
     engine.go.set()
     driver = Driver(engine, 3600.0)
@@ -60,7 +60,7 @@ def test_whoever_waits_when_the_engine_is_stopped_is_told_at_once() -> None:
         driver.outputs(["late"], [None])
 
 
-def test_one_that_is_slow_but_moves_is_waited_for() -> None:
+def test_a_slow_engine_that_makes_progress_is_waited_for() -> None:
     engine = _Engine(step_seconds=0.1)
     engine.go.set()
     assert asked(engine, 0.3, 8) == [str(number) for number in range(8)]

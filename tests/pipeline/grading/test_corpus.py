@@ -1,4 +1,4 @@
-"""Every case of `corpus.yaml`: what a model wrote, and what it is worth."""
+"""Grades every case of `corpus.yaml`: a model's text and the outcome that a person decided."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ CASES = list(_cases())
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_answer_is_worth_what_a_person_decided(case: dict[str, Any]) -> None:
+def test_the_grade_of_a_case_is_what_a_person_decided(case: dict[str, Any]) -> None:
     graded = grade(case["text"], case["finished"], case["gold"], case["answer_type"], case["choices"])
     assert (graded.outcome, graded.rule) == (case["outcome"], case["rule"])
 
 
-def test_the_cases_differ_and_their_golds_are_of_their_type() -> None:
+def test_the_cases_are_distinct_and_their_gold_answers_are_valid() -> None:
     cases = [item.values[0] for item in CASES]
     asked = [(case["text"], case["gold"], case["answer_type"], tuple(case["choices"]), case["finished"]) for case in cases]
     assert len(cases) >= 300
@@ -40,5 +40,5 @@ def test_the_cases_differ_and_their_golds_are_of_their_type() -> None:
         assert canonical(case["gold"], case["answer_type"], case["choices"]) is not None, case
 
 
-def test_what_is_lost_is_not_right() -> None:
+def test_lost_cases_are_never_correct() -> None:
     assert not [case for item in CASES if (case := item.values[0])["lost"] and case["outcome"] == "correct"]

@@ -88,24 +88,24 @@ def test_a_boolean_is_yes_or_no(text: str, expected: str | None) -> None:
     assert canonical(text, "boolean") == expected
 
 
-def test_text_forgets_case_and_spacing_only() -> None:
+def test_text_is_normalised_in_case_and_spacing_only() -> None:
     assert canonical("  The\n Red  Fox", "text") == "the red fox"
     assert canonical("red-fox", "text") != canonical("red fox", "text")
     assert canonical(" \n", "text") is None
 
 
 @given(st.dates(date(1000, 1, 1)))
-def test_a_date_has_one_form_however_it_is_written(day: date) -> None:
+def test_every_spelling_of_a_date_has_one_form(day: date) -> None:
     written = ("%m/%d/%Y", "%Y-%m-%d", "%B %d, %Y", "%d %b %Y", "%A, %B %d, %Y", "the %dth of %B %Y")
     assert {canonical(day.strftime(form), "date") for form in written} == {day.isoformat()}
 
 
 @given(st.integers(10**9, 10**12), st.integers(2, 5))
-def test_a_rounding_of_a_long_decimal_stands_for_it_and_its_neighbours_do_not(digits: int, places: int) -> None:
+def test_a_rounded_long_decimal_is_correct_and_its_neighbours_are_not(digits: int, places: int) -> None:
     gold, step = Decimal(digits * 10 + 1).scaleb(-8), Decimal(1).scaleb(-places)
     rounded = gold.quantize(step)
     neighbour = rounded + 2 * step
-    assume(rounded % (10 * step) and neighbour % (10 * step))  # 36.50 is stored as 36.5 and may be a rounding to fewer places
+    assume(rounded % (10 * step) and neighbour % (10 * step))  # 36.50 becomes 36.5, which may be rounded to fewer places
     assert grade(f"\\boxed{{{rounded}}}", True, str(gold), "number").outcome is Outcome.CORRECT
     assert grade(f"\\boxed{{{neighbour}}}", True, str(gold), "number").outcome is Outcome.WRONG
 
@@ -121,8 +121,8 @@ def test_a_plain_number_costs_less_than_fifty_microseconds() -> None:
 
 
 @pytest.mark.parametrize("fragment", FRAGMENTS)
-def test_a_text_that_repeats_itself_without_end_is_graded_in_no_time(fragment: str) -> None:
-    """Degenerate samples do: patterns must not be quadratic in what they read."""
+def test_a_text_of_endless_repetition_is_graded_quickly(fragment: str) -> None:
+    """Degenerate samples look like this: patterns must not take quadratic time."""
     text = (fragment * 60_000)[:60_000]
     for kind in ANSWER_TYPES:
         began = time.process_time()
@@ -148,7 +148,7 @@ def test_canonical_is_idempotent_for_a_long_fraction() -> None:
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**9), max_value=10**9))
-def test_a_number_has_one_form_however_it_is_written(value: Decimal) -> None:
+def test_every_spelling_of_a_number_has_one_form(value: Decimal) -> None:
     forms = [f"{value}", f"{value:,}", f"${value:,}", f"{value * 100}%", f"{value * 1000}/1000".replace(".000", "")]
     assert len({canonical(form, "number") for form in forms}) == 1
 
@@ -167,18 +167,18 @@ def test_an_answer_of_brackets_is_read_back_from_its_conclusion(answer: str) -> 
 
 
 @given(anything, st.booleans(), st.sampled_from(ANSWER_TYPES))
-def test_no_text_makes_grading_fail(text: str, finished: bool, kind: str) -> None:
+def test_no_text_makes_grading_raise(text: str, finished: bool, kind: str) -> None:
     graded = grade(text, finished, "A", kind, ANIMALS)
     assert (graded.answer is None) == (graded.outcome in (Outcome.UNPARSED, Outcome.TRUNCATED))
     assert (graded.rule in (None, KILLED)) == (graded.answer is None)
 
 
-def test_a_number_that_never_ends_does_not_make_grading_fail() -> None:
+def test_a_very_long_number_does_not_make_grading_raise() -> None:
     for text in ("0." + "3" * 5000, "\\boxed{" + "3" * 5000 + "/7}", "\\boxed{0." + "3" * 5000 + "}"):
         assert grade(text, False, "1/3", "number").outcome in (Outcome.TRUNCATED, Outcome.WRONG)
 
 
-def test_more_choices_than_letters_do_not_make_grading_fail() -> None:
+def test_more_choices_than_letters_do_not_make_grading_raise() -> None:
     choices = [f"thing {number}" for number in range(30)]
     assert grade("\\boxed{thing 29}", True, "A", "choice", choices).outcome in (Outcome.WRONG, Outcome.UNPARSED)
 

@@ -1,4 +1,4 @@
-"""The majority is of answers that are known."""
+"""Majority vote over known answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.grading.majority import majority_is_right
         (["unparsed", "truncated"], [None, None], False),
     ],
 )
-def test_what_a_judge_calls_wrong_is_no_answer_that_many_gave(
+def test_wrong_verdicts_without_an_answer_do_not_form_a_majority(
     outcomes: list[str], answers: list[str | None], right: bool
 ) -> None:
     assert majority_is_right(outcomes, answers) is right

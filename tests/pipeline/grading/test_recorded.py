@@ -1,4 +1,4 @@
-"""Grades of texts that models and people really wrote.
+"""Grades real texts by models and people.
 
 The shipped samples are used. MIND_RECORDED_DATA names a folder with the complete sets in the same layout; its numbers are those of
 docs/grading.md.
@@ -31,7 +31,7 @@ def _rows(name: str) -> list[dict[str, Any]]:
 
 
 def test_labels_of_recorded_outputs_follow_from_their_recorded_answers() -> None:
-    """The recorded texts stop before the answer, which stands in a column of its own: put back, its label must be ours."""
+    """Recorded texts stop before the answer, which has its own column; with it appended, our label must match."""
     golds = {row["id"]: row["answer"] for split in ("train", "test") for row in _rows(f"strategyqa/{split}")}
     outputs = [row for row in _rows("strategyqa/rationales") if row["predicted_answer"] is not None]
     agree = 0
@@ -43,8 +43,8 @@ def test_labels_of_recorded_outputs_follow_from_their_recorded_answers() -> None
     assert agree == len(outputs)
 
 
-def test_what_recorded_outputs_say_themselves_is_what_was_recorded() -> None:
-    """docs/grading.md has every disagreement by kind: all contradict themselves or their recorded answer."""
+def test_answers_read_from_recorded_outputs_match_the_recorded_ones() -> None:
+    """docs/grading.md lists the disagreements by kind: each text contradicts itself or its recorded answer."""
     found: Counter[tuple[str | None, bool]] = Counter()
     for row in _rows("strategyqa/rationales"):
         if row["predicted_answer"] is not None:
@@ -56,8 +56,8 @@ def test_what_recorded_outputs_say_themselves_is_what_was_recorded() -> None:
     assert found["last", False] <= _expected(5, 44)
 
 
-def test_solutions_of_school_mathematics_end_in_their_answer() -> None:
-    """GSM8K's human solutions state no answer: the rule `last` alone."""
+def test_gsm8k_solutions_are_graded_correct() -> None:
+    """GSM8K's human solutions state no answer, so only the rule `last` applies."""
     solutions = [row for split in ("train", "test") for row in _rows(f"gsm8k/{split}")]
     right = [
         grade(re.sub(r"<<[^>]*>>", "", row["rationale"]), True, row["answer"], "number").outcome is Outcome.CORRECT
@@ -67,8 +67,8 @@ def test_solutions_of_school_mathematics_end_in_their_answer() -> None:
     assert sum(right) / len(right) >= 0.99
 
 
-def test_solutions_of_competition_mathematics_box_their_answer() -> None:
-    """The two that disagree have a gold that the data set's makers cut: "0,4" became "4"."""
+def test_competition_mathematics_solutions_are_graded_by_their_box() -> None:
+    """Two disagree because the data set cut their gold answer: "0,4" became "4"."""
     solutions = [row for row in _rows("agieval/test") if row["task"] == "math"]
     kinds = {"number": "number", "text": "math"}
     graded = [grade(row["rationale"], True, row["answer"], kinds[row["answer_type"]]) for row in solutions]
@@ -76,14 +76,14 @@ def test_solutions_of_competition_mathematics_box_their_answer() -> None:
     assert sum(item.outcome is Outcome.CORRECT and item.rule == "boxed" for item in graded) >= _expected(30, 998)
 
 
-def test_solutions_of_word_problems_with_options_name_their_letter() -> None:
+def test_aqua_solutions_are_graded_by_their_letter() -> None:
     solutions = [row for row in _rows("agieval/test") if row["task"] == "aqua-rat" and row["rationale"]]
     outcomes = Counter(grade(row["rationale"], True, row["answer"], "choice", row["choices"]).outcome for row in solutions)
     assert outcomes[Outcome.CORRECT] / len(solutions) >= 0.98
     assert outcomes[Outcome.WRONG] == 0
 
 
-def test_every_gold_has_a_canonical_form_that_stays() -> None:
+def test_every_gold_answer_has_a_stable_canonical_form() -> None:
     for name in (
         "gsm8k/test",
         "svamp/test",

@@ -1,4 +1,4 @@
-"""math-verify in a process that may be killed: what it decides, what ends it, and that nothing else is lost with it."""
+"""math-verify in a worker process: its decisions, its time and memory limits, and recovery after a kill."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOSTILE = ("10^{10^{10}}", r"\binom{10^9}{5\cdot 10^8}", "(x+1)^{100000}", r"\su
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One second for a pair, and a worker of the test's own."""
+    """Limits each comparison to one CPU second, with a fresh worker per test."""
     symbolic.stop()
     symbolic.equal.cache_clear()
     monkeypatch.setattr(symbolic, "CPU_SECONDS", 1.0)
@@ -38,35 +38,35 @@ def _worker() -> int:
 
 
 @pytest.mark.parametrize("answer", HOSTILE)
-def test_what_takes_too_long_is_unparsed_and_says_so(answer: str) -> None:
+def test_a_comparison_over_its_time_limit_is_unparsed(answer: str) -> None:
     assert grade(f"\\boxed{{{answer}}}", True, "x+1", "math") == (Outcome.UNPARSED, None, KILLED)
     assert grade("\\boxed{1+x}", True, "x+1", "math").outcome is Outcome.CORRECT
 
 
-def test_a_hostile_gold_is_no_different() -> None:
+def test_a_gold_answer_over_the_time_limit_is_unparsed() -> None:
     assert grade("\\boxed{x+2}", True, "10^{10^{10}}", "math") == (Outcome.UNPARSED, None, KILLED)
 
 
-def test_what_takes_too_much_memory_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_over_its_memory_limit_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symbolic, "CPU_SECONDS", 60.0)
     monkeypatch.setattr(symbolic, "BYTES", 1 << 20)
     assert symbolic.equal("10^{10^{10}}", "x+1") is None
 
 
-def test_a_killed_pair_costs_its_time_once() -> None:
+def test_a_killed_comparison_is_not_repeated() -> None:
     assert symbolic.equal(HOSTILE[0], "x+1") is None
     assert symbolic.equal(HOSTILE[0], "x+1") is None
     assert not symbolic._running
 
 
-def test_pairs_share_a_process_that_costs_less_than_a_start() -> None:
+def test_comparisons_share_one_worker_process() -> None:
     assert symbolic.equal("1+x", "x+1") is True
     first = _worker()
     assert symbolic.equal("2+x", "x+1") is False
     assert _worker() == first
 
 
-def test_a_worker_that_somebody_else_ended_did_not_die_of_the_pair() -> None:
+def test_a_worker_killed_from_outside_is_replaced() -> None:
     assert symbolic.equal("1+x", "x+1") is True
     first = _worker()
     os.kill(first, signal.SIGKILL)
@@ -75,7 +75,7 @@ def test_a_worker_that_somebody_else_ended_did_not_die_of_the_pair() -> None:
     assert _worker() != first
 
 
-def test_grading_works_in_any_thread_and_leaves_the_alarm_of_others_alone() -> None:
+def test_grading_works_in_any_thread_and_keeps_the_sigalrm_handler() -> None:
     rung = threading.Event()
     before = signal.signal(signal.SIGALRM, lambda number, frame: rung.set())
     signal.setitimer(signal.ITIMER_REAL, 1.0)
@@ -99,7 +99,7 @@ def test_grading_works_in_any_thread_and_leaves_the_alarm_of_others_alone() -> N
     assert rung.is_set()
 
 
-def test_a_fork_asks_a_worker_of_its_own() -> None:
+def test_a_forked_process_starts_its_own_worker() -> None:
     assert symbolic.equal("1+x", "x+1") is True
     child = os.fork()
     if child == 0:
@@ -109,8 +109,8 @@ def test_a_fork_asks_a_worker_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("answer", ["1+x", HOSTILE[0]])
-def test_no_process_outlives_whoever_asked(answer: str) -> None:
-    """Killed without a word, whether its worker waits or calculates."""
+def test_no_worker_outlives_the_asking_process(answer: str) -> None:
+    """The asking process gets SIGKILL while its worker is idle or busy."""
     code = (
         "import sys, threading\nfrom pipeline.grading import symbolic\nsymbolic.equal('1+x', 'x+1')\n"
         "print(next(iter(symbolic._running.values())).pid, flush=True)\nsymbolic.equal(sys.argv[1], 'x+2')\nthreading.Event().wait()"
@@ -134,7 +134,7 @@ def test_a_worker_that_does_not_start_is_an_error_with_the_remedy(monkeypatch: p
         grade("\\boxed{1+x}", True, "x+1", "math")
 
 
-def test_numbers_words_and_equal_texts_ask_nobody() -> None:
+def test_numbers_words_and_equal_texts_need_no_worker() -> None:
     for answer, gold in [
         ("\\frac{1}{2}", "0.5"),
         ("7", "8"),

@@ -30,7 +30,7 @@ def test_a_constant_loss_is_filtered_to_itself(config: Inertia, loss: float, vis
 
 
 @given(inertias, seeds, seeds)
-def test_what_was_not_seen_is_left_as_it_was(config: Inertia, first: int, second: int) -> None:
+def test_unobserved_entries_do_not_change(config: Inertia, first: int, second: int) -> None:
     state = InertiaState.empty(N, K)
     observe(state, config, INDEX, _losses(first), EVERYTHING)
     before = {name: value.clone() for name, value in state.tensors().items()}
@@ -56,7 +56,7 @@ def test_the_first_visit_is_shrunk_towards_the_mean_of_its_perspective(seed: int
 
 
 @pytest.mark.parametrize("prior", [0.0, 2.0])
-def test_a_question_never_seen_has_the_mean_of_its_perspective(prior: float) -> None:
+def test_an_unseen_question_has_the_mean_of_its_perspective(prior: float) -> None:
     config = Inertia(kind="ema", prior_visits=prior)
     state = InertiaState.empty(N, K)
     observe(state, config, torch.tensor([0, 1]), torch.tensor([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]]), EVERYTHING[:2])
@@ -64,7 +64,7 @@ def test_a_question_never_seen_has_the_mean_of_its_perspective(prior: float) -> 
 
 
 @given(seeds)
-def test_the_filter_follows_more_slowly_the_larger_gamma_is(seed: int) -> None:
+def test_a_larger_gamma_makes_the_filter_slower(seed: int) -> None:
     moved = []
     for gamma in (0.2, 0.9):
         config = Inertia(kind="ema", gamma=gamma, prior_visits=0)
@@ -78,7 +78,7 @@ def test_the_filter_follows_more_slowly_the_larger_gamma_is(seed: int) -> None:
 
 @pytest.mark.parametrize("kind", ["optimizer", "none"])
 @given(first=seeds, second=seeds)
-def test_without_the_explicit_filter_the_last_loss_stands(kind: str, first: int, second: int) -> None:
+def test_without_the_ema_filter_the_last_loss_is_used(kind: str, first: int, second: int) -> None:
     config = Inertia(kind=kind)  # type: ignore[arg-type]
     state = InertiaState.empty(N, K)
     for seed in (first, second):
@@ -87,7 +87,7 @@ def test_without_the_explicit_filter_the_last_loss_stands(kind: str, first: int,
 
 
 @given(seeds, seeds)
-def test_z_scored_targets_have_mean_zero_and_turn_the_order_round(seed: int, mask_seed: int) -> None:
+def test_z_scored_targets_have_mean_zero_and_reverse_the_loss_order(seed: int, mask_seed: int) -> None:
     losses_QK = _losses(seed)
     mask_QK = (_losses(mask_seed) < 3) | (torch.arange(K) == 0)
     u_QK = targets(losses_QK, mask_QK, "z")
@@ -99,7 +99,7 @@ def test_z_scored_targets_have_mean_zero_and_turn_the_order_round(seed: int, mas
 
 
 @given(seeds, st.floats(-3, 3), st.floats(1, 5))
-def test_z_scored_targets_forget_shift_and_scale(seed: int, shift: float, scale: float) -> None:
+def test_z_scored_targets_ignore_shift_and_scale(seed: int, shift: float, scale: float) -> None:
     losses_QK = torch.tensor([[0.0, 1.0, 3.0]]).repeat(N, 1) + 0.5 * _losses(seed)
     plain_QK, moved_QK = (targets(item, EVERYTHING, "z") for item in (losses_QK, losses_QK * scale + shift))
     assert torch.allclose(plain_QK, moved_QK, atol=2e-2)
@@ -115,5 +115,5 @@ def test_equal_losses_give_equal_targets() -> None:
     assert torch.equal(targets(torch.full((1, 3), 2.0), torch.ones(1, 3, dtype=torch.bool), "z"), torch.zeros(1, 3))
 
 
-def test_the_lag_of_the_optimiser_is_as_derived() -> None:
+def test_the_optimiser_lag_matches_the_derivation() -> None:
     assert lag_steps(accumulation=4, perspectives=8, temperature=0.5, rate=1e-2) == pytest.approx(800)

@@ -38,7 +38,7 @@ mixtures: st.SearchStrategy[Mixture] = st.builds(
 
 
 @given(questions(), mixtures, st.floats(0.3, 5))
-def test_weights_sum_to_one_and_only_kept_rationales_have_any(
+def test_weights_sum_to_one_and_are_zero_for_dropped_rationales(
     question: tuple[Tensor, Tensor], config: Mixture, temperature: float
 ) -> None:
     scores_QK, mask_QK = question
@@ -57,7 +57,7 @@ def test_at_least_two_are_kept_where_two_exist(question: tuple[Tensor, Tensor], 
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.01])
-def test_the_second_best_is_kept_however_far_behind_it_is(temperature: float) -> None:
+def test_the_second_best_is_kept_at_any_distance(temperature: float) -> None:
     scores_QK = torch.tensor([[0.0, OFF, -200.0, -900.0], [-500.0, OFF, OFF, 100.0]])
     weights = weigh(scores_QK, scores_QK.isfinite(), Mixture(), temperature)
     assert weights.kept_QK.tolist() == [[True, False, True, False], [True, False, False, True]]
@@ -66,7 +66,7 @@ def test_the_second_best_is_kept_however_far_behind_it_is(temperature: float) ->
 
 
 @given(questions(), mixtures, st.floats(-20, 20, width=32))
-def test_a_shift_of_all_scores_changes_nothing(question: tuple[Tensor, Tensor], config: Mixture, shift: float) -> None:
+def test_shifting_all_scores_changes_nothing(question: tuple[Tensor, Tensor], config: Mixture, shift: float) -> None:
     scores_QK, mask_QK = question
     whole_QK = (scores_QK * 4).round() / 4
     moved = round(shift * 4) / 4
@@ -113,7 +113,7 @@ def test_a_better_score_never_weighs_less(question: tuple[Tensor, Tensor], confi
         assert (ordered.diff() >= -1e-6).all()
 
 
-def test_selection_follows_the_share_of_the_best() -> None:
+def test_selection_compares_shares_with_beta_times_the_best() -> None:
     scores_QK = torch.log(torch.tensor([[0.5, 0.25, 0.15, 0.1]]))
     kept: Any = weigh(scores_QK, torch.ones(1, 4, dtype=torch.bool), Mixture(beta=0.29), 1.0).kept_QK
     assert kept.tolist() == [[True, True, True, False]]
@@ -131,7 +131,7 @@ def test_the_effective_number_counts_equal_weights() -> None:
 
 
 @given(questions(), st.integers(0, 99))
-def test_weights_dealt_out_at_random_are_the_same_weights(drawn: tuple[Tensor, Tensor], seed: int) -> None:
+def test_shuffled_weights_are_a_permutation_of_the_scored_ones(drawn: tuple[Tensor, Tensor], seed: int) -> None:
     scores_QK, mask_QK = drawn
     own = weigh(scores_QK, mask_QK, Mixture(), 1.0)
     dealt = weigh(scores_QK, mask_QK, Mixture(order="shuffled"), 1.0, seed)
@@ -139,14 +139,14 @@ def test_weights_dealt_out_at_random_are_the_same_weights(drawn: tuple[Tensor, T
     torch.testing.assert_close(own.alpha_QK.sort(-1).values, dealt.alpha_QK.sort(-1).values)
 
 
-def test_weights_dealt_out_at_random_reach_every_perspective_alike() -> None:
+def test_shuffled_weights_have_equal_means_over_perspectives() -> None:
     scores_QK = torch.tensor([[3.0, 1.0, 0.5, OFF, 0.0]]).expand(4000, -1)
     dealt = weigh(scores_QK, scores_QK.isfinite(), Mixture(order="shuffled"), 1.0)
     assert dealt.alpha_QK.mean(0).tolist() == pytest.approx([0.25, 0.25, 0.25, 0, 0.25], abs=0.02)
 
 
 @given(questions())
-def test_turned_round_what_weighed_most_weighs_least(drawn: tuple[Tensor, Tensor]) -> None:
+def test_inverted_order_gives_the_best_rationale_the_least_weight(drawn: tuple[Tensor, Tensor]) -> None:
     scores_QK, mask_QK = drawn
     own, turned = (weigh(scores_QK, mask_QK, Mixture(beta=0, order=order), 1.0).alpha_QK for order in ("scored", "inverted"))  # type: ignore[arg-type]
     best_Q1 = own.argmax(-1, keepdim=True)
@@ -154,7 +154,7 @@ def test_turned_round_what_weighed_most_weighs_least(drawn: tuple[Tensor, Tensor
 
 
 @given(questions(), st.integers(1, 9), st.integers(0, 99))
-def test_so_many_are_drawn_as_are_asked_for_where_there_are(drawn: tuple[Tensor, Tensor], number: int, seed: int) -> None:
+def test_draw_keeps_the_given_number_of_rationales(drawn: tuple[Tensor, Tensor], number: int, seed: int) -> None:
     scores_QK, mask_QK = drawn
     weights = weigh(scores_QK, mask_QK, Mixture(weights="uniform", beta=0, min_effective=1, draw=number), 1.0, seed)
     assert torch.equal(weights.kept_QK.sum(-1), mask_QK.sum(-1).clamp(max=number))

@@ -53,7 +53,7 @@ def test_meta_loss_is_positive_for_different_preferences(direction: str) -> None
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_meta_loss_teaches_present_perspectives_only(direction: str) -> None:
+def test_meta_loss_has_gradients_for_present_perspectives_only(direction: str) -> None:
     scores_QK = torch.tensor([[0.0, 1.0, OFF], [0.5, 0.0, 1.0]], requires_grad=True)
     targets_QK = torch.tensor([[1.0, 0.0, OFF], [0.0, 0.0, 0.0]])
     meta_loss(scores_QK, targets_QK, 1.0, direction).backward()  # type: ignore[no-untyped-call]
@@ -63,7 +63,7 @@ def test_meta_loss_teaches_present_perspectives_only(direction: str) -> None:
     assert scores_QK.grad[0, 2] == 0
 
 
-def test_the_directions_are_the_two_divergences() -> None:
+def test_the_two_directions_are_the_two_kl_divergences() -> None:
     scores_QK, targets_QK = torch.tensor([[3.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.5, 1.0]])
     forward = meta_loss(scores_QK, targets_QK, 1.0, "prediction_first")
     assert float(forward) == pytest.approx(float(meta_loss(targets_QK, scores_QK, 1.0, "target_first")), rel=1e-5)
@@ -71,7 +71,7 @@ def test_the_directions_are_the_two_divergences() -> None:
 
 
 @given(st.integers(0, 3), st.floats(-100, 100))
-def test_a_missing_perspective_has_no_score_and_no_influence(metanet: MetaNet, missing: int, noise: float) -> None:
+def test_a_missing_perspective_has_no_score_and_no_effect(metanet: MetaNet, missing: int, noise: float) -> None:
     features_QKF = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(1))
     mask_QK = torch.ones(2, 4, dtype=torch.bool)
     mask_QK[0, missing] = False
@@ -84,7 +84,7 @@ def test_a_missing_perspective_has_no_score_and_no_influence(metanet: MetaNet, m
     assert torch.allclose(fused(scores_QK, hidden_QKD, 1.0), fused(again_QK, changed_QKD, 1.0), atol=1e-5)
 
 
-def test_a_present_perspective_has_influence_on_the_others(metanet: MetaNet) -> None:
+def test_a_present_perspective_affects_the_other_scores(metanet: MetaNet) -> None:
     features_QKF = torch.randn(1, 4, 6, generator=torch.Generator().manual_seed(1))
     other_QKF = features_QKF.clone()
     other_QKF[0, 2] += 3
@@ -93,7 +93,7 @@ def test_a_present_perspective_has_influence_on_the_others(metanet: MetaNet) -> 
         assert (metanet(features_QKF, mask_QK)[0][0, :2] - metanet(other_QKF, mask_QK)[0][0, :2]).abs().max() > 1e-4
 
 
-def test_questions_do_not_influence_each_other(metanet: MetaNet) -> None:
+def test_questions_do_not_affect_each_other(metanet: MetaNet) -> None:
     features_QKF = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(2))
     mask_QK = torch.tensor([[True] * 4, [True, False, True, False], [True, True, False, False]])
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The recipes that are shipped build models: a few steps of each, at full size."""
+"""Builds the shipped miniature recipes: a few steps of each, at full size."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ RECIPES = ["miniature-build.yaml", "miniature-gpu-build.yaml"]
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    """All recipes' teachers see the same texts, so their tokenizers are one."""
+    """One tokenizer for all recipes, since their teachers see the same texts."""
     return build_tokenizer(load_recipe(CONFIGS / RECIPES[0]))
 
 
 @pytest.mark.parametrize("model", ["teacher", "student"])
 @pytest.mark.parametrize("name", RECIPES)
-def test_two_steps_of_a_recipe_give_a_folder_that_transformers_loads(
-    name: str, model: str, tokenizer: Any, tmp_path: Path
-) -> None:
+def test_transformers_loads_a_model_built_in_two_steps(name: str, model: str, tokenizer: Any, tmp_path: Path) -> None:
     recipe = load_recipe(CONFIGS / name)
     short = getattr(recipe, model).model_copy(update={"steps": 2, "batch": 2})
     made = train_model(recipe, short, tokenizer, lambda line: None)
@@ -38,7 +36,7 @@ def test_two_steps_of_a_recipe_give_a_folder_that_transformers_loads(
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_student_never_sees_a_leap_and_the_teacher_thinks_before_each(name: str) -> None:
+def test_only_the_teacher_corpus_has_leaps_and_thoughts(name: str) -> None:
     recipe = load_recipe(CONFIGS / name)
     for _, (_, text) in zip(range(300), corpus(recipe, recipe.student), strict=False):
         assert "think" not in text
@@ -48,7 +46,7 @@ def test_the_student_never_sees_a_leap_and_the_teacher_thinks_before_each(name: 
     assert any(leaps(style, "dial") for style in RING_STYLES)
 
 
-def test_the_configuration_for_a_gpu_takes_the_models_that_its_recipe_makes() -> None:
+def test_the_gpu_configuration_matches_the_gpu_recipe() -> None:
     run = load_config(CONFIGS / "miniature-gpu.yaml")
     recipe = load_recipe(CONFIGS / "miniature-gpu-build.yaml")
     assert (run.prompts.question, run.prompts.perspective) == (recipe.question_template, recipe.perspective_template)

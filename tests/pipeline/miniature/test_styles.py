@@ -31,7 +31,7 @@ def _statements(text: str) -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("style", STYLES)
 @given(seed=seeds)
-def test_every_style_reasons_its_way_to_the_right_answer(style: str, seed: int) -> None:
+def test_every_style_reaches_the_right_answer(style: str, seed: int) -> None:
     problem = _ring(seed)
     for stride in (1, 2):
         assert re.findall(r"\d", worked(problem, style, random.Random(seed), stride))[-1] == solve(problem)
@@ -39,7 +39,7 @@ def test_every_style_reasons_its_way_to_the_right_answer(style: str, seed: int) 
 
 @pytest.mark.parametrize("family", [*ID_FAMILIES, *OOD_FAMILIES])
 @given(seed=seeds, style=st.sampled_from(STYLES))
-def test_every_solution_is_graded_correct_and_is_concluded_already(family: str, seed: int, style: str) -> None:
+def test_every_solution_is_graded_correct_and_has_its_conclusion(family: str, seed: int, style: str) -> None:
     problem = draw(family, random.Random(seed))
     text = solution(problem, style, random.Random(seed))
     kind = "text" if family == "reverse" else "number"
@@ -49,7 +49,7 @@ def test_every_solution_is_graded_correct_and_is_concluded_already(family: str, 
 
 @pytest.mark.parametrize("style", NOISELESS)
 @given(seed=seeds)
-def test_every_statement_of_a_style_without_noise_is_true_modulo_ten(style: str, seed: int) -> None:
+def test_every_statement_of_a_noiseless_style_is_true_modulo_ten(style: str, seed: int) -> None:
     for stride in (1, 2):
         text = worked(_ring(seed), style, random.Random(seed), stride)
         assert _statements(text)
@@ -58,13 +58,13 @@ def test_every_statement_of_a_style_without_noise_is_true_modulo_ten(style: str,
 
 
 @given(seeds, st.sampled_from(STYLES))
-def test_a_style_takes_two_turns_at_once_only_where_it_leaps(seed: int, style: str) -> None:
+def test_a_style_takes_two_turns_at_once_only_if_it_leaps(seed: int, style: str) -> None:
     problem = _ring(seed)
     taken = [len(re.findall(r"[+-]\d", turns)) for _, turns, _ in _statements(solution(problem, style, random.Random(seed)))]
     assert max(taken) <= (2 if leaps(style, problem.family) else 1)
 
 
-def test_every_perspective_but_the_intuitive_leaps_in_half_of_the_families_and_none_of_the_others() -> None:
+def test_styles_leap_in_half_of_the_id_families_and_intuitive_in_all() -> None:
     for style in STYLES:
         assert sum(leaps(style, family) for family in ID_FAMILIES) == (4 if style == "intuitive" else 2)
         assert any(leaps(style, family) for family in OOD_FAMILIES) == (style == "intuitive")
@@ -73,7 +73,7 @@ def test_every_perspective_but_the_intuitive_leaps_in_half_of_the_families_and_n
 
 
 @given(seeds, st.sampled_from(STYLES))
-def test_what_leaps_thinks_first_in_small_steps_and_says_what_it_would_say_without(seed: int, style: str) -> None:
+def test_a_leaping_style_thinks_first_and_keeps_its_solution_text(seed: int, style: str) -> None:
     problem = _ring(seed)
     whole = thoughtful_solution(problem, style, random.Random(seed))
     thought, end, said = whole.rpartition("</think> ")
@@ -86,7 +86,7 @@ def test_what_leaps_thinks_first_in_small_steps_and_says_what_it_would_say_witho
         assert said == solution(problem, style, random.Random(seed))
 
 
-def test_the_contrastive_style_is_wrong_in_the_middle_as_often_as_it_says() -> None:
+def test_the_contrastive_style_errs_at_its_stated_noise_rate() -> None:
     wrong = 0
     for seed in range(1000):
         text = worked(_ring(seed), "contrastive", random.Random(seed), 1)
@@ -96,7 +96,7 @@ def test_the_contrastive_style_is_wrong_in_the_middle_as_often_as_it_says() -> N
 
 
 @given(seeds)
-def test_noise_is_all_that_the_random_stream_decides(seed: int) -> None:
+def test_the_random_stream_affects_only_the_noise(seed: int) -> None:
     for style in NOISELESS:
         assert worked(_ring(seed), style, random.Random(1), 1) == worked(_ring(seed), style, random.Random(2), 1)
 

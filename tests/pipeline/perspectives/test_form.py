@@ -1,4 +1,4 @@
-"""Forms: what the shipped ones know on sight, and that a user's pattern can neither hang a stage nor pass unread."""
+"""Perspective forms: the shipped patterns match their texts, and bad user patterns are refused or cannot hang."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.perspectives.perspective import load_perspectives
 from pipeline.rationales.conclusion import with_answer_sentence
 from pipeline.rationales.curation import reasoning
 
-# `yes` and `no` are words here, not booleans.
+# `yes` and `no` are strings here, not booleans.
 TEXTS = yaml.load((Path(__file__).parent / "forms.yaml").read_text(), yaml.BaseLoader)  # noqa: S506 - makes strings only
 CASES = [
     pytest.param(name, text, verdict == "yes", id=f"{name}, {verdict}: {title}")
@@ -34,20 +34,18 @@ def fits(name: str, text: str) -> bool:
 
 
 @pytest.mark.parametrize(("name", "text", "expected"), CASES)
-def test_a_text_is_known_by_its_form_and_stays_so_with_other_line_ends_and_the_one_closing(
-    name: str, text: str, expected: bool
-) -> None:
+def test_a_form_ignores_line_ends_thoughts_and_the_conclusion(name: str, text: str, expected: bool) -> None:
     assert fits(name, text) is expected
     assert fits(name, text.replace("\n", "\r\n")) is expected
     assert fits(name, f"<think>\nPlan: Q: A: Let (1) = (2)\n</think>\n\n{text}") is expected
     assert fits(name, str(with_answer_sentence(text, "16"))) is expected
 
 
-def test_every_perspective_has_several_texts_of_either_kind_and_no_text_has_the_form_of_another() -> None:
+def test_forms_have_three_texts_of_each_kind_and_do_not_overlap() -> None:
     assert set(TEXTS) == set(FORMS)
     for name, verdicts in TEXTS.items():
         assert {verdict: len(texts) >= 3 for verdict, texts in verdicts.items()} == {"yes": True, "no": True}
-        for other in set(FORMS) - {name, "intuitive"}:  # what intuitive asks for is mostly what not to write
+        for other in set(FORMS) - {name, "intuitive"}:  # the intuitive form mostly lists what must not appear
             assert not any(fits(other, text) for text in verdicts["yes"].values()), (name, other)
 
 
@@ -85,6 +83,6 @@ def test_no_pattern_hangs(pattern: str) -> None:
 
 
 @given(st.lists(st.sampled_from(["Plan:", "plan", "x", "Q: a"]), max_size=5).map("\n".join))
-def test_all_of_all_and_none_of_none_are_found(text: str) -> None:
+def test_a_form_needs_every_all_pattern_and_no_none_pattern(text: str) -> None:
     form = Form(all=("^plan", "x"), none=("^Q:",))
     assert form.fits(text) is ("plan" in text.casefold() and "x" in text and "Q:" not in text)

@@ -17,20 +17,20 @@ perspectives:
 """
 
 
-def test_the_eight_perspectives_ship_and_the_miniature_world_knows_them() -> None:
+def test_the_eight_shipped_perspectives_match_the_miniature_styles() -> None:
     shipped = load_perspectives(None)
     assert {item.name for item in shipped} == set(RING_STYLES)
     assert len({item.instruction for item in shipped}) == 8
 
 
-def test_where_the_answer_stands_is_asked_for_by_the_template_alone() -> None:
+def test_perspective_instructions_do_not_mention_the_final_answer() -> None:
     for item in load_perspectives(None):
         assert not re.search(r"boxed|the answer is|final answer", item.instruction, re.IGNORECASE), item.name
         assert "Do not" in item.instruction, item.name
         assert len(item.instruction.split()) < 110, item.name
 
 
-def test_a_file_of_ones_own_keeps_its_order(tmp_path: Path) -> None:
+def test_a_user_file_keeps_its_order(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(MINE % "another")
     assert [item.name for item in load_perspectives(tmp_path / "mine.yaml")] == ["plain", "another"]
 

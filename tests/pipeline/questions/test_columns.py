@@ -1,4 +1,4 @@
-"""One row as one question."""
+"""Reads one row as one question: columns, patterns, choices and refusals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 
 
 @given(texts, texts, st.lists(texts, max_size=5))
-def test_a_text_without_nul_is_kept_as_it_is(question: str, identity: str, choices: list[str]) -> None:
+def test_texts_without_nul_are_kept_unchanged(question: str, identity: str, choices: list[str]) -> None:
     found = read({"id": identity, "question": question, "choices": choices, "answer": "x"}, "text")
     assert (found.id, found.question, found.choices) == (identity, question, tuple(choices))
 
@@ -44,7 +44,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("text", ODD)
-def test_an_odd_text_goes_through_prompt_tokens_and_grade_as_it_is(text: str, tiny_tokenizer: Any) -> None:
+def test_unusual_text_survives_prompt_tokens_and_grading(text: str, tiny_tokenizer: Any) -> None:
     question = read({"id": text, "question": text, "answer": text}, "text")
     prompt = student_prompt(Prompts(), question)
     assert prompt.startswith(f"{text}\n\n")
@@ -70,7 +70,7 @@ def test_an_odd_text_goes_through_prompt_tokens_and_grade_as_it_is(text: str, ti
         ({"choices": ["a", 2]}, "column 'choices': expected a list of texts"),
     ],
 )
-def test_what_cannot_be_asked_or_graded_is_refused(change: dict[str, Any], said: str) -> None:
+def test_values_that_cannot_be_used_are_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(QuestionError, match=f"^f: row 1: {said}"):
         read({**GOOD, **change})
 
@@ -80,12 +80,12 @@ def test_what_cannot_be_asked_or_graded_is_refused(change: dict[str, Any], said:
     [(7, "number", "7"), (7.5, "number", "15/2"), (0.1 + 0.2, "number", "3/10"), (3431580.0, "number", "3431580"), (True, "boolean", "yes"),
      ("no", "boolean", "no"), ("Paris ", "text", "paris")],
 )  # fmt: skip
-def test_a_column_may_hold_answers_of_several_kinds(value: Any, kind: str, answer: str) -> None:
+def test_answers_of_several_python_types_are_read(value: Any, kind: str, answer: str) -> None:
     assert read({**GOOD, "answer": value, "answer_type": kind}).answer == answer
 
 
 @given(st.lists(texts, min_size=2, max_size=6, unique=True), st.data(), st.booleans())
-def test_label_place_and_text_of_a_choice_say_the_same(choices: list[str], data: Any, shuffle: bool) -> None:
+def test_label_index_and_text_of_a_choice_give_the_same_question(choices: list[str], data: Any, shuffle: bool) -> None:
     right = data.draw(st.integers(0, len(choices) - 1))
     labels = [str(number + 1) for number in range(len(choices))]
     row = {"id": "q", "question": "Which?", "choices": {"text": choices, "label": labels}}
@@ -98,7 +98,7 @@ def test_label_place_and_text_of_a_choice_say_the_same(choices: list[str], data:
     assert sorted(by_label.choices) == sorted(choices)
 
 
-def test_the_order_of_shuffled_choices_is_that_of_the_id_alone() -> None:
+def test_the_order_of_shuffled_choices_depends_on_the_id_alone() -> None:
     def order(identity: str) -> tuple[str, ...]:
         return read(
             {"id": identity, "question": "?", "choices": list("wxyz"), "answer": 0}, answer_is="index", shuffle=True
@@ -135,7 +135,7 @@ def test_a_row_that_does_not_fit_its_columns_is_refused(row: dict[str, Any], col
     assert raised.match(f"^f: row 1: {said}".replace("[0, 1]", r"\[0, 1\]"))
 
 
-def test_fields_inside_columns_are_found_in_records_and_in_lists_of_records() -> None:
+def test_nested_fields_are_read_from_records_and_lists_of_records() -> None:
     records = [{"text": "cat", "label": "A"}, {"text": "crow", "label": "B"}]
     row = {**GOOD, "answer": {"key": "B"}, "choices": records}
     found = read(row, "choice", answer="answer.key", choices="choices.text", labels="choices.label", task="subset")
@@ -144,11 +144,11 @@ def test_fields_inside_columns_are_found_in_records_and_in_lists_of_records() ->
 
 @pytest.mark.parametrize("name", ["question_pattern", "answer_pattern", "choice_pattern"])
 @pytest.mark.parametrize("pattern", ["#### (", "####", "#### 7|(8)(9)"])
-def test_a_pattern_that_cannot_cut_out_one_part_is_refused(name: str, pattern: str) -> None:
+def test_a_pattern_without_exactly_one_group_is_refused(name: str, pattern: str) -> None:
     with pytest.raises(ValidationError, match=r"not a valid regular expression|groups; use exactly one"):
         Columns.model_validate({name: pattern})
 
 
-def test_labels_and_places_exclude_each_other() -> None:
+def test_labels_and_answer_index_exclude_each_other() -> None:
     with pytest.raises(ValidationError, match="labels and answer_is: index exclude each other"):
         Columns(labels="labels", answer_is="index")

@@ -1,4 +1,4 @@
-"""A passage that two questions share is found, named, and never made up."""
+"""Contamination check: passages shared by training and evaluation questions are found and named."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def runs(words: list[str], length: int) -> list[str]:
 
 
 @given(WORDS, st.lists(WORDS, max_size=5), st.integers(2, 6))
-def test_what_is_found_is_the_first_passage_that_both_have_and_the_first_question_that_has_it(
+def test_overlap_gives_the_first_shared_passage_and_its_question(
     words: list[str], evaluated: list[list[str]], length: int
 ) -> None:
     found = overlap(asking(words), known(evaluated, length))
@@ -40,7 +40,7 @@ def test_what_is_found_is_the_first_passage_that_both_have_and_the_first_questio
         assert (found.reason, found.set, found.evaluated_id) == ("passage", "set", str(first))
 
 
-def test_case_spaces_and_marks_hide_nothing_and_choices_count() -> None:
+def test_overlap_ignores_case_spacing_and_punctuation() -> None:
     evaluated = known([["tom", "has", "three", "red", "apples", "and", "eats", "two"]], 5)
     found = overlap(asking(["So:", "Tom  HAS", "three,", "(red)", "apples!"]), evaluated)
     assert found is not None

@@ -65,7 +65,7 @@ def _parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
         (1, {"answer_type": "integer"}, "answer_type", "'integer' is not an answer type"),
     ],
 )
-def test_a_bad_row_is_refused_by_file_row_and_column(
+def test_a_bad_row_is_refused_with_file_row_and_column(
     tmp_path: Path, write: Any, number: int, change: dict[str, Any], column: str, said: str
 ) -> None:
     rows = [{**row, **change} if index == number else row for index, row in enumerate(GOOD, 1)]
@@ -75,7 +75,7 @@ def test_a_bad_row_is_refused_by_file_row_and_column(
     assert str(raised.value).startswith(f"{path}: row {number}: column {column!r}: {said}")
 
 
-def test_a_column_that_is_missing_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
     rows = [{"id": "q1", "prompt": "?", "answer": "7"}]
     for path in (_parquet(tmp_path / "q.parquet", rows), _jsonl(tmp_path / "q.jsonl", rows), _csv(tmp_path / "q.csv", rows)):
         with pytest.raises(
@@ -100,13 +100,13 @@ def test_a_column_that_is_missing_is_refused_by_name(tmp_path: Path) -> None:
         ("q.csv", b"id,question,answer\nq1,caf\xe9,7\n", "row 1: not valid CSV in UTF-8"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, text: bytes, said: str) -> None:
+def test_an_unreadable_file_is_refused(tmp_path: Path, name: str, text: bytes, said: str) -> None:
     (tmp_path / name).write_bytes(text)
     with pytest.raises(QuestionError, match=said):
         load(FileSource(path=tmp_path / name))
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     for ask in (load, content):
         with pytest.raises(QuestionError, match="no such file"):
             ask(FileSource(path=tmp_path / "none.parquet"))
@@ -133,7 +133,7 @@ def test_columns_can_be_mapped_and_types_given(tmp_path: Path) -> None:
     assert (question.id, question.question, question.answer, question.answer_type) == ("5", "What is 3+4?", "7", "number")
 
 
-def test_a_question_is_given_before_the_next_row_is_read(tmp_path: Path) -> None:
+def test_questions_are_streamed_row_by_row(tmp_path: Path) -> None:
     path = _jsonl(tmp_path / "q.jsonl", [*GOOD, {"id": "bad"}])
     stream = source_questions.load(FileSource(path=path))
     assert [next(stream).id for _ in GOOD] == ["q1", "q2", "q3"]
@@ -141,7 +141,7 @@ def test_a_question_is_given_before_the_next_row_is_read(tmp_path: Path) -> None
         next(stream)
 
 
-def test_a_limit_takes_the_first_rows_and_looks_no_further(tmp_path: Path) -> None:
+def test_a_limit_reads_the_first_rows_only(tmp_path: Path) -> None:
     path = _jsonl(tmp_path / "q.jsonl", [*GOOD, {"id": "bad"}])
     assert load(FileSource(path=path, limit=2)) == load(FileSource(path=path, limit=3))[:2]
 
@@ -167,7 +167,7 @@ def test_a_local_folder_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None
 
 
 def _moved(kind: str, tmp_path: Path, rows: list[dict[str, Any]]) -> tuple[Source, Source]:
-    """The same rows at two places of different names."""
+    """The same rows under two different paths."""
     if kind == "file":
         here, there = (_jsonl(tmp_path / place, rows) for place in ("here/train.jsonl", "there/moved.jsonl"))
         return FileSource(path=here), FileSource(path=there)
@@ -176,14 +176,14 @@ def _moved(kind: str, tmp_path: Path, rows: list[dict[str, Any]]) -> tuple[Sourc
 
 
 @pytest.mark.parametrize("kind", ["file", "hub"])
-def test_the_digest_of_content_does_not_depend_on_the_place(tmp_path: Path, kind: str) -> None:
+def test_the_content_digest_does_not_depend_on_the_path(tmp_path: Path, kind: str) -> None:
     here, there = _moved(kind, tmp_path, GOOD)
     assert content(here) == content(there)
     fewer, _ = _moved(kind, tmp_path / "fewer", GOOD[:2])
     assert content(here) != content(fewer)
 
 
-def test_what_a_tool_notes_in_a_hidden_folder_is_no_content(tmp_path: Path) -> None:
+def test_hidden_folders_do_not_count_as_content(tmp_path: Path) -> None:
     source = HubSource(folder=_jsonl(tmp_path / "data" / "train.jsonl", GOOD).parent)
     before = content(source)
     _jsonl(tmp_path / "data" / ".cache" / "huggingface" / "train.jsonl.metadata", [])
@@ -206,7 +206,7 @@ def test_rows_without_an_id_column_are_numbered(tmp_path: Path) -> None:
     assert [identity.rsplit("/", 1)[-1] for identity in ids] == ["1", "2", "3"]
 
 
-def test_an_answer_can_be_cut_out_of_a_text(tmp_path: Path) -> None:
+def test_an_answer_can_be_extracted_with_a_pattern(tmp_path: Path) -> None:
     rows = [{"id": "q1", "question": "?", "answer": "3 and 4 make 1,007.\n#### 1,007"}]
     columns = Columns(answer_pattern="#### (.+)")
     (question,) = load(FileSource(path=_jsonl(tmp_path / "q.jsonl", rows), columns=columns, answer_type="number"))
@@ -215,14 +215,14 @@ def test_an_answer_can_be_cut_out_of_a_text(tmp_path: Path) -> None:
         load(FileSource(path=tmp_path / "q.jsonl", columns=Columns(answer_pattern="=> (.+)"), answer_type="number"))
 
 
-def test_miniature_questions_need_nothing_from_outside() -> None:
+def test_miniature_questions_have_no_external_content() -> None:
     source = MiniatureSource(family="reverse", split="test", count=5)
     assert content(source) is None
     assert len({question.id for question in load(source)}) == 5
     assert load(source) == load(source)
 
 
-def test_an_unknown_family_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_family_is_refused_with_the_known_names() -> None:
     with pytest.raises(QuestionError, match="unknown family 'dail'; use one of dial, "):
         load(MiniatureSource(family="dail", split="test", count=5))
 

@@ -39,24 +39,24 @@ def test_gsm8k(tmp_path: Path) -> None:
     assert [item.answer for item in load(named("gsm8k", tmp_path / "gsm8k", split="train"))] == ["12"]
 
 
-def test_svamp_joins_what_is_told_and_what_is_asked(tmp_path: Path) -> None:
+def test_svamp_joins_body_and_question(tmp_path: Path) -> None:
     (question,) = loaded(tmp_path, "svamp", split="test")
     assert (question.id, question.question) == ("svamp/chal-777", "There are 87 oranges. How many are left of them?")
     assert (question.answer, question.answer_type, question.task) == ("85", "number", "Subtraction")
 
 
-def test_gsm_hard_reads_numbers_that_are_not_texts(tmp_path: Path) -> None:
+def test_gsm_hard_reads_numeric_answers(tmp_path: Path) -> None:
     (question,) = loaded(tmp_path, "gsm-hard")
     assert (question.answer, question.answer_type, question.split) == ("3431580", "number", "test")
 
 
-def test_aqua_takes_letters_off_the_choices(tmp_path: Path) -> None:
+def test_aqua_strips_letters_from_the_choices(tmp_path: Path) -> None:
     (question,) = loaded(tmp_path, "aqua", split="test")
     assert question.text == "3 + 18?\n(A) 21\n(B) 21.5\n(C) 22\n(D) 22.5\n(E) None"
     assert (question.answer, question.rationale) == ("A", "21.")
 
 
-def test_choices_inside_a_column_are_read_with_their_labels(tmp_path: Path) -> None:
+def test_nested_choices_are_read_with_their_labels(tmp_path: Path) -> None:
     (question,) = loaded(tmp_path, "commonsense-qa", split="validation")
     assert (question.choices, question.answer) == (("bank", "library", "store", "mall", "new york"), "A")
     (easy,) = loaded(tmp_path, "arc-easy", split="test")
@@ -69,7 +69,7 @@ def test_strategy_qa_answers_yes_and_no(tmp_path: Path) -> None:
     assert [item.answer for item in loaded(tmp_path, "strategy-qa", split="test")] == ["yes", "no"]
 
 
-def test_gpqa_deals_its_choices_out_by_the_id_of_the_question(tmp_path: Path) -> None:
+def test_gpqa_shuffles_its_choices_by_question_id(tmp_path: Path) -> None:
     questions = loaded(tmp_path, "gpqa-diamond")
     assert right_choices(questions) == ["B. subtilis\n"] * 8
     assert {tuple(sorted(item.choices)) for item in questions} == {("A", "B. subtilis\n", "C. elegans", "none")}
@@ -78,7 +78,7 @@ def test_gpqa_deals_its_choices_out_by_the_id_of_the_question(tmp_path: Path) ->
     assert (questions[0].id, questions[0].task, questions[0].split) == ("gpqa-diamond/rec0", "Biology", "test")
 
 
-def test_bbh_takes_lettered_options_out_of_the_text_and_leaves_others(tmp_path: Path) -> None:
+def test_bbh_extracts_lettered_options_and_keeps_the_others(tmp_path: Path) -> None:
     tasks = [file.removesuffix("/test") for file in BY_HAND["bbh"]]
     found = {item.task: item for item in loaded(tmp_path, "bbh", tasks=tasks)}
     assert {task: (item.answer_type, item.answer) for task, item in found.items()} == {
@@ -90,7 +90,7 @@ def test_bbh_takes_lettered_options_out_of_the_text_and_leaves_others(tmp_path: 
     assert found["snarks"].id == "bbh/snarks/test/1"
 
 
-def test_agieval_reads_one_folder_for_each_task_and_answers_by_place(tmp_path: Path) -> None:
+def test_agieval_reads_one_folder_per_task_and_answers_by_index(tmp_path: Path) -> None:
     found = {item.task: item for item in loaded(tmp_path, "agieval")}
     assert list(found) == ["lsat-ar", "lsat-lr", "lsat-rc", "sat-en", "sat-math"]
     assert {(item.choices, item.answer) for item in found.values()} == {(("2", "Q: 4"), "B")}
@@ -101,7 +101,7 @@ def test_agieval_reads_one_folder_for_each_task_and_answers_by_place(tmp_path: P
 
 
 def _as_text(name: str, folder: Path, **fields: Any) -> list[Question]:
-    """A set of mathematics with its answers as they are written."""
+    """A mathematics set with its answers read as text."""
     columns = Columns.model_validate(entries()[name].source["columns"])
     return list(load(HubSource(folder=folder, columns=columns, answer_type="text", **fields)))
 
@@ -126,7 +126,7 @@ def test_math_reads_the_last_boxed_answer_of_the_solution(tmp_path: Path) -> Non
         ("\\[\\boxed{\\begin{pmatrix} 1 \\\\ \\frac{1}{2} \\end{pmatrix}}\\]", "\\begin{pmatrix} 1 \\\\ \\frac{1}{2} \\end{pmatrix}"),
     ],
 )  # fmt: skip
-def test_the_pattern_of_math_balances_braces(solution: str, answer: str) -> None:
+def test_the_math_answer_pattern_balances_braces(solution: str, answer: str) -> None:
     found = re.search(entries()["math"].source["columns"]["answer_pattern"], solution)
     assert found is not None
     assert found[1].strip() == answer
@@ -143,20 +143,20 @@ def test_mathematics_is_loaded_by_name(tmp_path: Path, name: str, split: str) ->
     [("gsm8k", "train"), ("gsm8k", "test"), ("svamp", "test"), ("gsm-hard", "test"), ("commonsense-qa", "train"),
      ("commonsense-qa", "validation"), ("strategy-qa", "train"), ("strategy-qa", "test"), ("aqua", "test"), ("agieval", "test")],
 )  # fmt: skip
-def test_real_rows_in_the_layout_of_the_hub_are_the_questions_that_they_were(tmp_path: Path, name: str, split: str) -> None:
+def test_real_rows_in_hub_layout_load_as_the_same_questions(tmp_path: Path, name: str, split: str) -> None:
     rows = sorted(real_rows(BENCHMARKS, name, split), key=lambda row: str(row["task"]) if name == "agieval" else "")
     found = list(load(named(name, real(tmp_path, BENCHMARKS, name, split), split=split)))
     assert len(found) == len(rows)
     for question, row in zip(found, rows, strict=True):
         assert question.wording == Question("", row["question"], "", "", tuple(row["choices"])).wording
         assert question.choices == tuple(row["choices"])
-        # GSM-Hard's answers are floats: what is behind their fifteenth digit was never meant.
+        # GSM-Hard's answers are floats: digits after the fifteenth are noise.
         stated = f"{float(row['answer']):.15g}" if name == "gsm-hard" else row["answer"]
         assert (question.answer, question.answer_type) == (canonical(stated, row["answer_type"]), row["answer_type"])
         assert question.grade(conclusion(stated), True).outcome == Outcome.CORRECT
 
 
-def test_every_real_question_of_bbh_in_the_layout_of_the_hub_is_read(tmp_path: Path) -> None:
+def test_every_real_bbh_question_in_hub_layout_loads(tmp_path: Path) -> None:
     rows = real_rows(BENCHMARKS, "bbh")
     by_task: dict[str, list[Question]] = {}
     for question in load(named("bbh", real(tmp_path, BENCHMARKS, "bbh"))):
@@ -173,7 +173,7 @@ def test_every_real_question_of_bbh_in_the_layout_of_the_hub_is_read(tmp_path: P
     assert len(by_task) == 27
 
 
-def test_what_gsm_hard_has_from_gsm8k_unchanged_is_known(tmp_path: Path) -> None:
+def test_the_list_of_gsm_hard_questions_also_in_gsm8k_is_complete(tmp_path: Path) -> None:
     from pipeline.questions.contamination import identity_digests
 
     words = {
@@ -187,7 +187,7 @@ def test_what_gsm_hard_has_from_gsm8k_unchanged_is_known(tmp_path: Path) -> None
     assert len(also_in("gsm-hard")) == 329
 
 
-def test_every_entry_is_pinned_and_whole() -> None:
+def test_every_entry_is_pinned_and_complete() -> None:
     for name, entry in entries().items():
         for fields in [{**entry.source, **own} for own in entry.tasks.values()] or [entry.source]:
             kind = {**fields, "answer_type": "text"}  # `math` comes with grading that knows it
@@ -205,7 +205,7 @@ def test_every_entry_is_pinned_and_whole() -> None:
         ({"name": "bbh", "tasks": ["snark"]}, "'snark' is not a task of bbh; did you mean 'snarks'"),
     ],
 )  # fmt: skip
-def test_a_name_that_stands_for_nothing_is_refused(fields: dict[str, Any], said: str) -> None:
+def test_an_invalid_benchmark_name_split_or_task_is_refused(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(said)):
         NamedSource.model_validate(fields)
 
@@ -214,14 +214,14 @@ def test_a_set_with_one_split_needs_no_split() -> None:
     assert NamedSource.model_validate({"name": "bbh"}).split == "test"
 
 
-def test_what_a_name_stands_for_is_part_of_the_configuration() -> None:
+def test_a_named_source_resolves_to_pinned_parts() -> None:
     source = NamedSource.model_validate({"name": "bbh", "tasks": ["snarks", "navigate"]})
     assert list(source.parts) == ["snarks", "navigate"]
     assert {part.revision for part in source.parts.values()} == {entries()["bbh"].source["revision"]}
     assert NamedSource.model_validate(source.model_dump(mode="json")) == source
 
 
-def test_a_folder_is_known_by_its_content_and_the_hub_by_its_revision(tmp_path: Path) -> None:
+def test_only_a_local_folder_has_a_content_digest(tmp_path: Path) -> None:
     here, there = (named("aqua", by_hand(tmp_path / place, "aqua"), split="test") for place in ("here", "there"))
     assert content(here) == content(there) is not None
     assert content(NamedSource.model_validate({"name": "aqua", "split": "test"})) is None
@@ -246,23 +246,23 @@ def _questions(**fields: Any) -> Questions:
         ({"kind": "hub", "name": "allenai/ai2_arc", "split": "test", "revision": "0" * 40}, "it is the test split"),
     ],
 )
-def test_what_is_for_evaluation_only_is_not_trained_on(source: dict[str, Any], reason: str) -> None:
+def test_evaluation_only_sources_are_refused_for_training(source: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValidationError, match=f"train.0 is for evaluation only: {reason}"):
         _questions(train=[source])
 
 
 @pytest.mark.parametrize(("name", "split"), [("openai/gsm8k", "train"), ("someone/new", "test"), ("tau/commonsense_qa", "all")])
-def test_another_split_or_another_data_set_is_trained_on(name: str, split: str) -> None:
+def test_other_splits_and_data_sets_are_accepted_for_training(name: str, split: str) -> None:
     source = {"kind": "hub", "name": name, "split": split, "revision": "0" * 40}
     assert _questions(train=[source]).train[0].split == split  # type: ignore[union-attr]
 
 
-def test_who_says_so_trains_on_it_all_the_same() -> None:
+def test_despite_evaluation_only_allows_training() -> None:
     sure = {"kind": "named", "name": "bbh", "despite_evaluation_only": True}
     assert _questions(train=[sure]).train[0].name == "bbh"  # type: ignore[union-attr]
 
 
-def test_named_sets_are_read_from_a_common_folder_unless_they_have_their_own(tmp_path: Path) -> None:
+def test_named_sets_use_the_common_folder_unless_they_set_one(tmp_path: Path) -> None:
     train = [{"kind": "named", "name": name, "split": "train"} for name in ("gsm8k", "aqua")]
     train[1]["folder"] = str(tmp_path / "mine")
     found, _ = _questions(train=train, folder=str(tmp_path)).sources()

@@ -1,4 +1,4 @@
-"""Near-duplicates are found by what they share, whatever their case, and the one that stays is named."""
+"""Near-duplicate questions are found by Jaccard similarity, and the kept question is named."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ texts = st.permutations(WORDS).map(" ".join)
 
 
 @given(texts, st.integers(0, 59), st.randoms())
-def test_what_is_nearly_the_same_is_found_and_what_differs_is_not(text: str, changed: int, random: Any) -> None:
+def test_near_duplicates_are_found_and_distinct_questions_are_not(text: str, changed: int, random: Any) -> None:
     one_word = " ".join("other" if n == changed else word for n, word in enumerate(text.split()))
     assert jaccard(text, one_word) > 0.85
     staying = KeptQuestions(0.7)
@@ -47,7 +47,7 @@ def test_what_is_nearly_the_same_is_found_and_what_differs_is_not(text: str, cha
             assert match is None
 
 
-def test_the_most_similar_of_several_is_named_and_short_questions_can_be_compared() -> None:
+def test_the_most_similar_question_is_named_and_short_ones_compare() -> None:
     staying = KeptQuestions(0.8)
     hens = "nineteen hens lay three eggs each and a fox takes two of them"
     for number, text in enumerate(("why?", f"{hens} every day of the week without fail", f"{hens} daily")):

@@ -43,7 +43,7 @@ def test_distinct_questions_have_distinct_ids_and_texts_and_repeat(family: str) 
 
 
 @given(problems)
-def test_a_question_says_its_whole_problem(problem: Problem) -> None:
+def test_different_problems_have_different_question_texts(problem: Problem) -> None:
     again = draw(problem.family, random.Random(1))
     assert (ask(problem) == ask(again)) == (problem == again)
 
@@ -55,7 +55,7 @@ def test_the_split_is_about_eighty_ten_ten() -> None:
     assert 140 < splits.count("dev") < 260
 
 
-def test_ids_and_splits_are_the_same_for_ever() -> None:
+def test_ids_and_splits_never_change() -> None:
     problem = Problem("dial", start=7, turns=(5, -3))
     assert ask(problem) == "A dial with ten marks reads [7]. Turn it +5, -3. What does it read?"
     assert (question_id(problem), split_of(problem)) == ("miniature/dial/8835d922638c", "test")

@@ -15,7 +15,7 @@ questions = st.builds(
 
 
 @given(st.lists(questions, max_size=5))
-def test_a_table_of_questions_gives_them_back(items: list[Question]) -> None:
+def test_questions_survive_a_table_round_trip(items: list[Question]) -> None:
     assert from_table(to_table(items)) == items
 
 
@@ -25,7 +25,7 @@ def test_choices_are_shown_with_their_letters() -> None:
 
 
 @given(st.text(), st.sampled_from(["  ", "\n", ".", "?!", "\u00a0"]))
-def test_normalised_text_forgets_case_spacing_and_signs(text: str, noise: str) -> None:
+def test_normalised_text_ignores_case_spacing_and_punctuation(text: str, noise: str) -> None:
     ascii_text = text.encode("ascii", "ignore").decode()
     assert normalised(f"{noise}{ascii_text.upper()}{noise}") == normalised(ascii_text)
 

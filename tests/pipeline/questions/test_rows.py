@@ -1,4 +1,4 @@
-"""Rows of files and folders: what is read as it is, and what cannot be read."""
+"""Reads rows of files and hub-style folders unchanged, and refuses unreadable ones."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:
 
 @pytest.mark.parametrize("ending", ["parquet", "jsonl", "csv"])
 @given(st.lists(st.fixed_dictionaries({"id": lines, "question": lines}), min_size=1, max_size=4))
-def test_texts_come_out_of_a_file_as_they_went_in(tmp_path: Path, ending: str, rows: list[dict[str, str]]) -> None:
+def test_texts_survive_a_file_round_trip(tmp_path: Path, ending: str, rows: list[dict[str, str]]) -> None:
     assert list(file_rows(write_rows(tmp_path / f"q.{ending}", rows))) == rows
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
     texts = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\4\0\0\0"), pa.py_buffer(b"caf\xe9")])
     pq.write_table(pa.table({"question": texts}), tmp_path / "q.parquet")
     with pytest.raises(QuestionError, match=r"q\.parquet: a text after row 0 is not UTF-8"):
         list(file_rows(tmp_path / "q.parquet"))
 
 
-def test_a_folder_with_a_card_is_read_as_it_is_now(tmp_path: Path) -> None:
-    """`datasets` keeps the rows of such folders in a cache that notices neither a change nor another folder of the same name."""
+def test_a_folder_with_a_card_is_read_without_a_stale_cache(tmp_path: Path) -> None:
+    """`datasets` caches the rows of such folders and notices neither changes nor another folder of the same name."""
     card = "configs:\n- config_name: default\n  data_files: gsmhardv2*\n"
     for place, question in (("here", "1+1?"), ("here", "2+2?"), ("there", "3+3?")):
         folder = write(tmp_path / place / "gsm-hard", {"gsmhardv2": [{"input": question, "target": 2.5}]}, card)
         assert [row["input"] for row in hub_rows(HubSource(folder=folder))] == [question]
 
 
-def test_a_subset_is_a_folder_or_what_a_card_declares(tmp_path: Path) -> None:
+def test_a_subset_is_a_folder_or_declared_by_the_card(tmp_path: Path) -> None:
     files = {f"{subset}/test": [{"question": subset}] for subset in ("main", "socratic")}
     plain = write(tmp_path / "plain", files)
     assert [row["question"] for row in hub_rows(HubSource(folder=plain, subset="socratic", split="test"))] == ["socratic"]
@@ -64,7 +64,7 @@ def test_a_subset_is_a_folder_or_what_a_card_declares(tmp_path: Path) -> None:
     assert len(list(hub_rows(HubSource(folder=declared, subset="gpqa_diamond")))) == 8
 
 
-def test_none_is_an_answer_like_any_other_in_csv(tmp_path: Path) -> None:
+def test_none_and_na_are_plain_answers_in_csv(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("question,answer\nHow many?,None\nWhat?,NA\n")
     source = HubSource(folder=tmp_path, split="test", columns=Columns(id=None), answer_type="text")
     assert [question.answer for question in load(source)] == ["none", "na"]
@@ -79,7 +79,9 @@ def test_none_is_an_answer_like_any_other_in_csv(tmp_path: Path) -> None:
         ({"subset": "main", "split": "test", "columns": Columns(id=None, choices="options")}, "no row has a column 'options'"),
     ],
 )
-def test_a_folder_that_does_not_hold_what_is_asked_for_is_refused(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+def test_a_folder_without_the_requested_subset_split_or_column_is_refused(
+    tmp_path: Path, fields: dict[str, Any], said: str
+) -> None:
     folder = write(tmp_path / "gsm8k", BY_HAND["gsm8k"])
     with pytest.raises(QuestionError, match=said) as raised:
         list(load(HubSource(folder=folder, **fields)))
@@ -91,7 +93,7 @@ def test_a_folder_that_does_not_hold_what_is_asked_for_is_refused(tmp_path: Path
     ("name", "content"),
     [("test.jsonl", '{"question": "\\ud83d"}\n'), ("test.jsonl", ""), ("test.jsonl", '{"question": "a"'), ("note.txt.gz", "x"), (None, "")],
 )  # fmt: skip
-def test_a_folder_of_nothing_that_can_be_read_is_refused_in_one_line(tmp_path: Path, name: str | None, content: str) -> None:
+def test_a_folder_without_readable_rows_is_refused_in_one_line(tmp_path: Path, name: str | None, content: str) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     if name is not None:

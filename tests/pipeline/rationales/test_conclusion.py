@@ -1,4 +1,4 @@
-"""Whatever a teacher ends with becomes the one answer sentence, and nothing of it is left hanging before."""
+"""Normalises the end of a rationale to the one answer sentence, and strips the answer statement."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ prose = st.lists(
         "\n\\[\\boxed{5}\\]", "\n$\\boxed{5}$.", "\nTherefore the answer is: \\boxed{5}.\n",
     ],
 )  # fmt: skip
-def test_every_closing_becomes_the_one_answer_sentence(closing: str) -> None:
+def test_every_closing_becomes_the_standard_answer_sentence(closing: str) -> None:
     assert with_answer_sentence(REASONING + closing, "5") == f"{REASONING} The answer is \\boxed{{5}}."
 
 
@@ -42,7 +42,7 @@ def test_a_text_without_reasoning_is_not_a_rationale(text: str) -> None:
         "A first answer is 9, but 3+4=7 and 7-2=5. The answer is \\boxed{5}.",
     ],
 )
-def test_reasoning_that_speaks_of_an_answer_is_kept(text: str) -> None:
+def test_reasoning_that_mentions_an_answer_is_kept(text: str) -> None:
     assert with_answer_sentence(text, "5") == text
 
 
@@ -55,23 +55,23 @@ def test_concluding_twice_changes_nothing(text: str, answer: str) -> None:
     assert without_answer_statement(once) == text
 
 
-def test_before_the_conclusion_the_last_sentence_of_reasoning_is_left_out() -> None:
+def test_before_conclusion_drops_the_last_sentence_of_reasoning() -> None:
     assert before_conclusion(f"{REASONING} {conclusion('5')}") == f"3+4=7. {conclusion('5')}"
     assert before_conclusion(f"One sentence only. {conclusion('5')}") == conclusion("5")
 
 
 @pytest.mark.parametrize("ending", CORPUS["cut"])
-def test_an_ending_that_only_says_the_answer_is_cut_off_whole(ending: str) -> None:
+def test_an_ending_that_only_states_the_answer_is_removed(ending: str) -> None:
     assert without_answer_statement(REASONING + ending) == REASONING
 
 
 @pytest.mark.parametrize("case", CORPUS["becomes"], ids=lambda case: case["text"][-40:])
-def test_an_ending_that_is_also_the_last_step_keeps_it_without_its_box(case: dict[str, str]) -> None:
+def test_an_ending_that_is_also_a_step_is_kept_without_its_box(case: dict[str, str]) -> None:
     assert without_answer_statement(case["text"]) == case["body"]
 
 
 @pytest.mark.parametrize("case", CORPUS["context"], ids=lambda case: case["text"][-40:])
-def test_the_context_has_neither_the_answer_nor_half_a_display(case: dict[str, str]) -> None:
+def test_the_context_has_no_answer_and_no_broken_display(case: dict[str, str]) -> None:
     found = with_answer_sentence(case["text"], "12")
     assert found is not None
     assert before_conclusion(found) == f"{case['context']} {conclusion('12')}".strip()
@@ -80,7 +80,7 @@ def test_the_context_has_neither_the_answer_nor_half_a_display(case: dict[str, s
 @given(
     prose, st.lists(st.sampled_from([*CORPUS["cut"], *(case["text"] for case in CORPUS["becomes"]), "\n\n", ". "]), max_size=4)
 )
-def test_a_concluded_text_has_one_conclusion_and_stays_as_it_is(text: str, endings: list[str]) -> None:
+def test_adding_the_answer_sentence_is_idempotent(text: str, endings: list[str]) -> None:
     once = with_answer_sentence(text + "".join(endings), "5")
     assume(once is not None)
     assert with_answer_sentence(str(once), "5") == once
@@ -88,10 +88,10 @@ def test_a_concluded_text_has_one_conclusion_and_stays_as_it_is(text: str, endin
 
 
 @given(prose, st.text(st.sampled_from("[](){}<> "), min_size=1, max_size=8).filter(str.strip))
-def test_an_answer_of_unbalanced_brackets_is_cut_off_whole(text: str, answer: str) -> None:
+def test_an_answer_of_unbalanced_brackets_is_removed(text: str, answer: str) -> None:
     assert without_answer_statement(f"{text} {conclusion(answer)}") == text
 
 
 @given(st.text(st.sampled_from("so the answer is: \\[]{}$*#.\nboxed12,="), max_size=80))
-def test_no_text_is_too_strange(text: str) -> None:
+def test_stripping_the_answer_is_idempotent_for_any_text(text: str) -> None:
     assert without_answer_statement(without_answer_statement(text)) == without_answer_statement(text)

@@ -21,7 +21,7 @@ def test_jaccard_is_symmetric_and_one_for_equal_texts(left: str, right: str) -> 
 
 
 @given(st.dictionaries(st.sampled_from("abcdefgh"), prose, max_size=6), st.floats(0.1, 1))
-def test_what_stays_differs_and_what_falls_does_not(rationales: dict[str, str], threshold: float) -> None:
+def test_only_rationales_over_the_threshold_are_dropped(rationales: dict[str, str], threshold: float) -> None:
     kept = drop_duplicates(rationales, threshold)
     assert list(kept) == [name for name in rationales if name in kept]
     grams = {name: five_grams(without_answer_statement(text)) for name, text in rationales.items()}
@@ -39,7 +39,7 @@ def test_a_larger_share_keeps_what_a_smaller_one_kept(question_id: str, seed: in
     assert not keep_easy_question(question_id, seed, 0.0)
 
 
-def test_about_the_stated_share_of_easy_questions_stays() -> None:
+def test_about_the_stated_share_of_easy_questions_is_kept() -> None:
     kept = sum(keep_easy_question(f"q{number}", 0, 0.3) for number in range(2000))
     assert 500 < kept < 700
 
@@ -77,7 +77,7 @@ def test_every_question_and_rationale_is_accounted_for(
             assert name in kept, "a hard question is never thinned out"
 
 
-def test_the_first_right_sample_of_each_perspective_is_taken_in_order() -> None:
+def test_the_first_correct_sample_of_each_perspective_is_taken() -> None:
     def sample(perspective: str, index: int, outcome: str, text: str) -> dict[str, object]:
         return {
             "question_id": "q", "perspective": perspective, "sample_index": index, "outcome": outcome, "text": text, "gold": "5",
@@ -96,7 +96,7 @@ def test_the_first_right_sample_of_each_perspective_is_taken_in_order() -> None:
 
 
 @pytest.mark.parametrize("begin", ["<think>", ""])
-def test_what_a_thinking_teacher_thought_is_left_out_unless_it_is_asked_for(begin: str) -> None:
+def test_thoughts_are_removed_unless_they_are_kept_on_request(begin: str) -> None:
     text = f"{begin}Hm, 5?\n\nOr \\boxed{{6}}.</think>\n\nSo 2+3=5. The answer is \\boxed{{5}}."
     sample = {"question_id": "q", "perspective": "formal", "sample_index": 0, "outcome": "correct", "text": text, "gold": "5"}
     assert first_right([sample], ["formal"])["q"] == {"formal": f"So 2+3=5. {conclusion('5')}"}

@@ -1,4 +1,4 @@
-"""Rationales of one's own: read as they are, refused with file, row and column, sorted where they have no labels."""
+"""Imported rationales: read unchanged, refused with file, row and column, and clustered if unlabelled."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def source(path: Path, columns: dict[str, Any] | None = None, **settings: Any) -
 
 
 def written(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """In the form that the ending says."""
+    """Writes rows in the format of the file's suffix."""
     match path.suffix:
         case ".parquet":
             pq.write_table(pa.Table.from_pylist(rows), path)
@@ -48,7 +48,7 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 @pytest.mark.parametrize("name", ["given.parquet", "given.jsonl", "given.csv", "folder"])
-def test_every_form_gives_the_same_rows_and_texts_stay_as_they_are(tmp_path: Path, name: str) -> None:
+def test_every_file_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
     if name == "folder":
         (tmp_path / name).mkdir()
         written(tmp_path / name / "train.parquet", [GOOD, GOOD])
@@ -70,7 +70,7 @@ def test_every_form_gives_the_same_rows_and_texts_stay_as_they_are(tmp_path: Pat
         ({"p": "formel"}, "row 2: column 'p': unknown perspective 'formel'; use one of formal, planning"),
     ],
 )
-def test_a_row_that_is_no_rationale_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_an_invalid_row_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     path = written(tmp_path / "given.jsonl", [GOOD, {**GOOD, **change}])
     with pytest.raises(QuestionError) as raised:
         list(rationales(source(path), KNOWN))
@@ -79,7 +79,7 @@ def test_a_row_that_is_no_rationale_is_refused(tmp_path: Path, change: dict[str,
 
 
 @pytest.mark.parametrize("column", ["question", "text", "answer", "perspective"])
-def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path, column: str) -> None:
+def test_a_missing_column_is_named_with_the_existing_ones(tmp_path: Path, column: str) -> None:
     path = written(tmp_path / "given.jsonl", [GOOD])
     with pytest.raises(QuestionError, match=r"row 1: no column 'other' \(it has q, p, text\); map it under columns"):
         list(rationales(source(path, {**COLUMNS, column: "other"}), KNOWN))
@@ -96,12 +96,12 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path,
         ({"columns": COLUMNS, "names": {"A b": "A b"}}, "should match pattern"),
     ],
 )
-def test_a_mapping_that_cannot_be_meant_is_refused(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+def test_contradictory_settings_are_refused(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         ImportedRationales.model_validate({"path": tmp_path, **settings})
 
 
-def test_labels_of_ones_own_get_names(tmp_path: Path) -> None:
+def test_labels_are_mapped_to_perspective_names(tmp_path: Path) -> None:
     path = written(tmp_path / "given.jsonl", [{**GOOD, "p": "Step by step"}, {**GOOD, "p": "Facts"}, {**GOOD, "p": "Steps"}])
     named = source(path, names={"Step by step": "steps", "Facts": "facts", "Steps": "steps"})
     assert named.perspectives() == ("steps", "facts")
@@ -110,13 +110,13 @@ def test_labels_of_ones_own_get_names(tmp_path: Path) -> None:
         list(rationales(source(path, names={"Step by step": "steps", "Steps": "steps"}), ("steps",)))
 
 
-def test_an_answer_of_its_own_column_closes_the_text(tmp_path: Path) -> None:
+def test_an_answer_column_is_appended_to_the_text(tmp_path: Path) -> None:
     path = written(tmp_path / "given.jsonl", [{**GOOD, "a": 2}, {**GOOD, "a": None}])
     texts = [row.text for row in rationales(source(path, {**COLUMNS, "answer": "a"}), KNOWN)]
     assert texts == [f"{GOOD['text']}\nThe answer is \\boxed{{2}}.", GOOD["text"]]
 
 
-def test_content_is_that_of_the_file_wherever_it_lies(tmp_path: Path) -> None:
+def test_the_content_digest_does_not_depend_on_the_path(tmp_path: Path) -> None:
     one, other = (written(tmp_path / name, [GOOD]) for name in ("a.jsonl", "b.jsonl"))
     assert content(source(one)) == content(source(other))
     written(other, [GOOD, GOOD])
@@ -125,8 +125,8 @@ def test_content_is_that_of_the_file_wherever_it_lies(tmp_path: Path) -> None:
         content(source(tmp_path / "nowhere.jsonl"))
 
 
-def test_clusters_are_manners_and_not_topics() -> None:
-    """Texts of the miniature world in four styles about 60 questions: sorted by style far better than chance, and not by question."""
+def test_clusters_follow_styles_and_not_questions() -> None:
+    """Miniature texts in four styles about 60 questions cluster by style and not by question."""
     styles, texts, questions, truth = list(RING_STYLES)[:4], [], [], []
     for number, problem in enumerate(distinct("dial", "train", 60, 0)):
         for k, style in enumerate(styles):
@@ -141,7 +141,7 @@ def test_clusters_are_manners_and_not_topics() -> None:
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=6), st.integers(1, 8))
-def test_what_cannot_be_sorted_is_refused_and_all_else_gets_a_label(texts: list[str], count: int) -> None:
+def test_clustering_labels_every_text_or_is_refused(texts: list[str], count: int) -> None:
     try:
         found = clusters(texts, [0] * len(texts), count, 0)
     except QuestionError as error:

@@ -1,4 +1,4 @@
-"""Attention row by row knows plain causal attention, and refuses a model whose attention is more."""
+"""Row-by-row attention equals plain causal attention, and refuses models with a shorter window."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.student.attention import ROWS, block_mask, reads_of, rows_attentio
 
 @given(st.integers(2, 12), st.integers(1, 12), st.sampled_from([1, 2, 4]), st.integers(0, 2**31))
 def test_one_row_alone_has_plain_causal_attention(length: int, had: int, groups: int, seed: int) -> None:
-    """Where a row begins that an earlier one had, nobody asks, so nothing is put there."""
+    """A prefix shared with an earlier row has no queries here, so its outputs stay zero."""
     random = torch.Generator().manual_seed(seed)
     query_BHTD = torch.randn(1, 4, length, 8, generator=random)
     key_BGTD, value_BGTD = torch.randn(2, 1, groups, length, 8, generator=random)
@@ -34,8 +34,8 @@ def test_one_row_alone_has_plain_causal_attention(length: int, had: int, groups:
 
 
 @given(st.lists(st.lists(st.integers(1, 90), min_size=1, max_size=12), min_size=1, max_size=4), st.sampled_from([8, 16]))
-def test_blocks_of_the_mask_leave_nothing_out_and_none_that_goes_unmasked_has_a_gap(lines: list[list[int]], block: int) -> None:
-    """Stretches that begin one in another: a length says where the next stretch begins that ends with the one around it."""
+def test_the_block_mask_covers_every_visible_pair_and_full_blocks_are_full(lines: list[list[int]], block: int) -> None:
+    """Nested spans: a length gives the start of the next span, which ends with the enclosing one."""
     width = max(map(sum, lines))
     ends_BT = torch.arange(1, width + 1).repeat(len(lines), 1)
     for line, lengths in enumerate(lines):
@@ -57,12 +57,12 @@ def test_blocks_of_the_mask_leave_nothing_out_and_none_that_goes_unmasked_has_a_
 
 
 def _read(mask: BlockMask, line: int, full: bool = False) -> list[set[int]]:
-    """Blocks of keys that each block of queries reads."""
+    """The key blocks that each query block reads."""
     counts, numbers = (mask.full_kv_num_blocks, mask.full_kv_indices) if full else (mask.kv_num_blocks, mask.kv_indices)
     return [set(row[:count].tolist()) for count, row in zip(counts[line, 0], numbers[line, 0], strict=True)]
 
 
-def test_a_window_that_is_shorter_than_the_rows_is_refused_and_a_longer_one_is_not() -> None:
+def test_a_sliding_window_shorter_than_the_rows_is_refused() -> None:
     config = MistralConfig(
         vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
         sliding_window=8,

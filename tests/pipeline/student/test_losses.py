@@ -1,4 +1,4 @@
-"""What a student's tokens cost does not depend on how many logits are made at once."""
+"""Student losses do not depend on the logit chunk size or on the attention implementation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def student(tiny_model: Path) -> torch.nn.Module:
 
 
 @given(LENGTHS, st.integers(1, 20), st.integers(0, 2**31))
-def test_chunks_change_neither_losses_nor_logits_nor_gradients(
+def test_chunking_does_not_change_losses_logits_or_gradients(
     student: torch.nn.Module, lengths: list[int], positions: int, seed: int
 ) -> None:
     random = torch.Generator().manual_seed(seed)
@@ -49,7 +49,7 @@ def test_chunks_change_neither_losses_nor_logits_nor_gradients(
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_with_chunks_less_is_held_for_the_backward_pass(student: torch.nn.Module) -> None:
+def test_chunking_saves_memory_for_the_backward_pass(student: torch.nn.Module) -> None:
     rows = [TokenRow([7] * 200, 1, (1, 2))] * 4
     item = batch(rows, rationale_spans(rows), 0)
 
@@ -68,8 +68,8 @@ def test_with_chunks_less_is_held_for_the_backward_pass(student: torch.nn.Module
     assert held(1 << 12) < 4 * 199 * student.config.vocab_size / 4
 
 
-def test_flex_attention_costs_the_same_as_attention_row_by_row_in_packed_lines(tiny_model: Path) -> None:
-    """Forward alone: on a CPU FlexAttention cannot learn."""
+def test_flex_and_row_attention_give_equal_losses_in_packed_lines(tiny_model: Path) -> None:
+    """Forward pass only: FlexAttention has no backward pass on a CPU."""
     random = torch.Generator().manual_seed(0)
     prompts = [torch.randint(0, 250, (9,), generator=random).tolist() for _ in range(3)]
     rows = [TokenRow(prompts[n % 3] + torch.randint(0, 250, (2 + n,), generator=random).tolist(), 9, (9, 10)) for n in range(9)]
@@ -77,7 +77,7 @@ def test_flex_attention_costs_the_same_as_attention_row_by_row_in_packed_lines(t
     found = []
     for attention in (ROWS, "flex_attention"):
         model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32, attn_implementation=attention).eval()
-        # Not compiled: that would take longer than everything else here.
+        # Not compiled: compilation would take longer than the rest of this file.
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             found.append(losses_of(StudentLosses(model), item, torch.zeros(0, dtype=torch.long), torch.device("cpu"))[0])
     torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-5)

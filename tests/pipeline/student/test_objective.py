@@ -33,13 +33,13 @@ def test_the_divergence_of_equal_distributions_is_zero(seed: int) -> None:
     assert float(jensen_shannon(left, left)) == pytest.approx(0, abs=1e-6)
 
 
-def test_the_divergence_of_distributions_that_share_nothing_is_ln_2() -> None:
+def test_the_divergence_of_disjoint_distributions_is_ln_2() -> None:
     left, right = (torch.log_softmax(torch.tensor([row]), -1) for row in ([80.0, 0, 0], [0, 80.0, 0]))
     assert float(jensen_shannon(left, right)) == pytest.approx(math.log(2), abs=1e-5)
 
 
 @given(seeds, st.lists(st.integers(1, 5), min_size=1, max_size=4))
-def test_rationale_losses_are_those_of_a_plain_loop(seed: int, lengths: list[int]) -> None:
+def test_rationale_losses_match_a_plain_loop(seed: int, lengths: list[int]) -> None:
     logits_PV = _logits(seed, sum(lengths), 7)
     labels_P = torch.randint(7, (sum(lengths),), generator=torch.Generator().manual_seed(seed))
     row_P = torch.tensor([row for row, length in enumerate(lengths) for _ in range(length)])
@@ -56,7 +56,7 @@ def test_rationale_losses_are_those_of_a_plain_loop(seed: int, lengths: list[int
     assert losses.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-def test_losses_are_taken_in_fp32_whatever_the_logits_are() -> None:
+def test_losses_are_fp32_for_any_logit_type() -> None:
     logits_PV = _logits(0, 3, 7).bfloat16()
     assert rationale_losses(token_losses(logits_PV, torch.tensor([1, 2, 3])), torch.tensor([0, 0, 1]), 2).dtype == torch.float32
 
@@ -75,9 +75,7 @@ def test_consistency_weighs_every_pair_by_both_weights(seed: int, many: int) -> 
 
 
 @given(seeds, st.integers(2, 4), st.integers(1, 4), st.sampled_from(["jensen_shannon", "symmetric_kl"]))
-def test_a_position_at_a_time_the_consistency_and_its_gradient_are_the_same(
-    seed: int, many: int, length: int, divergence: str
-) -> None:
+def test_chunking_does_not_change_the_consistency_or_its_gradient(seed: int, many: int, length: int, divergence: str) -> None:
     found = []
     for most in (1 << 24, 1):
         logits_KAV = _logits(seed, many, length, 7).requires_grad_()
@@ -88,7 +86,7 @@ def test_a_position_at_a_time_the_consistency_and_its_gradient_are_the_same(
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
 
 
-def test_over_a_real_vocabulary_nothing_is_kept_for_each_pair() -> None:
+def test_consistency_saves_no_tensor_per_pair_for_the_backward_pass() -> None:
     kept: list[int] = []
     logits_KAV = torch.zeros(8, 4, 1 << 18, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(
@@ -98,7 +96,7 @@ def test_over_a_real_vocabulary_nothing_is_kept_for_each_pair() -> None:
     assert sum(kept) <= 4 * logits_KAV.numel()
 
 
-def test_rationales_that_agree_or_stand_alone_are_consistent() -> None:
+def test_equal_or_single_rationales_have_zero_consistency_loss() -> None:
     logits_AV = _logits(0, 2, 6)
     assert float(
         consistency(torch.stack([logits_AV, logits_AV + 3]), torch.tensor([0.5, 0.5]), "jensen_shannon")
@@ -116,7 +114,7 @@ def test_both_sides_of_a_pair_get_a_gradient() -> None:
         assert side.grad.abs().sum() > 0
 
 
-def test_the_symmetric_divergence_is_both_relative_entropies() -> None:
+def test_symmetric_kl_is_the_sum_of_both_kl_divergences() -> None:
     left, right = (torch.log_softmax(torch.randn(3, 7, generator=torch.Generator().manual_seed(seed)), -1) for seed in (0, 1))
     one, other = (F.kl_div(b, a, log_target=True, reduction="none").sum(-1).mean() for a, b in ((left, right), (right, left)))
     assert float(symmetric_kl(left, right)) == pytest.approx(float(one + other), rel=1e-5)
@@ -124,7 +122,7 @@ def test_the_symmetric_divergence_is_both_relative_entropies() -> None:
 
 
 @given(seeds, st.lists(st.integers(1, 9), min_size=1, max_size=5), st.floats(0.01, 1))
-def test_what_is_measured_of_a_rationale_is_its_hardest_tokens(seed: int, lengths: list[int], hardest: float) -> None:
+def test_the_real_loss_is_the_mean_over_the_hardest_tokens(seed: int, lengths: list[int], hardest: float) -> None:
     tokens = [torch.rand(length, generator=torch.Generator().manual_seed(seed + i)) for i, length in enumerate(lengths)]
     row_P = torch.tensor([i for i, length in enumerate(lengths) for _ in range(length)])
     order = torch.randperm(len(row_P), generator=torch.Generator().manual_seed(seed))

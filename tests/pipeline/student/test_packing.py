@@ -18,7 +18,7 @@ def _rows(drawn: list[list[list[int]]]) -> tuple[list[TokenRow], list[int]]:
 
 
 def _sees(item: Batch) -> torch.Tensor:
-    """(B, T, T): what FlexAttention is told."""
+    """The mask given to FlexAttention, shape (B, T, T)."""
     assert item.ends_BT is not None
     lines, width = item.ends_BT.shape
     place, head = torch.arange(width), torch.zeros(1, 1, 1, dtype=torch.long)
@@ -45,7 +45,7 @@ def test_every_token_sees_its_own_row_up_to_itself_and_nothing_else(drawn: list[
 
 
 @given(groups)
-def test_what_rows_of_a_group_have_in_common_is_there_once(drawn: list[list[list[int]]]) -> None:
+def test_shared_prefixes_of_a_group_are_stored_once(drawn: list[list[list[int]]]) -> None:
     rows, numbers = _rows(drawn)
     item = packed(rows, rationale_spans(rows), numbers, pad=0)
     prefixes = [{tuple(row[:end]) for row in group for end in range(1, len(row) + 1)} for group in drawn]
@@ -53,20 +53,20 @@ def test_what_rows_of_a_group_have_in_common_is_there_once(drawn: list[list[list
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=20))
-def test_best_fit_overlaps_nowhere_and_never_exceeds_the_largest(sizes: list[int]) -> None:
+def test_best_fit_never_overlaps_or_exceeds_the_longest_row(sizes: list[int]) -> None:
     taken: set[tuple[int, int]] = set()
     for size, (line, first) in zip(sizes, best_fit(sizes), strict=True):
         mine = {(line, place) for place in range(first, first + size)}
         assert first + size <= max(sizes)
         assert not taken & mine
         taken |= mine
-    # Any two lines together hold more than one line's worth, or they would have become one.
+    # Any two lines together exceed one line; otherwise best fit would have merged them.
     fill = [sum(1 for line, _ in taken if line == number) for number in {line for line, _ in taken}]
     assert all(first + second > max(sizes) for n, first in enumerate(fill) for second in fill[:n])
 
 
 @given(groups)
-def test_what_rows_read_is_what_the_mask_says_and_every_token_asks_once(drawn: list[list[list[int]]]) -> None:
+def test_row_reads_match_the_mask_and_each_token_queries_once(drawn: list[list[list[int]]]) -> None:
     rows, numbers = _rows(drawn)
     item = packed(rows, rationale_spans(rows), numbers, pad=0)
     assert item.reads is not None

@@ -22,22 +22,20 @@ answers = st.integers(0, 10**6).map(str) | st.sampled_from(["yes", "B", "the red
 
 
 @given(st.integers(12, 40), st.integers(1, 12), st.integers(0, 5))
-def test_no_question_comes_twice_in_a_step_or_an_epoch_and_few_wait(questions: int, per_step: int, seed: int) -> None:
+def test_a_question_appears_at_most_once_per_epoch(questions: int, per_step: int, seed: int) -> None:
     steps = questions // per_step
     for epoch in range(3):
         shown = torch.cat([questions_of_step(epoch * steps + step, questions, per_step, seed) for step in range(steps)])
         assert len(set(shown.tolist())) == len(shown) > questions - per_step
 
 
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+def test_epochs_and_seeds_have_different_orders() -> None:
     orders = [tuple(questions_of_step(epoch, 30, 30, seed).tolist()) for epoch in range(2) for seed in range(2)]
     assert len(set(orders)) == 4
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 5), st.lists(st.integers(0, 200), min_size=1, max_size=8))
-def test_a_step_has_its_slice_of_its_epochs_permutation_whatever_was_asked_before(
-    questions: int, per_step: int, seed: int, steps: list[int]
-) -> None:
+def test_a_step_is_its_slice_of_the_epoch_permutation(questions: int, per_step: int, seed: int, steps: list[int]) -> None:
     per_step = min(per_step, questions)
     for step in steps:
         epoch, place = divmod(step, questions // per_step)
@@ -45,10 +43,10 @@ def test_a_step_has_its_slice_of_its_epochs_permutation_whatever_was_asked_befor
         expected = torch.randperm(questions, generator=generator)[place * per_step : (place + 1) * per_step]
         found = questions_of_step(step, questions, per_step, seed)
         assert torch.equal(found, expected)
-        found.fill_(-1)  # what a caller does with its own is no other's
+        found.fill_(-1)  # changing a returned tensor must not affect later calls
 
 
-def test_an_epochs_permutation_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_permutation_of_an_epoch_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
     draw = torch.randperm
 
@@ -74,9 +72,7 @@ def test_the_span_of_the_answer_decodes_to_the_answer(tiny_tokenizer: Any, text:
 
 
 @given(reasoning, answers)
-def test_the_loss_is_on_the_rationale_with_its_end_token_and_on_nothing_else(
-    tiny_tokenizer: Any, text: str, answer: str
-) -> None:
+def test_the_loss_covers_the_rationale_and_its_end_token_only(tiny_tokenizer: Any, text: str, answer: str) -> None:
     prompt = tiny_tokenizer("Question: [7]")["input_ids"]
     rationale = f"{text} {conclusion(answer)}"
     row = make_row(tiny_tokenizer, prompt, rationale, answer, 500, "")
@@ -87,12 +83,12 @@ def test_the_loss_is_on_the_rationale_with_its_end_token_and_on_nothing_else(
     assert row.tokens == [*prompt, *learned, end]
 
 
-def test_the_answers_of_different_rationales_have_the_same_tokens(tiny_tokenizer: Any) -> None:
+def test_answer_tokens_are_equal_across_rationales(tiny_tokenizer: Any) -> None:
     rows = [make_row(tiny_tokenizer, [5] * n, f"{'So. ' * n}{conclusion('1207')}", "1207", 500, "") for n in range(1, 6)]
     assert len({tuple(row.answer_tokens) for row in rows}) == 1
 
 
-def test_a_row_over_the_limit_is_refused_by_its_place(tiny_tokenizer: Any) -> None:
+def test_a_row_over_the_limit_is_refused_and_named(tiny_tokenizer: Any) -> None:
     rationale = f"So. {conclusion('7')}"
     length = len(make_row(tiny_tokenizer, [5], rationale, "7", 500, "").tokens)
     assert len(make_row(tiny_tokenizer, [5], rationale, "7", length, "").tokens) == length
@@ -101,7 +97,7 @@ def test_a_row_over_the_limit_is_refused_by_its_place(tiny_tokenizer: Any) -> No
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), min_size=1, max_size=5))
-def test_a_batch_asks_for_the_logits_that_predict_the_wanted_tokens(tiny_tokenizer: Any, shapes: list[tuple[int, int]]) -> None:
+def test_batch_positions_predict_their_labels(tiny_tokenizer: Any, shapes: list[tuple[int, int]]) -> None:
     rows = [make_row(tiny_tokenizer, [5] * n, f"{'So. ' * more}{conclusion('7')}", "7", 500, "") for n, more in shapes]
     item = batch(rows, rationale_spans(rows), pad=0)
     assert item.tokens_BT.shape == (len(rows), max(len(row.tokens) for row in rows))
@@ -118,7 +114,7 @@ rows = st.builds(
 
 
 @given(st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 2)), st.tuples(rows, rows), min_size=1))
-def test_a_set_gives_back_the_rows_it_was_made_of(pairs: dict[tuple[int, int], tuple[TokenRow, TokenRow]]) -> None:
+def test_a_training_set_returns_its_original_rows(pairs: dict[tuple[int, int], tuple[TokenRow, TokenRow]]) -> None:
     mask_NK = torch.zeros(4, 3, dtype=torch.bool)
     for place in pairs:
         mask_NK[place] = True
@@ -134,7 +130,7 @@ def test_a_seeded_share_of_the_questions_is_held_out(questions: int, share: floa
     assert torch.equal(out_N, held_out(questions, share, seed))
 
 
-def test_restricted_to_some_perspectives_a_set_has_their_rationales_and_the_questions_that_have_one() -> None:
+def test_a_subset_keeps_the_chosen_perspectives_and_their_questions() -> None:
     mask = torch.tensor([[1, 1, 0], [0, 0, 1], [1, 0, 1]]).bool()
     pairs = {(n, k): (TokenRow([n, k, 7], 1, (1, 2)),) * 2 for n, k in mask.nonzero().tolist()}
     data = set_of(pairs, torch.arange(9.0).view(3, 3, 1), mask, torch.arange(9.0).view(3, 3), pad=0)
@@ -148,7 +144,7 @@ def test_restricted_to_some_perspectives_a_set_has_their_rationales_and_the_ques
 
 
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 99))
-def test_a_restricted_set_has_what_a_copy_has_and_copies_no_table(questions: int, perspectives: int, seed: int) -> None:
+def test_a_subset_equals_a_copy_but_shares_its_tables(questions: int, perspectives: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     mask_NK = torch.rand(questions, perspectives, generator=generator) < 0.6
     wanted_K, out_N = torch.rand(perspectives, generator=generator) < 0.7, torch.rand(questions, generator=generator) < 0.3

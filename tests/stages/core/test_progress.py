@@ -5,7 +5,7 @@ from pathlib import Path
 from stages.core.progress import Progress, read_progress
 
 
-def test_what_a_stage_says_last_is_what_is_read(tmp_path: Path) -> None:
+def test_the_latest_progress_is_read_back(tmp_path: Path) -> None:
     progress = Progress(tmp_path / "p", "training")
     assert read_progress(tmp_path / "p") is None
     progress.start("steps", 10, "steps", done=4)
@@ -15,12 +15,12 @@ def test_what_a_stage_says_last_is_what_is_read(tmp_path: Path) -> None:
     assert (found["done"], found["total"], found["note"]) == (10, 10, "loss 1")
 
 
-def test_the_rate_counts_only_what_this_process_did(tmp_path: Path) -> None:
+def test_the_rate_counts_only_work_of_this_process(tmp_path: Path) -> None:
     progress = Progress(tmp_path / "p", "training")
     progress.start("steps", 1000, "steps", done=900)
     assert progress.rate() == 0
 
 
-def test_a_torn_progress_file_is_no_progress(tmp_path: Path) -> None:
+def test_a_truncated_progress_file_gives_no_progress(tmp_path: Path) -> None:
     (tmp_path / "p").write_text('{"stage": "tr')
     assert read_progress(tmp_path / "p") is None

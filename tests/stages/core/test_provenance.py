@@ -1,4 +1,4 @@
-"""Of every model it is said where it lay, or which server answered for it."""
+"""Model origins in a manifest: the folder of each model, or the server that answered for it."""
 
 from __future__ import annotations
 

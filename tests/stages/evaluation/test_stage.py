@@ -1,4 +1,4 @@
-"""The student alone is asked, and held against the references to the same items."""
+"""Evaluation stage: only the student answers, and it is compared with the references on the same items."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.references import ITEMS, referenced, run_of, write_questions
 
 
 def evaluated(root: Path, model: Path, questions: Artifact, references: Artifact) -> Artifact:
-    """The stage, on a student that is its base's twin."""
+    """The stage's artifact for a student that is a copy of its base."""
 
     def train(draft: Draft) -> dict[str, Any]:
         shutil.copytree(model, draft.path("student"))
@@ -53,7 +53,7 @@ def test_only_the_student_answers_and_all_three_are_compared(tmp_path: Path, tin
     assert summary["tokens_per_second"] > 0
 
 
-def test_references_of_other_items_are_refused_before_the_student_is_loaded(
+def test_references_of_other_items_are_refused_before_loading_the_student(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "other").mkdir()

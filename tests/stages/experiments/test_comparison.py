@@ -1,4 +1,4 @@
-"""The experiment's figures are those of the answers, and nothing is compared that was not asked alike."""
+"""Comparison of arms: figures follow from the answers, and arms with different items are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _row(found: dict[str, Any], name: str) -> dict[str, Any]:
     return dict(row)
 
 
-def test_means_changes_and_costs_are_those_of_the_answers(runs: list[Finished]) -> None:
+def test_means_changes_and_costs_follow_from_the_answers(runs: list[Finished]) -> None:
     found = compare(runs, "mind", 500)
     assert found["items"] == {"id": 60, "ood": 60}
     assert found["base"]["id"] == pytest.approx(10 / 60)
@@ -41,7 +41,7 @@ def test_means_changes_and_costs_are_those_of_the_answers(runs: list[Finished]) 
     assert _row(found, "mind")["id"]["against"] is None
 
 
-def test_what_only_the_seed_decides_is_no_difference(runs: list[Finished]) -> None:
+def test_differences_between_seeds_alone_are_not_significant(runs: list[Finished]) -> None:
     luck = _row(compare(runs, "mind", 500), "luck")["id"]
     assert luck["against"]["change"] == pytest.approx(0)
     assert luck["against"]["low"] < 0 < luck["against"]["high"]
@@ -49,7 +49,7 @@ def test_what_only_the_seed_decides_is_no_difference(runs: list[Finished]) -> No
     assert luck["against"]["detectable"] > 0
 
 
-def test_the_margin_is_over_the_best_baseline_of_each_group_and_forgetting_is_against_the_base(runs: list[Finished]) -> None:
+def test_claims_compare_with_the_best_baseline_and_forgetting_with_the_base(runs: list[Finished]) -> None:
     found = compare(runs, "mind", 500)
     said = found["claims"]
     assert (said["id"]["best"], said["ood"]["best"]) == ("luck", "weak")
@@ -59,21 +59,21 @@ def test_the_margin_is_over_the_best_baseline_of_each_group_and_forgetting_is_ag
     assert compare(runs, "luck", 200)["claims"] is None
 
 
-def test_specialists_are_taken_together(runs: list[Finished]) -> None:
+def test_claims_average_over_the_specialists(runs: list[Finished]) -> None:
     single = [run._replace(arm=run.arm._replace(name="single-formal")) for run in runs if run.arm.name == "weak"]
     said = compare([*runs, *single], "mind", 200)["claims"]
     assert said["singles"] == {"id": pytest.approx(0.5), "ood": pytest.approx(50 / 60)}
     assert said["forgetting"]["specialists' mean"] == said["forgetting"]["single-formal"] == pytest.approx(-40 / 60)
 
 
-def test_the_sets_of_a_group_are_shown_apart(runs: list[Finished]) -> None:
+def test_accuracies_are_reported_per_evaluation_set(runs: list[Finished]) -> None:
     found = compare(runs, "mind", 200)
     assert found["sets"] == {group: [f"{group}-{number}" for number in range(3)] for group in ("id", "ood")}
     assert _row(found, "weak")["sets"]["id-1"] == pytest.approx(10 / 20)
     assert found["base"]["sets"]["ood-0"] == pytest.approx(4 / 20)
 
 
-def test_everything_that_was_run_is_written(runs: list[Finished], tmp_path: Path) -> None:
+def test_all_runs_are_written_to_tables_page_and_plot(runs: list[Finished], tmp_path: Path) -> None:
     found = write(runs, "mind", 200, tmp_path)
     assert orjson.loads((tmp_path / "arms.json").read_bytes())["arms"][0]["arm"] == found["arms"][0]["arm"]
     assert pq.read_table(tmp_path / "items.parquet").num_rows == len(runs) * len(ITEMS)
@@ -85,7 +85,7 @@ def test_everything_that_was_run_is_written(runs: list[Finished], tmp_path: Path
     assert (tmp_path / "arms.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_arm_that_answered_other_items_is_refused(runs: list[Finished], tmp_path: Path) -> None:
+def test_an_arm_with_different_items_is_refused(runs: list[Finished], tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     with store.draft("evaluation", "f" * 16) as draft:
         draft.write_shard("items", runs[0].evaluation.table("items").slice(1))
@@ -94,6 +94,6 @@ def test_an_arm_that_answered_other_items_is_refused(runs: list[Finished], tmp_p
         compare([*runs, runs[0]._replace(seed=2, evaluation=other)], "mind", 200)
 
 
-def test_an_arm_to_compare_with_that_has_no_run_is_refused(runs: list[Finished]) -> None:
+def test_a_reference_arm_without_a_run_is_refused(runs: list[Finished]) -> None:
     with pytest.raises(ArtifactError, match="no finished run of the arm 'uniform'"):
         compare(runs, "uniform", 200)

@@ -1,4 +1,4 @@
-"""The latent analysis on a small experiment: every model has its figures, no claim stands without its controls, what is missing is said."""
+"""Latent analysis on a small experiment: figures of every model, controls beside every claim, missing students named."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Ex
 
 
 class Analysed(NamedTuple):
-    """What the command printed for programs, and where it wrote."""
+    """The command's JSON output, its output folder and its page."""
 
     found: dict[str, Any]
     folder: Path
@@ -68,7 +68,7 @@ def analysed(experiment: Experiment) -> Analysed:
 
 
 def _numbers(value: Any) -> list[Any]:
-    """Every leaf."""
+    """All leaves of a nested value."""
     if isinstance(value, dict):
         return [leaf for item in value.values() for leaf in _numbers(item)]
     return [leaf for item in value for leaf in _numbers(item)] if isinstance(value, list) else [value]
@@ -86,7 +86,7 @@ def test_every_model_has_all_figures(analysed: Analysed) -> None:
     assert all(row["cka_by_layer"][-1] < 0.99 for row in others)
 
 
-def test_controls_stand_beside_the_specialists(analysed: Analysed) -> None:
+def test_controls_are_listed_beside_the_specialists(analysed: Analysed) -> None:
     assert [row["name"] for row in analysed.found["clusters"]] == [*CONTROLS, "specialists"]
     table = analysed.page.split('<table id="clusters">')[1].split("</table>")[0]
     for row in analysed.found["clusters"]:
@@ -95,14 +95,14 @@ def test_controls_stand_beside_the_specialists(analysed: Analysed) -> None:
     assert every.index("the text alone") < every.index("<td>base</td>") < every.index("<td>mind</td>")
 
 
-def test_students_that_learned_nothing_are_no_evidence_of_anything(analysed: Analysed) -> None:
-    """All students are noise around the base, and every style has its words."""
+def test_untrained_students_give_no_evidence(analysed: Analysed) -> None:
+    """All students are the base plus noise, and every style has its own words."""
     for row in analysed.found["clusters"]:
         assert row["probe"]["accuracy"] > 0.9, row["name"]
     assert "NO evidence of what they learned" in analysed.page
 
 
-def test_that_models_were_trained_on_what_they_read_is_said(analysed: Analysed) -> None:
+def test_the_page_states_that_the_models_were_trained_on_these_questions(analysed: Analysed) -> None:
     rows = analysed.found["rows"]
     assert not rows["unseen"]
     assert rows["trained"]["base"] == 0
@@ -111,7 +111,7 @@ def test_that_models_were_trained_on_what_they_read_is_said(analysed: Analysed) 
     assert "which were trained on" in analysed.page
 
 
-def test_the_page_is_whole_and_has_no_value_that_is_not_there(analysed: Analysed) -> None:
+def test_the_page_is_complete_and_shows_no_missing_values(analysed: Analysed) -> None:
     plots = {"states", "cka", "alpha-mind"}
     assert {path.name for path in analysed.folder.glob("latent-*.png")} == {f"latent-{name}.png" for name in plots}
     assert analysed.page.count("data:image/png;base64,") == len(plots)
@@ -129,13 +129,13 @@ def _is_whole(page: str) -> None:
 
 
 def _without_numbers(value: Any) -> Any:
-    """The same figures where none could be computed."""
+    """The same figures, with None for every float."""
     if isinstance(value, dict):
         return {key: _without_numbers(item) for key, item in value.items()}
     return None if isinstance(value, float) else value
 
 
-def test_what_could_not_be_computed_is_a_dash_and_questions_that_none_was_trained_on_are_said(analysed: Analysed) -> None:
+def test_missing_figures_become_dashes_and_unseen_questions_are_stated(analysed: Analysed) -> None:
     found = json.loads(json.dumps(analysed.found))
     found["rows"]["unseen"] = True
     for row in found["models"]:
@@ -154,14 +154,14 @@ def test_what_could_not_be_computed_is_a_dash_and_questions_that_none_was_traine
     assert any("All questions have one task" in line for line in said)
 
 
-def test_what_is_printed_has_every_model_and_control(analysed: Analysed, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_printed_table_has_every_model_and_control(analysed: Analysed, capsys: pytest.CaptureFixture[str]) -> None:
     _print_states(analysed.found)
     lines = capsys.readouterr().out.splitlines()
     for name in [*MODELS, *(row["says"] for row in analysed.found["clusters"])]:
         assert any(line.startswith(name) for line in lines), name
 
 
-def test_preferences_by_task_are_those_of_the_trained_metanet(experiment: Experiment, analysed: Analysed) -> None:
+def test_preferences_by_task_match_the_trained_metanet(experiment: Experiment, analysed: Analysed) -> None:
     made = open_runs(experiment.runs)["mind"]
     ids, features_QKF, mask_QK = by_question(made.synthesis.table("features"), NAMES)
     with torch.no_grad():
@@ -173,9 +173,7 @@ def test_preferences_by_task_are_those_of_the_trained_metanet(experiment: Experi
     assert sum(rows["odd"]["before"].values()) == pytest.approx(1, abs=0.05)
 
 
-def test_arms_that_have_no_student_are_one_line_with_the_command_that_makes_them(
-    experiment: Experiment, tmp_path: Path
-) -> None:
+def test_arms_without_a_student_are_refused_with_the_training_command(experiment: Experiment, tmp_path: Path) -> None:
     moved = tmp_path / "experiment"
     shutil.copytree(experiment.config.parent, moved)
     shutil.rmtree(moved / "artifacts" / "science", ignore_errors=True)
@@ -200,10 +198,10 @@ def test_another_seed_has_other_students(experiment: Experiment) -> None:
 
 @pytest.mark.parametrize("arm", ["mind", "uniform", "single-planning"])
 @pytest.mark.parametrize(("steps", "hold_out"), [(1, 0.0), (2, 0.0), (7, 0.0), (7, 0.2)])
-def test_the_questions_trained_on_are_those_that_training_steps_on(
+def test_trained_on_matches_the_questions_of_the_training_steps(
     experiment: Experiment, arm: str, steps: int, hold_out: float
 ) -> None:
-    """By hand: the training set as training restricts it, its features naming the questions."""
+    """Reference: restricts the training set as training does; its features hold the question numbers."""
     run = experiment.runs[arm]
     run = run.model_copy(update={"training": run.training.model_copy(update={"steps": steps, "hold_out": hold_out})})
     sets = read_sets(open_runs(experiment.runs)[arm].synthesis)
@@ -221,7 +219,7 @@ def test_the_questions_trained_on_are_those_that_training_steps_on(
     assert trained_on(run, sets) == expected
 
 
-def test_questions_that_no_model_was_trained_on_are_read_where_there_are_enough(tmp_path: Path, tiny_model: Path) -> None:
+def test_unseen_questions_are_used_if_there_are_enough(tmp_path: Path, tiny_model: Path) -> None:
     few = make(tmp_path, tiny_model, steps=1, questions_per_step=2, questions_per_micro_batch=2)
     made = open_runs(few.runs)
     sets = {name: read_sets(item.synthesis) for name, item in made.items()}
@@ -236,7 +234,7 @@ def test_questions_that_no_model_was_trained_on_are_read_where_there_are_enough(
     assert more.choice.unseen_there_are == new
 
 
-def test_questions_with_all_perspectives_come_first(experiment: Experiment) -> None:
+def test_questions_with_all_perspectives_are_preferred(experiment: Experiment) -> None:
     sets = read_sets(open_runs(experiment.runs)["mind"].synthesis)
     lacking = question(QUESTIONS - 1).id
     for seed in range(5):
@@ -259,7 +257,7 @@ def rows(experiment: Experiment) -> Rows:
     return choose_rows(open_runs(experiment.runs), 20, 0).rows
 
 
-def test_states_are_taken_where_they_are_said_to_be(experiment: Experiment, rows: Rows) -> None:
+def test_states_are_taken_at_the_documented_positions(experiment: Experiment, rows: Rows) -> None:
     run = experiment.runs["mind"]
     pad = pad_token(load_tokenizer(run.student))
     found = read(run.student, run, rows, pad)
@@ -285,7 +283,7 @@ def _sure(*tokens: int) -> torch.Tensor:
     return torch.log_softmax(200.0 * torch.nn.functional.one_hot(torch.tensor(tokens), 8).float(), -1)
 
 
-def test_answers_agree_where_distributions_do_and_are_not_compared_where_they_are_spelled_otherwise() -> None:
+def test_answers_are_compared_only_if_their_tokens_are_equal() -> None:
     alike = [_answer(1, 2), _answer(1, 2)]
     assert _compared(alike, [_sure(1, 2), _sure(1, 2)]) == pytest.approx((0, 1), abs=1e-6)
     assert _compared(alike, [_sure(1, 2), _sure(3, 4)]) == pytest.approx((np.log(2), 0), abs=1e-6)
@@ -293,7 +291,7 @@ def test_answers_agree_where_distributions_do_and_are_not_compared_where_they_ar
     assert np.isnan(_compared([_answer(1, 2), _answer(3)], [_sure(1, 2), _sure(3)])).all()
 
 
-def test_an_assistant_whose_scores_follow_the_loss_is_seen_to(experiment: Experiment, rows: Rows) -> None:
+def test_the_audit_finds_scores_that_follow_the_loss(experiment: Experiment, rows: Rows) -> None:
     made = open_runs(experiment.runs)["mind"]
     ids, features_QKF, mask_QK = by_question(made.synthesis.table("features"), NAMES)
     with torch.no_grad():
@@ -310,7 +308,7 @@ Q, K, D = 40, 4, 24
 
 
 def _planted(rng: np.random.Generator, text_differs: bool) -> tuple[Rows, NDArray[np.floating], list[Last]]:
-    """Texts in styles or all alike; a base that sees the text and nothing else; specialists that are the base moved by a constant."""
+    """Texts with or without styles; base states from the text alone; specialists are the base shifted by a constant."""
     question_B, perspective_B = np.repeat(np.arange(Q), K), np.tile(np.arange(K), Q)
     rationales = [
         TokenRow([0, *(rng.integers(2, 8, 6) + (10 * k if text_differs else 0)).tolist()], 1, (5, 6)) for k in perspective_B
@@ -322,7 +320,7 @@ def _planted(rng: np.random.Generator, text_differs: bool) -> tuple[Rows, NDArra
     return rows, base_BD, specialists
 
 
-def test_where_all_write_alike_specialists_are_told_apart_as_networks_and_the_moved_base_shows_it() -> None:
+def test_for_equal_texts_specialists_cluster_no_better_than_a_shifted_base() -> None:
     rows, base_BD, specialists = _planted(np.random.default_rng(0), text_differs=False)
     found = compared(together(Last(base_BD, np.zeros((Q, D))), specialists, rows, 0), rows, 0)
     assert found["specialists"]["ari"] > 0.9
@@ -332,7 +330,7 @@ def test_where_all_write_alike_specialists_are_told_apart_as_networks_and_the_mo
     assert "no better than the base shifted by a constant" in _clusters(found)[0]
 
 
-def test_where_texts_differ_and_readers_hardly_do_what_is_dealt_out_clusters_by_text() -> None:
+def test_for_distinct_texts_and_equal_readers_states_cluster_by_text() -> None:
     rows, base_BD, _ = _planted(np.random.default_rng(0), text_differs=True)
     same = [Last(base_BD + 1e-3, np.zeros((Q, D))) for _ in range(K)]
     found = compared(together(Last(base_BD, np.zeros((Q, D))), same, rows, 0), rows, 0)
@@ -341,7 +339,7 @@ def test_where_texts_differ_and_readers_hardly_do_what_is_dealt_out_clusters_by_
     assert "NO evidence" in _clusters(found)[0]
 
 
-def test_clusters_have_the_names_of_their_labels() -> None:
+def test_cluster_figures_are_keyed_by_perspective_name() -> None:
     rows, base_BD, _ = _planted(np.random.default_rng(1), text_differs=True)
     found = clusters(base_BD, rows.perspective_B, rows.question_B, rows.names, 0)
     assert list(found["silhouette_by_perspective"]) == rows.names
@@ -358,7 +356,7 @@ def test_clusters_have_the_names_of_their_labels() -> None:
         (0.0, 0.0, 0.0, 0.1, "do not cluster by perspective"),
     ],
 )
-def test_a_claim_is_made_only_where_every_control_falls_short(
+def test_a_claim_needs_the_specialists_to_beat_every_control(
     text: float, base: float, moved: float, mine: float, words: str
 ) -> None:
     def row(ari: float) -> dict[str, Any]:
@@ -368,7 +366,7 @@ def test_a_claim_is_made_only_where_every_control_falls_short(
     assert words in _clusters(found)[0]
 
 
-def test_names_are_the_runs_own(experiment: Experiment) -> None:
+def test_the_store_and_perspective_names_come_from_the_run(experiment: Experiment) -> None:
     run: RunConfig = experiment.runs["single-formal"]
     assert names_of(run) == NAMES
     assert store_of(run).root == experiment.config.parent / "artifacts"

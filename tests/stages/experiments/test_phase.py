@@ -1,4 +1,4 @@
-"""The phase diagram shows each cell's own comparison, and the page has every arm of every cell."""
+"""Phase diagram: each cell has its own comparison, and the page lists every arm of every cell."""
 
 from __future__ import annotations
 

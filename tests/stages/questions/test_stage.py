@@ -26,7 +26,7 @@ SOURCES: dict[str, Any] = {
 
 
 def run(root: Path, sources: dict[str, Any], before: Any = None) -> dict[str, str]:
-    """The digests of the shards that the stage writes; `before` may put something into the draft first."""
+    """Digests of the shards that the stage writes; `before` may first add files to the draft."""
     root.mkdir(exist_ok=True)
     config = questions.Config.model_validate({"questions": sources})
 
@@ -44,7 +44,7 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(questions, "ROWS", 8)
 
 
-def test_shards_are_full_but_for_the_last_and_evaluation_comes_first(tmp_path: Path) -> None:
+def test_shards_are_full_except_the_last_and_evaluation_comes_first(tmp_path: Path) -> None:
     config = questions.Config.model_validate({"questions": SOURCES})
     progress = Progress(tmp_path / "progress", "questions")
     artifact = write_artifact(tmp_path, "questions", lambda draft: questions.run(config, {}, draft, progress))
@@ -54,7 +54,7 @@ def test_shards_are_full_but_for_the_last_and_evaluation_comes_first(tmp_path: P
 
 
 @pytest.mark.parametrize("shards", [1, 3, 9])
-def test_what_a_killed_process_has_left_changes_nothing(tmp_path: Path, shards: int) -> None:
+def test_shards_left_by_a_killed_process_are_replaced(tmp_path: Path, shards: int) -> None:
     def leave(draft: Draft) -> None:
         for _ in range(shards):
             draft.write_shard("questions", marked([]))
@@ -71,14 +71,14 @@ def test_two_evaluation_sets_may_not_share_an_id(tmp_path: Path) -> None:
 
 
 def asked(root: Path, evaluation: list[dict[str, Any]], train: list[dict[str, Any]] | None = None) -> Artifact:
-    """What the stage makes of some evaluation sets."""
+    """The stage's artifact for the given evaluation sets."""
     config = questions.Config.model_validate({"questions": {"train": train or SOURCES["train"], "evaluation": evaluation}})
     return write_artifact(
         root, "questions", lambda draft: questions.run(config, {}, draft, Progress(root / "progress", "questions"))
     )
 
 
-def test_a_question_that_an_earlier_set_of_the_same_use_has_stays_and_names_it(tmp_path: Path) -> None:
+def test_a_question_repeated_from_an_earlier_set_is_kept_and_marked(tmp_path: Path) -> None:
     def item(name: str, use: str, *wordings: str) -> dict[str, Any]:
         path = tmp_path / f"{name}.jsonl"
         rows = [{"id": f"{name} {n}", "question": wording, "answer": "7"} for n, wording in enumerate(wordings)]
@@ -99,7 +99,7 @@ def test_a_question_that_an_earlier_set_of_the_same_use_has_stays_and_names_it(t
 
 
 @pytest.mark.parametrize("names", [["gsm-hard"], ["gsm8k", "gsm-hard"], ["gsm-hard", "gsm8k"]])
-def test_the_questions_that_gsm_hard_has_from_gsm8k_are_known_whatever_else_is_asked(tmp_path: Path, names: list[str]) -> None:
+def test_gsm_hard_repeats_of_gsm8k_are_marked_with_or_without_gsm8k(tmp_path: Path, names: list[str]) -> None:
     sets = [{"name": name, "group": "id", "source": {"kind": "named", "name": name, "split": "test"}} for name in names]
     for item in sets:
         item["source"]["folder"] = str(real(tmp_path, BENCHMARKS, item["name"], "test"))  # type: ignore[index]
@@ -109,7 +109,7 @@ def test_the_questions_that_gsm_hard_has_from_gsm8k_are_known_whatever_else_is_a
     assert set(artifact.table("questions")["repeats"].to_pylist()) == {"", "gsm8k"}
 
 
-def test_a_sample_is_drawn_by_ids_from_everywhere_and_is_the_same_for_any_order_of_rows(tmp_path: Path) -> None:
+def test_a_sample_is_spread_over_all_rows_and_ignores_their_order(tmp_path: Path) -> None:
     rows = [{"id": f"q{n}", "question": f"{n}?", "answer": "7"} for n in range(200)]
 
     def drawn(name: str, rows: list[dict[str, str]]) -> list[str]:
@@ -127,7 +127,7 @@ def test_a_sample_is_drawn_by_ids_from_everywhere_and_is_the_same_for_any_order_
     assert int(one[-1][1:]) > 100
 
 
-def test_what_is_drawn_for_evaluation_is_left_out_of_training(tmp_path: Path) -> None:
+def test_questions_sampled_for_evaluation_are_left_out_of_training(tmp_path: Path) -> None:
     folder = by_hand(tmp_path, "gpqa-diamond")
     source = {"kind": "named", "name": "gpqa-diamond", "folder": str(folder)}
     evaluation = [{"name": "gpqa", "group": "id", "source": {**source, "sample": 3}}]
@@ -140,7 +140,7 @@ PASSAGE = "a farmer keeps nineteen brown hens and every hen lays three eggs"
 
 
 @pytest.mark.parametrize(("shared_words", "kept"), [(None, 3), (13, 3), (12, 2), (6, 2), (5, 1)])
-def test_what_shares_a_passage_with_an_evaluated_question_is_left_out_and_named(
+def test_questions_that_share_an_evaluated_passage_are_left_out_and_named(
     tmp_path: Path, shared_words: int | None, kept: int
 ) -> None:
     train = [f"Long ago {PASSAGE} daily. How many?", "Say: every hen lays three eggs. How many?", "What is 3+4?"]
@@ -177,7 +177,7 @@ TRAIN = [
 
 
 @pytest.mark.parametrize(("threshold", "fallen"), [(None, []), (1.0, ["q3"]), (0.7, ["q2", "q3"])])
-def test_a_question_that_is_nearly_an_earlier_one_is_left_out_and_both_are_named(
+def test_near_duplicates_are_left_out_and_listed_with_the_kept_question(
     tmp_path: Path, threshold: float | None, fallen: list[str]
 ) -> None:
     rows = [{"id": f"q{n}", "question": text, "answer": "7"} for n, text in enumerate(TRAIN)]

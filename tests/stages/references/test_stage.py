@@ -1,4 +1,4 @@
-"""Base and teacher, real but random models, asked everything of one use once."""
+"""References stage: base and teacher (random models) answer every item of one use once."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.support.runs import tree_of
 
 @pytest.fixture(scope="module")
 def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Artifact]:
-    """Questions, and the references to them."""
+    """A questions artifact and its references artifact."""
     root = tmp_path_factory.mktemp("whole")
     read = write_questions(root)
     return read, referenced(root, run_of(tiny_model), read)
 
 
-def test_base_and_teacher_answer_every_item_of_one_use_and_no_other(whole: tuple[Artifact, Artifact]) -> None:
+def test_base_and_teacher_answer_every_item_of_one_use_only(whole: tuple[Artifact, Artifact]) -> None:
     read, made = whole
     rows = read.table("questions").to_pylist()
     wanted = [(row["role"], row["set"], row["id"]) for row in rows if row["use"] == "test"]
@@ -37,7 +37,7 @@ def test_base_and_teacher_answer_every_item_of_one_use_and_no_other(whole: tuple
     assert len(answers) == 2 * len(wanted)
 
 
-def test_the_summary_tells_what_was_asked_how_good_both_are_and_what_it_took(whole: tuple[Artifact, Artifact]) -> None:
+def test_the_summary_has_item_digest_accuracy_and_token_counts(whole: tuple[Artifact, Artifact]) -> None:
     read, made = whole
     answers, summary = made.table("items").to_pylist(), made.summary
     assert summary["asked"] == answering.items_digest(read, "test") != answering.items_digest(read, "dev")
@@ -51,7 +51,7 @@ def test_the_summary_tells_what_was_asked_how_good_both_are_and_what_it_took(who
     assert summary["tokens_per_second"] > 0
 
 
-def test_a_resumed_run_asks_for_what_is_missing_whatever_the_size_of_its_shards(
+def test_resume_asks_only_for_missing_items_at_any_shard_size(
     tmp_path: Path, tiny_model: Path, whole: tuple[Artifact, Artifact], capsys: pytest.CaptureFixture[str]
 ) -> None:
     read, made = whole
@@ -63,7 +63,7 @@ def test_a_resumed_run_asks_for_what_is_missing_whatever_the_size_of_its_shards(
     assert summaries[0] == summaries[1]
 
 
-def test_a_prompt_that_is_too_long_is_refused_before_a_model_is_loaded(
+def test_an_overlong_prompt_is_refused_before_a_model_is_loaded(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def loaded(*_: Any) -> None:
@@ -74,9 +74,7 @@ def test_a_prompt_that_is_too_long_is_refused_before_a_model_is_loaded(
         referenced(tmp_path, run_of(tiny_model, max_context=16), write_questions(tmp_path))
 
 
-def test_a_teacher_that_is_served_answers_through_its_server_and_its_weights_are_not_needed(
-    tiny_model: Path, tmp_path: Path
-) -> None:
+def test_a_served_teacher_answers_through_its_server_without_weights(tiny_model: Path, tmp_path: Path) -> None:
     read = write_questions(tmp_path)
     with serve(lambda prompt, seed: "The answer is \\boxed{7}.") as url:
         tree = run_of(tiny_model).model_dump(exclude={"teacher"})
@@ -98,7 +96,7 @@ def test_only_a_teacher_with_a_server_is_served(tiny_model: Path, role: str) -> 
         RunConfig.model_validate(tree)
 
 
-def test_every_model_draws_so_many_answers_to_every_item_and_a_resumed_run_only_the_rest(
+def test_every_model_draws_count_answers_per_item_and_resume_the_rest(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     read = write_questions(tmp_path)

@@ -1,4 +1,4 @@
-"""What the teacher's samples look like, on tables small enough to count by hand."""
+"""Sample quality figures, on tables small enough to count by hand."""
 
 from __future__ import annotations
 
@@ -48,22 +48,24 @@ def looked_at(shards: list[list[dict[str, Any]]]) -> dict[str, Any]:
     return summarised(sums, ["planning", "free"])
 
 
-def test_every_sample_is_said_to_have_its_form_or_not_and_none_where_none_is_asked_for() -> None:
+def test_form_is_true_or_false_or_none_if_no_form_is_set() -> None:
     forms = forms_of(table(SHARDS[0]), (PLAN, FREE), "drop")
     assert forms["form"].to_pylist() == [False, True, None, False, True]
     assert forms.column_names == ["question_id", "perspective", "sample_index", "form"]
     assert forms["sample_index"].to_pylist() == [0, 1, 0, 0, 1]
 
 
-def test_a_question_is_covered_by_a_right_sample_of_the_asked_form() -> None:
+def test_coverage_needs_a_correct_sample_of_the_required_form() -> None:
     found = looked_at(SHARDS)
     assert found["planning"]["form"] == pytest.approx(3 / 5)
-    assert found["planning"]["coverage"] == pytest.approx(1 / 3)  # a; of b the right one has another form, c is truncated
+    assert found["planning"]["coverage"] == pytest.approx(
+        1 / 3
+    )  # only a: the correct sample of b has another form, and c is truncated
     assert found["free"]["form"] is None
     assert found["free"]["coverage"] == pytest.approx(2 / 3)
 
 
-def test_rationales_are_compared_within_a_question_and_without_thoughts_and_closing_sentence() -> None:
+def test_distances_are_within_a_question_without_thoughts_or_conclusion() -> None:
     found = looked_at(SHARDS)
     planned, other = "**Plan:** add two and three.\r\nThat is five.", "We know the sum of two and three."
     distance = 1 - jaccard(grams(planned), grams(other))
@@ -74,12 +76,12 @@ def test_rationales_are_compared_within_a_question_and_without_thoughts_and_clos
     assert same[ALL] == {"distance": 0.0, "distinct_2": 0.5}
 
 
-def test_shards_add_up_to_what_one_would() -> None:
+def test_sums_over_shards_equal_those_of_one_table() -> None:
     whole, parts = looked_at([[row for rows in SHARDS for row in rows]]), looked_at(SHARDS)
     assert parts == {name: pytest.approx(found) for name, found in whole.items()}
 
 
-def test_nothing_to_compare_is_none() -> None:
+def test_figures_are_none_without_rationales_to_compare() -> None:
     found = looked_at([[sample("a", "planning", 0, OTHER, "wrong")]])
     assert found["planning"] == {"form": 0.0, "coverage": 0.0, "distance": None, "distinct_2": None, "words": None}
     assert found[ALL] == {"distance": None, "distinct_2": None}

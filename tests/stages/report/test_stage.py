@@ -1,4 +1,4 @@
-"""The page's findings: good and bad news, each only when it is so."""
+"""Findings of the report page: each good or bad result is stated only if it holds."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ def said(*arguments: float, **cell: int) -> str:
     return " ".join(findings(evaluation(*arguments, **cell)))
 
 
-def test_a_student_below_its_base_is_said_in_capitals_with_what_it_forgot() -> None:
+def test_a_worse_student_is_stated_in_capitals_with_its_forgetting() -> None:
     assert "WORSE than its base: -8.0 points" in said(-0.08, -0.12, -0.04)
     assert "Forgetting on lift: 8.0 points" in said(-0.08, -0.12, -0.04)
 
 
-def test_a_change_whose_interval_holds_zero_is_not_called_one() -> None:
+def test_a_change_with_zero_in_its_interval_is_not_distinguishable() -> None:
     assert "not distinguishable" in said(0.03, -0.01, 0.07)
     assert "Forgetting" not in said(0.03, -0.01, 0.07)
 
 
-def test_a_student_below_its_base_is_said_even_within_chance() -> None:
+def test_a_student_below_its_base_is_stated_even_within_chance() -> None:
     assert "below its base, though within chance: -3.0 points" in said(-0.03, -0.07, 0.01)
     assert "Forgetting on lift: 3.0 points lost, within chance" in said(-0.03, -0.07, 0.01)
 
 
-def test_a_better_student_is_better() -> None:
+def test_a_better_student_is_stated() -> None:
     assert "better than its base: +8.0" in said(0.08, 0.04, 0.12)
 
 
-def test_hardly_any_right_answer_and_ungraded_ones_are_said() -> None:
+def test_low_accuracy_and_ungraded_answers_are_stated() -> None:
     words = said(0.0, -0.1, 0.1, correct=1, wrong=59, unparsed=10, truncated=30)
     assert "almost nothing correctly: 1 of 100" in words
     assert "40% of the student's answers could not be graded (10 unparsed, 30 truncated)" in words
     assert "almost nothing" not in said(0.0, -0.1, 0.1)
 
 
-def test_what_is_odd_about_the_questions_is_said_and_nothing_where_nothing_is() -> None:
+def test_question_warnings_are_stated_only_if_they_apply() -> None:
     plain: dict[str, Any] = {"evaluation": {"gsm-hard": 1319}}
     nothing: dict[str, Any] = {"left_out_because_long": {}, "left_out_because_of_a_passage": {}, "repeats": {}}
     plain |= {**nothing, "trained_despite_evaluation_only": [], "left_out_because_evaluated": 0}

@@ -1,4 +1,4 @@
-"""Samples made of given rationales: matched, graded, the same after a kill, and what synthesis and training go on with."""
+"""Imported rationales in the sampling stage: matched, graded, resumed after a kill, and used by later stages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 def rows(numbers: list[int]) -> list[Tree]:
-    """Two of each question in mixed order, one of them wrong for odd ones; and two that are about nothing here."""
+    """Two rows per question in mixed order, one of them wrong for odd questions; plus two rows without a question here."""
     found = [
         {"who": question(n).question.upper(), "id": question(n).id, "how": how, "what": rationale(n + (n % 2) * k, k)}
         for n in numbers
@@ -62,7 +62,7 @@ def run_of(model: Path, path: Path, per_shard: int = 3, **given: Any) -> RunConf
 
 
 def brought_in(root: Path, run: RunConfig, read: Artifact, kept: Artifact | None = None) -> Artifact:
-    """The stage; `kept` is an artifact whose first shard a killed process has committed."""
+    """The stage's artifact; the first shard of `kept` is already committed, as after a kill."""
     config = sampling.config_of(run)
 
     def write(draft: Draft) -> Tree:
@@ -81,7 +81,7 @@ def file_of(folder: Path, found: list[Tree]) -> Path:
 
 
 @pytest.mark.parametrize("by", ["question", "question_id"])
-def test_given_rationales_become_graded_samples_of_their_questions(
+def test_imported_rationales_become_graded_samples_of_their_questions(
     tmp_path: Path, tiny_model: Path, questions: Artifact, by: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = file_of(tmp_path, rows(list(range(QUESTIONS))))
@@ -103,7 +103,7 @@ def test_given_rationales_become_graded_samples_of_their_questions(
     assert ("'Who is 0?'" in said) == (by == "question")
 
 
-def test_a_resumed_import_makes_what_an_undisturbed_one_makes(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
+def test_a_resumed_import_equals_an_undisturbed_one(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
     path = file_of(tmp_path, rows(list(range(QUESTIONS))))
     whole = brought_in(tmp_path / "whole", run_of(tiny_model, path), questions)
     resumed = brought_in(tmp_path / "resumed", run_of(tiny_model, path, 2), questions, whole)
@@ -111,9 +111,7 @@ def test_a_resumed_import_makes_what_an_undisturbed_one_makes(tmp_path: Path, ti
     assert resumed.summary == whole.summary
 
 
-def test_rows_without_labels_take_places_in_turn_and_none_is_lost(
-    tmp_path: Path, tiny_model: Path, questions: Artifact
-) -> None:
+def test_unlabelled_rows_are_numbered_in_turn_and_none_is_lost(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
     path = file_of(tmp_path, [{"who": question(0).question, "what": rationale(0, k)} for k in range(5)])
     given = {"columns": {"question": "who", "text": "what"}, "unlabelled": "numbered", "places": 3}
     made = brought_in(tmp_path / "made", run_of(tiny_model, path, **given), questions)
@@ -123,7 +121,7 @@ def test_rows_without_labels_take_places_in_turn_and_none_is_lost(
     assert made.summary["questions"] == 1, "the others have none"
 
 
-def test_if_nothing_is_about_a_training_question_it_says_so(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
+def test_an_import_without_a_matching_question_is_refused(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
     path = file_of(tmp_path, rows([]))
     with pytest.raises(QuestionError) as raised:
         brought_in(tmp_path / "made", run_of(tiny_model, path), questions)
@@ -131,7 +129,7 @@ def test_if_nothing_is_about_a_training_question_it_says_so(tmp_path: Path, tiny
     assert f"the first training question is {question(0).question!r}; correct columns.question" in str(raised.value)
 
 
-def test_what_cannot_be_meant_together_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+def test_contradictory_settings_are_refused(tmp_path: Path, tiny_model: Path) -> None:
     path = file_of(tmp_path, rows([0]))
     with pytest.raises(ValueError, match="remove perspectives, only_perspectives"):
         run_of(tiny_model, path, names={"formal": "mine"})
@@ -141,7 +139,7 @@ def test_what_cannot_be_meant_together_is_refused(tmp_path: Path, tiny_model: Pa
         RunConfig.model_validate(tree_of(tiny_model) | {"student": {"imported": True}})
 
 
-def test_who_would_have_been_asked_is_no_part_of_what_was_given(tmp_path: Path, tiny_model: Path) -> None:
+def test_teacher_settings_are_not_part_of_the_import_fingerprint(tmp_path: Path, tiny_model: Path) -> None:
     path = file_of(tmp_path, rows([0]))
     one = plan(run_of(tiny_model, path))
     tree = run_of(tiny_model, path).model_dump(exclude={"teacher"}) | {"teacher": {"path": str(tiny_model)}}
@@ -155,7 +153,7 @@ def test_who_would_have_been_asked_is_no_part_of_what_was_given(tmp_path: Path, 
     assert plan(run_of(tiny_model, file_of(moved, rows([1]))))["sampling"].fingerprint != one["sampling"].fingerprint
 
 
-def test_a_column_that_is_not_there_is_refused_before_any_stage_runs(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_missing_column_is_refused_before_any_stage_runs(tmp_path: Path, tiny_model: Path) -> None:
     path = file_of(tmp_path, rows([0]))
     tree = run_of(tiny_model, path).model_dump(mode="json", exclude_none=True)
     tree["sampling"]["rationales"]["columns"]["text"] = "rationale"
@@ -168,8 +166,8 @@ def test_a_column_that_is_not_there_is_refused_before_any_stage_runs(tmp_path: P
     assert not (tmp_path / "root").exists()
 
 
-def test_recorded_rationales_of_a_real_data_set_are_brought_in(tmp_path: Path, tiny_model: Path) -> None:
-    """StrategyQA: people's facts and decompositions, which name no answer, and a model's chains of thought, whose answer has a column."""
+def test_recorded_rationales_of_strategy_qa_are_imported(tmp_path: Path, tiny_model: Path) -> None:
+    """StrategyQA: human facts and decompositions without an answer, and a model's chains of thought with an answer column."""
     labels = {"sampled chain of thought": "thought", "facts": "facts", "question decomposition": "parts"}
     tree = tree_of(tiny_model) | {"root": str(tmp_path / "root"), "teacher": {"imported": True}}
     tree["questions"]["train"] = [{"kind": "file", "path": str(BENCHMARKS / "strategyqa/train.parquet")}]
@@ -200,8 +198,8 @@ def test_recorded_rationales_of_a_real_data_set_are_brought_in(tmp_path: Path, t
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("labelled", [True, False], ids=["labelled", "clustered"])
-def test_given_rationales_train_a_student(tmp_path: Path, labelled: bool) -> None:
-    """Texts of four styles, for 30 of 40 questions, through synthesis and two steps of the miniature student."""
+def test_imported_rationales_train_a_student(tmp_path: Path, labelled: bool) -> None:
+    """Texts in four styles for 30 of 40 questions, through synthesis and two training steps of the miniature student."""
     student = REPOSITORY / "pipeline/miniature/models/student"
     problems, styles = list(distinct("dial", "train", 40, 0))[:30], list(RING_STYLES)[:4]
     found = [

@@ -71,7 +71,7 @@ def sampled(
     kept: Artifact | None = None,
     **engine: Any,
 ) -> Artifact:
-    """The stage with a random teacher; `kept` is an artifact whose first shard a killed process has committed."""
+    """The stage's artifact with a random teacher; the first shard of `kept` is already committed, as after a kill."""
     tree = tree_of(model) | {"only_perspectives": ["formal", "planning"]}
     tree["sampling"] = {
         "engine": {"kind": "transformers", "dtype": "float32", **engine}, "max_tokens": 2, "tries": 2, "questions_per_shard": per_shard,
@@ -88,9 +88,7 @@ def sampled(
     return write_artifact(root, "sampling", write)
 
 
-def test_a_resumed_run_asks_for_what_is_missing_whatever_the_size_of_its_shards(
-    tmp_path: Path, tiny_model: Path, questions: Artifact
-) -> None:
+def test_resume_samples_only_what_is_missing_at_any_shard_size(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
     whole = sampled(tmp_path / "whole", tiny_model, questions, 3)
     rows = whole.table("samples").to_pylist()
     assert len(rows) == QUESTIONS * 2 * 2
@@ -106,7 +104,7 @@ def test_a_resumed_run_asks_for_what_is_missing_whatever_the_size_of_its_shards(
     assert summaries[0] == summaries[1]
 
 
-def test_a_question_that_is_too_long_is_refused_before_the_teacher_is_loaded(
+def test_an_overlong_question_is_refused_before_the_teacher_is_loaded(
     tmp_path: Path, tiny_model: Path, questions: Artifact
 ) -> None:
     with pytest.raises(QuestionError, match="exceeds the context of 16"):
@@ -114,7 +112,7 @@ def test_a_question_that_is_too_long_is_refused_before_the_teacher_is_loaded(
     assert not list(tmp_path.glob("long/sampling/*.partial/samples-*"))
 
 
-def test_a_question_that_the_student_cannot_be_trained_on_is_refused_before_the_teacher_is_asked(
+def test_a_question_over_the_student_max_length_is_refused_up_front(
     tmp_path: Path, tiny_model: Path, questions: Artifact
 ) -> None:
     tree = tree_of(tiny_model) | {"training": {"max_length": 9}}
@@ -129,9 +127,7 @@ def test_a_question_that_the_student_cannot_be_trained_on_is_refused_before_the_
         write_artifact(tmp_path, "sampling", write)
 
 
-def test_a_question_that_the_judge_has_no_room_for_is_refused_before_the_teacher_is_asked(
-    tmp_path: Path, tiny_model: Path, questions: Artifact
-) -> None:
+def test_a_question_over_the_judge_context_is_refused_up_front(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
     judge = {"model": {"path": str(tiny_model), "chat": False}, "max_tokens": 8}
     judge["engine"] = {"kind": "transformers", "dtype": "float32", "max_context": 40}
     with pytest.raises(
@@ -144,9 +140,7 @@ def from_server(root: Path, model: Path, read: Artifact, url: str) -> Artifact:
     return sampled(root, model, read, 7, kind="openai", base_url=url, served_model="simulated", connections=2)
 
 
-def test_a_shard_that_a_server_could_not_finish_is_not_paid_for_twice(
-    tmp_path: Path, tiny_model: Path, questions: Artifact
-) -> None:
+def test_no_request_of_an_unfinished_shard_is_paid_twice(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
     paid: Counter[tuple[str, int]] = Counter()
 
     def write(prompt: str, seed: int) -> str:
@@ -175,7 +169,7 @@ def test_a_shard_that_a_server_could_not_finish_is_not_paid_for_twice(
     assert not list((tmp_path / "resumed").glob(f"sampling/*.scratch/{DERIVED}/*"))
 
 
-def test_an_empty_answer_is_graded_unparsed_and_drawn_again_with_another_seed(
+def test_an_empty_answer_is_unparsed_and_retried_with_another_seed(
     tmp_path: Path, tiny_model: Path, questions: Artifact
 ) -> None:
     with serve(lambda prompt, seed: "") as url:
@@ -186,7 +180,7 @@ def test_an_empty_answer_is_graded_unparsed_and_drawn_again_with_another_seed(
 
 
 SAID = {0: "It is right.\nCORRECT", 1: "<think>WRONG?</think>\n**Wrong.**", 2: "Hard to say."}
-"""What the judge says of a question, by its number."""
+"""The judge's reply by question number."""
 
 
 def judged(root: Path, model: Path, read: Artifact, url: str, **judge: Any) -> Artifact:
@@ -195,9 +189,7 @@ def judged(root: Path, model: Path, read: Artifact, url: str, **judge: Any) -> A
     return sampled(root, model, read, 7, {"judge": asked}, **server)
 
 
-def test_the_judge_is_asked_about_what_rules_cannot_read_and_about_nothing_else(
-    tmp_path: Path, tiny_model: Path, questions: Artifact
-) -> None:
+def test_the_judge_grades_only_samples_that_rules_cannot_read(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
     def write(prompt: str, seed: int) -> str:
         number = int(prompt.split("Item ")[1].split(":")[0])
         if "Right answer:" in prompt:
@@ -214,17 +206,17 @@ def test_the_judge_is_asked_about_what_rules_cannot_read_and_about_nothing_else(
     assert by_number[1] == {("wrong", "judge", SAID[1])}
     assert by_number[2] == {("unparsed", None, SAID[2])}, "what is no verdict is neither right nor wrong"
     assert all({judged for _, _, judged in by_number[number]} == {None} for number in range(3, QUESTIONS))
-    # Right at once: two perspectives. Never right: two tries for each.
+    # Correct at the first try: two perspectives. Never correct: two tries for each.
     assert found.summary["judged"] == {"correct": 2, "wrong": 4, "unreadable": 4}
 
 
 def long_winded(prompt: str, seed: int) -> str:
-    """A teacher that never answers; on items 0, 1 and 2 too long for the judge, lost in thought, and thinking aloud."""
+    """A teacher without answers: item 0 is too long for the judge, item 1 is empty after thoughts, item 2 has long thoughts."""
     number = int(prompt.split("Item ")[1].split(":")[0])
     return {0: "Well, " * 400, 1: "I wonder.</think>\n", 2: f"{'Hm, ' * 400}</think>Who knows."}.get(number, "Who knows.")
 
 
-def test_a_sample_that_a_judge_here_cannot_read_whole_stays_unparsed_and_thoughts_are_not_shown_to_it(
+def test_a_local_judge_skips_overlong_samples_and_sees_no_thoughts(
     tmp_path: Path, tiny_model: Path, questions: Artifact
 ) -> None:
     judge = {"model": {"path": str(tiny_model), "chat": False}, "max_tokens": 2}
@@ -239,9 +231,7 @@ def test_a_sample_that_a_judge_here_cannot_read_whole_stays_unparsed_and_thought
     assert found.summary["judged"] == {"too_long": 4, "unreadable": 20}, "two tries of two perspectives each"
 
 
-def test_a_sample_that_a_served_judge_refuses_as_too_long_does_not_end_the_stage(
-    tmp_path: Path, tiny_model: Path, questions: Artifact
-) -> None:
+def test_a_served_judge_skips_overlong_samples(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
     def full(asked: Asked) -> Fault | None:
         said = b"This model's maximum context length is 512 tokens. However, your request has more."
         long = asked and "Right answer:" in asked["prompt"] and len(asked["prompt"]) > 2000
@@ -252,7 +242,7 @@ def test_a_sample_that_a_served_judge_refuses_as_too_long_does_not_end_the_stage
     assert found.summary["judged"] == {"too_long": 4, "correct": 10}
 
 
-def test_without_a_judge_a_sample_has_no_place_for_its_words(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
+def test_without_a_judge_samples_have_no_judged_column(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
     with serve(lambda prompt, seed: "") as url:
         found = from_server(tmp_path / "plain", tiny_model, questions, url)
     assert "judged" not in found.table("samples").column_names

@@ -32,7 +32,7 @@ def by_question(found: dict[tuple[str, str, int], tuple[str, int]]) -> list[list
 
 
 @given(samples, st.integers(1, 4))
-def test_shards_add_up_to_what_one_would(found: dict[Any, Any], size: int) -> None:
+def test_sums_over_shards_equal_those_of_one_table(found: dict[Any, Any], size: int) -> None:
     groups = by_question(found)
     whole = shard([row for group in groups for row in group])
     shards = [shard([row for group in groups[n : n + size] for row in group]) for n in range(0, len(groups), size)]
@@ -46,7 +46,7 @@ def test_shards_add_up_to_what_one_would(found: dict[Any, Any], size: int) -> No
 
 
 @given(samples, st.randoms())
-def test_a_sample_that_is_there_twice_is_refused(found: dict[Any, Any], random: Any) -> None:
+def test_a_duplicate_sample_is_refused(found: dict[Any, Any], random: Any) -> None:
     shards = [shard(group) for group in by_question(found)]
     again = random.choice(shards)
     with pytest.raises(ArtifactError, match=r"in two shards; remove here and run"):

@@ -45,7 +45,7 @@ def summary(found: list[Row], size: int) -> dict[str, Any]:
 
 
 @given(answers, st.integers(1, 9), st.randoms())
-def test_neither_shards_nor_the_order_of_answers_matter(found: list[Any], size: int, random: Any) -> None:
+def test_the_summary_ignores_shards_and_the_order_of_answers(found: list[Any], size: int, random: Any) -> None:
     every = rows(found)
     whole, parts = summary(every, len(every)), summary(random.sample(every, len(every)), size)
     assert sorted(whole.pop("sets")) == sorted(parts.pop("sets")) == sorted(map(list, {item[0] for item in found}))
@@ -53,7 +53,7 @@ def test_neither_shards_nor_the_order_of_answers_matter(found: list[Any], size: 
 
 
 @given(answers)
-def test_accuracies_and_changes_are_those_of_the_answers(found: list[Any]) -> None:
+def test_accuracies_and_changes_follow_from_the_answers(found: list[Any]) -> None:
     result = summary(rows(found), 7)
     for group in {place[0] for place, *_ in found}:
         mine = [item for item in found if item[0][0] == group]
@@ -68,7 +68,7 @@ def test_accuracies_and_changes_are_those_of_the_answers(found: list[Any]) -> No
 
 
 @given(answers)
-def test_a_place_is_there_a_second_time_without_repeats_where_that_makes_a_difference(found: list[Any]) -> None:
+def test_figures_without_repeats_are_added_only_if_there_are_repeats(found: list[Any]) -> None:
     result = summary(rows(found), 7)
     once = summary(rows([item for item in found if not item[-1]]), 7) if not all(item[-1] for item in found) else None
     for place in [name for name in result["student_against_base"] if not name.endswith(" without repeats")]:
@@ -83,14 +83,14 @@ def test_a_place_is_there_a_second_time_without_repeats_where_that_makes_a_diffe
 
 
 @given(answers)
-def test_two_models_alone_have_the_accuracies_that_they_have_beside_the_third(found: list[Any]) -> None:
+def test_accuracies_of_two_models_do_not_depend_on_the_third(found: list[Any]) -> None:
     every, models = rows(found), ("base", "teacher")
     alone, beside = stored(accuracies(tables([row for row in every if row[0] in models], 4), models)), summary(every, 4)
     assert alone == {"accuracy": {model: beside["accuracy"][model] for model in models}, "sets": beside["sets"]}
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_models_that_answered_different_items_are_not_compared(model: str) -> None:
+def test_models_with_different_items_are_refused(model: str) -> None:
     found = rows([(SETS[0], "correct", "wrong", "correct", ""), (SETS[0], "wrong", "wrong", "wrong", "")])
     fewer = [row for row in found if (row[0], row[3]) != (model, "dial/1")]
     elsewhere = [(row[0], *SETS[1], *row[3:]) if row[0] == model else row for row in found]
@@ -104,10 +104,8 @@ def of(model: str, every: list[Row]) -> list[Row]:
 
 
 @given(answers, st.integers(1, 9), st.randoms())
-def test_two_students_are_compared_item_by_item_in_whatever_order_they_answered(
-    found: list[Any], size: int, random: Any
-) -> None:
-    """The base's answers stand in for the incumbent's, so the change must be that of student against base."""
+def test_two_students_are_compared_by_item_in_any_order(found: list[Any], size: int, random: Any) -> None:
+    """The base's answers act as the incumbent's, so the change equals that of student against base."""
     every = rows(found)
     incumbent = of("base", every)
     changes = compare_students(tables(random.sample(incumbent, len(incumbent)), size), tables(of("student", every), 3), 100, 0)
@@ -115,7 +113,7 @@ def test_two_students_are_compared_item_by_item_in_whatever_order_they_answered(
     assert {name: change.model_dump() for name, change in changes.items()} == summary(every, 5)["student_against_base"]
 
 
-def test_students_that_answered_different_items_are_not_compared() -> None:
+def test_students_with_different_items_are_not_compared() -> None:
     every = of("student", rows([(SETS[0], "correct", "wrong", "correct", ""), (SETS[0], "wrong", "wrong", "correct", "")]))
     fewer = [row for row in every if not row[3].endswith("/1")]
     assert compare_students(tables(fewer, 9), tables(every, 9), 100, 0) is None

@@ -1,4 +1,4 @@
-"""Several answers to each question, added up: checked against what they are defined as, and against chance itself."""
+"""Figures of several draws per question, checked against their definitions and by simulation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RIGHT, WRONG, UNREAD = ("correct", "7"), ("wrong", "8"), ("unparsed", None)
 
 
 def figures(folder: Path, questions: list[list[Drawn]], place: str = "group:id") -> dict[str, Any]:
-    """Of a student who drew these, a list for each question."""
+    """The figures of a student with these draws, one list per question."""
     rows = [
         dict.fromkeys(DRAWN.names) | {"model": "student", "group": "id", "set": "dial", "question_id": f"q{number}",
         "repeats": "", "outcome": outcome, "answer": answer, "sample_index": index}
@@ -38,7 +38,7 @@ def figures(folder: Path, questions: list[list[Drawn]], place: str = "group:id")
     return found["student"][place].model_dump()
 
 
-def test_one_of_four_draws_right_is_a_quarter_and_found_by_four(tmp_path: Path) -> None:
+def test_pass_at_1_pass_at_all_majority_and_spread_by_hand(tmp_path: Path) -> None:
     cell = figures(tmp_path, [[RIGHT, WRONG, UNREAD, WRONG], [RIGHT, RIGHT, RIGHT, RIGHT]])
     assert cell["items"] == 2
     assert cell["pass_at_1"] == 5 / 8
@@ -52,19 +52,19 @@ def test_one_of_four_draws_right_is_a_quarter_and_found_by_four(tmp_path: Path) 
     [
         ([RIGHT, RIGHT, WRONG], True),
         ([RIGHT, WRONG, WRONG], False),
-        ([RIGHT, ("wrong", "8"), ("wrong", "9")], True),  # three answers once each: the first drawn
+        ([RIGHT, ("wrong", "8"), ("wrong", "9")], True),  # a tie of three answers: the first one drawn
         ([("wrong", "8"), RIGHT, ("wrong", "9")], False),
-        ([UNREAD, UNREAD, RIGHT], True),  # who says nothing has no vote
+        ([UNREAD, UNREAD, RIGHT], True),  # an unparsed draw has no vote
         ([UNREAD, UNREAD, UNREAD], False),
-        ([("correct", "0.75"), ("wrong", "2"), ("correct", "3/4"), ("wrong", "2")], True),  # right ones are one answer
+        ([("correct", "0.75"), ("wrong", "2"), ("correct", "3/4"), ("wrong", "2")], True),  # equal correct answers count as one
     ],
 )
-def test_the_majority_is_the_most_frequent_answer_that_could_be_read(tmp_path: Path, draws: list[Drawn], right: bool) -> None:
+def test_the_majority_is_the_most_frequent_parsed_answer(tmp_path: Path, draws: list[Drawn], right: bool) -> None:
     assert figures(tmp_path, [draws, draws])["majority"] == float(right)
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=2, max_size=30))
-def test_the_interval_is_never_narrower_than_of_independent_answers_nor_wider_than_of_one_each(found: list[list[bool]]) -> None:
+def test_the_interval_is_between_independent_draws_and_one_per_question(found: list[list[bool]]) -> None:
     from pipeline.analysis.statistics import wilson
 
     right_NC = np.array(found)
@@ -73,11 +73,11 @@ def test_the_interval_is_never_narrower_than_of_independent_answers_nor_wider_th
     assert value == pytest.approx(right_NC.mean())
     every, once = wilson(int(right_NC.sum()), right_NC.size), wilson(round(value * len(found)), len(found))
     assert high - low >= every.high - every.low - 1e-6
-    assert high - low <= once.high - once.low + 0.1  # `once` had to be rounded to a whole question
+    assert high - low <= once.high - once.low + 0.1  # `once` is rounded to a whole question
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
-    """Questions of very different difficulty, as they are: counting every draw as independent would hold it far less often."""
+def test_the_interval_has_its_nominal_coverage() -> None:
+    """Question difficulty varies, as in reality: treating all draws as independent would cover the truth far less often."""
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(400):

@@ -1,4 +1,4 @@
-"""Memory that work adds is that of the process alone, whatever its parent had."""
+"""Memory measurements count only what the work adds to its own process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.runs import REPOSITORY
 MIB = 1 << 20
 
 
-def test_a_child_of_a_large_parent_says_what_it_added_itself() -> None:
+def test_memory_of_the_parent_process_does_not_count() -> None:
     large = b"\1" * (400 * MIB)
     code = "from stages.speed.memory import grown; print(grown(lambda: b'\\1' * (100 << 20)))"
     found = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
@@ -22,13 +22,13 @@ def test_a_child_of_a_large_parent_says_what_it_added_itself() -> None:
     assert len(large) == 400 * MIB
 
 
-def test_what_was_there_and_gone_before_does_not_count() -> None:
+def test_memory_freed_before_the_work_does_not_count() -> None:
     code = "from stages.speed.memory import grown; b'\\1' * (300 << 20); print(grown(lambda: b'\\1' * (100 << 20)))"
     found = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
     assert int(found) / 1024 == pytest.approx(100, abs=10)
 
 
-def test_the_consistency_term_counts() -> None:
+def test_memory_of_the_consistency_term_counts() -> None:
     threads = torch.get_num_threads()
     alone, with_term = (memory.added("chunked", terms, tokens=128) for terms in memory.OBJECTIVES.values())
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""TRL's packed lines hold several rows, and a step as many rows as a padded one."""
+"""TRL side: packed lines hold several rows, and a step has as many rows as a padded one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stages.speed.workload import SMALL, Lengths, make_set, make_student
 
 
 @given(st.lists(st.integers(75, 125), min_size=64, max_size=64))
-def test_rows_whose_lengths_spread_by_a_quarter_fill_lines_of_several(lengths: list[int]) -> None:
+def test_rows_of_similar_length_fill_lines_of_several_rows(lengths: list[int]) -> None:
     lines = lines_of(lengths, 16)
     taken = {line for line, _ in best_fit([*lengths, lines.length])} - {0}
     assert 16 / lines.a_step >= 4
@@ -34,13 +34,13 @@ def trainers(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Any]:
     return {packing: trainer_of(folder, data, 2, 4, packing) for packing in (False, True)}
 
 
-def test_lines_of_the_trainer_hold_several_rows(trainers: dict[bool, Any]) -> None:
+def test_packed_lines_of_the_trainer_hold_several_rows(trainers: dict[bool, Any]) -> None:
     rows = [len(line) for line in trainers[True].train_dataset["seq_lengths"]]
     assert sum(rows) == len(trainers[False].train_dataset) == 64
     assert statistics.median(rows) >= 4
 
 
-def test_packed_rows_are_kept_apart_by_a_mask(trainers: dict[bool, Any]) -> None:
+def test_packed_rows_do_not_attend_to_each_other(trainers: dict[bool, Any]) -> None:
     trainer = trainers[True]
     batch = next(iter(trainer.get_train_dataloader()))
     model = trainer.model.eval()

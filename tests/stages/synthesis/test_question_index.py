@@ -15,7 +15,7 @@ words = st.text(st.characters(codec="utf-8"), max_size=8)
 
 
 @given(st.dictionaries(words, st.builds(IndexedQuestion, words, words, st.floats(0, 1)), min_size=1), st.randoms())
-def test_what_was_written_is_found_by_id_whatever_the_order(questions: dict[str, IndexedQuestion], random: Any) -> None:
+def test_questions_are_found_by_id_in_any_order(questions: dict[str, IndexedQuestion], random: Any) -> None:
     ids = random.sample(list(questions), len(questions))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "questions.sqlite"
@@ -27,13 +27,13 @@ def test_what_was_written_is_found_by_id_whatever_the_order(questions: dict[str,
             assert mean_pass_rate(lookup) == pytest.approx(mean)
 
 
-def test_a_question_that_is_not_there_is_refused_by_its_id(tmp_path: Path) -> None:
+def test_a_missing_question_is_refused_with_its_id(tmp_path: Path) -> None:
     write_index(tmp_path / "q", [("a", "?", "7")], [("a", 0.5)])
     with open_index(tmp_path / "q") as lookup, pytest.raises(ArtifactError, match="question 'b' was sampled"):
         look_up(lookup, ["a", "b"])
 
 
-def test_a_file_that_could_not_be_finished_is_not_there(tmp_path: Path) -> None:
+def test_an_interrupted_write_leaves_no_file(tmp_path: Path) -> None:
     def interrupted() -> Any:
         yield "a", "?", "7"
         raise KeyboardInterrupt
@@ -43,7 +43,7 @@ def test_a_file_that_could_not_be_finished_is_not_there(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_question_that_was_not_attempted_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+def test_a_question_without_attempts_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="1 of 2 questions have attempts; run the stage again"):
         write_index(tmp_path / "q", [("a", "?", "7"), ("b", "?", "7")], [("a", 0.5)])
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Synthesis on a random student: what it makes does not depend on where it was killed, nor on the order of questions."""
+"""Synthesis stage on a random student: its artifact depends neither on kills nor on the order of questions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUESTIONS, PER_SHARD = 18, 4
 
 
 def samples(numbers: list[int]) -> pa.Table:
-    """Every fifth question has too few right rationales; there is a wrong one before each right one."""
+    """Samples where every fifth question has too few correct rationales, and a wrong sample precedes each correct one."""
     rows = []
     for n in numbers:
         for k, name in enumerate(PERSPECTIVES):
@@ -39,7 +39,7 @@ def samples(numbers: list[int]) -> pa.Table:
 
 
 def inputs(root: Path) -> dict[str, Artifact]:
-    """Questions in order; their samples in another, one shard of them about no question that is kept."""
+    """Questions in order and their samples in another order; one shard has only questions that are dropped."""
     order = random.Random(0).sample(range(QUESTIONS), QUESTIONS)
     order = [n for n in order if n % 5] + [n for n in order if n % 5 == 0]
 
@@ -68,7 +68,7 @@ def config(model: Path, perspectives: Path | None = None, **changes: Any) -> syn
 
 
 def synthesised(root: Path, settings: synthesis.Config, read: dict[str, Artifact], before: list[Path]) -> Artifact:
-    """The stage's artifact; `before` are files that a killed process has committed."""
+    """The stage's artifact; `before` are files already committed, as after a kill."""
 
     def write(draft: Draft) -> dict[str, Any]:
         for path in before:
@@ -87,7 +87,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[d
 
 
 def commits(artifact: Artifact) -> list[Path]:
-    """Its files in the order in which the stage commits them."""
+    """The artifact's files in the order in which the stage commits them."""
     shards = range(len(artifact.files("rationales")))
     measured = [artifact.path(f"{name}-{number:05d}.parquet") for number in shards for name in ("features", "rationales")]
     return [*artifact.files("attempts"), *measured, *artifact.files("sets"), artifact.path("metanet.safetensors")]
@@ -117,7 +117,7 @@ def test_a_rationale_has_the_prompt_and_answer_of_its_own_question(world: tuple[
     assert {row["question_id"] for row in rows} == {question(n).id for n in range(QUESTIONS) if n % 5}
 
 
-def test_tables_stand_side_by_side_and_counts_add_up(world: tuple[dict[str, Artifact], Artifact]) -> None:
+def test_tables_have_the_same_keys_and_counts_add_up(world: tuple[dict[str, Artifact], Artifact]) -> None:
     _, artifact = world
     keys = [artifact.table(name).select(["question_id", "perspective"]).to_pylist() for name in ("rationales", "features")]
     assert keys[0] == keys[1]
@@ -135,7 +135,7 @@ def test_tables_stand_side_by_side_and_counts_add_up(world: tuple[dict[str, Arti
     )
 
 
-def test_only_so_many_questions_stay_the_same_ones_whatever_the_order_of_samples_and_wherever_a_kill_came(
+def test_max_questions_keeps_the_same_questions_for_any_order_or_kill(
     tmp_path: Path, tiny_model: Path, world: tuple[dict[str, Artifact], Artifact]
 ) -> None:
     read, whole = world
@@ -152,7 +152,7 @@ def test_only_so_many_questions_stay_the_same_ones_whatever_the_order_of_samples
     assert [file_digest(path) for path in commits(again)] == [file_digest(path) for path in commits(few)]
 
 
-def test_a_form_is_required_only_if_it_is_asked_to_be_and_what_falls_is_counted(
+def test_form_require_drops_and_counts_rationales_of_another_form(
     tmp_path: Path, tiny_model: Path, world: tuple[dict[str, Artifact], Artifact]
 ) -> None:
     read, whole = world
@@ -173,7 +173,7 @@ def test_a_form_is_required_only_if_it_is_asked_to_be_and_what_falls_is_counted(
 
 
 @pytest.mark.parametrize("prompt", ["{{ perspective }}: {{ question }}", "{{ instruction }}"])
-def test_a_form_that_nobody_asks_for_cannot_be_required(tmp_path: Path, tiny_model: Path, prompt: str) -> None:
+def test_form_require_needs_a_perspective_with_a_form(tmp_path: Path, tiny_model: Path, prompt: str) -> None:
     form = {} if "instruction" in prompt else {"form": {"all": ["a"]}}
     items = [{"name": "plain", "description": "d", "instruction": "i", **form}]
     tree = tree_of(tiny_model) | {"perspectives": write_config(tmp_path, {"version": 1, "perspectives": items}, "mine.yaml")}
@@ -182,10 +182,8 @@ def test_a_form_that_nobody_asks_for_cannot_be_required(tmp_path: Path, tiny_mod
         synthesis.check(synthesis.config_of(RunConfig.model_validate(tree)))
 
 
-def test_a_question_that_most_samples_answer_otherwise_is_left_out_where_that_is_required(
-    tmp_path: Path, tiny_model: Path
-) -> None:
-    """All samples of question 4 agree on another answer but for those of three perspectives; of the others each wrong answer is its own."""
+def test_majority_require_drops_questions_with_another_majority_answer(tmp_path: Path, tiny_model: Path) -> None:
+    """Samples of question 4 agree on a wrong answer except in three perspectives; other wrong answers are all different."""
     read = inputs(tmp_path)
 
     def write(draft: Draft) -> dict[str, Any]:

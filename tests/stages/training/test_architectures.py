@@ -1,4 +1,4 @@
-"""Students of the families that people train, small and random: full and LoRA, under every ZeRO stage, exported whole."""
+"""Small random students of common families: full and LoRA training under every ZeRO stage, and complete exports."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lora-bf16": {**LORA, "zero_stage": 2, "precision": "bf16"},
 }
 ALL_VARIANTS = "qwen3"
-"""The family that is trained in every variant; the others in three."""
+"""The family that is trained in every variant; the others are trained in three."""
 CASES = [
     (family, variant)
     for family in FAMILIES
@@ -62,7 +62,7 @@ CASES = [
 ]
 STEPS = 3
 CHUNKED = 40_000
-"""So many logits at once are chunks of a few dozen tokens."""
+"""Logits per chunk: a few dozen tokens."""
 
 
 def _student(folder: Path, shape: PreTrainedConfig) -> Path:
@@ -115,7 +115,7 @@ def _train(root: Path, family: str) -> Path:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """By family a folder with the untrained student and, by variant, what its training wrote."""
+    """By family: a folder with the untrained student and the output of each training variant."""
     return {family: _train(tmp_path_factory.mktemp(family), family) for family in FAMILIES}
 
 
@@ -133,9 +133,7 @@ def _losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.parametrize(("family", "variant"), CASES)
-def test_what_is_exported_is_a_whole_student_of_its_family_that_has_learned(
-    folders: dict[str, Path], family: str, variant: str
-) -> None:
+def test_the_exported_student_is_complete_and_has_changed(folders: dict[str, Path], family: str, variant: str) -> None:
     folder = folders[family] / variant / "draft" / "student"
     assert check_weights(folder) is None
     base, found = _weights(folders[family] / "student"), _weights(folder)
@@ -150,7 +148,7 @@ def test_what_is_exported_is_a_whole_student_of_its_family_that_has_learned(
 
 
 @pytest.mark.parametrize("variant", ["zero1", "zero2", "zero3", "packed", "chunked", "zero3-chunked"])
-def test_full_training_is_the_same_under_every_zero_stage_offloaded_checkpointed_or_packed(trained: Path, variant: str) -> None:
+def test_full_training_is_equal_for_zero_offload_checkpointing_and_packing(trained: Path, variant: str) -> None:
     plain, found = (_weights(trained / name / "draft" / "student") for name in ("full", variant))
     for name, value in plain.items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=2e-5)
@@ -158,7 +156,7 @@ def test_full_training_is_the_same_under_every_zero_stage_offloaded_checkpointed
 
 
 @pytest.mark.parametrize("variant", ["lora", "lora-zero3"])
-def test_adapters_change_the_linear_layers_by_matrices_of_their_rank_and_nothing_else(trained: Path, variant: str) -> None:
+def test_lora_changes_only_the_linear_layers_within_its_rank(trained: Path, variant: str) -> None:
     base, found = _weights(trained / "student"), _weights(trained / variant / "draft" / "student")
     for name, value in found.items():
         change = value - base[name]
@@ -169,7 +167,7 @@ def test_adapters_change_the_linear_layers_by_matrices_of_their_rank_and_nothing
 
 
 @pytest.mark.parametrize("variant", ["lora", "lora-zero3"])
-def test_a_training_of_adapters_that_was_struck_goes_on_as_if_it_had_not_been(trained: Path, variant: str) -> None:
+def test_lora_training_resumes_exactly_after_a_failure(trained: Path, variant: str) -> None:
     plain, struck = trained / variant / "draft", trained / f"{variant}-struck" / "draft"
     assert len(_losses(plain)) == STEPS
     assert _losses(struck) == _losses(plain)
@@ -177,9 +175,9 @@ def test_a_training_of_adapters_that_was_struck_goes_on_as_if_it_had_not_been(tr
     assert all(torch.equal(found[name], value) for name, value in _weights(plain / "student").items())
 
 
-def test_a_checkpoint_of_adapters_is_small(trained: Path) -> None:
+def test_a_lora_checkpoint_is_small(trained: Path) -> None:
     def size(variant: str) -> int:
         return sum(path.stat().st_size for path in (trained / variant / "scratch").glob(f"step-{STEPS:06d}/*states.pt"))
 
-    # DeepSpeed leaves out what does not learn, tied embeddings excepted, which this family has not.
+    # DeepSpeed omits frozen weights except tied embeddings, which this family does not have.
     assert size("lora") < size("full") / 2

@@ -1,4 +1,4 @@
-"""The training set as files says what the rationales say."""
+"""Training set files: they hold exactly the rationales of the synthesis artifact."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOSSES = torch.rand(*MASK.shape)
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Artifact:
-    """Nine questions in shards of two, with other rationales missing for each."""
+    """Nine questions in shards of two, each with different rationales missing."""
 
     def kept(n: int, k: int) -> Kept:
         prompt, text = question(n).text, rationale(n, k)
@@ -76,7 +76,7 @@ def test_every_row_place_feature_and_loss_is_read_back(
             assert found == make(tiny_tokenizer, prompt, rationale(n, k), str(n), 512, "")
 
 
-def test_the_second_task_has_a_row_for_every_question_that_asks_for_its_answer_at_once(
+def test_the_answer_task_has_a_row_for_every_question(
     tmp_path: Path, artifact: Artifact, tiny_model: Path, tiny_tokenizer: Any
 ) -> None:
     tree = tree_of(tiny_model)
