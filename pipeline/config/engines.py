@@ -37,7 +37,7 @@ class EngineConfig(Frozen):
     retry_seconds: float = runtime(1800, ge=0)
     """Server only: time budget for retries of one request, in seconds."""
     stall_seconds: float = runtime(900, gt=0)
-    """vLLM only: end the stage after so many seconds without a step."""
+    """vLLM only: end the stage after this many seconds without a step."""
     tensor_parallel: int = runtime(1, ge=1)
     """vLLM only: number of GPUs that share the model."""
     gpu_memory_utilization: float = runtime(0.9, gt=0, le=1)

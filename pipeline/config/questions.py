@@ -45,7 +45,7 @@ class Questions(Frozen):
     evaluation: tuple[EvaluationSet, ...] = identity(min_length=1)
     """Evaluation sets."""
     shared_words: int | None = identity(None, ge=5)
-    """Decontamination: leave out training questions that share a run of so many words with an evaluated question; 13 is usual."""
+    """Decontamination: leave out training questions that share a run of this many words with an evaluated question; 13 is usual."""
     near_duplicates: float | None = identity(None, ge=0.1, le=1)
     """Deduplication: leave out training questions whose Jaccard similarity to an earlier one is at least this; 0.8 is usual."""
 

@@ -57,7 +57,7 @@ class Synthesis(Frozen):
     min_perspectives: int = identity(3, ge=1)
     """Drop questions with correct rationales in fewer perspectives."""
     max_questions: int | None = identity(None, ge=1)
-    """Keep at most so many questions of those that pass every other rule, chosen by id and seed."""
+    """Keep at most this many questions of those that pass every other rule, chosen by id and seed."""
     duplicate_jaccard: float = identity(0.6, gt=0, le=1)
     """Deduplication: two rationales of a question whose 5-gram Jaccard similarity is above this count once."""
     thoughts: Literal["drop", "keep"] = identity("drop")

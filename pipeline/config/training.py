@@ -36,11 +36,11 @@ class Mixture(Frozen):
     epsilon: float = identity(0.1, ge=0, le=1)
     """Share of the weight that is spread evenly over kept rationales."""
     min_kept: int = identity(2, ge=1)
-    """Keep at least so many rationales of a question that has them."""
+    """Keep at least this many rationales of a question that has them."""
     min_effective: float = identity(1.5, ge=1)
     """Smallest effective number of rationales, exp(entropy of α); the temperature rises until it is reached."""
     draw: int | None = identity(None, ge=1)
-    """Train on so many of the kept rationales, drawn at random (for the MCC-KD arm)."""
+    """Train on this many of the kept rationales, drawn at random (for the MCC-KD arm)."""
 
 
 class Consistency(Frozen):
@@ -91,7 +91,7 @@ class Training(Frozen):
     metanet_accumulation: int = identity(4, ge=1)
     """Steps that MetaNet's gradient is accumulated over."""
     probe_every: int = identity(4, ge=1)
-    """Measure the losses of rationales that are not kept every so many steps."""
+    """Measure the losses of rationales that are not kept once in this many steps."""
     inertia: Inertia = identity(Inertia())
     """How slowly MetaNet's targets follow the loss."""
     mixture: Mixture = identity(Mixture())

@@ -13,9 +13,9 @@ from pipeline.generation.engine import Engine
 
 @contextmanager
 def open_engine(config: EngineConfig, model: Teacher, arrived: Path | None = None) -> Iterator[Engine]:
-    """Start the engine that `config` names on `model`, and end it.
+    """Start the configured engine on `model`; it ends with the block.
 
-    In the file `arrived` a server's answers are kept as they come, so that none is paid for twice; whoever has them safe removes it.
+    `arrived` is the journal file for a server's replies that are in no committed shard yet (`pipeline/generation/answer_journal.py`).
     """
     if config.kind == "openai":
         from pipeline.generation.openai_engine import open_openai

@@ -81,7 +81,7 @@ class NamedSource(Frozen):
     max_characters: int | None = identity(None, ge=1)
     """Leave out longer questions; they are counted."""
     sample: int | None = identity(None, ge=1)
-    """Take so many of the remaining questions, chosen by a digest of their ids."""
+    """Take this many of the remaining questions, chosen by a digest of their ids."""
     despite_evaluation_only: bool = runtime(False)
     """Train on a set whose authors ask not to; report it with the results."""
     parts: dict[str, HubSource] = identity()

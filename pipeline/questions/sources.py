@@ -102,11 +102,11 @@ class FileSource(Frozen):
     answer_type: AnswerType | None = identity(None)
     """Answer type of all rows, in place of a column."""
     limit: int | None = identity(None, ge=1)
-    """Read only so many rows, the first ones."""
+    """Read only the first rows, this many."""
     max_characters: int | None = identity(None, ge=1)
     """Leave out longer questions; they are counted."""
     sample: int | None = identity(None, ge=1)
-    """Take so many of the remaining questions, chosen by a digest of their ids."""
+    """Take this many of the remaining questions, chosen by a digest of their ids."""
 
 
 class HubSource(Frozen):
@@ -128,11 +128,11 @@ class HubSource(Frozen):
     answer_type: AnswerType | None = identity(None)
     """Answer type of all rows, in place of a column."""
     limit: int | None = identity(None, ge=1)
-    """Read only so many rows, the first ones."""
+    """Read only the first rows, this many."""
     max_characters: int | None = identity(None, ge=1)
     """Leave out longer questions; they are counted."""
     sample: int | None = identity(None, ge=1)
-    """Take so many of the remaining questions, chosen by a digest of their ids."""
+    """Take this many of the remaining questions, chosen by a digest of their ids."""
 
     @model_validator(mode="after")
     def _pinned(self) -> HubSource:
