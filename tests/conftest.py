@@ -69,10 +69,10 @@ def teacher() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def finishing(teacher: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Any]]:
     """A small run of every stage that nobody disturbs, made while whoever needs it does something else."""
-    from tests.support.kill_campaign import CONFIG, peace
+    from tests.support.kill_campaign import CONFIG, run_undisturbed
 
     with ThreadPoolExecutor(1) as thread:
-        yield thread.submit(peace, CONFIG, tmp_path_factory.mktemp("peace"), teacher)
+        yield thread.submit(run_undisturbed, CONFIG, tmp_path_factory.mktemp("peace"), teacher)
 
 
 @pytest.fixture(scope="session")

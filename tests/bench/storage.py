@@ -30,7 +30,7 @@ from storage.artifact import MANIFEST
 from storage.fingerprint import fingerprint
 from storage.store import MANIFEST_VERSION, Store
 from tests.support.fake_teacher import serve
-from tests.support.kill_campaign import STAGES, copy_inputs, end, freeze, overrides, start
+from tests.support.kill_campaign import STAGES, copy_inputs, freeze, overrides, start, wait_for_end
 from tests.support.runs import REPOSITORY
 
 CONFIG: Final = REPOSITORY / "configs" / "miniature.yaml"
@@ -144,7 +144,7 @@ def _first_sign(stage: str, config: Path, kill: str) -> float:
         assert life.poll() is None, log.read_text()
         time.sleep(0.005)
     seconds = time.perf_counter() - began
-    end(life, config)
+    wait_for_end(life, config)
     return seconds
 
 
@@ -159,7 +159,7 @@ def resume(folder: Path) -> None:
         run = load_config(CONFIG, overrides(folder / "peace", teacher))
         for stage in STAGES:
             config = freeze(run)
-            assert end(start(stage, config), config) == 0
+            assert wait_for_end(start(stage, config), config) == 0
         for stage in STAGES:
             fresh, resumed = [], []
             for repeat in range(3):

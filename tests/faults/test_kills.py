@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage.store import Store
-from tests.support.kill_campaign import CONFIG, campaign, compare, end, ready, start, the_artifact
+from tests.support.kill_campaign import CONFIG, campaign, compare, fill_root, start, the_artifact, wait_for_end
 
 pytestmark = pytest.mark.e2e
 
@@ -26,11 +26,11 @@ def test_a_stage_killed_repeatedly_gives_the_undisturbed_artifact(
 
 
 def test_killed_references_resume_from_their_shards(peaceful: Path, teacher: str, tmp_path: Path) -> None:
-    config = ready("references", tmp_path / "root", peaceful, teacher)
-    assert end(start("references", config, "stages.references - 50 before"), config) != 0
+    config = fill_root("references", tmp_path / "root", peaceful, teacher)
+    assert wait_for_end(start("references", config, "stages.references - 50 before"), config) != 0
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("root/references/*.partial/items-*.parquet")}
     assert 5 < len(kept) < 10, "the base has answered everything, the teacher something"
-    assert end(start("references", config), config) == 0
+    assert wait_for_end(start("references", config), config) == 0
     assert f"40 items, {4 * len(kept)} already done" in config.with_suffix(".log").read_text()
     made = the_artifact(Store(tmp_path / "root"), "references")
     assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in made.files("items")}.items(), "written again"

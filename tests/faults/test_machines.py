@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.config.run import load_config
 from storage.store import Store, open_store
-from tests.support.kill_campaign import CONFIG, STAGES, compare, end, freeze, overrides, start
+from tests.support.kill_campaign import CONFIG, STAGES, compare, freeze, overrides, start, wait_for_end
 
 pytestmark = pytest.mark.e2e
 
@@ -73,7 +73,7 @@ def test_kills_on_changing_machines_give_the_undisturbed_artifacts(
             workspace = tmp_path / f"machine-{machines}"
             run = load_config(CONFIG, (*overrides(bucket, teacher), f"workspace={workspace}"))
             config = freeze(run, workspace)
-            code = end(start(stage, config, kill), config)
+            code = wait_for_end(start(stage, config, kill), config)
             assert (code == 0) is (kill == ""), config.with_suffix(".log").read_text()[-3000:]
             assert kill == "" or (workspace / "killed").exists(), "it ended before it could be killed"
         here = open_store(bucket, tmp_path / f"machine-{machines}")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from storage import atomic
 from storage.errors import ArtifactError, Damaged, LeaseLost
 from storage.store import Store, open_store
-from tests.support.storage.chains import make
+from tests.support.storage.chains import commit_artifact
 from tests.support.storage.processes import DIGEST, STAGE, numbers
 
 
@@ -110,7 +110,7 @@ def test_nothing_is_written_after_another_process_has_committed(store: Store) ->
 
 
 def test_a_table_is_read_whole_in_batches_or_by_column(store: Store) -> None:
-    artifact = make(store, "sampling")
+    artifact = commit_artifact(store, "sampling")
     assert artifact.table("rows")["number"].to_pylist() == [0, 1, 2, 3]
     assert [batch["number"].to_pylist() for batch in artifact.batches("rows", rows=2)] == [[0, 1], [2], [3]]
     assert artifact.table("rows", []).num_columns == 0
@@ -119,11 +119,11 @@ def test_a_table_is_read_whole_in_batches_or_by_column(store: Store) -> None:
 
 def test_a_missing_table_is_an_error(store: Store) -> None:
     with pytest.raises(ArtifactError, match="has no table 'rationales'"):
-        make(store, "sampling").table("rationales")
+        commit_artifact(store, "sampling").table("rationales")
 
 
 def test_reading_finds_a_damaged_shard_of_a_finished_artifact(store: Store) -> None:
-    artifact = make(store, "sampling")
+    artifact = commit_artifact(store, "sampling")
     path = artifact.path("rows-00000.parquet")
     content = bytearray(path.read_bytes())
     content[len(content) // 4] ^= 1

@@ -15,7 +15,7 @@ from storage.catalogue import point, record_run
 from storage.errors import ArtifactError
 from storage.garbage import FORGOTTEN_SECONDS, collect, garbage, reachable
 from storage.store import Store, open_store
-from tests.support.storage.chains import chain, files, make
+from tests.support.storage.chains import chain, commit_artifact, files
 from tests.support.storage.processes import DIGEST, numbers
 
 
@@ -119,7 +119,7 @@ def test_an_unfinished_artifact_is_kept_while_a_run_refers_to_it(store: Store) -
     "left", ["partial/x", "scratch/x", "lease/000001", "incoming/x", "digests", "progress", "synced", "lock"]
 )
 def test_leftovers_of_a_kill_beside_a_finished_artifact_are_removed(store: Store, left: str) -> None:
-    artifact = make(store, "sampling")
+    artifact = commit_artifact(store, "sampling")
     record_run(store.backend, "run", {"sampling": artifact.fingerprint}, {}, "done")
     store.backend.write(f"{artifact.name}.{left}", b"{}")
     assert _collect(store) == {f"{artifact.name}.{left.partition('/')[0]}"}
@@ -132,7 +132,7 @@ def test_only_artifacts_are_ever_removed(store: Store) -> None:
     mine = ["notes/thesis.txt", "src/pkg/module.py", ".git/objects/ab", "top", "sampling/README", "sampling/0123456789ABCDEF/x"]
     for name in mine:
         store.backend.write(name, b"mine")
-    artifact = make(store, "sampling")
+    artifact = commit_artifact(store, "sampling")
     assert _collect(store) == {artifact.name}
     assert set(files(store.root)) == set(mine)
 
@@ -153,7 +153,7 @@ def test_a_lease_of_another_host_protects_a_week_without_heartbeat(store: Store)
 
 
 def test_artifacts_in_use_since_the_listing_are_kept(store: Store) -> None:
-    artifact, other = make(store, "sampling", number=1), make(store, "sampling", number=2)
+    artifact, other = commit_artifact(store, "sampling", number=1), commit_artifact(store, "sampling", number=2)
     with store.draft("questions", DIGEST) as draft:
         draft.write_shard("rows", numbers(1))
     found = list(garbage(store))
@@ -166,7 +166,7 @@ def test_artifacts_in_use_since_the_listing_are_kept(store: Store) -> None:
 
 
 def test_a_damaged_document_stops_collection_before_any_removal(store: Store) -> None:
-    artifact, reached = make(store, "sampling"), make(store, "questions")
+    artifact, reached = commit_artifact(store, "sampling"), commit_artifact(store, "questions")
     record_run(store.backend, "run", {"questions": reached.fingerprint}, {}, "done")
     for name in ("runs/run.json", "pointers/latest.json", f"{reached.name}/{MANIFEST}"):
         content = store.backend.read(name)

@@ -10,7 +10,7 @@ from storage.catalogue import record_run
 from storage.errors import ArtifactMissing
 from storage.lineage import ancestors, differences, flat, resolve
 from storage.store import Store
-from tests.support.storage.chains import chain, make
+from tests.support.storage.chains import chain, commit_artifact
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.text("ab", max_size=2)
 TREES = st.dictionaries(
@@ -46,7 +46,7 @@ def test_ancestors_are_listed_once_each_children_first(store: Store) -> None:
 
 
 def test_a_missing_ancestor_is_named(store: Store) -> None:
-    child = make(store, "training", {"sampling": "0" * 16})
+    child = commit_artifact(store, "training", {"sampling": "0" * 16})
     with pytest.raises(ArtifactMissing, match=f"sampling/{'0' * 16}: no sampling artifact"):
         ancestors(store, "training", child.fingerprint)
 
@@ -63,7 +63,7 @@ def test_a_reference_is_a_name_a_prefix_a_run_or_a_pointer(store: Store) -> None
 
 def test_an_unknown_or_ambiguous_reference_is_refused(store: Store) -> None:
     for number in range(17):  # of 17 hex names, two share their first digit
-        make(store, "questions", number=number)
+        commit_artifact(store, "questions", number=number)
     record_run(store.backend, "half", {"questions": "0" * 16}, {}, "running")
     starts = [name[0] for name in store.fingerprints("questions")]
     twice = next(start for start in starts if starts.count(start) > 1)

@@ -14,13 +14,13 @@ from storage.errors import ArtifactBusy, ArtifactError, ArtifactMissing, RootNot
 from storage.fingerprint import file_digest
 from storage.store import MANIFEST_VERSION, Store, open_store, parse_manifest
 from storage.verify import verify
-from tests.support.storage.chains import VERSION_1, files, make
+from tests.support.storage.chains import VERSION_1, commit_artifact, files
 from tests.support.storage.processes import DIGEST, STAGE, numbers
 
 
 @pytest.fixture
 def artifact(store: Store) -> Artifact:
-    return make(store, STAGE)
+    return commit_artifact(store, STAGE)
 
 
 def test_resuming_a_draft_removes_temporary_files_at_any_depth(store: Store) -> None:
@@ -61,7 +61,7 @@ def test_a_folder_without_a_manifest_is_made_again(store: Store, artifact: Artif
     assert not store.exists(STAGE, artifact.fingerprint)
     with pytest.raises(ArtifactMissing):
         store.open(STAGE, artifact.fingerprint)
-    assert "stray" not in files(make(store, STAGE).folder)
+    assert "stray" not in files(commit_artifact(store, STAGE).folder)
 
 
 @pytest.mark.parametrize("name", ["rows-00001.parquet", "student/weights"])

@@ -14,12 +14,12 @@ from storage.errors import StorageError
 from storage.fingerprint import file_digest
 from storage.store import Store, open_store
 from storage.verify import verify
-from tests.support.storage.chains import VERSION_1, chain, files, make
+from tests.support.storage.chains import VERSION_1, chain, commit_artifact, files
 
 
 @pytest.fixture
 def artifact(store: Store) -> Artifact:
-    return make(store, "training")
+    return commit_artifact(store, "training")
 
 
 def _problems(store: Store, artifact: Artifact) -> list[str]:
@@ -51,7 +51,7 @@ def test_a_changed_byte_that_open_does_not_notice_is_found(store: Store, artifac
 def test_any_altered_byte_of_any_file_is_found(tmp_path: Path, data: st.DataObject) -> None:
     """Flips bytes of the files listed in the manifest."""
     root = tmp_path / str(len(list(tmp_path.iterdir())))
-    artifact = make(open_store(str(root)), "training")
+    artifact = commit_artifact(open_store(str(root)), "training")
     name = data.draw(st.sampled_from([entry["path"] for entry in artifact.manifest["files"]]))
     content = bytearray(artifact.path(name).read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))

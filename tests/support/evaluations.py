@@ -1,4 +1,4 @@
-"""Evaluations as they would be if a student answered as a test wants, committed as the stages commit them."""
+"""Commits evaluations in which the student is correct exactly where a test wants it to be."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Item = tuple[str, str, str]
 
 
 def asked(questions: Artifact) -> list[Item]:
-    """Everything that a questions artifact has for evaluation."""
+    """All evaluation items of a questions artifact."""
     rows = questions.table("questions", ["role", "set", "id", "use"]).to_pylist()
     return [(row["role"], row["set"], row["id"]) for row in rows if row["use"] == "test"]
 
 
 def grade(store: Store, planned: Mapping[str, StagePlan], right: Callable[[Item], bool]) -> Artifact:
-    """An evaluation in which base and teacher are always wrong and the student is right where `right` says so."""
+    """An evaluation in which base and teacher are always wrong and the student is correct where `right` says so."""
     items = asked(store.open("questions", planned["questions"].fingerprint))
     references = _references(store, planned, items)
     students = _answers("student", items, right)
@@ -35,7 +35,7 @@ def grade(store: Store, planned: Mapping[str, StagePlan], right: Callable[[Item]
 
 
 def _references(store: Store, planned: Mapping[str, StagePlan], items: list[Item]) -> Artifact:
-    """Made with the first evaluation that needs them, as in life."""
+    """The references of a run; committed by the first evaluation that needs them."""
     mine = planned["references"]
     if store.exists("references", mine.fingerprint):
         return store.open("references", mine.fingerprint)

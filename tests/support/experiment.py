@@ -1,6 +1,6 @@
-"""What a small experiment leaves behind, without its work: rationales in styles, and the artifacts of every arm's training.
+"""The artifacts of a small experiment, without running it: rationales in several styles, and one training per arm.
 
-Every student is the tiny model moved by noise of its own arm, so that all differ and none has learned anything.
+Every student is the tiny model plus the noise of its arm, so all differ and none has learned anything.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def metanet(seed: int) -> MetaNet:
 
 
 def synthesis(run: RunConfig, text: Write, draft: Draft) -> dict[str, Any]:
-    """Two shards; the last question lacks a perspective."""
+    """A synthesis artifact of two shards; the last question lacks a perspective."""
     tokenizer, random = load_tokenizer(run.student), torch.Generator().manual_seed(0)
     for first in range(0, QUESTIONS, QUESTIONS // 2):
         kept, numbers = [], range(first, first + QUESTIONS // 2)
@@ -137,8 +137,8 @@ def _training(model: Path, run: RunConfig, arm: str, draft: Draft) -> dict[str, 
     return {"steps": run.training.steps}
 
 
-def make(folder: Path, model: Path, text: Write = styled, **training: Any) -> Experiment:
-    """Everything that the analysis reads, at the fingerprints at which it looks."""
+def commit_experiment(folder: Path, model: Path, text: Write = styled, **training: Any) -> Experiment:
+    """All artifacts that the analysis reads, at their fingerprints."""
     changed = tree(model)
     changed["training"] |= training
     config = write_config(folder, changed)

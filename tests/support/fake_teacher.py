@@ -1,7 +1,7 @@
-"""A teacher for fault injection and load: an OpenAI-compatible server on loopback that answers at once.
+"""A fake teacher for fault injection and load: an OpenAI-compatible server on loopback that replies at once.
 
-What it writes are worked solutions of the miniature world, unless its caller has other questions. The same prompt and seed give the same
-text, so that runs that were killed can be compared with one that was not, row by row. A `Fault` takes the place of an answer.
+It writes worked solutions of the miniature world, or texts of the caller's function. The same prompt and seed give the same text, so a
+killed run can be compared with an undisturbed one row by row. A `Fault` replaces a reply.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Asked = dict[str, Any]
 
 @dataclass(frozen=True)
 class Fault:
-    """What is sent instead of an answer, after `seconds`; with `cut`, only the first bytes of it."""
+    """A reply that is sent after `seconds` in place of the right one; with `cut`, only its first bytes."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -37,13 +37,13 @@ class Fault:
 
 
 def write(prompt: str, seed: int) -> str:
-    """The rationale that `prompt` (perspective, question) asks for."""
+    """The rationale for a prompt with a perspective and a question."""
     lines = dict(line.split(": ", 1) for line in prompt.splitlines() if ": " in line)
     return solution(PROBLEMS[lines["Question"]], lines["Perspective"], random.Random(seed))
 
 
 def reply(text: str, **changes: Any) -> Asked:
-    """What a server answers to a request for completion."""
+    """The reply to a completion request."""
     words = len(text.split())
     choice = {"index": 0, "text": text, "finish_reason": "stop", "logprobs": {"token_logprobs": [-0.5] * words}}
     usage = {"prompt_tokens": 10, "completion_tokens": words, "total_tokens": 10 + words}
@@ -91,14 +91,14 @@ class _Server(ThreadingHTTPServer):
         self.fault = fault
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that is killed in the middle of a request is what this server is for."""
+        """Clients that are killed during a request are expected."""
 
 
 @contextmanager
 def serve(
     write: Callable[[str, int], str] = write, fault: Callable[[Asked], Fault | None] = lambda asked: None
 ) -> Iterator[str]:
-    """The base URL of a running teacher; `write` makes its text of a prompt and a seed.
+    """The base URL of a running teacher; `write` makes a text from a prompt and a seed.
 
     `fault` is asked before each answer with the request's document, which is empty for the list of models.
     """

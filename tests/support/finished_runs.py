@@ -1,4 +1,4 @@
-"""Finished runs of an experiment without its work: what every arm and seed answered, and what it cost."""
+"""Finished runs of an experiment, without running it: the answers and the cost of every arm and seed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def answered_artifact(root: Path, stage: str, number: int, model: str, right: Ri
 
 
 def finished_runs(root: Path) -> list[Finished]:
-    """`mind` is right on 50 of 60 and `weak` on 20 fewer in distribution; `luck` differs from `mind` by seed and not on average."""
+    """`mind` is correct on 50 of 60 items, `weak` on 20 fewer in distribution; `luck` differs from `mind` by seed but not on average."""
     base = answered_artifact(root, "references", 0, "base", lambda group, n: n < 10, {})
     rights: dict[str, Callable[[int], Right]] = {
         "mind": lambda seed: lambda group, n: n < 50,

@@ -1,8 +1,8 @@
-"""Kills a stage again and again, at commit points and at random moments, until it is done; then compares with a run left in peace.
+"""Kills a stage repeatedly, at commit points and at random moments, until it finishes; compares it with an undisturbed run.
 
-`python -m tests.support.kill_campaign --kills 200` is the long form (`make soak`); the tests of this folder run short ones. Each life of a
-stage is its real process under the real guard; what is killed is the stage, or for training also a rank. Compared are: every file's hash
-where the stage is deterministic; every row, and that no key comes twice, where it samples; every loss of training.
+`python -m tests.support.kill_campaign --kills 200` is the long form (`make soak`); `tests/faults` runs short forms. Every start of a
+stage is its real process under the real guard. The stage is killed, or for training also a rank. Compared are: the hash of every file, if
+the stage is deterministic; every row, and that no key occurs twice, if it samples; every loss of training.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CONFIG: Final = REPOSITORY / "configs" / "miniature.yaml"
 SITE: Final = Path(__file__).parent / "fault_injection"
 STAGES: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation", "report")
 PATIENCE: Final = 12
-"""After so many kills in a row a life is left in peace, so that a campaign comes to its end."""
+"""After this many kills in a row a start is left undisturbed, so that a campaign ends."""
 VICTIMS: Final = {"training": ("stages.training -", "stages.training.rank 0", "stages.training.rank 1")}
 POINTS: Final = {
     "questions": 24,
@@ -45,11 +45,11 @@ POINTS: Final = {
     "evaluation": 40,
     "report": 60,
 }
-"""About how many commit points a life of the stage has; a number beyond means that life ends well."""
+"""Approximate number of commit points of the stage; a kill at a higher number does not happen."""
 
 
 def overrides(root: Path | str, teacher: str) -> tuple[str, ...]:
-    """A run of all stages in little time, with many commits in each."""
+    """Overrides for a quick run of all stages with many commits each."""
     own = "{kind: transformers, dtype: float32, max_context: 512}"
     return (
         f"root={root}",
@@ -77,7 +77,7 @@ def overrides(root: Path | str, teacher: str) -> tuple[str, ...]:
 
 @dataclass
 class Toll:
-    """What a campaign came to."""
+    """Counts of a campaign."""
 
     kills: Counter[str] = field(default_factory=Counter)
     points: Counter[str] = field(default_factory=Counter)
@@ -86,7 +86,7 @@ class Toll:
 
 
 def freeze(run: RunConfig, folder: Path | None = None) -> Path:
-    """The run's configuration as a file that a stage's process reads; its log will lie beside it."""
+    """Write the run's configuration for a stage's process; the log goes beside it."""
     path = (folder or Path(run.root)) / "run.config"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(run.model_dump_json())
@@ -94,7 +94,7 @@ def freeze(run: RunConfig, folder: Path | None = None) -> Path:
 
 
 def start(stage: str, config: Path, kill: str = "") -> subprocess.Popen[bytes]:
-    """One life of a stage, under its guard; its output goes to a log beside the configuration."""
+    """Start a stage under its guard; its output goes to a log beside the configuration."""
     command = [sys.executable, "-m", "flows.guard", sys.executable, "-m", f"stages.{stage}", "--config", str(config)]
     environment = {
         **os.environ,
@@ -108,7 +108,7 @@ def start(stage: str, config: Path, kill: str = "") -> subprocess.Popen[bytes]:
 
 
 def _module(process: psutil.Process) -> str:
-    """`module rank` of a process started with -m, or nothing."""
+    """`module rank` of a process started with -m, or an empty string."""
     try:
         words, rank = process.cmdline(), process.environ().get("RANK", "-")
     except (psutil.NoSuchProcess, psutil.AccessDenied):
@@ -118,7 +118,7 @@ def _module(process: psutil.Process) -> str:
 
 
 def kill_after(guard: subprocess.Popen[bytes], victim: str, seconds: float) -> bool:
-    """SIGKILL `victim` ("module rank") so many seconds after it was first seen; whether it was there to be killed."""
+    """Send SIGKILL to `victim` ("module rank") this many seconds after it was first seen; returns whether it existed."""
     seen = None
     while guard.poll() is None:
         family = {_module(child): child for child in psutil.Process(guard.pid).children(recursive=True)}
@@ -130,8 +130,8 @@ def kill_after(guard: subprocess.Popen[bytes], victim: str, seconds: float) -> b
     return False
 
 
-def end(guard: subprocess.Popen[bytes], config: Path) -> int:
-    """Wait for a life's end; nobody of its family may live on."""
+def wait_for_end(guard: subprocess.Popen[bytes], config: Path) -> int:
+    """Wait for the process to end; no child may survive it."""
     try:
         code = guard.wait(timeout=240)
     except subprocess.TimeoutExpired:
@@ -140,27 +140,27 @@ def end(guard: subprocess.Popen[bytes], config: Path) -> int:
     return code
 
 
-def one_life(stage: str, config: Path, rng: random.Random, toll: Toll, typical: float) -> int:
-    """Start a stage and kill it somewhere; its exit code (0: it came through)."""
+def start_and_kill(stage: str, config: Path, rng: random.Random, toll: Toll, typical: float) -> int:
+    """Start a stage and kill it somewhere; returns its exit code (0: it finished first)."""
     victim = rng.choice(VICTIMS.get(stage, (f"stages.{stage} -",)))
     killed = config.with_name("killed")
     killed.unlink(missing_ok=True)
     if rng.random() < 0.6 and victim != "stages.training.rank 1":  # rank 1 commits nothing itself
         when = rng.choice(("before", "after"))
-        code = end(start(stage, config, f"{victim} {rng.randint(1, POINTS[stage])} {when}"), config)
+        code = wait_for_end(start(stage, config, f"{victim} {rng.randint(1, POINTS[stage])} {when}"), config)
         if killed.exists():
             toll.points[stage] += 1
             toll.kills[victim] += 1
     else:
         guard = start(stage, config)
         toll.kills[victim] += kill_after(guard, victim, rng.uniform(0.0, typical))
-        code = end(guard, config)
+        code = wait_for_end(guard, config)
     toll.lives += 1
     return code
 
 
 def the_artifact(store: Store, stage: str) -> Artifact:
-    """The one artifact that a root has of a stage."""
+    """The only artifact of a stage under a root."""
     (digest,) = (digest for digest in store.fingerprints(stage) if store.exists(stage, digest))
     return store.open(stage, digest)
 
@@ -185,7 +185,7 @@ def _rows(artifact: Artifact, table: str, key: tuple[str, ...]) -> list[dict[str
 
 
 def compare(stage: str, peaceful: Store, killed: Store) -> None:
-    """Fail unless the artifact of the killed root is that of the peaceful one."""
+    """Fail unless the artifacts of the killed and the undisturbed root are equal."""
     one, other = the_artifact(peaceful, stage), the_artifact(killed, stage)
     assert one.fingerprint == other.fingerprint
     assert verify(killed, stage, other.fingerprint) == []
@@ -208,25 +208,25 @@ def compare(stage: str, peaceful: Store, killed: Store) -> None:
 
 
 def copy_inputs(source: Path, target: Path, run: RunConfig, stage: str) -> None:
-    """What a stage reads from, as finished in another root."""
+    """Copy the inputs of a stage from another root."""
     planned = plan(run)
     for needed in STAGES[: STAGES.index(stage)]:
         name = Path(needed) / planned[needed].fingerprint
         shutil.copytree(source / name, target / name, dirs_exist_ok=True)
 
 
-def peace(config_file: Path, root: Path, teacher: str) -> RunConfig:
+def run_undisturbed(config_file: Path, root: Path, teacher: str) -> RunConfig:
     """Run every stage once, undisturbed."""
     run = load_config(config_file, overrides(root, teacher))
     for stage in STAGES:
         config = freeze(run)
-        code = end(start(stage, config), config)
+        code = wait_for_end(start(stage, config), config)
         assert code == 0, config.with_suffix(".log").read_text()[-3000:]
     return run
 
 
 def campaign(stage: str, kills: int, rng: random.Random, config_file: Path, peaceful: Path, folder: Path, teacher: str) -> Toll:
-    """Kill one stage `kills` times; each time it comes through, compare and start anew."""
+    """Kill one stage `kills` times; whenever it finishes, compare it and start again."""
     toll, row = Toll(), 0
     typical = the_artifact(Store(peaceful), stage).manifest["timing"]["seconds"] + 3.0
     root = folder / f"{stage}-0"
@@ -235,7 +235,7 @@ def campaign(stage: str, kills: int, rng: random.Random, config_file: Path, peac
             config = freeze(run := load_config(config_file, overrides(root, teacher)))
             copy_inputs(peaceful, root, run, stage)
         enough = row >= PATIENCE or sum(toll.kills.values()) >= kills
-        code = end(start(stage, config), config) if enough else one_life(stage, config, rng, toll, typical)
+        code = wait_for_end(start(stage, config), config) if enough else start_and_kill(stage, config, rng, toll, typical)
         assert code == 0 or not enough, config.with_suffix(".log").read_text()[-3000:]
         row = 0 if code == 0 else row + 1
         if code == 0:
@@ -246,8 +246,21 @@ def campaign(stage: str, kills: int, rng: random.Random, config_file: Path, peac
     return toll
 
 
+def fill_root(stage: str, root: Path, peaceful: Path, teacher: str) -> Path:
+    """Fill a root with a stage's inputs; returns the configuration file to start the stage with."""
+    run = load_config(CONFIG, overrides(root, teacher))
+    copy_inputs(peaceful, root, run, stage)
+    return freeze(run)
+
+
+def last_message(config: Path) -> str:
+    """The last `mind:` line of a stage's log."""
+    lines = [line for line in config.with_suffix(".log").read_text().splitlines() if line.startswith("mind: ")]
+    return lines[-1]
+
+
 def main() -> None:
-    """The long form."""
+    """Entry point of the long form."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.kill_campaign")
     parser.add_argument("--kills", type=int, default=200, help="in all, shared out over the stages")
     parser.add_argument("--seed", type=int, default=0)
@@ -261,9 +274,9 @@ def main() -> None:
     rng = random.Random(arguments.seed)
     with serve() as teacher:
         began = time.monotonic()
-        peace(CONFIG, arguments.folder / "peace", teacher)
-        print(f"a run left in peace: {time.monotonic() - began:.0f} s", flush=True)
-        print(f"{'stage':<12}{'kills':>6}{'at points':>11}{'lives':>7}{'ended well':>12}{'seconds':>9}  rows lost", flush=True)
+        run_undisturbed(CONFIG, arguments.folder / "peace", teacher)
+        print(f"undisturbed run: {time.monotonic() - began:.0f} s", flush=True)
+        print(f"{'stage':<12}{'kills':>6}{'at points':>11}{'starts':>8}{'finished and equal':>20}{'seconds':>9}", flush=True)
         total = 0
         for stage in chosen:
             began = time.monotonic()
@@ -272,23 +285,10 @@ def main() -> None:
             count = sum(toll.kills.values())
             total += count
             seconds = time.monotonic() - began
-            line = f"{stage:<12}{count:>6}{sum(toll.points.values()):>11}{toll.lives:>7}{toll.finished:>12}{seconds:>9.0f}  0"
+            line = f"{stage:<12}{count:>6}{sum(toll.points.values()):>11}{toll.lives:>8}{toll.finished:>20}{seconds:>9.0f} "
             print(line, "  ".join(f"{victim}: {number}" for victim, number in toll.kills.items()), flush=True)
         print(f"{total} kills survived", flush=True)
 
 
 if __name__ == "__main__":
     main()
-
-
-def ready(stage: str, root: Path, peaceful: Path, teacher: str) -> Path:
-    """A root with everything that a stage reads; the file that its process is started with."""
-    run = load_config(CONFIG, overrides(root, teacher))
-    copy_inputs(peaceful, root, run, stage)
-    return freeze(run)
-
-
-def said(config: Path) -> str:
-    """The last thing that a stage told a person."""
-    lines = [line for line in config.with_suffix(".log").read_text().splitlines() if line.startswith("mind: ")]
-    return lines[-1]

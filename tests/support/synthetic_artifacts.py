@@ -1,7 +1,7 @@
-"""What the bench feeds to a stage: artifacts of the stages before it, of any size, and an engine that answers at once.
+"""Synthetic inputs for a stage: artifacts of the earlier stages, of any size, and an engine that replies at once.
 
-Questions have a number, from which their answer follows, so that an answer can be written without knowing the question's row. Rationales
-differ between perspectives and are right; they are short, because what is measured is the number of rows.
+A question has a number that determines its answer, so answers can be written without reading the question. Rationales are correct and
+differ between perspectives; they are short, because the benchmarks measure the number of rows.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ class _Instant:
 
 @contextmanager
 def open_instant(*_: Any) -> Iterator[_Instant]:
-    """In the place of `open_engine`."""
+    """Replaces `open_engine`."""
     yield _Instant()
 
 
 def tree(model: Path, root: Path, stage: str, rows: int, server: str | None, perspectives: int) -> dict[str, Any]:
-    """A run whose `stage` handles about `rows` rows of rationales (of answers that it makes, in references and evaluation).
+    """A run whose `stage` handles about `rows` rationales (answers, for references and evaluation).
 
-    More perspectives than there are have copies.
+    More perspectives than the shipped ones are copies.
     """
     questions = rows // perspectives
     items = {"references": rows // 2, "evaluation": rows}.get(stage, 50)
@@ -181,7 +181,7 @@ def _synthesis(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str
 
 
 def _training(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str, Any]:
-    """Only the student: its tokenizer is what evaluation looks at; the engine that answers does not."""
+    """Only the student: evaluation reads its tokenizer; the engine reads nothing."""
     assert run.student.path is not None
     shutil.copytree(run.student.path, draft.path("student"))
     return {}
@@ -205,7 +205,7 @@ _NEEDED = {
 
 
 def make_inputs(run: RunConfig, stage: str, rows: int) -> None:
-    """Commit what `stage` reads, at the fingerprints that it will look for."""
+    """Commit the inputs of `stage` at their fingerprints."""
     count, items = rows // len(names_of(run)), run.questions.evaluation[0].source.count  # type: ignore[union-attr]
     if stage == "questions":
         schema = to_table([]).schema

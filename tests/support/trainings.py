@@ -1,7 +1,6 @@
-"""Trainings of a few steps one after the other in one process, as a series has them; told by a JSON file.
+"""Runs several short trainings in one process, as the experiment's worker does; a JSON file describes them.
 
-A training that is to `fail` does so in its first life after that step, which is then followed by another life. `most` is how many logits
-are made at once.
+A training with `fail` stops after that step and is then resumed. `most` is the number of logits computed at once.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from storage.store import open_store
 
 
 class Struck(Exception):
-    """The end of a first life."""
+    """Stops a training that is resumed afterwards."""
 
 
-def lives(config: Config, folder: Path, read: Artifact, fail: int | None, most: int) -> None:
+def train_and_resume(config: Config, folder: Path, read: Artifact, fail: int | None, most: int) -> None:
     rank.StudentLosses = partial(StudentLosses, most=most)  # type: ignore[assignment,misc]
     draft, scratch, progress = folder / "draft", folder / "scratch", Progress(folder / "progress", "training")
     for made in (draft, scratch):
@@ -52,7 +51,7 @@ def main(spec: Path) -> None:
             rank.join(config.training)
         synthesis = Path(item["synthesis"])
         read = open_store(str(synthesis.parents[1])).open("synthesis", synthesis.name)
-        lives(config, Path(item["folder"]), read, item["fail"], item["most"])
+        train_and_resume(config, Path(item["folder"]), read, item["fail"], item["most"])
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from stages.experiments.latent.reading import _compared, read
 from stages.experiments.latent.rows import Rows, Sets, choose_questions, names_of, read_sets, trained_on
 from stages.shared.mapped_tables import by_question
 from stages.shared.pages import render
-from tests.support.experiment import NAMES, QUESTIONS, TASKS, Experiment, make, metanet, question
+from tests.support.experiment import NAMES, QUESTIONS, TASKS, Experiment, commit_experiment, metanet, question
 from tests.support.runs import REPOSITORY
 
 MODELS = ["base", "mind", "uniform", *(f"single-{name}" for name in NAMES)]
@@ -48,7 +48,7 @@ def mind(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Experiment:
-    return make(tmp_path_factory.mktemp("experiment"), tiny_model)
+    return commit_experiment(tmp_path_factory.mktemp("experiment"), tiny_model)
 
 
 class Analysed(NamedTuple):
@@ -220,7 +220,7 @@ def test_trained_on_matches_the_questions_of_the_training_steps(
 
 
 def test_unseen_questions_are_used_if_there_are_enough(tmp_path: Path, tiny_model: Path) -> None:
-    few = make(tmp_path, tiny_model, steps=1, questions_per_step=2, questions_per_micro_batch=2)
+    few = commit_experiment(tmp_path, tiny_model, steps=1, questions_per_step=2, questions_per_micro_batch=2)
     made = open_runs(few.runs)
     sets = {name: read_sets(item.synthesis) for name, item in made.items()}
     trained = set[str]().union(*(trained_on(item.run, sets[name]) for name, item in made.items()))

@@ -1,4 +1,4 @@
-"""Jobs with artifact roots of their own, filled from a run that is finished, so that only the stages under test have to run."""
+"""Jobs with their own artifact roots, filled from a finished run, so that only the stages under test have to run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real Prefect: a server on loopback with a database of its own, worker processes, and its API as the page in the browser uses it."""
+"""A real Prefect server on loopback with its own database, worker processes, and the API that its UI uses."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A hub on loopback: the few answers of the real one's interface that `datasets` asks for, over folders on this disk.
+"""A hub on loopback: the part of the real hub's API that `datasets` calls, served from local folders.
 
-A folder `ORG/NAME/REVISION` is a data set at a revision. The parts that are tested, `datasets` and `huggingface_hub`, are the real ones.
+A folder `ORG/NAME/REVISION` is a data set at a revision. The tested parts, `datasets` and `huggingface_hub`, are the real ones.
 """
 
 from __future__ import annotations

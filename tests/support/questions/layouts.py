@@ -1,4 +1,4 @@
-"""Benchmarks in the hub's own layout, as folders: a few rows of each by hand, and rows of the real ones put back into it."""
+"""Benchmarks as folders in the hub's layout: a few handwritten rows of each, and rows of the real benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Artifacts as stages make them, but small."""
+"""Small artifacts and chains of artifacts, as stages commit them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.storage.processes import numbers
 VERSION_1 = Path(__file__).parent / "fixtures" / "version-1"
 
 
-def make(store: Store, stage: str, inputs: Mapping[str, str] | None = None, **config: Any) -> Artifact:
+def commit_artifact(store: Store, stage: str, inputs: Mapping[str, str] | None = None, **config: Any) -> Artifact:
     """An artifact whose name follows from its stage, inputs and configuration, with a table and a file in a folder."""
     identity = {"stage": stage, "version": 1, "config": config, "inputs": dict(inputs or {}), "outside": {}}
     with store.draft(stage, fingerprint(identity)) as draft:
@@ -28,10 +28,10 @@ def make(store: Store, stage: str, inputs: Mapping[str, str] | None = None, **co
 
 def chain(store: Store, **config: Any) -> list[Artifact]:
     """Questions, samples made from them, and a student made from both."""
-    questions = make(store, "questions", **config)
-    sampling = make(store, "sampling", {"questions": questions.fingerprint}, **config)
+    questions = commit_artifact(store, "questions", **config)
+    sampling = commit_artifact(store, "sampling", {"questions": questions.fingerprint}, **config)
     inputs = {"questions": questions.fingerprint, "sampling": sampling.fingerprint}
-    return [questions, sampling, make(store, "training", inputs, **config)]
+    return [questions, sampling, commit_artifact(store, "training", inputs, **config)]
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -1,6 +1,6 @@
-"""What other processes do in these tests: hold leases, write artifacts, be stopped and killed.
+"""Other processes in storage tests: they hold leases, write artifacts, are stopped and killed.
 
-They are forked from one that has imported everything, so a test can afford dozens. `host` makes a process one of another machine.
+They are forked from a process that has imported everything, so a test can use dozens. `host` gives a process another machine's identity.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""An S3 server for tests: moto, behind a proxy that fails by a schedule.
+"""An S3 server for tests: moto behind a proxy that injects faults.
 
-Every request of the code under test goes through the proxy. PUTs are forwarded one at a time, because moto looks for an object and then
-stores it in two steps, so that of two conditional puts at once both could win.
+Every request of the code under test goes through the proxy. PUTs are forwarded one at a time, because moto checks and stores an object in
+two steps, so two concurrent conditional puts could both succeed.
 """
 
 from __future__ import annotations
