@@ -59,7 +59,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def teacher() -> Iterator[str]:
-    """The address of a teacher that answers at once."""
+    """The URL of a fake teacher that replies at once."""
     from tests.support.fake_teacher import serve
 
     with serve() as url:
@@ -67,21 +67,21 @@ def teacher() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def finishing(teacher: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Any]]:
-    """A small run of every stage that nobody disturbs, made while whoever needs it does something else."""
+def undisturbed_run(teacher: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Any]]:
+    """A future of a small undisturbed run of every stage, which runs in the background."""
     from tests.support.kill_campaign import CONFIG, run_undisturbed
 
     with ThreadPoolExecutor(1) as thread:
-        yield thread.submit(run_undisturbed, CONFIG, tmp_path_factory.mktemp("peace"), teacher)
+        yield thread.submit(run_undisturbed, CONFIG, tmp_path_factory.mktemp("undisturbed"), teacher)
 
 
 @pytest.fixture(scope="session")
-def peaceful(finishing: Future[Any]) -> Path:
-    """The root of that run."""
-    return Path(finishing.result().root)
+def undisturbed(undisturbed_run: Future[Any]) -> Path:
+    """The root of the undisturbed run."""
+    return Path(undisturbed_run.result().root)
 
 
 @pytest.fixture
 def run_tree(tiny_model: Path) -> dict[str, Any]:
-    """The text of a small but complete run's configuration, as plain data."""
+    """The configuration of a small but complete run, as plain data."""
     return tree_of(tiny_model)

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.support.fake_teacher import serve
-from tests.support.kill_campaign import STAGES, freeze
-from tests.support.prefect.jobs import Job, fill, start_training
-from tests.support.prefect.server import Prefect, deployed, eventually, named
+from tests.support.kill_campaign import STAGES, write_stage_config
+from tests.support.prefect.jobs import Job, fill_job, start_training
+from tests.support.prefect.server import Prefect, deployed, eventually, processes_with
 from tests.support.runs import REPOSITORY
 
 REQUEST: Final = re.compile(r'"(GET|POST|PUT|PATCH|DELETE) (/api/\S*)')
@@ -46,11 +46,11 @@ class Bench:
         name = f"bench-{next(self._numbers)}"
         job = Job(self.folder / name, self.teacher, name)
         job.root.mkdir()
-        return fill(job, self.finished.root, without) if without else job
+        return fill_job(job, self.finished.root, without) if without else job
 
     def direct(self, job: Job) -> dict[str, float]:
         """Seconds of every stage, each run as a process without Prefect."""
-        config = freeze(job.config)
+        config = write_stage_config(job.config)
         seconds = {}
         for stage in STAGES:
             began = time.monotonic()
@@ -85,12 +85,12 @@ class Bench:
         """Seconds until the last training process is gone, and until the run has its final state."""
         job = self.job("training")
         run = start_training(self.prefect, job)
-        family = named(str(job.root))
+        family = processes_with(str(job.root))
         began, clock = time.monotonic(), time.time()
         interrupt(run)
         eventually(lambda: not any(process.is_running() for process in family), "the end of every process", pause=0.02)
         gone = time.monotonic() - began
-        marked = _at(self.prefect.end(run)["timestamp"]) - clock
+        marked = _at(self.prefect.final_state(run)["timestamp"]) - clock
         for limit in self.prefect.post(
             "/v2/concurrency_limits/filter"
         ):  # the slot of a killed holder stays taken for another minute

@@ -30,7 +30,7 @@ from storage.artifact import MANIFEST
 from storage.fingerprint import fingerprint
 from storage.store import MANIFEST_VERSION, Store
 from tests.support.fake_teacher import serve
-from tests.support.kill_campaign import STAGES, copy_inputs, freeze, overrides, start, wait_for_end
+from tests.support.kill_campaign import STAGES, copy_inputs, overrides, start_stage, wait_for_end, write_stage_config
 from tests.support.runs import REPOSITORY
 
 CONFIG: Final = REPOSITORY / "configs" / "miniature.yaml"
@@ -139,7 +139,7 @@ def _first_sign(stage: str, config: Path, kill: str) -> float:
     log = config.with_suffix(".log")
     log.unlink(missing_ok=True)
     began = time.perf_counter()
-    life = start(stage, config, kill)
+    life = start_stage(stage, config, kill)
     while not (log.exists() and f"{stage}: " in log.read_text()):
         assert life.poll() is None, log.read_text()
         time.sleep(0.005)
@@ -156,18 +156,18 @@ def resume(folder: Path) -> None:
     print("\nseconds to the first sign of work (median of 3)")
     print(f"{'stage':<12}{'fresh':>8}{'resumed':>9}{'more':>8}")
     with serve() as teacher:
-        run = load_config(CONFIG, overrides(folder / "peace", teacher))
+        run = load_config(CONFIG, overrides(folder / "undisturbed", teacher))
         for stage in STAGES:
-            config = freeze(run)
-            assert wait_for_end(start(stage, config), config) == 0
+            config = write_stage_config(run)
+            assert wait_for_end(start_stage(stage, config), config) == 0
         for stage in STAGES:
             fresh, resumed = [], []
             for repeat in range(3):
                 root = folder / f"resume-{stage}-{repeat}"
                 own = load_config(CONFIG, overrides(root, teacher))
-                copy_inputs(folder / "peace", root, own, stage)
+                copy_inputs(folder / "undisturbed", root, own, stage)
                 victim = f"stages.{stage} -" if stage != "training" else "stages.training.rank 0"
-                config = freeze(own)
+                config = write_stage_config(own)
                 fresh.append(_first_sign(stage, config, f"{victim} {points[stage]} after"))
                 resumed.append(_first_sign(stage, config, ""))
                 shutil.rmtree(root)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support.prefect.jobs import Job, NewJob, start_training
-from tests.support.prefect.server import Prefect, eventually, named
+from tests.support.prefect.server import Prefect, eventually, processes_with
 from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
@@ -32,18 +32,18 @@ class Cancelled(NamedTuple):
 def cancelled(prefect: Prefect, new_job: NewJob) -> Cancelled:
     job = new_job("training")
     run = start_training(prefect, job)
-    family = named(str(job.root))
+    family = processes_with(str(job.root))
     began = time.monotonic()
     prefect.cancel(run)
     eventually(lambda: not any(process.is_running() for process in family), "the end of every process", patience=60)
     gone = time.monotonic() - began
-    return Cancelled(job, prefect.end(run), gone, job.checkpoint())
+    return Cancelled(job, prefect.final_state(run), gone, job.checkpoint())
 
 
 def test_all_processes_end_and_the_run_is_cancelled(cancelled: Cancelled) -> None:
     assert cancelled.seconds < GONE
     assert cancelled.state["type"] == "CANCELLED"
-    assert named(str(cancelled.job.root)) == []
+    assert processes_with(str(cancelled.job.root)) == []
 
 
 def test_the_catalogue_lists_the_run_as_stopped(cancelled: Cancelled) -> None:
@@ -59,7 +59,7 @@ def test_the_stage_deployment_resumes_from_the_checkpoint(prefect: Prefect, canc
     job = cancelled.job
     parameters = {"run": job.name, "root": str(job.root)}
     run = prefect.start("training/gpu", parameters)
-    state = prefect.end(run)
+    state = prefect.final_state(run)
     assert state["type"] == "COMPLETED", state
     assert any(f"{cancelled.step} already done" in message for message in prefect.logs(run))
     assert job.artifact("training").manifest["timing"]["processes"] == 2

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.prefect.jobs import Crashed
-from tests.support.prefect.server import named
+from tests.support.prefect.server import processes_with
 from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
@@ -25,7 +25,7 @@ def test_the_run_is_marked_as_crashed_with_the_reason(crashed: Crashed) -> None:
 
 def test_no_process_outlives_the_crash(crashed: Crashed) -> None:
     assert crashed.orphans_for < 30
-    assert named(str(crashed.job.root)) == []
+    assert processes_with(str(crashed.job.root)) == []
 
 
 def test_mind_stage_resumes_from_the_checkpoint(crashed: Crashed, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from stages.core.plan import plan
 from stages.core.process import run_stage
 from stages.promotion import decisions
 from storage.catalogue import read_pointer
-from tests.support.evaluations import Item, asked, grade
-from tests.support.prefect.jobs import Job, NewJob, everything, rename
-from tests.support.prefect.server import Prefect, eventually, late
+from tests.support.evaluations import Item, commit_evaluation, evaluation_items
+from tests.support.prefect.jobs import Job, NewJob, copy_artifact, file_contents
+from tests.support.prefect.server import Prefect, eventually, scheduled_hours_ago
 from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
@@ -53,9 +53,9 @@ def forged(job: Job, source: Job, right: Callable[[Item], bool]) -> Job:
     run_stage(job.config, "questions")
     for stage in ("sampling", "synthesis", "training"):
         if not job.store.exists(stage, job.fingerprint(stage)):
-            rename(job, stage, source.artifact(stage))
-    grade(job.store, job.plan(), right)
-    rename(job, "report", source.artifact("report"))
+            copy_artifact(job, stage, source.artifact(stage))
+    commit_evaluation(job.store, job.plan(), right)
+    copy_artifact(job, "report", source.artifact("report"))
     return job
 
 
@@ -72,13 +72,13 @@ def mind(prefect: Prefect, *arguments: str) -> str:
 def first(new_job: NewJob) -> Job:
     """A finished run whose student is always right, with no promoted student yet."""
     job = new_job("references", "evaluation")
-    grade(job.store, job.plan(), lambda item: True)
+    commit_evaluation(job.store, job.plan(), lambda item: True)
     return job
 
 
 def test_the_first_candidate_is_compared_with_its_base_and_promoted(prefect: Prefect, first: Job) -> None:
     run = prefect.start(NIGHTLY, first.parameters)
-    state = prefect.end(run)
+    state = prefect.final_state(run)
     assert state["name"] == "Promoted", state
     assert "its own base" in state["message"]
     assert promoted(first) == first.fingerprint("training")
@@ -89,32 +89,32 @@ def test_the_first_candidate_is_compared_with_its_base_and_promoted(prefect: Pre
 
 
 def test_a_night_without_changes_runs_no_stage(prefect: Prefect, first: Job) -> None:
-    before = everything(first.root)
+    before = file_contents(first.root)
     run = prefect.start(NIGHTLY, first.parameters)
-    state = prefect.end(run)
+    state = prefect.final_state(run)
     assert state["name"] == "Unchanged"
     assert first.fingerprint("training") in state["message"]
     assert prefect.tasks(run) == []
     assert "nothing changed" in prefect.artifacts(run)["decision"]["data"]
     assert event(prefect, first, "unchanged")["payload"]["student"] == first.fingerprint("training")
-    assert everything(first.root) == before
+    assert file_contents(first.root) == before
 
 
 def test_a_dry_run_lists_the_stages_and_changes_nothing(prefect: Prefect, first: Job) -> None:
-    candidate = first.with_("training.steps=10")
-    before = everything(first.root)
+    candidate = first.with_changes("training.steps=10")
+    before = file_contents(first.root)
     answer = prefect.outcome(NIGHTLY, {**candidate.parameters, "dry_run": True})
     assert answer["name"] == "DryRun"
     assert "would run training, evaluation, report" in answer["message"]
-    assert everything(first.root) == before
+    assert file_contents(first.root) == before
 
 
 def test_a_worse_candidate_is_refused_as_the_dry_run_predicts(prefect: Prefect, first: Job) -> None:
-    candidate = forged(first.with_(WORSE), first, lambda item: False)
-    before = everything(first.root)
+    candidate = forged(first.with_changes(WORSE), first, lambda item: False)
+    before = file_contents(first.root)
     changes = [word for change in (*candidate.changes, f"name={first.name}") for word in ("--set", change)]
     assert "would be refused" in mind(prefect, "redistill", "configs/miniature.yaml", "--dry-run", *changes)
-    after = everything(first.root)
+    after = file_contents(first.root)
     assert {name: after[name] for name in after if not name.startswith(".prefect/")} == before
 
     state = prefect.outcome(NIGHTLY, candidate.parameters)
@@ -133,7 +133,7 @@ def test_a_worse_candidate_is_refused_as_the_dry_run_predicts(prefect: Prefect, 
     ],
 )
 def test_a_failing_candidate_does_not_change_the_promoted_student(prefect: Prefect, first: Job, change: str, said: str) -> None:
-    candidate = first.with_(change)
+    candidate = first.with_changes(change)
     before = len(decisions(first.store))
     state = prefect.outcome(NIGHTLY, candidate.parameters)
     assert state["type"] == "FAILED"
@@ -143,21 +143,21 @@ def test_a_failing_candidate_does_not_change_the_promoted_student(prefect: Prefe
 
 
 def test_a_run_that_starts_hours_late_is_skipped(prefect: Prefect, first: Job) -> None:
-    before = everything(first.root)
-    candidate = first.with_("training.steps=10")
-    state = prefect.end(prefect.start(NIGHTLY, candidate.parameters, **late(hours=7)))
+    before = file_contents(first.root)
+    candidate = first.with_changes("training.steps=10")
+    state = prefect.final_state(prefect.start(NIGHTLY, candidate.parameters, **scheduled_hours_ago(hours=7)))
     assert state["name"] == "Skipped"
     assert "7.0 h after its scheduled time" in state["message"]
-    assert everything(first.root) == before
+    assert file_contents(first.root) == before
 
 
 def test_on_new_items_the_incumbent_is_evaluated_and_a_second_run_refused(prefect: Prefect, first: Job) -> None:
-    candidate = forged(first.with_(OTHER_ITEMS), first, lambda item: True)
+    candidate = forged(first.with_changes(OTHER_ITEMS), first, lambda item: True)
     run = prefect.start(NIGHTLY, candidate.parameters)
     eventually(lambda: prefect.run(run)["state"]["type"] == "RUNNING", "the start")
     assert prefect.outcome(NIGHTLY, candidate.parameters)["type"] == "CANCELLED"
 
-    state = prefect.end(run)
+    state = prefect.final_state(run)
     assert state["name"] == "Promoted", state
     given = {"training": first.fingerprint("training")}
     answers = candidate.store.open("evaluation", plan(candidate.config, given)["evaluation"].fingerprint)
@@ -166,12 +166,14 @@ def test_on_new_items_the_incumbent_is_evaluated_and_a_second_run_refused(prefec
         assert answers.manifest["inputs"][stage] == candidate.fingerprint(stage)
     items = answers.table("items")
     assert set(items["model"].to_pylist()) == {"student"}
-    assert sorted(items["question_id"].to_pylist()) == sorted(item[2] for item in asked(candidate.artifact("questions")))
+    assert sorted(items["question_id"].to_pylist()) == sorted(
+        item[2] for item in evaluation_items(candidate.artifact("questions"))
+    )
     assert promoted(first) == candidate.fingerprint("training")
 
 
 def test_after_a_rollback_the_same_student_is_not_promoted_again(prefect: Prefect, first: Job) -> None:
-    candidate = first.with_(OTHER_ITEMS)
+    candidate = first.with_changes(OTHER_ITEMS)
     assert first.fingerprint("training") in mind(prefect, "rollback", "--root", str(first.root))
     assert promoted(first) == first.fingerprint("training")
     state = prefect.outcome(NIGHTLY, candidate.parameters)

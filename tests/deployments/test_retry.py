@@ -6,14 +6,14 @@ import pytest
 
 from flows.machine_slot import LEASE_SECONDS
 from tests.support.prefect.jobs import Crashed
-from tests.support.prefect.server import PATIENCE, Prefect
+from tests.support.prefect.server import WAIT_SECONDS, Prefect
 
 pytestmark = pytest.mark.e2e
 
 
 def test_a_retry_resumes_from_the_checkpoint_and_repeats_no_stage(prefect: Prefect, crashed: Crashed) -> None:
     prefect.call("flow-run", "retry", crashed.run)
-    state = prefect.end(crashed.run, patience=PATIENCE + LEASE_SECONDS)
+    state = prefect.final_state(crashed.run, patience=WAIT_SECONDS + LEASE_SECONDS)
     assert state["type"] == "COMPLETED", state
     states = {task["name"].partition(" ")[0]: task["state_name"] for task in prefect.tasks(crashed.run)}
     assert states == dict.fromkeys(states, "Cached") | {"training": "Completed"}

@@ -43,7 +43,7 @@ def begun(prefect: Prefect, new_job: NewJob) -> dict[str, Begun]:
     """Starts all runs of this module at once."""
     full, spread = new_job(*RAN), new_job("questions", "sampling")
     nobody = ("sampling.engine.base_url=http://127.0.0.1:9/v1", "sampling.engine.retry_seconds=1")
-    failing = new_job("sampling").with_(*nobody)
+    failing = new_job("sampling").with_changes(*nobody)
     runner = {"job": {**spread.parameters["job"], "stage_runner": "deployment"}}
     return {
         "full": Begun(full, prefect.start("distill/full", full.parameters)),
@@ -54,7 +54,7 @@ def begun(prefect: Prefect, new_job: NewJob) -> dict[str, Begun]:
 
 @pytest.fixture(scope="module")
 def full(prefect: Prefect, begun: dict[str, Begun]) -> Full:
-    return Full(*begun["full"], prefect.end(begun["full"].run))
+    return Full(*begun["full"], prefect.final_state(begun["full"].run))
 
 
 def test_a_run_completes_under_its_own_name(prefect: Prefect, full: Full) -> None:
@@ -115,7 +115,7 @@ def test_the_catalogue_lists_the_run_as_done(full: Full) -> None:
 
 def test_spread_runs_each_missing_stage_in_its_own_deployment(prefect: Prefect, begun: dict[str, Begun]) -> None:
     job, run = begun["spread"]
-    state = prefect.end(run)
+    state = prefect.final_state(run)
     assert state["type"] == "COMPLETED", state
     deployments = {item["id"]: name for name, item in prefect.deployments().items()}
     found = prefect.children(run)
@@ -126,7 +126,7 @@ def test_spread_runs_each_missing_stage_in_its_own_deployment(prefect: Prefect, 
 
 def test_a_failed_stage_shows_the_end_of_its_log_in_its_state(prefect: Prefect, begun: dict[str, Begun]) -> None:
     job, run = begun["failing"]
-    state = prefect.end(run)
+    state = prefect.final_state(run)
     assert state["type"] == "FAILED", state
     task = prefect.tasks(run)[-1]
     assert task["name"].startswith("sampling")

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.support.prefect.jobs import NewJob
-from tests.support.prefect.server import PATIENCE, Prefect, named
+from tests.support.prefect.server import WAIT_SECONDS, Prefect, processes_with
 
 pytestmark = pytest.mark.e2e
 
@@ -18,11 +18,11 @@ def test_two_concurrent_runs_never_sample_at_the_same_time(prefect: Prefect, new
         job.record()
     runs = [prefect.start("sampling/gpu", {"run": job.name, "root": str(job.root)}) for job in jobs]
     seen: set[str] = set()
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + WAIT_SECONDS
     while not all(job.store.exists("sampling", job.fingerprint("sampling")) for job in jobs):
         assert time.monotonic() < until
-        busy = {job.name for job in jobs if named(str(job.root / "sampling"))}
+        busy = {job.name for job in jobs if processes_with(str(job.root / "sampling"))}
         assert len(busy) <= 1, "both at once"
         seen |= busy
     assert seen == {job.name for job in jobs}
-    assert {prefect.end(run)["type"] for run in runs} == {"COMPLETED"}
+    assert {prefect.final_state(run)["type"] for run in runs} == {"COMPLETED"}

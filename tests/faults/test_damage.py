@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.store import Store
-from tests.support.kill_campaign import compare, fill_root, last_message, start, the_artifact, wait_for_end
+from tests.support.kill_campaign import compare, fill_root, last_message, only_artifact, start_stage, wait_for_end
 from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
@@ -41,24 +41,24 @@ def remount(folder: Path, options: str) -> None:
 
 @pytest.mark.parametrize(("stage", "room"), [("sampling", 60), ("training", 2500)])
 def test_a_full_disk_is_reported_and_work_resumes_with_space(
-    stage: str, room: int, peaceful: Path, teacher: str, tmp_path: Path
+    stage: str, room: int, undisturbed: Path, teacher: str, tmp_path: Path
 ) -> None:
     with small_disk(tmp_path / "disk", 64 * 1024) as root:
-        config = fill_root(stage, root, peaceful, teacher)
+        config = fill_root(stage, root, undisturbed, teacher)
         config = Path(shutil.move(config, tmp_path / "run.config"))  # its log needs space
         used = sum(path.stat().st_blocks * 512 for path in root.rglob("*")) // 1024
         remount(root, f"size={used + room}k")
-        assert wait_for_end(start(stage, config), config) == 1
+        assert wait_for_end(start_stage(stage, config), config) == 1
         assert "no space left; free some, then run again to resume" in last_message(config)
         assert not list(root.rglob("*.tmp"))
         remount(root, "size=64m")
-        assert wait_for_end(start(stage, config), config) == 0
-        compare(stage, Store(peaceful), Store(root))
+        assert wait_for_end(start_stage(stage, config), config) == 0
+        compare(stage, Store(undisturbed), Store(root))
 
 
-def test_a_read_only_root_is_refused(peaceful: Path, teacher: str, tmp_path: Path) -> None:
+def test_a_read_only_root_is_refused(undisturbed: Path, teacher: str, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 64 * 1024) as root:
-        config = fill_root("sampling", root, peaceful, teacher)
+        config = fill_root("sampling", root, undisturbed, teacher)
         remount(root, "ro")
         answer = subprocess.run(
             [sys.executable, "-m", "stages.sampling", "--config", str(config)],
@@ -84,31 +84,35 @@ def truncate(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip, truncate])
-def test_a_damaged_shard_of_a_killed_stage_is_made_again(damage: object, peaceful: Path, teacher: str, tmp_path: Path) -> None:
-    config = fill_root("sampling", tmp_path / "root", peaceful, teacher)
+def test_a_damaged_shard_of_a_killed_stage_is_made_again(
+    damage: object, undisturbed: Path, teacher: str, tmp_path: Path
+) -> None:
+    config = fill_root("sampling", tmp_path / "root", undisturbed, teacher)
     for _ in range(8):  # on a busy machine most commit points of a process are lease heartbeats
-        wait_for_end(start("sampling", config, "stages.sampling - 25 after"), config)
+        wait_for_end(start_stage("sampling", config, "stages.sampling - 25 after"), config)
         shards = sorted((tmp_path / "root" / "sampling").glob("*.partial/samples-*.parquet"))
         if len(shards) > 1:
             break
     assert len(shards) > 1
     damage(shards[0])  # type: ignore[operator]
-    assert wait_for_end(start("sampling", config), config) == 0
+    assert wait_for_end(start_stage("sampling", config), config) == 0
     assert "its rows will be recomputed" in config.with_suffix(".log").read_text()
-    compare("sampling", Store(peaceful), Store(tmp_path / "root"))
+    compare("sampling", Store(undisturbed), Store(tmp_path / "root"))
 
 
-def test_a_damaged_input_is_refused_and_named(peaceful: Path, teacher: str, tmp_path: Path) -> None:
-    config = fill_root("synthesis", tmp_path / "root", peaceful, teacher)
-    shard = the_artifact(Store(tmp_path / "root"), "sampling").files("samples")[3]
+def test_a_damaged_input_is_refused_and_named(undisturbed: Path, teacher: str, tmp_path: Path) -> None:
+    config = fill_root("synthesis", tmp_path / "root", undisturbed, teacher)
+    shard = only_artifact(Store(tmp_path / "root"), "sampling").files("samples")[3]
     flip(shard)
-    assert wait_for_end(start("synthesis", config), config) == 1
+    assert wait_for_end(start_stage("synthesis", config), config) == 1
     assert f"{shard}: damaged" in last_message(config)
     assert f"remove {shard.parent} and run its stage again" in last_message(config)
 
 
-def test_one_of_four_processes_writes_and_the_others_exit_with_a_message(peaceful: Path, teacher: str, tmp_path: Path) -> None:
-    config = fill_root("sampling", tmp_path / "root", peaceful, teacher)
+def test_one_of_four_processes_writes_and_the_others_exit_with_a_message(
+    undisturbed: Path, teacher: str, tmp_path: Path
+) -> None:
+    config = fill_root("sampling", tmp_path / "root", undisturbed, teacher)
     runners = [
         subprocess.Popen(
             [sys.executable, "-m", "stages.sampling", "--config", str(config)],
@@ -124,4 +128,4 @@ def test_one_of_four_processes_writes_and_the_others_exit_with_a_message(peacefu
             assert (runner.returncode, "is writing it; wait for it to end, or stop it" in output) == (2, True) or (
                 runner.returncode == 0 and "already exists" in output
             )
-    compare("sampling", Store(peaceful), Store(tmp_path / "root"))
+    compare("sampling", Store(undisturbed), Store(tmp_path / "root"))

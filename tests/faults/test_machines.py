@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.config.run import load_config
 from storage.store import Store, open_store
-from tests.support.kill_campaign import CONFIG, STAGES, compare, freeze, overrides, start, wait_for_end
+from tests.support.kill_campaign import CONFIG, STAGES, compare, overrides, start_stage, wait_for_end, write_stage_config
 
 pytestmark = pytest.mark.e2e
 
@@ -64,7 +64,7 @@ def bucket() -> Iterator[str]:
 
 
 def test_kills_on_changing_machines_give_the_undisturbed_artifacts(
-    bucket: str, peaceful: Path, teacher: str, tmp_path: Path
+    bucket: str, undisturbed: Path, teacher: str, tmp_path: Path
 ) -> None:
     machines = 0
     for stage in STAGES:
@@ -72,9 +72,9 @@ def test_kills_on_changing_machines_give_the_undisturbed_artifacts(
             machines += 1
             workspace = tmp_path / f"machine-{machines}"
             run = load_config(CONFIG, (*overrides(bucket, teacher), f"workspace={workspace}"))
-            config = freeze(run, workspace)
-            code = wait_for_end(start(stage, config, kill), config)
+            config = write_stage_config(run, workspace)
+            code = wait_for_end(start_stage(stage, config, kill), config)
             assert (code == 0) is (kill == ""), config.with_suffix(".log").read_text()[-3000:]
             assert kill == "" or (workspace / "killed").exists(), "it ended before it could be killed"
         here = open_store(bucket, tmp_path / f"machine-{machines}")
-        compare(stage, Store(peaceful), here)
+        compare(stage, Store(undisturbed), here)

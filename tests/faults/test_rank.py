@@ -9,14 +9,14 @@ import psutil
 import pytest
 
 from storage.store import Store
-from tests.support.kill_campaign import compare, fill_root, kill_after, last_message, start, wait_for_end
+from tests.support.kill_campaign import compare, fill_root, kill_after, last_message, start_stage, wait_for_end
 
 pytestmark = pytest.mark.e2e
 
 
-def test_a_rank_killed_for_memory_ends_all_ranks_with_an_explanation(peaceful: Path, teacher: str, tmp_path: Path) -> None:
-    config = fill_root("training", tmp_path / "root", peaceful, teacher)
-    guard = start("training", config)
+def test_a_rank_killed_for_memory_ends_all_ranks_with_an_explanation(undisturbed: Path, teacher: str, tmp_path: Path) -> None:
+    config = fill_root("training", tmp_path / "root", undisturbed, teacher)
+    guard = start_stage("training", config)
     while not list((tmp_path / "root" / "training").glob("*.scratch/checkpoint.json")):
         assert guard.poll() is None
         time.sleep(0.05)
@@ -26,6 +26,6 @@ def test_a_rank_killed_for_memory_ends_all_ranks_with_an_explanation(peaceful: P
     assert "signal 9 means that a rank was killed, usually out of memory" in last_message(config)
     assert "run again to resume" in last_message(config)
     assert not psutil.wait_procs(family, timeout=30)[1]
-    assert wait_for_end(start("training", config), config) == 0
+    assert wait_for_end(start_stage("training", config), config) == 0
     assert "already done" in config.with_suffix(".log").read_text()
-    compare("training", Store(peaceful), Store(tmp_path / "root"))
+    compare("training", Store(undisturbed), Store(tmp_path / "root"))

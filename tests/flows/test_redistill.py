@@ -21,7 +21,7 @@ from stages.promotion import PROMOTED, decisions, rollback, settle, why_not
 from storage.catalogue import point, read_pointer
 from storage.errors import ArtifactMissing
 from storage.store import Store
-from tests.support.evaluations import Item, grade
+from tests.support.evaluations import Item, commit_evaluation
 
 SETS = {"dial": ("id", 100), "lift": ("ood", 40), "count": ("ood", 40)}
 
@@ -59,7 +59,7 @@ class World:
         """The configuration of a candidate that is evaluated with these answers."""
         config = self.config(rate)
         run_stage(config, "questions")
-        grade(self.store, plan(config), right)
+        commit_evaluation(self.store, plan(config), right)
         return config
 
     def night(self, rate: float, right: Callable[[Item], bool]) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def test_an_outdated_evaluation_is_repeated_but_references_are_not(world: World,
 
     def answer(stage: str, fingerprint: str, config: RunConfig, given: dict[str, str]) -> None:
         again.append((stage, given))
-        assert grade(world.store, plan(config, given), every).fingerprint == fingerprint
+        assert commit_evaluation(world.store, plan(config, given), every).fingerprint == fingerprint
 
     monkeypatch.setattr(redistill, "run_stage", answer)
     assert judge(candidate, Policy())[0].promote

@@ -16,7 +16,7 @@ from pipeline.questions.contamination import Evaluated, identity_digests, same_a
 from pipeline.questions.question import Question, from_table, normalised
 from stages.core.process import run_stage
 from storage.artifact import Artifact
-from tests.support.questions.marked import NOTHING
+from tests.support.questions.tables import NOTHING_LEFT_OUT
 from tests.support.runs import write_config
 
 Tree = dict[str, Any]
@@ -73,7 +73,7 @@ def test_the_questions_stage_removes_evaluated_questions_and_counts_them(tmp_pat
     assert {row["set"]: row["role"] for row in evaluated} == {"dial": "id", "lift": "id", "dial-dev": "id", "mine": "ood"}
     assert [row["id"] for row in train if row["task"] != "dial"] == ["c"]
     assert artifact.summary == {
-        **NOTHING,
+        **NOTHING_LEFT_OUT,
         "train": 13,
         "left_out_because_evaluated": 2,
         "evaluation": {"dial": 4, "lift": 4, "dial-dev": 4, "mine": 2},

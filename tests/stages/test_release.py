@@ -29,10 +29,10 @@ def release(root: Path, folder: Path, *words: str) -> Result:
 
 
 @pytest.fixture(scope="module")
-def root(peaceful: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run that is recorded in the catalogue."""
     copy = tmp_path_factory.mktemp("root") / "artifacts"
-    shutil.copytree(peaceful, copy)
+    shutil.copytree(undisturbed, copy)
     store = open_store(str(copy))
     record_run(store.backend, "small", {stage: store.fingerprints(stage)[0] for stage in STAGES}, {}, "done")
     return copy

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage.store import Store, open_store
-from tests.support.storage.s3 import S3, served
+from tests.support.storage.s3 import S3, serve_s3
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3]:
-    with served() as server, pytest.MonkeyPatch.context() as patch:
+    with serve_s3() as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
         yield server

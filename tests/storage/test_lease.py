@@ -13,7 +13,17 @@ from storage import lease
 from storage.backend import Backend, LocalBackend, ObjectStore
 from storage.errors import ArtifactBusy, ArtifactError, LeaseLost, RootNotWritable
 from storage.store import open_store
-from tests.support.storage.processes import DIGEST, SHARDS, STAGE, Machine, hold, many, observe, stage, stopping_stage
+from tests.support.storage.processes import (
+    DIGEST,
+    SHARDS,
+    STAGE,
+    Machine,
+    hold_lease,
+    observe_lease,
+    several_machines,
+    write_and_pause,
+    write_and_report,
+)
 from tests.support.storage.s3 import S3
 
 PREFIX = "artifact.lease"
@@ -47,11 +57,11 @@ def _alter(place: Backend, **changes: Any) -> lease.Holder:
 
 def test_one_of_four_processes_gets_the_lease_and_a_kill_frees_it(root: tuple[str, dict[str, str]], tmp_path: Path) -> None:
     url, environment = root
-    with many(4, hold, url, tmp_path / "workspace", environment=environment) as machines:
-        assert [machine.said() for machine in machines] == ["ready"] * 4
+    with several_machines(4, hold_lease, url, tmp_path / "workspace", environment=environment) as machines:
+        assert [machine.receive() for machine in machines] == ["ready"] * 4
         for machine in machines:
-            machine.tell()
-        answers = [machine.said() for machine in machines]
+            machine.resume()
+        answers = [machine.receive() for machine in machines]
         (winner,) = [machine for machine, answer in zip(machines, answers, strict=True) if answer == "won"]
         refused = [answer for answer in answers if answer != "won"]
         assert len(refused) == 3
@@ -64,7 +74,7 @@ def test_one_of_four_processes_gets_the_lease_and_a_kill_frees_it(root: tuple[st
         with pytest.raises(ArtifactBusy, match=str(winner.process.pid)), lease.hold(where, PREFIX, "it"):
             pass
         winner.signal(signal.SIGKILL)
-        winner.end()
+        winner.wait_for_exit()
         with lease.hold(where, PREFIX, "it") as held:
             assert held.holder.number == 2
             assert where.names(PREFIX) == ["000002"]
@@ -114,16 +124,16 @@ def test_a_lease_with_unknown_fields_is_respected(place: LocalBackend) -> None:
 
 @pytest.mark.parametrize("shift", [0.0, 86_400.0, -86_400.0])
 def test_a_remote_holder_is_live_while_its_heartbeat_changes_despite_clocks(tmp_path: Path, shift: float) -> None:
-    with Machine(hold, str(tmp_path), tmp_path, host="elsewhere") as holder:
-        assert holder.said() == "ready"
-        holder.tell()
-        assert holder.said() == "won"
-        with Machine(observe, tmp_path, shift) as observer:
-            assert observer.said() is True
+    with Machine(hold_lease, str(tmp_path), tmp_path, host="elsewhere") as holder:
+        assert holder.receive() == "ready"
+        holder.resume()
+        assert holder.receive() == "won"
+        with Machine(observe_lease, tmp_path, shift) as observer:
+            assert observer.receive() is True
         holder.signal(signal.SIGSTOP)
         holder.wait_stopped()
-        with Machine(observe, tmp_path, shift) as observer:
-            assert observer.said() is False
+        with Machine(observe_lease, tmp_path, shift) as observer:
+            assert observer.receive() is False
 
 
 def test_a_stopped_remote_holder_is_replaced_after_the_timeout(place: LocalBackend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,16 +166,16 @@ def test_seconds_and_numbers_accumulate_over_holders(place: LocalBackend) -> Non
 
 
 def test_seconds_of_a_killed_holder_count_until_its_last_heartbeat(tmp_path: Path, place: LocalBackend) -> None:
-    with Machine(hold, str(tmp_path), tmp_path, host=None) as holder:
-        assert holder.said() == "ready"
-        holder.tell()
-        assert holder.said() == "won"
+    with Machine(hold_lease, str(tmp_path), tmp_path, host=None) as holder:
+        assert holder.receive() == "ready"
+        holder.resume()
+        assert holder.receive() == "won"
         until = time.monotonic() + 60
         while (beaten := lease.last(place, PREFIX)) is None or beaten.seconds <= 0.2:
             assert time.monotonic() < until, "no beat came"
             time.sleep(0.05)
         holder.signal(signal.SIGKILL)
-        holder.end()
+        holder.wait_for_exit()
     with lease.hold(place, PREFIX, "it") as held:
         assert 0.2 < held.holder.seconds_before < 120
 
@@ -209,15 +219,17 @@ def test_a_paused_holder_writes_nothing_after_a_takeover(
     root: tuple[str, dict[str, str]], tmp_path: Path, within: bool
 ) -> None:
     url, environment = root
-    arguments = (stopping_stage, url, tmp_path / "first", SHARDS - 1, within)
+    arguments = (write_and_pause, url, tmp_path / "first", SHARDS - 1, within)
     with Machine(*arguments, environment=environment, host="elsewhere", beat=0.2) as paused:
         paused.wait_stopped()
-        with Machine(stage, url, tmp_path / "second", environment=environment, host="here", patience=1.0) as successor:
-            assert successor.said() == "done"
+        with Machine(
+            write_and_report, url, tmp_path / "second", environment=environment, host="here", patience=1.0
+        ) as successor:
+            assert successor.receive() == "done"
         store = open_store(url, tmp_path / "second")
         before = _everything(store.backend, f"{STAGE}/{DIGEST}")
         paused.signal(signal.SIGCONT)
-        kind, message = paused.said()
+        kind, message = paused.receive()
         assert (kind, "another process has taken over" in message) == ("LeaseLost", True)
         assert _everything(store.backend, f"{STAGE}/{DIGEST}") == before
         assert store.open(STAGE, DIGEST).table("samples")["number"].to_pylist() == list(range(SHARDS))
@@ -226,14 +238,14 @@ def test_a_paused_holder_writes_nothing_after_a_takeover(
 
 def test_a_paused_holder_stops_while_its_successor_is_working(tmp_path: Path) -> None:
     url = str(tmp_path / "root")
-    with Machine(stopping_stage, url, tmp_path, 2, True, host="elsewhere") as paused:
+    with Machine(write_and_pause, url, tmp_path, 2, True, host="elsewhere") as paused:
         paused.wait_stopped()
-        with Machine(stopping_stage, url, tmp_path, 2, False, host="here", patience=0.5) as successor:
+        with Machine(write_and_pause, url, tmp_path, 2, False, host="here", patience=0.5) as successor:
             successor.wait_stopped()
             paused.signal(signal.SIGCONT)
-            assert paused.said()[0] == "LeaseLost"
+            assert paused.receive()[0] == "LeaseLost"
             successor.signal(signal.SIGCONT)
-            assert successor.said() == "done"
+            assert successor.receive() == "done"
     assert open_store(url).open(STAGE, DIGEST).table("samples")["number"].to_pylist() == list(range(SHARDS))
 
 

@@ -21,7 +21,18 @@ from storage.garbage import collect, garbage
 from storage.store import Store, open_store
 from storage.verify import verify
 from tests.support.storage.chains import chain, files
-from tests.support.storage.processes import DIGEST, SHARDS, STAGE, Machine, many, numbers, quickly, stage, stopping_stage, write
+from tests.support.storage.processes import (
+    DIGEST,
+    SHARDS,
+    STAGE,
+    Machine,
+    numbers,
+    set_s3_retries,
+    several_machines,
+    write,
+    write_and_pause,
+    write_and_report,
+)
 from tests.support.storage.s3 import S3, Fault
 
 NAME = f"{STAGE}/{DIGEST}"
@@ -41,7 +52,7 @@ def store(root: str, tmp_path: Path) -> Store:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(places, "_S3_SETTINGS", dict(places._S3_SETTINGS))
-    quickly()
+    set_s3_retries()
     yield
 
 
@@ -135,17 +146,19 @@ def test_a_kill_after_any_put_gives_the_same_artifact(s3: S3, tmp_path: Path) ->
     """Kills the first machine after its first put, then after its second, and so on for every put."""
     for at in itertools.count():
         root = s3.root()
-        with Machine(stage, root, tmp_path / f"{at} first", environment=s3.environment, shards=2, beat=60.0) as machine:
+        with Machine(
+            write_and_report, root, tmp_path / f"{at} first", environment=s3.environment, shards=2, beat=60.0
+        ) as machine:
             killed = list[int]()
 
             def kill(machine: Machine = machine, killed: list[int] = killed) -> bool:
                 killed.append(1)
                 machine.signal(signal.SIGKILL)
-                machine.end()
+                machine.wait_for_exit()
                 return True
 
             with s3.proxy.failing(Fault(kill, key=NAME, skip=at, times=1)):
-                assert machine.said() == (None if machine.end() else "done")
+                assert machine.receive() == (None if machine.wait_for_exit() else "done")
         store = open_store(root, tmp_path / f"{at} second")
         if not killed:
             break
@@ -167,9 +180,9 @@ def test_failed_requests_are_retried_without_loss(store: Store, s3: S3, tmp_path
 def test_a_request_without_a_timely_response_is_retried(s3: S3, root: str, tmp_path: Path) -> None:
     with (
         s3.proxy.failing(Fault("stall", key=f"{NAME}/samples-00001", times=1), Fault("stall", key=MANIFEST, times=1)),
-        Machine(stage, root, tmp_path / "first", environment=s3.environment, read_timeout=0.4) as machine,
+        Machine(write_and_report, root, tmp_path / "first", environment=s3.environment, read_timeout=0.4) as machine,
     ):
-        assert machine.said() == "done"
+        assert machine.receive() == "done"
     _is_whole(open_store(root, tmp_path / "second"), tmp_path)
 
 
@@ -191,20 +204,20 @@ def test_a_conflict_of_concurrent_puts_is_not_an_error(store: Store, s3: S3) -> 
 
 
 def test_one_of_four_machines_writes_and_the_others_name_it(s3: S3, root: str, tmp_path: Path) -> None:
-    with many(4, stopping_stage, root, tmp_path, 1, False, environment=s3.environment) as machines:
+    with several_machines(4, write_and_pause, root, tmp_path, 1, False, environment=s3.environment) as machines:
         waiting = list(machines)
         refused = []
         while len(waiting) > 1:
             done = next((machine for machine in waiting if machine.pipe.poll(0.05)), None)
             if done is not None:
-                refused.append(done.said())
+                refused.append(done.receive())
                 waiting.remove(done)
         waiting[0].wait_stopped()
         for kind, message in refused:
             assert kind == "ArtifactBusy"
             assert message.startswith(f"{NAME}: process {waiting[0].process.pid} on ")
         waiting[0].signal(signal.SIGCONT)
-        assert waiting[0].said() == "done"
+        assert waiting[0].receive() == "done"
     _is_whole(open_store(root, tmp_path / "fifth"), tmp_path)
 
 
@@ -313,7 +326,7 @@ def test_exports_move_between_local_and_remote_roots(store: Store, tmp_path: Pat
 def test_an_unreachable_root_is_reported_in_one_line(
     s3: S3, command: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quickly(attempts=1)
+    set_s3_retries(attempts=1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(SystemExit) as ended:
         app([*command, "--root", "s3://bucket/x"], prog_name="mind")
@@ -326,7 +339,7 @@ def test_an_unreachable_root_is_reported_in_one_line(
 
 
 def test_a_root_lost_during_work_is_reported_and_work_can_resume(store: Store, s3: S3, tmp_path: Path) -> None:
-    quickly(attempts=2)
+    set_s3_retries(attempts=2)
     with s3.proxy.failing(Fault(503, key=f"{NAME}/samples-00002")), pytest.raises(RootUnavailable, match="run again to resume"):
         write(store)
     begun = list[int]()

@@ -15,7 +15,7 @@ FINGERPRINT = "0" * 16
 
 
 def write_artifact(root: Path, stage: str, write: Callable[[Draft], Summary | dict[str, Any]]) -> Artifact:
-    """What `write` puts into a draft, committed with the summary that it returns."""
+    """Commits the draft that `write` fills, with the summary that it returns."""
     store = open_store(str(root))
     with store.draft(stage, FINGERPRINT) as draft:
         return store.commit(draft, {"summary": complete(stage, write(draft))})

@@ -16,8 +16,8 @@ def mind(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
 
 
-def refused(answer: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Exit code 2 and one line on standard error that holds every one of `words`."""
+def assert_refused(answer: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Asserts exit code 2 and one line on standard error that contains all `words`."""
     assert answer.returncode == 2, (answer.returncode, answer.stdout, answer.stderr)
     lines = [line for line in answer.stderr.splitlines() if line.strip()]
     assert len(lines) == 1, answer.stderr
@@ -26,6 +26,6 @@ def refused(answer: subprocess.CompletedProcess[str], *words: str) -> None:
         assert word in lines[0], lines[0]
 
 
-def rows(*changes: Tree) -> list[Tree]:
+def question_rows(*changes: Tree) -> list[Tree]:
     return [{"id": f"q{n}", "question": f"What is {n}+1?", "answer": str(n + 1), "answer_type": "number", **change}
             for n, change in enumerate(changes)]  # fmt: skip

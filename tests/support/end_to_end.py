@@ -31,7 +31,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The caller's, without a Prefect server of theirs."""
+    """The caller's environment without Prefect variables."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
 
 

@@ -19,15 +19,15 @@ Item = tuple[str, str, str]
 """Group, set and question."""
 
 
-def asked(questions: Artifact) -> list[Item]:
+def evaluation_items(questions: Artifact) -> list[Item]:
     """All evaluation items of a questions artifact."""
     rows = questions.table("questions", ["role", "set", "id", "use"]).to_pylist()
     return [(row["role"], row["set"], row["id"]) for row in rows if row["use"] == "test"]
 
 
-def grade(store: Store, planned: Mapping[str, StagePlan], right: Callable[[Item], bool]) -> Artifact:
+def commit_evaluation(store: Store, planned: Mapping[str, StagePlan], right: Callable[[Item], bool]) -> Artifact:
     """An evaluation in which base and teacher are always wrong and the student is correct where `right` says so."""
-    items = asked(store.open("questions", planned["questions"].fingerprint))
+    items = evaluation_items(store.open("questions", planned["questions"].fingerprint))
     references = _references(store, planned, items)
     students = _answers("student", items, right)
     summary = summarise([references.table("items", COUNTED), students.select(COUNTED)], ("base", "teacher"), 200, 0)

@@ -33,7 +33,7 @@ from tests.support.runs import REPOSITORY
 CONFIG: Final = REPOSITORY / "configs" / "miniature.yaml"
 SITE: Final = Path(__file__).parent / "fault_injection"
 STAGES: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation", "report")
-PATIENCE: Final = 12
+MAX_KILLS_IN_A_ROW: Final = 12
 """After this many kills in a row a start is left undisturbed, so that a campaign ends."""
 VICTIMS: Final = {"training": ("stages.training -", "stages.training.rank 0", "stages.training.rank 1")}
 POINTS: Final = {
@@ -76,16 +76,16 @@ def overrides(root: Path | str, teacher: str) -> tuple[str, ...]:
 
 
 @dataclass
-class Toll:
+class CampaignCounts:
     """Counts of a campaign."""
 
     kills: Counter[str] = field(default_factory=Counter)
     points: Counter[str] = field(default_factory=Counter)
     finished: int = 0
-    lives: int = 0
+    starts: int = 0
 
 
-def freeze(run: RunConfig, folder: Path | None = None) -> Path:
+def write_stage_config(run: RunConfig, folder: Path | None = None) -> Path:
     """Write the run's configuration for a stage's process; the log goes beside it."""
     path = (folder or Path(run.root)) / "run.config"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def freeze(run: RunConfig, folder: Path | None = None) -> Path:
     return path
 
 
-def start(stage: str, config: Path, kill: str = "") -> subprocess.Popen[bytes]:
+def start_stage(stage: str, config: Path, kill: str = "") -> subprocess.Popen[bytes]:
     """Start a stage under its guard; its output goes to a log beside the configuration."""
     command = [sys.executable, "-m", "flows.guard", sys.executable, "-m", f"stages.{stage}", "--config", str(config)]
     environment = {
@@ -140,26 +140,26 @@ def wait_for_end(guard: subprocess.Popen[bytes], config: Path) -> int:
     return code
 
 
-def start_and_kill(stage: str, config: Path, rng: random.Random, toll: Toll, typical: float) -> int:
+def start_and_kill(stage: str, config: Path, rng: random.Random, counts: CampaignCounts, typical: float) -> int:
     """Start a stage and kill it somewhere; returns its exit code (0: it finished first)."""
     victim = rng.choice(VICTIMS.get(stage, (f"stages.{stage} -",)))
     killed = config.with_name("killed")
     killed.unlink(missing_ok=True)
     if rng.random() < 0.6 and victim != "stages.training.rank 1":  # rank 1 commits nothing itself
         when = rng.choice(("before", "after"))
-        code = wait_for_end(start(stage, config, f"{victim} {rng.randint(1, POINTS[stage])} {when}"), config)
+        code = wait_for_end(start_stage(stage, config, f"{victim} {rng.randint(1, POINTS[stage])} {when}"), config)
         if killed.exists():
-            toll.points[stage] += 1
-            toll.kills[victim] += 1
+            counts.points[stage] += 1
+            counts.kills[victim] += 1
     else:
-        guard = start(stage, config)
-        toll.kills[victim] += kill_after(guard, victim, rng.uniform(0.0, typical))
+        guard = start_stage(stage, config)
+        counts.kills[victim] += kill_after(guard, victim, rng.uniform(0.0, typical))
         code = wait_for_end(guard, config)
-    toll.lives += 1
+    counts.starts += 1
     return code
 
 
-def the_artifact(store: Store, stage: str) -> Artifact:
+def only_artifact(store: Store, stage: str) -> Artifact:
     """The only artifact of a stage under a root."""
     (digest,) = (digest for digest in store.fingerprints(stage) if store.exists(stage, digest))
     return store.open(stage, digest)
@@ -184,9 +184,9 @@ def _rows(artifact: Artifact, table: str, key: tuple[str, ...]) -> list[dict[str
     return sorted(rows, key=lambda row: tuple(row[name] for name in key))
 
 
-def compare(stage: str, peaceful: Store, killed: Store) -> None:
+def compare(stage: str, undisturbed: Store, killed: Store) -> None:
     """Fail unless the artifacts of the killed and the undisturbed root are equal."""
-    one, other = the_artifact(peaceful, stage), the_artifact(killed, stage)
+    one, other = only_artifact(undisturbed, stage), only_artifact(killed, stage)
     assert one.fingerprint == other.fingerprint
     assert verify(killed, stage, other.fingerprint) == []
     if stage in _KEYS:
@@ -219,38 +219,42 @@ def run_undisturbed(config_file: Path, root: Path, teacher: str) -> RunConfig:
     """Run every stage once, undisturbed."""
     run = load_config(config_file, overrides(root, teacher))
     for stage in STAGES:
-        config = freeze(run)
-        code = wait_for_end(start(stage, config), config)
+        config = write_stage_config(run)
+        code = wait_for_end(start_stage(stage, config), config)
         assert code == 0, config.with_suffix(".log").read_text()[-3000:]
     return run
 
 
-def campaign(stage: str, kills: int, rng: random.Random, config_file: Path, peaceful: Path, folder: Path, teacher: str) -> Toll:
+def campaign(
+    stage: str, kills: int, rng: random.Random, config_file: Path, undisturbed: Path, folder: Path, teacher: str
+) -> CampaignCounts:
     """Kill one stage `kills` times; whenever it finishes, compare it and start again."""
-    toll, row = Toll(), 0
-    typical = the_artifact(Store(peaceful), stage).manifest["timing"]["seconds"] + 3.0
+    counts, row = CampaignCounts(), 0
+    typical = only_artifact(Store(undisturbed), stage).manifest["timing"]["seconds"] + 3.0
     root = folder / f"{stage}-0"
-    while sum(toll.kills.values()) < kills or row:
+    while sum(counts.kills.values()) < kills or row:
         if not root.exists():
-            config = freeze(run := load_config(config_file, overrides(root, teacher)))
-            copy_inputs(peaceful, root, run, stage)
-        enough = row >= PATIENCE or sum(toll.kills.values()) >= kills
-        code = wait_for_end(start(stage, config), config) if enough else start_and_kill(stage, config, rng, toll, typical)
+            config = write_stage_config(run := load_config(config_file, overrides(root, teacher)))
+            copy_inputs(undisturbed, root, run, stage)
+        enough = row >= MAX_KILLS_IN_A_ROW or sum(counts.kills.values()) >= kills
+        code = (
+            wait_for_end(start_stage(stage, config), config) if enough else start_and_kill(stage, config, rng, counts, typical)
+        )
         assert code == 0 or not enough, config.with_suffix(".log").read_text()[-3000:]
         row = 0 if code == 0 else row + 1
         if code == 0:
-            compare(stage, Store(peaceful), Store(root))
+            compare(stage, Store(undisturbed), Store(root))
             shutil.rmtree(root)
-            toll.finished += 1
-            root = folder / f"{stage}-{toll.finished}"
-    return toll
+            counts.finished += 1
+            root = folder / f"{stage}-{counts.finished}"
+    return counts
 
 
-def fill_root(stage: str, root: Path, peaceful: Path, teacher: str) -> Path:
+def fill_root(stage: str, root: Path, undisturbed: Path, teacher: str) -> Path:
     """Fill a root with a stage's inputs; returns the configuration file to start the stage with."""
     run = load_config(CONFIG, overrides(root, teacher))
-    copy_inputs(peaceful, root, run, stage)
-    return freeze(run)
+    copy_inputs(undisturbed, root, run, stage)
+    return write_stage_config(run)
 
 
 def last_message(config: Path) -> str:
@@ -274,19 +278,21 @@ def main() -> None:
     rng = random.Random(arguments.seed)
     with serve() as teacher:
         began = time.monotonic()
-        run_undisturbed(CONFIG, arguments.folder / "peace", teacher)
+        run_undisturbed(CONFIG, arguments.folder / "undisturbed", teacher)
         print(f"undisturbed run: {time.monotonic() - began:.0f} s", flush=True)
         print(f"{'stage':<12}{'kills':>6}{'at points':>11}{'starts':>8}{'finished and equal':>20}{'seconds':>9}", flush=True)
         total = 0
         for stage in chosen:
             began = time.monotonic()
             kills = arguments.kills if arguments.only else round(arguments.kills * shares[stage])
-            toll = campaign(stage, kills, rng, CONFIG, arguments.folder / "peace", arguments.folder, teacher)
-            count = sum(toll.kills.values())
+            counts = campaign(stage, kills, rng, CONFIG, arguments.folder / "undisturbed", arguments.folder, teacher)
+            count = sum(counts.kills.values())
             total += count
             seconds = time.monotonic() - began
-            line = f"{stage:<12}{count:>6}{sum(toll.points.values()):>11}{toll.lives:>8}{toll.finished:>20}{seconds:>9.0f} "
-            print(line, "  ".join(f"{victim}: {number}" for victim, number in toll.kills.items()), flush=True)
+            line = (
+                f"{stage:<12}{count:>6}{sum(counts.points.values()):>11}{counts.starts:>8}{counts.finished:>20}{seconds:>9.0f} "
+            )
+            print(line, "  ".join(f"{victim}: {number}" for victim, number in counts.kills.items()), flush=True)
         print(f"{total} kills survived", flush=True)
 
 

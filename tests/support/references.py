@@ -18,21 +18,21 @@ PLACES = [("id", "dial", "test"), ("id", "dial-dev", "dev"), ("ood", "lift", "te
 
 
 ITEMS = 5
-"""In every set."""
+"""Number of items per set."""
 
 
 def write_questions(root: Path, first: int = 0) -> Artifact:
-    """Two test sets and a dev set, in shards that end within a set, and a question for training."""
-    marked = [
+    """Two test sets, one dev set and one training question, in shards that end within a set."""
+    tagged = [
         questions._Tagged(question(first + ITEMS * number + n), *place)
         for number, place in enumerate(PLACES)
         for n in range(ITEMS)
     ]
-    marked.append(questions._Tagged(question(first + 99), "train", "train", "train"))
+    tagged.append(questions._Tagged(question(first + 99), "train", "train", "train"))
 
     def write(draft: Draft) -> dict[str, Any]:
-        for start in range(0, len(marked), 4):
-            draft.write_shard("questions", questions._table(marked[start : start + 4]))
+        for start in range(0, len(tagged), 4):
+            draft.write_shard("questions", questions._table(tagged[start : start + 4]))
         return {"train": 1, "evaluation": dict.fromkeys(("dial", "dial-dev", "lift"), ITEMS)}
 
     return write_artifact(root, "questions", write)
@@ -43,8 +43,8 @@ def run_of(model: Path, per_shard: int = 4, **engine: Any) -> RunConfig:
     return RunConfig.model_validate(tree_of(model) | {"evaluation": {**how, "items_per_shard": per_shard}})
 
 
-def referenced(root: Path, run: RunConfig, read: Artifact, kept: Artifact | None = None) -> Artifact:
-    """The stage; `kept` is an artifact of which a killed process has committed the base's answers and two of the teacher's."""
+def run_references(root: Path, run: RunConfig, read: Artifact, kept: Artifact | None = None) -> Artifact:
+    """The stage's artifact; the base's and two of the teacher's answers of `kept` are already committed, as after a kill."""
 
     def write(draft: Draft) -> dict[str, Any]:
         if kept is not None:

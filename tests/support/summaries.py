@@ -1,4 +1,4 @@
-"""Summaries of stages for tests that name only the fields they are about; the other fields are empty."""
+"""Stage summaries for tests that set only the fields they need; all other fields are empty."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _EMPTY: dict[str, dict[str, Any]] = {
 
 
 def accuracy(**fields: Any) -> dict[str, Any]:
-    """An accuracy with the fields that a test names."""
+    """An accuracy record with the given fields."""
     return {**_ACCURACY, **fields}
 
 
 def complete(stage: str, summary: Summary | Mapping[str, Any]) -> dict[str, Any]:
-    """The stored form of a stage's summary, or of the fields of it that a test names."""
+    """The stored form of a stage's summary; missing fields are filled in as empty."""
     return summary.stored() if isinstance(summary, Summary) else {**_EMPTY.get(stage, {}), **summary}

@@ -19,7 +19,7 @@ from storage.artifact import Artifact
 from storage.store import open_store
 
 
-class Struck(Exception):
+class InjectedFailure(Exception):
     """Stops a training that is resumed afterwards."""
 
 
@@ -31,15 +31,15 @@ def train_and_resume(config: Config, folder: Path, read: Artifact, fail: int | N
     if fail is not None:
         step_of = rank.train_step
 
-        def struck(joint: Any, step: int) -> dict[str, Any]:
+        def failing_step(joint: Any, step: int) -> dict[str, Any]:
             if step > fail:
-                raise Struck
+                raise InjectedFailure
             return step_of(joint, step)
 
-        rank.train_step = struck
+        rank.train_step = failing_step
         try:
             rank.train(config, read, draft, scratch, progress)
-        except Struck:
+        except InjectedFailure:
             rank.train_step = step_of
     rank.train(config, read, draft, scratch, progress)
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.support.commands import mind, refused, rows
+from tests.support.commands import assert_refused, mind, question_rows
 from tests.support.runs import write_config
 
 Tree = dict[str, Any]
@@ -60,22 +60,24 @@ def set_in(tree: Tree, path: str, value: Any) -> None:
 )  # fmt: skip
 def test_a_bad_field_is_named_with_its_remedy(tmp_path: Path, run_tree: Tree, path: str, value: Any, words: Any) -> None:
     set_in(run_tree, path, value)
-    refused(mind("run", str(write_config(tmp_path, run_tree))), *words)
+    assert_refused(mind("run", str(write_config(tmp_path, run_tree))), *words)
     assert not (tmp_path / "artifacts").exists()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    refused(mind("run", str(tmp_path / "nothing.yaml")), "nothing.yaml", "no such file")
+    assert_refused(mind("run", str(tmp_path / "nothing.yaml")), "nothing.yaml", "no such file")
 
 
 def test_an_unknown_stage_is_refused_with_the_known_ones(tmp_path: Path, run_tree: Tree) -> None:
-    refused(mind("stage", "samplin", str(write_config(tmp_path, run_tree))), "samplin", "sampling")
+    assert_refused(mind("stage", "samplin", str(write_config(tmp_path, run_tree))), "samplin", "sampling")
 
 
 def test_a_perspective_named_twice_is_refused(tmp_path: Path, run_tree: Tree) -> None:
     one = {"name": "formal", "description": "d", "instruction": "i"}
     write_config(tmp_path, {"version": 1, "perspectives": [one, one]}, "p.yaml")
-    refused(mind("plan", str(write_config(tmp_path, {**run_tree, "perspectives": "p.yaml"}))), "p.yaml", "formal", "twice")
+    assert_refused(
+        mind("plan", str(write_config(tmp_path, {**run_tree, "perspectives": "p.yaml"}))), "p.yaml", "formal", "twice"
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_a_perspective_named_twice_is_refused(tmp_path: Path, run_tree: Tree) ->
 def test_a_bad_form_is_refused_before_anything_runs(tmp_path: Path, run_tree: Tree, form: Tree, words: tuple[str, ...]) -> None:
     one = {"name": "formal", "description": "d", "instruction": "i", "form": form}
     write_config(tmp_path, {"version": 1, "perspectives": [one]}, "p.yaml")
-    refused(mind("run", str(write_config(tmp_path, {**run_tree, "perspectives": "p.yaml"}))), "p.yaml", *words)
+    assert_refused(mind("run", str(write_config(tmp_path, {**run_tree, "perspectives": "p.yaml"}))), "p.yaml", *words)
     assert not (tmp_path / "artifacts").exists()
 
 
@@ -101,7 +103,7 @@ def broken_model(change: Callable[[Path], None], model: Path, folder: Path) -> P
 def test_a_model_folder_without_weights_is_refused(tmp_path: Path, run_tree: Tree, tiny_model: Path) -> None:
     folder = broken_model(lambda path: (path / "model.safetensors").unlink(), tiny_model, tmp_path / "m")
     run_tree["student"] = {"path": str(folder)}
-    refused(mind("run", str(write_config(tmp_path, run_tree))), "student", str(folder), "no weights")
+    assert_refused(mind("run", str(write_config(tmp_path, run_tree))), "student", str(folder), "no weights")
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path, run_tree: Tree, tiny_model: Path) -> None:
@@ -110,16 +112,16 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path, 
         (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
 
     run_tree["teacher"] = {"path": str(broken_model(shrink, tiny_model, tmp_path / "m"))}
-    refused(mind("run", str(write_config(tmp_path, run_tree))), "teacher", "tokenizer has", "vocabulary 100")
+    assert_refused(mind("run", str(write_config(tmp_path, run_tree))), "teacher", "tokenizer has", "vocabulary 100")
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (rows({}, {"question": " "}), ("row 2", "'question'", "empty")),
-        (rows({}, {"id": "q0"}), ("row 2", "'id'", "already used in row 1")),
-        (rows({"answer": "ten"}), ("row 1", "'answer'", "'ten' is not a number")),
-        (rows({"answer_type": "complex"}), ("row 1", "'answer_type'", "complex")),
+        (question_rows({}, {"question": " "}), ("row 2", "'question'", "empty")),
+        (question_rows({}, {"id": "q0"}), ("row 2", "'id'", "already used in row 1")),
+        (question_rows({"answer": "ten"}), ("row 1", "'answer'", "'ten' is not a number")),
+        (question_rows({"answer_type": "complex"}), ("row 1", "'answer_type'", "complex")),
         ([{"id": "a", "question": "?"}], ("no column 'answer'",)),
     ],
 )
@@ -134,38 +136,40 @@ def test_a_bad_row_is_named_with_file_row_and_column(
         path.write_text("".join(json.dumps(row) + "\n" for row in content))
         words = ("'answer'",) if "no column" in words[0] else words
     run_tree["questions"]["train"] = [{"kind": "file", "path": str(path)}]
-    refused(mind("stage", "questions", str(write_config(tmp_path, run_tree))), str(path), *words)
+    assert_refused(mind("stage", "questions", str(write_config(tmp_path, run_tree))), str(path), *words)
     assert not list(tmp_path.glob("artifacts/questions/*/manifest.json"))
 
 
 def test_an_overlong_question_is_refused_before_the_teacher_loads(tmp_path: Path, run_tree: Tree) -> None:
     path = tmp_path / "questions.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows({}, {"question": "why? " * 900})))
+    path.write_text("".join(json.dumps(row) + "\n" for row in question_rows({}, {"question": "why? " * 900})))
     run_tree["questions"]["train"] = [{"kind": "file", "path": str(path)}]
     run_tree["sampling"] = {"engine": {"max_context": 512}, "max_tokens": 64}
     config = str(write_config(tmp_path, run_tree))
     assert mind("stage", "questions", config).returncode == 0
-    refused(mind("stage", "sampling", config), "'q1'", "tokens", "context of 512")
+    assert_refused(mind("stage", "sampling", config), "'q1'", "tokens", "context of 512")
 
 
 def test_an_overlong_evaluation_question_is_refused_by_references(tmp_path: Path, run_tree: Tree) -> None:
     path = tmp_path / "questions.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows({}, {"question": "why? " * 900})))
+    path.write_text("".join(json.dumps(row) + "\n" for row in question_rows({}, {"question": "why? " * 900})))
     run_tree["questions"]["evaluation"][0]["source"] = {"kind": "file", "path": str(path)}
     run_tree["evaluation"] = {"engine": {"max_context": 512}, "max_tokens": 64}
     config = str(write_config(tmp_path, run_tree))
     assert mind("stage", "questions", config).returncode == 0
-    refused(mind("stage", "references", config), "'q1'", "tokens", "context of 512")
+    assert_refused(mind("stage", "references", config), "'q1'", "tokens", "context of 512")
 
 
 def test_a_stage_without_its_input_names_the_stage_to_run(tmp_path: Path, run_tree: Tree) -> None:
-    refused(mind("stage", "training", str(write_config(tmp_path, run_tree))), "training", "run the synthesis stage first")
+    assert_refused(
+        mind("stage", "training", str(write_config(tmp_path, run_tree))), "training", "run the synthesis stage first"
+    )
 
 
 def test_an_unwritable_artifact_root_is_refused(tmp_path: Path, run_tree: Tree) -> None:
     (tmp_path / "file").write_text("")
     run_tree["root"] = str(tmp_path / "file" / "artifacts")
-    refused(mind("stage", "questions", str(write_config(tmp_path, run_tree))), "artifacts", "cannot be written")
+    assert_refused(mind("stage", "questions", str(write_config(tmp_path, run_tree))), "artifacts", "cannot be written")
 
 
 def test_a_second_run_on_the_same_artifact_is_refused(tmp_path: Path, run_tree: Tree) -> None:
@@ -177,7 +181,7 @@ def test_a_second_run_on_the_same_artifact_is_refused(tmp_path: Path, run_tree: 
     loaded = load_config(config)
     planned = plan(loaded)["questions"]
     with open_store(loaded.root).draft("questions", planned.fingerprint):
-        refused(mind("stage", "questions", str(config)), f"questions/{planned.fingerprint}", "is writing it", "wait")
+        assert_refused(mind("stage", "questions", str(config)), f"questions/{planned.fingerprint}", "is writing it", "wait")
     assert mind("stage", "questions", str(config)).returncode == 0
 
 

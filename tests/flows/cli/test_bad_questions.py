@@ -16,9 +16,9 @@ import pytest
 from pipeline.config.run import load_config
 from pipeline.questions.named import entries
 from stages.core.process import run_stage
-from tests.support.commands import mind, refused, rows
+from tests.support.commands import assert_refused, mind, question_rows
 from tests.support.questions.hub import serve
-from tests.support.questions.layouts import BY_HAND, by_hand, write
+from tests.support.questions.layouts import BY_HAND, write_by_hand, write_layout
 from tests.support.runs import write_config
 
 Tree = dict[str, Any]
@@ -33,8 +33,8 @@ GSM8K = {"kind": "named", "name": "gsm8k", "split": "train"}
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A hub with GSM8K, and with GPQA for requests that have a token; commands of the test use it."""
     root = tmp_path / "hub"
-    write(root / "openai" / "gsm8k" / PINNED, BY_HAND["gsm8k"], CARD)
-    by_hand(root / "Idavidrein", "gpqa-diamond")
+    write_layout(root / "openai" / "gsm8k" / PINNED, BY_HAND["gsm8k"], CARD)
+    write_by_hand(root / "Idavidrein", "gpqa-diamond")
     (root / "Idavidrein" / "gpqa").mkdir()
     (root / "Idavidrein" / "gpqa-diamond").rename(root / "Idavidrein" / "gpqa" / GPQA)
     with serve(root, gated=frozenset({"Idavidrein/gpqa"})) as url:
@@ -70,7 +70,7 @@ def test_a_named_set_uses_its_pinned_revision_from_hub_or_cache_only(
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     other = {"kind": "hub", "name": "openai/gsm8k", "subset": "main", "revision": OTHER}
     answer = mind("stage", "questions", asking(tmp_path / "other", run_tree, other))
-    refused(answer, "openai/gsm8k", "not reached", f"the cache has revision {PINNED}, not {OTHER}", "give a folder")
+    assert_refused(answer, "openai/gsm8k", "not reached", f"the cache has revision {PINNED}, not {OTHER}", "give a folder")
     nothing_written(tmp_path / "other")
 
 
@@ -82,7 +82,7 @@ def test_a_data_set_or_revision_missing_on_the_hub_is_named(
     tmp_path: Path, run_tree: Tree, hub: Path, name: str, revision: str, words: tuple[str, ...]
 ) -> None:
     config = asking(tmp_path, run_tree, {"kind": "hub", "name": name, "subset": "main", "revision": revision})
-    refused(mind("stage", "questions", config), name, *words)
+    assert_refused(mind("stage", "questions", config), name, *words)
     nothing_written(tmp_path)
 
 
@@ -90,7 +90,9 @@ def test_a_gated_data_set_explains_access_and_never_shows_the_token(
     tmp_path: Path, run_tree: Tree, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = asking(tmp_path, run_tree, evaluation={"kind": "named", "name": "gpqa-diamond"})
-    refused(mind("stage", "questions", config), "Idavidrein/gpqa", "is gated", "accept its terms", "HF_TOKEN", "give a folder")
+    assert_refused(
+        mind("stage", "questions", config), "Idavidrein/gpqa", "is gated", "accept its terms", "HF_TOKEN", "give a folder"
+    )
     nothing_written(tmp_path)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     answer = mind("stage", "questions", config)
@@ -101,18 +103,20 @@ def test_a_gated_data_set_explains_access_and_never_shows_the_token(
 
 def test_without_a_network_and_a_copy_a_hub_data_set_is_refused(tmp_path: Path, run_tree: Tree) -> None:
     answer = mind("stage", "questions", asking(tmp_path, run_tree, GSM8K))
-    refused(answer, "openai/gsm8k", "Couldn't reach", "HF_HUB_OFFLINE", "give a folder")
+    assert_refused(answer, "openai/gsm8k", "Couldn't reach", "HF_HUB_OFFLINE", "give a folder")
     nothing_written(tmp_path)
 
 
 def test_a_missing_local_copy_is_named_before_anything_runs(tmp_path: Path, run_tree: Tree) -> None:
     run_tree["questions"]["folder"] = "data"
-    refused(mind("plan", asking(tmp_path, run_tree, GSM8K)), str(tmp_path / "data" / "gsm8k"), "no such folder")
+    assert_refused(mind("plan", asking(tmp_path, run_tree, GSM8K)), str(tmp_path / "data" / "gsm8k"), "no such folder")
 
 
 def test_training_on_an_evaluation_only_set_is_refused(tmp_path: Path, run_tree: Tree) -> None:
     config = asking(tmp_path, run_tree, {"kind": "named", "name": "bbh"})
-    refused(mind("plan", config), "train.0 is for evaluation only", "authors of BIG-bench", "despite_evaluation_only: true")
+    assert_refused(
+        mind("plan", config), "train.0 is for evaluation only", "authors of BIG-bench", "despite_evaluation_only: true"
+    )
 
 
 LONG = "word " * 6_000
@@ -121,7 +125,7 @@ LONG = "word " * 6_000
 
 def test_overlong_questions_are_refused_or_left_out_and_counted(tmp_path: Path, run_tree: Tree) -> None:
     for name in ("train", "set"):
-        content = rows(*({"question": f"{name} {text}"} for text in ("1?", LONG, "2?", f"{LONG}?")))
+        content = question_rows(*({"question": f"{name} {text}"} for text in ("1?", LONG, "2?", f"{LONG}?")))
         (tmp_path / f"{name}.jsonl").write_text(
             "".join(json.dumps({**row, "id": f"{name} {row['id']}"}) + "\n" for row in content)
         )
@@ -129,8 +133,8 @@ def test_overlong_questions_are_refused_or_left_out_and_counted(tmp_path: Path, 
     config = asking(tmp_path, run_tree, train, evaluation=evaluated)
     run_stage(load_config(Path(config)), "questions")
     words = ("context of 2048", "raise engine.max_context", "max_characters")
-    refused(mind("stage", "references", config), "'set q3'", "longest of 2", *words)
-    refused(mind("stage", "sampling", config), "'train q3'", "longest of 16", *words)  # one prompt per perspective
+    assert_refused(mind("stage", "references", config), "'set q3'", "longest of 2", *words)
+    assert_refused(mind("stage", "sampling", config), "'train q3'", "longest of 16", *words)  # one prompt per perspective
 
     short = asking(tmp_path, run_tree, {**train, "max_characters": 1000}, evaluation={**evaluated, "max_characters": 1000})
     summary = run_stage(load_config(Path(short)), "questions").summary

@@ -14,7 +14,7 @@ from pipeline.questions.load import content, load
 from pipeline.questions.named import NamedSource, also_in, entries
 from pipeline.questions.question import Question
 from pipeline.questions.sources import Columns, HubSource
-from tests.support.questions.layouts import BENCHMARKS, BY_HAND, by_hand, real, real_rows, right_choices
+from tests.support.questions.layouts import BENCHMARKS, BY_HAND, real_rows, right_choices, write_by_hand, write_real_rows
 
 
 def named(name: str, folder: Path, **fields: Any) -> NamedSource:
@@ -22,7 +22,7 @@ def named(name: str, folder: Path, **fields: Any) -> NamedSource:
 
 
 def loaded(tmp_path: Path, name: str, **fields: Any) -> list[Question]:
-    return list(load(named(name, by_hand(tmp_path, name), **fields)))
+    return list(load(named(name, write_by_hand(tmp_path, name), **fields)))
 
 
 def test_gsm8k(tmp_path: Path) -> None:
@@ -107,9 +107,9 @@ def _as_text(name: str, folder: Path, **fields: Any) -> list[Question]:
 
 
 def test_math_reads_the_last_boxed_answer_of_the_solution(tmp_path: Path) -> None:
-    (question,) = _as_text("math", by_hand(tmp_path, "math"), subset="geometry", split="train")
+    (question,) = _as_text("math", write_by_hand(tmp_path, "math"), subset="geometry", split="train")
     assert (question.answer, question.task) == ("\\frac{1}{4}", "geometry")
-    (question,) = _as_text("math500", by_hand(tmp_path, "math500"), split="test")
+    (question,) = _as_text("math500", write_by_hand(tmp_path, "math500"), split="test")
     assert (question.id, question.answer) == ("test/precalculus/807.json", "\\left( 3, \\frac{\\pi}{2} \\right)")
 
 
@@ -145,7 +145,7 @@ def test_mathematics_is_loaded_by_name(tmp_path: Path, name: str, split: str) ->
 )  # fmt: skip
 def test_real_rows_in_hub_layout_load_as_the_same_questions(tmp_path: Path, name: str, split: str) -> None:
     rows = sorted(real_rows(BENCHMARKS, name, split), key=lambda row: str(row["task"]) if name == "agieval" else "")
-    found = list(load(named(name, real(tmp_path, BENCHMARKS, name, split), split=split)))
+    found = list(load(named(name, write_real_rows(tmp_path, BENCHMARKS, name, split), split=split)))
     assert len(found) == len(rows)
     for question, row in zip(found, rows, strict=True):
         assert question.wording == Question("", row["question"], "", "", tuple(row["choices"])).wording
@@ -159,7 +159,7 @@ def test_real_rows_in_hub_layout_load_as_the_same_questions(tmp_path: Path, name
 def test_every_real_bbh_question_in_hub_layout_loads(tmp_path: Path) -> None:
     rows = real_rows(BENCHMARKS, "bbh")
     by_task: dict[str, list[Question]] = {}
-    for question in load(named("bbh", real(tmp_path, BENCHMARKS, "bbh"))):
+    for question in load(named("bbh", write_real_rows(tmp_path, BENCHMARKS, "bbh"))):
         by_task.setdefault(question.task, []).append(question)
     for task, questions in by_task.items():
         mine = [row for row in rows if row["task"] == task]
@@ -179,7 +179,7 @@ def test_the_list_of_gsm_hard_questions_also_in_gsm8k_is_complete(tmp_path: Path
     words = {
         name: {
             f"{identity_digests(question)[1]:032x}"[:12]
-            for question in load(named(name, real(tmp_path, BENCHMARKS, name), split="test"))
+            for question in load(named(name, write_real_rows(tmp_path, BENCHMARKS, name), split="test"))
         }
         for name in ("gsm8k", "gsm-hard")
     }
@@ -222,7 +222,7 @@ def test_a_named_source_resolves_to_pinned_parts() -> None:
 
 
 def test_only_a_local_folder_has_a_content_digest(tmp_path: Path) -> None:
-    here, there = (named("aqua", by_hand(tmp_path / place, "aqua"), split="test") for place in ("here", "there"))
+    here, there = (named("aqua", write_by_hand(tmp_path / place, "aqua"), split="test") for place in ("here", "there"))
     assert content(here) == content(there) is not None
     assert content(NamedSource.model_validate({"name": "aqua", "split": "test"})) is None
     with pytest.raises(QuestionError, match="no such folder"):

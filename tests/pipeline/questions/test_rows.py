@@ -17,7 +17,7 @@ from pipeline.errors import QuestionError
 from pipeline.questions.load import load
 from pipeline.questions.rows import file_rows, hub_rows
 from pipeline.questions.sources import Columns, HubSource
-from tests.support.questions.layouts import BY_HAND, by_hand, write
+from tests.support.questions.layouts import BY_HAND, write_by_hand, write_layout
 
 lines = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 
@@ -52,15 +52,15 @@ def test_a_folder_with_a_card_is_read_without_a_stale_cache(tmp_path: Path) -> N
     """`datasets` caches the rows of such folders and notices neither changes nor another folder of the same name."""
     card = "configs:\n- config_name: default\n  data_files: gsmhardv2*\n"
     for place, question in (("here", "1+1?"), ("here", "2+2?"), ("there", "3+3?")):
-        folder = write(tmp_path / place / "gsm-hard", {"gsmhardv2": [{"input": question, "target": 2.5}]}, card)
+        folder = write_layout(tmp_path / place / "gsm-hard", {"gsmhardv2": [{"input": question, "target": 2.5}]}, card)
         assert [row["input"] for row in hub_rows(HubSource(folder=folder))] == [question]
 
 
 def test_a_subset_is_a_folder_or_declared_by_the_card(tmp_path: Path) -> None:
     files = {f"{subset}/test": [{"question": subset}] for subset in ("main", "socratic")}
-    plain = write(tmp_path / "plain", files)
+    plain = write_layout(tmp_path / "plain", files)
     assert [row["question"] for row in hub_rows(HubSource(folder=plain, subset="socratic", split="test"))] == ["socratic"]
-    declared = by_hand(tmp_path, "gpqa-diamond")
+    declared = write_by_hand(tmp_path, "gpqa-diamond")
     assert len(list(hub_rows(HubSource(folder=declared, subset="gpqa_diamond")))) == 8
 
 
@@ -82,7 +82,7 @@ def test_none_and_na_are_plain_answers_in_csv(tmp_path: Path) -> None:
 def test_a_folder_without_the_requested_subset_split_or_column_is_refused(
     tmp_path: Path, fields: dict[str, Any], said: str
 ) -> None:
-    folder = write(tmp_path / "gsm8k", BY_HAND["gsm8k"])
+    folder = write_layout(tmp_path / "gsm8k", BY_HAND["gsm8k"])
     with pytest.raises(QuestionError, match=said) as raised:
         list(load(HubSource(folder=folder, **fields)))
     assert str(raised.value).startswith(str(folder))

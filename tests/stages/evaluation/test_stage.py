@@ -14,7 +14,7 @@ from stages.shared import answering
 from storage.artifact import Artifact, Draft
 from storage.errors import ArtifactError
 from tests.support.artifacts import write_artifact
-from tests.support.references import ITEMS, referenced, run_of, write_questions
+from tests.support.references import ITEMS, run_of, run_references, write_questions
 
 
 def evaluated(root: Path, model: Path, questions: Artifact, references: Artifact) -> Artifact:
@@ -35,7 +35,7 @@ def evaluated(root: Path, model: Path, questions: Artifact, references: Artifact
 
 def test_only_the_student_answers_and_all_three_are_compared(tmp_path: Path, tiny_model: Path) -> None:
     questions = write_questions(tmp_path)
-    references = referenced(tmp_path, run_of(tiny_model), questions)
+    references = run_references(tmp_path, run_of(tiny_model), questions)
     made = evaluated(tmp_path, tiny_model, questions, references)
     answers = made.table("items").to_pylist()
     assert {row["model"] for row in answers} == {"student"}
@@ -57,7 +57,7 @@ def test_references_of_other_items_are_refused_before_loading_the_student(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "other").mkdir()
-    references = referenced(tmp_path / "other", run_of(tiny_model), write_questions(tmp_path / "other", first=100))
+    references = run_references(tmp_path / "other", run_of(tiny_model), write_questions(tmp_path / "other", first=100))
 
     def loaded(*_: Any) -> None:
         raise AssertionError("the student was loaded")

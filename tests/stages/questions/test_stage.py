@@ -13,8 +13,8 @@ from stages.questions import stage as questions
 from storage.artifact import Artifact, Draft
 from storage.fingerprint import file_digest
 from tests.support.artifacts import write_artifact
-from tests.support.questions.layouts import BENCHMARKS, by_hand, real
-from tests.support.questions.marked import NOTHING, marked
+from tests.support.questions.layouts import BENCHMARKS, write_by_hand, write_real_rows
+from tests.support.questions.tables import NOTHING_LEFT_OUT, training_table
 
 SOURCES: dict[str, Any] = {
     "train": [{"kind": "miniature", "family": "dial", "split": "train", "count": count} for count in (30,)],
@@ -50,14 +50,14 @@ def test_shards_are_full_except_the_last_and_evaluation_comes_first(tmp_path: Pa
     artifact = write_artifact(tmp_path, "questions", lambda draft: questions.run(config, {}, draft, progress))
     assert [batch.num_rows for batch in artifact.batches("questions")] == [8, 8, 8, 8, 8]
     assert artifact.table("questions")["role"].to_pylist() == ["id"] * 10 + ["train"] * 30
-    assert artifact.summary == {**NOTHING, "train": 30, "evaluation": {"dial": 5, "lift": 5}}
+    assert artifact.summary == {**NOTHING_LEFT_OUT, "train": 30, "evaluation": {"dial": 5, "lift": 5}}
 
 
 @pytest.mark.parametrize("shards", [1, 3, 9])
 def test_shards_left_by_a_killed_process_are_replaced(tmp_path: Path, shards: int) -> None:
     def leave(draft: Draft) -> None:
         for _ in range(shards):
-            draft.write_shard("questions", marked([]))
+            draft.write_shard("questions", training_table([]))
 
     assert run(tmp_path / "killed", SOURCES, leave) == run(tmp_path / "whole", SOURCES)
 
@@ -102,7 +102,7 @@ def test_a_question_repeated_from_an_earlier_set_is_kept_and_marked(tmp_path: Pa
 def test_gsm_hard_repeats_of_gsm8k_are_marked_with_or_without_gsm8k(tmp_path: Path, names: list[str]) -> None:
     sets = [{"name": name, "group": "id", "source": {"kind": "named", "name": name, "split": "test"}} for name in names]
     for item in sets:
-        item["source"]["folder"] = str(real(tmp_path, BENCHMARKS, item["name"], "test"))  # type: ignore[index]
+        item["source"]["folder"] = str(write_real_rows(tmp_path, BENCHMARKS, item["name"], "test"))  # type: ignore[index]
     artifact = asked(tmp_path, sets)
     assert artifact.summary["repeats"] == {"gsm-hard": 329}
     assert artifact.summary["evaluation"]["gsm-hard"] == 1319
@@ -128,7 +128,7 @@ def test_a_sample_is_spread_over_all_rows_and_ignores_their_order(tmp_path: Path
 
 
 def test_questions_sampled_for_evaluation_are_left_out_of_training(tmp_path: Path) -> None:
-    folder = by_hand(tmp_path, "gpqa-diamond")
+    folder = write_by_hand(tmp_path, "gpqa-diamond")
     source = {"kind": "named", "name": "gpqa-diamond", "folder": str(folder)}
     evaluation = [{"name": "gpqa", "group": "id", "source": {**source, "sample": 3}}]
     artifact = asked(tmp_path, evaluation, [{**source, "despite_evaluation_only": True}])

@@ -15,7 +15,7 @@ from stages.shared import answering
 from storage.artifact import Artifact, Draft
 from tests.support.artifacts import write_artifact
 from tests.support.fake_teacher import serve
-from tests.support.references import ITEMS, referenced, run_of, write_questions
+from tests.support.references import ITEMS, run_of, run_references, write_questions
 from tests.support.runs import tree_of
 
 
@@ -24,7 +24,7 @@ def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[A
     """A questions artifact and its references artifact."""
     root = tmp_path_factory.mktemp("whole")
     read = write_questions(root)
-    return read, referenced(root, run_of(tiny_model), read)
+    return read, run_references(root, run_of(tiny_model), read)
 
 
 def test_base_and_teacher_answer_every_item_of_one_use_only(whole: tuple[Artifact, Artifact]) -> None:
@@ -55,7 +55,7 @@ def test_resume_asks_only_for_missing_items_at_any_shard_size(
     tmp_path: Path, tiny_model: Path, whole: tuple[Artifact, Artifact], capsys: pytest.CaptureFixture[str]
 ) -> None:
     read, made = whole
-    resumed = referenced(tmp_path / "resumed", run_of(tiny_model, 3), read, made)
+    resumed = run_references(tmp_path / "resumed", run_of(tiny_model, 3), read, made)
     assert "20 items, 12 already done" in capsys.readouterr().out
     rows = [artifact.table("items").to_pylist() for artifact in (made, resumed)]
     assert rows[0] == rows[1]
@@ -71,7 +71,7 @@ def test_an_overlong_prompt_is_refused_before_a_model_is_loaded(
 
     monkeypatch.setattr(answering, "open_engine", loaded)
     with pytest.raises(QuestionError, match="exceeds the context of 16"):
-        referenced(tmp_path, run_of(tiny_model, max_context=16), write_questions(tmp_path))
+        run_references(tmp_path, run_of(tiny_model, max_context=16), write_questions(tmp_path))
 
 
 def test_a_served_teacher_answers_through_its_server_without_weights(tiny_model: Path, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_served_teacher_answers_through_its_server_without_weights(tiny_model:
     with serve(lambda prompt, seed: "The answer is \\boxed{7}.") as url:
         tree = run_of(tiny_model).model_dump(exclude={"teacher"})
         tree |= {"teacher": {"served": True, "chat": False}, "sampling": {"engine": served(url)}}
-        made = referenced(tmp_path / "served", RunConfig.model_validate(tree), read)
+        made = run_references(tmp_path / "served", RunConfig.model_validate(tree), read)
     answers = {row["model"]: row["text"] for row in made.table("items").to_pylist()}
     assert answers["teacher"] == "The answer is \\boxed{7}."
     assert answers["base"] != answers["teacher"]
@@ -104,7 +104,7 @@ def test_every_model_draws_count_answers_per_item_and_resume_the_rest(
         tree_of(tiny_model)
         | {"evaluation": {"engine": {"kind": "transformers", "dtype": "float32"}, "max_tokens": 2, "draws": {"count": 3}}}
     )
-    made = referenced(tmp_path / "whole", run, read)
+    made = run_references(tmp_path / "whole", run, read)
     rows = made.table("draws").to_pylist()
     wanted = {(model, row["question_id"]) for model in ("base", "teacher") for row in made.table("items").to_pylist()}
     assert {(row["model"], row["question_id"]) for row in rows} == wanted

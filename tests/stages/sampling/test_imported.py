@@ -25,7 +25,7 @@ from stages.sampling import stage as sampling
 from storage.artifact import Artifact, Draft
 from tests.support.artifacts import write_artifact
 from tests.support.questions.layouts import BENCHMARKS
-from tests.support.questions.marked import marked
+from tests.support.questions.tables import training_table
 from tests.support.runs import REPOSITORY, tree_of, write_config
 from tests.support.synthetic_artifacts import question, rationale
 
@@ -36,7 +36,7 @@ Tree = dict[str, Any]
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     def write(draft: Draft) -> dict[str, Any]:
-        draft.write_shard("questions", marked([question(n) for n in range(QUESTIONS)]))
+        draft.write_shard("questions", training_table([question(n) for n in range(QUESTIONS)]))
         return {"train": QUESTIONS}
 
     return write_artifact(tmp_path_factory.mktemp("questions"), "questions", write)

@@ -17,7 +17,7 @@ from storage.artifact import Artifact, Draft
 from storage.mirror import DERIVED
 from tests.support.artifacts import write_artifact
 from tests.support.fake_teacher import Asked, Fault, serve
-from tests.support.questions.marked import marked
+from tests.support.questions.tables import training_table
 from tests.support.runs import tree_of
 from tests.support.synthetic_artifacts import question
 
@@ -56,7 +56,7 @@ QUESTIONS = 7
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     def write(draft: Draft) -> dict[str, Any]:
         for first in range(0, QUESTIONS, 3):
-            draft.write_shard("questions", marked([question(n) for n in range(first, min(first + 3, QUESTIONS))]))
+            draft.write_shard("questions", training_table([question(n) for n in range(first, min(first + 3, QUESTIONS))]))
         return {"train": QUESTIONS}
 
     return write_artifact(tmp_path_factory.mktemp("questions"), "questions", write)
@@ -165,7 +165,7 @@ def test_no_request_of_an_unfinished_shard_is_paid_twice(tmp_path: Path, tiny_mo
     with serve(write) as url:
         resumed = from_server(tmp_path / "resumed", tiny_model, questions, url)
     assert resumed.table("samples") == whole.table("samples")
-    assert paid == wanted, "each request once, in two lives together"
+    assert paid == wanted, "each request once, in both processes together"
     assert not list((tmp_path / "resumed").glob(f"sampling/*.scratch/{DERIVED}/*"))
 
 

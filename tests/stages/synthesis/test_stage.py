@@ -19,7 +19,7 @@ from stages.synthesis import stage as synthesis
 from storage.artifact import Artifact, Draft
 from storage.fingerprint import file_digest
 from tests.support.artifacts import write_artifact
-from tests.support.questions.marked import marked
+from tests.support.questions.tables import training_table
 from tests.support.runs import tree_of, write_config
 from tests.support.synthetic_artifacts import PERSPECTIVES, question, rationale
 
@@ -44,7 +44,7 @@ def inputs(root: Path) -> dict[str, Artifact]:
     order = [n for n in order if n % 5] + [n for n in order if n % 5 == 0]
 
     def write_questions(draft: Draft) -> dict[str, Any]:
-        draft.write_shard("questions", marked([question(n) for n in range(QUESTIONS)]))
+        draft.write_shard("questions", training_table([question(n) for n in range(QUESTIONS)]))
         return {"train": QUESTIONS}
 
     def write_samples(draft: Draft) -> dict[str, Any]:

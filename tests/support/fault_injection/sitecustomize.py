@@ -1,7 +1,7 @@
 """Makes a process kill itself at a commit point. Python runs this file at start because its folder is on PYTHONPATH.
 
 `MIND_KILL` is "MODULE RANK NUMBER WHEN": in the process started as `python -m MODULE` (of that rank, or `-`), the NUMBER-th call that makes
-something durable or visible under `MIND_KILL_ROOT` (fsync, rename, replace, link, unlink, mkdir) is the last: SIGKILL comes right before
+something durable or visible under `MIND_KILL_ROOT` (fsync, rename, replace, link, unlink, mkdir) is the last: SIGKILL follows right before
 or right after it. The product knows nothing of this.
 """
 
@@ -37,7 +37,7 @@ def _install(number: int, when: str, root: str) -> None:
                 die()
             try:
                 return original(*args, **kwargs)
-            finally:  # also where it failed: what was to be removed may not be there
+            finally:  # also after an error: the file to remove may be missing
                 if left[0] == 0:
                     die()
 

@@ -17,12 +17,12 @@ from stages.core.process import store_of
 from storage.artifact import Artifact
 from storage.store import Store
 from tests.support.kill_campaign import CONFIG, overrides
-from tests.support.prefect.server import Prefect, eventually, named
+from tests.support.prefect.server import Prefect, eventually, processes_with
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a deployment is asked to do, and where its artifacts lie."""
+    """Parameters of a deployment run, and its artifact root."""
 
     root: Path
     teacher: str
@@ -54,16 +54,16 @@ class Job:
     def artifact(self, stage: str) -> Artifact:
         return self.store.open(stage, self.fingerprint(stage))
 
-    def with_(self, *more: str) -> Job:
-        """The same root and name, another configuration."""
+    def with_changes(self, *more: str) -> Job:
+        """The same root and name with more configuration changes."""
         return replace(self, more=(*self.more, *more))
 
     def record(self) -> None:
-        """Into the catalogue, as `mind run` does when it begins."""
+        """Record the job in the catalogue, as `mind run` does at its start."""
         record(self.config, self.plan(), "running")
 
     def checkpoint(self) -> int:
-        """The step that training could go on from; 0 where there is none."""
+        """The step of the last checkpoint, or 0 without one."""
         found = list(self.root.glob("training/*.scratch/checkpoint.json"))
         return int(orjson.loads(found[0].read_bytes())["step"]) if found else 0
 
@@ -71,8 +71,8 @@ class Job:
         return (self.root / stage / f"{self.fingerprint(stage)}.log").read_text()
 
 
-def fill(job: Job, source: Path, without: tuple[str, ...] = ()) -> Job:
-    """Everything that `source` has of this job's artifacts, but for some stages."""
+def fill_job(job: Job, source: Path, without: tuple[str, ...] = ()) -> Job:
+    """Copies this job's artifacts from `source`, except for the stages in `without`."""
     for stage, planned in job.plan().items():
         if stage not in without:
             name = Path(stage) / planned.fingerprint
@@ -81,15 +81,15 @@ def fill(job: Job, source: Path, without: tuple[str, ...] = ()) -> Job:
 
 
 def start_training(prefect: Prefect, job: Job) -> str:
-    """Start a job of which only the training is left, and wait for a checkpoint; returns the flow run."""
+    """Start a job that only lacks training, and wait for a checkpoint; returns the flow run's id."""
     run = prefect.start("distill/full", job.parameters)
     eventually(lambda: job.checkpoint() >= 2, "a checkpoint")
-    assert len(named(str(job.root))) >= 5, "the guard, the stage, the launcher and two ranks"
+    assert len(processes_with(str(job.root))) >= 5, "the guard, the stage, the launcher and two ranks"
     return run
 
 
-def rename(job: Job, stage: str, source: Artifact) -> None:
-    """An artifact of this job that holds what another one holds."""
+def copy_artifact(job: Job, stage: str, source: Artifact) -> None:
+    """Copy another artifact under the fingerprint of this job's stage."""
     planned = job.plan()[stage]
     folder = job.root / stage / planned.fingerprint
     shutil.copytree(source.folder, folder)
@@ -97,8 +97,8 @@ def rename(job: Job, stage: str, source: Artifact) -> None:
     (folder / "manifest.json").write_bytes(orjson.dumps({**source.manifest, **own}))
 
 
-def everything(folder: Path) -> Mapping[str, bytes]:
-    """Every file under a folder with what is in it."""
+def file_contents(folder: Path) -> Mapping[str, bytes]:
+    """Contents of all files under a folder, by relative path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -106,7 +106,7 @@ NewJob = Callable[..., Job]
 
 
 class Crashed(NamedTuple):
-    """A run whose flow was killed in the middle of training."""
+    """A run whose flow process was killed during training."""
 
     job: Job
     run: str

@@ -21,13 +21,13 @@ import psutil
 from tests.support.runs import REPOSITORY
 
 PREFECT: Final = str(Path(sys.executable).with_name("prefect"))
-PATIENCE: Final = 180.0
-"""Seconds until something counts as not happening; a machine may be slow."""
+WAIT_SECONDS: Final = 180.0
+"""Timeout in seconds, generous for slow machines."""
 FINAL: Final = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
-def eventually(look: Callable[[], Any], what: str, patience: float = PATIENCE, pause: float = 0.1) -> Any:
-    """The first true answer of `look`."""
+def eventually(look: Callable[[], Any], what: str, patience: float = WAIT_SECONDS, pause: float = 0.1) -> Any:
+    """Polls `look` and returns its first true value; fails after `patience` seconds."""
     until = time.monotonic() + patience
     while not (found := look()):
         assert time.monotonic() < until, f"{what}: not within {patience:.0f} s"
@@ -37,7 +37,7 @@ def eventually(look: Callable[[], Any], what: str, patience: float = PATIENCE, p
 
 @dataclass(frozen=True)
 class Prefect:
-    """A server that is up, and how to reach it."""
+    """A running server and its API client."""
 
     url: str
     home: Path
@@ -45,11 +45,11 @@ class Prefect:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For processes that are to use this server, whatever the caller has set."""
+        """Environment for processes that use this server."""
         return {**_environment(self.home), "PREFECT_API_URL": f"{self.url}/api"}
 
-    def call(self, *arguments: str, timeout: float = PATIENCE) -> str:
-        """The command `prefect`; what it said."""
+    def call(self, *arguments: str, timeout: float = WAIT_SECONDS) -> str:
+        """Runs the command `prefect` and returns its output."""
         answer = subprocess.run(
             [PREFECT, "--no-prompt", *arguments],
             cwd=REPOSITORY, env=self.environment, capture_output=True, text=True, check=False, timeout=timeout,
@@ -58,13 +58,13 @@ class Prefect:
         return answer.stdout
 
     def request(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        """A busy database answers 503, and all of Prefect's own clients ask again."""
+        """Sends a request; retries status 503 of a busy database, as Prefect's own clients do."""
 
         def ask() -> httpx.Response | None:
             answer = self.api.request(method, path, json=body)
             return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
 
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + WAIT_SECONDS
         while (answer := ask()) is None:
             assert time.monotonic() < until, f"{path}: the database is busy"
             time.sleep(0.5)
@@ -77,24 +77,24 @@ class Prefect:
         return self.request("POST", path, body).raise_for_status().json()
 
     def deployments(self) -> dict[str, dict[str, Any]]:
-        """By `flow/deployment`."""
+        """All deployments by `flow/deployment`."""
         flows = {flow["id"]: flow["name"] for flow in self.post("/flows/filter")}
         return {f"{flows[item['flow_id']]}/{item['name']}": item for item in self.post("/deployments/filter")}
 
     def ask(self, deployment: str, parameters: Mapping[str, Any], **more: Any) -> httpx.Response:
-        """Ask for a flow run, as the form in the browser does."""
+        """Requests a flow run, as the form in the UI does."""
         found = self.get(f"/deployments/name/{deployment}")
         return self.request("POST", f"/deployments/{found['id']}/create_flow_run", {"parameters": dict(parameters), **more})
 
     def start(self, deployment: str, parameters: Mapping[str, Any], **more: Any) -> str:
-        """The id of a new flow run."""
+        """Starts a flow run and returns its id."""
         return str(self.ask(deployment, parameters, **more).raise_for_status().json()["id"])
 
     def run(self, run: str) -> dict[str, Any]:
         return dict(self.get(f"/flow_runs/{run}"))
 
-    def end(self, run: str, patience: float = PATIENCE) -> dict[str, Any]:
-        """The last state of a run, once it has one."""
+    def final_state(self, run: str, patience: float = WAIT_SECONDS) -> dict[str, Any]:
+        """Waits for a run to end and returns its final state."""
         return dict(eventually(lambda: self._final(run), f"the end of {run}", patience, 0.3))
 
     def _final(self, run: str) -> Any:
@@ -102,16 +102,16 @@ class Prefect:
         return state if state["type"] in FINAL else None
 
     def outcome(self, deployment: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Start a run and see it to its end."""
-        return self.end(self.start(deployment, parameters))
+        """Starts a run, waits for its end and returns its final state."""
+        return self.final_state(self.start(deployment, parameters))
 
     def tasks(self, run: str) -> list[dict[str, Any]]:
-        """In the order in which they were started."""
+        """Task runs in start order."""
         found = self.post("/task_runs/filter", flow_runs={"id": {"any_": [run]}})
         return sorted(found, key=lambda task: str(task["expected_start_time"]))
 
     def children(self, run: str) -> list[dict[str, Any]]:
-        """Flow runs that tasks of a run started, in order."""
+        """Flow runs started by tasks of a run, in start order."""
         found = self.post("/flow_runs/filter", flow_runs={"parent_flow_run_id": {"any_": [run]}})
         return sorted(found, key=lambda child: str(child["start_time"]))
 
@@ -122,23 +122,23 @@ class Prefect:
         return found
 
     def artifacts(self, run: str) -> dict[str, dict[str, Any]]:
-        """By key, the latest of each."""
+        """The latest artifact of a run by key."""
         found = self.post("/artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}})
         return {item["key"]: item for item in sorted(found, key=lambda item: str(item["updated"]))}
 
     def events(self, prefix: str) -> list[dict[str, Any]]:
-        """Newest first."""
+        """Events with a prefix, newest first."""
         return list(self.post("/events/filter", filter={"event": {"prefix": [prefix]}, "order": "DESC"})["events"])
 
     def cancel(self, run: str) -> None:
-        """What the button does."""
+        """Cancels a run, as the UI's button does."""
         self.post(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
 
     def page(self, run: str) -> str:
         return f"{self.url}/runs/flow-run/{run}"
 
     def engine(self, run: str) -> psutil.Process:
-        """The process that runs a flow."""
+        """The process that runs the flow of a run."""
         found = [process for process in psutil.process_iter() if _is_engine(process, run)]
         return min(found, key=lambda process: process.create_time())
 
@@ -151,8 +151,8 @@ def _is_engine(process: psutil.Process, run: str) -> bool:
     return environment.get("PREFECT__FLOW_RUN_ID") == run and any(word.startswith("prefect.") for word in words)
 
 
-def named(word: str) -> list[psutil.Process]:
-    """Live processes that have `word` in their command line, for example an artifact root."""
+def processes_with(word: str) -> list[psutil.Process]:
+    """Live processes with `word` in their command line, for example an artifact root."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -163,8 +163,8 @@ def named(word: str) -> list[psutil.Process]:
     return found
 
 
-def late(hours: float) -> dict[str, Any]:
-    """A state for `start`: due so many hours ago."""
+def scheduled_hours_ago(hours: float) -> dict[str, Any]:
+    """Arguments for `start`: a run that was scheduled this many hours ago."""
     due = datetime.fromtimestamp(time.time() - hours * 3600, UTC).isoformat()
     return {"state": {"type": "SCHEDULED", "name": "Scheduled", "state_details": {"scheduled_time": due}}}
 
@@ -193,7 +193,7 @@ def _free_port() -> int:
 
 @contextmanager
 def _background(command: list[str], log: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a group of its own; it and all that it started are gone afterwards."""
+    """A process in its own group; it and its children are ended afterwards."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
@@ -240,7 +240,7 @@ def server(home: Path) -> Iterator[Prefect]:
 
 @contextmanager
 def worker(prefect: Prefect, pool: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker that takes runs from a pool, which it makes if it is not there."""
+    """A worker for a pool, which it creates if missing."""
     command = [PREFECT, "worker", "start", "--pool", pool, "--type", "process", "--name", f"test-{pool}"]
     with _background(command, prefect.home / f"{pool}.log", prefect.environment) as process:
         yield process
@@ -248,7 +248,7 @@ def worker(prefect: Prefect, pool: str) -> Iterator[subprocess.Popen[bytes]]:
 
 @contextmanager
 def deployed(home: Path) -> Iterator[Prefect]:
-    """A server that has everything of prefect.yaml, and a worker for each of its pools; no run starts by schedule."""
+    """A server with all deployments of prefect.yaml and a worker per pool; schedules are switched off."""
     with server(home) as prefect, ExitStack() as workers:
         pools = ("mind-gpu", "mind-cpu")
         for pool in pools:

@@ -17,13 +17,13 @@ from urllib.parse import unquote, urlsplit
 
 
 class _Hub(BaseHTTPRequestHandler):
-    """`root` has the data sets; the names in `gated` want a token."""
+    """Serves the data sets under `root`; names in `gated` require a token."""
 
     root: Path
     gated: frozenset[str]
 
     def log_message(self, *_: Any) -> None:
-        """Nothing."""
+        """Logs nothing."""
 
     def _refuse(self, status: int, code: str) -> None:
         self.send_response(status)
@@ -100,7 +100,7 @@ class _Hub(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve(root: Path, gated: frozenset[str] = frozenset()) -> Iterator[str]:
-    """The address of a hub with the data sets under `root`."""
+    """The URL of a running hub with the data sets under `root`."""
     handler = type("Hub", (_Hub,), {"root": root, "gated": gated})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

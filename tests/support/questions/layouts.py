@@ -117,14 +117,14 @@ BY_HAND: dict[str, dict[str, list[Row]]] = {
 }  # fmt: skip
 
 CARDS = {
-    # The part of a card that says which files are which split, where their names do not.
+    # The part of a card that assigns files to splits if their names do not.
     "gsm-hard": "configs:\n- config_name: default\n  data_files: gsmhardv2*\n",
     "gpqa-diamond": "configs:\n- config_name: gpqa_diamond\n  data_files: gpqa_diamond*\n",
 }
 
 
-def write(folder: Path, files: dict[str, list[Row]], card: str | None = None) -> Path:
-    """A folder like the hub's repository: Parquet or, where there is a card, CSV for texts alone and JSON lines for the rest."""
+def write_layout(folder: Path, files: dict[str, list[Row]], card: str | None = None) -> Path:
+    """Writes a folder like a hub repository: Parquet; with a card, CSV for text-only rows and JSON lines otherwise."""
     for name, rows in files.items():
         path = folder / f"{name}-00000-of-00001.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,9 +142,9 @@ def write(folder: Path, files: dict[str, list[Row]], card: str | None = None) ->
     return folder
 
 
-def by_hand(folder: Path, name: str) -> Path:
-    """A benchmark's few rows as `folder/name`."""
-    return write(folder / name, BY_HAND[name], CARDS.get(name))
+def write_by_hand(folder: Path, name: str) -> Path:
+    """Writes the handwritten rows of a benchmark to `folder/name`."""
+    return write_layout(folder / name, BY_HAND[name], CARDS.get(name))
 
 
 def _gsm8k(row: Row) -> tuple[str, Row]:
@@ -197,7 +197,7 @@ def _bbh(row: Row) -> tuple[str, Row]:
 
 
 REAL: dict[str, tuple[str, Callable[[Row], tuple[str, Row]], Callable[[Row], bool]]] = {
-    # Name -> the real set's folder, a row in the hub's layout, and which of its rows the named set has.
+    # Name -> folder of the real set, conversion of a row to the hub's layout, and filter for the rows of the named set.
     "gsm8k": ("gsm8k", _gsm8k, lambda row: True),
     "svamp": ("svamp", _svamp, lambda row: True),
     "gsm-hard": ("gsm_hard", _gsm_hard, lambda row: True),
@@ -210,22 +210,22 @@ REAL: dict[str, tuple[str, Callable[[Row], tuple[str, Row]], Callable[[Row], boo
 
 
 def real_rows(shared: Path, name: str, split: str | None = None) -> list[Row]:
-    """Rows of the real benchmark, as they were collected."""
+    """Rows of the real benchmark, unchanged."""
     folder, _, wanted = REAL[name]
     files = [path for path in sorted((shared / folder).glob("*.parquet")) if path.stem != "rationales"]
     every = (row for path in files for row in pq.read_table(path).to_pylist())
     return [row for row in every if wanted(row) and split in (None, row["split"])]
 
 
-def real(folder: Path, shared: Path, name: str, split: str | None = None) -> Path:
-    """The real benchmark in the hub's layout, as `folder/name`."""
+def write_real_rows(folder: Path, shared: Path, name: str, split: str | None = None) -> Path:
+    """Writes the real benchmark in the hub's layout to `folder/name`."""
     files: dict[str, list[Row]] = defaultdict(list)
     for row in real_rows(shared, name, split):
         file, turned = REAL[name][1](row)
         files[file].append(turned)
-    return write(folder / name, files, CARDS.get(name))
+    return write_layout(folder / name, files, CARDS.get(name))
 
 
 def right_choices(questions: Iterable[Question]) -> list[str]:
-    """What the right answers of choices say."""
+    """The texts of the right choices."""
     return [question.choices[LETTERS.index(question.answer)] for question in questions]

@@ -15,7 +15,7 @@ VERSION_1 = Path(__file__).parent / "fixtures" / "version-1"
 
 
 def commit_artifact(store: Store, stage: str, inputs: Mapping[str, str] | None = None, **config: Any) -> Artifact:
-    """An artifact whose name follows from its stage, inputs and configuration, with a table and a file in a folder."""
+    """An artifact fingerprinted by stage, inputs and configuration, with a table and a file in a subfolder."""
     identity = {"stage": stage, "version": 1, "config": config, "inputs": dict(inputs or {}), "outside": {}}
     with store.draft(stage, fingerprint(identity)) as draft:
         draft.write_shard("rows", numbers(*range(3)))
@@ -27,7 +27,7 @@ def commit_artifact(store: Store, stage: str, inputs: Mapping[str, str] | None =
 
 
 def chain(store: Store, **config: Any) -> list[Artifact]:
-    """Questions, samples made from them, and a student made from both."""
+    """A chain of three artifacts: questions, sampling and training."""
     questions = commit_artifact(store, "questions", **config)
     sampling = commit_artifact(store, "sampling", {"questions": questions.fingerprint}, **config)
     inputs = {"questions": questions.fingerprint, "sampling": sampling.fingerprint}
@@ -35,5 +35,5 @@ def chain(store: Store, **config: Any) -> list[Artifact]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Everything under a folder, at any depth."""
+    """Contents of all files under a folder, by relative path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

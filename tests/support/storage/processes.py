@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import s3fs  # noqa: F401 - imported once, by the process that all others are forked from
+import s3fs  # noqa: F401 - imported once, in the process from which all others are forked
 
 from storage import artifact, lease
 from storage import backend as place
@@ -39,7 +39,7 @@ def numbers(*values: int) -> pa.Table:
 
 
 class Machine:
-    """A process that runs `body(say, hear, ...)` and can be asked what it has said."""
+    """A process that runs `body(pipe, ...)`; messages go through the pipe."""
 
     def __init__(
         self, body: Callable[..., None], *arguments: Any, environment: dict[str, str] | None = None, **named: Any
@@ -49,8 +49,8 @@ class Machine:
         self.process.start()
         theirs.close()
 
-    def said(self, seconds: float = WAIT) -> Any:
-        """The next thing that it says; None if it ended without a word."""
+    def receive(self, seconds: float = WAIT) -> Any:
+        """The next message; None if the process ended without one."""
         if not self.pipe.poll(seconds):
             raise AssertionError(f"nothing was said in {seconds} seconds")
         try:
@@ -58,24 +58,24 @@ class Machine:
         except EOFError:
             return None
 
-    def tell(self, word: str = "go on") -> None:
-        """Let it go on."""
+    def resume(self, word: str = "go on") -> None:
+        """Sends the word that lets the process continue."""
         self.pipe.send(word)
 
     def signal(self, number: signal.Signals) -> None:
-        """Stop it, let it go on, or kill it."""
+        """Sends a signal to the process."""
         assert self.process.pid is not None
         os.kill(self.process.pid, number)
 
     def wait_stopped(self) -> None:
-        """Until it has stopped itself."""
+        """Waits until the process has stopped itself."""
         until = time.monotonic() + WAIT
         while Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
             assert time.monotonic() < until, "it did not stop"
             time.sleep(0.01)
 
-    def end(self) -> int | None:
-        """Wait for its end; its exit code."""
+    def wait_for_exit(self) -> int | None:
+        """Waits for the process to end; returns its exit code."""
         self.process.join(WAIT)
         return self.process.exitcode
 
@@ -105,8 +105,8 @@ def _pretend(host: str | None, beat: float = 0.05, patience: float = lease.STALE
     lease.STALE_SECONDS = patience  # type: ignore[misc]
 
 
-def hold(pipe: Connection, root: str, workspace: Path, **pretend: Any) -> None:
-    """Hold a lease until told otherwise."""
+def hold_lease(pipe: Connection, root: str, workspace: Path, **pretend: Any) -> None:
+    """Takes a lease on a message and holds it until the next message."""
     _pretend(**{"host": None, **pretend})
     where = open_store(root, workspace).backend
     pipe.send("ready")
@@ -116,8 +116,8 @@ def hold(pipe: Connection, root: str, workspace: Path, **pretend: Any) -> None:
         pipe.recv()
 
 
-def observe(pipe: Connection, folder: Path, shift: float) -> None:
-    """Say whether a lease is live, with a wall clock that is wrong."""
+def observe_lease(pipe: Connection, folder: Path, shift: float) -> None:
+    """Reports whether a lease is live, with a wrong wall clock."""
     right = time.time
     time.time = lambda: right() + shift
     where = place.LocalBackend(folder)
@@ -126,8 +126,8 @@ def observe(pipe: Connection, folder: Path, shift: float) -> None:
     pipe.send(lease.is_live(where, "artifact.lease", found, 0.6))
 
 
-def quickly(read_timeout: float = 60.0, attempts: int = 3) -> None:
-    """The store's library tries less often, so that a test need not wait."""
+def set_s3_retries(read_timeout: float = 60.0, attempts: int = 3) -> None:
+    """Lowers the retries and timeouts of the S3 library, so that tests do not wait."""
     place._S3_SETTINGS["config_kwargs"] = {  # type: ignore[index]
         "retries": {"mode": "standard", "max_attempts": attempts},
         "connect_timeout": 2,
@@ -136,7 +136,7 @@ def quickly(read_timeout: float = 60.0, attempts: int = 3) -> None:
 
 
 def write(store: Store, pause: Callable[[int], None] = lambda shard: None, shards: int = SHARDS) -> None:
-    """A small stage: rows that are resumed shard by shard, a state in the scratch folder, files in a folder."""
+    """A small stage: resumable shards, a state file in the scratch folder, and files in a subfolder."""
     with store.draft(STAGE, DIGEST) as draft:
         if store.exists(STAGE, DIGEST):
             draft.lease.finished = True
@@ -154,18 +154,18 @@ def write(store: Store, pause: Callable[[int], None] = lambda shard: None, shard
         store.commit(draft, {"identity": IDENTITY, "summary": {"rows": shards}})
 
 
-def stage(
+def write_and_report(
     pipe: Connection, root: str, workspace: Path, read_timeout: float = 60.0, shards: int = SHARDS, **pretend: Any
 ) -> None:
-    """Write the artifact."""
+    """Writes the artifact and reports "done"."""
     _pretend(**{"host": None, **pretend})
-    quickly(read_timeout)
+    set_s3_retries(read_timeout)
     write(open_store(root, workspace), shards=shards)
     pipe.send("done")
 
 
-def stopping_stage(pipe: Connection, root: str, workspace: Path, at: int, within: bool, **pretend: Any) -> None:
-    """Write the artifact, but stop before shard `at`, or with its temporary file written and not yet in its place."""
+def write_and_pause(pipe: Connection, root: str, workspace: Path, at: int, within: bool, **pretend: Any) -> None:
+    """Writes the artifact, but stops before shard `at`, or (`within`) after writing its temporary file."""
     _pretend(**{"host": None, **pretend})
 
     def pause(shard: int) -> None:
@@ -190,8 +190,8 @@ def stopping_stage(pipe: Connection, root: str, workspace: Path, at: int, within
 
 
 @contextmanager
-def many(count: int, body: Callable[..., None], *arguments: Any, **named: Any) -> Iterator[list[Machine]]:
-    """Several at once."""
+def several_machines(count: int, body: Callable[..., None], *arguments: Any, **named: Any) -> Iterator[list[Machine]]:
+    """Several machines that run the same body."""
     machines = [Machine(body, *arguments, **named) for _ in range(count)]
     try:
         yield machines

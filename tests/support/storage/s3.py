@@ -25,7 +25,7 @@ _CONDITION = "if-none-match"
 
 @dataclass
 class Fault:
-    """Something that goes wrong with requests of a method whose key contains a text.
+    """A fault for requests of one method whose key contains a text.
 
     What: an HTTP status, `drop before` or `drop after` (the connection ends before or after the request has reached the store),
     `stall` (no answer for some seconds, then forwarded), `unconditional` (the store knows no condition), `unnamed` (the store does not
@@ -39,8 +39,8 @@ class Fault:
     times: int = 1_000_000
     met: int = 0
 
-    def strikes(self, method: str, key: str) -> bool:
-        """Whether this request is one of those."""
+    def matches(self, method: str, key: str) -> bool:
+        """Whether the fault applies to this request."""
         if method != self.method or self.key not in key:
             return False
         self.met += 1
@@ -49,7 +49,7 @@ class Fault:
 
 @dataclass
 class Proxy:
-    """What lies between the code under test and the store."""
+    """The proxy between the code under test and the store."""
 
     moto: int
     stall_seconds: float = 1.0
@@ -59,7 +59,7 @@ class Proxy:
 
     @contextmanager
     def failing(self, *faults: Fault) -> Iterator[None]:
-        """While the body runs, these go wrong."""
+        """Injects these faults while the body runs."""
         self.faults += faults
         try:
             yield
@@ -67,7 +67,7 @@ class Proxy:
             self.faults.clear()
 
     def ask(self, method: str, path: str, body: bytes = b"", headers: Any = None) -> tuple[int, Any, bytes]:
-        """One request to moto itself."""
+        """Sends one request to moto directly."""
         connection = http.client.HTTPConnection("127.0.0.1", self.moto)
         connection.request(method, path, body, dict(headers or {}))
         answer = connection.getresponse()
@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         key = unquote(urlsplit(self.path).path)
         self.proxy.seen.append((self.command, key))
-        faults = [fault.what for fault in list(self.proxy.faults) if fault.strikes(self.command, key)]
+        faults = [fault.what for fault in list(self.proxy.faults) if fault.matches(self.command, key)]
         headers = {name: value for name, value in self.headers.items() if name.lower() not in ("connection", "expect")}
         for fault in faults:
             if isinstance(fault, int):
@@ -134,19 +134,19 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed, or gave up waiting."""
+        """Ignores clients that were killed or timed out."""
 
 
 @dataclass(frozen=True)
 class S3:
-    """The server as a test sees it."""
+    """The server as seen by a test."""
 
     proxy: Proxy
     port: int
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a machine needs to reach it."""
+        """Environment variables that a process needs to reach the server."""
         return {
             "AWS_ACCESS_KEY_ID": "tests",
             "AWS_SECRET_ACCESS_KEY": "tests",
@@ -162,8 +162,8 @@ class S3:
 
 
 @contextmanager
-def served() -> Iterator[S3]:
-    """A server for as long as the body runs."""
+def serve_s3() -> Iterator[S3]:
+    """Runs a server while the body runs."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
