@@ -266,3 +266,19 @@ def test_every_shipped_panel_loads(tmp_path: Path, run_tree: Tree, panel: str, t
     if train:
         tree["questions"]["train"] = train
     assert {item.group for item in load_config(write_config(tmp_path, tree)).questions.evaluation} == {"id", "ood"}
+
+
+def test_a_recorded_configuration_may_list_keys_of_other_model_kinds_as_null(run_tree: dict[str, Any]) -> None:
+    """Runs recorded before the kinds were told apart have every key; a single stage of theirs can still be run."""
+    others = {"name": None, "revision": None, "served": None, "imported": None, "turns": None}
+    recorded = {**run_tree, "teacher": {**run_tree["teacher"], **others}, "student": {**run_tree["student"], **others}}
+    assert RunConfig.model_validate(recorded) == RunConfig.model_validate(run_tree)
+
+
+def test_a_key_of_another_model_kind_is_rejected_by_name(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+    message = _refusal(tmp_path, _with(run_tree, "teacher.revision", REVISION))
+    assert "teacher.revision: does not go with the other keys of its section; remove it" in message
+
+
+def test_two_kinds_of_model_at_once_are_rejected(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+    assert "teacher: give one of path" in _refusal(tmp_path, _with(run_tree, "teacher.name", "some/model"))
