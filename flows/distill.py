@@ -19,11 +19,11 @@ from prefect.artifacts import (
 )
 from prefect.client.schemas.objects import State
 
-from flows import terminal
-from flows.job import Job
-from flows.runs import fingerprints, record
+from flows import terminal_display as terminal
+from flows.job_parameters import Job
+from flows.run_records import fingerprints, record
 from flows.stage_task import run_stage
-from flows.terminal import StageOutcome
+from flows.terminal_display import StageOutcome
 from pipeline.config.run import RunConfig
 from stages.core.plan import plan
 from stages.core.process import store_of

@@ -26,9 +26,9 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.distill import publish, run_all
-from flows.job import Job
+from flows.job_parameters import Job
 from flows.stage_task import run_stage
-from pipeline.analysis.promotion import Decision, Policy
+from pipeline.analysis.promotion_rule import Decision, Policy
 from pipeline.config.run import RunConfig
 from stages import promotion
 from stages.core.plan import plan

@@ -12,8 +12,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.job import Name
-from flows.runs import record_stage, require_inputs
+from flows.job_parameters import Name
+from flows.run_records import record_stage, require_inputs
 from flows.stage_task import run_stage
 from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError

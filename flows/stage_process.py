@@ -1,7 +1,7 @@
 """Runs one stage in a child process and watches its log, its progress and its exit.
 
-The child runs under `flows/guard.py` with its output piped to a log file, so that none of its processes outlives the caller. If the stage
-exits for bad input, the same one-line error is raised here.
+The child runs under `flows/process_guard.py` with its output piped to a log file, so that none of its processes outlives the caller. If
+the stage exits for bad input, the same one-line error is raised here.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def watch(
     """
     start = log.stat().st_size if log.exists() else 0
     progress.unlink(missing_ok=True)  # the progress of an earlier process does not apply to this one
-    command = [sys.executable, "-m", "flows.guard", sys.executable, "-m", f"stages.{module}", *arguments]
+    command = [sys.executable, "-m", "flows.process_guard", sys.executable, "-m", f"stages.{module}", *arguments]
     path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
     # Progress bars and FutureWarnings of libraries would bury the stage's own output.
     quiet = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore::FutureWarning")}

@@ -21,7 +21,7 @@ from prefect.exceptions import PrefectException
 from prefect.states import Completed
 from prefect.utilities.urls import url_for
 
-from flows import terminal
+from flows import terminal_display as terminal
 from flows.machine_slot import machine_slot
 from flows.stage_process import OnProgress, run_child
 from pipeline.config.run import RunConfig

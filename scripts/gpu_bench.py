@@ -35,8 +35,8 @@ import gpu_trl
 from gpu_work import SHAPES, Shape, Work, batch_of, config_of, make_work, operations
 
 from pipeline.student.attention import ROWS
-from pipeline.student.losses import StudentLosses, losses_of
 from pipeline.student.objective import rationale_losses
+from pipeline.student.token_losses import StudentLosses, losses_of
 
 PEAK: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 """Peak bfloat16 FLOP/s without sparsity, from the vendors' data sheets."""

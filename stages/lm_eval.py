@@ -22,8 +22,8 @@ from pipeline.config.models import Weights
 from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.grading.grade import Outcome
-from pipeline.models import load_tokenizer
-from pipeline.prompts import rendered, student_prompt
+from pipeline.model_folders import load_tokenizer
+from pipeline.prompt_rendering import rendered, student_prompt
 from stages.shared.answering import EvaluationTask, items
 from storage.artifact import Artifact
 

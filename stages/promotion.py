@@ -1,8 +1,9 @@
 """Decides whether a candidate student takes the promoted student's place, and keeps the record of all decisions.
 
 Both students are compared on identical items. The promoted student's recorded answers are used if they answer the same items in the same
-way; otherwise it answers this run's items now. The first candidate is compared with its own base. `pipeline/analysis/promotion.py` has the
-rule. Only then is the pointer `promoted` moved; its history keeps earlier versions for `mind rollback`. Decisions are in `decisions/`.
+way; otherwise it answers this run's items now. The first candidate is compared with its own base. `pipeline/analysis/promotion_rule.py`
+has the rule. Only then is the pointer `promoted` moved; its history keeps earlier versions for `mind rollback`. Decisions are in
+`decisions/`.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from typing import Any, Final
 
 import orjson
 
-from pipeline.analysis.accuracy import PairedChange
-from pipeline.analysis.promotion import Decision, Policy, decide
+from pipeline.analysis.accuracy_figures import PairedChange
+from pipeline.analysis.promotion_rule import Decision, Policy, decide
 from pipeline.config.run import RunConfig
 from stages.core.plan import plan
 from stages.core.process import store_of
 from stages.core.summaries import EvaluationSummary
-from stages.shared.accuracy import COUNTED, compare_students
 from stages.shared.answering import items_digest
+from stages.shared.compare_accuracy import COUNTED, compare_students
 from storage.artifact import Artifact
 from storage.catalogue import point, read_pointer
 from storage.errors import ArtifactMissing

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from pipeline.capacity.doctor import DISTRIBUTION
 from pipeline.errors import ConfigError, StageFailed
-from pipeline.questions.named import licence_of
+from pipeline.questions.named_benchmarks import licence_of
 from stages.core.provenance import Origin, origins
 from stages.core.summaries import EvaluationSummary
-from stages.shared.accuracy import WITHOUT_REPEATS
+from stages.shared.compare_accuracy import WITHOUT_REPEATS
 from stages.shared.pages import render_text
 from storage.lineage import ancestors
 from storage.store import Store

@@ -13,11 +13,11 @@ import typer
 
 from flows.cli import artifacts as cli_artifacts
 from flows.cli import experiments as cli_bench
+from flows.cli import init_and_doctor as cli_start
+from flows.cli import list_sources as cli_sources
 from flows.cli import lm_eval as cli_lm_eval
-from flows.cli import setup as cli_start
 from flows.cli import show_prompt as cli_prompts
-from flows.cli import sources as cli_sources
-from flows.cli.output import AsJson, duration, print_json, print_table, reported, size
+from flows.cli.formatting import AsJson, duration, print_json, print_table, reported, size
 from flows.prefect_settings import prefect_home
 from pipeline import miniature as world
 from pipeline.config.models import LocalModel
@@ -60,8 +60,8 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
     """Run the whole distillation; finished stages are reused, unfinished ones resumed."""
     with reported():
         loaded = _load(config, overrides)
-        from flows import terminal
-        from flows.runs import finished_outcomes, record
+        from flows import terminal_display as terminal
+        from flows.run_records import finished_outcomes, record
         from flows.stage_process import freeze_config
         from stages.core.plan import plan as planned_stages
         from stages.core.process import store_of
@@ -80,7 +80,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
             check_machine(loaded.training)
             freeze_config(loaded, planned["questions"])  # a root that cannot be written is rejected before a server starts
             from flows.distill import distill
-            from flows.job import Job
+            from flows.job_parameters import Job
 
             seconds = distill(Job(config=str(config.resolve()), changes=tuple(overrides or ())))
             outcomes = finished_outcomes(loaded, seconds)
@@ -98,8 +98,8 @@ def stage(name: str, config: ConfigFile, overrides: Overrides = None) -> None:
         if name not in ORDER:
             raise ConfigError(f"stage {name!r}: unknown; use one of {', '.join(ORDER)}")
         loaded = _load(config, overrides)
-        from flows import terminal
-        from flows.runs import run_one
+        from flows import terminal_display as terminal
+        from flows.run_records import run_one
 
         terminal.say_stage(name, run_one(loaded, name))
 
@@ -117,9 +117,9 @@ def redistill(
         from stages.core.process import store_of
 
         prefect_home(store_of(loaded).root)
-        from flows.job import Job
+        from flows.job_parameters import Job
         from flows.redistill import redistill as flow
-        from pipeline.analysis.promotion import Policy
+        from pipeline.analysis.promotion_rule import Policy
 
         job = Job(config=str(config.resolve()), changes=tuple(overrides or ()))
         state = flow(job, Policy(margin=margin), dry_run, return_state=True)
@@ -135,7 +135,7 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
         loaded = _load(config, overrides)
         from dataclasses import asdict
 
-        from stages.core.explain import explain
+        from stages.core.explain_changes import explain
         from stages.core.plan import plan as planned_stages
 
         explained = explain(loaded, planned_stages(loaded))

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.tree import Tree
 
-from flows.cli.output import AsJson, console, duration, print_json, print_table, reported, size
+from flows.cli.formatting import AsJson, console, duration, print_json, print_table, reported, size
 from pipeline.errors import ConfigError
 from storage.errors import ArtifactError
 from storage.store import Store, open_store
@@ -202,7 +202,7 @@ def verify(
 ) -> None:
     """Re-hash, count and open every file of an artifact; check that its student can be loaded."""
     with reported():
-        from pipeline.models import check_weights
+        from pipeline.model_folders import check_weights
         from stages.core.plan import ORDER
         from storage.verify import Finding
         from storage.verify import verify as findings_of

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from pydantic import BaseModel
 
-from flows.cli.output import AsJson, print_json, print_table, reported
+from flows.cli.formatting import AsJson, print_json, print_table, reported
 
 if TYPE_CHECKING:
-    from flows.experiments.arms import Experiment
+    from flows.experiments.compare_arms import Experiment
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -27,7 +27,7 @@ def _experiment(config: Path, overrides: list[str] | None, use: str, **fields: A
 
     changes = tuple(overrides or ())
     prefect_home(store_of(load_config(config, (*changes, f"evaluation.use={use}"))).root)
-    from flows.experiments.arms import Experiment
+    from flows.experiments.compare_arms import Experiment
 
     return _checked(Experiment, config=str(config.resolve()), changes=changes, use=use, **fields)
 
@@ -77,8 +77,8 @@ def science(
             config, overrides, use, seeds=seeds, arms=tuple(arms.split(",")) if arms else None, against=against,
             copied=copied, workers=workers,
         )  # fmt: skip
-        from flows.experiments.arms import folder_of, runs_of
-        from flows.experiments.arms import science as flow
+        from flows.experiments.compare_arms import folder_of, runs_of
+        from flows.experiments.compare_arms import science as flow
         from stages.experiments.claims import in_points
 
         runs_of(experiment)
@@ -135,9 +135,9 @@ def phase(
     """Repeat the experiment with every student and number of questions, to find where MIND's advantage starts and ends."""
     with reported():
         experiment = _experiment(config, overrides, use, seeds=seeds, arms=tuple(arms.split(",")), workers=workers)
-        from flows.experiments.arms import runs_of
-        from flows.experiments.phase import Phase, cells_of, folder_of_phase
-        from flows.experiments.phase import phase as flow
+        from flows.experiments.compare_arms import runs_of
+        from flows.experiments.phase_diagram import Phase, cells_of, folder_of_phase
+        from flows.experiments.phase_diagram import phase as flow
         from stages.experiments.comparison import GROUPS
 
         named = {name: folder for name, _, folder in (pair.partition("=") for pair in students.split(","))}
@@ -194,8 +194,8 @@ def latent(
     """Test whether students distinguish perspectives: base, specialists, uniform and MIND on the same rationales, with controls."""
     with reported():
         experiment = _experiment(config, overrides, use)
-        from flows.experiments.arms import folder_of
-        from flows.experiments.latent import latent as analysis
+        from flows.experiments.compare_arms import folder_of
+        from flows.experiments.latent_analysis import latent as analysis
 
         found = analysis(experiment, seed, questions, quiet=as_json)
         if as_json:

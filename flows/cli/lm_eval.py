@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.cli.output import AsJson, print_json, print_table, reported
+from flows.cli.formatting import AsJson, print_json, print_table, reported
 from pipeline.config.models import Weights, with_weights_at
 from pipeline.config.run import RunConfig, load_config
 

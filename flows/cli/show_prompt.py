@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.text import Text
 
-from flows.cli.output import console, reported
+from flows.cli.formatting import console, reported
 from pipeline.config.models import HubModel, LocalModel, Weights
 from pipeline.config.run import RunConfig, load_config
 
@@ -68,8 +68,8 @@ def _decoded(tokenizer: Any, tokens: list[int]) -> str:
 
 def _prompt(model: Weights, run: RunConfig, text: str, title: str) -> None:
     """Print a prompt as the model reads it, including special tokens."""
-    from pipeline.models import load_tokenizer
-    from pipeline.prompts import prompt_tokens
+    from pipeline.model_folders import load_tokenizer
+    from pipeline.prompt_rendering import prompt_tokens
 
     tokenizer, out = load_tokenizer(model), console()
     tokens = prompt_tokens(tokenizer, text, model.dialogue)
@@ -111,9 +111,9 @@ def show_prompt(
     """Show the prompts and the training row of one question, and which tokens carry loss."""
     with reported():
         from pipeline.errors import ConfigError
-        from pipeline.models import check_model, load_tokenizer
-        from pipeline.perspectives.of_run import perspectives_of
-        from pipeline.prompts import prompt_tokens, student_prompt, teacher_prompt
+        from pipeline.model_folders import check_model, load_tokenizer
+        from pipeline.perspectives.run_perspectives import perspectives_of
+        from pipeline.prompt_rendering import prompt_tokens, student_prompt, teacher_prompt
         from pipeline.training.training_set import make_row
 
         run = load_config(config, tuple(overrides or ()))

@@ -1,1 +1,1 @@
-"""Flows over many runs: MIND, baselines and ablations (`arms.py`), their phase diagram, their latent analysis."""
+"""Flows over many runs: MIND, baselines and ablations (`compare_arms.py`), their phase diagram, their latent analysis."""

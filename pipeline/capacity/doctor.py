@@ -18,13 +18,13 @@ from typing import Final, Literal
 
 from packaging.requirements import Requirement
 
-from pipeline.capacity.fit import capacity_checks, generators
 from pipeline.capacity.machine import GIB, Check, Machine, State, disk, gib, this_machine
+from pipeline.capacity.memory_check import capacity_checks, generators
 from pipeline.config.models import HubModel, LocalModel
 from pipeline.config.run import RunConfig
 from pipeline.errors import MindError
-from pipeline.models import check_model
-from pipeline.questions.named import NamedSource
+from pipeline.model_folders import check_model
+from pipeline.questions.named_benchmarks import NamedSource
 from pipeline.questions.sources import HubSource
 
 DISTRIBUTION: Final = "mind-distill"

@@ -18,7 +18,7 @@ from pipeline.config.training import Training
 UTILISATION: Final = {"training": 0.4, "generation": 0.2}
 """Typical share of the peak rate that training and large-batch sampling reach (our choice)."""
 LOGITS: Final = 3 * 4 * (1 << 26)
-"""Bytes of one chunk of fp32 logits, their softmax and their gradient (`pipeline/student/losses.py`)."""
+"""Bytes of one chunk of fp32 logits, their softmax and their gradient (`pipeline/student/token_losses.py`)."""
 _PEAK: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "4090": 165e12}
 _BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 

@@ -62,7 +62,7 @@ class EngineConfig(Frozen):
 
 
 class Judge(Frozen):
-    """A language model that decides about answers which the grading rules cannot read; see `pipeline/judge.py`."""
+    """A language model that decides about answers which the grading rules cannot read; see `pipeline/llm_judge.py`."""
 
     model: JudgeField = identity()
     """The judge."""

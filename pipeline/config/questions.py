@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from pipeline.questions.named import NamedSource, Source, evaluation_only
+from pipeline.questions.named_benchmarks import NamedSource, Source, evaluation_only
 from pipeline.schema.fields import FilePath, Frozen, identity, runtime
 
 

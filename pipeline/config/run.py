@@ -21,7 +21,7 @@ from pipeline.config.sampling import Sampling
 from pipeline.config.synthesis import Objective, Synthesis
 from pipeline.config.training import Training
 from pipeline.schema.fields import FilePath, Frozen, Location, identity, runtime
-from pipeline.schema.yaml_file import checked, override, read
+from pipeline.schema.yaml_and_overrides import checked, override, read
 
 
 class RunConfig(Frozen):

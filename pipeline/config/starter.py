@@ -17,7 +17,7 @@ from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.errors import ConfigError
-from pipeline.questions.named import entries
+from pipeline.questions.named_benchmarks import entries
 
 TEMPLATE: Final = Path(__file__).with_name("starter.yaml")
 _FILES: Final = (".parquet", ".jsonl", ".csv")

@@ -27,7 +27,7 @@ from pipeline.errors import EngineError, EngineRefused, PromptTooLong
 from pipeline.generation.answer_journal import AnswerJournal, key_of
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding
 from pipeline.generation.retry import MalformedReply, quota_exhausted, retrying
-from pipeline.prompts import messages
+from pipeline.prompt_rendering import messages
 
 T = TypeVar("T")
 

@@ -19,8 +19,8 @@ from transformers import DynamicCache
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Turns, Weights
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding
-from pipeline.models import load_causal_model, load_tokenizer
-from pipeline.prompts import prompt_tokens
+from pipeline.model_folders import load_causal_model, load_tokenizer
+from pipeline.prompt_rendering import prompt_tokens
 
 _SHRINK: Final = 0.75
 """The batch shrinks when at most this share of its rows is unfinished, since shrinking copies the cache."""

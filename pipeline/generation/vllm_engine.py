@@ -22,7 +22,7 @@ from pipeline.config.models import LocalModel, Turns, Weights
 from pipeline.errors import EngineError
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding
 from pipeline.generation.vllm_thread import Driver
-from pipeline.prompts import prompt_tokens
+from pipeline.prompt_rendering import prompt_tokens
 
 if TYPE_CHECKING:
     from vllm import LLM

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.student.batch import TokenRow
-from pipeline.student.states import pooled_states
+from pipeline.student.hidden_states import pooled_states
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from pipeline.config.synthesis import Objective, Synthesis
 from pipeline.metanet.inertia import targets
-from pipeline.metanet.network import MetaNet, meta_loss
+from pipeline.metanet.loss import meta_loss
+from pipeline.metanet.network import MetaNet
 from pipeline.student.table_view import TableView
 
 

@@ -25,9 +25,9 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from pipeline.grading.grade import Outcome, grade
 from pipeline.miniature.styles import RING_STYLES, leaps, solution, thoughtful_solution
-from pipeline.prompts import render
+from pipeline.prompt_rendering import render
 from pipeline.questions.procedural import ID_FAMILIES, OOD_FAMILIES, Problem, ask, distinct, draw, size, solve, split_of
-from pipeline.schema.yaml_file import checked, override, read
+from pipeline.schema.yaml_and_overrides import checked, override, read
 
 END: Final = "<|end|>"
 PAD: Final = "<|pad|>"

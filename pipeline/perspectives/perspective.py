@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.errors import ConfigError
-from pipeline.perspectives.form import Form
+from pipeline.perspectives.rationale_form import Form
 from pipeline.schema.fields import Frozen, identity, runtime
-from pipeline.schema.yaml_file import checked, read
+from pipeline.schema.yaml_and_overrides import checked, read
 
 SHIPPED: Final = Path(__file__).parent / "eight.yaml"
 

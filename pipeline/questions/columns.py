@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pipeline.digests import digest
 from pipeline.errors import QuestionError
 from pipeline.grading.grade import ANSWER_TYPES, LETTERS, canonical
 from pipeline.questions.question import Question
 from pipeline.questions.sources import Columns
+from pipeline.text_digests import digest
 
 Row = Mapping[str, Any]
 

@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.digests import digest
 from pipeline.questions.question import Question
+from pipeline.text_digests import digest
 
 Numbers = NDArray[np.uint64]
 

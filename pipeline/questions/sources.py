@@ -1,8 +1,8 @@
 """Configuration of question sources: the miniature, a file, a hub data set.
 
-`Columns` defines how a row becomes a question, for every source with rows: the column of each field, and patterns that extract a part of a
-text. It is data, so a new benchmark needs no code (`pipeline/questions/named.yaml` has the well-known ones). A pattern is a regular
-expression with one group, which captures the wanted part.
+`Columns` defines how a row becomes a question, for every source with rows: the column of each field, and patterns that extract a part of
+a text. It is data, so a new benchmark needs no code (`pipeline/questions/named_benchmarks.yaml` has the well-known ones). A pattern is a
+regular expression with one group, which captures the wanted part.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.config.models import Weights
 from pipeline.config.training import Lora
 from pipeline.errors import ConfigError
-from pipeline.models import load_causal_model
+from pipeline.model_folders import load_causal_model
 
 
 def adapt(student: Any, lora: Lora) -> Any:

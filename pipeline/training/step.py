@@ -26,12 +26,13 @@ from torch import Tensor
 from pipeline.config.synthesis import Objective
 from pipeline.config.training import Training
 from pipeline.metanet.inertia import InertiaState, filtered, observe, targets
-from pipeline.metanet.mixture import MixtureWeights, effective_number, select_and_weigh
-from pipeline.metanet.network import MetaNet, meta_loss
-from pipeline.streams import prefetch
+from pipeline.metanet.loss import meta_loss
+from pipeline.metanet.network import MetaNet
+from pipeline.metanet.selection_and_weights import MixtureWeights, effective_number, select_and_weigh
+from pipeline.prefetch import prefetch
 from pipeline.student.batch import rationale_spans
-from pipeline.student.losses import measure_batch
 from pipeline.student.objective import student_loss
+from pipeline.student.token_losses import measure_batch
 from pipeline.training.micro_batch import assemble, forward, together
 from pipeline.training.student_engine import StudentEngine
 from pipeline.training.training_set import TrainingSet, questions_of_step

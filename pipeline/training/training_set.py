@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipeline.errors import ModelError, NothingSurvives
 from pipeline.grading.grade import conclusion
-from pipeline.prompts import end_token
+from pipeline.prompt_rendering import end_token
 from pipeline.rationales.conclusion import before_conclusion
 from pipeline.student.batch import TokenRow
 from pipeline.student.table_view import TableView

@@ -1,7 +1,7 @@
 """Stage 6: lets the trained student answer every evaluation question and tests its changes against the base for significance.
 
 The base and the teacher are not asked again: the stage `references` holds their answers to the same items. Writes `items-*.parquet` with
-the student's answers (`stages/shared/answering.py`) and a summary of all three models (`stages/shared/accuracy.py`). With
+the student's answers (`stages/shared/answering.py`) and a summary of all three models (`stages/shared/compare_accuracy.py`). With
 `evaluation.draws` it also writes `draws-*.parquet` and their summary (`stages/shared/draws.py`).
 """
 
@@ -77,7 +77,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         progress,
     )
 
-    from stages.shared.accuracy import COUNTED, summarise
+    from stages.shared.compare_accuracy import COUNTED, summarise
     from stages.shared.draws import summarise_draws
 
     tables = chain(references.batches("items", COUNTED), out.shards("items", COUNTED))

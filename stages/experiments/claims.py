@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pipeline.arms import SPECIALIST
+from pipeline.baselines_and_ablations import SPECIALIST
 
 PUBLISHED: Final = {"id": 0.0327, "ood": 0.0753}
 """The paper's mean margins over its best baseline, in and out of distribution, as fractions."""

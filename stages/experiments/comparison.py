@@ -27,7 +27,7 @@ from pipeline.analysis.statistics import (
     pooled_mcnemar,
     variation,
 )
-from pipeline.arms import Arm
+from pipeline.baselines_and_ablations import Arm
 from pipeline.grading.grade import Outcome
 from stages.core.summaries import EvaluationSummary, TrainingSummary
 from stages.experiments.claims import claims

@@ -22,8 +22,8 @@ import pyarrow as pa
 
 from pipeline.config.questions import EvaluationSet, Questions
 from pipeline.config.run import RunConfig
-from pipeline.digests import digest
 from pipeline.errors import QuestionError
+from pipeline.prefetch import chunks
 from pipeline.questions.contamination import (
     Contaminated,
     Evaluated,
@@ -36,10 +36,10 @@ from pipeline.questions.contamination import (
     words_of,
 )
 from pipeline.questions.load import content, selected
-from pipeline.questions.named import NamedSource, also_in, evaluation_only
+from pipeline.questions.named_benchmarks import NamedSource, also_in, evaluation_only
 from pipeline.questions.question import Question, to_table
 from pipeline.schema.fields import Frozen, identity
-from pipeline.streams import chunks
+from pipeline.text_digests import digest
 from stages.core.progress import Progress
 from stages.core.summaries import QuestionsSummary
 from storage.artifact import Artifact, Draft

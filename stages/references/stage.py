@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pipeline.analysis.accuracy import Accuracy
+from pipeline.analysis.accuracy_figures import Accuracy
 from pipeline.config.engines import EngineConfig
 from pipeline.config.evaluation import Evaluation
 from pipeline.config.models import ImportedModel, Teacher, TeacherField, WeightsField
 from pipeline.config.prompts import Prompts
 from pipeline.config.run import RunConfig
-from pipeline.models import check_model, model_content
+from pipeline.model_folders import check_model, model_content
 from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress
 from stages.core.summaries import ReferencesSummary
@@ -87,7 +87,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     engines = {"base": config.evaluation.engine, "teacher": config.teacher_engine}
     spent = answer(asking, {name: AnsweringModel(model, engines[name]) for name, model in models.items()}, out, progress)
 
-    from stages.shared.accuracy import COUNTED, accuracies
+    from stages.shared.compare_accuracy import COUNTED, accuracies
     from stages.shared.draws import summarise_draws
 
     found = accuracies(out.shards("items", COUNTED), tuple(models))

@@ -1,7 +1,7 @@
 """Stage 7: writes one self-contained HTML report of the run, and its plots as PNG.
 
 The page needs no network and no script. It states negative results plainly: a student below its base, forgetting, answers that could not
-be parsed. Template: `stages/report.html`. Also writes `forms-*.parquet`: whether each sample has the requested form.
+be parsed. Template: `stages/report/report.html`. Also writes `forms-*.parquet`: whether each sample has the requested form.
 
 Axes: K perspectives.
 """
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from pipeline.config.run import RunConfig
-from pipeline.perspectives.of_run import perspectives_of
 from pipeline.perspectives.perspective import Perspective
-from pipeline.prompts import visible_to_teacher
+from pipeline.perspectives.run_perspectives import perspectives_of
+from pipeline.prompt_rendering import visible_to_teacher
 from pipeline.rationales.curation import SAMPLE
 from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress

@@ -7,16 +7,16 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.digests import seed_of
 from pipeline.generation.engine import Completion, Decoding, Engine
 from pipeline.grading.grade import Outcome
-from pipeline.judge import RULE, replies, verdict
+from pipeline.llm_judge import RULE, replies, verdict
 from pipeline.perspectives.perspective import Perspective
-from pipeline.prompts import teacher_prompt
+from pipeline.prefetch import chunks, prefetch
+from pipeline.prompt_rendering import teacher_prompt
 from pipeline.questions.question import Question
 from pipeline.rationales.curation import without_thoughts
-from pipeline.streams import chunks, prefetch
-from stages.sampling.config import Config
+from pipeline.text_digests import seed_of
+from stages.sampling.stage_config import Config
 
 SCHEMA: Final = pa.schema(
     [

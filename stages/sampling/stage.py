@@ -18,24 +18,24 @@ from typing import Final
 import pyarrow as pa
 
 from pipeline.config.models import HubModel, LocalModel
-from pipeline.digests import digest
 from pipeline.generation.answer_journal import rotate
 from pipeline.generation.engine import Engine
 from pipeline.generation.open_engine import open_engine
-from pipeline.judge import judge_prompt
-from pipeline.models import load_tokenizer
-from pipeline.prompts import student_prompt, teacher_prompt
+from pipeline.llm_judge import judge_prompt
+from pipeline.model_folders import load_tokenizer
+from pipeline.prompt_rendering import student_prompt, teacher_prompt
 from pipeline.questions.question import Question
+from pipeline.text_digests import digest
 from stages.core.progress import Progress
 from stages.core.summaries import QuestionsSummary, SamplingSummary
-from stages.sampling.config import Config as Config
-from stages.sampling.config import check as check
-from stages.sampling.config import config_of as config_of
-from stages.sampling.config import outside as outside
 from stages.sampling.samples import JUDGED, SCHEMA, Engines, shards_of
+from stages.sampling.stage_config import Config as Config
+from stages.sampling.stage_config import check as check
+from stages.sampling.stage_config import config_of as config_of
+from stages.sampling.stage_config import outside as outside
 from stages.sampling.summary import COUNTED, tally
+from stages.shared.finished_questions import answer_journal_file, finished_questions, training_questions
 from stages.shared.prompt_lengths import check_lengths, check_trainable
-from stages.shared.resume import answer_journal_file, finished_questions, training_questions
 from storage.artifact import Artifact, Draft
 from storage.errors import ArtifactError
 
@@ -90,7 +90,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     """Sample the questions that no shard contains."""
     questions, settings = inputs["questions"], config.sampling
     if settings.rationales is not None:
-        from stages.sampling.imported import import_rationales
+        from stages.sampling.import_rationales import import_rationales
 
         return import_rationales(config, settings.rationales, questions, out, progress)
     finished = finished_questions(out.shards("samples", ["question_id"]))

@@ -13,8 +13,8 @@ from typing import Final
 
 import pyarrow as pa
 
-from pipeline.digests import digest
 from pipeline.grading.grade import Outcome
+from pipeline.text_digests import digest
 from stages.core.summaries import SamplingSummary
 from storage.errors import ArtifactError
 

@@ -21,17 +21,17 @@ from pipeline.config.engines import EngineConfig
 from pipeline.config.evaluation import Evaluation
 from pipeline.config.models import HubModel, LocalModel, Teacher
 from pipeline.config.prompts import Prompts
-from pipeline.digests import digest
 from pipeline.generation.answer_journal import rotate
 from pipeline.generation.engine import Decoding, Engine
 from pipeline.generation.open_engine import open_engine
-from pipeline.models import load_tokenizer
-from pipeline.prompts import student_prompt
+from pipeline.model_folders import load_tokenizer
+from pipeline.prefetch import chunks, prefetch
+from pipeline.prompt_rendering import student_prompt
 from pipeline.questions.question import Question, from_table
-from pipeline.streams import chunks, prefetch
+from pipeline.text_digests import digest
 from stages.core.progress import Progress
+from stages.shared.finished_questions import answer_journal_file, finished_questions
 from stages.shared.prompt_lengths import check_lengths
-from stages.shared.resume import answer_journal_file, finished_questions
 from storage.artifact import Artifact, Draft
 
 SCHEMA: Final = pa.schema(

@@ -21,11 +21,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis.accuracy import SampledAccuracy
+from pipeline.analysis.accuracy_figures import SampledAccuracy
 from pipeline.analysis.statistics import Interval, wilson
 from pipeline.grading.grade import Outcome
 from pipeline.grading.majority import majority_is_right
-from stages.shared.accuracy import Set, group_and_set_masks
+from stages.shared.compare_accuracy import Set, group_and_set_masks
 from storage.artifact import Draft
 
 _COUNTED: Final = ["model", "group", "set", "question_id", "repeats", "outcome", "answer"]

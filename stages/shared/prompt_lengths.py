@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.config.models import Turns, Weights
 from pipeline.errors import QuestionError
-from pipeline.models import load_tokenizer
-from pipeline.prompts import prompt_tokens
+from pipeline.model_folders import load_tokenizer
+from pipeline.prompt_rendering import prompt_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

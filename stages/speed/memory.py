@@ -49,8 +49,8 @@ def added(form: str, terms: str, vocabulary: int = VOCABULARY, tokens: int = TOK
 
     from pipeline.config.training import Consistency
     from pipeline.student.batch import TokenRow, batch, rationale_spans
-    from pipeline.student.losses import StudentLosses, losses_of
     from pipeline.student.objective import consistency
+    from pipeline.student.token_losses import StudentLosses, losses_of
 
     torch.set_num_threads(1)
     config = Qwen2Config(

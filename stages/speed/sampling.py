@@ -18,16 +18,16 @@ from pipeline.config.engines import EngineConfig
 from pipeline.config.models import LocalModel
 from pipeline.config.prompts import Prompts
 from pipeline.config.sampling import Sampling
-from pipeline.digests import seed_of
 from pipeline.generation.engine import Decoding, Engine
 from pipeline.generation.open_engine import open_engine
 from pipeline.perspectives.perspective import Perspective, load_perspectives
-from pipeline.prompts import render, teacher_prompt
+from pipeline.prefetch import chunks
+from pipeline.prompt_rendering import render, teacher_prompt
 from pipeline.questions.procedural import ID_FAMILIES, ask, distinct, solve
 from pipeline.questions.question import Question
-from pipeline.streams import chunks
-from stages.sampling.config import Config
+from pipeline.text_digests import seed_of
 from stages.sampling.samples import SCHEMA, Engines, shards_of
+from stages.sampling.stage_config import Config
 from stages.speed.timing import Once, Ratio, rates, ratio
 from storage.store import Store
 

@@ -24,19 +24,19 @@ from pipeline.config.synthesis import MetaNetShape, Objective, Synthesis
 from pipeline.config.training import Consistency, Mixture, Training
 from pipeline.metanet.inertia import observe
 from pipeline.metanet.warm_up import warm_up
-from pipeline.models import load_causal_model
+from pipeline.model_folders import load_causal_model
 from pipeline.perspectives.perspective import load_perspectives
 from pipeline.student.attention import ROWS
-from pipeline.student.losses import StudentLosses
+from pipeline.student.token_losses import StudentLosses
 from pipeline.training.micro_batch import assemble
 from pipeline.training.step import TrainingState, choose, metanet_step, train_step
 from pipeline.training.student_engine import StudentEngine
 from pipeline.training.training_set import TrainingSet, questions_of_step
 from stages.speed.timing import Once, Ratio, clock, rates, ratio
 from stages.speed.workload import SMALL, Lengths, make_set, make_student
-from stages.training.config import Config
 from stages.training.launcher import rank_environment
 from stages.training.rank import join, start_engine, start_training_state
+from stages.training.stage_config import Config
 
 CASES: Final = {"1:1": Lengths(96, 96), "1:3": Lengths(64, 192)}
 """Mean lengths, by the ratio of a prompt's tokens to a rationale's."""

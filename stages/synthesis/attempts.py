@@ -13,17 +13,17 @@ import pyarrow as pa
 from pipeline.config.models import Weights
 from pipeline.config.prompts import Prompts
 from pipeline.config.synthesis import Synthesis
-from pipeline.digests import digest, seed_of
 from pipeline.generation.engine import Decoding, Engine
 from pipeline.generation.open_engine import open_engine
 from pipeline.grading.grade import Outcome
-from pipeline.models import load_tokenizer
-from pipeline.prompts import student_prompt
+from pipeline.model_folders import load_tokenizer
+from pipeline.prefetch import chunks, prefetch
+from pipeline.prompt_rendering import student_prompt
 from pipeline.questions.question import Question
-from pipeline.streams import chunks, prefetch
+from pipeline.text_digests import digest, seed_of
 from stages.core.progress import Progress
+from stages.shared.finished_questions import finished_questions
 from stages.shared.prompt_lengths import check_lengths
-from stages.shared.resume import finished_questions
 from storage.artifact import Draft
 
 _CHUNK: Final = 256

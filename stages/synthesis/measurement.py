@@ -18,9 +18,9 @@ from transformers import AutoModel
 from pipeline.config.models import Weights
 from pipeline.config.synthesis import Synthesis
 from pipeline.metanet.features import encode
-from pipeline.models import load_causal_model, load_tokenizer
-from pipeline.prompts import pad_token
-from pipeline.student.losses import StudentLosses, measured_losses
+from pipeline.model_folders import load_causal_model, load_tokenizer
+from pipeline.prompt_rendering import pad_token
+from pipeline.student.token_losses import StudentLosses, measured_losses
 from stages.synthesis.selection import Kept
 
 RATIONALES: Final = pa.schema(

@@ -16,7 +16,7 @@ from pipeline.config.synthesis import Synthesis
 from pipeline.grading.grade import Outcome
 from pipeline.grading.majority import majority_is_right
 from pipeline.perspectives.perspective import Perspective
-from pipeline.prompts import prompt_tokens, rationale_tokens
+from pipeline.prompt_rendering import prompt_tokens, rationale_tokens
 from pipeline.rationales.curation import curate, first_right, reasoning
 from pipeline.student.batch import TokenRow
 from pipeline.training.training_set import make_row

@@ -4,7 +4,7 @@
 2. Correct, distinct rationales are kept; easy questions are down-sampled; the number of questions may be limited
    (`stages/synthesis/selection.py`).
 3. Features of every kept rationale, and the base student's loss on it, are measured (`stages/synthesis/measurement.py`).
-4. MetaNet is warmed up on those losses; its scores and preferences are written per question (`stages/synthesis/warm_up.py`).
+4. MetaNet is warmed up on those losses; its scores and preferences are written per question (`stages/synthesis/metanet_scores.py`).
 
 Steps 2 and 3 process one shard of samples at a time and commit the results under the same shard number. A kill therefore loses at most one
 shard, and the result does not depend on when it happened. Writes `rationales-*.parquet` and `features-*.parquet` (a row per question and
@@ -27,18 +27,18 @@ from pipeline.config.models import WeightsField
 from pipeline.config.prompts import Prompts
 from pipeline.config.run import RunConfig
 from pipeline.config.synthesis import Objective, Synthesis
-from pipeline.digests import digest
 from pipeline.errors import ConfigError, NothingSurvives
-from pipeline.models import check_model, load_tokenizer, model_content
-from pipeline.perspectives.of_run import perspectives_of
+from pipeline.model_folders import check_model, load_tokenizer, model_content
 from pipeline.perspectives.perspective import Perspective, without_forms
-from pipeline.prompts import check_prompts, student_prompt, visible_to_teacher
+from pipeline.perspectives.run_perspectives import perspectives_of
+from pipeline.prompt_rendering import check_prompts, student_prompt, visible_to_teacher
 from pipeline.questions.question import Question
 from pipeline.rationales.curation import SAMPLE, place
 from pipeline.schema.fields import Frozen, identity
+from pipeline.text_digests import digest
 from stages.core.progress import Progress
 from stages.core.summaries import SamplingSummary, SynthesisSummary
-from stages.shared.resume import finished_questions, training_questions
+from stages.shared.finished_questions import finished_questions, training_questions
 from stages.synthesis.attempts import pass_rates, sample_attempts
 from stages.synthesis.question_index import QuestionIndex, look_up, mean_pass_rate, open_index, write_index
 from storage.artifact import Artifact, Draft
@@ -209,7 +209,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         print(f"{NAME}: " + ", ".join(f"{name} {count}" for name, count in counts.items()), flush=True)
         _refuse_nothing(counts, config.synthesis.min_perspectives)
 
-        from stages.synthesis.warm_up import warm_up_metanet, write_sets
+        from stages.synthesis.metanet_scores import warm_up_metanet, write_sets
 
         names = [item.name for item in config.perspectives]
         lesson = warm_up_metanet(

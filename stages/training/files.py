@@ -18,12 +18,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from pipeline.prompts import prompt_tokens, render
+from pipeline.prompt_rendering import prompt_tokens, render
 from pipeline.student.batch import TokenRow
 from pipeline.training.training_set import ADDRESS_FIELDS, TrainingSet, address_of, answer_row, context_row, make_row
 from stages.core.summaries import SynthesisSummary
 from stages.shared.mapped_tables import Piece, blank, derived, mapped, numbered, write_table
-from stages.training.config import Config
+from stages.training.stage_config import Config
 from storage.artifact import Artifact
 from storage.atomic import sync_file, write_bytes
 from storage.mirror import DERIVED

@@ -9,7 +9,6 @@ Axes: N questions of the set, K perspectives, F features.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -25,20 +24,21 @@ from pipeline.config.training import Training
 from pipeline.errors import MindError, StageFailed
 from pipeline.metanet.inertia import InertiaState, lag_steps, observe
 from pipeline.metanet.network import MetaNet
-from pipeline.models import load_causal_model, load_tokenizer
-from pipeline.prompts import pad_token
+from pipeline.model_folders import load_causal_model, load_tokenizer
+from pipeline.prompt_rendering import pad_token
 from pipeline.student.attention import ROWS
-from pipeline.student.lora import adapt, merged
-from pipeline.student.losses import StudentLosses
+from pipeline.student.lora import adapt
+from pipeline.student.token_losses import StudentLosses
 from pipeline.training.step import TrainingState, train_step
 from pipeline.training.student_engine import StudentEngine
 from pipeline.training.training_set import TrainingSet, held_out, training_subset
 from stages.core.progress import Progress
 from stages.core.summaries import TrainingSummary
 from stages.training.checkpoint import VALID_CHECKPOINT, load_checkpoint, save_checkpoint
-from stages.training.config import Config
+from stages.training.export_student import export
 from stages.training.files import are_written, open_training_set, wait_for_training_files, write_training_files
 from stages.training.launcher import REJECTION_FILE
+from stages.training.stage_config import Config
 from storage.artifact import Artifact
 from storage.atomic import read_parquet, write_bytes, write_parquet
 from storage.backend import ObjectStore
@@ -137,30 +137,6 @@ def start_training_state(config: Config, data: TrainingSet, engine: StudentEngin
     ranks = dist.get_world_size() if dist.is_initialized() else 1
     rank = dist.get_rank() if dist.is_initialized() else 0
     return TrainingState(training, config.objective, data, engine, metanet, optimizer, inertia, config.seed, rank, ranks)
-
-
-def export(state: TrainingState, config: Config, folder: Path) -> None:
-    """Save the student and its tokenizer as a transformers folder, written aside and renamed."""
-    engine: Any = state.engine
-    # Under ZeRO-3 no rank has the whole student; this private method is the only gather that DeepSpeed offers without a file.
-    gathered = config.training.zero_stage == 3
-    states = engine._zero3_consolidated_16bit_state_dict() if gathered else engine.module.state_dict()
-    if state.rank:
-        return
-    aside = folder.with_name("student.aside")
-    shutil.rmtree(aside, ignore_errors=True)
-    student, lora = engine.module.student, config.training.lora
-    weights = {name.removeprefix("student."): value for name, value in states.items()}
-    if lora is not None:
-        merged(config.student, lora, weights).save_pretrained(aside, safe_serialization=True)
-    else:
-        if student.config.tie_word_embeddings:
-            weights = {name: value for name, value in weights.items() if not name.startswith("lm_head.")}
-        student.save_pretrained(aside, state_dict=weights, safe_serialization=True)
-    # A used tokenizer stores its call settings, and a resumed process may not have used it: a fresh one always saves the same files.
-    load_tokenizer(config.student).save_pretrained(aside)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
 
 
 def _commit_log(draft: Path, logs: list[dict[str, Any]], step: int, names: list[str]) -> None:

@@ -16,11 +16,11 @@ from typing import Any, Final
 from pipeline.errors import ConfigError, NothingSurvives
 from stages.core.progress import Progress
 from stages.core.summaries import SynthesisSummary, TrainingSummary
-from stages.training.config import Config as Config
-from stages.training.config import check as check
-from stages.training.config import config_of as config_of
-from stages.training.config import outside as outside
 from stages.training.launcher import SPEC_FILE, check_machine, choose_port, launch, rank_environment
+from stages.training.stage_config import Config as Config
+from stages.training.stage_config import check as check
+from stages.training.stage_config import config_of as config_of
+from stages.training.stage_config import outside as outside
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "training"

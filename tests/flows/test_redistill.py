@@ -11,8 +11,8 @@ import pytest
 
 from flows import redistill
 from flows.redistill import judge
-from flows.runs import fingerprints
-from pipeline.analysis.promotion import Policy
+from flows.run_records import fingerprints
+from pipeline.analysis.promotion_rule import Policy
 from pipeline.config.run import RunConfig
 from stages.core.plan import plan
 from stages.core.process import run_stage, store_of

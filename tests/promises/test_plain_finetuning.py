@@ -18,7 +18,7 @@ from pipeline.grading.grade import conclusion
 from pipeline.metanet.inertia import InertiaState, observe
 from pipeline.metanet.network import MetaNet
 from pipeline.student.attention import ROWS
-from pipeline.student.losses import StudentLosses
+from pipeline.student.token_losses import StudentLosses
 from pipeline.training.step import TrainingState, learning_rate, train_step
 from pipeline.training.training_set import TrainingSet, context_row, make_row, questions_of_step
 from tests.support.training_sets import set_of

@@ -13,8 +13,8 @@ import yaml
 from pipeline.config.models import LocalModel
 from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError
-from pipeline.models import load_tokenizer
-from pipeline.prompts import prompt_tokens, student_prompt
+from pipeline.model_folders import load_tokenizer
+from pipeline.prompt_rendering import prompt_tokens, student_prompt
 from pipeline.questions.question import from_table
 from stages import lm_eval
 from storage.artifact import Artifact, Draft

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
-from pipeline.questions.named import NamedSource
+from pipeline.questions.named_benchmarks import NamedSource
 from stages.release import card
 from storage.catalogue import record_run, stages_of
 from storage.store import Store, open_store

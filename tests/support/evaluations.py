@@ -10,7 +10,7 @@ import pyarrow as pa
 from stages.core.plan import StagePlan
 from stages.core.summaries import EvaluationSummary, ReferencesSummary, Summary
 from stages.shared import answering
-from stages.shared.accuracy import COUNTED, accuracies, summarise
+from stages.shared.compare_accuracy import COUNTED, accuracies, summarise
 from storage.artifact import Artifact
 from storage.store import Store
 

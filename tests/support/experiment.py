@@ -16,12 +16,12 @@ import pyarrow as pa
 import torch
 from safetensors.torch import save
 
-from pipeline.arms import arms
+from pipeline.baselines_and_ablations import arms
 from pipeline.config.run import RunConfig, load_config
 from pipeline.grading.grade import conclusion
 from pipeline.metanet.network import MetaNet, preferences
-from pipeline.models import load_tokenizer
-from pipeline.prompts import student_prompt
+from pipeline.model_folders import load_tokenizer
+from pipeline.prompt_rendering import student_prompt
 from pipeline.questions.question import Question, to_table
 from pipeline.training.training_set import make_row
 from stages.core.plan import plan

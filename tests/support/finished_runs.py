@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.arms import Arm
+from pipeline.baselines_and_ablations import Arm
 from stages.experiments.comparison import Finished
 from stages.shared.answering import SCHEMA
 from storage.artifact import Artifact

@@ -95,7 +95,7 @@ def write_stage_config(run: RunConfig, folder: Path | None = None) -> Path:
 
 def start_stage(stage: str, config: Path, kill: str = "") -> subprocess.Popen[bytes]:
     """Start a stage under its guard; its output goes to a log beside the configuration."""
-    command = [sys.executable, "-m", "flows.guard", sys.executable, "-m", f"stages.{stage}", "--config", str(config)]
+    command = [sys.executable, "-m", "flows.process_guard", sys.executable, "-m", f"stages.{stage}", "--config", str(config)]
     environment = {
         **os.environ,
         "PYTHONPATH": f"{SITE}{os.pathsep}{REPOSITORY}",
@@ -114,7 +114,7 @@ def _module(process: psutil.Process) -> str:
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return ""
     module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
-    return f"{module} {rank}" if module != "flows.guard" else ""
+    return f"{module} {rank}" if module != "flows.process_guard" else ""
 
 
 def kill_after(guard: subprocess.Popen[bytes], victim: str, seconds: float) -> bool:

@@ -17,13 +17,13 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
 from pipeline.config.training import Training
-from pipeline.models import load_causal_model
+from pipeline.model_folders import load_causal_model
 from pipeline.student.attention import ROWS
-from pipeline.student.losses import StudentLosses
+from pipeline.student.token_losses import StudentLosses
 from pipeline.training.step import train_step
 from pipeline.training.training_set import TrainingSet, context_row, make_row
-from stages.training.config import Config
 from stages.training.rank import deepspeed_config, start_training_state
+from stages.training.stage_config import Config
 from tests.support.training_sets import set_of
 
 RATE = 100.0

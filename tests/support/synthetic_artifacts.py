@@ -19,17 +19,17 @@ import pyarrow.parquet as pq
 from pipeline.config.run import RunConfig
 from pipeline.generation.engine import Completion, Decoding
 from pipeline.grading.grade import conclusion
-from pipeline.perspectives.of_run import perspectives_of
 from pipeline.perspectives.perspective import load_perspectives
-from pipeline.prompts import student_prompt
+from pipeline.perspectives.run_perspectives import perspectives_of
+from pipeline.prefetch import chunks
+from pipeline.prompt_rendering import student_prompt
 from pipeline.questions.question import Question, to_table
-from pipeline.streams import chunks
 from stages.core.plan import plan
 from stages.core.process import store_of
 from stages.core.summaries import ReferencesSummary
 from stages.sampling import stage as sampling
 from stages.shared import answering
-from stages.shared.accuracy import COUNTED, accuracies
+from stages.shared.compare_accuracy import COUNTED, accuracies
 from storage.artifact import Draft
 from tests.support.summaries import complete
 

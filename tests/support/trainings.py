@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.student.losses import StudentLosses
+from pipeline.student.token_losses import StudentLosses
 from stages.core.progress import Progress
 from stages.training import rank
-from stages.training.config import Config
+from stages.training.stage_config import Config
 from storage.artifact import Artifact
 from storage.store import open_store
 

@@ -25,12 +25,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from pipeline.arms import SPECIALIST
+from pipeline.baselines_and_ablations import SPECIALIST
 from pipeline.config.models import Weights, with_weights_at
 from pipeline.config.run import RunConfig, load_config
 from pipeline.errors import MindError
-from pipeline.models import load_tokenizer
-from pipeline.prompts import pad_token
+from pipeline.model_folders import load_tokenizer
+from pipeline.prompt_rendering import pad_token
 from stages.core.plan import plan
 from stages.core.process import store_of
 from stages.core.progress import Progress

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from pipeline.arms import SPECIALIST
+from pipeline.baselines_and_ablations import SPECIALIST
 from stages.experiments.latent.rows import LEAST
 
 CLUSTERED: Final = 0.2

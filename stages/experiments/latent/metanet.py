@@ -19,8 +19,8 @@ from torch import Tensor
 
 from pipeline.analysis.metanet_audit import correlations, preferences_by_task, task_permutation_test
 from pipeline.config.run import RunConfig
-from pipeline.metanet.mixture import select_and_weigh
 from pipeline.metanet.network import MetaNet, preferences
+from pipeline.metanet.selection_and_weights import select_and_weigh
 from stages.experiments.latent.rows import Rows, names_of, read_sets
 from stages.shared.mapped_tables import by_question
 from storage.artifact import Artifact

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.analysis import experiment_plots as plots
 from pipeline.analysis.representations import principal_components, tsne
-from pipeline.arms import SPECIALIST
+from pipeline.baselines_and_ablations import SPECIALIST
 from stages.experiments.latent.rows import Rows
 from stages.shared.pages import embedded, png, render
 from storage.artifact import Artifact

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from pipeline.config.models import Weights
 from pipeline.config.run import RunConfig
-from pipeline.models import load_causal_model
+from pipeline.model_folders import load_causal_model
 from pipeline.student.batch import TokenRow, batch
-from pipeline.student.losses import StudentLosses, measured_losses
+from pipeline.student.hidden_states import layer_states, span_states
 from pipeline.student.objective import jensen_shannon
-from pipeline.student.states import layer_states, span_states
+from pipeline.student.token_losses import StudentLosses, measured_losses
 from stages.experiments.latent.rows import Rows
 
 Floats = NDArray[np.floating]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from pipeline.config.run import RunConfig
 from pipeline.errors import NothingSurvives
-from pipeline.perspectives.of_run import perspectives_of
-from pipeline.prompts import prompt_tokens
+from pipeline.perspectives.run_perspectives import perspectives_of
+from pipeline.prompt_rendering import prompt_tokens
 from pipeline.student.batch import TokenRow
 from pipeline.training.training_set import context_row, held_out, make_row, questions_of_step
 from storage.artifact import Artifact

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.run import load_config
-from pipeline.questions.named import entries
+from pipeline.questions.named_benchmarks import entries
 from stages.core.process import run_stage
 from tests.support.commands import assert_refused, mind, question_rows
 from tests.support.questions.hub import serve

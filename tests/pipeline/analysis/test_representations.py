@@ -28,9 +28,9 @@ from pipeline.analysis.representations import (
     variance_shares,
 )
 from pipeline.config.models import LocalModel
-from pipeline.models import load_causal_model
+from pipeline.model_folders import load_causal_model
 from pipeline.student.batch import TokenRow
-from pipeline.student.states import layer_states, span_states
+from pipeline.student.hidden_states import layer_states, span_states
 from tests.support.runs import REPOSITORY
 
 Floats = NDArray[np.floating]

@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 from flows.cli.app import app
 from pipeline.capacity.doctor import all_checks, engine, models, worst
 from pipeline.capacity.estimate import ModelShape
-from pipeline.capacity.fit import capacity_checks
 from pipeline.capacity.machine import Check, Machine
+from pipeline.capacity.memory_check import capacity_checks
 from pipeline.config.engines import EngineConfig, Judge
 from pipeline.config.rationales import ImportedRationales
 from pipeline.config.run import RunConfig, load_config
@@ -87,7 +87,7 @@ def test_more_ranks_or_cards_than_available_are_refused(run: RunConfig) -> None:
 def _shaped(monkeypatch: pytest.MonkeyPatch, **parameters: int) -> None:
     """Patches the model shapes: parameter counts by role, twelve heads each."""
     monkeypatch.setattr(
-        "pipeline.capacity.fit.shape_of_model",
+        "pipeline.capacity.memory_check.shape_of_model",
         lambda model: ModelShape(
             parameters["student" if model.chat else "teacher"], 1 << 20, 80, 8192, 12, 163_840, "bfloat16"
         ),

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.metanet.network import MetaNet, fused, meta_loss, preferences
+from pipeline.metanet.loss import meta_loss
+from pipeline.metanet.network import MetaNet, fused, preferences
 
 DIRECTIONS = ["prediction_first", "target_first"]
 OFF = float("-inf")

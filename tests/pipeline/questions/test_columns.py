@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pipeline.config.prompts import Prompts
 from pipeline.errors import QuestionError
 from pipeline.grading.grade import LETTERS, Outcome, conclusion
-from pipeline.prompts import prompt_tokens, student_prompt
+from pipeline.prompt_rendering import prompt_tokens, student_prompt
 from pipeline.questions.columns import RowReader, question_of
 from pipeline.questions.question import Question
 from pipeline.questions.sources import Columns

@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import QuestionError
 from pipeline.questions import load as source_questions
 from pipeline.questions.load import content
-from pipeline.questions.named import Source
+from pipeline.questions.named_benchmarks import Source
 from pipeline.questions.question import Question
 from pipeline.questions.sources import Columns, FileSource, HubSource, MiniatureSource
 from tests.support.questions.layouts import BENCHMARKS

@@ -18,10 +18,10 @@ from flows.cli.experiments import _print_states
 from pipeline.config.run import RunConfig
 from pipeline.errors import NothingSurvives
 from pipeline.metanet.network import preferences
-from pipeline.models import load_causal_model, load_tokenizer
-from pipeline.prompts import pad_token
+from pipeline.model_folders import load_causal_model, load_tokenizer
+from pipeline.prompt_rendering import pad_token
 from pipeline.student.batch import TokenRow
-from pipeline.student.states import span_states
+from pipeline.student.hidden_states import span_states
 from pipeline.training.training_set import TrainingSet, held_out, questions_of_step, training_subset
 from stages.core.plan import plan
 from stages.core.process import store_of

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.perspectives.form import Form
 from pipeline.perspectives.perspective import Perspective
+from pipeline.perspectives.rationale_form import Form
 from pipeline.rationales.curation import SAMPLE, jaccard
 from pipeline.rationales.curation import five_grams as grams
 from stages.report.sample_quality import ALL, Sums, add, forms_of, summarised

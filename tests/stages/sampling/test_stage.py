@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 
 from pipeline.config.run import RunConfig
-from pipeline.digests import seed_of
 from pipeline.errors import EngineError, QuestionError
+from pipeline.text_digests import seed_of
 from stages.core.progress import Progress
 from stages.sampling import stage as sampling
 from storage.artifact import Artifact, Draft

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 
 from pipeline.config.run import RunConfig, load_config
-from pipeline.models import check_weights
+from pipeline.model_folders import check_weights
 from stages.core.plan import plan
 from stages.core.process import store_of
 from tests.support import experiment

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.config.run import RunConfig
-from pipeline.prompts import prompt_tokens
+from pipeline.prompt_rendering import prompt_tokens
 from pipeline.training.training_set import answer_row, context_row, make_row
 from stages.synthesis.measurement import feature_table, rationale_table
 from stages.synthesis.selection import Kept

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from flows.runs import record
+from flows.run_records import record
 from pipeline.config.run import RunConfig, load_config
 from stages.core.plan import StagePlan, plan
 from stages.core.process import store_of

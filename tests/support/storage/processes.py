@@ -31,7 +31,7 @@ SHARDS = 3
 WAIT = 60.0
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["__main__", "tests.storage.machine"])
+_FORKS.set_forkserver_preload(["__main__", "tests.support.storage.processes"])
 
 
 def numbers(*values: int) -> pa.Table:

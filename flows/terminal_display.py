@@ -1,0 +1,152 @@
+"""Terminal output of running and finished stages: a progress bar with rate and time left, or plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from flows.stage_process import OnProgress
+from pipeline.analysis.accuracy_figures import Accuracy
+from stages.core.summaries import EvaluationSummary, ReportSummary, SamplingSummary
+from storage.artifact import Artifact
+
+console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=120)
+_LINE_SECONDS: Final = 15.0
+
+
+class StageOutcome(NamedTuple):
+    """One row of the stage table."""
+
+    artifact: Artifact
+    reused: bool
+    seconds: float
+
+
+def _eta(found: Mapping[str, Any]) -> str:
+    left = found.get("seconds_left")
+    return "" if left is None else f"{left:,.0f} s left"
+
+
+def _watch_bar(bar: Progress, task: TaskID) -> OnProgress:
+    def show(found: Mapping[str, Any]) -> None:
+        bar.update(
+            task,
+            completed=found["done"],
+            total=found["total"] or None,
+            description=f"{found['stage']}: {found['label']}",
+            rate=f"{found['rate']:,.1f} {found['unit']}/s" if found["rate"] else "",
+            left=_eta(found),
+            note=found["note"],
+        )
+
+    return show
+
+
+def _watch_lines() -> OnProgress:
+    last: dict[str, Any] = {"label": "", "at": 0.0}
+
+    def show(found: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        if found["label"] != last["label"] or now - last["at"] > _LINE_SECONDS:
+            last.update(label=found["label"], at=now)
+            counted = f"{found['done']}/{found['total']} {found['unit']}"
+            console.print(f"  {found['stage']}: {found['label']}: {counted} {_eta(found)}".rstrip())
+
+    return show
+
+
+@contextmanager
+def watching(stage: str) -> Iterator[OnProgress]:
+    """A callback that draws a stage's progress while the body runs it."""
+    if not console.is_terminal:
+        yield _watch_lines()
+        return
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.fields[rate]} {task.fields[left]} [dim]{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield _watch_bar(bar, bar.add_task(f"{stage}: starting", total=None, rate="", left="", note=""))
+
+
+def say_stage(name: str, outcome: StageOutcome) -> None:
+    """One line when a stage is done."""
+    how = "[cyan]cached[/]" if outcome.reused else f"[green]done[/] in {outcome.seconds:.0f} s"
+    console.print(f"{name:<11} {how}  [dim]{outcome.artifact.fingerprint}[/]")
+
+
+def _percent(cell: Accuracy) -> str:
+    return f"{cell.accuracy * 100:.1f} [{cell.low * 100:.0f}, {cell.high * 100:.0f}]".replace("[", r"\[")
+
+
+def accuracy_table(evaluation: EvaluationSummary) -> Table:
+    """Accuracy of base, student and, if it was evaluated, teacher, by group and set, with intervals."""
+    models = [model for model in ("base", "student", "teacher") if model in evaluation.accuracy]
+    table = Table(
+        title="Per cent right [95 % interval]".replace("[95", r"\[95"), title_justify="left", box=None, pad_edge=False
+    )
+    for column in ("", "items", *models, "student - base", "p"):
+        table.add_column(column, justify="left" if not column else "right")
+    for place, change in evaluation.student_against_base.items():
+        cells = [evaluation.accuracy[model][place] for model in models]
+        moved = f"{change.change * 100:+.1f} [{change.low * 100:+.1f}, {change.high * 100:+.1f}]".replace("[", r"\[")
+        name = place.replace("group:id", "ID").replace("group:ood", "OOD").replace("set:", "  ")
+        table.add_row(name, str(cells[0].items), *map(_percent, cells), moved, f"{change.p:.2g}")
+    return table
+
+
+def stage_table(outcomes: Mapping[str, StageOutcome]) -> Table:
+    """Seconds, rate and memory of each stage; for cached stages, those of the original run."""
+    table = Table(title="Stages", title_justify="left", box=None, pad_edge=False)
+    for column in ("", "", "seconds", "tokens/s", "peak MiB", "artifact"):
+        table.add_column(column, justify="left" if column in ("", "artifact") else "right")
+    for name, (artifact, reused, _) in outcomes.items():
+        rate = artifact.summary.get("tokens_per_second")
+        table.add_row(
+            name,
+            "cached" if reused else "ran",
+            f"{artifact.manifest['timing']['seconds']:.0f}",
+            f"{rate:,.0f}" if rate else "",
+            f"{artifact.manifest['peak_mib']:,}",
+            artifact.fingerprint,
+        )
+    return table
+
+
+def show_result(outcomes: Mapping[str, StageOutcome], hints: Sequence[str]) -> None:
+    """Print the result of a run: accuracies, ledger, stages, findings, path of the report."""
+    report = outcomes["report"].artifact
+    said = ReportSummary.of(report)
+    console.print()
+    console.print(accuracy_table(EvaluationSummary.of(outcomes["evaluation"].artifact)))
+    console.print()
+    samples = SamplingSummary.of(outcomes["sampling"].artifact)
+    shares = (f"{name} {of['correct'] / max(1, sum(of.values())):.0%}" for name, of in samples.outcomes.items())
+    whose = "Imported rationales" if samples.given is not None else "Teacher's samples"
+    console.print(f"{whose} right: {'  '.join(shares)}")
+    steps = "  ->  ".join(f"{name} {count:,}" for name, count in said.ledger.items())
+    console.print(f"Tokens of rationales: {steps}")
+    console.print()
+    console.print(stage_table(outcomes))
+    console.print()
+    for finding in said.findings:
+        console.print(f"- {finding}", markup=False)
+    for hint in hints:
+        console.print(hint, style="dim", markup=False)
+    console.print(f"Report: {report.path('report.html')}", markup=False, soft_wrap=True)
+
+
+def page(outcomes: Mapping[str, StageOutcome]) -> Path:
+    """The path of the report's page."""
+    return outcomes["report"].artifact.path("report.html")

@@ -1,0 +1,132 @@
+"""Checks whether a configuration fits a machine: memory of every stage's models, time and disk, from the models' shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pipeline.capacity.estimate import ModelShape, hours, peak, serving, shape_of_model, training_bytes
+from pipeline.capacity.machine import GIB, Check, Machine, State, disk, gib
+from pipeline.config.engines import EngineConfig
+from pipeline.config.models import HubModel, LocalModel, Teacher, Weights
+from pipeline.config.run import RunConfig
+from pipeline.perspectives.run_perspectives import perspectives_of
+
+
+class Generator(NamedTuple):
+    """A model that a stage runs locally for generation, its engine, and the engine's configuration field."""
+
+    name: str
+    role: str
+    model: Weights
+    engine: EngineConfig
+    field: str
+
+
+def generators(run: RunConfig) -> Iterator[Generator]:
+    """All local generators of a run; excludes models on servers, and a teacher whose rationales are imported."""
+    sampling, judge = run.sampling, run.sampling.judge
+    every: list[tuple[str, str, Teacher, EngineConfig, str]] = [
+        ("references", "teacher", run.teacher, run.teacher_engine(), "sampling.engine"),
+        ("synthesis", "student", run.student, run.synthesis.engine, "synthesis.engine"),
+        ("evaluation", "student", run.student, run.evaluation.engine, "evaluation.engine"),
+    ]
+    if sampling.rationales is None:
+        every.insert(0, ("sampling", "teacher", run.teacher, sampling.engine, "sampling.engine"))
+        if judge is not None:
+            every.append(("judge", "judge", judge.model, judge.engine, "sampling.judge.engine"))
+    for name, role, model, engine, field in every:
+        if engine.in_process and isinstance(model, LocalModel | HubModel):
+            yield Generator(name, role, model, engine, field)
+
+
+def _fits(name: str, needed: float, room: float, said: str, remedy: str) -> Check:
+    state: State = "ok" if needed <= 0.8 * room else "warn" if needed <= room else "fail"
+    return Check(name, state, said, remedy)
+
+
+def _training(run: RunConfig, student: ModelShape, machine: Machine, perspectives: int) -> Check:
+    parts = training_bytes(student, run.training, perspectives)
+    host = parts.pop("host", 0)
+    total = sum(parts.values())
+    said = ", ".join(f"{name} {gib(count)}" for name, count in parts.items())
+    ranks = run.training.ranks
+    where = f"of {gib(machine.cards[0][1])}" if machine.cards else f"per rank, {ranks} ranks in {gib(machine.memory)}"
+    if machine.cards and ranks > len(machine.cards):
+        return Check("training", "fail", f"{ranks} ranks, but {len(machine.cards)} GPUs", "lower training.ranks, or add hosts")
+    remedy = "lower questions_per_micro_batch, set gradient_checkpointing, raise zero_stage, set offload, or train with lora"
+    found = f"about {gib(total)} {where} ({said})" + (f"; {gib(host)} of host memory" if host else "")
+    if machine.cards:
+        return _fits("training", total, machine.cards[0][1], found, remedy)
+    return _fits("training", (total + host) * ranks, machine.memory, found, remedy)
+
+
+def _engine(generator: Generator, shape: ModelShape, machine: Machine) -> Check:
+    """Checks one model in vLLM; other engines allocate memory as needed."""
+    name, settings = generator.name, generator.engine
+    if machine.cards and settings.tensor_parallel > len(machine.cards):
+        found = f"tensor_parallel {settings.tensor_parallel}, but {len(machine.cards)} GPUs"
+        return Check(name, "fail", found, f"lower {generator.field}.tensor_parallel, or start Ray on several hosts")
+    if shape.heads % settings.tensor_parallel:
+        found = f"tensor_parallel {settings.tensor_parallel} does not divide {shape.heads} attention heads"
+        return Check(name, "fail", found, f"correct {generator.field}.tensor_parallel")
+    needs = serving(shape, settings)
+    room = machine.cards[0][1] * settings.gpu_memory_utilization if machine.cards else float(machine.memory)
+    cache = room - needs.weights if machine.cards else settings.kv_cache_gib * GIB
+    fit = int(cache // needs.sequence) if cache > 0 else 0
+    found = f"weights {gib(needs.weights)}, cache for {fit} sequences of {settings.max_context} tokens"
+    remedy = f"raise {generator.field}.tensor_parallel or kv_cache_gib, lower max_context, or use a smaller or quantised model"
+    return Check(name, "fail" if fit < 1 else "warn" if fit < 8 else "ok", found, remedy)
+
+
+def _shape(role: str, model: Weights) -> ModelShape | Check:
+    try:
+        return shape_of_model(model)
+    except (OSError, ValueError):
+        return Check(role, "warn", f"{model.location}: model size unknown", "download the model once, then run again")
+
+
+def _sampling(run: RunConfig) -> Iterator[Check]:
+    """Reports sampling that does not run here, and a teacher and judge that share one GPU."""
+    given, settings, judge = run.sampling.rationales, run.sampling.engine, run.sampling.judge
+    if given is not None:
+        yield Check("sampling", "ok", f"no sampling: rationales are imported from {given.path}")
+    elif not settings.in_process:
+        yield Check("sampling", "ok", f"done by the server at {settings.base_url}")
+    elif judge is not None and settings.kind == judge.engine.kind == "vllm":
+        both = settings.gpu_memory_utilization + judge.engine.gpu_memory_utilization
+        if both > 1:
+            found = f"teacher and judge run at the same time and together request {both:.0%} of the GPU's memory"
+            yield Check(
+                "judge's share",
+                "fail",
+                found,
+                "lower gpu_memory_utilization so that both sum to 1 or less, or serve one of them",
+            )
+
+
+def capacity_checks(run: RunConfig, machine: Machine) -> Iterator[Check]:
+    """Checks memory, time and disk needs of a configuration."""
+    yield from _sampling(run)
+    shapes: dict[Teacher, ModelShape | Check] = {}
+    for generator in generators(run):
+        found = shapes.setdefault(generator.model, _shape(generator.role, generator.model))
+        if isinstance(found, ModelShape) and generator.engine.kind == "vllm":
+            yield _engine(generator, found, machine)
+    teacher, student = shapes.get(run.teacher), shapes[run.student]
+    yield from dict.fromkeys(found for found in shapes.values() if isinstance(found, Check))
+    if isinstance(student, Check):
+        yield disk(run.root, None)
+        return
+    many = len(perspectives_of(run))
+    yield _training(run, student, machine, many)
+    card = peak(machine.cards[0][0]) if machine.cards else None
+    if card is None or not isinstance(teacher, ModelShape):
+        yield Check("time", "ok", "no estimate for this hardware; `mind plan` gives one after a first run")
+    else:
+        took = hours(run, teacher, student, many, card)
+        yield Check(
+            "time", "ok", f"at most about {took.sampling:.1f} h to sample 1,000 questions, {took.training:.1f} h to train"
+        )
+    # Two checkpoints (one while the next is written) and two students.
+    yield disk(run.root, 2 * 16 * student.parameters + 2 * 4 * student.parameters)

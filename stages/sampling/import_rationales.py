@@ -1,0 +1,137 @@
+"""Imports existing rationales as samples instead of asking a teacher; they are graded like any other sample.
+
+Rows may come in any order. They are first indexed by question in an SQLite file in the draft's scratch folder; then the training questions
+are streamed and their rationales written, one shard at a time. Rows that match no training question are counted, and the first ones are
+named. Token counts are 0, because no teacher generated tokens in this run.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from pipeline.config.rationales import ImportedRationales
+from pipeline.errors import QuestionError
+from pipeline.generation.engine import Completion
+from pipeline.prefetch import chunks
+from pipeline.questions.question import Question
+from pipeline.rationales.clustering import clusters
+from pipeline.rationales.import_rows import key_of_id, key_of_wording, rationales
+from pipeline.text_digests import digest
+from stages.core.progress import Progress
+from stages.core.summaries import QuestionsSummary, SamplingSummary
+from stages.sampling.samples import SCHEMA, graded_row
+from stages.sampling.stage_config import Config
+from stages.sampling.summary import COUNTED, tally
+from stages.shared.finished_questions import finished_questions, training_questions
+from storage.artifact import Artifact, Draft
+from storage.atomic import replace_file
+from storage.mirror import DERIVED
+
+_NAMED: Final = 3
+
+
+def _keys(source: ImportedRationales, question: Question) -> list[str]:
+    """The index keys of a question's rationales; wording is tried both without and with the choices."""
+    if source.columns.question is None:
+        return [key_of_id(question.id)]
+    return list(dict.fromkeys((key_of_wording(question.question), key_of_wording(question.text))))
+
+
+def _write_index(
+    path: Path, source: ImportedRationales, names: tuple[str, ...], questions: Iterable[Question], seed: int
+) -> None:
+    def write(temporary: Path) -> None:
+        with closing(sqlite3.connect(temporary)) as file:
+            # An unfinished file is discarded, so no rollback journal is needed.
+            file.execute("PRAGMA journal_mode = OFF")
+            file.execute("CREATE TABLE given (number INTEGER PRIMARY KEY, key TEXT, question TEXT, label TEXT, text TEXT)")
+            file.execute("CREATE TABLE asked (key TEXT PRIMARY KEY) WITHOUT ROWID")
+            file.executemany("INSERT INTO given (key, question, label, text) VALUES (?, ?, ?, ?)", rationales(source, names))
+            file.executemany(
+                "INSERT OR IGNORE INTO asked VALUES (?)", ((key,) for item in questions for key in _keys(source, item))
+            )
+            file.execute("CREATE INDEX given_by_key ON given (key)")
+            if source.unlabelled == "clustered":
+                _label_by_cluster(file, names, seed)
+            file.commit()
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, write)
+
+
+def _label_by_cluster(file: sqlite3.Connection, names: tuple[str, ...], seed: int) -> None:
+    """Label rationales by cluster. Clustering needs all texts at once, so they are held in memory."""
+    rows = file.execute("SELECT number, key, text FROM given WHERE key IN asked ORDER BY number").fetchall()
+    if not rows:
+        return
+    keys = {key: place for place, key in enumerate(dict.fromkeys(key for _, key, _ in rows))}
+    found = clusters([text for *_, text in rows], [keys[key] for _, key, _ in rows], len(names), seed)
+    labels = ((names[cluster], number) for cluster, (number, *_) in zip(found, rows, strict=True))
+    file.executemany("UPDATE given SET label = ? WHERE number = ?", labels)
+
+
+def _matched(file: sqlite3.Connection, source: ImportedRationales, first: Question) -> dict[str, int]:
+    """The number of rows, and of rows that match no training question, whose first ones are printed.
+
+    Raises:
+        QuestionError: no row matches a training question.
+    """
+    count, missed = (
+        file.execute(f"SELECT count(*) FROM given {where}").fetchone()[0] for where in ("", "WHERE key NOT IN asked")
+    )
+    if missed:
+        query = "SELECT DISTINCT question FROM given WHERE key NOT IN asked ORDER BY number LIMIT ?"
+        named = ", ".join(repr(question[:60]) for (question,) in file.execute(query, (_NAMED,)))
+        if missed == count:
+            ours = first.id if source.columns.question is None else first.question
+            raise QuestionError(
+                f"{source.path}: none of {count} rows matches a training question: rows have {named}, the first training question is "
+                f"{ours[:60]!r}; correct columns.question or columns.question_id under sampling.rationales"
+            )
+        print(f"sampling: {missed} of {count} imported rationales match no training question: {named}", flush=True)
+    return {"given": count, "given_about_no_question": missed}
+
+
+def _rows(
+    file: sqlite3.Connection, source: ImportedRationales, names: tuple[str, ...], question: Question
+) -> Iterator[dict[str, Any]]:
+    """A question's graded rationales, in order; unlabelled ones are assigned to the perspectives in turn."""
+    taken = Counter[str]()
+    marks = _keys(source, question)
+    query = f"SELECT label, text FROM given WHERE key IN ({', '.join('?' * len(marks))}) ORDER BY number"
+    for number, (label, text) in enumerate(file.execute(query, marks)):
+        name = label or names[number % len(names)]
+        yield graded_row(question, name, taken[name], 0, Completion(text, "stop", 0, 0, None))
+        taken[name] += 1
+
+
+def import_rationales(
+    config: Config, source: ImportedRationales, questions: Artifact, out: Draft, progress: Progress
+) -> SamplingSummary:
+    """Write the samples of every training question that has rationales.
+
+    Raises:
+        QuestionError: a row cannot be read, or none matches a training question.
+    """
+    names = tuple(item.name for item in config.perspectives)
+    path = out.scratch / DERIVED / "given.sqlite"
+    if not path.exists():
+        _write_index(path, source, names, training_questions(questions), config.seed)
+    finished = finished_questions(out.shards("samples", ["question_id"]))
+    progress.start("imported rationales", QuestionsSummary.of(questions).train, "questions", len(finished))
+    with closing(sqlite3.connect(path)) as file:
+        counts = _matched(file, source, next(training_questions(questions)))
+        missing = (item for item in training_questions(questions) if digest(item.id) not in finished)
+        for chunk in chunks(missing, config.sampling.questions_per_shard):
+            rows = [row for question in chunk for row in _rows(file, source, names, question)]
+            if rows:
+                out.write_shard("samples", pa.Table.from_pylist(rows, schema=SCHEMA))
+            progress.advance(len(chunk))
+    return tally(out.shards("samples", COUNTED), names, out.folder).model_copy(update=counts)

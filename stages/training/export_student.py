@@ -1,0 +1,36 @@
+"""Exports the trained student as a transformers folder: gathered under ZeRO-3, with LoRA adapters merged into its layers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline.model_folders import load_tokenizer
+from pipeline.student.lora import merged
+from pipeline.training.step import TrainingState
+from stages.training.stage_config import Config
+
+
+def export(state: TrainingState, config: Config, folder: Path) -> None:
+    """Save the student and its tokenizer as a transformers folder, written aside and renamed."""
+    engine: Any = state.engine
+    # Under ZeRO-3 no rank has the whole student; this private method is the only gather that DeepSpeed offers without a file.
+    gathered = config.training.zero_stage == 3
+    states = engine._zero3_consolidated_16bit_state_dict() if gathered else engine.module.state_dict()
+    if state.rank:
+        return
+    aside = folder.with_name("student.aside")
+    shutil.rmtree(aside, ignore_errors=True)
+    student, lora = engine.module.student, config.training.lora
+    weights = {name.removeprefix("student."): value for name, value in states.items()}
+    if lora is not None:
+        merged(config.student, lora, weights).save_pretrained(aside, safe_serialization=True)
+    else:
+        if student.config.tie_word_embeddings:
+            weights = {name: value for name, value in weights.items() if not name.startswith("lm_head.")}
+        student.save_pretrained(aside, state_dict=weights, safe_serialization=True)
+    # A used tokenizer stores its call settings, and a resumed process may not have used it: a fresh one always saves the same files.
+    load_tokenizer(config.student).save_pretrained(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline import model_folders as models
+from pipeline.config.models import HubModel, LocalModel
+from pipeline.errors import ModelError
+from pipeline.model_folders import check_model, context_length, model_content
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def folder(tiny_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def _refusal(folder: Path) -> str:
+    with pytest.raises(ModelError) as raised:
+        check_model(LocalModel(path=folder), "teacher")
+    assert str(raised.value).startswith(f"teacher: {folder}")
+    return str(raised.value)
+
+
+def test_a_complete_folder_passes(folder: Path) -> None:
+    check_model(LocalModel(path=folder), "teacher")
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    assert "no such model folder; correct teacher.path" in _refusal(tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_folder_without_one_of_its_files_is_refused(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    assert f"has no {name}" in _refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_folder_with_a_damaged_file_is_refused(folder: Path, name: str) -> None:
+    (folder / name).write_text("{")
+    assert name in _refusal(folder)
+
+
+def test_a_folder_without_weights_is_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    message = _refusal(folder)
+    assert "has no weights" in message
+    assert "pickles" not in message
+
+
+def test_pickled_weights_are_not_read(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert "its .bin files are pickles and are not read; convert them" in _refusal(folder)
+
+
+def test_a_tokenizer_larger_than_the_vocabulary_is_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": config["vocab_size"] - 1}))
+    assert "use the tokenizer that belongs to these weights" in _refusal(folder)
+
+
+def test_content_does_not_depend_on_the_path_or_the_card(folder: Path, tiny_model: Path) -> None:
+    (folder / "README.md").write_text("a card is not content")
+    assert model_content(LocalModel(path=folder)) == model_content(LocalModel(path=tiny_model))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_content_changes_with_any_byte_of_a_model_file(folder: Path, tiny_model: Path, name: str) -> None:
+    with (folder / name).open("ab") as stream:
+        stream.write(b" ")
+    assert model_content(LocalModel(path=folder)) != model_content(LocalModel(path=tiny_model))
+
+
+def test_the_content_of_a_hub_model_is_its_pinned_revision() -> None:
+    model = HubModel(name="some/model", revision=REVISION)
+    check_model(model, "teacher")
+    assert model_content(model) == f"some/model@{REVISION}"
+
+
+def test_the_context_length_is_read_from_the_configuration(folder: Path) -> None:
+    assert context_length(folder) == 8192
+    config = json.loads((folder / "config.json").read_text())
+    del config["max_position_embeddings"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert context_length(folder) is None
+
+
+def test_the_digest_of_a_large_file_is_cached_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "_MEMORY", tmp_path / "cache" / "digests.sqlite")
+    monkeypatch.setattr(models, "_LARGE_BYTES", 4)
+    read: list[Path] = []
+    original = models._hashed
+    monkeypatch.setattr(models, "_hashed", lambda path: read.append(path) or original(path))
+    file = tmp_path / "weights"
+
+    def digest() -> bytes:
+        models._file_digest.cache_clear()  # as in another process
+        status = file.stat()
+        return models._file_digest(file, status.st_size, status.st_mtime_ns)
+
+    file.write_bytes(b"12345")
+    assert digest() == digest() == hashlib.sha256(b"12345").digest()
+    assert len(read) == 1
+    file.write_bytes(b"123456")
+    assert digest() == hashlib.sha256(b"123456").digest()
+    assert len(read) == 2
+
+
+def test_weights_that_do_not_fit_the_configuration_are_named(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    assert models.check_weights(folder) is None
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    name = "model.layers.1.mlp.up_proj.weight"
+    save_file({**weights, name: weights[name][:-1].contiguous()}, file, {"format": "pt"})
+    assert f"weight {name}: has shape [47, 32], but the configuration expects [48, 32]" in str(models.check_weights(folder))
+    del weights[name]
+    save_file(weights, file, {"format": "pt"})
+    assert f"weight {name}: has shape None" in str(models.check_weights(folder))
