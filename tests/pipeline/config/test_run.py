@@ -282,3 +282,9 @@ def test_a_key_of_another_model_kind_is_rejected_by_name(tmp_path: Path, run_tre
 
 def test_two_kinds_of_model_at_once_are_rejected(tmp_path: Path, run_tree: dict[str, Any]) -> None:
     assert "teacher: give one of path" in _refusal(tmp_path, _with(run_tree, "teacher.name", "some/model"))
+
+
+def test_the_example_in_the_readme_loads(tmp_path: Path) -> None:
+    example = (REPOSITORY / "README.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "mine.yaml").write_text(example)
+    assert load_config(tmp_path / "mine.yaml").questions.train[0].kind == "file"
