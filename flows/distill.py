@@ -19,11 +19,10 @@ from prefect.artifacts import (
 )
 from prefect.client.schemas.objects import State
 
-from flows import terminal_display as terminal
 from flows.job_parameters import Job
+from flows.result_tables import StageOutcome, report_page, say_stage
 from flows.run_records import fingerprints, record
 from flows.stage_task import run_stage
-from flows.terminal_display import StageOutcome
 from pipeline.config.run import RunConfig
 from stages.core.plan import plan
 from stages.core.process import store_of
@@ -67,7 +66,7 @@ def publish(outcomes: Mapping[str, StageOutcome]) -> None:
         create_image_artifact(key=title, description=title.replace("-", " "), image_url=f"data:image/png;base64,{image}")
     findings = "\n".join(f"- {finding}" for finding in ReportSummary.of(report).findings)
     create_markdown_artifact(key="findings", description="Findings", markdown=findings)
-    create_link_artifact(key="report", link=terminal.page(outcomes).as_uri(), link_text="The report")
+    create_link_artifact(key="report", link=report_page(outcomes).as_uri(), link_text="The report")
 
 
 @flow(name="distill", flow_run_name="{job.title}", validate_parameters=True)
@@ -90,7 +89,7 @@ def run_all(config: RunConfig, elsewhere: bool = False) -> dict[str, StageOutcom
             state: State[float] = run_stage(name, fingerprint, config, elsewhere, return_state=True)  # type: ignore[assignment]
             seconds = state.result()
             outcomes[name] = StageOutcome(store_of(config).open(name, fingerprint), state.name == "Cached", seconds)
-            terminal.say_stage(name, outcomes[name])
+            say_stage(name, outcomes[name])
     except BaseException as error:
         record(config, planned, "failed" if isinstance(error, Exception) else "stopped")
         raise

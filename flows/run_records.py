@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from flows import terminal_display as terminal
+from flows.result_tables import StageOutcome
 from flows.stage_process import run_child
-from flows.terminal_display import StageOutcome
+from flows.terminal_progress import watching
 from pipeline.config.run import RunConfig
 from stages.core.plan import StagePlan, plan
 from stages.core.process import store_of
@@ -69,7 +69,7 @@ def run_one(config: RunConfig, name: str) -> StageOutcome:
     require_inputs(store, planned)
     record(config, stages, "running")
     began = time.monotonic()
-    with terminal.watching(name) as show:
+    with watching(name) as show:
         run_child(config, planned, show)
     record_stage(config)
     return StageOutcome(store.open(name, planned.fingerprint), False, time.monotonic() - began)

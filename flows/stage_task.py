@@ -21,9 +21,9 @@ from prefect.exceptions import PrefectException
 from prefect.states import Completed
 from prefect.utilities.urls import url_for
 
-from flows import terminal_display as terminal
 from flows.machine_slot import machine_slot
 from flows.stage_process import OnProgress, run_child
+from flows.terminal_progress import watching
 from pipeline.config.run import RunConfig
 from pipeline.errors import StageFailed
 from stages.core.plan import plan
@@ -87,7 +87,7 @@ def _run_here(config: RunConfig, stage: str, given: Mapping[str, str]) -> float:
     """Run the stage on this machine; returns its seconds without the time spent waiting for the slot."""
     progress: Any = create_progress_artifact(progress=0.0, key=f"{stage}-progress", description=f"{stage}: starting")
     slot = machine_slot(stage) if stage in ACCELERATED else nullcontext()
-    with slot, terminal.watching(stage) as show:
+    with slot, watching(stage) as show:
         began = time.monotonic()
         page = url_for("flow-run", runtime.flow_run.id)
         run_child(config, plan(config, given)[stage], _reporting(stage, progress, show), _Lines(), page)

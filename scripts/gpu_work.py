@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from transformers import Qwen2Config
 
 from pipeline.student.batch import Batch, TokenRow, batch, rationale_spans
-from pipeline.student.packing import packed
+from pipeline.student.shared_prefix_packing import packed
 
 PERSPECTIVES: Final = 8
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from pipeline.analysis.accuracy_figures import PairedChange
+from pipeline.analysis.accuracy_numbers import PairedChange
 from pipeline.analysis.promotion_rule import Decision, Policy, decide
 from pipeline.config.run import RunConfig
 from stages.core.plan import plan

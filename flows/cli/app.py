@@ -60,7 +60,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
     """Run the whole distillation; finished stages are reused, unfinished ones resumed."""
     with reported():
         loaded = _load(config, overrides)
-        from flows import terminal_display as terminal
+        from flows.result_tables import say_stage, show_result
         from flows.run_records import finished_outcomes, record
         from flows.stage_process import freeze_config
         from stages.core.plan import plan as planned_stages
@@ -74,7 +74,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         if outcomes is not None and "PREFECT_API_URL" not in os.environ:
             # Nothing to run and no server to show it on: do not start one.
             for name, outcome in outcomes.items():
-                terminal.say_stage(name, outcome)
+                say_stage(name, outcome)
             record(loaded, planned, "done")
         else:
             check_machine(loaded.training)
@@ -85,7 +85,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
             seconds = distill(Job(config=str(config.resolve()), changes=tuple(overrides or ())))
             outcomes = finished_outcomes(loaded, seconds)
             assert outcomes is not None, "the flow succeeded, so every artifact exists"
-        terminal.show_result(outcomes, _hints(loaded))
+        show_result(outcomes, _hints(loaded))
 
 
 @app.command()
@@ -98,10 +98,10 @@ def stage(name: str, config: ConfigFile, overrides: Overrides = None) -> None:
         if name not in ORDER:
             raise ConfigError(f"stage {name!r}: unknown; use one of {', '.join(ORDER)}")
         loaded = _load(config, overrides)
-        from flows import terminal_display as terminal
+        from flows.result_tables import say_stage
         from flows.run_records import run_one
 
-        terminal.say_stage(name, run_one(loaded, name))
+        say_stage(name, run_one(loaded, name))
 
 
 @app.command()
@@ -135,7 +135,7 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
         loaded = _load(config, overrides)
         from dataclasses import asdict
 
-        from stages.core.explain_changes import explain
+        from stages.core.changes_and_cost import explain
         from stages.core.plan import plan as planned_stages
 
         explained = explain(loaded, planned_stages(loaded))

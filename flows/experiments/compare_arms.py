@@ -19,10 +19,11 @@ from prefect.client.schemas.objects import State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows import terminal_display as terminal
+from flows.result_tables import StageOutcome, say_stage
 from flows.run_records import record
 from flows.stage_process import watch
 from flows.stage_task import run_stage
+from flows.terminal_progress import watching
 from pipeline.baselines_and_ablations import Arm, arms
 from pipeline.config.run import RunConfig, load_config
 from pipeline.errors import ConfigError
@@ -119,7 +120,7 @@ def work(number: int, config: str, runs: Path) -> None:
     folder = runs.parent
     progress = folder / f"worker-{number}.progress"
     arguments = ["--config", config, "--runs", str(runs), "--progress", str(progress)]
-    with terminal.watching(f"worker {number}") as show:
+    with watching(f"worker {number}") as show:
         watch(
             "experiments.worker",
             arguments,
@@ -166,7 +167,7 @@ def _share(run: ArmRun) -> None:
         state: State[float] = run_stage(name, digest, run.config, return_state=True)  # type: ignore[assignment]
         seconds = state.result()
         artifact = store_of(run.config).open(name, digest)
-        terminal.say_stage(name, terminal.StageOutcome(artifact, state.name == "Cached", seconds))
+        say_stage(name, StageOutcome(artifact, state.name == "Cached", seconds))
 
 
 def publish(found: dict[str, Any], folder: Path) -> None:

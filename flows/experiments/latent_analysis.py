@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, Final
 
-from flows import terminal_display as terminal
 from flows.experiments.compare_arms import ArmRun, Experiment, chosen_arms, folder_of, runs_of
 from flows.stage_process import watch
+from flows.terminal_progress import watching
 from pipeline.baselines_and_ablations import SPECIALIST
 from stages.core.process import store_of
 from storage.atomic import write_bytes, writing
@@ -65,7 +65,7 @@ def latent(experiment: Experiment, seed: int, questions: int, quiet: bool = Fals
         "--config", experiment.config, "--runs", str(listed), "--folder", str(folder), "--progress", str(progress),
         "--questions", str(questions), "--seed", str(seed),
     ]  # fmt: skip
-    with nullcontext(lambda found: None) if quiet else terminal.watching("latent") as show:
+    with nullcontext(lambda found: None) if quiet else watching("latent") as show:
         watch("experiments.latent.analysis", arguments, folder / "latent.log", progress, show)
     progress.unlink(missing_ok=True)
     found: dict[str, Any] = json.loads((folder / "latent.json").read_bytes())

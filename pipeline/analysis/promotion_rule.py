@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.analysis.accuracy_figures import PairedChange
+from pipeline.analysis.accuracy_numbers import PairedChange
 from pipeline.analysis.statistics import holm
 from pipeline.schema.fields import Frozen, runtime
 

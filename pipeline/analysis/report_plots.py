@@ -15,7 +15,7 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipeline.analysis.accuracy_figures import Accuracy
+from pipeline.analysis.accuracy_numbers import Accuracy
 
 OKABE_ITO: Final = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999900", "#444444")
 MODEL_COLOURS: Final = {"base": "#999999", "student": "#0072B2", "teacher": "#E69F00"}

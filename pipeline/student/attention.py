@@ -1,4 +1,5 @@
-"""Attention for packed lines (`pipeline/student/packing.py`), where a token attends only to the earlier tokens of its own rows.
+"""Attention for packed lines (`pipeline/student/shared_prefix_packing.py`), where a token attends only to the earlier tokens of its own
+rows.
 
 Two implementations:
 

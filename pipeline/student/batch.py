@@ -36,8 +36,8 @@ class Batch(NamedTuple):
     """Rows as lines of tokens, and the positions whose logits are wanted.
 
     `tokens_BT` are token ids. Wanted position p belongs to row `row_P[p]` and predicts `labels_P[p]` from the hidden state at
-    (`line_P[p]`, `column_P[p]`). Padded rows have one line each. Packed rows (`pipeline/student/packing.py`) share lines; then
-    `positions_BT` gives each token's position, and a token is visible to itself and to later tokens before its `ends_BT`. `reads`
+    (`line_P[p]`, `column_P[p]`). Padded rows have one line each. Packed rows (`pipeline/student/shared_prefix_packing.py`) share lines;
+    then `positions_BT` gives each token's position, and a token is visible to itself and to later tokens before its `ends_BT`. `reads`
     contains the same information per row.
     """
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from pipeline.config.training import Training
 from pipeline.student.batch import Batch, TokenRow, batch, rationale_spans
 from pipeline.student.objective import rationale_losses, real_losses
-from pipeline.student.packing import packed
+from pipeline.student.shared_prefix_packing import packed
 from pipeline.student.token_losses import losses_of
 from pipeline.training.student_engine import StudentEngine
 from pipeline.training.training_set import TrainingSet

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.analysis.accuracy_figures import Accuracy, PairedChange, SampledAccuracy
+from pipeline.analysis.accuracy_numbers import Accuracy, PairedChange, SampledAccuracy
 
 
 class _Summarised(Protocol):

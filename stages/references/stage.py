@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pipeline.analysis.accuracy_figures import Accuracy
+from pipeline.analysis.accuracy_numbers import Accuracy
 from pipeline.config.engines import EngineConfig
 from pipeline.config.evaluation import Evaluation
 from pipeline.config.models import ImportedModel, Teacher, TeacherField, WeightsField

@@ -90,7 +90,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     """Sample the questions that no shard contains."""
     questions, settings = inputs["questions"], config.sampling
     if settings.rationales is not None:
-        from stages.sampling.import_rationales import import_rationales
+        from stages.sampling.match_imported_rationales import import_rationales
 
         return import_rationales(config, settings.rationales, questions, out, progress)
     finished = finished_questions(out.shards("samples", ["question_id"]))

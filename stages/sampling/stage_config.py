@@ -12,8 +12,8 @@ from pipeline.perspectives.perspective import Perspective, without_forms
 from pipeline.perspectives.run_perspectives import perspectives_of
 from pipeline.prompt_rendering import check_prompts, visible_to_teacher
 from pipeline.questions.question import Question
-from pipeline.rationales.import_rows import check as check_imported
-from pipeline.rationales.import_rows import content as imported_content
+from pipeline.rationales.read_imported_rows import check as check_imported
+from pipeline.rationales.read_imported_rows import content as imported_content
 from pipeline.schema.fields import Frozen, identity, runtime
 
 

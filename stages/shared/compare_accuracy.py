@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.analysis.accuracy_figures import Accuracy, PairedChange
+from pipeline.analysis.accuracy_numbers import Accuracy, PairedChange
 from pipeline.analysis.statistics import mcnemar, paired_bootstrap, wilson
 from pipeline.grading.grade import Outcome
 from pipeline.text_digests import digest

@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis.accuracy_figures import SampledAccuracy
+from pipeline.analysis.accuracy_numbers import SampledAccuracy
 from pipeline.analysis.statistics import Interval, wilson
 from pipeline.grading.grade import Outcome
 from pipeline.grading.majority import majority_is_right

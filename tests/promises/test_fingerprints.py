@@ -100,7 +100,7 @@ LEAVES = list(_leaves(RunConfig.model_validate(tree_of(Path("model")))))
 LOCATIONS = {("teacher", "path"), ("student", "path"), ("perspectives",)}
 """Paths: their content counts, which the tests below check."""
 ELSEWHERE = {("synthesis", "encoder"), ("sampling", "rationales")}
-"""Sections with their own tests, below and in `tests/stages/sampling/test_import_rationales.py`."""
+"""Sections with their own tests, below and in `tests/stages/sampling/test_match_imported_rationales.py`."""
 
 
 def _names(role: str) -> list[Any]:

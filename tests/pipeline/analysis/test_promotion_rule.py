@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.analysis.accuracy_figures import PairedChange
+from pipeline.analysis.accuracy_numbers import PairedChange
 from pipeline.analysis.promotion_rule import Policy, decide
 
 

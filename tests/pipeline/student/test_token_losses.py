@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from pipeline.student.attention import ROWS
 from pipeline.student.batch import TokenRow, batch, rationale_spans
-from pipeline.student.packing import packed
+from pipeline.student.shared_prefix_packing import packed
 from pipeline.student.token_losses import StudentLosses, losses_of
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=5)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.student.packing import best_fit
+from pipeline.student.shared_prefix_packing import best_fit
 from stages.speed.lines import lines_of
 from stages.speed.trl import trainer_of
 from stages.speed.workload import SMALL, Lengths, make_set, make_student

@@ -19,7 +19,7 @@ from pipeline.errors import QuestionError
 from pipeline.miniature.styles import RING_STYLES, solution
 from pipeline.questions.procedural import distinct
 from pipeline.rationales.clustering import clusters
-from pipeline.rationales.import_rows import content, rationales
+from pipeline.rationales.read_imported_rows import content, rationales
 
 KNOWN = ("formal", "planning")
 COLUMNS = {"question": "q", "perspective": "p"}

@@ -22,7 +22,7 @@ from pipeline.generation.engine import Completion
 from pipeline.prefetch import chunks
 from pipeline.questions.question import Question
 from pipeline.rationales.clustering import clusters
-from pipeline.rationales.import_rows import key_of_id, key_of_wording, rationales
+from pipeline.rationales.read_imported_rows import key_of_id, key_of_wording, rationales
 from pipeline.text_digests import digest
 from stages.core.progress import Progress
 from stages.core.summaries import QuestionsSummary, SamplingSummary

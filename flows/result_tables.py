@@ -1,25 +1,17 @@
-"""Terminal output of running and finished stages: a progress bar with rate and time left, or plain lines in a log."""
+"""What a run prints at its end: accuracies with intervals, the token ledger, the stages, the findings."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from flows.stage_process import OnProgress
-from pipeline.analysis.accuracy_figures import Accuracy
+from flows.terminal_progress import console
+from pipeline.analysis.accuracy_numbers import Accuracy
 from stages.core.summaries import EvaluationSummary, ReportSummary, SamplingSummary
 from storage.artifact import Artifact
-
-console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=120)
-_LINE_SECONDS: Final = 15.0
 
 
 class StageOutcome(NamedTuple):
@@ -28,56 +20,6 @@ class StageOutcome(NamedTuple):
     artifact: Artifact
     reused: bool
     seconds: float
-
-
-def _eta(found: Mapping[str, Any]) -> str:
-    left = found.get("seconds_left")
-    return "" if left is None else f"{left:,.0f} s left"
-
-
-def _watch_bar(bar: Progress, task: TaskID) -> OnProgress:
-    def show(found: Mapping[str, Any]) -> None:
-        bar.update(
-            task,
-            completed=found["done"],
-            total=found["total"] or None,
-            description=f"{found['stage']}: {found['label']}",
-            rate=f"{found['rate']:,.1f} {found['unit']}/s" if found["rate"] else "",
-            left=_eta(found),
-            note=found["note"],
-        )
-
-    return show
-
-
-def _watch_lines() -> OnProgress:
-    last: dict[str, Any] = {"label": "", "at": 0.0}
-
-    def show(found: Mapping[str, Any]) -> None:
-        now = time.monotonic()
-        if found["label"] != last["label"] or now - last["at"] > _LINE_SECONDS:
-            last.update(label=found["label"], at=now)
-            counted = f"{found['done']}/{found['total']} {found['unit']}"
-            console.print(f"  {found['stage']}: {found['label']}: {counted} {_eta(found)}".rstrip())
-
-    return show
-
-
-@contextmanager
-def watching(stage: str) -> Iterator[OnProgress]:
-    """A callback that draws a stage's progress while the body runs it."""
-    if not console.is_terminal:
-        yield _watch_lines()
-        return
-    columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed}/{task.total}"),
-        TextColumn("{task.fields[rate]} {task.fields[left]} [dim]{task.fields[note]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        yield _watch_bar(bar, bar.add_task(f"{stage}: starting", total=None, rate="", left="", note=""))
 
 
 def say_stage(name: str, outcome: StageOutcome) -> None:
@@ -147,6 +89,6 @@ def show_result(outcomes: Mapping[str, StageOutcome], hints: Sequence[str]) -> N
     console.print(f"Report: {report.path('report.html')}", markup=False, soft_wrap=True)
 
 
-def page(outcomes: Mapping[str, StageOutcome]) -> Path:
+def report_page(outcomes: Mapping[str, StageOutcome]) -> Path:
     """The path of the report's page."""
     return outcomes["report"].artifact.path("report.html")

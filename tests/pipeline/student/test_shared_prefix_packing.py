@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.student.attention import block_mask
 from pipeline.student.batch import Batch, TokenRow, rationale_spans
-from pipeline.student.packing import best_fit, packed
+from pipeline.student.shared_prefix_packing import best_fit, packed
 
 tokens = st.lists(st.integers(1, 3), min_size=2, max_size=9)
 groups = st.lists(st.lists(tokens, min_size=1, max_size=4), min_size=1, max_size=4)
