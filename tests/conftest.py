@@ -28,6 +28,7 @@ settings.register_profile(
 settings.load_profile("fast")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Split the end-to-end tests between two processes: each group shares one undisturbed run, which is then made once."""
     for item in items:
