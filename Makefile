@@ -20,9 +20,9 @@ lint: $(READY)
 fast: $(READY)
 	$(BIN)/pytest -m "not e2e" --numprocesses 2 --dist loadfile
 
-# Two groups side by side (tests/conftest.py); the tests of a group run one after the other.
+# Run sequentially: these tests kill, stop and time processes that use both cores.
 e2e: $(READY)
-	$(BIN)/pytest -m e2e --numprocesses 2 --dist loadgroup
+	$(BIN)/pytest -m e2e
 
 $(READY): $(LOCK) pyproject.toml
 	@echo "setting up $(VENV) from $(LOCK); this takes about three minutes, once"

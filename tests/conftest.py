@@ -28,14 +28,6 @@ settings.register_profile(
 settings.load_profile("fast")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in its own hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Split the end-to-end tests between two processes: each group shares one undisturbed run, which is then made once."""
-    for item in items:
-        folder = item.nodeid.split("/")[1]
-        item.add_marker(pytest.mark.xdist_group("killed" if folder in ("deployments", "faults") else "undisturbed"))
-
-
 @pytest.fixture(scope="session")
 def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return build_tokenizer(tmp_path_factory.mktemp("tokenizer"))

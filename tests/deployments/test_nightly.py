@@ -155,7 +155,8 @@ def test_on_new_items_the_incumbent_is_evaluated_and_a_second_run_refused(prefec
     candidate = forged(first.with_changes(OTHER_ITEMS), first, lambda item: True)
     run = prefect.start(NIGHTLY, candidate.parameters)
     eventually(lambda: prefect.run(run)["state"]["type"] == "RUNNING", "the start")
-    assert prefect.outcome(NIGHTLY, candidate.parameters)["type"] == "CANCELLED"
+    second = prefect.outcome(NIGHTLY, candidate.parameters)
+    assert second["type"] == "CANCELLED", (second, prefect.final_state(run))
 
     state = prefect.final_state(run)
     assert state["name"] == "Promoted", state
