@@ -81,7 +81,9 @@ def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None
     line = ancestors(store, "training", stages["training"])
     mine = {manifest["stage"]: manifest for manifest in line.values()}
     evaluated = "evaluation" in stages and store.exists("evaluation", stages["evaluation"])
-    summary = EvaluationSummary.of(store.open("evaluation", stages["evaluation"])) if evaluated else None
+    summary = (
+        EvaluationSummary.model_validate(store.manifest("evaluation", stages["evaluation"])["summary"]) if evaluated else None
+    )
     config, sampling = mine["training"]["config"], mine["sampling"]["config"]
     served = sampling["sampling"]["engine"]["served_model"]
     asked = mine["questions"]["config"]["questions"]["train"]

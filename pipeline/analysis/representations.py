@@ -1,8 +1,9 @@
 """Measures how well a student's hidden states separate perspectives: clustering, linear probe, CKA, effective rank, t-SNE.
 
-Pure functions on arrays. A row is one rationale; its state is pooled over the rationale's tokens by `pipeline.student.layer_states`;
-perspectives and questions are integer indices, one per row. The paper clusters features of eight students with a Dirichlet-process mixture
-and shows t-SNE. Measuring the student's own states, and the other measures here, are our choice (method, section 7).
+Pure functions on arrays. A row is one rationale; its state is pooled over the rationale's tokens by
+`pipeline.student.hidden_states.layer_states`; perspectives and questions are integer indices, one per row. The paper clusters features of
+eight students with a Dirichlet-process mixture and shows t-SNE. Measuring the student's own states, and the other measures here, are our
+choice (method, section 7).
 
 No figure is meaningful alone: styles differ in their words, so they cluster in any features. Always report the same figures for
 `text_features` of the same rationales and for the student before distillation; only a difference from both is a finding.

@@ -108,7 +108,8 @@ def best_fit(sizes: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def packed(rows: list[TokenRow], spans: list[tuple[int, int]], groups: list[int], pad: int, by_rows: bool = True) -> Batch:
-    """Like `pipeline.rows.batch`, but packs the rows of one group into one trie. `groups[i]` is the group of row i, numbered from 0.
+    """Like `pipeline.student.batch.batch`, but packs the rows of one group into one trie. `groups[i]` is the group of row i, numbered
+    from 0.
 
     `by_rows` adds `reads`, which FlexAttention does not need.
     """

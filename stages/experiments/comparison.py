@@ -179,11 +179,12 @@ def _cost(mine: Sequence[Finished]) -> dict[str, float]:
     def mean(values: Sequence[float]) -> float:
         return sum(values) / len(values)
 
+    trained = [TrainingSummary.of(run.training) for run in mine]
     return {
-        "steps": mean([TrainingSummary.of(run.training).steps for run in mine]),
-        "tokens": mean([TrainingSummary.of(run.training).tokens_trained for run in mine]),
-        "kept": mean([TrainingSummary.of(run.training).mean_kept for run in mine]),
-        "effective": mean([TrainingSummary.of(run.training).mean_effective_number for run in mine]),
+        "steps": mean([item.steps for item in trained]),
+        "tokens": mean([item.tokens_trained for item in trained]),
+        "kept": mean([item.mean_kept for item in trained]),
+        "effective": mean([item.mean_effective_number for item in trained]),
         "seconds_training": mean([run.training.manifest["timing"]["seconds"] for run in mine]),
         "seconds_evaluation": mean([run.evaluation.manifest["timing"]["seconds"] for run in mine]),
     }

@@ -21,7 +21,7 @@ from storage.atomic import write_bytes
 
 
 class Cell(NamedTuple):
-    """A student, its number of parameters, the number of training questions, and the result of `stages.science.compare`."""
+    """A student, its number of parameters, the number of training questions, and the result of `stages.experiments.comparison.compare`."""
 
     student: str
     parameters: int

@@ -42,7 +42,7 @@ class Last(NamedTuple):
 
 
 def clusters(states_BD: Floats, label_B: Indices, question_B: Indices, names: Sequence[str], seed: int) -> dict[str, Any]:
-    """Agreement of clusters with labels, named by `names`: the figures of `pipeline.latent.analyse`."""
+    """Agreement of clusters with labels, named by `names`: the figures of `pipeline.analysis.representations.analyse`."""
     found = analyse(states_BD, label_B, question_B, seed)
     return {
         "ari": found.ari,
