@@ -151,6 +151,13 @@ class Training(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _keeps_full_precision_weights(self) -> Training:
+        if self.precision == "bf16" and self.zero_stage == 0:
+            # Without ZeRO, DeepSpeed would step the bfloat16 weights themselves, which rounds small updates away.
+            raise ValueError("precision bf16 needs zero_stage 1 or more, which keeps fp32 copies of the weights; set 1")
+        return self
+
+    @model_validator(mode="after")
     def _divisible(self) -> Training:
         share = self.ranks * self.questions_per_micro_batch
         if self.questions_per_step % share:

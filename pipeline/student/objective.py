@@ -29,9 +29,12 @@ def token_losses(logits_PV: Tensor, labels_P: Tensor) -> Tensor:
 
 def rationale_losses(tokens_P: Tensor, row_P: Tensor, rows: int) -> Tensor:
     """Mean cross-entropy per rationale (rows,) from its token losses; `row_P` is the row of each token."""
-    total = torch.zeros(rows, dtype=tokens_P.dtype, device=tokens_P.device).index_add(0, row_P, tokens_P)
-    count = torch.bincount(row_P, minlength=rows).clamp(min=1)
-    return total / count
+    return sum_by_row(tokens_P, row_P, rows) / sum_by_row(torch.ones_like(tokens_P), row_P, rows).clamp(min=1)
+
+
+def sum_by_row(values_P: Tensor, row_P: Tensor, rows: int) -> Tensor:
+    """Sum of the values of each row (rows,). Unlike `bincount` and boolean masks, it does not make the host wait for a GPU."""
+    return values_P.new_zeros(rows).index_add(0, row_P, values_P)
 
 
 @torch.no_grad()
@@ -45,11 +48,12 @@ def real_losses(tokens_P: Tensor, row_P: Tensor, rows: int, hardest: float) -> T
         return rationale_losses(tokens_P, row_P, rows)
     order_P = tokens_P.argsort(descending=True)
     order_P = order_P[row_P[order_P].argsort(stable=True)]  # by row, and within a row the hardest first
-    count = torch.bincount(row_P, minlength=rows)
-    rank_P = torch.arange(len(row_P), device=row_P.device) - (count.cumsum(0) - count)[row_P[order_P]]
+    row_P = row_P[order_P]
+    count = sum_by_row(torch.ones_like(row_P), row_P, rows)
+    rank_P = torch.arange(len(row_P), device=row_P.device) - (count.cumsum(0) - count)[row_P]
     few = (count * hardest).ceil().clamp(min=1)
-    kept_P = order_P[rank_P < few[row_P[order_P]]]
-    return rationale_losses(tokens_P[kept_P], row_P[kept_P], rows)
+    kept_P = (rank_P < few[row_P]).to(tokens_P.dtype)
+    return sum_by_row(tokens_P[order_P] * kept_P, row_P, rows) / sum_by_row(kept_P, row_P, rows).clamp(min=1)
 
 
 def jensen_shannon(left_AV: Tensor, right_AV: Tensor) -> Tensor:

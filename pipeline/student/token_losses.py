@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,32 +77,37 @@ class StudentLosses(nn.Module):
 def losses_of(model: Callable[..., Any], item: Batch, asked_A: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cross-entropy (P,) and logits (A, V) of a batch through `model` (a `StudentLosses`, possibly wrapped by DeepSpeed)."""
     wanted = (item.tokens_BT, item.line_P, item.column_P, item.labels_P, asked_A, item.positions_BT, item.ends_BT, item.reads)
-    found: tuple[Tensor, Tensor] = model(*(_moved(part, device) for part in wanted))
+    found: tuple[Tensor, Tensor] = model(*_each(wanted, partial(Tensor.to, device=device, non_blocking=True)))
     return found
 
 
-def _moved(part: Any, device: torch.device) -> Any:
-    """Moves tensors, or tuples of them, to a device."""
-    if isinstance(part, RowGather):
-        return RowGather(*(tensor.to(device) for tensor in part))
+def pinned(item: Batch) -> Batch:
+    """The batch in page-locked memory, from which a GPU copies while the host goes on."""
+    found: Batch = _each(item, Tensor.pin_memory)
+    return found
+
+
+def _each(part: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Changes a tensor, or every tensor of nested tuples."""
     if isinstance(part, tuple):
-        return tuple(_moved(item, device) for item in part)
-    return None if part is None else part.to(device)
+        changed = (_each(item, change) for item in part)
+        return type(part)(*changed) if isinstance(part, (Batch, RowGather)) else tuple(changed)
+    return None if part is None else change(part)
 
 
 @torch.no_grad()
 def measure_batch(model: Callable[..., Any], item: Batch, rows: int, device: torch.device, hardest: float) -> Tensor:
-    """L_real of each row of a batch (rows,), fp32 on the CPU, without gradient."""
+    """L_real of each row of a batch (rows,), fp32 on the device, without gradient."""
     tokens_P, _ = losses_of(model, item, torch.zeros(0, dtype=torch.long), device)
-    return real_losses(tokens_P, item.row_P.to(device), rows, hardest).cpu()
+    return real_losses(tokens_P, item.row_P.to(device, non_blocking=True), rows, hardest)
 
 
 def measured_losses(
     model: Callable[..., Any], rows: list[TokenRow], pad: int, device: torch.device, rows_at_once: int, hardest: float
 ) -> Tensor:
-    """`measure_batch` for any number of padded rationales, in batches of `rows_at_once`."""
+    """`measure_batch` for any number of padded rationales, in batches of `rows_at_once`; on the CPU."""
     losses = []
     for first in range(0, len(rows), rows_at_once):
         chunk = rows[first : first + rows_at_once]
-        losses.append(measure_batch(model, batch(chunk, rationale_spans(chunk), pad), len(chunk), device, hardest))
+        losses.append(measure_batch(model, batch(chunk, rationale_spans(chunk), pad), len(chunk), device, hardest).cpu())
     return torch.cat(losses) if losses else torch.zeros(0)

@@ -54,10 +54,10 @@ class MicroBatchLosses(NamedTuple):
     answer_losses_Q: Tensor
     """Mean cross-entropy of each answer-only row; empty without that task."""
     real_B: Tensor
-    """L_real of each kept rationale, without gradient, on the CPU."""
+    """L_real of each kept rationale, without gradient."""
     answer_logits: list[Tensor]
     """Per question: logits at the answer positions of its agreeing rationales, each (rationales, A, V)."""
-    tokens: Tensor
+    tokens: int
     """Number of trained tokens."""
 
 
@@ -109,11 +109,11 @@ def forward(engine: StudentEngine, micro: MicroBatch, hardest: float) -> MicroBa
     wanted_A = torch.tensor([p for answer in micro.answers for span in answer.positions for p in span], dtype=torch.long)
     tokens_P, logits_AV = losses_of(engine, micro.batch, wanted_A, device)
     trained = rationales + micro.answer_rows
-    # Context rows follow the trained ones: they only give answer distributions.
-    trained_P = micro.batch.row_P < trained
-    tokens_P, row_P = tokens_P[trained_P.to(device)], micro.batch.row_P[trained_P].to(device)
+    # Context rows follow the trained ones: they only give answer distributions. Counted on the host, so that it need not wait.
+    many = int((micro.batch.row_P < trained).sum())
+    tokens_P, row_P = tokens_P[:many], micro.batch.row_P[:many].to(device, non_blocking=True)
     losses_R = rationale_losses(tokens_P, row_P, trained)
-    real_R = real_losses(tokens_P.detach(), row_P, trained, hardest).cpu()
+    real_R = real_losses(tokens_P.detach(), row_P, trained, hardest)
     sizes = [len(answer.positions) * len(answer.positions[0]) for answer in micro.answers]
     logits = zip(torch.split(logits_AV, sizes), micro.answers, strict=True) if sizes else ()
     return MicroBatchLosses(
@@ -121,5 +121,5 @@ def forward(engine: StudentEngine, micro: MicroBatch, hardest: float) -> MicroBa
         losses_R[rationales:],
         real_R[:rationales],
         [part_AV.view(len(answer.positions), -1, part_AV.shape[-1]) for part_AV, answer in logits],
-        trained_P.sum(),
+        many,
     )

@@ -15,7 +15,8 @@ micro-batch.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -32,8 +33,8 @@ from pipeline.metanet.selection_and_weights import MixtureWeights, effective_num
 from pipeline.prefetch import prefetch
 from pipeline.student.batch import rationale_spans
 from pipeline.student.objective import student_loss
-from pipeline.student.token_losses import measure_batch
-from pipeline.training.micro_batch import assemble, forward, together
+from pipeline.student.token_losses import measure_batch, pinned
+from pipeline.training.micro_batch import MicroBatch, assemble, forward, together
 from pipeline.training.student_engine import StudentEngine
 from pipeline.training.training_set import TrainingSet, questions_of_step
 
@@ -93,22 +94,25 @@ def _probe(state: TrainingState, index_Q: Tensor, skipped_QK: Tensor, losses_QK:
     chunk = math.ceil(len(pairs or filler) / math.ceil(len(local) / state.config.questions_per_micro_batch))
     for first in range(0, len(local), state.config.questions_per_micro_batch):
         number = first // state.config.questions_per_micro_batch
-        mine = pairs[number * chunk : (number + 1) * chunk] or filler
+        asked = pairs[number * chunk : (number + 1) * chunk]
+        mine = asked or filler
         rows = [state.data.row(int(index_Q[q]), k) for q, k in mine]
         item = together(state.data, state.config.packing, rows, rationale_spans(rows), [q for q, _ in mine])
-        found = measure_batch(state.engine, item, len(rows), state.engine.device, state.objective.hardest)
-        for (q, k), loss in zip(mine, found, strict=True):
-            if skipped_QK[q, k]:
-                losses_QK[q, k] = loss
+        measured_B = measure_batch(state.engine, item, len(rows), state.engine.device, state.objective.hardest)
+        if asked:
+            _note(losses_QK, asked, measured_B)
 
 
-def _sum_over_ranks(state: TrainingState, tensor: Tensor) -> Tensor:
-    """The sum of a tensor over ranks."""
-    if state.ranks > 1:
-        moved = tensor.to(state.engine.device)
-        dist.all_reduce(moved)
-        return moved.cpu()
-    return tensor
+def _note(losses_QK: Tensor, pairs: Sequence[tuple[int, int]], measured_B: Tensor) -> None:
+    """Writes the measured losses of (question, perspective) pairs into the step's table, on the device."""
+    q_B, k_B = torch.tensor(pairs).to(losses_QK.device, non_blocking=True).unbind(1)
+    losses_QK[q_B, k_B] = measured_B
+
+
+def _micro_batch(state: TrainingState, index_Q: Tensor, kept_QK: Tensor, local: range) -> MicroBatch:
+    """A micro-batch, ready to be copied to the device."""
+    micro = assemble(state.data, state.config, index_Q, kept_QK, local)
+    return replace(micro, batch=pinned(micro.batch)) if state.engine.device.type == "cuda" else micro
 
 
 def metanet_step(state: TrainingState, index_Q: Tensor, step: int) -> float:
@@ -135,29 +139,28 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
     for group in state.engine.optimizer.param_groups:
         group["lr"] = rate
 
-    share = questions // state.ranks
+    share, device = questions // state.ranks, state.engine.device
     own = range(state.rank * share, (state.rank + 1) * share)
-    losses_QK = torch.zeros_like(weights.alpha_QK)
-    sums = torch.zeros(3)
+    # What a step measures stays on the device until its end; reading a value there would make the host wait for the GPU.
+    losses_QK = torch.zeros(weights.alpha_QK.shape, device=device)
+    sums = torch.zeros(3, device=device)
     seen_QK = weights.kept_QK.clone()
     follows_losses = config.mixture.weights in ("metanet", "table")
     probing = step % config.probe_every == 0 and follows_losses
     if probing:
         _probe(state, index_Q, data.mask_NK[index_Q] & ~weights.kept_QK, losses_QK, own)
         seen_QK = data.mask_NK[index_Q]
-    norm: float | None = None
+    norm: Tensor | None = None
     parts = (
         own[first : first + config.questions_per_micro_batch] for first in range(0, share, config.questions_per_micro_batch)
     )
     # The next micro-batch is assembled while the student processes the current one.
-    for local, micro in prefetch(partial(assemble, data, config, index_Q, weights.kept_QK), parts):
+    for local, micro in prefetch(partial(_micro_batch, state, index_Q, weights.kept_QK), parts):
         read = forward(state.engine, micro, state.objective.hardest)
-        q_B, k_B = (torch.tensor(numbers) for numbers in zip(*micro.pairs, strict=True))
-        losses_QK[q_B, k_B] = read.real_B
-        alpha_B = weights.alpha_QK[q_B, k_B].to(read.losses_B.device)
-        alpha = [alpha_B[answer.rationales] for answer in micro.answers]
+        _note(losses_QK, micro.pairs, read.real_B)
+        alpha_B, answer_alpha = _weights_of(micro, weights.alpha_QK, device)
         loss = student_loss(
-            read.losses_B, alpha_B, read.answer_losses_Q, read.answer_logits, alpha, answer_weight=config.answer_weight,
+            read.losses_B, alpha_B, read.answer_losses_Q, read.answer_logits, answer_alpha, answer_weight=config.answer_weight,
             consistency_weight=config.consistency.weight, divergence=config.consistency.divergence,
         )  # fmt: skip
         state.engine.backward(loss.total * (state.ranks / questions), scale_wrt_gas=False)
@@ -165,9 +168,9 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
         if config.zero_stage == 0 and local.stop == own.stop:
             norm = _plain_norm(state)
         state.engine.step()
-        sums += torch.stack([loss.sft.detach().cpu(), loss.consistency.detach().cpu(), read.tokens.float()])
+        sums += torch.stack([loss.sft.detach(), loss.consistency.detach(), sums.new_full((), read.tokens)])
 
-    losses_QK, sums = _sum_over_ranks(state, losses_QK), _sum_over_ranks(state, sums)
+    losses_QK, sums = _over_ranks(state, losses_QK, sums)
     meta = 0.0
     if follows_losses:
         observe(state.inertia, config.inertia, index_Q, losses_QK, seen_QK)
@@ -177,14 +180,32 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
     return {
         **_log(state, step, rate, weights, losses_QK, seen_QK, sums, meta),
         "coverage_K": data.mask_NK[index_Q].float().mean(0).tolist(),
-        "gradient_norm": float(kept_norm) if kept_norm is not None else norm,
+        "gradient_norm": float(kept_norm) if kept_norm is not None else None if norm is None else float(norm),
     }
 
 
-def _plain_norm(state: TrainingState) -> float:
+def _weights_of(micro: MicroBatch, alpha_QK: Tensor, device: torch.device) -> tuple[Tensor, list[Tensor]]:
+    """Weights of the kept rationales (B,), and of each question's agreeing ones."""
+    q_B, k_B = torch.tensor(micro.pairs).unbind(1)
+    alpha_B = alpha_QK[q_B, k_B]
+    agreeing = [answer.rationales for answer in micro.answers]
+    moved = alpha_B[[b for mine in agreeing for b in mine]].to(device, non_blocking=True)
+    return alpha_B.to(device, non_blocking=True), list(torch.split(moved, [len(mine) for mine in agreeing]))
+
+
+def _over_ranks(state: TrainingState, losses_QK: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+    """What the ranks measured, summed; on the CPU, in one transfer."""
+    both = torch.cat([losses_QK.flatten(), sums])
+    if state.ranks > 1:
+        dist.all_reduce(both)
+    losses, sums = torch.split(both.cpu(), [losses_QK.numel(), len(sums)])
+    return losses.view(losses_QK.shape), sums
+
+
+def _plain_norm(state: TrainingState) -> Tensor:
     """The gradient norm before clipping, for fp32 without ZeRO, where DeepSpeed does not record it."""
     gradients = [parameter.grad for parameter in state.engine.module.parameters() if parameter.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients))
+    return torch.nn.utils.get_total_norm(gradients)
 
 
 def _log(

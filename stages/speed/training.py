@@ -67,7 +67,7 @@ def sides_here() -> dict[str, dict[str, Any]]:
     return SIDES | ({FLEX: {**_UNIFORM, "packing": "flex"}} if torch.cuda.is_available() else {})
 
 
-class _Plain:
+class PlainEngine:
     """The engine interface that the trainer uses, in plain PyTorch, to measure the cost of DeepSpeed."""
 
     def __init__(self, model: StudentLosses, clip: float) -> None:
@@ -91,9 +91,9 @@ class _Plain:
         return None
 
 
-def _plain(config: Config, device: torch.device) -> _Plain:
+def _plain(config: Config, device: torch.device) -> PlainEngine:
     student = load_causal_model(config.student, torch.float32, ROWS).train()
-    return _Plain(StudentLosses(student.to(device)), config.training.clip)
+    return PlainEngine(StudentLosses(student.to(device)), config.training.clip)
 
 
 def _config(student: Path, fields: Mapping[str, Any], threads: int) -> Config:

@@ -119,7 +119,10 @@ def start_engine(config: Config) -> Any:
     student.train()
     model = StudentLosses(student)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=training.weight_decay)
+    optimizer = torch.optim.AdamW(
+        learning, lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=training.weight_decay,
+        fused=torch.cuda.is_available() and training.offload == "none",  # one kernel for all parameters
+    )  # fmt: skip
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(training))
     return engine
 
