@@ -158,7 +158,7 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
     for local, micro in prefetch(partial(_micro_batch, state, index_Q, weights.kept_QK), parts):
         read = forward(state.engine, micro, state.objective.hardest)
         _note(losses_QK, micro.pairs, read.real_B)
-        alpha_B, answer_alpha = _weights_of(micro, weights.alpha_QK, device)
+        alpha_B, answer_alpha = answer_weights(micro, weights.alpha_QK, device)
         loss = student_loss(
             read.losses_B, alpha_B, read.answer_losses_Q, read.answer_logits, answer_alpha, answer_weight=config.answer_weight,
             consistency_weight=config.consistency.weight, divergence=config.consistency.divergence,
@@ -184,7 +184,7 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
     }
 
 
-def _weights_of(micro: MicroBatch, alpha_QK: Tensor, device: torch.device) -> tuple[Tensor, list[Tensor]]:
+def answer_weights(micro: MicroBatch, alpha_QK: Tensor, device: torch.device) -> tuple[Tensor, list[Tensor]]:
     """Weights of the kept rationales (B,), and of each question's agreeing ones."""
     q_B, k_B = torch.tensor(micro.pairs).unbind(1)
     alpha_B = alpha_QK[q_B, k_B]

@@ -45,6 +45,16 @@ def grown(work: Callable[[], object]) -> int:
 def added(form: str, terms: str, vocabulary: int = VOCABULARY, tokens: int = TOKENS) -> int:
     """Memory that a forward and a backward pass add to the student's own, in KiB."""
     import torch
+
+    torch.set_num_threads(1)
+    return grown(objective_pass(form, terms, "cpu", vocabulary, tokens))
+
+
+def objective_pass(
+    form: str, terms: str, device: str, vocabulary: int = VOCABULARY, tokens: int = TOKENS
+) -> Callable[[], None]:
+    """A forward and a backward pass of a one-layer student, chunked or whole; its gradients exist already."""
+    import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from pipeline.config.training import Consistency
@@ -52,12 +62,11 @@ def added(form: str, terms: str, vocabulary: int = VOCABULARY, tokens: int = TOK
     from pipeline.student.objective import consistency
     from pipeline.student.token_losses import StudentLosses, losses_of
 
-    torch.set_num_threads(1)
     config = Qwen2Config(
         vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=1,
         num_key_value_heads=1, tie_word_embeddings=True,
     )  # fmt: skip
-    student = Qwen2ForCausalLM(config)
+    student = Qwen2ForCausalLM(config).to(device)
     for parameter in student.parameters():
         parameter.grad = torch.zeros_like(parameter)
     model = StudentLosses(student) if form == "chunked" else StudentLosses(student, most=tokens * vocabulary)
@@ -69,14 +78,14 @@ def added(form: str, terms: str, vocabulary: int = VOCABULARY, tokens: int = TOK
     asked_A = asked_KA.flatten() if terms == "with-L_cons" else torch.zeros(0, dtype=torch.long)
 
     def work() -> None:
-        losses_P, logits_AV = losses_of(model, item, asked_A, torch.device("cpu"))
+        losses_P, logits_AV = losses_of(model, item, asked_A, torch.device(device))
         loss = losses_P.mean()
         if len(asked_A):
-            alpha_K = torch.full((RATIONALES,), 1 / RATIONALES)
+            alpha_K = torch.full((RATIONALES,), 1 / RATIONALES, device=device)
             loss = loss + consistency(logits_AV.view(-1, ANSWER, vocabulary), alpha_K, Consistency().divergence)
         loss.backward()  # type: ignore[no-untyped-call]
 
-    return grown(work)
+    return work
 
 
 def measure(say: Callable[[str], None]) -> dict[str, float]:

@@ -96,11 +96,13 @@ def _plain(config: Config, device: torch.device) -> PlainEngine:
     return PlainEngine(StudentLosses(student.to(device)), config.training.clip)
 
 
-def _config(student: Path, fields: Mapping[str, Any], threads: int) -> Config:
-    training = Training(
-        questions_per_step=QUESTIONS, questions_per_micro_batch=QUESTIONS, precision="fp32", zero_stage=0, learning_rate=1e-4,
-        metanet_rate=1e-5, threads_per_rank=threads, **fields,
-    )  # fmt: skip
+def config_of(student: Path, fields: Mapping[str, Any]) -> Config:
+    """A training whose MetaNet fits the sets of `workload.make_set`; `fields` are those of `Training`."""
+    usual: dict[str, Any] = {
+        "questions_per_step": QUESTIONS, "questions_per_micro_batch": QUESTIONS, "precision": "fp32", "zero_stage": 0,
+        "learning_rate": 1e-4, "metanet_rate": 1e-5,
+    }  # fmt: skip
+    training = Training.model_validate(usual | dict(fields))
     return Config(
         student=LocalModel(path=student, chat=False), perspectives=load_perspectives(None), prompts=Prompts(), training=training,
         objective=Objective(), metanet_heads=4, metanet_width=WIDTH, seed=0,
@@ -127,6 +129,13 @@ class Trained(NamedTuple):
         return work
 
 
+def join_alone(training: Training) -> None:
+    """Make this process the only rank of a process group."""
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    os.environ.update({**rank_environment(training), **alone})
+    join(training)
+
+
 def _trained(config: Config, data: TrainingSet, engine: StudentEngine) -> Trained:
     state = start_training_state(config, data, engine, None)
     if config.training.mixture.weights == "metanet":
@@ -139,18 +148,16 @@ def _trained(config: Config, data: TrainingSet, engine: StudentEngine) -> Traine
 
 def sides_of(folder: Path, lengths: Lengths, threads: int) -> dict[str, Trained]:
     """All of our own sides, each with its own student, in this process."""
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     student = folder / "student"
     if not student.is_dir():
         make_student(student, SMALL)
     data = make_set(QUESTIONS * STEPS, 8, lengths, SMALL.vocabulary)
     found = {}
     for name, fields in sides_here().items():
-        config = _config(student, fields, threads)
-        os.environ.update({**rank_environment(config.training), **alone})
-        join(config.training)
+        config = config_of(student, {**fields, "threads_per_rank": threads})
+        join_alone(config.training)
         found[name] = _trained(config, data, start_engine(config))
-    config = _config(student, SIDES["packed"], threads)
+    config = config_of(student, {**SIDES["packed"], "threads_per_rank": threads})
     found["plain"] = _trained(config, data, _plain(config, found["packed"].state.engine.device))
     return found
 

@@ -105,13 +105,22 @@ def deepspeed_config(training: Training) -> dict[str, Any]:
     }
 
 
+ATTENTION: Final = {"none": None, "rows": ROWS, "flex": "flex_attention"}
+"""Attention implementation of each packing; None is the model's own."""
+DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
 def start_engine(config: Config) -> Any:
-    """The student in a DeepSpeed engine, with PyTorch's AdamW so that nothing is compiled."""
+    """The student in a DeepSpeed engine."""
     training = config.training
-    attention = {"none": None, "rows": ROWS, "flex": "flex_attention"}[training.packing]
-    student = load_causal_model(config.student, torch.bfloat16 if training.precision == "bf16" else torch.float32, attention)
+    student = load_causal_model(config.student, DTYPES[training.precision], ATTENTION[training.packing])
+    return engine_of(training, student, config.seed)
+
+
+def engine_of(training: Training, student: Any, seed: int) -> Any:
+    """A loaded student in a DeepSpeed engine, with PyTorch's AdamW so that nothing is compiled."""
     if training.lora is not None:
-        torch.manual_seed(config.seed)  # the same random adapters on every rank and after every restart
+        torch.manual_seed(seed)  # the same random adapters on every rank and after every restart
         adapt(student, training.lora)
     if training.gradient_checkpointing:
         # Reentrant checkpointing computes no gradient behind frozen embeddings.

@@ -1,0 +1,64 @@
+"""A few steps under every ZeRO stage, precision, offload and LoRA, on one card: the same losses, and weights that move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import torch
+
+from pipeline.config.training import Lora
+from pipeline.training.step import train_step
+from scripts.gpu.part import Options, attempt, options, report
+from scripts.gpu.students import NOWHERE, Shape, set_of, student_of
+from stages.speed.training import config_of, join_alone
+from stages.training.rank import ATTENTION, DTYPES, engine_of, start_training_state
+
+SHAPE: Final = Shape(256, 512, 4, 4, 2, 1024, 4, 128)
+SMALL: Final = Shape(32, 48, 2, 2, 1, 256, 2, 24)
+STEPS: Final = 4
+CLOSE: Final = {"fp32": 2e-3, "bf16": 3e-2}
+"""Largest relative difference of the losses after some steps from those in fp32 without ZeRO."""
+
+
+def _cases(few: bool) -> Iterator[dict[str, Any]]:
+    """Every combination that a configuration allows; `few` leaves out offloading under stages above the least one."""
+    for lora in (False, True):
+        for precision, stages in (("fp32", (0, 1, 2, 3)), ("bf16", (1, 2, 3))):
+            for stage in stages:
+                for offload, least in (("none", 0), ("optimizer", 1), ("all", 3)):
+                    if stage >= least and (stage in (least, 3) or not few):
+                        yield {"zero_stage": stage, "precision": precision, "offload": offload, "lora": lora}
+
+
+def _losses(given: Options, shape: Shape, case: dict[str, Any]) -> list[float]:
+    fields = {
+        **case, "lora": Lora(rank=4, alpha=8) if case["lora"] else None, "questions_per_step": shape.questions,
+        "questions_per_micro_batch": shape.questions // 2, "learning_rate": 2e-2 if case["lora"] else 1e-3, "metanet_rate": 1e-4,
+    }  # fmt: skip
+    config = config_of(NOWHERE, fields)
+    join_alone(config.training)
+    student = student_of(shape, ATTENTION[config.training.packing], given.device, DTYPES[config.training.precision])
+    state = start_training_state(
+        config, set_of(shape, (1, 1), shape.questions * 2), engine_of(config.training, student, 0), None
+    )
+    return [train_step(state, step)["loss"] for step in range(STEPS)]
+
+
+def main() -> None:
+    """Compare every case with fp32 without ZeRO; with LoRA, with LoRA in fp32 without ZeRO."""
+    given = options()
+    shape = SMALL if given.tiny else SHAPE
+    expected: dict[bool, list[float]] = {}
+    for case in _cases(given.tiny):
+        name = f"zero {case['zero_stage']} {case['precision']} offload {case['offload']}{' LoRA' if case['lora'] else ''}"
+        with attempt(name):
+            losses = _losses(given, shape, case)
+            base = expected.setdefault(case["lora"], losses)
+            off = max(abs(mine - other) / other for mine, other in zip(losses, base, strict=True))
+            good = off < CLOSE[case["precision"]] and losses[-1] < losses[0] and all(map(torch.isfinite, torch.tensor(losses)))
+            report(name, good, off=off, first=losses[0], last=losses[-1])
+
+
+if __name__ == "__main__":
+    main()
