@@ -34,7 +34,7 @@ from pipeline.training.student_engine import StudentEngine
 from pipeline.training.training_set import TrainingSet, questions_of_step
 from stages.speed.timing import Once, Ratio, clock, rates, ratio
 from stages.speed.workload import SMALL, Lengths, make_set, make_student
-from stages.training.launcher import rank_environment
+from stages.training.launcher import only_rank_environment
 from stages.training.rank import join, start_engine, start_training_state
 from stages.training.stage_config import Config
 
@@ -139,7 +139,6 @@ def _trained(config: Config, data: TrainingSet, engine: StudentEngine) -> Traine
 
 def sides_of(folder: Path, lengths: Lengths, threads: int) -> dict[str, Trained]:
     """All of our own sides, each with its own student, in this process."""
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     student = folder / "student"
     if not student.is_dir():
         make_student(student, SMALL)
@@ -147,7 +146,7 @@ def sides_of(folder: Path, lengths: Lengths, threads: int) -> dict[str, Trained]
     found = {}
     for name, fields in sides_here().items():
         config = _config(student, fields, threads)
-        os.environ.update({**rank_environment(config.training), **alone})
+        os.environ.update(only_rank_environment(config.training, 0))
         join(config.training)
         found[name] = _trained(config, data, start_engine(config))
     config = _config(student, SIDES["packed"], threads)
