@@ -58,9 +58,7 @@ def choose_port(wanted: int | None) -> int:
         return int(probe.getsockname()[1])
 
 
-def launcher_of(
-    training: Training, spec: str, port: int, host: int, module: str = RANK
-) -> tuple[list[str], dict[str, str]]:
+def launcher_of(training: Training, spec: str, port: int, host: int, module: str = RANK) -> tuple[list[str], dict[str, str]]:
     """Command and environment of torch's launcher, which starts the ranks of one host; every rank runs `module` on `spec`."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nnodes", str(training.hosts), "--node-rank", str(host),
