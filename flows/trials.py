@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -61,21 +60,17 @@ def root_cause(lines: list[str]) -> str | None:
     return named[-1] if named else None
 
 
-def _outcome(file: Path, log: Path, code: int | None, minutes: float) -> Outcome:
-    """The outcome of an ended trial; `code` is None if it was ended at the time limit."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    last = lines[-1].strip() if lines else "no output"
-    if code is None:
-        return Outcome(
-            f"not done after {minutes:g} minutes; last line: {last}", "raise --minutes, or correct what it waits for"
-        )
+def _lines(log: Path) -> list[str]:
+    return [line.rstrip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+
+
+def _outcome(file: Path, lines: list[str], code: int) -> Outcome:
+    """The outcome of a process that ended by itself, from its file, or from its log if it crashed."""
     found = read_outcome(file)
     if found is None:
-        cause = root_cause(lines) or last
-        signal = "; signal 9 usually means that memory ran out" if code == 137 else ""
-        return Outcome(
-            f"ended with code {code}{signal}: {cause}", "correct what its last lines name; free memory if it ran out"
-        )
+        said = root_cause(lines) or (lines[-1].strip() if lines else "no output")
+        signal = " (signal 9 usually means that memory ran out)" if code == 137 else ""
+        return Outcome(f"ended with code {code}{signal}: {said}", "correct what this names, or free memory")
     named = root_cause(lines) if "root cause" in found.found else None
     return found if named is None else Outcome(named, found.remedy)
 
@@ -88,24 +83,26 @@ def _run(trial: Trial, config: Path, folder: Path, minutes: float, say: Say) -> 
                "--config", str(config), "--outcome", str(file), *filter(None, [trial.stage])]  # fmt: skip
     # What libraries leave behind goes to the folder that is removed.
     environment = child_environment() | {"TMPDIR": str(folder)}
-    code: int | None = None
     with log.open("ab") as output:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
-        try:
-            code = child.wait(minutes * 60)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            if child.poll() is None:
-                child.terminate()
-            child.wait()
-    outcome = _outcome(file, log, code, minutes)
-    if outcome.remedy:
-        with log.open(errors="replace") as stream:
-            for line in deque(filter(str.strip, stream), _LINES):
-                say(f"    {line.rstrip()}")
+    try:
+        code = child.wait(minutes * 60)
+        lines = _lines(log)
+        outcome = _outcome(file, lines, code)
+    except subprocess.TimeoutExpired:
+        lines = _lines(log)  # before its processes say that they were terminated
+        last = lines[-1].strip() if lines else "no output"
+        outcome = Outcome(
+            f"not done after {minutes:g} minutes; last line: {last}", "raise --minutes, or correct what it waits for"
+        )
+    finally:
+        if child.poll() is None:
+            child.terminate()
+        child.wait()
+    for line in lines[-_LINES:] if outcome.remedy else ():
+        say(f"    {line}")
     return outcome
 
 

@@ -113,8 +113,8 @@ def remedy_of(stage: str) -> str:
     """What to do about an error that names no remedy itself."""
     role = "teacher" if stage == "sampling" else "student"
     return (
-        f"if memory ran out: raise {stage}.engine.tensor_parallel, or lower gpu_memory_utilization, max_context or max_sequences; "
-        f"otherwise correct {role} or {stage}.engine"
+        f"correct {role} or {stage}.engine; if memory ran out, raise its tensor_parallel, or lower gpu_memory_utilization, "
+        "max_context or max_sequences"
     )
 
 

@@ -61,7 +61,8 @@ def attempt(work: Callable[[], Outcome | None], file: Path, remedy: str) -> None
     try:
         outcome = work()
     except Exception as error:  # noqa: BLE001 - whatever a library raises is what the trial is for
-        traceback.print_exc()
+        if not isinstance(error, BadInput):  # its message says all
+            traceback.print_exc()
         write_outcome(file, failure(error, remedy))
         raise SystemExit(1) from None
     if outcome is not None:

@@ -25,7 +25,7 @@ from stages.trial.outcome import Outcome, arguments_of, attempt, read_outcome
 _MEMORY: Final = (
     "lower questions_per_micro_batch or max_length, set gradient_checkpointing, raise zero_stage, set offload, or use lora"
 )
-REMEDY: Final = f"if memory ran out: {_MEMORY}; otherwise correct what it names under training or student"
+REMEDY: Final = f"correct what it names under training or student; if memory ran out, {_MEMORY}"
 
 
 def on_this_host(config: Config) -> Config:
