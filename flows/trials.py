@@ -50,7 +50,8 @@ def trials_of(run: RunConfig) -> Iterator[Trial | Check]:
         what = f"the student in {evaluation.kind}, evaluation.engine"
         yield Trial("try student (evaluation)", what, "generation", "evaluation")
     training = run.training
-    ranks = f"{training.ranks} ranks" if training.hosts == 1 else f"this host's {training.ranks // training.hosts} ranks"
+    here, total = training.ranks // training.hosts, training.ranks
+    ranks = f"this host's {here} of {total} ranks" if here < total else "1 rank" if total == 1 else f"{total} ranks"
     yield Trial("try training", f"one training step on {ranks}, zero_stage {training.zero_stage}", "training_step")
 
 
