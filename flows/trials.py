@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from flows.stage_process import child_environment
-from pipeline.capacity.machine import Check
+from pipeline.capacity.machine import Check, State
 from pipeline.config.run import RunConfig
+from pipeline.config.training import Training
 from stages.trial.generation import loads_alike
 from stages.trial.outcome import Outcome, read_outcome
+from stages.trial.training_step import REMEDY
 
 _LINES: Final = 15
 _ERROR: Final = re.compile(r"\b(\w+(?:Error|Exception|Interrupt): .+)")
@@ -107,16 +109,17 @@ def _run(trial: Trial, config: Path, folder: Path, minutes: float, say: Say) -> 
     return outcome
 
 
-def _row(trial: Trial, outcome: Outcome, run: RunConfig) -> Check:
-    """The row of a trial. Ranks of one host of several hold larger shares under ZeRO, so their failure need not be the run's."""
-    hosts = run.training.hosts
-    if trial.module != "training_step" or hosts == 1:
+def row_of(trial: Trial, outcome: Outcome, training: Training) -> Check:
+    """The row of a trial.
+
+    Ranks of one host of several hold larger shares under ZeRO, so that an error that may be one of memory need not be the run's.
+    """
+    if trial.module != "training_step" or training.hosts == 1:
         return Check(trial.name, "fail" if outcome.remedy else "ok", outcome.found, outcome.remedy)
-    shared = run.training.zero_stage > 0
-    note = f"this host's ranks alone, of {hosts} hosts" + ", so each holds more than in the run" * shared
-    return Check(
-        trial.name, ("warn" if shared else "fail") if outcome.remedy else "ok", f"{note}: {outcome.found}", outcome.remedy
-    )
+    shared = training.zero_stage > 0
+    note = f"this host's ranks alone, of {training.hosts} hosts" + ", so each holds more than in the run" * shared
+    state: State = "ok" if not outcome.remedy else "warn" if shared and outcome.remedy == REMEDY else "fail"
+    return Check(trial.name, state, f"{note}: {outcome.found}", outcome.remedy)
 
 
 def try_all(run: RunConfig, minutes: float, say: Say) -> Iterator[Check]:
@@ -130,4 +133,4 @@ def try_all(run: RunConfig, minutes: float, say: Say) -> Iterator[Check]:
                 yield trial
                 continue
             say(f"trying {trial.what} (at most {minutes:g} min)")
-            yield _row(trial, _run(trial, config, folder, minutes, say), run)
+            yield row_of(trial, _run(trial, config, folder, minutes, say), run.training)

@@ -8,10 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.trials import Trial, root_cause, trials_of, try_all
+from flows.trials import Trial, root_cause, row_of, trials_of, try_all
 from pipeline.capacity.machine import Check
 from pipeline.config.models import LocalModel
 from pipeline.config.run import RunConfig
+from stages.trial.outcome import Outcome
+from stages.trial.training_step import REMEDY
 from tests.support.trials import miniature
 
 
@@ -81,6 +83,13 @@ def test_of_several_hosts_only_this_ones_ranks_are_tried(tmp_path: Path) -> None
     last = list(trials_of(miniature(tmp_path, *hosts)))[-1]
     assert isinstance(last, Trial)
     assert last.what == "one training step on this host's 1 of 2 ranks, zero_stage 2"
+    training = miniature(tmp_path, *hosts).training
+    for remedy, state in (("", "ok"), (REMEDY, "warn"), ("set training.packing to rows or none", "fail")):
+        row = row_of(last, Outcome("seen", remedy), training)
+        assert (row.state, row.remedy) == (state, remedy)
+        assert row.found == "this host's ranks alone, of 2 hosts, so each holds more than in the run: seen"
+    plain = training.model_copy(update={"zero_stage": 0})
+    assert row_of(last, Outcome("seen", REMEDY), plain).state == "fail"
 
 
 def test_the_root_cause_is_found_in_vllms_log() -> None:
