@@ -45,6 +45,14 @@ def freeze_config(run: RunConfig, planned: StagePlan) -> Path:
     return path
 
 
+def child_environment() -> dict[str, str]:
+    """Environment of a process of this checkout whose output goes to a log."""
+    path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
+    # Progress bars and FutureWarnings of libraries would bury the process's own output.
+    quiet = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore::FutureWarning")}
+    return {**os.environ, **quiet, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
 def _tail(log: Path, start: int) -> str:
     """The last lines written after byte `start`."""
     with log.open(errors="replace") as lines:
@@ -100,10 +108,7 @@ def watch(
     start = log.stat().st_size if log.exists() else 0
     progress.unlink(missing_ok=True)  # the progress of an earlier process does not apply to this one
     command = [sys.executable, "-m", "flows.process_guard", sys.executable, "-m", f"stages.{module}", *arguments]
-    path = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")]))
-    # Progress bars and FutureWarnings of libraries would bury the stage's own output.
-    quiet = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore::FutureWarning")}
-    environment = {**os.environ, **quiet, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", FLOW_RUN_PAGE: page or ""}
+    environment = child_environment() | {FLOW_RUN_PAGE: page or ""}
     with log.open("ab") as output, log.open("rb") as written:
         written.seek(start)
         child = subprocess.Popen(

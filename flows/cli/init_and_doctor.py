@@ -1,19 +1,25 @@
-"""`mind doctor` and `mind init`: checks whether this machine is ready, and writes a first configuration."""
+"""`mind doctor` and `mind init`: checks whether this machine is ready, and writes a first configuration.
+
+`mind doctor CONFIG --try` goes on after its checks, if none failed: it loads teacher and student and takes one training step.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from flows.cli.formatting import AsJson, print_json, print_table, reported
-from pipeline.config.run import load_config
+from pipeline.capacity.machine import Check
+from pipeline.config.run import RunConfig, load_config
 from pipeline.errors import ConfigError, MindError
 from storage.errors import StorageError
 
 app = typer.Typer(add_completion=False)
+
+_NOT_TRIED: Final = Check("try", "warn", "nothing was tried, because a check failed", "correct what failed, then run again")
 
 
 @app.command()
@@ -22,14 +28,22 @@ def doctor(
         Path | None, typer.Argument(help="a run's YAML file: its models, memory and time are checked too")
     ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field")] = None,
+    attempt: Annotated[
+        bool, typer.Option("--try", help="then load what the configuration names: teacher, student, one training step")
+    ] = False,
+    minutes: Annotated[float, typer.Option(help="with --try: time limit of each of the three", min=0.01)] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Check packages, GPUs, memory, disk and the hub, and whether they meet a configuration's needs; loads no model."""
+    """Check packages, GPUs, memory, disk and the hub, and whether they meet a configuration's needs; loads no model without --try."""
     with reported():
         from pipeline.capacity.doctor import all_checks, worst
 
+        if attempt and config is None:
+            raise ConfigError("--try: without a configuration there is nothing to load; use mind doctor CONFIG --try")
         run = None if config is None else load_config(config, tuple(overrides or ()))
         found = list(all_checks(run))
+        if attempt and run is not None:
+            found += _tried(run, minutes) if worst(found) != "fail" else [_NOT_TRIED]
         if as_json:
             print_json([check._asdict() for check in found])
         else:
@@ -37,6 +51,12 @@ def doctor(
             print_table(("what", "state", "found", "remedy"), rows)
         if worst(found) == "fail":
             raise typer.Exit(2)
+
+
+def _tried(run: RunConfig, minutes: float) -> list[Check]:
+    from flows.trials import try_all
+
+    return list(try_all(run, minutes, lambda line: print(line, file=sys.stderr, flush=True)))
 
 
 def _asked(answer: str | None, option: str, question: str) -> str:

@@ -50,10 +50,12 @@ def _training(run: RunConfig, student: ModelShape, machine: Machine, perspective
     host = parts.pop("host", 0)
     total = sum(parts.values())
     said = ", ".join(f"{name} {gib(count)}" for name, count in parts.items())
-    ranks = run.training.ranks
+    ranks = run.training.ranks // run.training.hosts
     where = f"of {gib(machine.cards[0][1])}" if machine.cards else f"per rank, {ranks} ranks in {gib(machine.memory)}"
     if machine.cards and ranks > len(machine.cards):
-        return Check("training", "fail", f"{ranks} ranks, but {len(machine.cards)} GPUs", "lower training.ranks, or add hosts")
+        return Check(
+            "training", "fail", f"{ranks} ranks on a host, but {len(machine.cards)} GPUs", "lower training.ranks, or add hosts"
+        )
     remedy = "lower questions_per_micro_batch, set gradient_checkpointing, raise zero_stage, set offload, or train with lora"
     found = f"about {gib(total)} {where} ({said})" + (f"; {gib(host)} of host memory" if host else "")
     if machine.cards:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import ValidationError
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import LocalModel, Turns, Weights
@@ -114,7 +115,8 @@ def open_vllm(config: EngineConfig, model: Weights) -> Iterator[_VllmEngine]:
             **llm_settings(config),
         )
     except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        # The first line of pydantic's message only counts errors.
+        reason = (error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)).splitlines()[0]
         raise EngineError(f"vLLM could not start on {model.location}: {reason}; see the stage's log") from error
     driver = Driver(llm, config.stall_seconds)
     try:

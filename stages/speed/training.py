@@ -34,7 +34,7 @@ from pipeline.training.student_engine import StudentEngine
 from pipeline.training.training_set import TrainingSet, questions_of_step
 from stages.speed.timing import Once, Ratio, clock, rates, ratio
 from stages.speed.workload import SMALL, Lengths, make_set, make_student
-from stages.training.launcher import rank_environment
+from stages.training.launcher import only_rank_environment
 from stages.training.rank import join, start_engine, start_training_state
 from stages.training.stage_config import Config
 
@@ -131,8 +131,7 @@ class Trained(NamedTuple):
 
 def join_alone(training: Training) -> None:
     """Make this process the only rank of a process group."""
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    os.environ.update({**rank_environment(training), **alone})
+    os.environ.update(only_rank_environment(training, 0))
     join(training)
 
 

@@ -13,8 +13,8 @@ from pipeline.config.training import Training
 from pipeline.errors import BadInput, ConfigError, StageFailed
 
 REJECTION_FILE: Final = "refused"
-
-
+RANK: Final = "stages.training.rank"
+"""Module that is one rank of a training."""
 SPEC_FILE: Final = "spec.json"
 """File in the scratch folder that tells the ranks of every host what to train."""
 
@@ -58,19 +58,24 @@ def choose_port(wanted: int | None) -> int:
         return int(probe.getsockname()[1])
 
 
-def launcher_of(training: Training, spec: str, port: int, host: int) -> tuple[list[str], dict[str, str]]:
-    """Command and environment of torch's launcher, which starts the ranks of one host."""
+def launcher_of(training: Training, spec: str, port: int, host: int, module: str = RANK) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of torch's launcher, which starts the ranks of one host; every rank runs `module` on `spec`."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nnodes", str(training.hosts), "--node-rank", str(host),
         "--nproc-per-node", str(training.ranks // training.hosts), "--master-addr", training.address or "127.0.0.1",
-        "--master-port", str(port), "-m", "stages.training.rank", spec,
+        "--master-port", str(port), "-m", module, spec,
     ]  # fmt: skip
     return command, {**os.environ, **rank_environment(training)}
 
 
-def launch(training: Training, spec: str, port: int) -> None:
-    """Start the ranks and wait for them."""
-    command, environment = launcher_of(training, spec, port, 0)
+def launch(training: Training, spec: str, port: int, module: str = RANK) -> None:
+    """Start the ranks and wait for them.
+
+    Raises:
+        BadInput: a rank rejected its input.
+        StageFailed: a rank or the launcher failed.
+    """
+    command, environment = launcher_of(training, spec, port, 0, module)
     refused = Path(spec).with_name(REJECTION_FILE)
     refused.unlink(missing_ok=True)
     with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as launcher:
@@ -101,3 +106,9 @@ def rank_environment(training: Training) -> dict[str, str]:
         "PYTHONFAULTHANDLER": "1",
         "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu"),
     }
+
+
+def only_rank_environment(training: Training, port: int) -> dict[str, str]:
+    """Environment variables of a process that is the only rank itself, without a launcher."""
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return rank_environment(training) | alone

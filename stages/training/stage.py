@@ -16,7 +16,7 @@ from typing import Any, Final
 from pipeline.errors import ConfigError, NothingSurvives
 from stages.core.progress import Progress
 from stages.core.summaries import SynthesisSummary, TrainingSummary
-from stages.training.launcher import SPEC_FILE, check_machine, choose_port, launch, rank_environment
+from stages.training.launcher import SPEC_FILE, check_machine, choose_port, launch, only_rank_environment
 from stages.training.stage_config import Config as Config
 from stages.training.stage_config import check as check
 from stages.training.stage_config import config_of as config_of
@@ -30,8 +30,7 @@ INPUTS: Final = ("synthesis",)
 
 def _train_in_process(config: Config, document: dict[str, Any], port: int) -> None:
     """Train in this process, which avoids starting another one; several trainings in one process share its process group."""
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ.update({**rank_environment(config.training), **alone})
+    os.environ.update(only_rank_environment(config.training, port))
     from stages.training import rank
 
     rank.join(config.training)

@@ -84,6 +84,14 @@ def test_more_ranks_or_cards_than_available_are_refused(run: RunConfig) -> None:
     assert named(list(capacity_checks(wide, CARDS)), "sampling").state == "fail"
 
 
+def test_ranks_of_other_hosts_need_no_card_here(run: RunConfig) -> None:
+    def state(ranks: int) -> str:
+        wide = _with(run, ranks=ranks, hosts=2, address="node1", port=29500)
+        return named(list(capacity_checks(wide, CARDS)), "training").state
+
+    assert (state(4), state(6)) == ("ok", "fail")
+
+
 def _shaped(monkeypatch: pytest.MonkeyPatch, **parameters: int) -> None:
     """Patches the model shapes: parameter counts by role, twelve heads each."""
     monkeypatch.setattr(
