@@ -1,8 +1,9 @@
 """Checks and measures MIND on a GPU in one call: `python scripts/gpu_check.py`, on a machine with only torch and transformers.
 
-What else the stages need is carried there in `gpu-wheels/`, which `scripts/gpu_wheels.sh` collects; it is installed into a folder of its
-own. Each part runs in its own process with a time limit; a part that fails costs no other. Promises are checked side by side first;
-what is timed runs alone afterwards. Results go to `<out>/results.jsonl` as they come, and at the end to a table.
+What else the stages need is carried there in `gpu-wheels/`, which `scripts/gpu_wheels.sh` collects; it is installed into a temporary
+folder. Each part (`scripts/gpu/`) runs in its own process with a time limit; a part that fails costs no other. Promises are checked side by
+side first; what is timed runs alone afterwards. Rows go to `OUT/results.jsonl` and to the terminal as they come, other output to
+`OUT/log.txt`, and at the end all rows to `OUT/table.txt`.
 
 Exit codes: 0 all promises and goals kept, 1 some not, 2 bad input. `--device cpu --shapes tiny` tests the path without a GPU.
 """
@@ -10,9 +11,9 @@ Exit codes: 0 all promises and goals kept, 1 some not, 2 bad input. `--device cp
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,8 +21,12 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+import psutil
 
 HOME: Final = Path(__file__).resolve().parents[1]
 WHEELS: Final = HOME / "gpu-wheels"
@@ -46,67 +51,39 @@ PARTS: Final = {
     "profile": Part("profiling", "", 80, True),
     "speed": Part("speed", "", 300, True),
 }
-"""In the order of their start; `speed` gets the time that is left."""
+"""In the order of their start; without a GPU only the limit of the whole check holds."""
 
 
+@dataclass
 class Check:
-    """A running check: writes rows as they come, from several threads."""
+    """A check under way. `site` holds the installed wheels; `until` is its end on the monotonic clock."""
 
-    def __init__(self, arguments: argparse.Namespace, site: Path | None) -> None:
-        self.device, self.shapes, self.out = arguments.device, arguments.shapes, arguments.out
-        self.until = time.monotonic() + 60 * arguments.minutes
-        self.environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, filter(None, (HOME, site)))),
-            "DS_BUILD_OPS": "0",
-        }
-        self.rows: list[dict[str, Any]] = []
-        self._lock = threading.Lock()
+    device: str
+    shapes: list[str]
+    out: Path
+    site: str | None
+    until: float
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def write(self, part: str, row: dict[str, Any]) -> None:
-        """Append a row to the results, and show it."""
-        with self._lock:
-            self.rows.append({"part": part, **row})
-            with (self.out / "results.jsonl").open("a") as file:
-                file.write(json.dumps(self.rows[-1]) + "\n")
-            print(line_of(self.rows[-1]), flush=True)
 
-    def run(self, name: str) -> None:
-        """Run a part until it ends or its time is up."""
-        part = PARTS[name]
-        seconds = min(part.seconds, self.until - time.monotonic())
-        if seconds < 5:
-            self.write(name, {"case": "not started", "good": False, "figures": {"error": "no time left; raise --minutes"}})
+def write(check: Check, part: str, line: str) -> None:
+    """Take a line of a part's output: a row of results, or log."""
+    row = row_of(line)
+    with check.lock:
+        if row is None:
+            with (check.out / "log.txt").open("a") as file:
+                file.write(f"{part}: {line.rstrip()}\n")
             return
-        began = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix=f"gpu-check-{name}-") as folder, (self.out / f"{name}.log").open("w+") as log:
-            command = [
-                sys.executable, "-m", f"scripts.gpu.{part.module}", "--device", self.device, "--shapes", *self.shapes,
-                "--seconds", str(seconds), "--folder", folder, "--more", part.more,
-            ]  # fmt: skip
-            process = subprocess.Popen(
-                command, cwd=HOME, env=self.environment, stdout=subprocess.PIPE, stderr=log,
-                text=True, start_new_session=True,
-            )  # fmt: skip
-            timer = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
-            timer.start()
-            assert process.stdout is not None
-            for line in process.stdout:
-                row = row_of(line)
-                if row is None:
-                    log.write(line)
-                    log.flush()
-                else:
-                    self.write(name, row)
-            code = process.wait()
-            timer.cancel()
-            if code:
-                log.flush()
-                log.seek(0)
-                last = ([*filter(None, map(str.strip, log))] or ["no output"])[-1]
-                said = f"its {seconds:.0f} seconds are up" if code == -signal.SIGKILL else f"exit code {code}: {last[:200]}"
-                self.write(name, {"case": "ended", "good": False, "figures": {"error": said}})
-        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        check.rows.append({"part": part, **row})
+        with (check.out / "results.jsonl").open("a") as file:
+            file.write(json.dumps(check.rows[-1]) + "\n")
+        print(line_of(check.rows[-1]), flush=True)
+
+
+def fail(check: Check, part: str, case: str, error: str) -> None:
+    """Write a row about a part that has none of its own."""
+    write(check, part, json.dumps({"case": case, "good": False, "figures": {"error": error}}))
 
 
 def row_of(line: str) -> dict[str, Any] | None:
@@ -122,36 +99,69 @@ def line_of(row: dict[str, Any]) -> str:
     """A row for people."""
     mark = {True: "ok", False: "NO", None: ""}[row["good"]]
     figures = "  ".join(f"{name} {value}" for name, value in row["figures"].items() if value is not None)
-    return f"{row['part']:15}{mark:4}{row['case']:42}{figures}"
+    return f"{row['part']:15}{mark:4}{row['case']:40} {figures}"
 
 
-def install(out: Path) -> Path | None:
-    """Install the carried wheels, if there are any, into a folder; returns it."""
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill a part with everything that it started, in whatever session."""
+    with suppress(psutil.NoSuchProcess):
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+
+
+def run(check: Check, name: str) -> None:
+    """Run a part until it ends or its time is up."""
+    part, left = PARTS[name], check.until - time.monotonic()
+    seconds = min(part.seconds, left) if check.device == "cuda" else left
+    if seconds < 5:
+        fail(check, name, "not started", "no time left; raise --minutes")
+        return
+    began, last = time.monotonic(), "no output"
+    with tempfile.TemporaryDirectory(prefix=f"gpu-check-{name}-", ignore_cleanup_errors=True) as folder:
+        command = [
+            sys.executable, "-m", f"scripts.gpu.{part.module}", "--device", check.device, "--shapes", *check.shapes,
+            "--seconds", f"{seconds:.0f}", "--folder", folder, "--more", part.more,
+        ]  # fmt: skip
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(HOME), check.site)))}
+        process = subprocess.Popen(
+            command, cwd=HOME, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+        timer = threading.Timer(seconds, kill, (process,))
+        timer.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            write(check, name, line)
+            last = line.strip() or last
+        code = process.wait()
+        timer.cancel()
+    if code:
+        up = time.monotonic() - began >= seconds
+        fail(check, name, "ended", f"its {seconds:.0f} seconds are up" if up else f"exit code {code}: {last[:200]}")
+    print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+def install(folder: str) -> str | None:
+    """Install the carried wheels into a folder; returns it, or None without wheels.
+
+    Raises:
+        SystemExit: with code 2, if they do not fit this Python.
+    """
     wheels = sorted(map(str, WHEELS.glob("*.whl")))
     if not wheels:
         return None
-    site = out / "site"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-index",
-        "--no-deps",
-        "--no-compile",
-        "--target",
-        str(site),
-        *wheels,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--target", folder]
+    done = subprocess.run([*command, *wheels], capture_output=True, text=True, check=False)
     if done.returncode:
-        print(
-            f"gpu_check: {WHEELS}: cannot be installed: {done.stderr.strip()}; run scripts/gpu_wheels.sh for this Python",
-            file=sys.stderr,
-        )
-        raise SystemExit(2)
-    return site
+        refuse(f"{WHEELS}: cannot be installed: {done.stderr.strip()}; run scripts/gpu_wheels.sh for this Python")
+    return folder
+
+
+def refuse(message: str) -> None:
+    """End with one line on standard error."""
+    print(f"gpu_check: {message}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
@@ -169,19 +179,28 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
 def main(given: Sequence[str] | None = None) -> int:
     """Entry point of the command line; returns the exit code."""
     arguments = arguments_of(given)
+    if arguments.device == "cuda":
+        if importlib.util.find_spec("torch") is None:
+            refuse("torch is not installed for this Python; use the one that has it")
+        import torch
+
+        if not torch.cuda.is_available():
+            refuse(f"no GPU usable by torch {torch.__version__}; use --device cpu --shapes tiny to test the path")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "results.jsonl").unlink(missing_ok=True)
-    check = Check(arguments, None if arguments.no_wheels else install(arguments.out))
-    wanted = [name for name in PARTS if name in arguments.only]
-    first = [name for name in wanted if name == "machine"]
-    together = [name for name in wanted if not PARTS[name].alone]
-    for name in first:
-        check.run(name)
-    with ThreadPoolExecutor(len(together) if arguments.device == "cuda" and together else 1) as pool:
-        list(pool.map(check.run, together))
-    for name in wanted:
-        if PARTS[name].alone and name not in first:
-            check.run(name)
+    for name in ("results.jsonl", "log.txt", "table.txt"):
+        (arguments.out / name).unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="gpu-check-site-") as folder:
+        site = None if arguments.no_wheels else install(folder)
+        check = Check(arguments.device, arguments.shapes, arguments.out, site, time.monotonic() + 60 * arguments.minutes)
+        wanted = [name for name in PARTS if name in arguments.only]
+        together = [name for name in wanted if not PARTS[name].alone]
+        if "machine" in wanted:
+            run(check, "machine")
+        with ThreadPoolExecutor(max(1, len(together)) if arguments.device == "cuda" else 1) as pool:
+            list(pool.map(lambda name: run(check, name), together))
+        for name in wanted:
+            if PARTS[name].alone and name != "machine":
+                run(check, name)
     table = "\n".join(map(line_of, check.rows))
     (arguments.out / "table.txt").write_text(table + "\n")
     missed = sum(row["good"] is False for row in check.rows)

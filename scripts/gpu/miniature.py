@@ -13,13 +13,13 @@ import json
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import pyarrow.parquet as pq
 import yaml
 
@@ -100,10 +100,13 @@ def _kill_at_first_checkpoint(config: Path) -> None:
     """Start training, and kill it with all its processes once it has a checkpoint."""
     checkpoint = _training(config).with_suffix(".scratch") / VALID_CHECKPOINT
     command = [sys.executable, "-m", "stages.training", "--config", str(config)]
-    process = subprocess.Popen(command, cwd=HOME, start_new_session=True, stdout=sys.stderr)
+    process = subprocess.Popen(command, cwd=HOME, stdout=sys.stderr)
     while process.poll() is None:
         if checkpoint.exists():
-            os.killpg(process.pid, signal.SIGKILL)
+            # torch's launcher starts ranks in sessions of their own.
+            whole = psutil.Process(process.pid)
+            for member in (*whole.children(recursive=True), whole):
+                member.kill()
             process.wait()
             return
         time.sleep(0.01)
