@@ -149,7 +149,7 @@ def configuration() -> str:
 def commands() -> str:
     """The text of docs/commands.md, as typer writes it from the commands' own help."""
     typer = Path(sys.executable).with_name("typer")
-    command = [typer, "flows.cli.app", "utils", "docs", "--name", "mind", "--title", "Command reference"]
+    command = [str(typer), "flows.cli.app", "utils", "docs", "--name", "mind", "--title", "Command reference"]
     environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
     written = subprocess.run(command, cwd=DOCS.parent, env=environment, capture_output=True, text=True, check=True).stdout
     head = "# Command reference\n\nAll commands with their arguments and options. Generated from the code by `make docs`; do not edit.\n"

@@ -23,7 +23,7 @@ from pipeline.training.micro_batch import assemble, forward, together
 from pipeline.training.step import answer_weights
 from pipeline.training.training_set import TrainingSet
 from scripts.gpu.part import Options, attempt, options, report
-from scripts.gpu.students import PERSPECTIVES, Shape, set_of, student_of
+from scripts.gpu.students import PERSPECTIVES, Shape, copy_of, set_of, student_of
 from stages.speed.training import PlainEngine
 from stages.training.rank import ATTENTION
 
@@ -42,9 +42,14 @@ def _rows(data: TrainingSet) -> list[Any]:
     return [data.row(n, k) for n in range(len(data)) for k in range(PERSPECTIVES)]
 
 
+def _source(shape: Shape) -> Any:
+    """The student whose weights every form gets."""
+    return student_of(shape, "eager", torch.device("cpu"), torch.float32)
+
+
 def _reference(shape: Shape, data: TrainingSet) -> tuple[Tensor, Tensor]:
     """Losses of the rows and the gradient of their mean, by the model's own logits."""
-    student = student_of(shape, "eager", torch.device("cpu"), torch.float64)
+    student = _source(shape).double()
     losses = []
     for row in _rows(data):
         tokens_T = torch.tensor(row.tokens)
@@ -55,7 +60,7 @@ def _reference(shape: Shape, data: TrainingSet) -> tuple[Tensor, Tensor]:
 
 
 def _form(shape: Shape, data: TrainingSet, packing: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    student = student_of(shape, ATTENTION[packing], device, dtype)
+    student = copy_of(_source(shape), shape, ATTENTION[packing], device, dtype)
     rows = _rows(data)
     questions = [n for n in range(len(data)) for _ in range(PERSPECTIVES)]
     item = together(data, packing, rows, rationale_spans(rows), questions)
@@ -85,7 +90,8 @@ def _equal_forms(given: Options, shape: Shape) -> None:
 
 def _accumulated(shape: Shape, data: TrainingSet, training: Training, size: int, device: torch.device) -> Tensor:
     """The gradient of MIND's objective, accumulated over micro-batches of `size` questions."""
-    engine = PlainEngine(StudentLosses(student_of(shape, ATTENTION[training.packing], device, torch.float32)), clip=1.0)
+    student = copy_of(_source(shape), shape, ATTENTION[training.packing], device, torch.float32)
+    engine = PlainEngine(StudentLosses(student), clip=1.0)
     index_N = torch.arange(len(data))
     alpha_NK = torch.softmax(-data.base_losses_NK, -1)
     for first in range(0, len(data), size):

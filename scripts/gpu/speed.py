@@ -33,7 +33,7 @@ OBJECTIVES: Final[dict[str, dict[str, Any]]] = {
 """`L_cons`: MIND's objective on all eight rationales; `mind`: on those that MetaNet keeps, with probes."""
 KERNELS: Final = ("liger", "compiled")
 WARM: Final = 3
-"""Warm-up steps; FlexAttention is compiled in the first, and again when lengths change."""
+"""Warm-up steps. FlexAttention is compiled in the first, again for any length in the second, and once more for a single line."""
 MOST: Final = 12
 """Measured steps."""
 
@@ -49,6 +49,7 @@ def config(given: Options, shape: Shape, packing: str, objective: str) -> Any:
 
 def state_of(given: Options, shape: Shape, packing: str, kernels: str = "") -> TrainingState:
     """A student in DeepSpeed's engine and a MetaNet, with a set at the first ratio."""
+    torch.compiler.reset()  # after eight compilations for other shapes, torch would stop compiling FlexAttention
     settings = config(given, shape, packing, "uniform")
     join_alone(settings.training)
     student = student_of(shape, ATTENTION[packing], given.device, DTYPES[settings.training.precision])
@@ -106,7 +107,6 @@ def _cases(given: Options, name: str, packing: str, kernels: str = "") -> Iterat
             with attempt(f"{case} {packing} {kernels}".strip()):
                 if given.cuda:
                     torch.cuda.reset_peak_memory_stats()
-                    torch.compiler.reset()  # after a few recompilations, torch would stop compiling FlexAttention
                 state.config = config(given, shape, packing, objective).training
                 logs = measure(given, state, until=5)
                 seconds = statistics.median(log["seconds"] for log in logs)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2Config
 
 from pipeline.student.batch import Batch
 from pipeline.training.training_set import TrainingSet
@@ -49,16 +49,22 @@ def peak_of(device: torch.device) -> float | None:
 
 
 def student_of(shape: Shape, attention: str | None, device: torch.device, dtype: torch.dtype) -> Any:
-    """A student with random weights, equal for equal shapes."""
+    """A student with random weights. Buffers that must be exact, such as the rotary frequencies, stay in fp32."""
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.intermediate, num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads, num_key_value_heads=shape.groups, tie_word_embeddings=True, attn_implementation=attention,
-        max_position_embeddings=32_768, bos_token_id=None, eos_token_id=1, pad_token_id=0,
+        num_attention_heads=shape.heads, num_key_value_heads=shape.groups, tie_word_embeddings=True, max_position_embeddings=32_768,
+        bos_token_id=None, eos_token_id=1, pad_token_id=0,
     )  # fmt: skip
     with device:
-        student = Qwen2ForCausalLM(config)
-    return student.to(dtype).train()
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention).train()
+
+
+def copy_of(source: Any, shape: Shape, attention: str | None, device: torch.device, dtype: torch.dtype) -> Any:
+    """A student with the weights of `source`, rounded to `dtype`; two devices would draw different ones from one seed."""
+    student = student_of(shape, attention, device, dtype)
+    student.load_state_dict(source.state_dict())
+    return student
 
 
 def set_of(shape: Shape, ratio: tuple[int, int], questions: int) -> TrainingSet:

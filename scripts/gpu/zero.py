@@ -10,7 +10,7 @@ import torch
 from pipeline.config.training import Lora
 from pipeline.training.step import train_step
 from scripts.gpu.part import Options, attempt, options, report
-from scripts.gpu.students import NOWHERE, Shape, set_of, student_of
+from scripts.gpu.students import NOWHERE, Shape, copy_of, set_of, student_of
 from stages.speed.training import config_of, join_alone
 from stages.training.rank import ATTENTION, DTYPES, engine_of, start_training_state
 
@@ -38,7 +38,9 @@ def _losses(given: Options, shape: Shape, case: dict[str, Any]) -> list[float]:
     }  # fmt: skip
     config = config_of(NOWHERE, fields)
     join_alone(config.training)
-    student = student_of(shape, ATTENTION[config.training.packing], given.device, DTYPES[config.training.precision])
+    source = student_of(shape, None, torch.device("cpu"), torch.float32)
+    dtype = DTYPES[config.training.precision]
+    student = copy_of(source, shape, ATTENTION[config.training.packing], given.device, dtype)
     state = start_training_state(
         config, set_of(shape, (1, 1), shape.questions * 2), engine_of(config.training, student, 0), None
     )
