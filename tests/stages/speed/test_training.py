@@ -39,7 +39,7 @@ def test_packed_padded_and_plain_end_with_equal_weights(sides: dict[str, trainin
 
 def test_plain_pytorch_uses_the_given_device(tmp_path: Path) -> None:
     student = make_student(tmp_path / "student", StudentShape(64, 1, 64))
-    plain = training._plain(training._config(student, training.SIDES["packed"], 1), torch.device("meta"))
+    plain = training._plain(training.config_of(student, training.SIDES["packed"]), torch.device("meta"))
     assert {parameter.device.type for parameter in plain.module.parameters()} == {"meta"} == {plain.device.type}
 
 
