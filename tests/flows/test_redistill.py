@@ -80,7 +80,7 @@ def world(run_tree: dict[str, Any], tmp_path: Path) -> World:
         for name, (group, count) in SETS.items()
     ]
     questions = {**run_tree["questions"], "evaluation": sets}
-    return World({**run_tree, "root": str(tmp_path / "root"), "questions": questions, "evaluation": {"bootstrap": 200}})
+    return World({**run_tree, "root": str(tmp_path / "root"), "questions": questions})
 
 
 def test_without_a_promoted_student_there_is_work(world: World) -> None:
