@@ -30,9 +30,10 @@ value beside an interval is the plain mean.
 
 Coverage in simulation, `tests/pipeline/analysis/test_coverage.py` (2 to 10 seeds that spread by 0 to 10 points, 50 to 2,000 items): 94 to
 98 %, and up to 99 % with two or three seeds that hardly differ. What it replaces covers less where seeds differ by 4 points or more: a
-bootstrap over seeds and items 55 to 88 % with two seeds and 84 to 96 % with five; one t quantile with Satterthwaite's degrees of freedom
-87 to 92 % with two seeds, because seeds that agree by chance make the variance small and the degrees of freedom large. A limit: seed means
-are taken as about normal; near 90 % correct with seeds that spread by 10 points, an accuracy's interval covers 89 to 92 %.
+bootstrap over seeds and items 56 to 85 % with two seeds and 84 to 92 % with five, from 400 items on; one t quantile with Satterthwaite's
+degrees of freedom 87 to 92 % with two seeds, because seeds that agree by chance make the variance small and the degrees of freedom large.
+A limit: seed means are taken as about normal; near 90 % correct with seeds that spread by 10 points, an accuracy's interval covers 89 to
+92 %.
 
 Axes: S seeds, N items, U units (in `jackknife`), B rows, G points of a grid.
 """
