@@ -82,7 +82,7 @@ def compare(config: RunConfig, incumbent: Mapping[str, str], evaluate: Evaluate)
 
 def _compared(before: Artifact, after: Artifact, config: RunConfig) -> dict[str, PairedChange]:
     theirs, ours = before.batches("items", COUNTED), after.batches("items", COUNTED)
-    changes = compare_students(theirs, ours, config.evaluation.bootstrap, config.seed)
+    changes = compare_students(theirs, ours)
     assert changes is not None, "both evaluations have identical items"
     return changes
 

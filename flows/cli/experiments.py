@@ -127,7 +127,7 @@ def phase(
     arms: Annotated[
         str, typer.Option(help="names of arms, separated by commas")
     ] = "mind,single-analogy,single-contrastive,uniform",
-    seeds: Annotated[int, typer.Option(help="number of seeds, counted from 0", min=1)] = 2,
+    seeds: Annotated[int, typer.Option(help="number of seeds, counted from 0", min=1)] = 5,
     use: Use = "dev",
     workers: Annotated[int, typer.Option(help="parallel processes, one per core", min=1)] = 2,
     as_json: AsJson = False,

@@ -154,8 +154,7 @@ def science(experiment: Experiment) -> dict[str, Any]:
     run_missing(
         runs, [run for run in runs if run.arm.name == experiment.against], experiment.config, experiment.workers, folder
     )
-    base = base_of(experiment)
-    found = write(list(finished_runs(runs)), experiment.against, base.evaluation.bootstrap, folder)
+    found = write(list(finished_runs(runs)), experiment.against, folder)
     publish(found, folder)
     return found
 

@@ -106,13 +106,12 @@ def phase(phase: Phase) -> dict[str, Any]:
     every = [run for _, runs in cells for run in runs]
     first = [run for run in every if run.arm.name == experiment.against]
     run_missing(every, first, experiment.config, experiment.workers, folder)
-    resamples = base_of(experiment).evaluation.bootstrap
     compared = [
         Cell(
             place.student,
             shape_of_model(runs[0].config.student).parameters,
             place.questions,
-            compare(list(finished_runs(runs)), experiment.against, resamples),
+            compare(list(finished_runs(runs)), experiment.against),
         )
         for place, runs in cells
     ]

@@ -21,7 +21,7 @@ class Accuracy(BaseModel):
 
 
 class PairedChange(BaseModel):
-    """Change of accuracy between two models on identical items: paired bootstrap interval (95 %), and p of McNemar's exact test."""
+    """Change of accuracy between two models on identical items: Bonett and Price's 95 % interval, and p of McNemar's exact test."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -28,8 +28,6 @@ class Evaluation(Frozen):
     """Engine that runs the evaluated models."""
     max_tokens: int = identity(1024, ge=1)
     """Longest answer, in tokens."""
-    bootstrap: int = identity(10_000, ge=100)
-    """Bootstrap resamples of each paired interval."""
     draws: Draws | None = identity(None)
     """Sampled answers besides the greedy one."""
     items_per_shard: int = runtime(256, ge=1)

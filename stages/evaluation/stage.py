@@ -23,7 +23,7 @@ from storage.artifact import Artifact, Draft
 from storage.errors import ArtifactError
 
 NAME: Final = "evaluation"
-VERSION: Final = 5
+VERSION: Final = 6
 INPUTS: Final = ("questions", "references", "training")
 
 
@@ -32,7 +32,6 @@ class Config(Frozen):
 
     prompts: Prompts = identity()
     evaluation: Evaluation = identity()
-    seed: int = identity()
     chat: bool = identity(True)
     turns: Turns | None = identity(None)
 
@@ -40,7 +39,7 @@ class Config(Frozen):
 def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
     student = run.student
-    return Config(prompts=run.prompts, evaluation=run.evaluation, seed=run.seed, chat=student.chat, turns=student.turns)
+    return Config(prompts=run.prompts, evaluation=run.evaluation, chat=student.chat, turns=student.turns)
 
 
 def outside(config: Config) -> dict[str, str]:
@@ -82,7 +81,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
 
     tables = chain(references.batches("items", COUNTED), out.shards("items", COUNTED))
     asked = ReferencesSummary.of(references)
-    found = summarise(tables, tuple(asked.accuracy), settings.bootstrap, config.seed)
+    found = summarise(tables, tuple(asked.accuracy))
     drawn = None
     if settings.draws is not None:
         drawn = {**(asked.drawn or {}), **summarise_draws(out, ("student",), settings.draws.count)}

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from pipeline.analysis.statistics import (
     Interval,
+    accuracy_interval,
+    change_interval,
+    change_p,
     detectable_difference,
     holm,
-    over_seeds,
-    paired_bootstrap_over_seeds,
-    pooled_mcnemar,
+    mcnemar,
     variation,
 )
 from pipeline.baselines_and_ablations import Arm
@@ -106,9 +107,7 @@ def _stacked(seeds: Mapping[int, Correctness], chosen: Sequence[int], group: str
     return np.stack([seeds[seed][group] for seed in chosen])
 
 
-def _compared(
-    arms: Mapping[str, Mapping[int, Correctness]], against: str, group: str, resamples: int
-) -> dict[str, dict[str, Any]]:
+def _compared(arms: Mapping[str, Mapping[int, Correctness]], against: str, group: str) -> dict[str, dict[str, Any]]:
     """Each arm's change against `against` in one group, on the seeds that both have, with p-values corrected for the number of arms."""
     found: dict[str, dict[str, Any]] = {}
     for name, seeds in arms.items():
@@ -116,14 +115,13 @@ def _compared(
         if name == against or not shared:
             continue
         before, after = _stacked(arms[against], shared, group), _stacked(seeds, shared, group)
-        change = paired_bootstrap_over_seeds(before, after, resamples, 0)
-        varied, tested = variation(before, after), pooled_mcnemar(before, after)
+        change, varied = change_interval(before, after), variation(before, after)
         found[name] = {
             "change": change.value,
             "low": change.low,
             "high": change.high,
-            "p": tested.p,
-            "p_per_seed": tested.per_seed,
+            "p": change_p(before, after),
+            "p_per_seed": [mcnemar(one, other) for one, other in zip(before, after, strict=True)],
             "seeds": len(shared),
             "detectable": detectable_difference(varied.discordance, before.shape[1], varied.seeds_spread, len(shared))
             if len(shared) > 1
@@ -134,7 +132,7 @@ def _compared(
     return found
 
 
-def compare(runs: Sequence[Finished], against: str, resamples: int) -> dict[str, Any]:
+def compare(runs: Sequence[Finished], against: str) -> dict[str, Any]:
     """All figures of the table, by arm.
 
     Raises:
@@ -143,7 +141,7 @@ def compare(runs: Sequence[Finished], against: str, resamples: int) -> dict[str,
     answers, base, sets = _answers(runs)
     if against not in answers:
         raise ArtifactError(f"no finished run of the arm {against!r}; run it first, or compare with another")
-    changes = {group: _compared(answers, against, group, resamples) for group in GROUPS}
+    changes = {group: _compared(answers, against, group) for group in GROUPS}
     table = []
     for name, seeds in answers.items():
         arm = next(run.arm for run in runs if run.arm.name == name)
@@ -151,8 +149,10 @@ def compare(runs: Sequence[Finished], against: str, resamples: int) -> dict[str,
         row: dict[str, Any] = {"arm": name, "says": arm.says, "kind": arm.kind, "seeds": sorted(seeds)}
         for group in GROUPS:
             shares = [float(seeds[seed][group].mean()) for seed in sorted(seeds)]
-            row[group] = over_seeds(shares)._asdict() | {"each": shares, "against": changes[group].get(name)}
-            row[group]["interval"] = _interval(_stacked(seeds, sorted(seeds), group), base[group], resamples)
+            spread = float(np.std(shares, ddof=1)) if len(shares) > 1 else float("nan")
+            row[group] = {"mean": float(np.mean(shares)), "spread": spread, "each": shares}
+            row[group]["against"] = changes[group].get(name)
+            row[group]["interval"] = _interval(_stacked(seeds, sorted(seeds), group), base[group])
         row |= {"sets": _by_set(list(seeds.values()), sets), **_cost(mine)}
         table.append(row)
     found = {
@@ -165,11 +165,10 @@ def compare(runs: Sequence[Finished], against: str, resamples: int) -> dict[str,
     return found | {"claims": claims(found)}
 
 
-def _interval(after_SN: NDArray[np.bool_], base_N: NDArray[np.bool_], resamples: int) -> dict[str, float]:
-    """Accuracy of one arm and its gain over the base, with intervals over seeds and items."""
-    nothing = np.zeros_like(after_SN)
-    found: Interval = paired_bootstrap_over_seeds(nothing, after_SN, resamples, 0)
-    gain: Interval = paired_bootstrap_over_seeds(np.broadcast_to(base_N, after_SN.shape), after_SN, resamples, 0)
+def _interval(after_SN: NDArray[np.bool_], base_N: NDArray[np.bool_]) -> dict[str, float]:
+    """Accuracy of one arm and its gain over the base, with intervals for other seeds and other items."""
+    found = accuracy_interval(after_SN)
+    gain = change_interval(np.broadcast_to(base_N, after_SN.shape), after_SN)
     return found._asdict() | {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
 
 
@@ -231,13 +230,13 @@ def _plot(found: Mapping[str, Any]) -> bytes:
     return png(arms_with_intervals(rows, base="base", reference=found["against"]))
 
 
-def write(runs: Sequence[Finished], against: str, resamples: int, folder: Path) -> dict[str, Any]:
+def write(runs: Sequence[Finished], against: str, folder: Path) -> dict[str, Any]:
     """Compare the arms and write everything into `folder`; returns the figures.
 
     Raises:
         ArtifactError: as `compare`.
     """
-    found = compare(runs, against, resamples)
+    found = compare(runs, against)
     folder.mkdir(parents=True, exist_ok=True)
     write_parquet(folder / "items.parquet", _items(runs))
     write_parquet(folder / "runs.parquet", _runs(runs))

@@ -43,15 +43,13 @@ class Config(Frozen):
 def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on.
 
-    Prompts for sampling and training and the number of bootstrap resamples keep their defaults: they change no answer, so changing them
-    must not invalidate this artifact.
+    Prompts for sampling and training keep their defaults: they change no answer, so changing them must not invalidate this artifact.
     """
-    how = run.evaluation
     return Config(
         base=run.student,
         teacher=run.teacher,
         prompts=Prompts(question=run.prompts.question),
-        evaluation=how.model_copy(update={"bootstrap": Evaluation().bootstrap}),
+        evaluation=run.evaluation,
         teacher_engine=run.teacher_engine(),
     )
 

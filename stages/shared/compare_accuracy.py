@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.analysis.accuracy_numbers import Accuracy, PairedChange
-from pipeline.analysis.statistics import mcnemar, paired_bootstrap, wilson
+from pipeline.analysis.statistics import change_interval, mcnemar, wilson
 from pipeline.grading.grade import Outcome
 from pipeline.text_digests import digest
 from storage.errors import ArtifactError
@@ -69,10 +69,10 @@ def _accuracy(answers: NDArray[np.void]) -> Accuracy:
     return Accuracy(items=len(answers), accuracy=accuracy.value, low=accuracy.low, high=accuracy.high, **counts)
 
 
-def _paired(before: NDArray[np.void], after: NDArray[np.void], resamples: int, seed: int) -> PairedChange:
+def _paired(before: NDArray[np.void], after: NDArray[np.void]) -> PairedChange:
     """Paired change from one model to another on identical items in the same order."""
     right = [answers["outcome"] == _OUTCOMES.index(Outcome.CORRECT) for answers in (before, after)]
-    change = paired_bootstrap(right[0], right[1], resamples, seed)
+    change = change_interval(right[0][None], right[1][None])
     return PairedChange(change=change.value, low=change.low, high=change.high, p=mcnemar(right[0], right[1]))
 
 
@@ -97,7 +97,7 @@ def _places(sets: Sequence[Set], answers: NDArray[np.void]) -> dict[str, NDArray
     return group_and_set_masks(sets, answers["set"], answers["repeats"])
 
 
-def compare_students(incumbent: Tables, candidate: Tables, resamples: int, seed: int) -> dict[str, PairedChange] | None:
+def compare_students(incumbent: Tables, candidate: Tables) -> dict[str, PairedChange] | None:
     """Candidate − incumbent by group and set, from the answers of two evaluations; None if they answered different items."""
     (before, sets), (after, candidate_sets) = (_read(tables, ["student"]) for tables in (incumbent, candidate))
     old, new = before["student"], after["student"]
@@ -106,7 +106,7 @@ def compare_students(incumbent: Tables, candidate: Tables, resamples: int, seed:
     theirs = np.array([sets.index(item) for item in candidate_sets], np.int16)
     if not np.array_equal(old["set"], theirs[new["set"]]):
         return None
-    return {name: _paired(old[mask], new[mask], resamples, seed) for name, mask in _places(sets, old).items()}
+    return {name: _paired(old[mask], new[mask]) for name, mask in _places(sets, old).items()}
 
 
 class Accuracies(NamedTuple):
@@ -137,7 +137,7 @@ def accuracies(tables: Tables, models: Sequence[str]) -> Accuracies:
     return _accuracies(*_read(tables, models))
 
 
-def summarise(tables: Tables, references: Sequence[str], resamples: int, seed: int) -> Comparison:
+def summarise(tables: Tables, references: Sequence[str]) -> Comparison:
     """Accuracy by group and set for references and student; paired changes; forgetting per OOD set (base − student).
 
     The base is one of the references.
@@ -152,6 +152,6 @@ def summarise(tables: Tables, references: Sequence[str], resamples: int, seed: i
                 f"evaluation: {model} and student answered different items; remove the references and run again"
             )
     base, student = answers["base"], answers["student"]
-    paired = {name: _paired(base[mask], student[mask], resamples, seed) for name, mask in _places(sets, student).items()}
+    paired = {name: _paired(base[mask], student[mask]) for name, mask in _places(sets, student).items()}
     forgetting = {name: -paired[f"set:{name}"].change for group, name in sets if group == "ood"}
     return Comparison(*_accuracies(answers, sets), paired, forgetting)

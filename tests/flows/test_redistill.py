@@ -23,7 +23,7 @@ from storage.errors import ArtifactMissing
 from storage.store import Store
 from tests.support.evaluations import Item, commit_evaluation
 
-SETS = {"dial": ("id", 100), "lift": ("ood", 40), "count": ("ood", 40)}
+SETS = {"dial": ("id", 200), "lift": ("ood", 40), "count": ("ood", 40)}
 
 
 def every(item: Item) -> bool:
@@ -80,7 +80,7 @@ def world(run_tree: dict[str, Any], tmp_path: Path) -> World:
         for name, (group, count) in SETS.items()
     ]
     questions = {**run_tree["questions"], "evaluation": sets}
-    return World({**run_tree, "root": str(tmp_path / "root"), "questions": questions, "evaluation": {"bootstrap": 200}})
+    return World({**run_tree, "root": str(tmp_path / "root"), "questions": questions})
 
 
 def test_without_a_promoted_student_there_is_work(world: World) -> None:
@@ -114,7 +114,7 @@ def test_a_worse_candidate_is_refused_with_a_reason(world: World, right: Callabl
 def test_the_policy_sets_the_margin(world: World) -> None:
     world.night(1e-4, every)
     lost = iter(range(3))
-    candidate = world.evaluated(2e-4, lambda item: next(lost, None) is None)  # three of a hundred
+    candidate = world.evaluated(2e-4, lambda item: next(lost, None) is None)  # three of two hundred
     assert not judge(candidate, Policy(margin=0.01))[0].promote
     assert judge(candidate, Policy(margin=0.2))[0].promote
 

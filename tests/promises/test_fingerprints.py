@@ -163,7 +163,6 @@ def test_an_identity_field_makes_its_stage_and_later_ones_stale(
         (("training", "consistency", "weight"), 0.2, "training"),
         (("evaluation", "max_tokens"), 99, "references"),
         (("evaluation", "use"), "dev", "references"),
-        (("evaluation", "bootstrap"), 200, "evaluation"),
     ],
 )
 def test_stages_that_do_not_depend_on_the_changed_one_stay_valid(
@@ -185,7 +184,6 @@ def test_stages_that_do_not_depend_on_the_changed_one_stay_valid(
         (("synthesis", "keep_easy"), 1.0),
         (("objective", "temperature"), 2.0),
         (("training", "mixture", "weights"), "uniform"),
-        (("evaluation", "bootstrap"), 200),
     ],
 )
 def test_settings_of_the_student_or_comparison_keep_the_references(

@@ -30,7 +30,7 @@ def commit_evaluation(store: Store, planned: Mapping[str, StagePlan], right: Cal
     items = evaluation_items(store.open("questions", planned["questions"].fingerprint))
     references = _references(store, planned, items)
     students = _answers("student", items, right)
-    summary = summarise([references.table("items", COUNTED), students.select(COUNTED)], ("base", "teacher"), 200, 0)
+    summary = summarise([references.table("items", COUNTED), students.select(COUNTED)], ("base", "teacher"))
     return _commit(store, planned["evaluation"], students, summary._asdict())
 
 

@@ -71,7 +71,6 @@ def overrides(root: Path | str, teacher: str) -> tuple[str, ...]:
         f"evaluation.engine={own}",
         "evaluation.items_per_shard=4",
         "evaluation.max_tokens=32",
-        "evaluation.bootstrap=100",
     )
 
 

@@ -39,7 +39,7 @@ def write_questions(root: Path, first: int = 0) -> Artifact:
 
 
 def run_of(model: Path, per_shard: int = 4, **engine: Any) -> RunConfig:
-    how = {"engine": {"kind": "transformers", "dtype": "float32", **engine}, "max_tokens": 2, "bootstrap": 100}
+    how = {"engine": {"kind": "transformers", "dtype": "float32", **engine}, "max_tokens": 2}
     return RunConfig.model_validate(tree_of(model) | {"evaluation": {**how, "items_per_shard": per_shard}})
 
 

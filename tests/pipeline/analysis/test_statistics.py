@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -11,21 +10,19 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pipeline.analysis.statistics import (
+    accuracy_interval,
+    change_interval,
+    change_p,
     detectable_difference,
     holm,
+    interval_from_parts,
     jackknife,
     mcnemar,
-    over_seeds,
-    paired_bootstrap,
-    paired_bootstrap_over_seeds,
-    pooled_mcnemar,
     variation,
     wilson,
 )
 
 Answers = NDArray[np.bool_]
-
-pairs = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60)
 
 
 @given(st.integers(1, 400), st.data())
@@ -48,27 +45,6 @@ def test_the_wilson_interval_without_items_is_0_to_1() -> None:
     nothing = wilson(0, 0)
     assert math.isnan(nothing.value)
     assert nothing[1:] == (0.0, 1.0)
-
-
-@given(pairs)
-def test_the_bootstrap_contains_the_change_and_is_antisymmetric(items: list[tuple[bool, bool]]) -> None:
-    before, after = np.array(items).T
-    change = paired_bootstrap(before, after, 500, 0)
-    assert change.value == pytest.approx(after.mean() - before.mean())
-    assert -1 <= change.low <= change.high <= 1
-    assert change.low - 1e-9 <= change.value <= change.high + 1e-9
-    assert paired_bootstrap(after, before, 500, 0).value == pytest.approx(-change.value)
-
-
-@pytest.mark.parametrize(("before", "after", "change"), [(False, True, 1.0), (True, False, -1.0), (True, True, 0.0)])
-def test_the_bootstrap_is_exact_if_all_items_change_alike(before: bool, after: bool, change: float) -> None:
-    assert paired_bootstrap(np.full(20, before), np.full(20, after), 500, 0) == (change, change, change)
-
-
-def test_the_bootstrap_repeats_with_its_seed_and_needs_two_items() -> None:
-    before, after = np.array([True, False] * 20), np.array([True, True, False, True] * 10)
-    assert paired_bootstrap(before, after, 500, 3) == paired_bootstrap(before, after, 500, 3)
-    assert paired_bootstrap(before[:1], after[:1], 500, 3)[1:] == (-1.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -101,132 +77,109 @@ def changed(
 
 
 @given(several_seeds())
-def test_the_bootstrap_over_seeds_has_the_change_and_is_antisymmetric(answers: tuple[Answers, Answers]) -> None:
+def test_the_interval_has_the_change_and_is_antisymmetric(answers: tuple[Answers, Answers]) -> None:
     before, after = answers
-    change = paired_bootstrap_over_seeds(before, after, 500, 0)
+    change = change_interval(before, after)
     assert change.value == pytest.approx(after.mean() - before.mean())
     assert -1 <= change.low <= change.high <= 1
-    turned = paired_bootstrap_over_seeds(after, before, 4000, 0)
-    straight = paired_bootstrap_over_seeds(before, after, 4000, 1)
-    assert turned.value == pytest.approx(-straight.value)
-    # Interval ends of small samples lie on a grid: the two directions may differ by one step of it.
-    step = 4 * 1.5 / before.shape[1]
-    assert (turned.low, turned.high) == pytest.approx((-straight.high, -straight.low), abs=step)
+    assert change_interval(after, before) == pytest.approx((-change.value, -change.high, -change.low))
+    assert change_p(after, before) == pytest.approx(change_p(before, after))
 
 
-def by_hand(change_SN: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+@given(st.integers(2, 60), st.integers(0, 2**32))
+def test_the_interval_of_one_seed_contains_its_change_and_is_not_empty(items: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    seeds, items = change_SN.shape
-    picked = ((rng.integers(seeds, size=seeds), rng.integers(items, size=items)) for _ in range(resamples))
-    return np.array([change_SN[np.ix_(rows, columns)].mean() for rows, columns in picked])
+    before, after = rng.random((2, 1, items)) < rng.random((2, 1, 1))
+    change = change_interval(before, after)
+    assert change.low <= change.value <= change.high
+    assert change.high - change.low >= 2 / (items + 2)
 
 
-def test_the_bootstrap_over_seeds_matches_a_plain_resampling_loop() -> None:
+@given(st.integers(2, 60), st.integers(1, 5), st.booleans())
+def test_the_interval_without_any_variation_is_about_three_items_wide(items: int, seeds: int, right: bool) -> None:
+    same = np.full((seeds, items), right)
+    change, accuracy = change_interval(same, same), accuracy_interval(same)
+    assert change.value == 0
+    assert 2 / items < change.high - change.low < 20 / items + 1e-9
+    assert accuracy.value == right
+    assert accuracy.low <= right <= accuracy.high
+
+
+def test_the_interval_of_one_seed_is_bonett_and_prices() -> None:
+    before, after = np.zeros((1, 98), bool), np.zeros((1, 98), bool)
+    before[0, :9], after[0, 9:28] = True, True
+    gained, lost = 20 / 100, 10 / 100
+    half = stats.t.ppf(0.975, 99) * math.sqrt((gained + lost - (gained - lost) ** 2) / 99)
+    assert change_interval(before, after) == pytest.approx((10 / 98, 0.1 - half, 0.1 + half))
+
+
+def test_the_interval_matches_a_hand_calculation() -> None:
     rng = np.random.default_rng(0)
-    before, after = rng.random((4, 60)) < 0.4, rng.random((4, 60)) < np.array([0.4, 0.5, 0.6, 0.8])[:, None]
-    means = by_hand(after.astype(float) - before, 6000, 1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    assert paired_bootstrap_over_seeds(before, after, 6000, 2)[1:] == pytest.approx((low, high), abs=0.015)
+    gain_N = rng.random(80)
+    before, after = rng.random((3, 80)) < 0.2, rng.random((3, 80)) < gain_N * np.array([0.8, 0.9, 1.0])[:, None]
+    change_SN = after.astype(float) - before
+    of_seeds, of_items = change_SN.mean(1).var(ddof=1) / 3, change_SN.mean(0).var(ddof=1) / 80
+    rest_SN = change_SN - change_SN.mean(1)[:, None] - change_SN.mean(0) + change_SN.mean()
+    of_items -= (rest_SN**2).sum() / (2 * 79) / (3 * 80)
+    assert of_items > 0
+    half = math.sqrt(stats.t.ppf(0.975, 2) ** 2 * of_seeds + stats.t.ppf(0.975, 81) ** 2 * of_items)
+    centre = change_SN.mean() * 80 / 82
+    assert change_interval(before, after)[1:] == pytest.approx((centre - half, centre + half))
+    assert interval_from_parts(list(change_SN.mean(1)), of_items, 82).interval == pytest.approx(
+        (change_SN.mean(), change_SN.mean() - half, change_SN.mean() + half)
+    )
 
 
-@given(st.integers(20, 200), st.integers(0, 2**32))
-def test_the_bootstrap_over_one_seed_equals_the_plain_one(items: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    before, after = rng.random((2, items)) < rng.random((2, 1))
-    over, plain = paired_bootstrap_over_seeds(before[None], after[None], 4000, 0), paired_bootstrap(before, after, 4000, 1)
-    error = 0.15 * (plain.high - plain.low) + 1 / items
-    assert over.value == pytest.approx(plain.value)
-    assert over[1:] == pytest.approx(plain[1:], abs=error)
+@given(several_seeds())
+def test_p_is_below_5_percent_if_and_only_if_the_interval_excludes_zero(answers: tuple[Answers, Answers]) -> None:
+    before, after = answers
+    if len(before) > 1:
+        change = change_interval(before, after)
+        assert (change_p(before, after) < 0.05) == (change.low > 0 or change.high < 0)
 
 
-def test_the_bootstrap_over_seeds_does_not_depend_on_its_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_p_of_one_seed_is_the_mcnemar_one() -> None:
     rng = np.random.default_rng(0)
-    before, after = rng.random((2, 3, 40)) < 0.5
-    whole = paired_bootstrap_over_seeds(before, after, 300, 5)
-    monkeypatch.setattr("pipeline.analysis.statistics._CELLS", 100)
-    assert paired_bootstrap_over_seeds(before, after, 300, 5) == whole
+    before, after = rng.random((1, 80)) < 0.4, rng.random((1, 80)) < 0.6
+    assert change_p(before, after) == mcnemar(before[0], after[0])
 
 
-def test_the_bootstrap_over_seeds_needs_two_items() -> None:
+def test_p_of_a_clear_difference_is_small_and_never_zero() -> None:
+    assert 0 < change_p(np.zeros((5, 900), bool), np.ones((5, 900), bool)) < 1e-20
+    assert 0 < interval_from_parts([0.2, 0.2, 0.2], 0.0, 400).p < 1e-20
+    assert change_p(np.zeros((5, 900), bool), np.zeros((5, 900), bool)) == 1
+
+
+def test_seeds_alone_give_the_t_interval() -> None:
+    half = 4.30265 * 0.1 / math.sqrt(3)
+    assert interval_from_parts([0.5, 0.6, 0.7], 0.0, 400).interval == pytest.approx((0.6, 0.6 - half, 0.6 + half), abs=1e-5)
+    assert interval_from_parts([-0.1, 0.0, 0.1], 0.0, 400).p == pytest.approx(1.0)
+    assert interval_from_parts([0.5, 0.6, 0.7], 0.0, 400).p == pytest.approx(
+        stats.ttest_1samp([0.5, 0.6, 0.7], 0).pvalue, rel=1e-6
+    )
+
+
+def test_intervals_need_two_items_and_parts_two_seeds() -> None:
     before, after = np.array([[False], [False]]), np.array([[True], [False]])
-    assert paired_bootstrap_over_seeds(before, after, 100, 0) == (0.5, -1.0, 1.0)
-    assert math.isnan(paired_bootstrap_over_seeds(before[:, :0], after[:, :0], 100, 0).value)
+    assert change_interval(before, after) == (0.5, -1.0, 1.0)
+    assert change_p(before, after) == 1
+    assert math.isnan(change_interval(before[:, :0], after[:, :0]).value)
+    assert accuracy_interval(after) == (0.5, 0.0, 1.0)
+    with pytest.raises(ValueError, match="at least two"):
+        interval_from_parts([0.5], 0.01, 100)
 
 
 def test_answers_to_different_items_are_refused() -> None:
     with pytest.raises(ValueError, match="before and after need the same seeds and items"):
-        paired_bootstrap_over_seeds(np.zeros((2, 3), bool), np.zeros((2, 4), bool), 100, 0)
+        change_interval(np.zeros((2, 3), bool), np.zeros((2, 4), bool))
 
 
-def test_the_bootstrap_over_seeds_has_nominal_coverage_unlike_pooling() -> None:
-    """Simulation: the effect of training varies by item and by seed."""
-    rng = np.random.default_rng(0)
-    repetitions, seeds, items = 200, 5, 150
-    over = pooled = 0
-    for number in range(repetitions):
-        gain_SN = np.clip(rng.beta(0.3, 1.2, items) + rng.normal(0, 0.01, (seeds, 1)), 0, 1)
-        loss_SN = np.broadcast_to(rng.beta(0.2, 1.8, items) * (1 - gain_SN), gain_SN.shape)
-        before, after = drawn(rng, gain_SN, loss_SN)
-        truth = 0.2 - 0.1 * 0.8
-        interval = paired_bootstrap_over_seeds(before, after, 400, number)
-        over += interval.low <= truth <= interval.high
-        naive = paired_bootstrap(before.ravel(), after.ravel(), 400, number)
-        pooled += naive.low <= truth <= naive.high
-    assert over / repetitions >= 0.92
-    assert pooled / repetitions <= 0.85
-
-
-def test_over_seeds_matches_a_hand_calculation() -> None:
-    found = over_seeds([0.5, 0.6, 0.7])
-    half = 4.30265 * 0.1 / math.sqrt(3)
-    assert found == pytest.approx((0.6, 0.1, 0.6 - half, 0.6 + half), abs=1e-5)
-
-
-def test_one_seed_has_no_spread_and_an_infinite_interval() -> None:
-    alone = over_seeds([0.4])
-    assert alone.mean == 0.4
-    assert math.isnan(alone.spread)
-    assert (alone.low, alone.high) == (-math.inf, math.inf)
-
-
-@given(several_seeds(most_seeds=1, most_items=60))
-def test_with_one_seed_the_pooled_p_value_is_the_mcnemar_one(answers: tuple[Answers, Answers]) -> None:
-    before, after = answers
-    found = pooled_mcnemar(before, after)
-    assert found.p == pytest.approx(mcnemar(before[0], after[0]))
-    assert found.per_seed == (mcnemar(before[0], after[0]),)
-    assert (found.gained, found.lost) == ((~before & after).sum(), (before & ~after).sum())
-
-
-@given(several_seeds(most_seeds=4, most_items=9))
-def test_the_pooled_p_value_is_an_exact_sign_flip_test(answers: tuple[Answers, Answers]) -> None:
-    before, after = answers
-    net = (after.astype(int) - before).sum(0)
-    sums = [abs(int((np.array(signs) * net).sum())) for signs in itertools.product((-1, 1), repeat=len(net))]
-    assert pooled_mcnemar(before, after).p == pytest.approx(np.mean([value >= abs(net.sum()) for value in sums]))
-    assert pooled_mcnemar(after, before).p == pooled_mcnemar(before, after).p
-
-
-def test_repeating_a_seed_does_not_lower_the_pooled_p_value() -> None:
+def test_repeating_a_seed_changes_neither_the_value_nor_the_items_part() -> None:
     rng = np.random.default_rng(0)
     before, after = rng.random((1, 80)) < 0.4, rng.random((1, 80)) < 0.55
-    once, thrice = pooled_mcnemar(before, after), pooled_mcnemar(before.repeat(3, 0), after.repeat(3, 0))
-    assert thrice.p == pytest.approx(once.p)
-    assert mcnemar(before.repeat(3, 0).ravel(), after.repeat(3, 0).ravel()) < once.p
-
-
-def test_the_pooled_p_value_is_calibrated_against_a_shared_base() -> None:
-    """Null hypothesis: base and all seeds answer each item right with the same probability."""
-    rng = np.random.default_rng(0)
-    ours, signs = [], []
-    for _ in range(300):
-        right_N = rng.choice([0.1, 0.2], size=200)
-        base, students = rng.random(200) < right_N, rng.random((5, 200)) < right_N
-        found = pooled_mcnemar(np.broadcast_to(base, students.shape), students)
-        ours.append(found.p)
-        signs.append(stats.binomtest(found.gained, found.gained + found.lost).pvalue)
-    assert np.mean(np.array(ours) < 0.05) <= 0.08
-    assert np.mean(np.array(signs) < 0.05) >= 0.5
+    once, thrice = change_interval(before, after), change_interval(before.repeat(3, 0), after.repeat(3, 0))
+    assert thrice.value == once.value
+    assert thrice.high - thrice.low == pytest.approx(once.high - once.low, rel=0.06)
 
 
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=12)
@@ -263,13 +216,20 @@ def test_the_discordance_of_one_seed_is_its_share_of_changed_items(answers: tupl
     assert math.isnan(found.seeds_spread)
 
 
-def test_the_seed_spread_excludes_item_noise() -> None:
+def test_the_discordance_of_several_seeds_leaves_out_what_they_do_not_share() -> None:
     rng = np.random.default_rng(0)
-    shift_S1 = rng.normal(0, 0.05, (4000, 1))
-    before, after = drawn(rng, 0.3 + shift_S1 + np.zeros(100), np.full((4000, 100), 0.2))
-    plain = float((after.astype(float) - before).mean(1).std(ddof=1))
-    assert variation(before, after).seeds_spread == pytest.approx(0.05, abs=0.006)
-    assert plain > 0.08
+    alone_SN = np.zeros((40, 4000))
+    apart = variation(*drawn(rng, alone_SN + 0.3, alone_SN + 0.2))
+    assert apart.discordance == pytest.approx(0.1**2, abs=0.005)
+    chance_N = rng.random(4000)
+    shared = variation(*changed(np.broadcast_to(chance_N, alone_SN.shape), alone_SN + 0.3, alone_SN + 0.2))
+    assert shared.discordance == pytest.approx(0.5, abs=0.03)
+
+
+def test_the_seed_spread_is_that_of_the_mean_changes() -> None:
+    before, after = np.zeros((2, 100), bool), np.zeros((2, 100), bool)
+    after[0, :20], after[1, :30] = True, True
+    assert variation(before, after).seeds_spread == pytest.approx(np.std([0.2, 0.3], ddof=1))
 
 
 def test_without_seed_spread_the_detectable_difference_is_the_textbook_one() -> None:
@@ -277,8 +237,9 @@ def test_without_seed_spread_the_detectable_difference_is_the_textbook_one() -> 
 
 
 def test_with_seed_spread_only_the_detectable_difference_is_a_t_test() -> None:
-    wanted = (stats.t.ppf(0.975, 4) + stats.t.ppf(0.8, 4)) * 0.03 / math.sqrt(5)
-    assert detectable_difference(0.2, 10**12, 0.03, 5) == pytest.approx(wanted, rel=1e-4)
+    found = detectable_difference(0.2, 10**12, 0.03, 5)
+    power = 1 - stats.nct.cdf(stats.t.ppf(0.975, 4), 4, found * math.sqrt(5) / 0.03)
+    assert power == pytest.approx(0.8, abs=0.002)
 
 
 def test_one_seed_detects_nothing_if_seeds_vary() -> None:
@@ -296,23 +257,17 @@ def test_the_detectable_difference_falls_with_more_data_and_less_spread(
     assert detectable_difference(share, items, spread, seeds, alpha=0.01) > found
 
 
-@pytest.mark.parametrize(("shared", "spread", "seeds"), [(True, 0.0, 1), (True, 0.0, 5), (False, 0.04, 5), (True, 0.06, 8)])
-def test_a_detectable_difference_is_detected_with_80_percent_power(shared: bool, spread: float, seeds: int) -> None:
-    """Items change alike in all seeds or independently in each; t test with Satterthwaite's degrees of freedom."""
+@pytest.mark.parametrize(("spread", "seeds"), [(0.0, 5), (0.04, 5), (0.06, 8), (0.02, 3)])
+def test_a_detectable_difference_is_detected_with_80_percent_power(spread: float, seeds: int) -> None:
+    """Items change alike in all seeds, up to the seeds' own gains."""
     rng = np.random.default_rng(0)
     repetitions, items, share = 400, 300, 0.3
-    discordance = share if shared else share / seeds
-    difference = detectable_difference(discordance, items, spread, seeds)
+    difference = detectable_difference(share, items, spread, seeds)
     seen = 0
     for _ in range(repetitions):
         gain_S1 = ((share + difference) / 2 + rng.normal(0, spread, seeds) / 2)[:, None]
-        chance_SN = rng.random((1 if shared else seeds, items)) + np.zeros((seeds, 1))
-        before, after = changed(chance_SN, gain_S1, share - gain_S1)
-        measured = variation(before, after)
-        between = 0.0 if seeds == 1 else measured.seeds_spread**2 / seeds
-        variance = measured.discordance / items + between
-        freedom = math.inf if between == 0 else (seeds - 1) * (variance / between) ** 2
-        seen += (after.mean() - before.mean()) / math.sqrt(variance) > stats.t.ppf(0.975, freedom)
+        chance_SN = rng.random((1, items)) + np.zeros((seeds, 1))
+        seen += change_interval(*changed(chance_SN, gain_S1, share - gain_S1)).low > 0
     assert seen / repetitions == pytest.approx(0.8, abs=0.07)
 
 

@@ -14,8 +14,8 @@ from tests.support.finished_runs import finished_runs
 
 def test_every_cell_has_its_own_figures_in_file_and_page(tmp_path: Path) -> None:
     runs = finished_runs(tmp_path)
-    everything = compare(runs, "mind", 200)
-    alike = compare([run for run in runs if run.arm.name != "weak"], "mind", 200)
+    everything = compare(runs, "mind")
+    alike = compare([run for run in runs if run.arm.name != "weak"], "mind")
     write([Cell("small", 130_000, 100, everything), Cell("small", 130_000, 400, alike)], tmp_path / "phase")
     first, second = orjson.loads((tmp_path / "phase" / "phase.json").read_bytes())["cells"]
     # `luck` is as good as `mind` on average, so it is the best baseline of both cells.

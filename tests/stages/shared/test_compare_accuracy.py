@@ -41,7 +41,7 @@ def stored(found: Any) -> Any:
 
 
 def summary(found: list[Row], size: int) -> dict[str, Any]:
-    return stored(summarise(tables(found, size), ("base", "teacher"), 100, 0))
+    return stored(summarise(tables(found, size), ("base", "teacher")))
 
 
 @given(answers, st.integers(1, 9), st.randoms())
@@ -108,7 +108,7 @@ def test_two_students_are_compared_by_item_in_any_order(found: list[Any], size: 
     """The base's answers act as the incumbent's, so the change equals that of student against base."""
     every = rows(found)
     incumbent = of("base", every)
-    changes = compare_students(tables(random.sample(incumbent, len(incumbent)), size), tables(of("student", every), 3), 100, 0)
+    changes = compare_students(tables(random.sample(incumbent, len(incumbent)), size), tables(of("student", every), 3))
     assert changes is not None
     assert {name: change.model_dump() for name, change in changes.items()} == summary(every, 5)["student_against_base"]
 
@@ -116,6 +116,6 @@ def test_two_students_are_compared_by_item_in_any_order(found: list[Any], size: 
 def test_students_with_different_items_are_not_compared() -> None:
     every = of("student", rows([(SETS[0], "correct", "wrong", "correct", ""), (SETS[0], "wrong", "wrong", "correct", "")]))
     fewer = [row for row in every if not row[3].endswith("/1")]
-    assert compare_students(tables(fewer, 9), tables(every, 9), 100, 0) is None
+    assert compare_students(tables(fewer, 9), tables(every, 9)) is None
     elsewhere = [(row[0], "ood", "lift", *row[3:]) for row in every]
-    assert compare_students(tables(elsewhere, 9), tables(every, 9), 100, 0) is None
+    assert compare_students(tables(elsewhere, 9), tables(every, 9)) is None
