@@ -51,7 +51,8 @@ def check_model(model: Teacher, role: str) -> None:
         if not (folder / shard).is_file():
             raise ModelError(f"{role}: {folder}: has no {shard}, which its index lists; download the folder again")
     try:
-        rows = int(json.loads((folder / "config.json").read_text())["vocab_size"])
+        settings = json.loads((folder / "config.json").read_text())
+        rows = int(settings["vocab_size"] if "vocab_size" in settings else settings["text_config"]["vocab_size"])
     except (ValueError, KeyError) as error:
         raise ModelError(f"{role}: {folder}/config.json: has no vocab_size; give a causal language model") from error
     try:
@@ -119,22 +120,13 @@ def load_causal_model(model: Weights, dtype: Any, attention: str | None = None) 
     """The causal language model, from safetensors; code in a model folder is never executed.
 
     `attention` is one of transformers' implementations; by default transformers chooses.
-
-    Raises:
-        ModelError: its logits are not a plain projection of the last hidden states, which the objective requires.
     """
     from transformers import AutoModelForCausalLM
 
-    network = AutoModelForCausalLM.from_pretrained(
+    return AutoModelForCausalLM.from_pretrained(
         model.location, revision=model.revision, dtype=dtype, use_safetensors=True, trust_remote_code=False,
         attn_implementation=attention,
     )  # fmt: skip
-    for field in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
-        if getattr(network.config, field, None) not in (None, 1, 1.0):
-            raise ModelError(
-                f"{model.location}: its configuration sets {field}, which is not supported; use a model of the Llama or Qwen family"
-            )
-    return network
 
 
 def check_weights(folder: Path) -> str | None:

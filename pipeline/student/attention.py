@@ -77,16 +77,23 @@ def _reads(rows: Sequence[tuple[Array, int]]) -> RowGather:
     return RowGather(queries_RQ, keys_RS, sees_RQS[:, None], own_RQ.flatten().nonzero()[:, 0])
 
 
-def _refuse_more(more: Mapping[str, Any], longest: int) -> None:
+def _refuse_more(more: Mapping[str, Any], attention_mask: Tensor | None) -> None:
     """Rejects attention options that this implementation would otherwise silently ignore."""
-    window = more.get("sliding_window")
     unknown = [name for name in ("softcap", "s_aux") if more.get(name) is not None]
-    if window is not None and longest > window:
-        unknown.append(f"sliding_window {window}, for rows of {longest} tokens")
+    if attention_mask is not None:
+        unknown.append("attention mask")
     if unknown:
         raise ModelError(
             f"training.packing: rows does not support this model's {', '.join(unknown)}; set training.packing to none"
         )
+
+
+def _in_window(sees_R1QS: Tensor, window: int | None) -> Tensor:
+    """The pairs of which the key is among the query's last `window` tokens, itself included; a row's keys are in order."""
+    if window is None or sees_R1QS.shape[-1] <= window:
+        return sees_R1QS
+    last_R1Q1 = sees_R1QS.sum(-1, keepdim=True) - 1
+    return sees_R1QS & (torch.arange(sees_R1QS.shape[-1], device=sees_R1QS.device) > last_R1Q1 - window)
 
 
 def rows_attention(
@@ -98,40 +105,48 @@ def rows_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     reads: tuple[RowGather, ...] | None = None,
+    sliding_window: int | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
     """Attention function for transformers: outputs (B, T, H, D) and no attention weights. G key heads serve H query heads.
 
+    Values may have another size than keys; D is then the values' size.
+
     Raises:
-        ModelError: the model's attention is not a plain softmax over all earlier tokens.
+        ModelError: the model's attention is not a plain softmax over earlier tokens, all or the last `sliding_window`.
     """
-    _refuse_more(more, query_BHTD.shape[2] if reads is None else max(read.keys_RS.shape[1] for read in reads))
     if reads is None:
+        if sliding_window is not None and query_BHTD.shape[2] > sliding_window:
+            raise ModelError(
+                f"rows of {query_BHTD.shape[2]} tokens, over the model's window of {sliding_window}, must be packed"
+            )
         found: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS["sdpa"](
             module, query_BHTD, key_BGTD, value_BGTD, attention_mask, scaling=scaling, dropout=dropout, **more
         )
         return found
-    lines, heads, width, size = query_BHTD.shape
+    _refuse_more(more, attention_mask)
+    lines, heads, width, _ = query_BHTD.shape
     # Gathering rows from a table of places is an embedding lookup; embedding has an efficient backward pass for it.
     query_PX, key_PX, value_PX = (x.transpose(1, 2).flatten(2).flatten(0, 1) for x in (query_BHTD, key_BGTD, value_BGTD))
-    result_PX = torch.zeros_like(query_PX)
+    result_PX = query_PX.new_zeros(len(query_PX), heads * value_BGTD.shape[-1])
     for read in reads:
 
-        def rows(table_PX: Tensor, places_RS: Tensor) -> Tensor:
+        def rows(table_PX: Tensor, places_RS: Tensor, own_heads: int) -> Tensor:
             found_RSX: Tensor = F.embedding(places_RS, table_PX)
-            found_RGSD = found_RSX.view(*places_RS.shape, -1, size).transpose(1, 2)
-            times = heads // found_RGSD.shape[1]
+            found_RGSD = found_RSX.view(*places_RS.shape, own_heads, -1).transpose(1, 2)
+            times = heads // own_heads
             # With a mask, fast GPU kernels need equal numbers of key and query heads; the fallback stores all attention scores.
             return found_RGSD.repeat_interleave(times, 1) if times > 1 and found_RGSD.is_cuda else found_RGSD
 
-        keys_RGSD = rows(key_PX, read.keys_RS)
+        keys_RGSD = rows(key_PX, read.keys_RS, key_BGTD.shape[1])
         answer_RHQD = F.scaled_dot_product_attention(
-            rows(query_PX, read.queries_RQ), keys_RGSD, rows(value_PX, read.keys_RS), read.sees_R1QS,
-            dropout_p=dropout, scale=scaling, enable_gqa=keys_RGSD.shape[1] != heads,
+            rows(query_PX, read.queries_RQ, heads), keys_RGSD, rows(value_PX, read.keys_RS, value_BGTD.shape[1]),
+            _in_window(read.sees_R1QS, sliding_window), dropout_p=dropout, scale=scaling,
+            enable_gqa=keys_RGSD.shape[1] != heads,
         )  # fmt: skip
         answer_OX = answer_RHQD.transpose(1, 2).flatten(2).flatten(0, 1)[read.own_O]
         result_PX = result_PX.index_copy(0, read.queries_RQ.flatten()[read.own_O], answer_OX)
-    return result_PX.view(lines, width, heads, size), None
+    return result_PX.view(lines, width, heads, -1), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(ROWS, rows_attention)

@@ -25,12 +25,16 @@ class StudentLosses(nn.Module):
 
     With a large vocabulary, the logits of all wanted positions would be by far the largest tensor. They are computed in chunks and
     recomputed in the backward pass; `most` is the maximum number of elements of a chunk.
+
+    This needs a head that is a plain projection of the last hidden states. With `own_head` the model's whole forward computes the logits,
+    in one piece: scales, caps and layers around its projection are applied by its own code (`pipeline/student/self_check.py` decides).
     """
 
-    def __init__(self, student: Any, most: int = 1 << 26) -> None:
+    def __init__(self, student: Any, most: int = 1 << 26, own_head: bool = False) -> None:
         super().__init__()
         self.student = student
         self.most = most
+        self.own_head = own_head
 
     def forward(
         self,
@@ -48,6 +52,9 @@ class StudentLosses(nn.Module):
         if positions_BT is not None and ends_BT is not None:
             flex = self.student.config._attn_implementation != ROWS
             more = {"position_ids": positions_BT, **({"attention_mask": block_mask(ends_BT)} if flex else {"reads": reads})}
+        if self.own_head:
+            logits_PV = self._own_logits(tokens_BT, line_P, column_P, more)
+            return token_losses(logits_PV, labels_P), logits_PV[asked_A]
         hidden_PD = self.student.base_model(input_ids=tokens_BT, use_cache=False, **more).last_hidden_state[line_P, column_P]
         many = self._chunks(len(hidden_PD), hidden_PD.device)
         if many == 1:
@@ -59,12 +66,25 @@ class StudentLosses(nn.Module):
 
     def _chunks(self, wanted: int, device: torch.device) -> int:
         """Number of chunks; identical on every rank under ZeRO-3, where each chunk gathers the head's weights from all ranks."""
-        many: int = max(1, math.ceil(wanted / max(1, self.most // self.student.config.vocab_size)))
+        many: int = max(1, math.ceil(wanted / max(1, self.most // self.student.config.get_text_config().vocab_size)))
         if hasattr(self.student.get_output_embeddings().weight, "ds_id") and dist.get_world_size() > 1:
             every = torch.tensor(many, device=device)
             dist.all_reduce(every, dist.ReduceOp.MAX)
             many = int(every)
         return many
+
+    def _own_logits(self, tokens_BT: Tensor, line_P: Tensor, column_P: Tensor, more: dict[str, Any]) -> Tensor:
+        """Logits (P, V) by the model's own forward, in which the projection gets the wanted positions only."""
+
+        def wanted(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            return inputs[0][line_P, column_P][None], *inputs[1:]
+
+        hook = self.student.get_output_embeddings().register_forward_pre_hook(wanted)
+        try:
+            logits_PV: Tensor = self.student(input_ids=tokens_BT, use_cache=False, **more).logits[0]
+        finally:
+            hook.remove()
+        return logits_PV
 
     def _logits(self, hidden_PD: Tensor) -> Tensor:
         logits_PV: Tensor = self.student.get_output_embeddings()(hidden_PD)

@@ -102,6 +102,18 @@ class TrainingSet:
         assert self.answers_N5 is not None, "the second task has a weight, but its rows are missing"
         return self._row(self.answers_N5[question])
 
+    def longest_rows(self) -> list[TokenRow]:
+        """The rows of the question with the longest one, longest first; of questions with several rationales, if there are any."""
+        usable_N = self.mask_NK.sum(-1) >= min(2, int(self.mask_NK.sum(-1).max()))
+        longest, found = -1, 0
+        for index_Q in torch.split(usable_N.nonzero()[:, 0], 4096):
+            length_QK = self.addresses_NK25[index_Q][..., 0, 1] * self.mask_NK[index_Q]
+            most = int(length_QK.max())
+            if most > longest:
+                longest, found = most, int(index_Q[length_QK.amax(-1).argmax()])
+        rows = [self.row(found, k) for k in self.mask_NK[found].nonzero()[:, 0].tolist()]
+        return sorted(rows, key=lambda row: -len(row.tokens))
+
     def _row(self, address_5: Tensor) -> TokenRow:
         offset, length, start, first, last = address_5.tolist()
         assert length, "the mask marks a rationale that has no row"

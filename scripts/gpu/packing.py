@@ -23,9 +23,8 @@ from pipeline.training.micro_batch import assemble, forward, together
 from pipeline.training.step import answer_weights
 from pipeline.training.training_set import TrainingSet
 from scripts.gpu.part import Options, attempt, options, report
-from scripts.gpu.students import PERSPECTIVES, Shape, copy_of, set_of, student_of
+from scripts.gpu.students import ATTENTION, PERSPECTIVES, Shape, copy_of, set_of, student_of
 from stages.speed.training import PlainEngine
-from stages.training.rank import ATTENTION
 
 SHAPE: Final = Shape(256, 512, 4, 4, 2, 1024, 4, 320)
 """Lines of several FlexAttention blocks, head size 64."""

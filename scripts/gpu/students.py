@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
+from pipeline.student import self_check
 from pipeline.student.batch import Batch
 from pipeline.training.training_set import TrainingSet
 from stages.speed.workload import Lengths, make_set
@@ -38,6 +39,8 @@ SHAPES: Final = {
 }
 PEAK: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 """Peak bfloat16 FLOP/s without sparsity, from the vendors' data sheets."""
+ATTENTION: Final = {"none": None, **self_check.ATTENTION}
+"""Attention implementation of each packing; None is the model's own."""
 NOWHERE: Final = Path("random weights")
 """The student's folder in a configuration whose student is built here."""
 

@@ -1,7 +1,8 @@
 """Stage 2: lets the undistilled base student and the teacher answer every evaluation question greedily.
 
 Training does not change their answers, so all students of the same questions are compared with the same references. The stage also tests
-the models early: a prompt that is too long, or a teacher that cannot solve the tasks, shows before any expensive stage runs. Writes
+the models early: a prompt that is too long, a teacher that cannot solve the tasks, or a student that cannot be trained shows before any
+expensive stage runs. Writes
 `items-*.parquet` (`stages/shared/answering.py`) and a summary with both models' accuracies and a digest of the questions. With
 `evaluation.draws` it also writes `draws-*.parquet` and their summary (`stages/shared/draws.py`).
 """
@@ -80,7 +81,12 @@ def _say(accuracy: Mapping[str, Mapping[str, Accuracy]]) -> None:
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> ReferencesSummary:
     """Generate every model's answers, one engine at a time."""
+    from stages.shared.student_check import check_student
+
     models = _models(config)
+    form = check_student(config.base)
+    if form.reason:
+        print(f"{NAME}: the student's rationales will be padded, not packed: {form.reason}", flush=True)
     asking = EvaluationTask(inputs["questions"], config.prompts, config.evaluation)
     engines = {"base": config.evaluation.engine, "teacher": config.teacher_engine}
     spent = answer(asking, {name: AnsweringModel(model, engines[name]) for name, model in models.items()}, out, progress)

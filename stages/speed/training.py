@@ -155,7 +155,8 @@ def sides_of(folder: Path, lengths: Lengths, threads: int) -> dict[str, Trained]
     for name, fields in sides_here().items():
         config = config_of(student, {**fields, "threads_per_rank": threads})
         join_alone(config.training)
-        found[name] = _trained(config, data, start_engine(config))
+        engine, config = start_engine(config, data)
+        found[name] = _trained(config, data, engine)
     config = config_of(student, {**SIDES["packed"], "threads_per_rank": threads})
     found["plain"] = _trained(config, data, _plain(config, found["packed"].state.engine.device))
     return found

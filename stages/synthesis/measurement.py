@@ -20,6 +20,7 @@ from pipeline.config.synthesis import Synthesis
 from pipeline.metanet.features import encode
 from pipeline.model_folders import load_causal_model, load_tokenizer
 from pipeline.prompt_rendering import pad_token
+from pipeline.student.self_check import right_form
 from pipeline.student.token_losses import StudentLosses, measured_losses
 from stages.synthesis.selection import Kept
 
@@ -55,11 +56,17 @@ def open_models(source: Weights, settings: Synthesis) -> Models:
 
 
 def losses_and_features(models: Models, settings: Synthesis, hardest: float, kept: list[Kept]) -> tuple[Tensor, Tensor]:
-    """The base student's L_real on each rationale (B,) and its features (B, F), fp32 on the CPU."""
+    """The base student's L_real on each rationale (B,) and its features (B, F), fp32 on the CPU.
+
+    Raises:
+        ModelError: the student has other losses in a batch than alone.
+    """
     if not kept:
         return torch.zeros(0), torch.zeros(0, models.encoder.config.hidden_size)
     student, rows = models.student, [item.row for item in kept]
-    losses_B = measured_losses(StudentLosses(student), rows, models.pad, student.device, settings.forward_rows, hardest)
+    form = right_form(student, sorted(rows, key=lambda row: -len(row.tokens)), models.pad, "none")
+    model = StudentLosses(student, own_head=form.own_head)
+    losses_B = measured_losses(model, rows, models.pad, student.device, settings.forward_rows, hardest)
     texts = [item.prompt + item.text for item in kept]
     features_BF = encode(models.encoder, models.encoder_tokenizer, texts, settings.encoder_context, settings.forward_rows)
     return losses_B, features_BF

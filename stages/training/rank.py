@@ -9,6 +9,7 @@ Axes: N questions of the set, K perspectives, F features.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -26,8 +27,8 @@ from pipeline.metanet.inertia import InertiaState, lag_steps, observe
 from pipeline.metanet.network import MetaNet
 from pipeline.model_folders import load_causal_model, load_tokenizer
 from pipeline.prompt_rendering import pad_token
-from pipeline.student.attention import ROWS
 from pipeline.student.lora import adapt
+from pipeline.student.self_check import right_form
 from pipeline.student.token_losses import StudentLosses
 from pipeline.training.step import TrainingState, train_step
 from pipeline.training.student_engine import StudentEngine
@@ -105,19 +106,27 @@ def deepspeed_config(training: Training) -> dict[str, Any]:
     }
 
 
-ATTENTION: Final = {"none": None, "rows": ROWS, "flex": "flex_attention"}
-"""Attention implementation of each packing; None is the model's own."""
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def start_engine(config: Config) -> Any:
-    """The student in a DeepSpeed engine."""
+def start_engine(config: Config, data: TrainingSet) -> tuple[Any, Config]:
+    """The student in a DeepSpeed engine, and the configuration with a packing that is right for it.
+
+    Raises:
+        ModelError: the student cannot be trained in batches.
+    """
     training = config.training
-    student = load_causal_model(config.student, DTYPES[training.precision], ATTENTION[training.packing])
-    return engine_of(training, student, config.seed)
+    student = load_causal_model(config.student, DTYPES[training.precision])
+    if torch.cuda.is_available() and training.zero_stage < 3:
+        student.to(torch.device("cuda", torch.cuda.current_device()))
+    form = right_form(student, data.longest_rows(), data.pad, training.packing)
+    if form.reason and int(os.environ.get("RANK", "0")) == 0:
+        print(f"training: {form.reason}; rows are padded instead, which is right and slower", flush=True)
+    training = training.model_copy(update={"packing": form.packing})
+    return engine_of(training, student, config.seed, form.own_head), config.model_copy(update={"training": training})
 
 
-def engine_of(training: Training, student: Any, seed: int) -> Any:
+def engine_of(training: Training, student: Any, seed: int, own_head: bool = False) -> Any:
     """A loaded student in a DeepSpeed engine, with PyTorch's AdamW so that nothing is compiled."""
     if training.lora is not None:
         torch.manual_seed(seed)  # the same random adapters on every rank and after every restart
@@ -126,7 +135,7 @@ def engine_of(training: Training, student: Any, seed: int) -> Any:
         # Reentrant checkpointing computes no gradient behind frozen embeddings.
         student.gradient_checkpointing_enable({"use_reentrant": False})
     student.train()
-    model = StudentLosses(student)
+    model = StudentLosses(student, own_head=own_head)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         learning, lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=training.weight_decay,
@@ -179,7 +188,7 @@ def train(
     """Take all steps from the last checkpoint on, and export the student."""
     tokenizer = load_tokenizer(config.student)
     data = load_training_set(config, synthesis, scratch, tokenizer)
-    engine = start_engine(config)
+    engine, config = start_engine(config, data)
     state = start_training_state(config, data, engine, synthesis.path("metanet.safetensors"))
     training = config.training
     first = load_checkpoint(state, scratch)

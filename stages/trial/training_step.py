@@ -72,7 +72,7 @@ def take_step(config: Config) -> Outcome | None:
 
     tokenizer = load_tokenizer(config.student)
     data = longest_rows(config, len(tokenizer), pad_token(tokenizer))
-    engine = start_engine(config)
+    engine, config = start_engine(config, data)
     state = start_training_state(config, data, engine, None)
     began = time.monotonic()
     log = train_step(state, 0)

@@ -25,6 +25,7 @@ from pipeline.model_folders import load_causal_model
 from pipeline.student.batch import TokenRow, batch
 from pipeline.student.hidden_states import layer_states, span_states
 from pipeline.student.objective import jensen_shannon
+from pipeline.student.self_check import right_form
 from pipeline.student.token_losses import StudentLosses, measured_losses
 from stages.experiments.latent.rows import Rows
 
@@ -117,9 +118,11 @@ def read(source: Weights, run: RunConfig, rows: Rows, pad: int) -> Reading:
     reader = _Reader(student.to(device).eval(), pad, device, run.synthesis.forward_rows)
     fed = (pad, device, reader.at_once)
     ends = [(len(row.tokens) - 1, len(row.tokens)) for row in rows.prompts]
+    form = right_form(student, rows.rationales, pad, "none")
+    model = StudentLosses(student, own_head=form.own_head)
     return Reading(
         rationale_BLD=layer_states(student, rows.rationales, *fed).numpy(),
         prompt_QD=span_states(student, rows.prompts, ends, *fed)[:, -1].numpy(),
-        loss_B=measured_losses(StudentLosses(student), rows.rationales, *fed, run.objective.hardest).numpy(),
+        loss_B=measured_losses(model, rows.rationales, *fed, run.objective.hardest).numpy(),
         answers={"whole": _answers(reader, rows.rationales, rows), "cut": _answers(reader, rows.contexts, rows)},
     )

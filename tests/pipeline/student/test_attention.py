@@ -62,7 +62,7 @@ def _read(mask: BlockMask, line: int, full: bool = False) -> list[set[int]]:
     return [set(row[:count].tolist()) for count, row in zip(counts[line, 0], numbers[line, 0], strict=True)]
 
 
-def test_a_sliding_window_shorter_than_the_rows_is_refused() -> None:
+def test_a_row_that_is_not_packed_is_refused_beyond_the_window() -> None:
     config = MistralConfig(
         vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
         sliding_window=8,
@@ -70,5 +70,5 @@ def test_a_sliding_window_shorter_than_the_rows_is_refused() -> None:
     config._attn_implementation = ROWS
     model = MistralForCausalLM(config)
     model(input_ids=torch.ones(1, 8, dtype=torch.long))
-    with pytest.raises(ModelError, match=r"sliding_window 8, for rows of 9 tokens; set training\.packing to none"):
+    with pytest.raises(ModelError, match="rows of 9 tokens, over the model's window of 8, must be packed"):
         model(input_ids=torch.ones(1, 9, dtype=torch.long))
