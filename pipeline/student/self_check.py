@@ -67,10 +67,16 @@ def right_form(student: Any, rows: Sequence[TokenRow], pad: int, packing: Packin
     """
     rows = _affordable(student, list(rows)[:FEW])
     with _evaluating(student):
-        alone = [_alone(student, row) for row in rows]
-        own_head = not _is_projection(student, rows[0])
         spans = rationale_spans(rows)
-        off = _difference(_losses(student, own_head, batch(rows, spans, pad)), alone)
+        try:
+            alone = [_alone(student, row) for row in rows]
+            own_head = not _is_projection(student, rows[0])
+            off = _difference(_losses(student, own_head, batch(rows, spans, pad)), alone)
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"student: {type(student).__name__} does not take token ids alone and give their logits ({error}); "
+                "use a decoder-only causal language model"
+            ) from error
         if not off <= _tolerance(student):
             raise ModelError(
                 f"student: {type(student).__name__} has other losses in a padded batch than alone, by {off:.2g} nats, so that it "
@@ -81,6 +87,10 @@ def right_form(student: Any, rows: Sequence[TokenRow], pad: int, packing: Packin
         plain = student.config._attn_implementation
         try:
             student.set_attn_implementation(ATTENTION[packing])
+            if student.config._attn_implementation != ATTENTION[packing]:
+                return Form(
+                    "none", own_head, "packed rows fail: the model has its own attention code, not transformers' interface"
+                )
             item = packed(rows, spans, [0] * len(rows), pad, by_rows=packing == "rows")
             off = _difference(_losses(student, own_head, item), alone)
             reason = f"packed rows have other losses than rows alone, by {off:.2g} nats" * (not off <= _tolerance(student))

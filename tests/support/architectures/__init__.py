@@ -1,0 +1,1 @@
+"""The causal architectures of transformers, as small models."""
