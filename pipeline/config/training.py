@@ -30,7 +30,9 @@ class Mixture(Frozen):
     order: Literal["scored", "inverted", "shuffled"] = identity("scored")
     """Use the scores as they are, inverted, or shuffled among a question's rationales (ablations)."""
     beta: float = identity(0.3, ge=0, le=1)
-    """Keep rationales whose probability is at least β times the largest of the question."""
+    """Keep rationales whose probability (or score, see `selection`) is at least β times the largest of the question."""
+    selection: Literal["probabilities", "scores"] = identity("probabilities")
+    """What β compares: probabilities softmax(s/τ), or raw scores as printed in the paper, where negative scores need `min_kept`."""
     temperature: float = identity(1.0, gt=0)
     """Temperature of the softmax over kept rationales."""
     epsilon: float = identity(0.1, ge=0, le=1)

@@ -42,7 +42,7 @@ def warm_up(
     torch.set_num_threads(1)  # more threads slow down such a small network
     torch.manual_seed(seed)
     questions, perspectives, width = features_NKF.shape
-    metanet = MetaNet(perspectives, width, config.metanet.width, config.metanet.heads)
+    metanet = MetaNet(perspectives, width, config.metanet)
     optimizer = metanet_optimizer(metanet, config.warm_up_rate)
     wanted_NK = targets(losses_NK, mask_NK, objective.target)
     epochs = []

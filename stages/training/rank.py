@@ -142,7 +142,7 @@ def start_training_state(config: Config, data: TrainingSet, engine: StudentEngin
     """Student, MetaNet and inertia state before the first step. Inertia starts from the base student's losses."""
     training = config.training
     torch.manual_seed(config.seed)
-    metanet = MetaNet(len(config.perspectives), data.features_NKF.shape[-1], config.metanet_width, config.metanet_heads)
+    metanet = MetaNet(len(config.perspectives), data.features_NKF.shape[-1], config.metanet)
     if metanet_file is not None:
         metanet.load_state_dict(load_file(metanet_file))
     inertia = InertiaState.empty(*data.mask_NK.shape)

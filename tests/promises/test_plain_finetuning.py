@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.config.synthesis import Objective
+from pipeline.config.synthesis import MetaNetShape, Objective
 from pipeline.config.training import Consistency, Mixture, Training
 from pipeline.grading.grade import conclusion
 from pipeline.metanet.inertia import InertiaState, observe
@@ -77,7 +77,7 @@ def _step(
     """The log of one step, the student's gradient and the training state."""
     student.zero_grad()
     torch.manual_seed(0)
-    metanet = MetaNet(PERSPECTIVES, FEATURES, 8, 2)
+    metanet = MetaNet(PERSPECTIVES, FEATURES, MetaNetShape(width=8, heads=2))
     inertia = InertiaState.empty(QUESTIONS, PERSPECTIVES)
     observe(inertia, training.inertia, torch.arange(QUESTIONS), data.base_losses_NK, data.mask_NK)
     optimizer = torch.optim.AdamW(metanet.parameters(), lr=training.metanet_rate)

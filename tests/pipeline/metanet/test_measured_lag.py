@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.synthesis import Objective
+from pipeline.config.synthesis import MetaNetShape, Objective
 from pipeline.metanet import measured_lag as measure
 from pipeline.metanet.measured_lag import distance, measured_lag, reversed_losses
 from pipeline.metanet.network import MetaNet
@@ -36,7 +36,7 @@ def test_distance_is_total_variation() -> None:
 
 def _lag(rate: float, accumulation: int) -> int | None:
     torch.manual_seed(0)
-    metanet = MetaNet(4, 6, 16, 2)
+    metanet = MetaNet(4, 6, MetaNetShape(width=16, heads=2))
     optimizer = metanet_optimizer(metanet, rate)
     before = copy.deepcopy(metanet.state_dict())
     mask_QK = torch.tensor([[True] * 4, [True, True, True, False]] * 8)

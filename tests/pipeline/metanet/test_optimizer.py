@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.config.synthesis import MetaNetShape
 from pipeline.metanet.network import MetaNet
 from pipeline.metanet.optimizer import CLIP, WEIGHT_DECAY, metanet_optimizer, update
 
@@ -11,7 +12,7 @@ from pipeline.metanet.optimizer import CLIP, WEIGHT_DECAY, metanet_optimizer, up
 @pytest.fixture
 def metanet() -> MetaNet:
     torch.manual_seed(0)
-    return MetaNet(perspectives=4, features=6, width=8, heads=2)
+    return MetaNet(perspectives=4, features=6, shape=MetaNetShape(width=8, heads=2))
 
 
 def test_only_matrices_of_metanet_decay(metanet: MetaNet) -> None:

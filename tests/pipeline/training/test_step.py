@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from pipeline.config.synthesis import Objective
+from pipeline.config.synthesis import MetaNetShape, Objective
 from pipeline.config.training import Consistency, Mixture, Training
 from pipeline.metanet.inertia import InertiaState, observe
 from pipeline.metanet.network import MetaNet
@@ -87,7 +87,7 @@ def _state(
         }
     )  # fmt: skip
     data = make_set(questions, 8, Lengths(12, 24), 256)
-    metanet = MetaNet(8, FEATURES, 16, 2)
+    metanet = MetaNet(8, FEATURES, MetaNetShape(width=16, heads=2))
     optimizer = metanet_optimizer(metanet, training.metanet_rate)
     made = engine(StudentLosses(Qwen2ForCausalLM(shape)), clip=1.0)
     inertia = InertiaState.empty(*data.mask_NK.shape)
