@@ -161,6 +161,10 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
         against = [f"{item.stage} with {item.against}" for item in explained if item.against and item.changes]
         if against:
             print(f"\ncompared {', '.join(against)}; expected figures are those of that artifact, scaled by the amount of work")
+        from pipeline.capacity.recipe import recipe_checks
+
+        for check in recipe_checks(loaded):
+            print(f"\n{check.name}: {check.found}" + (f"; {check.remedy}" if check.remedy else ""))
 
 
 def _short(value: object) -> str:

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 
 from pipeline.capacity.machine import GIB, Check, Machine, State, disk, gib, this_machine
 from pipeline.capacity.memory_check import capacity_checks, generators
+from pipeline.capacity.recipe import recipe_checks
 from pipeline.config.models import HubModel, LocalModel
 from pipeline.config.run import RunConfig
 from pipeline.errors import MindError
@@ -188,6 +189,7 @@ def all_checks(run: RunConfig | None) -> Iterator[Check]:
         yield disk("artifacts", None)
         return
     yield from models(run)
+    yield from recipe_checks(run)
     yield from capacity_checks(run, machine)
 
 

@@ -2,19 +2,21 @@
 
 Every field is *identity* or *runtime* (`pipeline/schema/fields.py`). Relative paths are relative to the YAML file. `--set a.b=c`
 overrides one field with a YAML value. Runs of different models share their questions, so these may lie in a file of their own:
-`questions: {panel: panels/paper.yaml}`. The panel's lists are copied in; a list that the run gives itself replaces the panel's.
+`questions: {panel: panels/paper.yaml}`. The panel's lists are copied in; a list that the run gives itself replaces the panel's. `preset`
+copies in the keys of a file `pipeline/config/preset-NAME.yaml` in the same way.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import model_validator
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.evaluation import Evaluation
 from pipeline.config.models import ImportedModel, ServedModel, TeacherField, WeightsField
+from pipeline.config.presets import with_preset
 from pipeline.config.prompts import Prompts
 from pipeline.config.questions import Panel, Questions
 from pipeline.config.sampling import Sampling
@@ -29,6 +31,8 @@ class RunConfig(Frozen):
 
     name: str = runtime(pattern=r"^[A-Za-z0-9_.-]+$")
     """Name of the run in the catalogue (`mind status`)."""
+    preset: Literal["paper"] | None = runtime(None)
+    """Take the keys that this file does not give from a preset: `paper` is the method as its authors state it (docs/method.md)."""
     root: Location = runtime("artifacts", validate_default=True)
     """Artifact root: a local folder, or a URL such as s3://bucket/prefix."""
     workspace: FilePath | None = runtime(None)
@@ -124,4 +128,4 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     for assignment in overrides:
         override(tree, assignment)
     base = path.parent.resolve()
-    return checked(RunConfig, _with_panel(tree, base), str(path), base)
+    return checked(RunConfig, _with_panel(with_preset(tree), base), str(path), base)

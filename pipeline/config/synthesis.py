@@ -12,12 +12,14 @@ from pipeline.schema.fields import Frozen, identity, runtime
 
 
 class MetaNetShape(Frozen):
-    """Size of MetaNet, the teaching assistant."""
+    """Shape of MetaNet, the teaching assistant."""
 
     width: int = identity(256, ge=8)
     """Model width; a multiple of `heads`."""
     heads: int = identity(4, ge=0)
     """Attention heads across perspectives; 0 removes the attention block (an ablation)."""
+    alignment: Literal["linear", "mlp"] = identity("linear")
+    """Feature alignment, shared by the perspectives: one linear layer, or an MLP of two layers as in the paper."""
 
     @model_validator(mode="after")
     def _divisible(self) -> MetaNetShape:
@@ -71,7 +73,7 @@ class Synthesis(Frozen):
     encoder_context: int = identity(512, ge=8)
     """Longest text that the encoder reads at once, in tokens; longer texts are averaged over chunks."""
     metanet: MetaNetShape = identity(MetaNetShape())
-    """Size of MetaNet."""
+    """Shape of MetaNet."""
     warm_up_epochs: int = identity(3, ge=0)
     """MetaNet's warm-up epochs on the base student's losses."""
     warm_up_rate: float = identity(1e-3, gt=0)

@@ -30,7 +30,9 @@ class Mixture(Frozen):
     order: Literal["scored", "inverted", "shuffled"] = identity("scored")
     """Use the scores as they are, inverted, or shuffled among a question's rationales (ablations)."""
     beta: float = identity(0.3, ge=0, le=1)
-    """Keep rationales whose probability is at least β times the largest of the question."""
+    """Keep rationales whose probability (or score, see `selection`) is at least β times the largest of the question."""
+    selection: Literal["probabilities", "scores"] = identity("probabilities")
+    """What β compares: probabilities softmax(s/τ), or raw scores as printed in the paper, where negative scores need `min_kept`."""
     temperature: float = identity(1.0, gt=0)
     """Temperature of the softmax over kept rationales."""
     epsilon: float = identity(0.1, ge=0, le=1)
@@ -79,7 +81,7 @@ class Training(Frozen):
     final_rate: float = identity(0.1, ge=0, le=1)
     """Rate at the end of the cosine decay, as a share of the peak."""
     weight_decay: float = identity(0.0, ge=0)
-    """AdamW weight decay of the student."""
+    """AdamW weight decay of the student's layers; norms, biases and embeddings have none."""
     clip: float = identity(1.0, gt=0)
     """Gradient clipping: largest global norm."""
     precision: Literal["fp32", "bf16"] = identity("bf16")
@@ -87,9 +89,9 @@ class Training(Frozen):
     max_length: int = identity(2048, ge=8)
     """Longest prompt with its rationale, in tokens."""
     metanet_rate: float = identity(5e-6, gt=0)
-    """Learning rate of MetaNet; below `learning_rate` where `inertia.kind` is `optimizer`."""
+    """Peak learning rate of MetaNet, which follows the student's schedule; below `learning_rate` where `inertia.kind` is `optimizer`."""
     metanet_accumulation: int = identity(4, ge=1)
-    """Steps that MetaNet's gradient is accumulated over."""
+    """Steps that MetaNet's gradient is averaged over; those left at the end of a training give a last update."""
     probe_every: int = identity(4, ge=1)
     """Measure the losses of rationales that are not kept once in this many steps."""
     inertia: Inertia = identity(Inertia())

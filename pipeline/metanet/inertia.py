@@ -78,8 +78,3 @@ def targets(losses_QK: Tensor, mask_QK: Tensor, kind: str) -> Tensor:
     centred_QK = torch.where(mask_QK, losses_QK - mean_Q1, zero)
     deviation_Q1 = (centred_QK.square().sum(-1, keepdim=True) / count_Q1).sqrt()
     return (-centred_QK / (deviation_Q1 + 1e-3)).masked_fill(~mask_QK, float("-inf"))
-
-
-def lag_steps(accumulation: int, perspectives: int, temperature: float, rate: float) -> float:
-    """T = A·K·τ²/η: time constant, in student steps, of the paper's optimiser lag for free scores under SGD."""
-    return accumulation * perspectives * temperature**2 / rate

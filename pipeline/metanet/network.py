@@ -1,6 +1,7 @@
 """MetaNet, the teaching assistant: scores how well each rationale of a question suits the student at its current state.
 
-Three stages [P]: feature alignment, synergy by attention across perspectives, one scoring head per perspective. A rationale's feature is
+Three stages [P]: feature alignment (a shared MLP in the paper, one layer by default), synergy by attention across perspectives, one
+scoring head per perspective. A rationale's feature is
 the mean-pooled hidden state of a frozen encoder over question and rationale (our choice). A perspective that a question lacks is masked in
 every stage.
 
@@ -12,13 +13,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pipeline.config.synthesis import MetaNetShape
+
 
 class MetaNet(nn.Module):
-    """Maps features (Q, K, F) to scores of K perspectives; with `heads` = 0, without attention across perspectives (an ablation)."""
+    """Maps features (Q, K, F) to scores of K perspectives; with `shape.heads` = 0, without attention across perspectives (an ablation)."""
 
-    def __init__(self, perspectives: int, features: int, width: int, heads: int) -> None:
+    def __init__(self, perspectives: int, features: int, shape: MetaNetShape) -> None:
         super().__init__()
-        self.align = nn.Linear(features, width)
+        width, heads = shape.width, shape.heads
+        self.align = (
+            nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width))
+            if shape.alignment == "mlp"
+            else nn.Linear(features, width)
+        )
         self.perspective = nn.Parameter(torch.randn(perspectives, width) * 0.02)
         self.norm = nn.LayerNorm(width)
         self.synergy = nn.MultiheadAttention(width, heads, batch_first=True) if heads else None

@@ -1,8 +1,11 @@
 """Selects rationales and computes their mixture weights (method, section 4).
 
-I_dyn keeps k where p_k >= β·p_max with p = softmax(s/τ). On raw scores, as printed in the paper, the rule is not invariant to a shift and
-gives an empty set when all scores are negative (our choice). Guards: at least two rationales where two exist; a share ε is distributed
-evenly; the temperature is doubled until the effective number exp(H(α)) reaches its floor. α carries no gradient.
+I_dyn keeps k where p_k >= β·p_max with p = softmax(s/τ) (our choice). `selection: scores` is the rule as printed in the paper,
+s_k >= β·s_max. It is not invariant to a shift, though MetaNet's loss is; and where all scores are negative (with β < 1) it keeps none, so
+that the guard `min_kept` keeps the best, and `widened` counts the question.
+
+Guards: at least two rationales where two exist; a share ε is distributed evenly; the temperature is doubled until the effective number
+exp(H(α)) reaches its floor. α carries no gradient.
 
 Control arms may invert or shuffle the scores first; a shuffled question keeps the entropy of its weights. Randomness is a function of the
 step, so all ranks agree and a resumed run draws the same numbers.
@@ -68,7 +71,8 @@ def select_and_weigh(
     """Selects and weights rationales. `temperature` is τ of the scores; `config.temperature` is τ_student of the weights."""
     scores_QK = _ordered(scores_QK.detach(), mask_QK, config, random)
     p_QK = torch.softmax(scores_QK / temperature, -1)
-    kept_QK = (p_QK >= config.beta * p_QK.max(-1, keepdim=True).values) & mask_QK
+    compared_QK = scores_QK if config.selection == "scores" else p_QK
+    kept_QK = (compared_QK >= config.beta * compared_QK.max(-1, keepdim=True).values) & mask_QK
     least = min(config.min_kept, p_QK.shape[-1])
     widened_Q = kept_QK.sum(-1) < mask_QK.sum(-1).clamp(max=least)
     # Rank by score, not by p: p underflows to 0 for low scores, and the second best must be an existing rationale.

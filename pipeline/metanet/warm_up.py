@@ -18,6 +18,7 @@ from pipeline.config.synthesis import Objective, Synthesis
 from pipeline.metanet.inertia import targets
 from pipeline.metanet.loss import meta_loss
 from pipeline.metanet.network import MetaNet
+from pipeline.metanet.optimizer import metanet_optimizer, update
 from pipeline.student.table_view import TableView
 
 
@@ -41,8 +42,8 @@ def warm_up(
     torch.set_num_threads(1)  # more threads slow down such a small network
     torch.manual_seed(seed)
     questions, perspectives, width = features_NKF.shape
-    metanet = MetaNet(perspectives, width, config.metanet.width, config.metanet.heads)
-    optimizer = torch.optim.AdamW(metanet.parameters(), lr=config.warm_up_rate)
+    metanet = MetaNet(perspectives, width, config.metanet)
+    optimizer = metanet_optimizer(metanet, config.warm_up_rate)
     wanted_NK = targets(losses_NK, mask_NK, objective.target)
     epochs = []
     for _ in range(config.warm_up_epochs):
@@ -51,8 +52,7 @@ def warm_up(
             scores_QK, _ = metanet(features_NKF[index_Q], mask_NK[index_Q])
             loss = meta_loss(scores_QK, wanted_NK[index_Q], objective.temperature, objective.direction)
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            optimizer.zero_grad()
+            update(metanet, optimizer)
             total += float(loss.detach()) * len(index_Q)
         epochs.append(total / questions)
         epoch_done(epochs[-1])

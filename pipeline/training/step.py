@@ -15,7 +15,8 @@ micro-batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -29,6 +30,7 @@ from pipeline.config.training import Training
 from pipeline.metanet.inertia import InertiaState, filtered, observe, targets
 from pipeline.metanet.loss import meta_loss
 from pipeline.metanet.network import MetaNet
+from pipeline.metanet.optimizer import update
 from pipeline.metanet.selection_and_weights import MixtureWeights, effective_number, select_and_weigh
 from pipeline.prefetch import prefetch
 from pipeline.student.batch import rationale_spans
@@ -41,7 +43,7 @@ from pipeline.training.training_set import TrainingSet, questions_of_step
 
 @dataclass
 class TrainingState:
-    """Student engine, MetaNet and their state. `metanet_optimizer` steps every `metanet_accumulation` steps."""
+    """Student engine, MetaNet and their state. `metanet_optimizer` steps every `metanet_accumulation` steps and after the last step."""
 
     config: Training
     objective: Objective
@@ -62,6 +64,11 @@ def learning_rate(config: Training, step: int) -> float:
         return config.learning_rate * (step + 1) / warm
     done = (step - warm) / max(1, config.steps - warm)
     return config.learning_rate * (config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def metanet_rate(config: Training, step: int) -> float:
+    """MetaNet's rate: in the same ratio to the student's at every step, so that MetaNet lags throughout the schedule (our choice)."""
+    return config.metanet_rate * learning_rate(config, step) / config.learning_rate
 
 
 def scores(state: TrainingState, index_Q: Tensor) -> Tensor:
@@ -98,9 +105,21 @@ def _probe(state: TrainingState, index_Q: Tensor, skipped_QK: Tensor, losses_QK:
         mine = asked or filler
         rows = [state.data.row(int(index_Q[q]), k) for q, k in mine]
         item = together(state.data, state.config.packing, rows, rationale_spans(rows), [q for q, _ in mine])
-        measured_B = measure_batch(state.engine, item, len(rows), state.engine.device, state.objective.hardest)
+        with _evaluating(state.engine.module):
+            measured_B = measure_batch(state.engine, item, len(rows), state.engine.device, state.objective.hardest)
         if asked:
             _note(losses_QK, asked, measured_B)
+
+
+@contextmanager
+def _evaluating(module: Any) -> Iterator[None]:
+    """The module in eval mode: dropout or router noise would be a part of what is measured."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 def _note(losses_QK: Tensor, pairs: Sequence[tuple[int, int]], measured_B: Tensor) -> None:
@@ -116,16 +135,20 @@ def _micro_batch(state: TrainingState, index_Q: Tensor, kept_QK: Tensor, local: 
 
 
 def metanet_step(state: TrainingState, index_Q: Tensor, step: int) -> float:
-    """One L_meta step of MetaNet on the filtered losses; returns the loss."""
+    """One L_meta step of MetaNet on the filtered losses; returns the loss.
+
+    The gradient of an update is the mean over its steps; the last update of a training may have fewer than `metanet_accumulation`.
+    """
     config, mask_QK = state.config, state.data.mask_NK[index_Q]
     objective = state.objective
     wanted_QK = targets(filtered(state.inertia, config.inertia, index_Q), mask_QK, objective.target)
     scores_QK, _ = state.metanet(state.data.features_NKF[index_Q], mask_QK)
     loss = meta_loss(scores_QK, wanted_QK, objective.temperature, objective.direction)
-    (loss / config.metanet_accumulation).backward()  # type: ignore[no-untyped-call]
-    if (step + 1) % config.metanet_accumulation == 0:
-        state.metanet_optimizer.step()
-        state.metanet_optimizer.zero_grad()
+    first = step - step % config.metanet_accumulation
+    last = min(first + config.metanet_accumulation, config.steps) - 1
+    (loss / (last + 1 - first)).backward()  # type: ignore[no-untyped-call]
+    if step == last:
+        update(state.metanet, state.metanet_optimizer)
     return float(loss.detach())
 
 
@@ -136,8 +159,9 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
     index_Q = questions_of_step(step, len(data), questions, state.seed)
     weights = choose(state, index_Q, step)
     rate = learning_rate(config, step)
-    for group in state.engine.optimizer.param_groups:
-        group["lr"] = rate
+    for optimizer, now in ((state.engine.optimizer, rate), (state.metanet_optimizer, metanet_rate(config, step))):
+        for group in optimizer.param_groups:
+            group["lr"] = now
 
     share, device = questions // state.ranks, state.engine.device
     own = range(state.rank * share, (state.rank + 1) * share)

@@ -141,7 +141,10 @@ class TrainingSummary(Summary):
     widened: int
     """Questions whose selection was widened to `mixture.min_kept`."""
     inertia: str
-    optimizer_lag_steps: float
+    measured_lag_steps: int | str | None = None
+    """Student steps until MetaNet has followed a step change of its targets by 63 %, or ">5000"; None if the weights do not follow
+    MetaNet. See `pipeline/metanet/measured_lag.py`.
+    """
     ranks: int
     zero_stage: int
 

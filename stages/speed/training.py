@@ -105,7 +105,7 @@ def config_of(student: Path, fields: Mapping[str, Any]) -> Config:
     training = Training.model_validate(usual | dict(fields))
     return Config(
         student=LocalModel(path=student, chat=False), perspectives=load_perspectives(None), prompts=Prompts(), training=training,
-        objective=Objective(), metanet_heads=4, metanet_width=WIDTH, seed=0,
+        objective=Objective(), metanet=MetaNetShape(width=WIDTH), seed=0,
     )  # fmt: skip
 
 

@@ -23,9 +23,12 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.config.training import Training
 from pipeline.errors import MindError, StageFailed
-from pipeline.metanet.inertia import InertiaState, lag_steps, observe
+from pipeline.metanet.inertia import InertiaState, filtered, observe
+from pipeline.metanet.measured_lag import MOST_STEPS, QUESTIONS, measured_lag
 from pipeline.metanet.network import MetaNet
+from pipeline.metanet.optimizer import metanet_optimizer
 from pipeline.model_folders import load_causal_model, load_tokenizer
+from pipeline.parameter_groups import parameter_groups
 from pipeline.prompt_rendering import pad_token
 from pipeline.student.lora import adapt
 from pipeline.student.self_check import right_form
@@ -136,9 +139,8 @@ def engine_of(training: Training, student: Any, seed: int, own_head: bool = Fals
         student.gradient_checkpointing_enable({"use_reentrant": False})
     student.train()
     model = StudentLosses(student, own_head=own_head)
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
-        learning, lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=training.weight_decay,
+        parameter_groups(model, training.weight_decay), lr=training.learning_rate, betas=(0.9, 0.95),
         fused=torch.cuda.is_available() and training.offload == "none",  # one kernel for all parameters
     )  # fmt: skip
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=deepspeed_config(training))
@@ -149,12 +151,12 @@ def start_training_state(config: Config, data: TrainingSet, engine: StudentEngin
     """Student, MetaNet and inertia state before the first step. Inertia starts from the base student's losses."""
     training = config.training
     torch.manual_seed(config.seed)
-    metanet = MetaNet(len(config.perspectives), data.features_NKF.shape[-1], config.metanet_width, config.metanet_heads)
+    metanet = MetaNet(len(config.perspectives), data.features_NKF.shape[-1], config.metanet)
     if metanet_file is not None:
         metanet.load_state_dict(load_file(metanet_file))
     inertia = InertiaState.empty(*data.mask_NK.shape)
     observe(inertia, training.inertia, torch.arange(len(data)), data.base_losses_NK, data.mask_NK)
-    optimizer = torch.optim.AdamW(metanet.parameters(), lr=training.metanet_rate)
+    optimizer = metanet_optimizer(metanet, training.metanet_rate)
     ranks = dist.get_world_size() if dist.is_initialized() else 1
     rank = dist.get_rank() if dist.is_initialized() else 0
     return TrainingState(training, config.objective, data, engine, metanet, optimizer, inertia, config.seed, rank, ranks)
@@ -220,6 +222,19 @@ def train(
         _finish(config, state, draft, scratch)
 
 
+def _lag(state: TrainingState) -> int | str | None:
+    """The measured lag of MetaNet on training questions, for the summary; None if the weights do not follow MetaNet."""
+    config, data = state.config, state.data
+    if config.mixture.weights != "metanet":
+        return None
+    index = torch.randperm(len(data), generator=torch.Generator().manual_seed(state.seed))[:QUESTIONS]
+    steps = measured_lag(
+        state.metanet, state.metanet_optimizer, config.metanet_rate, data.features_NKF[index], data.mask_NK[index],
+        filtered(state.inertia, config.inertia, index), state.objective, config.questions_per_step, config.metanet_accumulation,
+    )  # fmt: skip
+    return f">{MOST_STEPS}" if steps is None else steps
+
+
 def _finish(config: Config, state: TrainingState, draft: Path, scratch: Path) -> None:
     import pyarrow.parquet as pq
 
@@ -238,9 +253,7 @@ def _finish(config: Config, state: TrainingState, draft: Path, scratch: Path) ->
         mean_effective_number=sum(steps["effective_number"].to_pylist()) / steps.num_rows,
         widened=sum(steps["widened"].to_pylist()),
         inertia=training.inertia.kind,
-        optimizer_lag_steps=lag_steps(
-            training.metanet_accumulation, len(config.perspectives), config.objective.temperature, training.metanet_rate
-        ),
+        measured_lag_steps=_lag(state),
         ranks=state.ranks,
         zero_stage=training.zero_stage,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.config.models import LocalModel, WeightsField
 from pipeline.config.prompts import Prompts
 from pipeline.config.run import RunConfig
-from pipeline.config.synthesis import Objective
+from pipeline.config.synthesis import MetaNetShape, Objective
 from pipeline.config.training import Training
 from pipeline.errors import ConfigError, ModelError
 from pipeline.model_folders import check_model, context_length, model_content
@@ -23,8 +23,7 @@ class Config(Frozen):
     prompts: Prompts = identity()
     training: Training = identity()
     objective: Objective = identity()
-    metanet_heads: int = identity()
-    metanet_width: int = identity()
+    metanet: MetaNetShape = identity()
     seed: int = identity()
 
 
@@ -36,8 +35,7 @@ def config_of(run: RunConfig) -> Config:
         prompts=run.prompts,
         training=run.training,
         objective=run.objective,
-        metanet_heads=run.synthesis.metanet.heads,
-        metanet_width=run.synthesis.metanet.width,
+        metanet=run.synthesis.metanet,
         seed=run.seed,
     )
 

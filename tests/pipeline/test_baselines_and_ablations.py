@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.baselines_and_ablations import KEPT, arms
+from pipeline.config.presets import preset_tree
 from pipeline.config.run import RunConfig, load_config
 from pipeline.perspectives.perspective import load_perspectives
 from pipeline.schema.fields import identity_fields
@@ -37,6 +38,16 @@ def test_no_two_arms_are_the_same() -> None:
 
 def test_the_mind_arm_is_the_unchanged_configuration() -> None:
     assert identity_fields(_run("mind")) == identity_fields(BASE)
+
+
+def test_the_paper_arm_is_the_preset_with_the_experiment_s_own_values() -> None:
+    run, tree = _run("paper"), preset_tree("paper")
+    changed = {"objective", "synthesis", "training", "preset"}
+    assert run.model_dump(exclude=changed) == BASE.model_dump(exclude=changed)
+    assert run.objective.model_dump() | tree["objective"] == run.objective.model_dump()
+    assert run.synthesis.metanet == BASE.synthesis.metanet.model_copy(update={"alignment": "mlp"})
+    assert run.training.mixture == BASE.training.mixture.model_copy(update=tree["training"]["mixture"])
+    assert run.training.metanet_rate == BASE.training.metanet_rate
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,7 @@ def launch(folder: Path, model: Path, ranks: int) -> None:
         "prompts": {},
         "training": {**TRAINING, "ranks": ranks},
         "objective": {},
-        "metanet_heads": 2,
-        "metanet_width": 16,
+        "metanet": {"heads": 2, "width": 16},
         "seed": 0,
     }
     folder.mkdir()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.config.synthesis import Objective
+from pipeline.config.synthesis import MetaNetShape, Objective
 from pipeline.config.training import Consistency, Mixture, Training
 from pipeline.grading.grade import conclusion
 from pipeline.metanet.inertia import InertiaState, observe
@@ -31,12 +31,12 @@ MASK = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1], [1, 0, 0], [1, 
 class GatheringEngine:
     """One process without DeepSpeed: gradients accumulate over micro-batches and are never applied."""
 
-    model: StudentLosses
+    module: StudentLosses
     device: torch.device = torch.device("cpu")  # noqa: RUF009
     optimizer: Any = field(default_factory=lambda: SimpleNamespace(param_groups=[{"lr": 0.0}]))
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = self.model(*inputs)
+        found: tuple[Tensor, Tensor] = self.module(*inputs)
         return found
 
     def backward(self, loss: Tensor, scale_wrt_gas: bool = True) -> None:
@@ -47,7 +47,7 @@ class GatheringEngine:
         pass
 
     def get_global_grad_norm(self) -> float:
-        return float(torch.stack([p.grad.norm() for p in self.model.parameters() if p.grad is not None]).norm())
+        return float(torch.stack([p.grad.norm() for p in self.module.parameters() if p.grad is not None]).norm())
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def _step(
     """The log of one step, the student's gradient and the training state."""
     student.zero_grad()
     torch.manual_seed(0)
-    metanet = MetaNet(PERSPECTIVES, FEATURES, 8, 2)
+    metanet = MetaNet(PERSPECTIVES, FEATURES, MetaNetShape(width=8, heads=2))
     inertia = InertiaState.empty(QUESTIONS, PERSPECTIVES)
     observe(inertia, training.inertia, torch.arange(QUESTIONS), data.base_losses_NK, data.mask_NK)
     optimizer = torch.optim.AdamW(metanet.parameters(), lr=training.metanet_rate)

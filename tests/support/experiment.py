@@ -18,6 +18,7 @@ from safetensors.torch import save
 
 from pipeline.baselines_and_ablations import arms
 from pipeline.config.run import RunConfig, load_config
+from pipeline.config.synthesis import MetaNetShape
 from pipeline.grading.grade import conclusion
 from pipeline.metanet.network import MetaNet, preferences
 from pipeline.model_folders import load_tokenizer
@@ -87,7 +88,7 @@ def _questions(draft: Draft) -> dict[str, Any]:
 
 def metanet(seed: int) -> MetaNet:
     torch.manual_seed(seed)
-    return MetaNet(len(NAMES), FEATURES, 8, 2).eval()
+    return MetaNet(len(NAMES), FEATURES, MetaNetShape(width=8, heads=2)).eval()
 
 
 def synthesis(run: RunConfig, text: Write, draft: Draft) -> dict[str, Any]:

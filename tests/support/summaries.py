@@ -27,7 +27,7 @@ _EMPTY: dict[str, dict[str, Any]] = {
     "training": {
         **dict.fromkeys((
             "steps", "tokens_trained", "tokens_per_second", "last_loss", "mean_kept", "mean_effective_number", "widened",
-            "optimizer_lag_steps", "zero_stage",
+            "zero_stage",
         ), 0),
         "ranks": 1, "inertia": "none",
     },

@@ -176,7 +176,7 @@ def _synthesis(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str
         draft.write_shard("features", feature_table(kept, torch.rand(len(kept), FEATURES)))
         draft.write_shard("rationales", rationale_table(kept, torch.rand(len(kept))))
     shape = run.synthesis.metanet
-    draft.write_bytes("metanet.safetensors", save(MetaNet(len(names_of(run)), FEATURES, shape.width, shape.heads).state_dict()))
+    draft.write_bytes("metanet.safetensors", save(MetaNet(len(names_of(run)), FEATURES, shape).state_dict()))
     return {"kept_questions": count}
 
 

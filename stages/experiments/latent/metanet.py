@@ -50,7 +50,7 @@ def _scores(made: RunArtifacts) -> tuple[dict[str, int], Tensor, Tensor]:
             continue
         mine, features_QKF, mask_QK = by_question(shard, names)
         if metanet is None:
-            metanet = MetaNet(len(names), features_QKF.shape[-1], shape.width, shape.heads).eval()
+            metanet = MetaNet(len(names), features_QKF.shape[-1], shape).eval()
             metanet.load_state_dict(load_file(made.training.path("metanet.safetensors")))
         with torch.no_grad():
             found.append((metanet(features_QKF, mask_QK)[0], mask_QK))

@@ -77,6 +77,30 @@ def _with(run: RunConfig, **training: Any) -> RunConfig:
     return run.model_copy(update={"training": run.training.model_copy(update=training)})
 
 
+def test_few_updates_of_metanet_are_a_warning_in_doctor_and_plan(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+    config = str(write_config(tmp_path, run_tree))
+    for steps, warned in ((76, True), (77, False)):
+        changes = ["--set", f"training.steps={steps}", "--set", "training.metanet_accumulation=4"]
+        found = json.loads(doctor(config, *changes, "--json").output)
+        assert [check["state"] for check in found if check["name"] == "MetaNet"] == ["warn"] * warned
+        planned = CliRunner().invoke(app, ["plan", config, *changes])
+        assert planned.exit_code == 0, planned.output
+        assert ("takes only 19 updates" in planned.output) is warned
+
+
+def test_doctor_and_plan_name_the_preset_and_ask_for_its_encoder(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+    config = str(write_config(tmp_path, {**run_tree, "preset": "paper", "objective": {"target": "z"}}))
+    encoder = ("--set", f"synthesis.encoder={json.dumps({'path': run_tree['student']['path']})}")
+    for given in ((), encoder):
+        checks = {check["name"]: check for check in json.loads(doctor(config, *given, "--json").output)}
+        assert checks["preset"]["found"] == "paper; set otherwise in this run: objective.target"
+        assert ("encoder" in checks) is (not given)
+        planned = CliRunner().invoke(app, ["plan", config, *given]).output
+        assert "preset: paper; set otherwise in this run: objective.target" in planned
+        assert ("needs a BERT-like encoder" in planned) is (not given)
+    assert "preset" not in CliRunner().invoke(app, ["plan", str(write_config(tmp_path, run_tree))]).output
+
+
 def test_more_ranks_or_cards_than_available_are_refused(run: RunConfig) -> None:
     checks = list(capacity_checks(_with(run, ranks=4), CARDS))
     assert named(checks, "training").state == "fail"

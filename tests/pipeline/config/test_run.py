@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from functools import reduce
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config.models import HubModel
+from pipeline.config.presets import leaves, preset_tree
 from pipeline.config.run import RunConfig, load_config
 from pipeline.errors import ConfigError
 from pipeline.grading.grade import ANSWER_TYPES
@@ -153,6 +156,47 @@ def test_set_overrides_one_field_with_a_yaml_value(tmp_path: Path, run_tree: Tre
 )
 def test_a_bad_override_is_refused(tmp_path: Path, run_tree: Tree, override: str, said: str) -> None:
     assert said in _refusal(tmp_path, run_tree, override)
+
+
+PRESET = preset_tree("paper")
+
+
+def _field(run: RunConfig, name: str) -> Any:
+    return reduce(getattr, name.split("."), run)
+
+
+def test_a_preset_gives_every_key_that_the_run_does_not_give(tmp_path: Path, run_tree: Tree) -> None:
+    plain, paper = (load_config(write_config(tmp_path, tree)) for tree in (run_tree, {**run_tree, "preset": "paper"}))
+    assert paper.preset == "paper"
+    for name, value in leaves(PRESET).items():
+        assert _field(paper, name) == value
+    differing = {name for name in leaves(PRESET) if _field(plain, name) != _field(paper, name)}
+    assert {
+        "objective.target", "objective.direction", "synthesis.metanet.alignment", "training.mixture.selection",
+        "training.mixture.epsilon", "training.mixture.min_effective", "training.consistency.answer_context",
+    } <= differing  # fmt: skip
+    changes = [f"{name}={json.dumps(_field(paper, name))}" for name in differing]
+    assert load_config(write_config(tmp_path, run_tree), tuple(changes)) == paper.model_copy(update={"preset": None})
+
+
+@pytest.mark.parametrize("name", leaves(PRESET))
+def test_a_key_of_the_run_or_of_set_replaces_the_preset_s(tmp_path: Path, run_tree: Tree, name: str) -> None:
+    plain = _field(load_config(write_config(tmp_path, run_tree)), name)
+    other = {"training.metanet_rate": 1e-6}.get(name, plain)
+    given = load_config(write_config(tmp_path, _with({**run_tree, "preset": "paper"}, name, other)))
+    said = load_config(write_config(tmp_path, {**run_tree, "preset": "paper"}), (f"{name}={json.dumps(other)}",))
+    assert given == said
+    assert _field(said, name) == other
+    assert all(_field(said, rest) == value for rest, value in leaves(PRESET).items() if rest != name)
+
+
+def test_a_preset_written_out_is_the_same_run(tmp_path: Path, run_tree: Tree) -> None:
+    run = load_config(write_config(tmp_path, run_tree), ("preset=paper", "training.mixture.epsilon=0.2"))
+    assert load_config(write_config(tmp_path, json.loads(run.model_dump_json()))) == run
+
+
+def test_an_unknown_preset_is_refused(tmp_path: Path, run_tree: Tree) -> None:
+    assert "preset: input should be 'paper'" in _refusal(tmp_path, {**run_tree, "preset": "papr"})
 
 
 def test_an_override_does_not_change_other_uses_of_a_yaml_anchor(tmp_path: Path, run_tree: Tree) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config.training import Inertia
-from pipeline.metanet.inertia import InertiaState, filtered, lag_steps, observe, targets
+from pipeline.metanet.inertia import InertiaState, filtered, observe, targets
 
 N, K = 5, 3
 EVERYTHING = torch.ones(N, K, dtype=torch.bool)
@@ -113,7 +113,3 @@ def test_raw_targets_are_the_negated_losses() -> None:
 
 def test_equal_losses_give_equal_targets() -> None:
     assert torch.equal(targets(torch.full((1, 3), 2.0), torch.ones(1, 3, dtype=torch.bool), "z"), torch.zeros(1, 3))
-
-
-def test_the_optimiser_lag_matches_the_derivation() -> None:
-    assert lag_steps(accumulation=4, perspectives=8, temperature=0.5, rate=1e-2) == pytest.approx(800)

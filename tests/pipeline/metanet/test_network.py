@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pipeline.config.synthesis import MetaNetShape
 from pipeline.metanet.loss import meta_loss
 from pipeline.metanet.network import MetaNet, fused, preferences
 
@@ -24,7 +25,7 @@ def _tensors(row: list[tuple[float, float, bool]]) -> tuple[Tensor, Tensor, Tens
 @pytest.fixture(scope="module")
 def metanet() -> MetaNet:
     torch.manual_seed(0)
-    return MetaNet(perspectives=4, features=6, width=8, heads=2)
+    return MetaNet(perspectives=4, features=6, shape=MetaNetShape(width=8, heads=2))
 
 
 @given(rows, st.floats(0.2, 5))
@@ -92,6 +93,17 @@ def test_a_present_perspective_affects_the_other_scores(metanet: MetaNet) -> Non
     mask_QK = torch.ones(1, 4, dtype=torch.bool)
     with torch.no_grad():
         assert (metanet(features_QKF, mask_QK)[0][0, :2] - metanet(other_QKF, mask_QK)[0][0, :2]).abs().max() > 1e-4
+
+
+def test_the_alignment_of_the_paper_is_an_mlp_of_two_layers_shared_by_perspectives() -> None:
+    few, many = (MetaNet(k, 6, MetaNetShape(width=8, heads=2, alignment="mlp")) for k in (2, 7))
+    shapes = [tuple(item.shape) for item in many.align.parameters()]
+    assert shapes == [(8, 6), (8,), (8, 8), (8,)] == [tuple(item.shape) for item in few.align.parameters()]
+    features_QKF = torch.randn(1, 1, 6, generator=torch.Generator().manual_seed(0)).expand(1, 7, 6)
+    with torch.no_grad():
+        _, hidden_QKD = many(features_QKF, torch.ones(1, 7, dtype=torch.bool))
+        assert torch.allclose(many.align(features_QKF)[0, 0], many.align(features_QKF)[0, 6])
+    assert hidden_QKD.shape == (1, 7, 8)
 
 
 def test_questions_do_not_affect_each_other(metanet: MetaNet) -> None:

@@ -119,6 +119,33 @@ def test_selection_compares_shares_with_beta_times_the_best() -> None:
     assert kept.tolist() == [[True, True, True, False]]
 
 
+def test_raw_scores_are_compared_as_printed() -> None:
+    scores_QK = torch.tensor([[2.0, 1.0, 0.9, OFF], [2.0, -1.0, -0.1, 0.1], [0.0, -1.0, OFF, OFF]])
+    kept = weigh(scores_QK, scores_QK.isfinite(), Mixture(selection="scores", beta=0.5, min_kept=1), 1.0)
+    assert kept.kept_QK.tolist() == [[True, True, False, False], [True, False, False, False], [True, False, False, False]]
+    assert not kept.widened_Q.any()
+
+
+@pytest.mark.parametrize("least", [1, 2, 3])
+def test_negative_raw_scores_keep_the_best_and_are_counted(least: int) -> None:
+    scores_QK = torch.tensor([[-1.0, -3.0, -1.5, -2.0], [-0.1, OFF, OFF, -0.2], [1.0, 0.9, 0.8, 0.0]])
+    mixture = Mixture(selection="scores", beta=0.5, min_kept=least)
+    kept = weigh(scores_QK, scores_QK.isfinite(), mixture, 1.0)
+    assert kept.kept_QK.sum(-1).tolist() == [least, min(least, 2), 3]
+    assert kept.kept_QK[0].nonzero()[:, 0].tolist() == [[0], [0, 2], [0, 2, 3]][least - 1]
+    assert kept.widened_Q.tolist() == [True, True, False]
+
+
+@given(questions(), st.floats(0, 1))
+def test_without_guards_weights_are_the_plain_softmax_of_scores(drawn: tuple[Tensor, Tensor], beta: float) -> None:
+    scores_QK, mask_QK = drawn
+    plain = Mixture(selection="scores", beta=beta, epsilon=0.0, min_kept=1, min_effective=1.0, temperature=0.7)
+    weights = weigh(scores_QK, mask_QK, plain, 1.0)
+    expected_QK = torch.softmax((scores_QK / 0.7).masked_fill(~weights.kept_QK, OFF), -1)
+    torch.testing.assert_close(weights.alpha_QK, expected_QK)
+    assert (weights.kept_QK.sum(-1) >= 1).all()
+
+
 def test_weights_carry_no_gradient() -> None:
     scores_QK = torch.randn(2, 4, requires_grad=True)
     weights: MixtureWeights = weigh(scores_QK, torch.ones(2, 4, dtype=torch.bool), Mixture(), 1.0)

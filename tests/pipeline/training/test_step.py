@@ -1,10 +1,11 @@
-"""A step's transfers: how often the host would wait for a GPU."""
+"""A training step: how often the host would wait for a GPU, the rates of both optimisers, MetaNet's updates, and probes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import pytest
@@ -12,13 +13,16 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from pipeline.config.synthesis import Objective
+from pipeline.config.synthesis import MetaNetShape, Objective
 from pipeline.config.training import Consistency, Mixture, Training
-from pipeline.metanet.inertia import InertiaState
+from pipeline.metanet.inertia import InertiaState, observe
 from pipeline.metanet.network import MetaNet
+from pipeline.metanet.optimizer import metanet_optimizer
+from pipeline.parameter_groups import parameter_groups
 from pipeline.student.attention import ROWS
-from pipeline.student.token_losses import StudentLosses
-from pipeline.training.step import TrainingState, train_step
+from pipeline.student.token_losses import StudentLosses, measured_losses
+from pipeline.training.step import TrainingState, choose, metanet_step, train_step
+from pipeline.training.training_set import questions_of_step
 from stages.speed.training import PlainEngine
 from stages.speed.workload import FEATURES, Lengths, make_set
 
@@ -63,24 +67,32 @@ def _on_device(part: Any) -> Any:
     return part
 
 
-def _state(packing: str, questions_per_micro_batch: int, questions: int = QUESTIONS) -> TrainingState:
+def _state(
+    packing: str,
+    questions_per_micro_batch: int,
+    questions: int = QUESTIONS,
+    engine: type[PlainEngine] = _DeviceEngine,
+    dropout: float = 0.0,
+    **fields: Any,
+) -> TrainingState:
     torch.manual_seed(0)
     shape = Qwen2Config(
         vocab_size=256, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-        tie_word_embeddings=True, attn_implementation=ROWS if packing == "rows" else None,
+        tie_word_embeddings=True, attn_implementation=ROWS if packing == "rows" else None, attention_dropout=dropout,
     )  # fmt: skip
     training = Training.model_validate(
         {
             "questions_per_step": questions, "questions_per_micro_batch": questions_per_micro_batch, "precision": "fp32",
-            "zero_stage": 1, "packing": packing, "mixture": Mixture(beta=0.9), "consistency": Consistency(), "probe_every": 1,
+            "zero_stage": 1, "packing": packing, "mixture": Mixture(beta=0.9), "consistency": Consistency(), "probe_every": 1, **fields,
         }
     )  # fmt: skip
     data = make_set(questions, 8, Lengths(12, 24), 256)
-    metanet = MetaNet(8, FEATURES, 16, 2)
-    optimizer = torch.optim.AdamW(metanet.parameters())
-    engine = _DeviceEngine(StudentLosses(Qwen2ForCausalLM(shape)), clip=1.0)
+    metanet = MetaNet(8, FEATURES, MetaNetShape(width=16, heads=2))
+    optimizer = metanet_optimizer(metanet, training.metanet_rate)
+    made = engine(StudentLosses(Qwen2ForCausalLM(shape)), clip=1.0)
     inertia = InertiaState.empty(*data.mask_NK.shape)
-    return TrainingState(training, Objective(hardest=0.5), data, engine, metanet, optimizer, inertia, 0, 0, 1)
+    observe(inertia, training.inertia, torch.arange(len(data)), data.base_losses_NK, data.mask_NK)
+    return TrainingState(training, Objective(hardest=0.5), data, made, metanet, optimizer, inertia, 0, 0, 1)
 
 
 @contextmanager
@@ -108,3 +120,60 @@ def test_a_wait_is_seen() -> None:
         tensor[tensor > 0].tolist()
         tensor[[0, 1]].cpu()
     assert waits == {"__float__": 1, "__getitem__": 2, "tolist": 1, "cpu": 1}
+
+
+def test_both_rates_keep_their_ratio_along_the_schedule() -> None:
+    fields = {"steps": 12, "warm_up": 0.25, "learning_rate": 1e-3, "metanet_rate": 4e-4, "weight_decay": 0.1}
+    state = _state("rows", QUESTIONS, engine=PlainEngine, **fields)
+    state.engine.optimizer = torch.optim.AdamW(parameter_groups(state.engine.module, 0.1))
+    rates = []
+    for step in range(12):
+        log = train_step(state, step)
+        rates.append(log["learning_rate"])
+        assert log["metanet_learning_rate"] == pytest.approx(0.4 * log["learning_rate"])
+        for optimizer, rate in (
+            (state.engine.optimizer, "learning_rate"),
+            (state.metanet_optimizer, "metanet_learning_rate"),
+        ):
+            assert {group["lr"] for group in optimizer.param_groups} == {log[rate]}
+            assert len(optimizer.param_groups) == 2
+    assert rates[0] < rates[2] == max(rates) > rates[-1]
+
+
+def _metanet_after(steps: int, accumulation: int, taken: int) -> list[Tensor]:
+    """MetaNet's parameters at the start and after each of `taken` steps."""
+    state = _state("rows", QUESTIONS, engine=PlainEngine, steps=steps, metanet_accumulation=accumulation)
+    found = [torch.nn.utils.parameters_to_vector(state.metanet.parameters()).detach().clone()]
+    for step in range(taken):
+        metanet_step(state, questions_of_step(step, len(state.data), QUESTIONS, 0), step)
+        found.append(torch.nn.utils.parameters_to_vector(state.metanet.parameters()).detach().clone())
+    return found
+
+
+def test_the_last_step_updates_metanet_with_what_was_accumulated() -> None:
+    found = _metanet_after(steps=6, accumulation=4, taken=6)
+    moved = [not torch.equal(one, other) for one, other in pairwise(found)]
+    assert moved == [False, False, False, True, False, True]
+
+
+def test_a_short_last_update_is_the_mean_over_its_steps() -> None:
+    short, whole = _metanet_after(2, 4, 2)[-1], _metanet_after(2, 2, 2)[-1]
+    assert torch.equal(short, whole)
+
+
+def test_probes_measure_without_dropout_and_training_goes_on_with_it() -> None:
+    state = _state("none", 4, engine=PlainEngine, dropout=0.5, mixture=Mixture(beta=1.0))
+    module = state.engine.module.train()
+    index_Q = questions_of_step(0, len(state.data), QUESTIONS, 0)
+    kept_QK = choose(state, index_Q, 0).kept_QK
+    pairs = [(q, k) for q in range(QUESTIONS) for k in range(8)]
+    rows = [state.data.row(int(index_Q[q]), k) for q, k in pairs]
+    module.eval()
+    exact_QK = measured_losses(module, rows, state.data.pad, state.engine.device, 8, state.objective.hardest).view(-1, 8)
+    module.train()
+    train_step(state, 0)
+    seen_QK = state.inertia.last_NK[index_Q]
+    assert module.training
+    assert all(part.training for part in module.modules())
+    assert torch.allclose(seen_QK[~kept_QK], exact_QK[~kept_QK], rtol=1e-4)
+    assert not torch.allclose(seen_QK[kept_QK], exact_QK[kept_QK], rtol=1e-4), "the student has no dropout to test with"
