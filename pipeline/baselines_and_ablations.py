@@ -20,6 +20,9 @@ KEPT: Final = 3.2
 number.
 """
 
+KEPT_BY_PAPER: Final = 1.8
+"""The same for selection on raw scores, which keeps fewer at the same β."""
+
 SPECIALIST: Final = "single-"
 """Name prefix of the arms that train on one perspective only."""
 
@@ -99,7 +102,8 @@ def arms(questions: int, perspectives: Sequence[str], copied: str) -> tuple[Arm,
         arm("prediction-first", "L_meta in the KL direction printed in the paper", "ablation",
             objective__direction="prediction_first"),
         arm("raw-targets", "targets not z-scored", "ablation", objective__target="raw"),
-        arm("paper", "the method as the paper states it, all points at once (`preset: paper`)", "ablation", preset="paper"),
+        arm("paper", "the method as the paper states it, all points at once (`preset: paper`)", "ablation", KEPT_BY_PAPER,
+            preset="paper"),
         arm("explicit-inertia", "an explicit loss filter in addition to MetaNet's slower optimiser", "ablation",
             training__inertia__kind="ema"),
     )  # fmt: skip
