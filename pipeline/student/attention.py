@@ -79,13 +79,11 @@ def _reads(rows: Sequence[tuple[Array, int]]) -> RowGather:
 
 def _refuse_more(more: Mapping[str, Any], attention_mask: Tensor | None) -> None:
     """Rejects attention options that this implementation would otherwise silently ignore."""
-    unknown = [name for name in ("softcap", "s_aux") if more.get(name) is not None]
+    unknown = [said for name, said in (("softcap", "soft cap"), ("s_aux", "sink")) if more.get(name) is not None]
     if attention_mask is not None:
-        unknown.append("attention mask")
+        unknown.append("mask of its own")
     if unknown:
-        raise ModelError(
-            f"training.packing: rows does not support this model's {', '.join(unknown)}; set training.packing to none"
-        )
+        raise ModelError(f"the model's attention has a {', '.join(unknown)}; set training.packing to none")
 
 
 def _in_window(sees_R1QS: Tensor, window: int | None) -> Tensor:

@@ -88,15 +88,12 @@ def right_form(student: Any, rows: Sequence[TokenRow], pad: int, packing: Packin
         try:
             student.set_attn_implementation(ATTENTION[packing])
             if student.config._attn_implementation != ATTENTION[packing]:
-                return Form(
-                    "none", own_head, "packed rows fail: the model has its own attention code, not transformers' interface"
-                )
+                raise ModelError("the model has its own attention code, not transformers' interface")
             item = packed(rows, spans, [0] * len(rows), pad, by_rows=packing == "rows")
             off = _difference(_losses(student, own_head, item), alone)
             reason = f"packed rows have other losses than rows alone, by {off:.2g} nats" * (not off <= _tolerance(student))
         except Exception as error:  # noqa: BLE001 - whatever an architecture raises for packed rows, padded ones are right
-            said = str(error).strip().splitlines() or [""]
-            reason = f"packed rows fail: {type(error).__name__}: {said[0][:200]}"
+            reason = f"packed rows fail: {(str(error).strip().splitlines() or [type(error).__name__])[0][:200]}"
         if not reason:
             return Form(packing, own_head)
         student.set_attn_implementation(plain)
