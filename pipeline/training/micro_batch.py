@@ -45,6 +45,11 @@ class MicroBatch:
     answers: list[AnswerPositions]
     """Per question: where L_cons reads answer distributions; empty without that term."""
 
+    @property
+    def left_out(self) -> int:
+        """Number of kept rationales that have no part in L_cons, because they spell their answer otherwise."""
+        return len(self.pairs) - sum(len(answer.rationales) for answer in self.answers) if self.answers else 0
+
 
 class MicroBatchLosses(NamedTuple):
     """What the student's forward pass says of a micro-batch."""
@@ -96,11 +101,20 @@ def assemble(data: TrainingSet, config: Training, index_Q: Tensor, kept_QK: Tens
 
     answers = []
     for q in local if term.weight > 0 else ():
-        mine = [b for b, (question, _) in enumerate(pairs) if question == q]
-        # Answers are compared position by position, so a rationale with other answer tokens than the first one's is excluded.
-        agreeing = [b for b in mine if rationales[b].answer_tokens == rationales[mine[0]].answer_tokens]
+        agreeing = _largest_group([(b, rationales[b].answer_tokens) for b, (question, _) in enumerate(pairs) if question == q])
         answers.append(AnswerPositions(agreeing, [answer_of(b) for b in agreeing]))
     return MicroBatch(together(data, config.packing, rows, spans, questions), pairs, len(answer_only), answers)
+
+
+def _largest_group(answers: list[tuple[int, list[int]]]) -> list[int]:
+    """The rationales with the answer tokens that most of a question's have, the first such answer on a tie.
+
+    L_cons compares answers position by position, so a rationale that spells its answer otherwise has no part in it.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for b, tokens in answers:
+        groups.setdefault(tuple(tokens), []).append(b)
+    return max(groups.values(), key=len)
 
 
 def forward(engine: StudentEngine, micro: MicroBatch, hardest: float) -> MicroBatchLosses:

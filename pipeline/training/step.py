@@ -167,7 +167,7 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
     own = range(state.rank * share, (state.rank + 1) * share)
     # What a step measures stays on the device until its end; reading a value there would make the host wait for the GPU.
     losses_QK = torch.zeros(weights.alpha_QK.shape, device=device)
-    sums = torch.zeros(3, device=device)
+    sums = torch.zeros(4, device=device)
     seen_QK = weights.kept_QK.clone()
     follows_losses = config.mixture.weights in ("metanet", "table")
     probing = step % config.probe_every == 0 and follows_losses
@@ -192,7 +192,8 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
         if config.zero_stage == 0 and local.stop == own.stop:
             norm = _plain_norm(state)
         state.engine.step()
-        sums += torch.stack([loss.sft.detach(), loss.consistency.detach(), sums.new_full((), read.tokens)])
+        counts = (sums.new_full((), count) for count in (read.tokens, micro.left_out))
+        sums += torch.stack([loss.sft.detach(), loss.consistency.detach(), *counts])
 
     losses_QK, sums = _over_ranks(state, losses_QK, sums)
     meta = 0.0
@@ -261,6 +262,7 @@ def _log(
         "temperature": float(weights.temperature_Q.mean()),
         "widened": int(weights.widened_Q.sum()),
         "tokens": int(sums[2]),
+        "outside_consistency": int(sums[3]),
         "learning_rate": rate,
         "metanet_learning_rate": state.metanet_optimizer.param_groups[0]["lr"],
     }

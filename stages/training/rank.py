@@ -62,6 +62,7 @@ STEPS: Final = pa.schema(
         ("losses_K", pa.list_(pa.float64())),
         ("widened", pa.int64()),
         ("tokens", pa.int64()),
+        ("outside_consistency", pa.int64()),
         *(
             (name, pa.float64())
             for name in ("learning_rate", "metanet_learning_rate", "gradient_norm", "seconds", "tokens_per_second")
