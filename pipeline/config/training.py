@@ -125,7 +125,9 @@ class Training(Frozen):
     gradient_checkpointing: bool = runtime(False)
     """Recompute activations in the backward pass, to save memory."""
     packing: Literal["none", "rows", "flex"] = runtime("rows")
-    """Compute a question's shared prefix once: attention row by row (`rows`) or FlexAttention (`flex`, needs a GPU); `none` pads."""
+    """Compute a question's shared prefix once: attention row by row (`rows`) or FlexAttention (`flex`, needs a GPU); `none` pads.
+    A student for which packed rows are not right is padded, whatever is configured.
+    """
     threads_per_rank: int = runtime(1, ge=1)
     """CPU threads of a rank."""
     port: int | None = runtime(None, ge=1, le=65535)

@@ -42,8 +42,11 @@ In bfloat16 the noise of 24 layers is below 0.02. A single token may differ by m
 """
 HEAD_TOLERANCE: Final = 1e-4
 """Largest relative difference between the model's logits and the projection of its last hidden states, which are the same operations."""
-WORK: Final = 1e14
-"""Floating point operations that the check may cost on a CPU; beyond it, rows are cut to a few tokens."""
+WORK: Final = 2e12
+"""Floating point operations that the check may cost on a CPU, half a minute of two cores; beyond it, rows are cut to a few tokens.
+
+Windows that are longer than that are then not seen; a student of such a size is trained on a GPU, where nothing is cut.
+"""
 SHORT: Final = 32
 """Tokens of a prompt and of a rationale that then remain."""
 
