@@ -43,8 +43,8 @@ class Part(NamedTuple):
 
 PARTS: Final = {
     "machine": Part("machine", "", 60, True),
-    "miniature-fp32": Part("miniature", "fp32", 290, False),
-    "miniature-bf16": Part("miniature", "bf16", 290, False),
+    "miniature-fp32": Part("miniature", "fp32", 220, False),
+    "miniature-bf16": Part("miniature", "bf16", 220, False),
     "packing": Part("packing", "", 120, False),
     "zero": Part("zero", "", 150, False),
     "memory": Part("memory", "", 30, True),

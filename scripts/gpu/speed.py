@@ -34,7 +34,7 @@ OBJECTIVES: Final[dict[str, dict[str, Any]]] = {
 KERNELS: Final = ("liger", "compiled")
 WARM: Final = 3
 """Warm-up steps. FlexAttention is compiled in the first, again for any length in the second, and once more for a single line."""
-MOST: Final = 12
+MOST: Final = 8
 """Measured steps."""
 
 
