@@ -49,7 +49,7 @@ def measured_lag(
 ) -> int | None:  # fmt: skip
     """The lag in student steps; None if it is more than `MOST_STEPS`. MetaNet and its optimiser are unchanged."""
     wanted_QK = targets(reversed_losses(losses_QK, mask_QK), mask_QK, objective.target)
-    trained = copy.deepcopy(metanet)
+    trained = copy.deepcopy(metanet).cpu()
     following = metanet_optimizer(trained, rate)
     following.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for group in following.param_groups:

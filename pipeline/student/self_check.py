@@ -16,8 +16,7 @@ Axes: P wanted positions, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import torch
@@ -28,7 +27,7 @@ from pipeline.student.attention import ROWS
 from pipeline.student.batch import Batch, TokenRow, batch, rationale_spans
 from pipeline.student.objective import token_losses
 from pipeline.student.shared_prefix_packing import packed
-from pipeline.student.token_losses import StudentLosses, losses_of
+from pipeline.student.token_losses import StudentLosses, evaluating, losses_of
 
 Packing = Literal["none", "rows", "flex"]
 ATTENTION: Final = {"rows": ROWS, "flex": "flex_attention"}
@@ -69,7 +68,7 @@ def right_form(student: Any, rows: Sequence[TokenRow], pad: int, packing: Packin
         ModelError: padded rows do not have the losses of the rows alone.
     """
     rows = _affordable(student, list(rows)[:FEW])
-    with _evaluating(student):
+    with evaluating(student):
         spans = rationale_spans(rows)
         try:
             alone = [_alone(student, row) for row in rows]
@@ -114,17 +113,6 @@ def _affordable(student: Any, rows: list[TokenRow]) -> list[TokenRow]:
         tokens = row.tokens[first : row.start + SHORT]
         cut.append(TokenRow(tokens, row.start - first, (len(tokens) - 2, len(tokens) - 1)))
     return cut
-
-
-@contextmanager
-def _evaluating(student: Any) -> Iterator[None]:
-    """Evaluation mode for a while."""
-    training = student.training
-    student.eval()
-    try:
-        yield
-    finally:
-        student.train(training)
 
 
 def _tolerance(student: Any) -> float:

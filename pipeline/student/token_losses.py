@@ -6,7 +6,8 @@ Axes: B rows or lines, T tokens, P wanted positions, A answer positions, V vocab
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -99,6 +100,17 @@ def losses_of(model: Callable[..., Any], item: Batch, asked_A: Tensor, device: t
     wanted = (item.tokens_BT, item.line_P, item.column_P, item.labels_P, asked_A, item.positions_BT, item.ends_BT, item.reads)
     found: tuple[Tensor, Tensor] = model(*_each(wanted, partial(Tensor.to, device=device, non_blocking=True)))
     return found
+
+
+@contextmanager
+def evaluating(module: Any) -> Iterator[None]:
+    """The module in evaluation mode for a while: dropout or router noise would be a part of what is measured."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 def pinned(item: Batch) -> Batch:

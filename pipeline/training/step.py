@@ -5,8 +5,9 @@ every `probe_every` steps the others are measured without gradient; the losses o
 MetaNet is trained on the filtered losses; the student's optimiser steps.
 
 MetaNet and the inertia state are replicated: every rank sees the losses of the global batch and takes the same step, so only losses are
-communicated between ranks. The student's loss is divided by the number of questions of the *global* batch and multiplied by the number of
-ranks, because data parallelism averages (method, section 5).
+communicated between ranks, and on GPUs MetaNet's parameters after an update. MetaNet is on the student's device. The student's loss is
+divided by the number of questions of the *global* batch and multiplied by the number of ranks, because data parallelism averages (method,
+section 5).
 
 Axes: Q questions of a step, N questions of the set, K perspectives, F features, B kept rationales of a
 micro-batch.
@@ -15,8 +16,7 @@ micro-batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -35,7 +35,7 @@ from pipeline.metanet.selection_and_weights import MixtureWeights, effective_num
 from pipeline.prefetch import prefetch
 from pipeline.student.batch import rationale_spans
 from pipeline.student.objective import student_loss
-from pipeline.student.token_losses import measure_batch, pinned
+from pipeline.student.token_losses import evaluating, measure_batch, pinned
 from pipeline.training.micro_batch import MicroBatch, assemble, forward, together
 from pipeline.training.student_engine import StudentEngine
 from pipeline.training.training_set import TrainingSet, questions_of_step
@@ -82,7 +82,16 @@ def scores(state: TrainingState, index_Q: Tensor) -> Tensor:
         case "uniform":
             return torch.zeros(mask_QK.shape)
     with torch.no_grad():
-        scores_QK: Tensor = state.metanet(data.features_NKF[index_Q], mask_QK)[0]
+        return _metanet_scores(state, index_Q).cpu()
+
+
+def _metanet_scores(state: TrainingState, index_Q: Tensor) -> Tensor:
+    """MetaNet's scores (Q, K), on its device."""
+    device = state.metanet.perspective.device
+    features_QKF, mask_QK = (
+        part[index_Q].to(device, non_blocking=True) for part in (state.data.features_NKF, state.data.mask_NK)
+    )
+    scores_QK: Tensor = state.metanet(features_QKF, mask_QK)[0]
     return scores_QK
 
 
@@ -105,21 +114,10 @@ def _probe(state: TrainingState, index_Q: Tensor, skipped_QK: Tensor, losses_QK:
         mine = asked or filler
         rows = [state.data.row(int(index_Q[q]), k) for q, k in mine]
         item = together(state.data, state.config.packing, rows, rationale_spans(rows), [q for q, _ in mine])
-        with _evaluating(state.engine.module):
+        with evaluating(state.engine.module):
             measured_B = measure_batch(state.engine, item, len(rows), state.engine.device, state.objective.hardest)
         if asked:
             _note(losses_QK, asked, measured_B)
-
-
-@contextmanager
-def _evaluating(module: Any) -> Iterator[None]:
-    """The module in eval mode: dropout or router noise would be a part of what is measured."""
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
 
 
 def _note(losses_QK: Tensor, pairs: Sequence[tuple[int, int]], measured_B: Tensor) -> None:
@@ -142,13 +140,18 @@ def metanet_step(state: TrainingState, index_Q: Tensor, step: int) -> float:
     config, mask_QK = state.config, state.data.mask_NK[index_Q]
     objective = state.objective
     wanted_QK = targets(filtered(state.inertia, config.inertia, index_Q), mask_QK, objective.target)
-    scores_QK, _ = state.metanet(state.data.features_NKF[index_Q], mask_QK)
+    scores_QK = _metanet_scores(state, index_Q)
+    wanted_QK = wanted_QK.to(scores_QK.device, non_blocking=True)
     loss = meta_loss(scores_QK, wanted_QK, objective.temperature, objective.direction)
     first = step - step % config.metanet_accumulation
     last = min(first + config.metanet_accumulation, config.steps) - 1
     (loss / (last + 1 - first)).backward()  # type: ignore[no-untyped-call]
     if step == last:
         update(state.metanet, state.metanet_optimizer)
+        if state.ranks > 1 and scores_QK.is_cuda:
+            # A GPU's sums have no fixed order, so that replicas on several would drift apart.
+            for parameter in state.metanet.parameters():
+                dist.broadcast(parameter.data, 0)
     return float(loss.detach())
 
 

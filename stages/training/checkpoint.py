@@ -46,7 +46,8 @@ def _restore(state: TrainingState, tensors: dict[str, torch.Tensor]) -> None:
         setattr(state.inertia, name, value)
     gradients = part("gradient.")
     for name, parameter in state.metanet.named_parameters():
-        parameter.grad = gradients.get(name)
+        gradient = gradients.get(name)
+        parameter.grad = None if gradient is None else gradient.to(parameter.device)
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in part("optimizer.").items():
         number, field = name.split(".", 1)

@@ -157,6 +157,7 @@ def start_training_state(config: Config, data: TrainingSet, engine: StudentEngin
         metanet.load_state_dict(load_file(metanet_file))
     inertia = InertiaState.empty(*data.mask_NK.shape)
     observe(inertia, training.inertia, torch.arange(len(data)), data.base_losses_NK, data.mask_NK)
+    metanet.to(engine.device)
     optimizer = metanet_optimizer(metanet, training.metanet_rate)
     ranks = dist.get_world_size() if dist.is_initialized() else 1
     rank = dist.get_rank() if dist.is_initialized() else 0
