@@ -7,8 +7,10 @@ the stage exits for bad input, the same one-line error is raised here.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +29,23 @@ TAIL_LINES: Final = 50
 POLL_SECONDS: Final = 0.2
 HOME: Final = Path(__file__).parent.parent
 
+_INTERRUPTED: Final = threading.Event()
+
 OnProgress = Callable[[Mapping[str, Any]], None]
 OnLines = Callable[[list[str]], None]
+
+
+def keep_interrupts() -> None:
+    """Make every Ctrl-C of this process stop a running stage, even if a library swallows the exception.
+
+    asyncio, for example, handles the signal itself while it runs in the main thread, but only where Python's own handler is installed.
+    """
+
+    def interrupt(number: int, frame: object) -> None:
+        _INTERRUPTED.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def freeze_config(run: RunConfig, planned: StagePlan) -> Path:
@@ -117,6 +134,8 @@ def watch(
         try:
             while child.poll() is None:
                 time.sleep(POLL_SECONDS)
+                if _INTERRUPTED.is_set():
+                    raise KeyboardInterrupt
                 found = read_progress(progress)
                 if found is not None:
                     on_progress(found)
@@ -128,6 +147,8 @@ def watch(
             child.wait()
         if on_lines is not None and (lines := _new_lines(written)):
             on_lines(lines)
+    if _INTERRUPTED.is_set():
+        raise KeyboardInterrupt
     _blame(module, child.returncode, log, start)
 
 

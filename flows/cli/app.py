@@ -62,12 +62,13 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         loaded = _load(config, overrides)
         from flows.result_tables import say_stage, show_result
         from flows.run_records import finished_outcomes, record
-        from flows.stage_process import freeze_config
+        from flows.stage_process import freeze_config, keep_interrupts
         from stages.core.plan import plan as planned_stages
         from stages.core.process import store_of
         from stages.training.launcher import check_machine
 
         prefect_home(store_of(loaded).root)
+        keep_interrupts()
 
         planned = planned_stages(loaded)
         outcomes = finished_outcomes(loaded)
