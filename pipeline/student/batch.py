@@ -1,8 +1,7 @@
 """Token rows and padded batches of them.
 
 A `TokenRow` is a prompt with a rationale and the positions that carry loss. `batch` pads rows on the right, which needs no attention mask
-for a causal model, and lists the positions whose logits are needed, so logits are computed nowhere else. This file, `packing.py`,
-`attention.py`, `objective.py` and `student.py` depend only on torch and transformers.
+for a causal model, and lists the positions whose logits are needed, so logits are computed nowhere else.
 
 Axes: B rows or lines, T tokens, P wanted positions.
 """

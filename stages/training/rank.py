@@ -265,6 +265,10 @@ def _finish(config: Config, state: TrainingState, draft: Path, scratch: Path) ->
 def join(training: Training) -> None:
     """Make this process a rank of the process group that its environment names, if it is not yet."""
     torch.set_num_threads(training.threads_per_rank)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(
+            int(os.environ["LOCAL_RANK"])
+        )  # otherwise all ranks of a host would load the student on its first GPU
     # Otherwise DeepSpeed compiles a shared-memory operator at first use, which takes half a minute and needs a compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not dist.is_initialized():
