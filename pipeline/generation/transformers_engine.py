@@ -1,7 +1,8 @@
 """Generation engine on plain batched transformers: slow, but runs wherever torch does.
 
 Prompts of equal length are batched, so no row is padded. Each row has its own random generator, so a seed gives the same text independent
-of the rest of the batch.
+of the rest of the batch. A text ends at any of the model's end tokens, as in vLLM: the tokenizer's and those of its generation settings.
+The end token is no part of the text.
 
 Axes: B rows of a batch, T tokens, V vocabulary.
 """
@@ -29,6 +30,7 @@ _SHRINK: Final = 0.75
 class _TransformersEngine:
     def __init__(self, model: Any, tokenizer: Any, turns: Turns | None, batch: int, context: int) -> None:
         self._model = model
+        self._ends = _end_tokens(model, tokenizer)
         self._turns = turns
         self._tokenizer = tokenizer
         self._batch = batch
@@ -60,7 +62,6 @@ class _TransformersEngine:
     def _batched(self, tokens_BT: torch.Tensor, seeds: list[int], decoding: Decoding) -> list[Completion]:
         rows, prompt_length = tokens_BT.shape
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        end = self._tokenizer.eos_token_id
         cache, step_BT = DynamicCache(), tokens_BT
         produced: list[list[int]] = [[] for _ in range(rows)]
         logprobs, ended = [0.0] * rows, [False] * rows
@@ -75,7 +76,7 @@ class _TransformersEngine:
             for row, token in zip(batch, chosen_B.tolist(), strict=True):
                 if not ended[row]:
                     produced[row].append(token)
-                    ended[row] = token == end
+                    ended[row] = token in self._ends
             open_B = [place for place, row in enumerate(batch) if not ended[row]]
             if not open_B:
                 break
@@ -86,7 +87,7 @@ class _TransformersEngine:
             step_BT = chosen_B.to(tokens_BT.device)[:, None]
         return [
             Completion(
-                text=self._tokenizer.decode(produced[row], skip_special_tokens=True),
+                text=self._tokenizer.decode(produced[row][:-1] if ended[row] else produced[row], skip_special_tokens=True),
                 finish_reason="stop" if ended[row] else "length",
                 prompt_tokens=prompt_length,
                 completion_tokens=len(produced[row]),
@@ -94,6 +95,13 @@ class _TransformersEngine:
             )
             for row in range(rows)
         ]
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Chat models often have several: the end of a turn, and the end of the text."""
+    stated = model.generation_config.eos_token_id
+    several = stated if isinstance(stated, list | tuple) else [stated]
+    return frozenset(int(token) for token in (tokenizer.eos_token_id, *several) if token is not None)
 
 
 def _choose_all(logits_BV: torch.Tensor, generators: list[torch.Generator], decoding: Decoding) -> torch.Tensor:

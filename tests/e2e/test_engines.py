@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from pipeline.config.engines import EngineConfig
 from pipeline.config.models import LocalModel
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding
 from pipeline.generation.open_engine import open_engine
+from pipeline.model_folders import load_tokenizer
 from pipeline.questions.procedural import ask, distinct
 from tests.support.runs import REPOSITORY
 
@@ -108,6 +111,25 @@ def test_transformers_and_vllm_give_equal_greedy_answers(from_vllm: dict[str, li
     with open_engine(engine("transformers", batch=4), STUDENT) as plain:
         same(plain.generate(PROMPTS, [0] * 12, GREEDY), from_vllm["greedy"])
         assert plain.generate(WITH_A_LONG_ONE, [0] * 3, SKIPPING)[1] == TOO_LONG
+
+
+@pytest.mark.parametrize("word", [".", "="])
+def test_both_engines_end_at_any_end_token_of_the_model(
+    tmp_path: Path, from_vllm: dict[str, list[Completion]], word: str
+) -> None:
+    folder = shutil.copytree(STUDENT.path, tmp_path / "student")
+    tokenizer = load_tokenizer(STUDENT)
+    (second,) = tokenizer(word, add_special_tokens=False)["input_ids"]
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**settings, "eos_token_id": [tokenizer.eos_token_id, second]}))
+    model, found = LocalModel(path=folder, chat=False), {}
+    for kind in ("vllm", "transformers"):
+        with open_engine(engine(kind), model) as opened:
+            found[kind] = opened.generate(PROMPTS, [0] * 12, GREEDY)
+    same(found["transformers"], found["vllm"])
+    assert [item.completion_tokens for item in found["transformers"]] == [item.completion_tokens for item in found["vllm"]]
+    for cut, whole in zip(found["transformers"], from_vllm["greedy"], strict=True):
+        assert (cut.text, cut.finish_reason) == (whole.text.partition(word)[0], "stop")
 
 
 def test_transformers_seeds_give_the_same_text_in_any_batch() -> None:
