@@ -114,6 +114,7 @@ def show_prompt(
         from pipeline.model_folders import check_model, load_tokenizer
         from pipeline.perspectives.run_perspectives import perspectives_of
         from pipeline.prompt_rendering import prompt_tokens, student_prompt, teacher_prompt
+        from pipeline.rationales.thoughts import fitted, prompt_end
         from pipeline.training.training_set import make_row
 
         run = load_config(config, tuple(overrides or ()))
@@ -131,5 +132,7 @@ def show_prompt(
         tokenizer = load_tokenizer(run.student)
         prompt = prompt_tokens(tokenizer, student_prompt(run.prompts, asked), run.student.dialogue)
         text, origin = _rationale(run, asked, shown.name)
+        if not origin.startswith("kept by"):  # synthesis has fitted the others
+            text = fitted(text, prompt_end(tokenizer, run.student.dialogue))
         row = make_row(tokenizer, prompt, text, asked.answer, run.training.max_length, f"question {asked.id!r}")
         _row(run, row, tokenizer, origin)

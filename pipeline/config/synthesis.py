@@ -63,7 +63,7 @@ class Synthesis(Frozen):
     duplicate_jaccard: float = identity(0.6, gt=0, le=1)
     """Deduplication: two rationales of a question whose 5-gram Jaccard similarity is above this count once."""
     thoughts: Literal["drop", "keep"] = identity("drop")
-    """Drop or keep what a thinking teacher writes before `</think>`."""
+    """Drop or keep what a thinking teacher writes before `</think>`. Behind a prompt that opens a thought, a dropped one is empty."""
     form: Literal["report", "require"] = identity("report")
     """Correct samples without the form that their perspective asks for: only count them, or drop them."""
     majority: Literal["require"] | None = identity(None)

@@ -20,6 +20,7 @@ from pipeline.errors import ModelError, NothingSurvives
 from pipeline.grading.grade import conclusion
 from pipeline.prompt_rendering import end_token
 from pipeline.rationales.conclusion import before_conclusion
+from pipeline.rationales.thoughts import PromptEnd, fitted
 from pipeline.student.batch import TokenRow
 from pipeline.student.table_view import TableView
 
@@ -48,9 +49,11 @@ def make_row(
     return TokenRow(tokens, len(prompt), (first, len(prompt) + inside[-1] + 1))
 
 
-def answer_row(tokenizer: PreTrainedTokenizerBase, prompt: list[int], answer: str, limit: int, where: str) -> TokenRow:
+def answer_row(
+    tokenizer: PreTrainedTokenizerBase, prompt: list[int], answer: str, limit: int, where: str, before: PromptEnd = "free"
+) -> TokenRow:
     """The row of the second task (answer without rationale): `prompt` asks for the answer, and only the answer sentence follows."""
-    return make_row(tokenizer, prompt, conclusion(answer), answer, limit, where)
+    return make_row(tokenizer, prompt, fitted(conclusion(answer), before), answer, limit, where)
 
 
 def context_row(

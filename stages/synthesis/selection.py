@@ -1,7 +1,8 @@
 """Selects the rationales of one shard of samples that are kept.
 
 A shard has all samples of its questions, and every rule concerns one question at a time. Correct samples that fit the student's maximum
-length pass through the rules of `pipeline/rationales/curation.py` and are tokenised exactly as for training.
+length pass through the rules of `pipeline/rationales/curation.py`, are fitted to the student's chat template, and are tokenised exactly as
+for training.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pipeline.grading.majority import majority_is_right
 from pipeline.perspectives.perspective import Perspective
 from pipeline.prompt_rendering import prompt_tokens, rationale_tokens
 from pipeline.rationales.curation import curate, first_right, reasoning
+from pipeline.rationales.thoughts import PromptEnd, fitted
 from pipeline.student.batch import TokenRow
 from pipeline.training.training_set import make_row
 from stages.synthesis.question_index import IndexedQuestion
@@ -38,11 +40,12 @@ class Kept(NamedTuple):
 
 
 class Student(NamedTuple):
-    """The student's tokenizer, the turns of its dialogue, and its maximum number of tokens per row."""
+    """The student's tokenizer, the turns of its dialogue, its maximum number of tokens per row, and what its prompts do about thoughts."""
 
     tokenizer: PreTrainedTokenizerBase
     turns: Turns | None
     max_length: int
+    before: PromptEnd
 
     def prompt(self, asked: IndexedQuestion) -> list[int]:
         return prompt_tokens(self.tokenizer, asked.prompt, self.turns)
@@ -120,13 +123,17 @@ def _drop_too_long(right: dict[str, dict[str, str]], prompts: Mapping[str, list[
     dropped = 0
     for question_id, rationales in right.items():
         room = student.max_length - len(prompts[question_id])
-        fits = {name: text for name, text in rationales.items() if len(rationale_tokens(student.tokenizer, text)) <= room}
+        fits = {name: text for name, text in rationales.items() if _length(student, text) <= room}
         dropped += len(rationales) - len(fits)
         right[question_id] = fits
     return dropped
 
 
+def _length(student: Student, text: str) -> int:
+    return len(rationale_tokens(student.tokenizer, fitted(text, student.before)))
+
+
 def _kept(question_id: str, name: str, text: str, prompt: list[int], asked: IndexedQuestion, student: Student) -> Kept:
-    where = f"rationale of {question_id!r}, {name}"
+    where, text = f"rationale of {question_id!r}, {name}", fitted(text, student.before)
     row = make_row(student.tokenizer, prompt, text, asked.answer, student.max_length, where)
     return Kept(question_id, name, row, asked.prompt, text, asked.answer)

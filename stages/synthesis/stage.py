@@ -127,9 +127,11 @@ Select = Callable[[Path, bytes | None], tuple[list["Kept"], dict[str, int]]]
 
 
 def _selecting(config: Config, lookup: QuestionIndex) -> Select:
+    from pipeline.rationales.thoughts import prompt_end
     from stages.synthesis.selection import Student, select
 
-    student = Student(load_tokenizer(config.student), config.student.dialogue, config.max_length)
+    tokenizer, turns = load_tokenizer(config.student), config.student.dialogue
+    student = Student(tokenizer, turns, config.max_length, prompt_end(tokenizer, turns))
 
     def selecting(path: Path, last: bytes | None) -> tuple[list[Kept], dict[str, int]]:
         samples = read_parquet(path, SAMPLE)

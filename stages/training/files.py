@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from pipeline.prompt_rendering import prompt_tokens, render
+from pipeline.rationales.thoughts import prompt_end
 from pipeline.student.batch import TokenRow
 from pipeline.training.training_set import ADDRESS_FIELDS, TrainingSet, address_of, answer_row, context_row, make_row
 from stages.core.summaries import SynthesisSummary
@@ -62,6 +63,7 @@ def _write_answers(config: Config, synthesis: Artifact, tokenizer: Any, offset: 
     questions, names = SynthesisSummary.of(synthesis).kept_questions, [item.name for item in config.perspectives]
     places = blank(folder / "answers.i64", (questions, ADDRESS_FIELDS), np.int64)
     limit, prompts = config.training.max_length, config.prompts
+    before = prompt_end(tokenizer, config.student.dialogue)
     with (folder / "tokens.i32").open("ab") as tokens:
         pieces = synthesis.batches("rationales", ["question_id", "perspective", "prompt", "answer"], _ROWS)
         for piece, (n_B, _) in numbered(pieces, names, questions):
@@ -69,7 +71,7 @@ def _write_answers(config: Config, synthesis: Artifact, tokenizer: Any, offset: 
                 if places[n, 1]:
                     continue
                 asked = prompt_tokens(tokenizer, render(prompts.answer, prompt=item["prompt"]), config.student.dialogue)
-                row = answer_row(tokenizer, asked, item["answer"], limit, f"answer of {item['question_id']!r}")
+                row = answer_row(tokenizer, asked, item["answer"], limit, f"answer of {item['question_id']!r}", before)
                 places[n] = address_of(row, offset)
                 tokens.write(np.array(row.tokens, np.int32).tobytes())
                 offset += len(row.tokens)

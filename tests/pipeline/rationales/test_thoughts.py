@@ -1,0 +1,101 @@
+"""A training text has no thought or exactly one, well formed, whatever teacher and template do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config.models import Turns
+from pipeline.errors import ModelError
+from pipeline.prompt_rendering import prompt_tokens, rendered
+from pipeline.rationales.curation import first_right, without_thoughts
+from pipeline.rationales.thoughts import END, START, fitted, prompt_end
+from pipeline.training.training_set import answer_row, context_row, make_row
+from tests.support.models import build_tokenizer
+
+TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[ai]END{% endif %}"
+ENDS = {
+    "free": "",
+    "opened": "<think>\n",
+    "closed": "<think>\n\n</think>\n\n",
+    "switched": "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% else %}<think>\n{% endif %}",
+}
+SAID = {
+    "a thought": "<think>\nIs it 8? No.\n</think>\n\nAdding gives 7. The answer is \\boxed{7}.",
+    "a thought that its own template opened": "Is it 8? No.\n</think>\n\nAdding gives 7. The answer is \\boxed{7}.",
+    "two thoughts": "<think>8?</think>No.<think>6?</think>\n\nAdding gives 7. The answer is \\boxed{7}.",
+    "an empty thought": "<think>\n\n</think>\n\nAdding gives 7. The answer is \\boxed{7}.",
+    "a thought that never ends": "<think>Adding gives 7. The answer is \\boxed{7}.",
+    "no thought": "Adding gives 7. The answer is \\boxed{7}.",
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return {
+        name: build_tokenizer(tmp_path_factory.mktemp(name), chat_template=TEMPLATE.replace("END", end))
+        for name, end in ENDS.items()
+    }
+
+
+def concluded(said: str, thoughts: str) -> str:
+    sample = {"question_id": "q", "perspective": "p", "sample_index": 0, "outcome": "correct", "text": said, "gold": "7"}
+    return first_right([sample], ["p"], thoughts)["q"]["p"]
+
+
+def pairs(text: str) -> int:
+    """The number of thoughts; fails unless every mark has its partner."""
+    marks = [mark for mark in text.replace(START, "\0S\0").replace(END, "\0E\0").split("\0") if mark in ("S", "E")]
+    assert marks == ["S", "E"] * (len(marks) // 2), text
+    return len(marks) // 2
+
+
+@pytest.mark.parametrize("thoughts", ["drop", "keep"])
+@pytest.mark.parametrize("said", SAID.values(), ids=SAID)
+@pytest.mark.parametrize("name", ["free", "opened", "closed"])
+def test_a_row_has_no_thought_or_one_well_formed(tokenizers: dict[str, Any], name: str, said: str, thoughts: str) -> None:
+    tokenizer, turns = tokenizers[name], Turns()
+    before = prompt_end(tokenizer, turns)
+    assert before == name
+    kept = thoughts == "keep" and said.partition(END)[0].replace(START, "").strip() != "" and END in said
+    if name == "closed" and kept:
+        with pytest.raises(ModelError, match=r"synthesis.thoughts: keep.*; set thoughts to drop, or correct student\.turns"):
+            fitted(concluded(said, thoughts), before)
+        return
+    text = fitted(concluded(said, thoughts), before)
+    prompt = prompt_tokens(tokenizer, "3+4?", turns)
+    for make in (make_row, context_row):
+        row = make(tokenizer, prompt, text, "7", 512, "here")
+        whole = tokenizer.decode(row.tokens)
+        assert pairs(whole) == (1 if name != "free" or kept else 0)
+        assert tokenizer.decode(row.tokens[slice(*row.answer)]).strip() == "7"
+        assert without_thoughts(whole).endswith("The answer is \\boxed{7}.<end>")
+    whole = rendered(tokenizer, "3+4?", turns) + text
+    assert "Adding gives 7. The answer is" in whole
+    assert ("8?" in whole) == kept
+    short = answer_row(tokenizer, prompt, "7", 512, "here", before)
+    assert pairs(tokenizer.decode(short.tokens)) == (name != "free")
+
+
+def test_template_arguments_decide_what_the_prompt_does(tokenizers: dict[str, Any]) -> None:
+    switched = tokenizers["switched"]
+    assert prompt_end(switched, Turns()) == "opened"
+    assert prompt_end(switched, Turns(template={"enable_thinking": False})) == "closed"
+    assert prompt_end(switched, None) == "free"
+
+
+@given(st.text(max_size=40).filter(lambda text: START not in text and END not in text))
+def test_a_rationale_without_marks_stays_as_it_is(text: str) -> None:
+    assert fitted(text, "free") == fitted(text, "closed") == text
+    assert fitted(text, "opened").removeprefix("\n</think>\n\n") == text.lstrip()
+    whole = f"<think>\nno\n</think>{text}"
+    assert fitted(whole, "free") == whole
+
+
+@given(st.lists(st.sampled_from([START, END, "a", " ", "\n", "b."]), max_size=8).map("".join))
+def test_any_marks_become_at_most_one_pair(text: str) -> None:
+    assert pairs(fitted(text, "free")) <= 1
+    assert pairs(START + fitted(text, "opened")) == 1
