@@ -18,9 +18,9 @@ from pipeline.errors import QuestionError
 from pipeline.grading.grade import conclusion
 from pipeline.questions.columns import RowReader
 from pipeline.questions.load import folder_digest
-from pipeline.questions.question import normalised
 from pipeline.questions.rows import Row, file_rows, hub_rows
 from pipeline.questions.sources import Columns, HubSource
+from pipeline.questions.wording import normalised
 
 _NO_COLUMNS: Final = Columns()
 

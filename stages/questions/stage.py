@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pipeline.questions.near_duplicates import NearDuplicate
 
 NAME: Final = "questions"
-VERSION: Final = 5
+VERSION: Final = 6
 INPUTS: Final[tuple[str, ...]] = ()
 ROWS: Final = 8192
 """Rows per shard, except the last one."""

@@ -19,6 +19,7 @@ import pyarrow as pa
 from pipeline.config.rationales import ImportedRationales
 from pipeline.errors import QuestionError
 from pipeline.generation.engine import Completion
+from pipeline.grading.grade import LETTERS
 from pipeline.prefetch import chunks
 from pipeline.questions.question import Question
 from pipeline.rationales.clustering import clusters
@@ -38,10 +39,17 @@ _NAMED: Final = 3
 
 
 def _keys(source: ImportedRationales, question: Question) -> list[str]:
-    """The index keys of a question's rationales; wording is tried both without and with the choices."""
+    """The index keys of a question's rationales; wording is tried without the choices, and with them in the usual forms."""
     if source.columns.question is None:
         return [key_of_id(question.id)]
-    return list(dict.fromkeys((key_of_wording(question.question), key_of_wording(question.text))))
+    return list(dict.fromkeys(key_of_wording(text) for text in (question.question, *_with_choices(question))))
+
+
+def _with_choices(question: Question) -> list[str]:
+    """The question followed by its choices: (A) one, A) one, A. one."""
+    choices = list(zip(LETTERS, question.choices, strict=False))
+    forms = ("({}) {}", "{}) {}", "{}. {}") if choices else ()
+    return ["\n".join([question.question, *(form.format(*choice) for choice in choices)]) for form in forms]
 
 
 def _write_index(
@@ -52,12 +60,13 @@ def _write_index(
             # An unfinished file is discarded, so no rollback journal is needed.
             file.execute("PRAGMA journal_mode = OFF")
             file.execute("CREATE TABLE given (number INTEGER PRIMARY KEY, key TEXT, question TEXT, label TEXT, text TEXT)")
-            file.execute("CREATE TABLE asked (key TEXT PRIMARY KEY) WITHOUT ROWID")
+            file.execute("CREATE TABLE asked (key TEXT, id TEXT, PRIMARY KEY (key, id)) WITHOUT ROWID")
             file.executemany("INSERT INTO given (key, question, label, text) VALUES (?, ?, ?, ?)", rationales(source, names))
             file.executemany(
-                "INSERT OR IGNORE INTO asked VALUES (?)", ((key,) for item in questions for key in _keys(source, item))
+                "INSERT INTO asked VALUES (?, ?)", ((key, item.id) for item in questions for key in _keys(source, item))
             )
             file.execute("CREATE INDEX given_by_key ON given (key)")
+            _refuse_ambiguous(file, source)
             if source.unlabelled == "clustered":
                 _label_by_cluster(file, names, seed)
             file.commit()
@@ -66,9 +75,26 @@ def _write_index(
     replace_file(path, write)
 
 
+def _refuse_ambiguous(file: sqlite3.Connection, source: ImportedRationales) -> None:
+    """A rationale belongs to one question. Rows that match by wording may match several.
+
+    Raises:
+        QuestionError: the first row whose wording several training questions have.
+    """
+    query = (
+        "SELECT number, question, min(id), max(id), count(id) FROM given JOIN asked USING (key) GROUP BY number HAVING count(id) > 1"
+        " ORDER BY number LIMIT 1"
+    )
+    for number, question, first, last, count in file.execute(query):
+        raise QuestionError(
+            f"{source.path}: row {number}: {count} training questions, {first!r} and {last!r} among them, have the wording "
+            f"{question[:60]!r}; name each row's question by its id: sampling.rationales.columns.question_id"
+        )
+
+
 def _label_by_cluster(file: sqlite3.Connection, names: tuple[str, ...], seed: int) -> None:
     """Label rationales by cluster. Clustering needs all texts at once, so they are held in memory."""
-    rows = file.execute("SELECT number, key, text FROM given WHERE key IN asked ORDER BY number").fetchall()
+    rows = file.execute("SELECT number, key, text FROM given WHERE key IN (SELECT key FROM asked) ORDER BY number").fetchall()
     if not rows:
         return
     keys = {key: place for place, key in enumerate(dict.fromkeys(key for _, key, _ in rows))}
@@ -84,10 +110,11 @@ def _matched(file: sqlite3.Connection, source: ImportedRationales, first: Questi
         QuestionError: no row matches a training question.
     """
     count, missed = (
-        file.execute(f"SELECT count(*) FROM given {where}").fetchone()[0] for where in ("", "WHERE key NOT IN asked")
+        file.execute(f"SELECT count(*) FROM given {where}").fetchone()[0]
+        for where in ("", "WHERE key NOT IN (SELECT key FROM asked)")
     )
     if missed:
-        query = "SELECT DISTINCT question FROM given WHERE key NOT IN asked ORDER BY number LIMIT ?"
+        query = "SELECT DISTINCT question FROM given WHERE key NOT IN (SELECT key FROM asked) ORDER BY number LIMIT ?"
         named = ", ".join(repr(question[:60]) for (question,) in file.execute(query, (_NAMED,)))
         if missed == count:
             ours = first.id if source.columns.question is None else first.question

@@ -40,7 +40,7 @@ from storage.artifact import Artifact, Draft
 from storage.errors import ArtifactError
 
 NAME: Final = "sampling"
-VERSION: Final = 3
+VERSION: Final = 4
 INPUTS: Final = ("questions",)
 
 

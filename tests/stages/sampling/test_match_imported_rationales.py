@@ -18,6 +18,7 @@ from pipeline.config.run import RunConfig
 from pipeline.errors import QuestionError
 from pipeline.miniature.styles import RING_STYLES, solution
 from pipeline.questions.procedural import distinct, question_id
+from pipeline.questions.question import Question
 from stages.core.plan import plan
 from stages.core.process import run_stage, store_of
 from stages.core.progress import Progress
@@ -33,13 +34,18 @@ QUESTIONS = 7
 Tree = dict[str, Any]
 
 
+def training_artifact(root: Path, asked: list[Question]) -> Artifact:
+    def write(draft: Draft) -> dict[str, Any]:
+        draft.write_shard("questions", training_table(asked))
+        return {"train": len(asked)}
+
+    root.mkdir(exist_ok=True)
+    return write_artifact(root, "questions", write)
+
+
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    def write(draft: Draft) -> dict[str, Any]:
-        draft.write_shard("questions", training_table([question(n) for n in range(QUESTIONS)]))
-        return {"train": QUESTIONS}
-
-    return write_artifact(tmp_path_factory.mktemp("questions"), "questions", write)
+    return training_artifact(tmp_path_factory.mktemp("questions"), [question(n) for n in range(QUESTIONS)])
 
 
 def rows(numbers: list[int]) -> list[Tree]:
@@ -127,6 +133,28 @@ def test_an_import_without_a_matching_question_is_refused(tmp_path: Path, tiny_m
         brought_in(tmp_path / "made", run_of(tiny_model, path), questions)
     assert str(raised.value).startswith(f"{path}: none of 2 rows matches a training question: rows have 'Who is")
     assert f"the first training question is {question(0).question!r}; correct columns.question" in str(raised.value)
+
+
+@pytest.mark.parametrize("form", ["({}) {}", "{}) {}", "{}. {}"])
+def test_a_row_with_choices_belongs_to_the_question_with_these_choices(tmp_path: Path, tiny_model: Path, form: str) -> None:
+    asked = [Question(name, "Which is it?", "A", "choice", (name, "none")) for name in ("crow", "cat")]
+    read = training_artifact(tmp_path / "questions", asked)
+    stated = [form.format("A", "cat"), form.format("B", "none")]
+    path = file_of(tmp_path, [{"who": "\n".join(["Which is it?", *stated]), "how": "formal", "what": rationale(0, 0)}])
+    made = brought_in(tmp_path / "made", run_of(tiny_model, path), read)
+    assert [row["question_id"] for row in made.table("samples").to_pylist()] == ["cat"]
+
+
+def test_a_row_whose_wording_several_questions_have_is_refused_with_their_ids(tmp_path: Path, tiny_model: Path) -> None:
+    asked = [Question(name, "Which is it?", "A", "choice", (name, "none")) for name in ("crow", "cat")]
+    read = training_artifact(tmp_path / "questions", [question(0), *asked])
+    path = file_of(tmp_path, [*rows([0]), {"who": "Which is it?", "how": "formal", "what": rationale(0, 0)}])
+    with pytest.raises(QuestionError) as raised:
+        brought_in(tmp_path / "made", run_of(tiny_model, path), read)
+    assert str(raised.value) == (
+        f"{path}: row 5: 2 training questions, 'cat' and 'crow' among them, have the wording 'Which is it?'; "
+        "name each row's question by its id: sampling.rationales.columns.question_id"
+    )
 
 
 def test_contradictory_settings_are_refused(tmp_path: Path, tiny_model: Path) -> None:
