@@ -97,6 +97,14 @@ def causal_types() -> frozenset[str]:
     raise ModelError("transformers: lists its causal language models elsewhere than MIND expects; install the locked version")
 
 
+def special_tokens(model: Teacher) -> frozenset[str]:
+    """Special tokens of more than one character of a local model's tokenizer; empty for a model that is not here yet."""
+    if not isinstance(model, LocalModel):
+        return frozenset()
+    added = json.loads((model.path / "tokenizer.json").read_text()).get("added_tokens") or ()
+    return frozenset(token["content"] for token in added if token.get("special") and len(token["content"]) > 1)
+
+
 @lru_cache(maxsize=1024)
 def _file_digest(path: Path, size: int, modified: int) -> bytes:
     """SHA-256 of a file, recomputed only if its size or modification time changes; cached across processes for large files."""

@@ -64,7 +64,7 @@ def check(config: Config) -> None:
         return
     if config.sampling.engine.in_process:
         check_model(config.teacher, "teacher")
-    check_prompts(config.prompts, config.perspectives)
+    check_prompts(config.prompts, config.perspectives, config.teacher)
     judge = config.sampling.judge
     if judge is not None:
         judge_prompt(judge, Question(id="probe", question="?", answer="", answer_type="text"), "?")

@@ -100,7 +100,7 @@ def check(config: Config) -> None:
     check_student(config.student)
     if config.synthesis.encoder is not None:
         check_model(config.synthesis.encoder, "synthesis.encoder")
-    check_prompts(config.prompts, config.perspectives)
+    check_prompts(config.prompts, config.perspectives, config.student)
 
 
 QuestionStream = Callable[[], Iterator[Question]]

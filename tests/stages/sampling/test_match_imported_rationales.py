@@ -157,6 +157,19 @@ def test_a_row_whose_wording_several_questions_have_is_refused_with_their_ids(tm
     )
 
 
+@pytest.mark.parametrize("mark", ["<|im_end|>", " </s>\n", "<｜end▁of▁sentence｜>", "<end_of_turn>\n<|endoftext|>"])
+def test_marks_that_end_a_turn_are_removed_and_others_refused(
+    tmp_path: Path, tiny_model: Path, questions: Artifact, mark: str
+) -> None:
+    whole = rationale(0, 0)
+    path = file_of(tmp_path, [{"who": question(0).question, "how": "formal", "what": whole + mark}])
+    made = brought_in(tmp_path / "made", run_of(tiny_model, path), questions)
+    assert made.table("samples")["text"].to_pylist() == [whole]
+    path = file_of(tmp_path, [{"who": question(0).question, "how": "formal", "what": f"So.<|im_end|>{whole}"}])
+    with pytest.raises(QuestionError, match=r"row 1: column 'what': has the mark '<\|im_end\|>' inside; cut the text there"):
+        brought_in(tmp_path / "again", run_of(tiny_model, path), questions)
+
+
 def test_contradictory_settings_are_refused(tmp_path: Path, tiny_model: Path) -> None:
     path = file_of(tmp_path, rows([0]))
     with pytest.raises(ValueError, match="remove perspectives, only_perspectives"):
