@@ -1,9 +1,10 @@
 """Tokenises data: a text never becomes a control token, whatever it says.
 
 A question or rationale may contain the characters of a special token, such as `<|end|>` or `</s>`, by accident or on purpose. Tokenised
-as usual, they would end the student's turn in the middle of a rationale, or open another turn inside a question. So a text is cut after the
-first character of each such mark, and its pieces are tokenised one by one: every character stays, and no piece contains a mark. A text
-without marks, hence nearly every text, is tokenised as usual. Control tokens come from the tokenizer and from the model's chat template only.
+as usual, they would end the student's turn in the middle of a rationale, or open another turn inside a question. So a text is cut after
+the first character of each such mark, and its pieces are tokenised one by one: every character stays, and no piece contains a mark. A
+text without marks, hence nearly every text, is tokenised as usual. Control tokens come only from the tokenizer and from the model's chat
+template.
 """
 
 from __future__ import annotations

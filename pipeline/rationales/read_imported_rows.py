@@ -2,9 +2,9 @@
 
 A row is one rationale of one question, identified by the question's id or wording. It may carry a perspective label. `names` maps the
 source's labels to perspectives; these need no instruction, because no teacher is prompted. Without labels, a question's rationales are
-numbered (`given-1`, `given-2`) or clustered (`pipeline/rationales/clustering.py`). Texts are not changed, except that marks at their end which ended the writer's turn are
-removed (`</s>`, `<|im_end|>`). An invalid row is an error, as for questions (`pipeline/questions/columns.py`); so is a row with such a mark
-inside, because what follows it is no part of the rationale.
+numbered (`given-1`, `given-2`) or clustered (`pipeline/rationales/clustering.py`). Texts are not changed, except that marks at their end
+which ended the writer's turn are removed (`</s>`, `<|im_end|>`). An invalid row is an error, as for questions
+(`pipeline/questions/columns.py`); so is a row with such a mark inside, because what follows it is no part of the rationale.
 """
 
 from __future__ import annotations

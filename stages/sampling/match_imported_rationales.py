@@ -1,4 +1,4 @@
-"""Imports existing rationales as samples instead of asking a teacher; they are graded like any other sample.
+"""Imports existing rationales as samples instead of asking a teacher; they are graded, and judged, like any other sample.
 
 Rows may come in any order. They are first indexed by question in an SQLite file in the draft's scratch folder; then the training questions
 are streamed and their rationales written, one shard at a time. Rows that match no training question are counted, and the first ones are
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from pipeline.config.rationales import ImportedRationales
 from pipeline.errors import QuestionError
+from pipeline.generation.answer_journal import rotate
 from pipeline.generation.engine import Completion
 from pipeline.grading.grade import LETTERS
 from pipeline.prefetch import chunks
@@ -27,10 +28,11 @@ from pipeline.rationales.read_imported_rows import key_of_id, key_of_wording, ra
 from pipeline.text_digests import digest
 from stages.core.progress import Progress
 from stages.core.summaries import QuestionsSummary, SamplingSummary
-from stages.sampling.samples import SCHEMA, graded_row
+from stages.sampling.judging import check_room, judge_rows, open_judge, verdicts
+from stages.sampling.samples import JUDGED, SCHEMA, graded_row
 from stages.sampling.stage_config import Config
 from stages.sampling.summary import COUNTED, tally
-from stages.shared.finished_questions import finished_questions, training_questions
+from stages.shared.finished_questions import answer_journal_file, finished_questions, training_questions
 from storage.artifact import Artifact, Draft
 from storage.atomic import replace_file
 from storage.mirror import DERIVED
@@ -155,10 +157,20 @@ def import_rationales(
     progress.start("imported rationales", QuestionsSummary.of(questions).train, "questions", len(finished))
     with closing(sqlite3.connect(path)) as file:
         counts = _matched(file, source, next(training_questions(questions)))
-        missing = (item for item in training_questions(questions) if digest(item.id) not in finished)
-        for chunk in chunks(missing, config.sampling.questions_per_shard):
-            rows = [row for question in chunk for row in _rows(file, source, names, question)]
-            if rows:
-                out.write_shard("samples", pa.Table.from_pylist(rows, schema=SCHEMA))
-            progress.advance(len(chunk))
-    return tally(out.shards("samples", COUNTED), names, out.folder).model_copy(update=counts)
+
+        def missing() -> Iterator[Question]:
+            return (item for item in training_questions(questions) if digest(item.id) not in finished)
+
+        judge, arrived = config.sampling.judge, answer_journal_file(out, "judge")
+        check_room(judge, missing, 0)
+        with open_judge(judge, arrived) as engine:
+            for chunk in chunks(missing(), config.sampling.questions_per_shard):
+                found = [(question, row) for question in chunk for row in _rows(file, source, names, question)]
+                rows = [row for _, row in found]
+                judge_rows(engine, judge, rows, [question for question, _ in found])
+                if rows:
+                    out.write_shard("samples", pa.Table.from_pylist(rows, schema=SCHEMA if judge is None else JUDGED))
+                rotate(arrived)
+                progress.advance(len(chunk))
+    summary = tally(out.shards("samples", COUNTED), names, out.folder)
+    return summary.model_copy(update={**counts, "judged": verdicts(judge, out)})

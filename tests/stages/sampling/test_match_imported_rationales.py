@@ -25,6 +25,7 @@ from stages.core.progress import Progress
 from stages.sampling import stage as sampling
 from storage.artifact import Artifact, Draft
 from tests.support.artifacts import write_artifact
+from tests.support.fake_teacher import serve
 from tests.support.questions.layouts import BENCHMARKS
 from tests.support.questions.tables import training_table
 from tests.support.runs import REPOSITORY, tree_of, write_config
@@ -168,6 +169,23 @@ def test_marks_that_end_a_turn_are_removed_and_others_refused(
     path = file_of(tmp_path, [{"who": question(0).question, "how": "formal", "what": f"So.<|im_end|>{whole}"}])
     with pytest.raises(QuestionError, match=r"row 1: column 'what': has the mark '<\|im_end\|>' inside; cut the text there"):
         brought_in(tmp_path / "again", run_of(tiny_model, path), questions)
+
+
+def test_the_judge_decides_about_imported_rationales_that_rules_cannot_read(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    texts = [rationale(0, 0), "Whoever thinks knows.", "Who knows."]
+    path = file_of(tmp_path, [{"who": question(n).question, "how": "formal", "what": text} for n, text in enumerate(texts)])
+    with serve(lambda prompt, seed: "CORRECT" if "thinks" in prompt else "Hard to say.") as url:
+        engine = {"kind": "openai", "base_url": url, "served_model": "simulated"}
+        run = run_of(tiny_model, path)
+        judge = {"model": {"served": True, "chat": False}, "engine": engine}
+        tree = run.model_dump(mode="json", exclude_unset=True)
+        tree["sampling"]["judge"] = judge
+        made = brought_in(tmp_path / "made", RunConfig.model_validate(tree), questions)
+    rows = [(row["outcome"], row["rule"], row["verdict"]) for row in made.table("samples").to_pylist()]
+    assert rows == [("correct", "boxed", None), ("correct", "judge", "correct"), ("unparsed", None, "unreadable")]
+    assert made.summary["judged"] == {"correct": 1, "unreadable": 1}
 
 
 def test_contradictory_settings_are_refused(tmp_path: Path, tiny_model: Path) -> None:
