@@ -93,6 +93,14 @@ def check_prompts(prompts: Prompts, perspectives: tuple[Perspective, ...], reade
             )
 
 
+def stops(prompts: Prompts, template: str, reader: Teacher) -> tuple[str, ...]:
+    """The texts that end an answer of `reader` to a prompt of `template`: `prompts.stop`, or its default (see there)."""
+    if prompts.stop is not None or reader.dialogue is not None:
+        return prompts.stop or ()
+    words = template.partition("{")[0].rpartition("\n")[2].strip()
+    return (f"\n\n{words}",) if len(words) > 2 else ()
+
+
 def messages(text: str, turns: Turns) -> list[dict[str, str]]:
     """The chat messages before the model's own turn."""
     system = [] if turns.system is None else [{"role": "system", "content": turns.system}]

@@ -49,6 +49,7 @@ class _VllmEngine:
                 max_tokens=decoding.max_tokens,
                 seed=None if greedy else seed,
                 logprobs=0 if decoding.likelihood else None,
+                stop=list(decoding.stop),
             )
             for seed in seeds
         ]

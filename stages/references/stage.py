@@ -49,7 +49,7 @@ def config_of(run: RunConfig) -> Config:
     return Config(
         base=run.student,
         teacher=run.teacher,
-        prompts=Prompts(question=run.prompts.question),
+        prompts=Prompts(question=run.prompts.question, stop=run.prompts.stop),
         evaluation=run.evaluation,
         teacher_engine=run.teacher_engine(),
     )

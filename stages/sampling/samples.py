@@ -11,7 +11,7 @@ from pipeline.generation.engine import Completion, Decoding, Engine
 from pipeline.grading.grade import Outcome
 from pipeline.perspectives.perspective import Perspective
 from pipeline.prefetch import chunks, prefetch
-from pipeline.prompt_rendering import teacher_prompt
+from pipeline.prompt_rendering import stops, teacher_prompt
 from pipeline.questions.question import Question
 from pipeline.text_digests import seed_of
 from stages.sampling.judging import judge_rows
@@ -64,9 +64,9 @@ def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspect
     prompts = [teacher_prompt(config.prompts, question, perspective) for question, perspective, _ in asked]
     seeds = [seed_of(config.seed, question.id, item.name, index) for question, item, index in asked]
     settings = config.sampling
-    completions = engine.generate(
-        prompts, seeds, Decoding(settings.temperature, settings.top_p, settings.max_tokens, likelihood=True)
-    )
+    stop = stops(config.prompts, config.prompts.perspective, config.teacher)
+    decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens, likelihood=True, stop=stop)
+    completions = engine.generate(prompts, seeds, decoding)
     for (question, item, index), seed, completion in zip(asked, seeds, completions, strict=True):
         yield graded_row(question, item.name, index, seed, completion)
 
