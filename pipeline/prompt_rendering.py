@@ -85,8 +85,8 @@ def check_prompts(prompts: Prompts, perspectives: tuple[Perspective, ...], reade
     for perspective in perspectives:
         teacher_prompt(prompts, probe, perspective)
     marks = special_tokens(reader)
-    for name, template in prompts:
-        for mark in sorted(mark for mark in marks if mark in template):
+    for name in ("question", "perspective", "answer"):
+        for mark in sorted(mark for mark in marks if mark in getattr(prompts, name)):
             raise ConfigError(
                 f"prompts.{name}: {mark!r} would be read as text and not as the model's special token, as in every question; "
                 "remove it, the model's chat template adds such tokens (chat: true)"

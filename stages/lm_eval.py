@@ -50,7 +50,12 @@ def _task(run: RunConfig, name: str, path: Path, stop: tuple[str, ...]) -> dict[
         "num_fewshot": 0,
         "doc_to_text": "{{prompt}}",
         "doc_to_target": "{{gold}}",
-        "generation_kwargs": {"until": list(stop), "do_sample": False, "temperature": 0.0, "max_gen_toks": run.evaluation.max_tokens},
+        "generation_kwargs": {
+            "until": list(stop),
+            "do_sample": False,
+            "temperature": 0.0,
+            "max_gen_toks": run.evaluation.max_tokens,
+        },
         "filter_list": [
             {
                 "name": "boxed",

@@ -28,6 +28,8 @@ class EngineConfig(Frozen):
     """Server only: the model to ask for, as the server calls it."""
     answers_as: str | None = identity(None)
     """Server only: the model name that its answers carry where it differs from `served_model` (gpt-4o-2024-08-06 for gpt-4o)."""
+    finish_reasons: tuple[str, ...] | None = identity(None, min_length=1)
+    """Server only: finish reasons by which it says that a text ended by itself, besides the usual ones (stop, eos, end_turn, ...)."""
     key_variable: str = runtime("OPENAI_API_KEY")
     """Server only: environment variable that holds the API key."""
     connections: int = runtime(32, ge=1)

@@ -1,7 +1,8 @@
 """Journal of server responses that are not yet in a committed shard, so that no request is paid for twice.
 
 The stage commits shards. Between two commits the process may be killed, or one of hundreds of requests may fail permanently. Responses
-received until then are found here by prompt, seed and decoding settings. A line that was truncated by a kill is skipped on reading.
+received until then are found here by prompt, seed and decoding settings. A line that was truncated by a kill, or that is no completion, is
+skipped on reading.
 
 Responses for the next shard may arrive before the current shard is committed. Entries written since the last commit are therefore kept for
 one more commit. This is sufficient because shards are committed in request order and at most two are requested at once.
@@ -52,9 +53,11 @@ class AnswerJournal:
             for line in path.read_bytes().split(b"\n") if path.exists() else ():
                 try:
                     key, answer = orjson.loads(line)
-                except ValueError:
+                    completion = Completion(**answer)
+                except (ValueError, TypeError):
                     continue
-                found[key] = Completion(**answer)
+                if completion.usable:
+                    found[key] = completion
         return found
 
     def add(self, key: str, answer: Completion) -> None:

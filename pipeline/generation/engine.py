@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, get_args
+
+FinishReason = Literal["stop", "length", "too_long"]
+"""How a text ended: by itself, at the limit of tokens, or never started."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,21 @@ class Completion:
     """One generated text. `cumulative_logprob` is under the untempered distribution; None where not wanted or not reported."""
 
     text: str
-    finish_reason: Literal["stop", "length", "too_long"]
+    finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
     cumulative_logprob: float | None
+
+    @property
+    def usable(self) -> bool:
+        """Whether every field has its type; a completion read from outside may not."""
+        counts = (self.prompt_tokens, self.completion_tokens)
+        return (
+            isinstance(self.text, str)
+            and self.finish_reason in get_args(FinishReason)
+            and all(isinstance(count, int) and not isinstance(count, bool) for count in counts)
+            and (self.cumulative_logprob is None or isinstance(self.cumulative_logprob, float))
+        )
 
 
 TOO_LONG: Final = Completion("", "too_long", 0, 0, None)

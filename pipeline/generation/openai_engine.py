@@ -1,19 +1,24 @@
 """Generation engine for any OpenAI-compatible server, for example `vllm serve` on loopback.
 
 The API key is read from the environment only. Each sample has its own seed and is therefore a request of its own; only failed requests are
-retried. Transient errors are retried (`patience.py`); permanent errors, such as a rejected key, fail immediately with a one-line message. A
-response must name the requested model, or `answers_as`: a gateway that falls back to another model would mix two teachers. An empty text is
-a valid completion; it is graded `unparsed`, and sampling draws again with another seed.
+retried. Transient errors are retried (`retry.py`); permanent errors, such as a rejected key, fail immediately with a one-line message. A
+response must name the requested model, or `answers_as`: a gateway that falls back to another model would mix two teachers. Replies are read
+as plain JSON (`server_reply.py`), because the client does not validate them. An empty text is a valid completion; it is graded `unparsed`,
+and sampling draws again with another seed. A server without log-probabilities, or with another name for `max_tokens`, is asked accordingly
+from its first refusal on.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, Final, TypeVar
@@ -25,8 +30,9 @@ from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Turns
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
 from pipeline.generation.answer_journal import AnswerJournal, key_of
-from pipeline.generation.engine import TOO_LONG, Completion, Decoding
-from pipeline.generation.retry import MalformedReply, quota_exhausted, retrying
+from pipeline.generation.engine import TOO_LONG, Completion, Decoding, until
+from pipeline.generation.retry import quota_exhausted, retrying
+from pipeline.generation.server_reply import ErrorInReply, MalformedReply, completion_of
 from pipeline.prompt_rendering import messages
 
 T = TypeVar("T")
@@ -46,6 +52,7 @@ class _OpenAIEngine:
         self._arrived = arrived
         self._key = os.environ.get(config.key_variable) or "none"
         self._said = -_QUIET_SECONDS
+        self._renamed: dict[str, str] = {}
         self.stopped = Event()
         self.pool = ThreadPoolExecutor(config.connections)
         self.client = OpenAI(base_url=config.base_url, api_key=self._key, max_retries=0, timeout=config.request_seconds)
@@ -77,51 +84,99 @@ class _OpenAIEngine:
             "max_tokens": decoding.max_tokens,
             "seed": seed,
         }
+        if decoding.stop:
+            settings["stop"] = list(decoding.stop)
         if decoding.likelihood:
             settings["logprobs"] = 0 if self._turns is None else True
         try:
-            answer = self.patiently(lambda: self._ask(prompt, settings))
+            answer = self._adapting(prompt, settings, decoding.max_tokens)
         except PromptTooLong:
             if not decoding.skip_long:
                 raise
             return TOO_LONG
+        # A server may ignore `stop`, so that its text runs on.
+        if (text := until(answer.text, decoding.stop)) != answer.text:
+            answer = replace(answer, text=text, finish_reason="stop")
         if self._arrived is not None:
             self._arrived.add(key, answer)
         return answer
 
-    def _ask(self, prompt: str, settings: dict[str, Any]) -> Completion:
-        try:
-            if self._turns is None:
-                return self._read(self.client.completions.create(prompt=prompt, **settings))
+    def _adapting(self, prompt: str, settings: dict[str, Any], max_tokens: int) -> Completion:
+        """Asks, and asks again without a setting that the server refuses and that is not essential."""
+        while True:
+            taken = {self._renamed.get(name, name): value for name, value in settings.items()}
+            taken.pop("", None)
+            try:
+                return self.patiently(partial(self._ask, prompt, taken, max_tokens))
+            except EngineRefused as error:
+                name = self._refused(error)
+                if name is None or name not in taken:
+                    raise
+
+    def _refused(self, error: EngineRefused) -> str | None:
+        """The setting that a server refuses, if it can be left out or has another name; notes this for all later requests."""
+        if isinstance(error, PromptTooLong) or getattr(error.__cause__, "status_code", None) not in (400, 422):
+            return None
+        said = str(error)
+        renamed = "max_completion_tokens" if self._turns is not None and "support" in said else None
+        for name, other in (("max_tokens", renamed), ("logprobs", "")):
+            if other is None:
+                continue
+            if re.search(rf"\b{other or name}\b", said):
+                if name not in self._renamed:
+                    self._renamed[name] = other
+                    what = f"is called {other}" if other else "is refused, and left out"
+                    print(f"{self._config.base_url}: {name} {what}", flush=True)
+                return name
+        return None
+
+    def _ask(self, prompt: str, settings: dict[str, Any], max_tokens: int) -> Completion:
+        if self._turns is None:
+            reply = self.client.completions.with_raw_response.create(prompt=prompt, **settings)
+        else:
             turns: Any = messages(prompt, self._turns)
             if self._turns.template is not None:
                 settings = {**settings, "extra_body": {"chat_template_kwargs": self._turns.template}}
-            return self._read(self.client.chat.completions.create(messages=turns, **settings))
-        except EngineRefused:
-            raise
-        except (ValueError, AttributeError, IndexError, TypeError) as error:  # the client does not validate responses
-            raise MalformedReply(f"malformed response ({type(error).__name__}: {error})") from error
+            reply = self.client.chat.completions.with_raw_response.create(messages=turns, **settings)
+        return self._read(reply.content, max_tokens)
 
-    def _read(self, reply: Any) -> Completion:
-        expected = self._config.answers_as or self._config.served_model
-        if reply.model and reply.model != expected:
+    def _read(self, content: bytes, max_tokens: int) -> Completion:
+        config = self._config
+        try:
+            document = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise MalformedReply(f"malformed response (not JSON: {error})") from error
+        expected = config.answers_as or config.served_model
+        named = document.get("model") if isinstance(document, dict) else None
+        if named and named != expected:
             raise EngineRefused(
-                f"{self._config.base_url}: the response names model {reply.model!r}, not {expected!r}; correct engine.served_model or, "
+                f"{config.base_url}: the response names model {named!r}, not {expected!r}; correct engine.served_model or, "
                 "if both are the same model, set engine.answers_as"
             )
-        choice = reply.choices[0]
-        if self._turns is not None:
-            text, tokens = choice.message.content or "", choice.logprobs and choice.logprobs.content
-            logprobs = [token.logprob for token in tokens] if tokens else None
-        else:
-            text, logprobs = choice.text, choice.logprobs and choice.logprobs.token_logprobs
-        return Completion(
-            text=text,
-            finish_reason="stop" if choice.finish_reason == "stop" else "length",
-            prompt_tokens=reply.usage.prompt_tokens,
-            completion_tokens=reply.usage.completion_tokens,
-            cumulative_logprob=sum(logprobs) if logprobs else None,
+        return completion_of(
+            document,
+            chat=self._turns is not None,
+            max_tokens=max_tokens,
+            also_finished=config.finish_reasons or (),
+            server=str(config.base_url),
         )
+
+    def served(self) -> list[str] | None:
+        """Names of the served models; None if the server does not list them, so that the first answer has to show it."""
+        try:
+            reply = self.patiently(self.client.models.with_raw_response.list)
+            listed = json.loads(reply.content)["data"]
+            return [str(model["id"]) for model in listed]
+        except EngineRefused as error:
+            if getattr(error.__cause__, "status_code", None) not in (404, 405, 501):
+                raise
+        except (ValueError, LookupError, TypeError):
+            pass
+        print(
+            f"{self._config.base_url}: lists no models; the first answer shows whether it has {self._config.served_model}",
+            flush=True,
+        )
+        return None
 
     def patiently(self, request: Callable[[], T]) -> T:
         """Executes a request, retrying transient failures.
@@ -139,12 +194,16 @@ class _OpenAIEngine:
         again = retrying(self._config.retry_seconds, self.stopped, self._say)
         try:
             return again(attempt)
-        except (APIStatusError, APIConnectionError, MalformedReply) as error:
+        except (APIStatusError, APIConnectionError, MalformedReply, ErrorInReply) as error:
             raise self._explained(error, again.statistics.get("attempt_number", 1)) from error
 
     def _reason(self, error: BaseException) -> str:
         cause = f" ({error.__cause__})" if isinstance(error, APIConnectionError) and error.__cause__ else ""
-        return (f"{error}{cause}".splitlines() or [""])[0].replace(self._key, "***")[:300]
+        body = getattr(error, "body", None)
+        detail = (
+            f" ({body})" if isinstance(error, APIStatusError) and body and str(error).endswith(str(error.status_code)) else ""
+        )
+        return (f"{error}{cause}{detail}".splitlines() or [""])[0].replace(self._key, "***")[:300]
 
     def _say(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
@@ -152,7 +211,9 @@ class _OpenAIEngine:
             self._said = time.monotonic()
             print(f"{self._config.base_url}: {self._reason(error)}; retrying in {state.upcoming_sleep:.1f} s", flush=True)
 
-    def _explained(self, error: APIStatusError | APIConnectionError | MalformedReply, attempts: int) -> EngineError:
+    def _explained(
+        self, error: APIStatusError | APIConnectionError | MalformedReply | ErrorInReply, attempts: int
+    ) -> EngineError:
         settings, status = self._config, getattr(error, "status_code", None)
         if status in (401, 403):
             # The server's own message may contain the key.
@@ -162,12 +223,17 @@ class _OpenAIEngine:
         said = f"{settings.base_url}: {self._reason(error)}"
         if status == 404:
             return EngineRefused(f"{said}; correct engine.served_model, {settings.served_model!r}, or engine.base_url")
-        if isinstance(error, APIStatusError) and quota_exhausted(error):
+        if isinstance(error, APIStatusError | ErrorInReply) and quota_exhausted(error):
             return EngineRefused(f"{said}; add credit to the account, then run again")
         if status in (400, 413, 422) and _OVER_THE_CONTEXT.search(f"{error} {getattr(error, 'body', None)}"):
             return PromptTooLong(f"{said}; lower max_tokens, or exclude long questions by max_characters of their source")
         if status is not None and status < 500 and status not in (408, 409, 425, 429):
             return EngineRefused(f"{said}; correct prompts, turns or max_tokens to values that this server accepts")
+        if isinstance(error, MalformedReply) or (isinstance(error, ErrorInReply) and status is None):
+            return EngineError(
+                f"{said}; {attempts} such replies to one request, received responses are kept: mend the server, or give another one in "
+                "engine.base_url, then run again"
+            )
         return EngineError(
             f"{said}; {attempts} attempts within engine.retry_seconds {settings.retry_seconds:g}; received responses are kept: "
             "run again when the server has recovered"
@@ -184,8 +250,8 @@ def open_openai(config: EngineConfig, turns: Turns | None, arrived: Path | None)
     """
     engine = _OpenAIEngine(config, turns, None if arrived is None else AnswerJournal(arrived))
     with engine.client, engine.pool:
-        served = [model.id for model in engine.patiently(lambda: engine.client.models.list().data)]
-        if config.served_model not in served:
+        served = engine.served()
+        if served is not None and config.served_model not in served:
             names = ", ".join(served[:10])
             raise EngineRefused(f"{config.base_url}: serves {names}, not {config.served_model!r}; correct engine.served_model")
         try:

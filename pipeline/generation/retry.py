@@ -2,7 +2,8 @@
 
 The OpenAI client's own retries count attempts; the budget here is in seconds, so tenacity retries and the client does not. Transient
 errors: no connection or a broken one, a timeout, a busy server (429, unless the quota is exhausted), a server error (5xx). `Retry-After` is
-respected. A complete response without a usable completion was paid for, so it is requested at most three times.
+respected. An error that a server reports inside a reply of status 200 counts like its own status. A complete response without a usable
+completion was paid for, so it is requested at most three times.
 """
 
 from __future__ import annotations
@@ -24,18 +25,14 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from pipeline.errors import EngineError
+from pipeline.generation.server_reply import ErrorInReply, MalformedReply
 
 _PASSING: Final = frozenset({408, 409, 425, 429})
 _TRIES_OF_UNUSABLE: Final = 3
 _BACKOFF: Final = wait_random_exponential(multiplier=0.5, max=30)
 
 
-class MalformedReply(EngineError):
-    """A response without a usable completion: not JSON, no choices, or a required field missing."""
-
-
-def quota_exhausted(error: APIStatusError) -> bool:
+def quota_exhausted(error: APIStatusError | ErrorInReply) -> bool:
     """Whether a 429 reports an exhausted quota, which retrying cannot fix."""
     return bool(error.code == "insufficient_quota")
 
@@ -45,8 +42,10 @@ def _passes(state: RetryCallState) -> bool:
     match error:
         case MalformedReply():
             return state.attempt_number < _TRIES_OF_UNUSABLE
-        case APIStatusError():
-            status = int(error.status_code)
+        case ErrorInReply(status_code=None):
+            return state.attempt_number < _TRIES_OF_UNUSABLE
+        case APIStatusError() | ErrorInReply():
+            status = int(error.status_code or 0)
             return (status in _PASSING and not quota_exhausted(error)) or status >= 500
     return isinstance(error, APIConnectionError)
 

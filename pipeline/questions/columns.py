@@ -31,6 +31,11 @@ def _written(value: Any) -> str:
     return str(int(value)) if value.is_integer() else f"{value:.15g}"
 
 
+def _single(value: Any) -> bool:
+    """Whether a value is a text or a number."""
+    return isinstance(value, str | int | float) and not isinstance(value, bool) and value == value
+
+
 class RowReader(NamedTuple):
     """A row with its column mapping and its location for error messages."""
 
@@ -107,11 +112,11 @@ def _choices(place: RowReader) -> tuple[str, ...]:
         return ()
     if isinstance(found, str) and pattern is not None:
         return tuple(re.findall(pattern, place.clean(names, found)))
-    if not isinstance(found, list) or not all(isinstance(choice, str) for choice in found):
-        raise place.error(names, "expected a list of texts; convert it, or set columns.choices to null")
+    if not isinstance(found, list) or not all(_single(choice) for choice in found):
+        raise place.error(names, "expected a list of texts or numbers; convert it, or set columns.choices to null")
     if len(found) > len(LETTERS):
         raise place.error(names, f"{len(found)} choices, at most {len(LETTERS)} are supported; remove some")
-    return tuple(place.cut(names, pattern, place.clean(names, choice)) for choice in found)
+    return tuple(place.cut(names, pattern, place.clean(names, _written(choice))) for choice in found)
 
 
 def _index(place: RowReader, choices: Sequence[str]) -> str:
@@ -120,6 +125,8 @@ def _index(place: RowReader, choices: Sequence[str]) -> str:
     value = place.value(column, required=True)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,2}", value):  # a number in CSV or JSON
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < len(choices):
         raise place.error(column, f"{value!r} is not the index of one of {len(choices)} choices; correct it (the first is 0)")
     return LETTERS[value]

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from pipeline.errors import QuestionError
 from pipeline.questions import procedural as families
 from pipeline.questions.columns import RowReader, question_of
+from pipeline.questions.data_sets import hub_rows
 from pipeline.questions.named_benchmarks import NamedSource, Source
 from pipeline.questions.question import Question
-from pipeline.questions.rows import file_rows, hub_rows, must_exist
+from pipeline.questions.rows import file_rows, must_exist
 from pipeline.questions.sources import Columns, FileSource, HubSource, MiniatureSource
 from pipeline.text_digests import digest
 

@@ -1,44 +1,58 @@
-"""Reads raw rows of a Parquet, JSONL or CSV file, or of a data set through `datasets`.
+"""Reads the raw rows of a Parquet, CSV or JSON file, alone or in a folder, without changing a value.
 
-A hub data set is read at its pinned revision only. Without a network, `datasets` falls back to any revision in its cache, and for a folder
-with a dataset card its cache may hold the rows of another folder. The fallback is an error here, and the cache is not used for folders:
-otherwise a fingerprint would describe questions that were never used.
+A column of a CSV or JSON file has no type, so none is guessed: a CSV cell is its text, and a JSON number its digits as written. A code
+0042, a price of 1.50, an id 001, a day 2019-03-01 and an integer of any length reach the question unchanged. The one exception is a JSON
+fraction of more than 15 digits that is exactly what a program writes for a binary fraction, 0.30000000000000004: its last digits are
+noise, and it is cut to 15 digits, like a fraction in Parquet. Blank lines are skipped, and rows are counted without them.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-import logging
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import IO, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import QuestionError
-from pipeline.questions.sources import HubSource
 
-ENDINGS: Final = (".parquet", ".jsonl", ".csv")
-TOKEN_VARIABLE: Final = "HF_TOKEN"
+ENDINGS: Final = (".parquet", ".jsonl", ".csv", ".json", ".ndjson", ".tsv")
+COMPRESSED: Final = (".gz", ".bz2", ".zst", ".lz4")
 Row = dict[str, Any]
 
 
-def file_rows(path: Path) -> Iterator[Row]:
+def ending(name: str) -> str:
+    """The ending of a file name, without that of its compression."""
+    return next((Path(name.removesuffix(packed)).suffix for packed in COMPRESSED if name.endswith(packed)), Path(name).suffix)
+
+
+def file_rows(path: Path, separator: str | None = None, field: str | None = None) -> Iterator[Row]:
     """The rows of a file in order.
+
+    `separator` is the one between CSV cells; by default a comma, and a tab in `.tsv`. `field` is the key of the list of rows in a `.json`
+    file that is an object.
 
     Raises:
         QuestionError: the file, and the first row that cannot be read.
     """
     must_exist(path)
-    match path.suffix:
+    match ending(path.name):
         case ".parquet":
             return _parquet_rows(path)
-        case ".jsonl":
+        case ".jsonl" | ".ndjson":
             return _jsonl_rows(path)
+        case ".json":
+            return _json_rows(path, field)
         case ".csv":
-            return _csv_rows(path)
+            return _csv_rows(path, separator or ",")
+        case ".tsv":
+            return _csv_rows(path, separator or "\t")
     raise QuestionError(f"{path}: expected a file name ending in {', '.join(ENDINGS)}; convert the file")
 
 
@@ -48,111 +62,120 @@ def must_exist(path: Path) -> None:
         raise QuestionError(f"{path}: no such file; correct the source's path")
 
 
+def _opened(path: Path) -> IO[bytes]:
+    if path.suffix not in COMPRESSED:
+        return path.open("rb")
+    return io.BufferedReader(pa.input_stream(str(path)))  # decompresses according to the ending
+
+
+def _narrow(kind: pa.DataType) -> bool:
+    """Whether values of an Arrow type contain a fraction of less than 64 bits."""
+    if pa.types.is_float16(kind) or pa.types.is_float32(kind):
+        return True
+    if pa.types.is_dictionary(kind):
+        return _narrow(kind.value_type)
+    return any(_narrow(kind.field(place).type) for place in range(kind.num_fields))
+
+
+def _shortest(value: Any, kind: pa.DataType) -> Any:
+    """A value whose narrow fractions have the shortest decimal that stands for them: 0.1, not 0.10000000149011612."""
+    if value is None:
+        return None
+    if pa.types.is_float16(kind) or pa.types.is_float32(kind):
+        return float(str(np.float16(value) if pa.types.is_float16(kind) else np.float32(value)))
+    if pa.types.is_dictionary(kind):
+        return _shortest(value, kind.value_type)
+    if pa.types.is_struct(kind):
+        return {field.name: _shortest(value[field.name], field.type) for field in kind}
+    if isinstance(value, list) and kind.num_fields == 1 and not pa.types.is_map(kind):
+        return [_shortest(item, kind.field(0).type) for item in value]
+    return value
+
+
 def _parquet_rows(path: Path) -> Iterator[Row]:
     number = 0
     try:
         # Without a buffer, whole row groups are read at once, and many writers create only one row group.
         with pq.ParquetFile(path, buffer_size=1 << 20) as file:
+            narrow = {field.name: field.type for field in file.schema_arrow if _narrow(field.type)}
             for batch in file.iter_batches(batch_size=1024):
                 for row in batch.to_pylist():
                     number += 1
-                    yield row
-    except pa.ArrowException as error:
+                    yield row | {name: _shortest(row[name], kind) for name, kind in narrow.items()}
+    except (pa.ArrowException, OSError) as error:
         raise QuestionError(f"{path}: not a readable Parquet file; write it again") from error
     except UnicodeDecodeError as error:
         raise QuestionError(f"{path}: a text after row {number} is not UTF-8; write the file again") from error
 
 
+def _fraction(text: str) -> str:
+    """A JSON fraction as written, without the noise of a binary one."""
+    value = float(text)
+    short = f"{value:.15g}"
+    return short if repr(value) == text and float(short) != value else text
+
+
+def _document(text: bytes) -> Any:
+    return json.loads(text, parse_int=str, parse_float=_fraction)
+
+
+def _is_row(row: Any, where: str) -> Row:
+    if not isinstance(row, dict):
+        raise QuestionError(f"{where}: expected a JSON object; write one object per line")
+    return row
+
+
 def _jsonl_rows(path: Path) -> Iterator[Row]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise QuestionError(f"{path}: row {number}: not valid JSON in UTF-8; write one object per line") from error
-            if not isinstance(row, dict):
-                raise QuestionError(f"{path}: row {number}: expected a JSON object; write one object per line")
-            yield row
-
-
-def _csv_rows(path: Path) -> Iterator[Row]:
     number = 0
     try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            for row in csv.DictReader(lines, strict=True):
+        with _opened(path) as lines:
+            for line in lines:
+                if not line.strip():
+                    continue
+                number += 1
+                try:
+                    row = _document(line)
+                except ValueError as error:
+                    raise QuestionError(f"{path}: row {number}: not valid JSON in UTF-8; write one object per line") from error
+                yield _is_row(row, f"{path}: row {number}")
+    except (pa.ArrowException, OSError) as error:
+        raise QuestionError(f"{path}: cannot be read after row {number} ({error}); write the file again") from error
+
+
+def _json_rows(path: Path, field: str | None) -> Iterator[Row]:
+    """The rows of a list of objects, of one object, or of one object per line; the file is held in memory."""
+    try:
+        with _opened(path) as stream:
+            found = _document(stream.read())
+    except (pa.ArrowException, OSError) as error:
+        raise QuestionError(f"{path}: cannot be read ({error}); write the file again") from error
+    except ValueError:
+        yield from _jsonl_rows(path)
+        return
+    if field is not None:
+        if not isinstance(found, dict) or not isinstance(found.get(field), list):
+            raise QuestionError(f"{path}: has no list {field!r}, which the folder's card names; correct one of them")
+        found = found[field]
+    for number, row in enumerate(found if isinstance(found, list) else [found], 1):
+        yield _is_row(row, f"{path}: row {number}")
+
+
+def _csv_rows(path: Path, separator: str) -> Iterator[Row]:
+    number = 0
+    csv.field_size_limit(sys.maxsize)  # by default a longer cell than 128 KiB counts as an error
+    try:
+        with _opened(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines, strict=True, delimiter=separator)
+            names = reader.fieldnames or ()
+            for name in names:
+                if list(names).count(name) > 1:
+                    raise QuestionError(f"{path}: two columns are called {name!r}; rename one of them")
+            for row in reader:
                 number += 1
                 if None in row or None in row.values():
                     raise QuestionError(f"{path}: row {number}: number of fields differs from the header; quote or add commas")
                 yield row
     except (csv.Error, UnicodeDecodeError) as error:
         raise QuestionError(f"{path}: row {number + 1}: not valid CSV in UTF-8 ({error}); write the file again") from error
-
-
-def hub_rows(source: HubSource) -> Iterator[Row]:
-    """The rows of a data set's split, from the hub or a folder.
-
-    Raises:
-        QuestionError: the data set, the reason why it cannot be loaded, and the remedy.
-    """
-    import datasets  # slow to import, and only these sources need it
-    import huggingface_hub
-
-    # Their multi-line logs are replaced by one-line errors here.
-    datasets.logging.set_verbosity(logging.CRITICAL)
-    huggingface_hub.logging.set_verbosity(logging.CRITICAL)
-    datasets.disable_progress_bars()
-    if source.folder is not None and not source.folder.is_dir():
-        raise QuestionError(f"{source.folder}: no such folder; correct the source's folder")
-    try:
-        builder = datasets.load_dataset_builder(source.location, revision=source.revision, **_subset(source))
-        if source.revision is None or builder.hash == source.revision:
-            yield from _split(source, builder)
-            return
-    except (OSError, ValueError, RuntimeError, StopIteration, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
-        raise QuestionError(f"{source.location}: {_explained(source, error)}") from error
-    raise QuestionError(
-        f"{source.location}: the hub was not reached, and the cache has revision {builder.hash}, not {source.revision}; "
-        "run once with network access, or give a folder"
-    )
-
-
-def _split(source: HubSource, builder: Any) -> Iterable[Row]:
-    """Hub data from the cache, which is keyed by revision; a folder's files are streamed, because its cache key can be stale."""
-    if hasattr(builder.config, "keep_default_na"):
-        builder.config.keep_default_na = False  # in CSV, "None" and "NA" are answers
-    if source.folder is not None:
-        return cast(Iterable[Row], builder.as_streaming_dataset(split=source.split))
-    builder.download_and_prepare()
-    return cast(Iterable[Row], builder.as_dataset(split=source.split))
-
-
-def _subset(source: HubSource) -> dict[str, str]:
-    """In a folder without a dataset card, subsets are subfolders."""
-    if source.subset is None:
-        return {}
-    if source.folder is not None and (source.folder / source.subset).is_dir():
-        return {"data_dir": source.subset}
-    return {"name": source.subset}
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _explained(source: HubSource, error: BaseException) -> str:
-    """The reason and the remedy, in one line."""
-    reasons = [(str(one).strip().splitlines() or [type(one).__name__])[0] for one in _chain(error)]
-    said = reasons[0]
-    if any("is a gated dataset" in reason for reason in reasons) or any(
-        type(one).__name__ == "GatedRepoError" for one in _chain(error)
-    ):
-        return f"is gated ({said}); accept its terms on the hub, and set {TOKEN_VARIABLE} to a token of that account, or give a folder"
-    if isinstance(error, ConnectionError):
-        return f"{said}; check the network and HF_HUB_OFFLINE, or give a folder"
-    if source.folder is not None:
-        return (
-            f"cannot be loaded ({reasons[-1] if isinstance(error, RuntimeError) else said}); check the files, subset and split"
-        )
-    return f"cannot be loaded ({said}); check name, subset, split and revision; a private data set needs a token in {TOKEN_VARIABLE}"
+    except (pa.ArrowException, OSError) as error:
+        raise QuestionError(f"{path}: cannot be read after row {number} ({error}); write the file again") from error

@@ -92,7 +92,7 @@ class MiniatureSource(Frozen):
 
 
 class FileSource(Frozen):
-    """A local Parquet, JSONL or CSV file."""
+    """A local Parquet, JSONL, JSON, CSV or TSV file; all but Parquet may be compressed (.gz, .bz2, .zst, .lz4)."""
 
     kind: Literal["file"] = identity("file")
     path: FilePath = runtime()
@@ -110,7 +110,7 @@ class FileSource(Frozen):
 
 
 class HubSource(Frozen):
-    """A data set through `datasets`: from the hub at a pinned revision, or a local folder of the same layout."""
+    """A data set in the layout of a model hub: from the hub at a pinned revision, or a local folder of the same layout."""
 
     kind: Literal["hub"] = identity("hub")
     name: str | None = identity(None)
@@ -122,7 +122,7 @@ class HubSource(Frozen):
     subset: str | None = identity(None)
     """Subset (configuration) of the data set; in a folder, the subfolder of that name."""
     split: str = identity("train")
-    """Split to read."""
+    """Split to read, or an expression such as `train[:10%]+test`."""
     columns: Columns = identity(Columns())
     """Column mapping."""
     answer_type: AnswerType | None = identity(None)

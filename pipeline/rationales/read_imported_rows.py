@@ -19,8 +19,9 @@ from pipeline.config.rationales import ImportedRationales
 from pipeline.errors import QuestionError
 from pipeline.grading.grade import conclusion
 from pipeline.questions.columns import RowReader
+from pipeline.questions.data_sets import hub_rows
 from pipeline.questions.load import folder_digest
-from pipeline.questions.rows import Row, file_rows, hub_rows
+from pipeline.questions.rows import Row, file_rows
 from pipeline.questions.sources import Columns, HubSource
 from pipeline.questions.wording import normalised
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from stages.synthesis.selection import Kept
 
 NAME: Final = "synthesis"
-VERSION: Final = 6
+VERSION: Final = 7
 INPUTS: Final = ("questions", "sampling")
 
 _COUNTS: Final = b"counts"

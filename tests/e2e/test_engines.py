@@ -31,6 +31,7 @@ PROMPTS = [f"Question: {ask(problem)}\nSolution:\n" for problem in distinct("dia
 GREEDY = Decoding(temperature=0.0, top_p=1.0, max_tokens=96, likelihood=True)
 SAMPLED = Decoding(temperature=0.7, top_p=1.0, max_tokens=96)
 WITH_A_LONG_ONE = [PROMPTS[0], "7, " * 2000, PROMPTS[1]]
+STOPPING = replace(GREEDY, stop=(" 3)",), likelihood=False)
 SKIPPING = replace(GREEDY, skip_long=True)
 
 
@@ -51,6 +52,7 @@ def from_vllm() -> dict[str, list[Any]]:
             "refused": [str(wrong.exception(timeout=60))],
             "skipped": vllm.generate(WITH_A_LONG_ONE, [0] * 3, SKIPPING),
             "greedy": vllm.generate(PROMPTS, [0] * 12, GREEDY),
+            "stopped": vllm.generate(PROMPTS, [0] * 12, STOPPING),
             "sampled": vllm.generate(PROMPTS, list(range(12)), SAMPLED),
             "reversed": vllm.generate(PROMPTS[::-1], list(range(12))[::-1], SAMPLED),
             "same prompt": vllm.generate(PROMPTS[:1] * 8, list(range(8)), Decoding(1.5, 1.0, 96)),
@@ -108,6 +110,12 @@ def test_transformers_and_vllm_give_equal_greedy_answers(from_vllm: dict[str, li
     with open_engine(engine("transformers", batch=4), STUDENT) as plain:
         same(plain.generate(PROMPTS, [0] * 12, GREEDY), from_vllm["greedy"])
         assert plain.generate(WITH_A_LONG_ONE, [0] * 3, SKIPPING)[1] == TOO_LONG
+        stopped = plain.generate(PROMPTS, [0] * 12, STOPPING)
+    assert [(item.text, item.finish_reason) for item in stopped] == [
+        (item.text, item.finish_reason) for item in from_vllm["stopped"]
+    ]
+    assert [item.text for item in stopped] == [item.text.partition(" 3)")[0] for item in from_vllm["greedy"]]
+    assert any(" 3)" in item.text for item in from_vllm["greedy"])
 
 
 def test_transformers_seeds_give_the_same_text_in_any_batch() -> None:

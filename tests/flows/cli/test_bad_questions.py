@@ -70,8 +70,33 @@ def test_a_named_set_uses_its_pinned_revision_from_hub_or_cache_only(
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     other = {"kind": "hub", "name": "openai/gsm8k", "subset": "main", "revision": OTHER}
     answer = mind("stage", "questions", asking(tmp_path / "other", run_tree, other))
-    assert_refused(answer, "openai/gsm8k", "not reached", f"the cache has revision {PINNED}, not {OTHER}", "give a folder")
+    assert_refused(answer, "openai/gsm8k", "Couldn't reach", "HF_HUB_OFFLINE", "give a folder")
     nothing_written(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train.csv", "id,question,answer,answer_type\n001,Which code?,0042,text\n002,Which day?,2019-03-01,text\n"),
+        ("train.jsonl", '{"id": "001", "question": "Which code?", "answer": "0042", "answer_type": "text"}\n'
+                        '{"id": "002", "question": "Which day?", "answer": "2019-03-01", "answer_type": "text"}\n'),
+    ],
+)  # fmt: skip
+def test_rows_from_the_hub_are_unchanged_with_and_without_a_network(
+    tmp_path: Path, run_tree: Tree, hub: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str
+) -> None:
+    folder = hub / "someone" / "codes" / PINNED
+    folder.mkdir(parents=True)
+    (folder / name).write_text(content)
+    source = {"kind": "hub", "name": "someone/codes", "revision": PINNED}
+    for place in ("online", "offline"):
+        answer = mind("stage", "questions", asking(tmp_path / place, run_tree, source))
+        assert answer.returncode == 0, answer.stderr
+        assert "it/s" not in answer.stderr
+        (table,) = (tmp_path / place).glob("artifacts/questions/*/questions-*.parquet")
+        rows = [row for row in pq.read_table(table).to_pylist() if row["role"] == "train"]
+        assert [(row["id"], row["answer"]) for row in rows] == [("001", "0042"), ("002", "2019-03-01")]
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.mark.parametrize(

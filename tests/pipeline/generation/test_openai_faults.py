@@ -61,6 +61,10 @@ def document(**changes: Any) -> bytes:
     return json.dumps(reply("text", **changes)).encode()
 
 
+def ending(reason: str | None) -> bytes:
+    return document(choices=[{**reply("text")["choices"][0], "finish_reason": reason}])
+
+
 PASSING = {
     "busy": Fault(429),
     "broken": Fault(500),
@@ -74,6 +78,9 @@ PASSING = {
     "not JSON": Fault(body=b"{half of"),
     "a page": Fault(body=b"<html>welcome</html>", headers={"Content-Type": "text/html"}),
     "JSON, but no answer": Fault(body=b"[1, 2]"),
+    "busy inside a reply": Fault(body=b'{"error": {"message": "overloaded", "code": 502}}'),
+    "an error without a status": Fault(body=b'{"error": {"message": "overloaded"}}'),
+    "no number of tokens": Fault(body=document(usage={"prompt_tokens": 5, "completion_tokens": None})),
 }
 
 
@@ -130,6 +137,10 @@ REFUSED = {
     "model": (Fault(404), "correct engine.served_model, 'simulated', or engine.base_url"),
     "request": (Fault(400, body=json.dumps({"error": {"message": f"{SECRET}: long"}}).encode()), "correct prompts, turns or max_tokens"),
     "credit": (Fault(429, body=b'{"error": {"message": "no credit", "code": "insufficient_quota"}}'), "no credit.*; add credit to"),
+    "key, inside a reply": (Fault(body=b'{"error": {"message": "bad key", "code": 401}}'), "API key rejected .*set OPENAI_API_KEY"),
+    "credit, inside a reply": (Fault(body=b'{"error": {"message": "nothing left", "code": "insufficient_quota"}}'), "left; add credit"),
+    "an unknown end": (Fault(body=ending("paused")), "unknown finish reason 'paused'; .*engine.finish_reasons"),
+    "seed": (Fault(422, body=b'{"detail": [{"loc": ["body", "seed"]}]}'), "'seed'.*; correct prompts"),
     "another model": (Fault(body=document(model="smaller-one")), "the response names model 'smaller-one', not 'simulated'; .*answers_as"),
 }  # fmt: skip
 
@@ -204,3 +215,77 @@ def test_saved_completions_are_not_requested_again_after_a_failure(tmp_path: Pat
         assert sum(again.requests.values()) == 2
         opened.generate(PROMPTS[:1], [99], DECODING)
     assert again.requests[PROMPTS[0]] == 1, "another seed is another request"
+
+
+UNUSABLE = [
+    *(PASSING[name] for name in ("no choices", "no number of tokens", "an error without a status")),
+    *(fault for fault, _ in REFUSED.values()),
+]
+
+
+@pytest.mark.parametrize("fault", UNUSABLE)
+def test_a_reply_that_cannot_be_used_is_not_kept(tmp_path: Path, fault: Fault) -> None:
+    arrived = tmp_path / "arrived.jsonl"
+    with engine(Faulty(fault, times=float("inf")), arrived) as opened, pytest.raises(EngineError):
+        ask(opened)
+    with engine(Faulty(Fault(), times=0), arrived) as opened:
+        assert [answer.text for answer in ask(opened)] == [f"{prompt} {seed}" for seed, prompt in enumerate(PROMPTS)]
+
+
+@pytest.mark.parametrize("reason", ["eos", "end_turn", None])
+def test_a_text_that_ended_by_itself_is_finished_however_the_server_says_it(reason: str | None) -> None:
+    with engine(Faulty(Fault(body=ending(reason)), times=1)) as opened:
+        assert {answer.finish_reason for answer in ask(opened)} == {"stop"}
+
+
+def test_a_configured_finish_reason_means_the_end() -> None:
+    with engine(Faulty(Fault(body=ending("paused")), times=1), finish_reasons=["paused"]) as opened:
+        assert {answer.finish_reason for answer in ask(opened)} == {"stop"}
+
+
+@pytest.mark.parametrize("fault", [Fault(404), Fault(405), Fault(body=b'{"models": []}'), Fault(body=b"<html>welcome</html>")])
+def test_a_server_that_lists_no_models_is_asked_all_the_same(fault: Fault, capsys: pytest.CaptureFixture[str]) -> None:
+    with engine(lambda asked: None if asked else fault) as opened:
+        assert len(ask(opened)) == len(PROMPTS)
+    assert "lists no models; the first answer shows whether it has simulated" in capsys.readouterr().out
+
+
+def test_a_server_without_log_probabilities_is_asked_without() -> None:
+    requests: list[Asked] = []
+
+    def refuse(asked: Asked) -> Fault | None:
+        requests.append(asked)
+        if "logprobs" not in asked:
+            return None
+        return Fault(
+            400, body=b'{"error": {"message": "This model does not support logprobs.", "code": "unsupported_parameter"}}'
+        )
+
+    with engine(refuse) as opened:
+        for _ in range(2):
+            answers = opened.generate(PROMPTS, list(range(len(PROMPTS))), replace(DECODING, likelihood=True))
+            assert [answer.text for answer in answers] == [f"{prompt} {seed}" for seed, prompt in enumerate(PROMPTS)]
+    refused = sum("logprobs" in asked for asked in requests)
+    assert refused <= 4, "only requests that were under way at the first refusal"
+
+
+def test_a_chat_server_with_another_name_for_max_tokens_is_asked_by_that_name() -> None:
+    message = {"role": "assistant", "content": [{"type": "text", "text": "7"}]}
+    said = document(choices=[{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}])
+    limits: list[int] = []
+
+    def answer(asked: Asked) -> Fault | None:
+        if not asked:
+            return None
+        if "max_tokens" in asked:
+            return Fault(
+                400, body=b'{"error": {"message": "\'max_tokens\' is not supported. Use \'max_completion_tokens\' instead."}}'
+            )
+        limits.append(asked["max_completion_tokens"])
+        return Fault(body=said)
+
+    with serve(fault=answer) as url:
+        config = EngineConfig(kind="openai", base_url=url, served_model="simulated")
+        with open_engine(config, ServedModel(served=True)) as opened:
+            assert [completion.text for completion in ask(opened)] == ["7"] * len(PROMPTS)
+    assert limits == [DECODING.max_tokens] * len(PROMPTS)

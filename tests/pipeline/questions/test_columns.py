@@ -67,7 +67,9 @@ def test_unusual_text_survives_prompt_tokens_and_grading(text: str, tiny_tokeniz
         ({"answer": float("nan")}, "column 'answer': empty"),
         ({"answer": True, "answer_type": "number"}, "column 'answer': 'True' is not a number"),
         ({"choices": [str(n) for n in range(27)]}, "column 'choices': 27 choices, at most 26 are supported"),
-        ({"choices": ["a", 2]}, "column 'choices': expected a list of texts"),
+        ({"choices": ["a", True]}, "column 'choices': expected a list of texts or numbers"),
+        ({"choices": ["a", float("nan")]}, "column 'choices': expected a list of texts or numbers"),
+        ({"choices": ["a", None]}, "column 'choices': expected a list of texts or numbers"),
     ],
 )
 def test_values_that_cannot_be_used_are_refused(change: dict[str, Any], said: str) -> None:

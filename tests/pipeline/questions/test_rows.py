@@ -1,12 +1,13 @@
-"""Reads rows of files and hub-style folders unchanged, and refuses unreadable ones."""
+"""Reads rows of files unchanged, and refuses unreadable ones."""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,10 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import QuestionError
-from pipeline.questions.load import load
-from pipeline.questions.rows import file_rows, hub_rows
-from pipeline.questions.sources import Columns, HubSource
-from tests.support.questions.layouts import BY_HAND, write_by_hand, write_layout
+from pipeline.questions.rows import file_rows
 
 lines = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 
@@ -48,56 +46,100 @@ def test_bytes_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
         list(file_rows(tmp_path / "q.parquet"))
 
 
-def test_a_folder_with_a_card_is_read_without_a_stale_cache(tmp_path: Path) -> None:
-    """`datasets` caches the rows of such folders and notices neither changes nor another folder of the same name."""
-    card = "configs:\n- config_name: default\n  data_files: gsmhardv2*\n"
-    for place, question in (("here", "1+1?"), ("here", "2+2?"), ("there", "3+3?")):
-        folder = write_layout(tmp_path / place / "gsm-hard", {"gsmhardv2": [{"input": question, "target": 2.5}]}, card)
-        assert [row["input"] for row in hub_rows(HubSource(folder=folder))] == [question]
+TEXTS = ["0042", "1.50", "001", "2019-03-01", "12:30", "None", "NA", "True", "1,000", "9007199254740993", " x ", ""]
 
 
-def test_a_subset_is_a_folder_or_declared_by_the_card(tmp_path: Path) -> None:
-    files = {f"{subset}/test": [{"question": subset}] for subset in ("main", "socratic")}
-    plain = write_layout(tmp_path / "plain", files)
-    assert [row["question"] for row in hub_rows(HubSource(folder=plain, subset="socratic", split="test"))] == ["socratic"]
-    declared = write_by_hand(tmp_path, "gpqa-diamond")
-    assert len(list(hub_rows(HubSource(folder=declared, subset="gpqa_diamond")))) == 8
-
-
-def test_none_and_na_are_plain_answers_in_csv(tmp_path: Path) -> None:
-    (tmp_path / "test.csv").write_text("question,answer\nHow many?,None\nWhat?,NA\n")
-    source = HubSource(folder=tmp_path, split="test", columns=Columns(id=None), answer_type="text")
-    assert [question.answer for question in load(source)] == ["none", "na"]
+@pytest.mark.parametrize("name", ["q.csv", "q.tsv", "q.jsonl", "q.ndjson", "q.json", "q.csv.gz", "q.jsonl.gz"])
+def test_no_value_of_an_untyped_file_is_taken_for_another_type(tmp_path: Path, name: str) -> None:
+    rows = [{"id": str(number), "answer": text} for number, text in enumerate(TEXTS)]
+    ending = name.removesuffix(".gz").removeprefix("q")
+    if ending in (".csv", ".tsv"):
+        content = "".join("\t".join(row) + "\n" for row in (list(rows[0]), *(list(row.values()) for row in rows)))
+        content = content if ending == ".tsv" else content.replace("1,000", '"1,000"').replace("\t", ",")
+    else:
+        content = json.dumps(rows) if ending == ".json" else "".join(json.dumps(row) + "\n" for row in rows)
+    packed = gzip.compress(content.encode()) if name.endswith(".gz") else content.encode()
+    (tmp_path / name).write_bytes(packed)
+    assert list(file_rows(tmp_path / name)) == rows
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("written", "read"),
     [
-        ({"subset": "mian", "split": "test"}, "'mian' not found"),
-        ({"subset": "main", "split": "tst"}, "tst.*test"),
-        ({"subset": "main", "split": "test", "columns": Columns(id=None, question="prompt")}, "row 1: no column 'prompt'"),
-        ({"subset": "main", "split": "test", "columns": Columns(id=None, choices="options")}, "no row has a column 'options'"),
+        *((same, same) for same in ("9007199254740993", "12345678901234567890", "1.50", "3431580.0", "1e22", "-0", "3.14159265358979312")),
+        ("9" * 5000, "9" * 5000),
+        ("0.30000000000000004", "0.3"),
+        ("[1.10, {\"a\": 2.20}]", ["1.10", {"a": "2.20"}]),
+        ("true", True),
+        ("null", None),
     ],
-)
-def test_a_folder_without_the_requested_subset_split_or_column_is_refused(
-    tmp_path: Path, fields: dict[str, Any], said: str
-) -> None:
-    folder = write_layout(tmp_path / "gsm8k", BY_HAND["gsm8k"])
-    with pytest.raises(QuestionError, match=said) as raised:
-        list(load(HubSource(folder=folder, **fields)))
-    assert str(raised.value).startswith(str(folder))
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [("test.jsonl", '{"question": "\\ud83d"}\n'), ("test.jsonl", ""), ("test.jsonl", '{"question": "a"'), ("note.txt.gz", "x"), (None, "")],
 )  # fmt: skip
-def test_a_folder_without_readable_rows_is_refused_in_one_line(tmp_path: Path, name: str | None, content: str) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    if name is not None:
-        (folder / name).write_text(content)
-    with pytest.raises(QuestionError, match=f"^{folder}") as raised:
-        list(load(HubSource(folder=folder, split="test", columns=Columns(id=None, answer="question"))))
-    assert "\n" not in str(raised.value)
+def test_a_json_number_keeps_its_spelling(tmp_path: Path, written: str, read: object) -> None:
+    (tmp_path / "q.jsonl").write_text(f'{{"answer": {written}}}\n')
+    (tmp_path / "q.json").write_text(f'[{{"answer": {written}}}]')
+    for name in ("q.jsonl", "q.json"):
+        assert list(file_rows(tmp_path / name)) == [{"answer": read}]
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
+def test_a_narrow_fraction_has_its_shortest_decimal(tmp_path: Path, values: list[float]) -> None:
+    plain = [float(str(np.float32(value))) for value in values]
+    columns = {
+        "flat": (pa.float32(), values, plain),
+        "list": (pa.list_(pa.float32()), [values] * len(values), [plain] * len(values)),
+        "record": (pa.struct([("a", pa.float32())]), [{"a": value} for value in values], [{"a": value} for value in plain]),
+        "coded": (pa.dictionary(pa.int32(), pa.float32()), values, plain),
+        "wide": (pa.float64(), values, values),
+    }
+    pq.write_table(
+        pa.table({name: pa.array(some, kind) for name, (kind, some, _) in columns.items()}),
+        tmp_path / "q.parquet",
+    )
+    for name, (_, _, expected) in columns.items():
+        assert [row[name] for row in file_rows(tmp_path / "q.parquet")] == expected
+
+
+def test_narrow_fractions_of_16_bits_and_gaps_are_read(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": pa.array([np.float16(0.1), None], pa.float16())}), tmp_path / "q.parquet")
+    assert list(file_rows(tmp_path / "q.parquet")) == [{"a": 0.1}, {"a": None}]
+
+
+def test_a_long_csv_cell_is_read(tmp_path: Path) -> None:
+    text = "Let me think about this again. " * 5000
+    assert list(file_rows(write_rows(tmp_path / "q.csv", [{"text": text}]))) == [{"text": text}]
+
+
+@pytest.mark.parametrize("name", ["q.jsonl", "q.csv", "q.json"])
+def test_blank_lines_are_skipped_and_not_counted(tmp_path: Path, name: str) -> None:
+    lines = (
+        ["a,b", "1,2", "", "3,4", "", ""] if name == "q.csv" else ['{"a": "1", "b": "2"}', "", '{"a": "3", "b": "4"}', " ", ""]
+    )
+    (tmp_path / name).write_text("\n".join(lines))
+    assert list(file_rows(tmp_path / name)) == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
+    (tmp_path / name).write_text("\n".join([*lines, "x"]))
+    with pytest.raises(QuestionError, match=rf"{name}: row 3: (not valid JSON|number of fields)"):
+        list(file_rows(tmp_path / name))
+
+
+def test_rows_inside_a_json_object_are_found_by_their_field(tmp_path: Path) -> None:
+    (tmp_path / "q.json").write_text('{"about": "sums", "examples": [{"a": 1.50}, {"a": 2}]}')
+    assert list(file_rows(tmp_path / "q.json", field="examples")) == [{"a": "1.50"}, {"a": "2"}]
+    for field in ("rows", "about"):
+        with pytest.raises(QuestionError, match=f"q.json: has no list '{field}'"):
+            list(file_rows(tmp_path / "q.json", field=field))
+    (tmp_path / "list.json").write_text('[{"a": 1}, 2]')
+    with pytest.raises(QuestionError, match="row 2: expected a JSON object"):
+        list(file_rows(tmp_path / "list.json"))
+
+
+@pytest.mark.parametrize("name", ["q.csv.gz", "q.jsonl.gz", "q.json.gz"])
+def test_a_damaged_compressed_file_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(b'{"a": 1}\n' * 1000)[:-20])
+    with pytest.raises(QuestionError, match=rf"{name}.*; write the file again"):
+        list(file_rows(tmp_path / name))
+
+
+def test_two_csv_columns_of_the_same_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("id,answer,answer\n1,2,3\n")
+    with pytest.raises(QuestionError, match=r"q\.csv: two columns are called 'answer'; rename one of them"):
+        list(file_rows(tmp_path / "q.csv"))

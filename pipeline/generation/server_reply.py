@@ -1,0 +1,170 @@
+"""Reads the reply of an OpenAI-compatible server: what servers spell differently is mapped, anything else is refused by name.
+
+A reply is checked completely before it becomes a `Completion`, because completions are kept: a wrong one would fail again at every rerun.
+
+Our choices: a finish reason that is null or missing means an end of its own if the reply has fewer tokens than were asked for. A text that
+the server withheld or cut (a content filter) counts as not finished. Thoughts that the server sends apart from the text are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from pipeline.errors import EngineError, EngineRefused
+from pipeline.generation.engine import Completion
+
+_FINISHED: Final = frozenset(
+    {
+        "stop", "eos", "eos_token", "eos_found", "eot", "eot_id", "end", "end_turn", "end_of_turn", "stop_sequence", "stop_token",
+        "stop_str", "stop_string", "complete", "completed", "finished", "finish", "normal",
+    }
+)  # fmt: skip
+_CUT: Final = frozenset(
+    {
+        "length", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "max_completion_tokens", "token_limit",
+        "model_length", "model_context_window_exceeded", "content_filter", "content_filtered", "safety", "refusal", "recitation",
+    }
+)  # fmt: skip
+_FAILED: Final = frozenset({"error", "abort", "aborted", "cancelled", "canceled"})
+_THOUGHTS: Final = frozenset({"thinking", "redacted_thinking", "reasoning", "refusal"})
+"""Types of parts that are not the text."""
+_STATUS_OF: Final = {
+    "insufficient_quota": 429, "rate_limit_exceeded": 429, "context_length_exceeded": 400, "invalid_request_error": 400,
+    "invalid_api_key": 401, "model_not_found": 404, "server_error": 500, "overloaded_error": 529,
+}  # fmt: skip
+
+
+class MalformedReply(EngineError):
+    """A reply without a usable completion: not JSON, no choices, or a required field missing."""
+
+
+class ErrorInReply(EngineError):
+    """An error that a server reports inside a reply of status 200; `status_code` is the one that belongs to it, or None."""
+
+    status_code: int | None = None
+    code: str | None = None
+
+
+def error_in(document: Mapping[str, Any]) -> ErrorInReply | None:
+    """The error that a reply reports in place of a completion, if any."""
+    found = document.get("error") or (document if document.get("object") == "error" else None)
+    if found is None and document.get("choices") is None and document.get("detail"):
+        found = document["detail"]
+    if not found:
+        return None
+    fields = found if isinstance(found, Mapping) else {"message": str(found)}
+    said = str(fields.get("message") or fields)
+    error = ErrorInReply(f"error inside a reply of status 200: {said}")
+    for value in (fields.get("code"), fields.get("status"), fields.get("type")):
+        if isinstance(value, str) and value in _STATUS_OF:
+            error.code, error.status_code = value, _STATUS_OF[value]
+        elif isinstance(value, int | str) and str(value).isdecimal() and 400 <= int(value) < 600:
+            error.status_code = int(value)
+        if error.status_code is not None:
+            break
+    return error
+
+
+def _text(content: Any) -> str:
+    """The text of a message: a string, nothing, or the parts of a list."""
+    if content is None:
+        return ""
+    if isinstance(content, list):
+        return "".join(map(_part, content))
+    if not isinstance(content, str):
+        raise MalformedReply(f"malformed response (its content is a {type(content).__name__}, expected a text)")
+    return content
+
+
+def _part(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    kind = str(part.get("type")) if isinstance(part, Mapping) else type(part).__name__
+    if kind in _THOUGHTS:
+        return ""
+    if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
+        raise MalformedReply(f"malformed response (its content has a part of type {kind[:40]!r}, expected text)")
+    return str(part["text"])
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _tokens(document: Mapping[str, Any]) -> tuple[int, int]:
+    """Numbers of prompt and completion tokens; one that is missing follows from the total."""
+    usage = document.get("usage")
+    fields: Mapping[str, Any] = usage if isinstance(usage, Mapping) else {}
+    prompt, answer, total = (_count(fields.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    if total is not None and prompt is None and answer is not None and total >= answer:
+        prompt = total - answer
+    if total is not None and answer is None and prompt is not None and total >= prompt:
+        answer = total - prompt
+    if prompt is None or answer is None:
+        missing = "prompt_tokens" if prompt is None else "completion_tokens"
+        raise MalformedReply(f"malformed response (usage.{missing} is {fields.get(missing)!r}, expected a number of tokens)")
+    return prompt, answer
+
+
+def _finish(stated: Any, short: bool, also_finished: tuple[str, ...], server: str) -> Literal["stop", "length"]:
+    """`short`: the reply has fewer tokens than were asked for."""
+    if stated is None or stated == "":
+        return "stop" if short else "length"
+    word = str(stated).lower()
+    if stated in also_finished or word in _FINISHED:
+        return "stop"
+    if word in _CUT:
+        return "length"
+    if word in _FAILED:
+        raise MalformedReply(f"malformed response (finish reason {word!r})")
+    raise EngineRefused(
+        f"{server}: unknown finish reason {str(stated)[:40]!r}; if it means that a text has ended by itself, add it to "
+        "engine.finish_reasons, else change the server's settings"
+    )
+
+
+def _logprob(choice: Mapping[str, Any], chat: bool) -> float | None:
+    """The sum over the tokens; None unless every token has one."""
+    found = choice.get("logprobs")
+    if not isinstance(found, Mapping):
+        return None
+    listed = found.get("content" if chat else "token_logprobs")
+    if not isinstance(listed, list) or not listed:
+        return None
+    values: list[Any] = [item.get("logprob") if isinstance(item, Mapping) else item for item in listed]
+    usable = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return float(sum(values)) if usable else None
+
+
+def completion_of(
+    document: Any, *, chat: bool, max_tokens: int, also_finished: tuple[str, ...] = (), server: str = "the server"
+) -> Completion:
+    """The completion in a server's reply, checked completely.
+
+    Raises:
+        ErrorInReply: the reply reports an error.
+        MalformedReply: the reply has no usable completion.
+        EngineRefused: a finish reason that has no known meaning.
+    """
+    if not isinstance(document, Mapping):
+        raise MalformedReply(f"malformed response (a {type(document).__name__}, expected an object)")
+    if (error := error_in(document)) is not None:
+        raise error
+    choices = document.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+        raise MalformedReply("malformed response (no choices)")
+    choice = choices[0]
+    if (error := error_in(choice)) is not None:
+        raise error
+    message = choice.get("message") if chat else choice
+    if not isinstance(message, Mapping) or ("content" if chat else "text") not in message:
+        raise MalformedReply(f"malformed response (its choice has no {'message.content' if chat else 'text'})")
+    text = _text(message["content" if chat else "text"])
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise MalformedReply("malformed response (its text is not valid Unicode)") from error
+    prompt, answer = _tokens(document)
+    finish = _finish(choice.get("finish_reason"), answer < max_tokens, also_finished, server)
+    return Completion(text, finish, prompt, answer, _logprob(choice, chat))
