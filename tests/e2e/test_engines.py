@@ -167,3 +167,9 @@ def test_an_openai_server_and_vllm_give_equal_greedy_answers(server: str, from_v
     with open_engine(engine("openai", base_url=server, served_model="miniature", connections=4), STUDENT) as client:
         same(client.generate(PROMPTS, [0] * 12, GREEDY), from_vllm["greedy"])
         assert client.generate(WITH_A_LONG_ONE, [0] * 3, SKIPPING)[1] == TOO_LONG
+
+
+def test_a_process_that_has_trained_samples_with_vllm_and_trains_again() -> None:
+    command = [sys.executable, "-m", "tests.support.train_sample_train"]
+    ran = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True, timeout=400)
+    assert ran.stdout.count("trained") == 2
