@@ -29,7 +29,7 @@ from pipeline.model_folders import load_tokenizer
 from pipeline.prefetch import chunks, prefetch
 from pipeline.prompt_rendering import stops, student_prompt
 from pipeline.questions.question import Question, from_table
-from pipeline.text_digests import digest
+from pipeline.text_digests import digest, seed_of
 from stages.core.progress import Progress
 from stages.shared.finished_questions import answer_journal_file, finished_questions
 from stages.shared.prompt_lengths import check_lengths
@@ -133,18 +133,13 @@ def rounds(settings: Evaluation) -> list[Round]:
     return [greedy, Round("draws", DRAWN, how, settings.draws.count)]
 
 
-def _seed(item: AskedItem, index: int) -> int:
-    """A 31-bit seed from question and draw; the same for every model."""
-    return digest(f"{item.question.id}\0{index}") % 2**31
-
-
 def _rows(
     asking: EvaluationTask, name: str, engine: Engine, stop: tuple[str, ...], turn: Round, chunk: list[AskedItem]
 ) -> list[dict[str, Any]]:
     """One model's graded answers to a chunk of items."""
     asked_for = [(item, index) for item in chunk for index in range(turn.answers)]
     prompts = [student_prompt(asking.prompts, item.question) for item, _ in asked_for]
-    seeds = [_seed(item, index) for item, index in asked_for]
+    seeds = [seed_of(item.question.id, "draw", index) for item, index in asked_for]  # the same for every model and run
     rows = []
     decoding = replace(turn.decoding, stop=stop)
     for (item, index), answer in zip(asked_for, engine.generate(prompts, seeds, decoding), strict=True):
