@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from pipeline.config.models import Turns
+from pipeline.config.models import Teacher, Turns
 from pipeline.config.prompts import Prompts
 from pipeline.errors import ConfigError, ModelError
+from pipeline.model_folders import special_tokens
 from pipeline.perspectives.perspective import Perspective
 from pipeline.questions.question import Question
+from pipeline.text_tokens import text_tokens, without_marks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,12 +74,31 @@ def visible_to_teacher(prompts: Prompts, perspectives: tuple[Perspective, ...]) 
     return tuple(item.model_copy(update={"instruction": "", "form": None}) for item in perspectives)
 
 
-def check_prompts(prompts: Prompts, perspectives: tuple[Perspective, ...]) -> None:
-    """Renders the templates once to report errors before any model is loaded."""
+def check_prompts(prompts: Prompts, perspectives: tuple[Perspective, ...], reader: Teacher) -> None:
+    """Renders the templates once to report errors before any model is loaded.
+
+    Raises:
+        ConfigError: a syntax error or unknown name, or a special token of the model that reads the prompts.
+    """
     probe = Question(id="probe", question="?", answer="", answer_type="text")
     render(prompts.answer, prompt=student_prompt(prompts, probe))
     for perspective in perspectives:
         teacher_prompt(prompts, probe, perspective)
+    marks = special_tokens(reader)
+    for name in ("question", "perspective", "answer"):
+        for mark in sorted(mark for mark in marks if mark in getattr(prompts, name)):
+            raise ConfigError(
+                f"prompts.{name}: {mark!r} would be read as text and not as the model's special token, as in every question; "
+                "remove it, the model's chat template adds such tokens (chat: true)"
+            )
+
+
+def stops(prompts: Prompts, template: str, reader: Teacher) -> tuple[str, ...]:
+    """The texts that end an answer of `reader` to a prompt of `template`: `prompts.stop`, or its default (see there)."""
+    if prompts.stop is not None or reader.dialogue is not None:
+        return prompts.stop or ()
+    words = template.partition("{")[0].rpartition("\n")[2].strip()
+    return (f"\n\n{words}",) if len(words) > 2 else ()
 
 
 def messages(text: str, turns: Turns) -> list[dict[str, str]]:
@@ -110,8 +131,18 @@ def rendered(tokenizer: PreTrainedTokenizerBase, text: str, turns: Turns | None)
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, text: str, turns: Turns | None) -> list[int]:
-    """Token ids of a prompt (see `rendered`); for a plain prompt the tokenizer adds its special tokens."""
-    return list(tokenizer(rendered(tokenizer, text, turns), add_special_tokens=turns is None)["input_ids"])
+    """Token ids of a prompt (see `rendered`); for a plain prompt the tokenizer adds its special tokens.
+
+    Special tokens in the text itself are read as characters (`pipeline/text_tokens.py`).
+    """
+    pieces = without_marks(tokenizer, text)
+    if turns is not None:
+        cut = next(mark for mark in map(chr, range(0xE000, 0xF8FF)) if mark not in text)  # characters that no text uses
+        pieces = rendered(tokenizer, cut.join(pieces), turns).split(cut)
+    first, *others = (
+        tokenizer(piece, add_special_tokens=turns is None and not number)["input_ids"] for number, piece in enumerate(pieces)
+    )
+    return sum(others, list(first))
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -133,4 +164,4 @@ def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def rationale_tokens(tokenizer: PreTrainedTokenizerBase, rationale: str) -> list[int]:
     """Token ids of a rationale as a training target: no special tokens except the end of sequence."""
-    return [*tokenizer(rationale, add_special_tokens=False)["input_ids"], end_token(tokenizer)]
+    return [*text_tokens(tokenizer, rationale).ids, end_token(tokenizer)]

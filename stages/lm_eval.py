@@ -23,7 +23,7 @@ from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.grading.grade import Outcome
 from pipeline.model_folders import load_tokenizer
-from pipeline.prompt_rendering import rendered, student_prompt
+from pipeline.prompt_rendering import rendered, stops, student_prompt
 from stages.shared.answering import EvaluationTask, items
 from storage.artifact import Artifact
 
@@ -39,7 +39,7 @@ def tag(run: RunConfig) -> str:
     return f"mind_{run.name}"
 
 
-def _task(run: RunConfig, name: str, path: Path) -> dict[str, Any]:
+def _task(run: RunConfig, name: str, path: Path, stop: tuple[str, ...]) -> dict[str, Any]:
     return {
         "task": f"{tag(run)}_{name}",
         "tag": [tag(run)],
@@ -50,7 +50,12 @@ def _task(run: RunConfig, name: str, path: Path) -> dict[str, Any]:
         "num_fewshot": 0,
         "doc_to_text": "{{prompt}}",
         "doc_to_target": "{{gold}}",
-        "generation_kwargs": {"until": [], "do_sample": False, "temperature": 0.0, "max_gen_toks": run.evaluation.max_tokens},
+        "generation_kwargs": {
+            "until": list(stop),
+            "do_sample": False,
+            "temperature": 0.0,
+            "max_gen_toks": run.evaluation.max_tokens,
+        },
         "filter_list": [
             {
                 "name": "boxed",
@@ -78,7 +83,7 @@ def export(run: RunConfig, questions: Artifact, model: Weights, folder: Path) ->
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    tokenizer = load_tokenizer(model)
+    tokenizer, stop = load_tokenizer(model), stops(run.prompts, run.prompts.question, model)
     counts: dict[str, int] = {}
     for item in items(EvaluationTask(questions, run.prompts, run.evaluation)):
         prompt = rendered(tokenizer, student_prompt(run.prompts, item.question), model.dialogue)
@@ -87,7 +92,7 @@ def export(run: RunConfig, questions: Artifact, model: Weights, folder: Path) ->
         with (aside / f"{item.set}.jsonl").open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(row) + "\n")
     for name in counts:
-        text = yaml.safe_dump(_task(run, name, (folder / f"{name}.jsonl").resolve()), sort_keys=False)
+        text = yaml.safe_dump(_task(run, name, (folder / f"{name}.jsonl").resolve(), stop), sort_keys=False)
         (aside / f"{name}.yaml").write_text(text)
     aside.rename(folder)
     return counts

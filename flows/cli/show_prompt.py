@@ -111,7 +111,7 @@ def show_prompt(
     """Show the prompts and the training row of one question, and which tokens carry loss."""
     with reported():
         from pipeline.errors import ConfigError
-        from pipeline.model_folders import check_model, load_tokenizer
+        from pipeline.model_folders import check_model, check_student, load_tokenizer
         from pipeline.perspectives.run_perspectives import perspectives_of
         from pipeline.prompt_rendering import prompt_tokens, student_prompt, teacher_prompt
         from pipeline.rationales.thoughts import fitted, prompt_end
@@ -122,7 +122,7 @@ def show_prompt(
         shown = every.get(perspective or next(iter(every)))
         if shown is None:
             raise ConfigError(f"--perspective {perspective}: unknown; use one of {', '.join(every)}")
-        check_model(run.student, "student")
+        check_student(run.student)
         asked = _question(run, question)
         # The tokenizer of a server is not available, and with imported rationales no teacher reads a prompt.
         read_here = run.sampling.engine.in_process and run.sampling.rationales is None

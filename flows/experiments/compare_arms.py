@@ -130,12 +130,17 @@ def work(number: int, config: str, runs: Path) -> None:
         )
 
 
-def run_missing(runs: Sequence[ArmRun], first: Sequence[ArmRun], config: str, workers: int, folder: Path) -> None:
-    """Run what is missing; for the runs `first`, shared stages run before the workers start."""
+def run_missing(runs: Sequence[ArmRun], config: str, workers: int, folder: Path) -> None:
+    """Run what is missing.
+
+    Before the workers start, the teacher is sampled for all of them, in processes of its own, with the other shared stages of the first
+    run that has the same samples: a worker that loads a second engine would pay its start again.
+    """
     for run in runs:
         record(run.config, run.planned, "running")
     if len(list(finished_runs(runs))) < len(runs):
-        for run in first:
+        samples = {(run.planned["references"].fingerprint, run.planned["sampling"].fingerprint): run for run in reversed(runs)}
+        for run in reversed(samples.values()):
             _share(run)
         listed = folder / "runs.json"
         folder.mkdir(parents=True, exist_ok=True)
@@ -151,9 +156,7 @@ def run_missing(runs: Sequence[ArmRun], first: Sequence[ArmRun], config: str, wo
 def science(experiment: Experiment) -> dict[str, Any]:
     """Run what is missing, then compare; returns the figures of the table."""
     runs, folder = runs_of(experiment), folder_of(experiment)
-    run_missing(
-        runs, [run for run in runs if run.arm.name == experiment.against], experiment.config, experiment.workers, folder
-    )
+    run_missing(runs, experiment.config, experiment.workers, folder)
     found = write(list(finished_runs(runs)), experiment.against, folder)
     publish(found, folder)
     return found

@@ -104,8 +104,7 @@ def phase(phase: Phase) -> dict[str, Any]:
     experiment, folder = phase.experiment, folder_of_phase(phase)
     cells = [(place, runs_of(place.experiment)) for place in cells_of(phase)]
     every = [run for _, runs in cells for run in runs]
-    first = [run for run in every if run.arm.name == experiment.against]
-    run_missing(every, first, experiment.config, experiment.workers, folder)
+    run_missing(every, experiment.config, experiment.workers, folder)
     compared = [
         Cell(
             place.student,

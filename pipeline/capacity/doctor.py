@@ -24,7 +24,7 @@ from pipeline.capacity.recipe import recipe_checks
 from pipeline.config.models import HubModel, LocalModel
 from pipeline.config.run import RunConfig
 from pipeline.errors import MindError
-from pipeline.model_folders import check_model
+from pipeline.model_folders import check_model, check_student
 from pipeline.questions.named_benchmarks import NamedSource
 from pipeline.questions.sources import HubSource
 
@@ -164,7 +164,7 @@ def models(run: RunConfig) -> Iterator[Check]:
     for role, model in (("teacher", run.teacher), ("student", run.student), *judge):
         if isinstance(model, LocalModel):
             try:
-                check_model(model, role)
+                check_student(run.student) if role == "student" else check_model(model, role)
                 yield Check(role, "ok", str(model.path))
             except MindError as error:
                 found, _, remedy = str(error).rpartition("; ")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import field_validator
+
 from pipeline.schema.fields import Frozen, identity
 
 
@@ -14,6 +16,19 @@ class Prompts(Frozen):
     """The teacher's prompt; variables `question`, `perspective` (its name) and `instruction`."""
     answer: str = identity("{{ prompt }}\n\nGive the answer alone, without reasoning.")
     """Prompt of the answer-only task of `training.answer_weight`; variable `prompt` is `question` rendered."""
+
+    stop: tuple[str, ...] | None = identity(None, max_length=4)
+    """Texts that end an answer before its end token; at most four, as servers allow. By default, for models that take plain text
+    (`chat: false`), a blank line and the words that the template puts before the question, for example `\\n\\nQuestion:`, since base
+    models go on with a next question; for chat models none.
+    """
+
+    @field_validator("stop")
+    @classmethod
+    def _not_empty(cls, stop: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if stop is not None and not all(stop):
+            raise ValueError("an empty text would end every answer at once; remove it")
+        return stop
 
     def of_rationales(self) -> Prompts:
         """The templates that stages before training read: another answer-only prompt leaves their artifacts valid."""

@@ -10,7 +10,7 @@ from pipeline.schema.fields import Frozen, identity, runtime
 
 
 class Sampling(Frozen):
-    """Sampling of the teacher. With `rationales` no teacher is asked and the other fields mean nothing."""
+    """Sampling of the teacher. With `rationales` no teacher is asked, and only `judge` has a meaning beside it."""
 
     rationales: ImportedRationales | None = identity(None)
     """Imported rationales, in place of sampling."""
@@ -32,14 +32,12 @@ class Sampling(Frozen):
     """Questions per committed shard: what a killed run loses at most."""
 
     @model_validator(mode="after")
-    def _the_judge_is_asked(self) -> Sampling:
-        if self.judge is not None and self.rationales is not None:
-            raise ValueError("judge: imported rationales are not judged; remove judge or rationales")
-        return self
-
-    @model_validator(mode="after")
     def _the_judge_has_room(self) -> Sampling:
-        if self.judge is not None and self.judge.engine.max_context <= (least := self.max_tokens + self.judge.max_tokens):
+        if (
+            self.rationales is None
+            and self.judge is not None
+            and self.judge.engine.max_context <= (least := self.max_tokens + self.judge.max_tokens)
+        ):
             raise ValueError(
                 f"judge.engine.max_context: {self.judge.engine.max_context} holds no sample of max_tokens {self.max_tokens} with its "
                 f"question and a verdict of {self.judge.max_tokens}; raise it well over {least}"

@@ -19,7 +19,8 @@ class Decoding:
     """How tokens are chosen. Temperature 0 is greedy and ignores `top_p` and seeds.
 
     With `likelihood` a completion says how likely it was, which takes a fifth of a small model's time. With `skip_long` a prompt
-    that leaves no room for `max_tokens` is not asked, and its completion is `TOO_LONG`; without it, one such ends everything.
+    that leaves no room for `max_tokens` is not asked, and its completion is `TOO_LONG`; without it, one such ends everything. A text ends
+    before the first of the `stop` texts, and has then finished.
     """
 
     temperature: float
@@ -27,6 +28,7 @@ class Decoding:
     max_tokens: int
     likelihood: bool = False
     skip_long: bool = False
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Completion:
 
 
 TOO_LONG: Final = Completion("", "too_long", 0, 0, None)
+
+
+def until(text: str, stop: Sequence[str]) -> str:
+    """The text before the first of the stop texts; all of it if it has none."""
+    return text[: min((place for mark in stop if (place := text.find(mark)) >= 0), default=len(text))]
 
 
 class Engine(Protocol):

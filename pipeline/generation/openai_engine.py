@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -29,7 +30,7 @@ from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Turns
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
 from pipeline.generation.answer_journal import AnswerJournal, key_of
-from pipeline.generation.engine import TOO_LONG, Completion, Decoding
+from pipeline.generation.engine import TOO_LONG, Completion, Decoding, until
 from pipeline.generation.retry import quota_exhausted, retrying
 from pipeline.generation.server_reply import ErrorInReply, MalformedReply, completion_of
 from pipeline.prompt_rendering import messages
@@ -83,6 +84,8 @@ class _OpenAIEngine:
             "max_tokens": decoding.max_tokens,
             "seed": seed,
         }
+        if decoding.stop:
+            settings["stop"] = list(decoding.stop)
         if decoding.likelihood:
             settings["logprobs"] = 0 if self._turns is None else True
         try:
@@ -91,6 +94,9 @@ class _OpenAIEngine:
             if not decoding.skip_long:
                 raise
             return TOO_LONG
+        # A server may ignore `stop`, so that its text runs on.
+        if (text := until(answer.text, decoding.stop)) != answer.text:
+            answer = replace(answer, text=text, finish_reason="stop")
         if self._arrived is not None:
             self._arrived.add(key, answer)
         return answer

@@ -19,7 +19,7 @@ from transformers import DynamicCache
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Turns, Weights
-from pipeline.generation.engine import TOO_LONG, Completion, Decoding
+from pipeline.generation.engine import TOO_LONG, Completion, Decoding, until
 from pipeline.model_folders import load_causal_model, load_tokenizer
 from pipeline.prompt_rendering import prompt_tokens
 
@@ -36,6 +36,23 @@ class _TransformersEngine:
         self._batch = batch
         self._context = context
         self._lock = Lock()
+        self._texts: dict[int, str] = {}
+
+    def _text(self, tokens: list[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+
+    def _without_end(self, tokens: list[int]) -> list[int]:
+        return tokens[:-1] if tokens and tokens[-1] in self._ends else tokens
+
+    def _stops(self, tokens: list[int], stop: tuple[str, ...]) -> bool:
+        """Whether the text has one of the stop texts; decodes it only where its last token may end one."""
+        if not stop:
+            return False
+        last = self._texts.get(tokens[-1]) or self._texts.setdefault(tokens[-1], self._text(tokens[-1:]))
+        if last.isascii() and not any(mark[-1] in last for mark in stop):  # a part of a character is no ASCII text
+            return False
+        text = self._text(tokens)
+        return until(text, stop) != text
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         with self._lock:
@@ -76,7 +93,7 @@ class _TransformersEngine:
             for row, token in zip(batch, chosen_B.tolist(), strict=True):
                 if not ended[row]:
                     produced[row].append(token)
-                    ended[row] = token in self._ends
+                    ended[row] = token in self._ends or self._stops(produced[row], decoding.stop)
             open_B = [place for place, row in enumerate(batch) if not ended[row]]
             if not open_B:
                 break
@@ -87,7 +104,7 @@ class _TransformersEngine:
             step_BT = chosen_B.to(tokens_BT.device)[:, None]
         return [
             Completion(
-                text=self._tokenizer.decode(produced[row][:-1] if ended[row] else produced[row], skip_special_tokens=True),
+                text=until(self._text(self._without_end(produced[row])), decoding.stop),
                 finish_reason="stop" if ended[row] else "length",
                 prompt_tokens=prompt_length,
                 completion_tokens=len(produced[row]),

@@ -1,7 +1,8 @@
 """Generation engine on vLLM in the current process.
 
 With a GPU, vLLM's engine core is a child process that is terminated on exit. On a CPU the core runs in this process: two more processes
-take half a minute to start and would compete with this one for cores.
+take half a minute to start and would compete with this one for cores. The exception is a process that has trained: vLLM would destroy the
+process group that its training, and the next one, use.
 
 Our choices: eager execution on a CPU, because compilation takes longer than it saves for tiny models; prefix caching, so that the
 perspectives of one question share its tokens; no chunked prefill on a CPU, because vLLM's seeded requests crash there when a prompt is
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from pydantic import ValidationError
 
 from pipeline.config.engines import EngineConfig
@@ -49,6 +51,7 @@ class _VllmEngine:
                 max_tokens=decoding.max_tokens,
                 seed=None if greedy else seed,
                 logprobs=0 if decoding.likelihood else None,
+                stop=list(decoding.stop),
             )
             for seed in seeds
         ]
@@ -104,7 +107,7 @@ def open_vllm(config: EngineConfig, model: Weights) -> Iterator[_VllmEngine]:
     if isinstance(model, LocalModel):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if not torch.cuda.is_available() and config.tensor_parallel == 1:
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(dist.is_initialized()))
     from vllm import LLM
 
     try:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.student.batch import TokenRow
 from pipeline.student.hidden_states import pooled_states
+from pipeline.text_tokens import text_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,7 +26,8 @@ def encode(encoder: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str
     """Features (len(texts), F) of the texts, fp32 on the CPU."""
     chunks: list[TokenRow] = []
     owner: list[int] = []
-    for number, ids in enumerate(tokenizer(list(texts), add_special_tokens=False)["input_ids"]):
+    for number, text in enumerate(texts):
+        ids = text_tokens(tokenizer, text).ids
         for first in range(0, len(ids), context):
             chunks.append(TokenRow(ids[first : first + context], 0, (0, 0)))
             owner.append(number)

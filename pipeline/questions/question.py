@@ -1,9 +1,7 @@
-"""A question, its normalised wording, and questions as Arrow tables."""
+"""A question, and questions as Arrow tables."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -11,6 +9,7 @@ from typing import Final
 import pyarrow as pa
 
 from pipeline.grading.grade import LETTERS, Grade, grade
+from pipeline.questions.wording import normalised
 
 SCHEMA: Final = pa.schema(
     [
@@ -57,12 +56,6 @@ class Question:
     def grade(self, text: str, finished: bool) -> Grade:
         """Grade one completion; `finished` is False if it was cut off at the token limit. See `pipeline/grading/grade.py`."""
         return grade(text, finished, self.answer, self.answer_type, self.choices)
-
-
-def normalised(text: str) -> str:
-    """Lower case with compatibility characters folded; every run of other characters than letters, digits and operators is a space."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return re.sub(r"[^\w+\-*/=<>^%]+", " ", folded).strip()
 
 
 def to_table(questions: Iterable[Question]) -> pa.Table:

@@ -2,13 +2,15 @@
 
 A row is one rationale of one question, identified by the question's id or wording. It may carry a perspective label. `names` maps the
 source's labels to perspectives; these need no instruction, because no teacher is prompted. Without labels, a question's rationales are
-numbered (`given-1`, `given-2`) or clustered (`pipeline/rationales/clustering.py`). Texts are not changed. An invalid row is an error, as
-for questions (`pipeline/questions/columns.py`).
+numbered (`given-1`, `given-2`) or clustered (`pipeline/rationales/clustering.py`). Texts are not changed, except that marks at their end
+which ended the writer's turn are removed (`</s>`, `<|im_end|>`). An invalid row is an error, as for questions
+(`pipeline/questions/columns.py`); so is a row with such a mark inside, because what follows it is no part of the rationale.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,11 +21,15 @@ from pipeline.grading.grade import conclusion
 from pipeline.questions.columns import RowReader
 from pipeline.questions.data_sets import hub_rows
 from pipeline.questions.load import folder_digest
-from pipeline.questions.question import normalised
 from pipeline.questions.rows import Row, file_rows
 from pipeline.questions.sources import Columns, HubSource
+from pipeline.questions.wording import normalised
 
 _NO_COLUMNS: Final = Columns()
+_MARK: Final = r"<[|｜][^<>|｜\s]{1,40}[|｜]>"
+"""A special token of today's models: <|im_end|>, <|eot_id|>, <｜end▁of▁sentence｜>."""
+_ENDS: Final = re.compile(rf"(?:\s*(?:{_MARK}|</s>|<eos>|<end_of_turn>|\[EOS\]))+\s*\Z")
+_INSIDE: Final = re.compile(_MARK)
 
 
 class ImportedRationale(NamedTuple):
@@ -91,7 +97,9 @@ def rationales(source: ImportedRationales, known: tuple[str, ...]) -> Iterator[I
     for number, row in enumerate(_rows(source), 1):
         place = RowReader(f"{source.path}: row {number}", _NO_COLUMNS, row)
         whose = place.text(columns.question or columns.question_id, required=True)
-        text = place.text(columns.text, required=True)
+        text = _ENDS.sub("", place.text(columns.text, required=True))
+        if found := _INSIDE.search(text):
+            raise place.error(columns.text, f"has the mark {found[0]!r} inside; cut the text there, or remove the mark")
         place.value(columns.answer, required=columns.answer is not None)
         stated = place.text(columns.answer).strip()
         yield ImportedRationale(

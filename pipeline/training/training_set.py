@@ -23,6 +23,7 @@ from pipeline.rationales.conclusion import before_conclusion
 from pipeline.rationales.thoughts import PromptEnd, fitted
 from pipeline.student.batch import TokenRow
 from pipeline.student.table_view import TableView
+from pipeline.text_tokens import text_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,15 +37,15 @@ def make_row(
     Raises:
         ModelError: the row is longer than `limit` tokens.
     """
-    encoded = tokenizer(rationale, add_special_tokens=False, return_offsets_mapping=True)
-    tokens = [*prompt, *encoded["input_ids"], end_token(tokenizer)]
+    encoded = text_tokens(tokenizer, rationale)
+    tokens = [*prompt, *encoded.ids, end_token(tokenizer)]
     if len(tokens) > limit:
         raise ModelError(
             f"{where}: {len(tokens)} tokens, over training.max_length {limit}; raise it or sample shorter rationales"
         )
     begin = len(rationale) - len(f"{answer}}}.")
     end = begin + len(answer)
-    inside = [index for index, (left, right) in enumerate(encoded["offset_mapping"]) if left < end and right > begin]
+    inside = [index for index, (left, right) in enumerate(encoded.ranges) if left < end and right > begin]
     first = len(prompt) + inside[0]
     return TokenRow(tokens, len(prompt), (first, len(prompt) + inside[-1] + 1))
 

@@ -18,7 +18,7 @@ from pipeline.config.evaluation import Evaluation
 from pipeline.config.models import ImportedModel, Teacher, TeacherField, WeightsField
 from pipeline.config.prompts import Prompts
 from pipeline.config.run import RunConfig
-from pipeline.model_folders import check_model, model_content
+from pipeline.model_folders import check_model, check_student, model_content
 from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress
 from stages.core.summaries import ReferencesSummary
@@ -49,7 +49,7 @@ def config_of(run: RunConfig) -> Config:
     return Config(
         base=run.student,
         teacher=run.teacher,
-        prompts=Prompts(question=run.prompts.question),
+        prompts=Prompts(question=run.prompts.question, stop=run.prompts.stop),
         evaluation=run.evaluation,
         teacher_engine=run.teacher_engine(),
     )
@@ -68,7 +68,7 @@ def outside(config: Config) -> dict[str, str]:
 
 def check(config: Config) -> None:
     """Check the model folders."""
-    check_model(config.base, "student")
+    check_student(config.base)
     check_model(config.teacher, "teacher")
 
 

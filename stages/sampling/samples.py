@@ -9,13 +9,12 @@ import pyarrow as pa
 
 from pipeline.generation.engine import Completion, Decoding, Engine
 from pipeline.grading.grade import Outcome
-from pipeline.llm_judge import RULE, replies, verdict
 from pipeline.perspectives.perspective import Perspective
 from pipeline.prefetch import chunks, prefetch
-from pipeline.prompt_rendering import teacher_prompt
+from pipeline.prompt_rendering import stops, teacher_prompt
 from pipeline.questions.question import Question
-from pipeline.rationales.curation import without_thoughts
 from pipeline.text_digests import seed_of
+from stages.sampling.judging import judge_rows
 from stages.sampling.stage_config import Config
 
 SCHEMA: Final = pa.schema(
@@ -65,9 +64,9 @@ def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspect
     prompts = [teacher_prompt(config.prompts, question, perspective) for question, perspective, _ in asked]
     seeds = [seed_of(config.seed, question.id, item.name, index) for question, item, index in asked]
     settings = config.sampling
-    completions = engine.generate(
-        prompts, seeds, Decoding(settings.temperature, settings.top_p, settings.max_tokens, likelihood=True)
-    )
+    stop = stops(config.prompts, config.prompts.perspective, config.teacher)
+    decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens, likelihood=True, stop=stop)
+    completions = engine.generate(prompts, seeds, decoding)
     for (question, item, index), seed, completion in zip(asked, seeds, completions, strict=True):
         yield graded_row(question, item.name, index, seed, completion)
 
@@ -75,28 +74,8 @@ def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspect
 def _sample_batch(engines: Engines, config: Config, asked: list[tuple[Question, Perspective, int]]) -> list[dict[str, Any]]:
     """Sample one batch of requests. The judge is asked about samples that have text but no parsable answer."""
     rows = list(_sample(engines.teacher, config, asked))
-    settings = config.sampling.judge
-    if settings is None or engines.judge is None:
-        return rows
-    open_rows = [
-        (row, question, said)
-        for row, (question, _, _) in zip(rows, asked, strict=True)
-        if row["outcome"] == Outcome.UNPARSED and (said := without_thoughts(row["text"]).strip())
-    ]
-    found = replies(engines.judge, settings, [(question, said) for _, question, said in open_rows])
-    for (row, _, _), reply in zip(open_rows, found, strict=True):
-        row |= _judged(reply)
+    judge_rows(engines.judge, config.sampling.judge, rows, [question for question, _, _ in asked])
     return rows
-
-
-def _judged(reply: Completion) -> dict[str, str]:
-    """The columns that the judge's reply adds to a sample's row."""
-    if reply.finish_reason == "too_long":
-        return {"verdict": reply.finish_reason}
-    found = verdict(reply.text)
-    if found is None:
-        return {"judged": reply.text, "verdict": "unreadable"}
-    return {"judged": reply.text, "verdict": found.value, "outcome": found.value, "rule": RULE}
 
 
 def _shard(engines: Engines, config: Config, questions: list[Question]) -> list[dict[str, Any]]:

@@ -9,25 +9,21 @@ questions.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 
 from pipeline.config.models import HubModel, LocalModel
 from pipeline.generation.answer_journal import rotate
-from pipeline.generation.engine import Engine
 from pipeline.generation.open_engine import open_engine
-from pipeline.llm_judge import judge_prompt
 from pipeline.model_folders import load_tokenizer
 from pipeline.prompt_rendering import student_prompt, teacher_prompt
 from pipeline.questions.question import Question
 from pipeline.text_digests import digest
 from stages.core.progress import Progress
 from stages.core.summaries import QuestionsSummary, SamplingSummary
+from stages.sampling.judging import check_room, open_judge, verdicts
 from stages.sampling.samples import JUDGED, SCHEMA, Engines, shards_of
 from stages.sampling.stage_config import Config as Config
 from stages.sampling.stage_config import check as check
@@ -42,24 +38,6 @@ from storage.errors import ArtifactError
 NAME: Final = "sampling"
 VERSION: Final = 4
 INPUTS: Final = ("questions",)
-
-
-@contextmanager
-def _judge(config: Config, arrived: Path) -> Iterator[Engine | None]:
-    settings = config.sampling.judge
-    if settings is None:
-        yield None
-        return
-    with open_engine(settings.engine, settings.model, arrived) as engine:
-        yield engine
-
-
-def _verdicts(out: Draft) -> dict[str, int]:
-    """Number of each verdict; a reply without a verdict counts as `unreadable`, a sample over the judge's context as `too_long`."""
-    counts = Counter[str]()
-    for shard in out.shards("samples", ["verdict"]):
-        counts.update(shard["verdict"].drop_null().to_pylist())
-    return dict(counts)
 
 
 def _check_prompts(config: Config, questions: Callable[[], Iterable[Question]]) -> None:
@@ -77,13 +55,8 @@ def _check_prompts(config: Config, questions: Callable[[], Iterable[Question]]) 
     if config.student is not None:
         shown = ((question.id, student_prompt(prompts, question)) for question in questions())
         check_trainable(config.student, shown, config.student_length)
-    judge = settings.judge
-    if judge is not None and judge.engine.in_process and isinstance(judge.model, LocalModel | HubModel):
-        # The sample does not exist yet, so room is reserved for it: max_tokens, assuming that both tokenizers give similar counts.
-        # A sample that still needs more is not judged.
-        bare = ((question.id, judge_prompt(judge, question, "")) for question in questions())
-        room, limit = settings.max_tokens + judge.max_tokens, judge.engine.max_context
-        check_lengths(load_tokenizer(judge.model), bare, judge.model.dialogue, room, limit, "its judge prompt")
+    # The sample does not exist yet, so room is reserved for it.
+    check_room(settings.judge, questions, settings.max_tokens)
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> SamplingSummary:
@@ -107,7 +80,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         schema = SCHEMA if settings.judge is None else JUDGED
         with (
             open_engine(settings.engine, config.teacher, arrived) as teacher,
-            _judge(config, judged) as judge,
+            open_judge(settings.judge, judged) as judge,
         ):
             began = time.monotonic()
             for chunk, rows in shards_of(Engines(teacher, judge), config, missing()):
@@ -121,4 +94,4 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     if summary.questions != total:
         raise ArtifactError(f"sampling: {summary.questions} of {total} questions have samples; run it again")
     rate = round(tokens / seconds, 1) if seconds else None
-    return summary.model_copy(update={"tokens_per_second": rate, "judged": None if settings.judge is None else _verdicts(out)})
+    return summary.model_copy(update={"tokens_per_second": rate, "judged": verdicts(settings.judge, out)})

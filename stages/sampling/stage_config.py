@@ -6,15 +6,14 @@ from pipeline.config.models import ImportedModel, TeacherField, WeightsField
 from pipeline.config.prompts import Prompts
 from pipeline.config.run import RunConfig
 from pipeline.config.sampling import Sampling
-from pipeline.llm_judge import judge_prompt
 from pipeline.model_folders import check_model, model_content
 from pipeline.perspectives.perspective import Perspective, without_forms
 from pipeline.perspectives.run_perspectives import perspectives_of
 from pipeline.prompt_rendering import check_prompts, visible_to_teacher
-from pipeline.questions.question import Question
 from pipeline.rationales.read_imported_rows import check as check_imported
 from pipeline.rationales.read_imported_rows import content as imported_content
 from pipeline.schema.fields import Frozen, identity, runtime
+from stages.sampling.judging import check_judge
 
 
 class Config(Frozen):
@@ -32,8 +31,9 @@ class Config(Frozen):
 
 def config_of(run: RunConfig) -> Config:
     """The part of a run's configuration that this stage depends on."""
-    if run.sampling.rationales is not None:  # no model is asked, so the samples depend on no model or prompt
-        given = Sampling(rationales=run.sampling.rationales, questions_per_shard=run.sampling.questions_per_shard)
+    if run.sampling.rationales is not None:  # no model is asked, so the samples depend on no teacher or prompt
+        kept = ("rationales", "judge", "questions_per_shard")
+        given = Sampling.model_validate({name: getattr(run.sampling, name) for name in kept})
         nobody = ImportedModel(imported=True)
         perspectives = without_forms(perspectives_of(run))
         return Config(teacher=nobody, perspectives=perspectives, prompts=Prompts(), sampling=given, seed=run.seed)
@@ -49,24 +49,20 @@ def config_of(run: RunConfig) -> Config:
 
 
 def outside(config: Config) -> dict[str, str]:
-    """Content digest of a local teacher or of imported rationales; a served model is identified by its name only."""
-    if config.sampling.rationales is not None:
-        return {"rationales": imported_content(config.sampling.rationales)}
+    """Content digest of a local teacher or of imported rationales, and of a local judge; served models are identified by their names."""
     judge = config.sampling.judge
     judged = {} if judge is None or not judge.engine.in_process else {"judge": model_content(judge.model)}
+    if config.sampling.rationales is not None:
+        return {"rationales": imported_content(config.sampling.rationales), **judged}
     return {"teacher": model_content(config.teacher), **judged} if config.sampling.engine.in_process else judged
 
 
 def check(config: Config) -> None:
-    """Check model folder and templates, or the first imported rationales."""
+    """Check model folders and templates, and the first imported rationales."""
+    check_judge(config.sampling.judge)
     if config.sampling.rationales is not None:
         check_imported(config.sampling.rationales, tuple(item.name for item in config.perspectives))
         return
     if config.sampling.engine.in_process:
         check_model(config.teacher, "teacher")
-    check_prompts(config.prompts, config.perspectives)
-    judge = config.sampling.judge
-    if judge is not None:
-        judge_prompt(judge, Question(id="probe", question="?", answer="", answer_type="text"), "?")
-        if judge.engine.in_process:
-            check_model(judge.model, "sampling.judge.model")
+    check_prompts(config.prompts, config.perspectives, config.teacher)

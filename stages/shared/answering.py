@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -26,9 +27,9 @@ from pipeline.generation.engine import Decoding, Engine
 from pipeline.generation.open_engine import open_engine
 from pipeline.model_folders import load_tokenizer
 from pipeline.prefetch import chunks, prefetch
-from pipeline.prompt_rendering import student_prompt
+from pipeline.prompt_rendering import stops, student_prompt
 from pipeline.questions.question import Question, from_table
-from pipeline.text_digests import digest
+from pipeline.text_digests import digest, seed_of
 from stages.core.progress import Progress
 from stages.shared.finished_questions import answer_journal_file, finished_questions
 from stages.shared.prompt_lengths import check_lengths
@@ -132,18 +133,16 @@ def rounds(settings: Evaluation) -> list[Round]:
     return [greedy, Round("draws", DRAWN, how, settings.draws.count)]
 
 
-def _seed(item: AskedItem, index: int) -> int:
-    """A 31-bit seed from question and draw; the same for every model."""
-    return digest(f"{item.question.id}\0{index}") % 2**31
-
-
-def _rows(asking: EvaluationTask, name: str, engine: Engine, turn: Round, chunk: list[AskedItem]) -> list[dict[str, Any]]:
+def _rows(
+    asking: EvaluationTask, name: str, engine: Engine, stop: tuple[str, ...], turn: Round, chunk: list[AskedItem]
+) -> list[dict[str, Any]]:
     """One model's graded answers to a chunk of items."""
     asked_for = [(item, index) for item in chunk for index in range(turn.answers)]
     prompts = [student_prompt(asking.prompts, item.question) for item, _ in asked_for]
-    seeds = [_seed(item, index) for item, index in asked_for]
+    seeds = [seed_of(item.question.id, "draw", index) for item, index in asked_for]  # the same for every model and run
     rows = []
-    for (item, index), answer in zip(asked_for, engine.generate(prompts, seeds, turn.decoding), strict=True):
+    decoding = replace(turn.decoding, stop=stop)
+    for (item, index), answer in zip(asked_for, engine.generate(prompts, seeds, decoding), strict=True):
         graded = item.question.grade(answer.text, answer.finish_reason == "stop")
         rows.append(
             {
@@ -172,13 +171,14 @@ def _answer(
     """Generate the missing answers of each round; returns tokens and seconds."""
     tokens, seconds = 0, 0.0
     arrived = answer_journal_file(out, name)
+    stop = stops(asking.prompts, asking.prompts.question, who.model)
     with open_engine(who.engine, who.model, arrived) as engine:
         began = time.monotonic()
         for turn in rounds(asking.settings):
             done = finished[turn.prefix]
             missing = (item for item in items(asking) if digest(item.question.id) not in done)
             shards = chunks(missing, max(1, asking.settings.items_per_shard // turn.answers))
-            for chunk, rows in prefetch(partial(_rows, asking, name, engine, turn), shards):
+            for chunk, rows in prefetch(partial(_rows, asking, name, engine, stop, turn), shards):
                 out.write_shard(turn.prefix, pa.Table.from_pylist(rows, schema=turn.schema))
                 rotate(arrived)
                 seconds = time.monotonic() - began

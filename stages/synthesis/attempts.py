@@ -18,7 +18,7 @@ from pipeline.generation.open_engine import open_engine
 from pipeline.grading.grade import Outcome
 from pipeline.model_folders import load_tokenizer
 from pipeline.prefetch import chunks, prefetch
-from pipeline.prompt_rendering import student_prompt
+from pipeline.prompt_rendering import stops, student_prompt
 from pipeline.questions.question import Question
 from pipeline.text_digests import digest, seed_of
 from stages.core.progress import Progress
@@ -30,10 +30,12 @@ _CHUNK: Final = 256
 _SHARDS: Final = "attempts"
 
 
-def _attempts(engine: Engine, settings: Synthesis, chunk: list[tuple[Question, str]], seed: int) -> Iterator[dict[str, Any]]:
+def _attempts(
+    engine: Engine, settings: Synthesis, stop: tuple[str, ...], chunk: list[tuple[Question, str]], seed: int
+) -> Iterator[dict[str, Any]]:
     asked = [(question, prompt, index) for question, prompt in chunk for index in range(settings.attempts)]
     seeds = [seed_of(seed, question.id, "attempt", index) for question, _, index in asked]
-    decoding = Decoding(settings.attempt_temperature, 1.0, settings.max_tokens)
+    decoding = Decoding(settings.attempt_temperature, 1.0, settings.max_tokens, stop=stop)
     completions = engine.generate([prompt for _, prompt, _ in asked], seeds, decoding)
     for (question, _, index), item in zip(asked, completions, strict=True):
         outcome = question.grade(item.text, item.finish_reason == "stop").outcome.value
@@ -62,8 +64,10 @@ def sample_attempts(
         return
     asked = ((question.id, prompt) for question, prompt in missing())
     check_lengths(load_tokenizer(student), asked, student.dialogue, settings.max_tokens, settings.engine.max_context)
+    stop = stops(prompts, prompts.question, student)
     with open_engine(settings.engine, student) as engine:
-        for chunk, rows in prefetch(lambda chunk: list(_attempts(engine, settings, chunk, seed)), chunks(missing(), _CHUNK)):
+        every = chunks(missing(), _CHUNK)
+        for chunk, rows in prefetch(lambda chunk: list(_attempts(engine, settings, stop, chunk, seed)), every):
             out.write_shard(_SHARDS, pa.Table.from_pylist(rows))
             progress.advance(len(chunk))
 

@@ -28,7 +28,7 @@ from pipeline.config.prompts import Prompts
 from pipeline.config.run import RunConfig
 from pipeline.config.synthesis import Objective, Synthesis
 from pipeline.errors import ConfigError, NothingSurvives
-from pipeline.model_folders import check_model, load_tokenizer, model_content
+from pipeline.model_folders import check_model, check_student, load_tokenizer, model_content
 from pipeline.perspectives.perspective import Perspective, without_forms
 from pipeline.perspectives.run_perspectives import perspectives_of
 from pipeline.prompt_rendering import check_prompts, student_prompt, visible_to_teacher
@@ -97,10 +97,10 @@ def check(config: Config) -> None:
             "synthesis.form: require, but no perspective has a form, or prompts.perspective lacks {{ instruction }}, which requests "
             "the form; add forms to the perspectives' file, add {{ instruction }}, or set form to report"
         )
-    check_model(config.student, "student")
+    check_student(config.student)
     if config.synthesis.encoder is not None:
         check_model(config.synthesis.encoder, "synthesis.encoder")
-    check_prompts(config.prompts, config.perspectives)
+    check_prompts(config.prompts, config.perspectives, config.student)
 
 
 QuestionStream = Callable[[], Iterator[Question]]

@@ -8,7 +8,7 @@ from pipeline.config.run import RunConfig
 from pipeline.config.synthesis import MetaNetShape, Objective
 from pipeline.config.training import Training
 from pipeline.errors import ConfigError, ModelError
-from pipeline.model_folders import check_model, context_length, model_content
+from pipeline.model_folders import check_student, context_length, model_content
 from pipeline.perspectives.perspective import Perspective, without_forms
 from pipeline.perspectives.run_perspectives import perspectives_of
 from pipeline.prompt_rendering import visible_to_teacher
@@ -47,7 +47,7 @@ def outside(config: Config) -> dict[str, str]:
 
 def check(config: Config) -> None:
     """Check the model folder, the maximum row length, and the names of perspectives."""
-    check_model(config.student, "student")
+    check_student(config.student)
     known = [item.name for item in config.perspectives]
     for name in config.training.perspectives or ():
         if name not in known:

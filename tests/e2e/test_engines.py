@@ -34,6 +34,7 @@ PROMPTS = [f"Question: {ask(problem)}\nSolution:\n" for problem in distinct("dia
 GREEDY = Decoding(temperature=0.0, top_p=1.0, max_tokens=96, likelihood=True)
 SAMPLED = Decoding(temperature=0.7, top_p=1.0, max_tokens=96)
 WITH_A_LONG_ONE = [PROMPTS[0], "7, " * 2000, PROMPTS[1]]
+STOPPING = replace(GREEDY, stop=(" 3)",), likelihood=False)
 SKIPPING = replace(GREEDY, skip_long=True)
 
 
@@ -54,6 +55,7 @@ def from_vllm() -> dict[str, list[Any]]:
             "refused": [str(wrong.exception(timeout=60))],
             "skipped": vllm.generate(WITH_A_LONG_ONE, [0] * 3, SKIPPING),
             "greedy": vllm.generate(PROMPTS, [0] * 12, GREEDY),
+            "stopped": vllm.generate(PROMPTS, [0] * 12, STOPPING),
             "sampled": vllm.generate(PROMPTS, list(range(12)), SAMPLED),
             "reversed": vllm.generate(PROMPTS[::-1], list(range(12))[::-1], SAMPLED),
             "same prompt": vllm.generate(PROMPTS[:1] * 8, list(range(8)), Decoding(1.5, 1.0, 96)),
@@ -111,6 +113,12 @@ def test_transformers_and_vllm_give_equal_greedy_answers(from_vllm: dict[str, li
     with open_engine(engine("transformers", batch=4), STUDENT) as plain:
         same(plain.generate(PROMPTS, [0] * 12, GREEDY), from_vllm["greedy"])
         assert plain.generate(WITH_A_LONG_ONE, [0] * 3, SKIPPING)[1] == TOO_LONG
+        stopped = plain.generate(PROMPTS, [0] * 12, STOPPING)
+    assert [(item.text, item.finish_reason) for item in stopped] == [
+        (item.text, item.finish_reason) for item in from_vllm["stopped"]
+    ]
+    assert [item.text for item in stopped] == [item.text.partition(" 3)")[0] for item in from_vllm["greedy"]]
+    assert any(" 3)" in item.text for item in from_vllm["greedy"])
 
 
 @pytest.mark.parametrize("word", [".", "="])
@@ -181,3 +189,9 @@ def test_an_openai_server_and_vllm_give_equal_greedy_answers(server: str, from_v
     with open_engine(engine("openai", base_url=server, served_model="miniature", connections=4), STUDENT) as client:
         same(client.generate(PROMPTS, [0] * 12, GREEDY), from_vllm["greedy"])
         assert client.generate(WITH_A_LONG_ONE, [0] * 3, SKIPPING)[1] == TOO_LONG
+
+
+def test_a_process_that_has_trained_samples_with_vllm_and_trains_again() -> None:
+    command = [sys.executable, "-m", "tests.support.train_sample_train"]
+    ran = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True, timeout=400)
+    assert ran.stdout.count("trained") == 2

@@ -11,6 +11,7 @@ from pipeline import model_folders as models
 from pipeline.config.models import HubModel, LocalModel
 from pipeline.errors import ModelError
 from pipeline.model_folders import check_model, context_length, model_content
+from tests.bench.host_memory import own_memory
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -112,6 +113,24 @@ def test_the_digest_of_a_large_file_is_cached_until_it_changes(tmp_path: Path, m
     assert len(read) == 2
 
 
+def test_every_causal_language_model_of_transformers_is_known_without_importing_it() -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    assert set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) == models.causal_types()
+
+
+@pytest.mark.parametrize("model_type", ["t5", "someones_own", None])
+def test_a_student_that_is_no_causal_language_model_is_refused_before_anything_runs(
+    folder: Path, model_type: str | None
+) -> None:
+    models.check_student(LocalModel(path=folder))
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": model_type}))
+    with pytest.raises(ModelError) as raised:
+        models.check_student(LocalModel(path=folder))
+    assert str(raised.value).startswith(f"student: {file}: model_type {model_type!r} is not a causal language model")
+
+
 def test_weights_that_do_not_fit_the_configuration_are_named(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -124,3 +143,18 @@ def test_weights_that_do_not_fit_the_configuration_are_named(folder: Path) -> No
     del weights[name]
     save_file(weights, file, {"format": "pt"})
     assert f"weight {name}: has shape None" in str(models.check_weights(folder))
+
+
+def test_a_student_in_the_precision_of_its_file_is_mapped_and_not_copied(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    shape = LlamaConfig(vocab_size=32000, hidden_size=512, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4)
+    AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    model = LocalModel(path=tmp_path, chat=False)
+    models.load_causal_model(model, torch.bfloat16)  # imports what a first load imports
+    before = own_memory()
+    student = models.load_causal_model(model, torch.bfloat16)
+    weights = sum(value.numel() * value.element_size() for value in student.parameters())
+    assert weights > 60 << 20
+    assert own_memory() - before < weights / 4, "so that the ranks of a host, under ZeRO-3 too, share one copy"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.models import Turns
+from pipeline.config.models import LocalModel, Turns
 from pipeline.config.prompts import Prompts
 from pipeline.errors import ConfigError, ModelError
 from pipeline.perspectives.perspective import load_perspectives
@@ -68,13 +68,15 @@ def test_a_template_that_fails_during_rendering_is_refused(template: str) -> Non
         render(template, question="?")
 
 
-def test_both_templates_are_checked_up_front() -> None:
-    perspectives = load_perspectives(None)
-    check_prompts(Prompts(), perspectives)
+def test_both_templates_are_checked_up_front(tiny_model: Path) -> None:
+    perspectives, reader = load_perspectives(None), LocalModel(path=tiny_model)
+    check_prompts(Prompts(), perspectives, reader)
     with pytest.raises(ConfigError, match="it may use question"):
-        check_prompts(Prompts(question="{{ instruction }}"), perspectives)
+        check_prompts(Prompts(question="{{ instruction }}"), perspectives, reader)
     with pytest.raises(ConfigError, match="it may use instruction, perspective, question"):
-        check_prompts(Prompts(perspective="{{ description }}"), perspectives)
+        check_prompts(Prompts(perspective="{{ description }}"), perspectives, reader)
+    with pytest.raises(ConfigError, match=r"prompts\.question: '<end>' would be read as text"):
+        check_prompts(Prompts(question="{{ question }}<end>"), perspectives, reader)
 
 
 def test_the_student_sees_the_choices_and_never_the_perspective() -> None:
@@ -113,6 +115,20 @@ def test_turns_set_the_system_turn_and_template_arguments(chatty: Any) -> None:
 def test_a_chat_template_that_raises_is_refused(chatty: Any) -> None:
     with pytest.raises(ModelError, match=r"rejects the prompt \(not here\); correct turns"):
         prompt_tokens(chatty, "hello", Turns(template={"shout": True}))
+
+
+@given(parts=st.lists(st.sampled_from(["<begin>", "<end>", "<pad>", "<", "end>", " so ", "7"]), max_size=6))
+@pytest.mark.parametrize("turns", [Turns(), None])
+def test_special_tokens_in_data_are_characters(chatty: Any, parts: list[str], turns: Turns | None) -> None:
+    text = "".join(parts)
+    prompt = prompt_tokens(chatty, f"[{text}]", turns)
+    assert [chatty.decode(prompt)] == [f"<begin>[user][{text}][ai]" if turns else f"<begin>[{text}]"]
+    assert set(prompt) & set(chatty.all_special_ids) == {chatty.bos_token_id}
+    assert prompt.count(chatty.bos_token_id) == 1
+    *rationale, end = rationale_tokens(chatty, text)
+    assert chatty.decode(rationale) == text
+    assert not set(rationale) & set(chatty.all_special_ids), "an end inside a rationale would teach to stop before the answer"
+    assert end == chatty.eos_token_id
 
 
 @given(text=st.text(st.characters(codec="utf-8"), max_size=40))

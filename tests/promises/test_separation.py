@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pipeline.config.run import load_config
 from pipeline.errors import QuestionError
 from pipeline.questions.contamination import Evaluated, identity_digests, same_as
-from pipeline.questions.question import Question, from_table, normalised
+from pipeline.questions.question import Question, from_table
+from pipeline.questions.wording import normalised
 from stages.core.process import run_stage
 from storage.artifact import Artifact
 from tests.support.questions.tables import NOTHING_LEFT_OUT
@@ -23,7 +24,7 @@ Tree = dict[str, Any]
 questions = st.builds(
     Question,
     id=st.sampled_from("abcdef"),
-    question=st.sampled_from(["What is 3+4?", "what is  3+4", "What is 3-4?", "WHAT IS 3+4", "Say [3+4]!", "say 3+4"]),
+    question=st.sampled_from(["What is 3+4?", "what is  3+4", "What is 3-4?", "WHAT IS 3 + 4", "Say [3+4].", "say 3+4"]),
     answer=st.just("7"),
     answer_type=st.just("number"),
 )

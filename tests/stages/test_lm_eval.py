@@ -51,7 +51,8 @@ def test_an_exported_item_has_the_prompt_tokens_of_the_run(tmp_path: Path, chat:
             assert row["gold"] == item.answer
         task = yaml.safe_load((out / f"{name}.yaml").read_text())
         assert task["dataset_kwargs"]["data_files"]["test"] == str((out / f"{name}.jsonl").resolve())
-        assert task["generation_kwargs"] == {"until": [], "do_sample": False, "temperature": 0.0, "max_gen_toks": 33}
+        until = [] if chat else ["\n\nQuestion:"]
+        assert task["generation_kwargs"] == {"until": until, "do_sample": False, "temperature": 0.0, "max_gen_toks": 33}
         assert (task["task"], task["tag"]) == (f"mind_small_{name}", ["mind_small"])
     with pytest.raises(ConfigError, match="already exists; give a new folder"):
         lm_eval.export(run, questions, model, out)
@@ -130,7 +131,7 @@ def test_items_missing_from_lm_eval_are_counted(tmp_path: Path, answers: Artifac
     ],
 )
 def test_the_pattern_for_lm_eval_reads_braces_inside_a_box(tiny_model: Path, text: str, read: str | None) -> None:
-    step = lm_eval._task(run_of(tiny_model, False), "dial", Path("x"))["filter_list"][0]["filter"][0]
+    step = lm_eval._task(run_of(tiny_model, False), "dial", Path("x"), ())["filter_list"][0]["filter"][0]
     found = re.findall(step["regex_pattern"], text)
     assert (found[step["group_select"]] if found else None) == read
 

@@ -49,7 +49,7 @@ def set_in(tree: Tree, path: str, value: Any) -> None:
                 "judge": {"model": {"path": "/nowhere"}},
                 "rationales": {"path": "r.jsonl", "columns": {"question": "q", "perspective": "p"}},
             },
-            ("sampling", "judge: imported rationales are not judged; remove judge or rationales"),
+            ("sampling.judge.model", "/nowhere", "no such model folder"),
         ),
         ("training.questions_per_step", 7, ("questions_per_step", "multiple of")),
         pytest.param(

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.grading.grade import ANSWER_TYPES
-from pipeline.questions.question import Question, from_table, normalised, to_table
+from pipeline.questions.question import Question, from_table, to_table
 
 words = st.text(st.characters(codec="utf-8"), max_size=12)
 questions = st.builds(
@@ -22,14 +22,3 @@ def test_questions_survive_a_table_round_trip(items: list[Question]) -> None:
 def test_choices_are_shown_with_their_letters() -> None:
     question = Question("q", "Which flies?", "B", "choice", ("cat", "crow"))
     assert question.text == "Which flies?\n(A) cat\n(B) crow"
-
-
-@given(st.text(), st.sampled_from(["  ", "\n", ".", "?!", "\u00a0"]))
-def test_normalised_text_ignores_case_spacing_and_punctuation(text: str, noise: str) -> None:
-    ascii_text = text.encode("ascii", "ignore").decode()
-    assert normalised(f"{noise}{ascii_text.upper()}{noise}") == normalised(ascii_text)
-
-
-def test_normalised_text_keeps_the_sign_of_a_number() -> None:
-    assert normalised("Turn it +5, -3.") == "turn it +5 -3"
-    assert normalised("turn +5") != normalised("turn -5")

@@ -18,12 +18,14 @@ from pipeline.config.run import RunConfig
 from pipeline.errors import QuestionError
 from pipeline.miniature.styles import RING_STYLES, solution
 from pipeline.questions.procedural import distinct, question_id
+from pipeline.questions.question import Question
 from stages.core.plan import plan
 from stages.core.process import run_stage, store_of
 from stages.core.progress import Progress
 from stages.sampling import stage as sampling
 from storage.artifact import Artifact, Draft
 from tests.support.artifacts import write_artifact
+from tests.support.fake_teacher import serve
 from tests.support.questions.layouts import BENCHMARKS
 from tests.support.questions.tables import training_table
 from tests.support.runs import REPOSITORY, tree_of, write_config
@@ -33,13 +35,18 @@ QUESTIONS = 7
 Tree = dict[str, Any]
 
 
+def training_artifact(root: Path, asked: list[Question]) -> Artifact:
+    def write(draft: Draft) -> dict[str, Any]:
+        draft.write_shard("questions", training_table(asked))
+        return {"train": len(asked)}
+
+    root.mkdir(exist_ok=True)
+    return write_artifact(root, "questions", write)
+
+
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    def write(draft: Draft) -> dict[str, Any]:
-        draft.write_shard("questions", training_table([question(n) for n in range(QUESTIONS)]))
-        return {"train": QUESTIONS}
-
-    return write_artifact(tmp_path_factory.mktemp("questions"), "questions", write)
+    return training_artifact(tmp_path_factory.mktemp("questions"), [question(n) for n in range(QUESTIONS)])
 
 
 def rows(numbers: list[int]) -> list[Tree]:
@@ -127,6 +134,58 @@ def test_an_import_without_a_matching_question_is_refused(tmp_path: Path, tiny_m
         brought_in(tmp_path / "made", run_of(tiny_model, path), questions)
     assert str(raised.value).startswith(f"{path}: none of 2 rows matches a training question: rows have 'Who is")
     assert f"the first training question is {question(0).question!r}; correct columns.question" in str(raised.value)
+
+
+@pytest.mark.parametrize("form", ["({}) {}", "{}) {}", "{}. {}"])
+def test_a_row_with_choices_belongs_to_the_question_with_these_choices(tmp_path: Path, tiny_model: Path, form: str) -> None:
+    asked = [Question(name, "Which is it?", "A", "choice", (name, "none")) for name in ("crow", "cat")]
+    read = training_artifact(tmp_path / "questions", asked)
+    stated = [form.format("A", "cat"), form.format("B", "none")]
+    path = file_of(tmp_path, [{"who": "\n".join(["Which is it?", *stated]), "how": "formal", "what": rationale(0, 0)}])
+    made = brought_in(tmp_path / "made", run_of(tiny_model, path), read)
+    assert [row["question_id"] for row in made.table("samples").to_pylist()] == ["cat"]
+
+
+def test_a_row_whose_wording_several_questions_have_is_refused_with_their_ids(tmp_path: Path, tiny_model: Path) -> None:
+    asked = [Question(name, "Which is it?", "A", "choice", (name, "none")) for name in ("crow", "cat")]
+    read = training_artifact(tmp_path / "questions", [question(0), *asked])
+    path = file_of(tmp_path, [*rows([0]), {"who": "Which is it?", "how": "formal", "what": rationale(0, 0)}])
+    with pytest.raises(QuestionError) as raised:
+        brought_in(tmp_path / "made", run_of(tiny_model, path), read)
+    assert str(raised.value) == (
+        f"{path}: row 5: 2 training questions, 'cat' and 'crow' among them, have the wording 'Which is it?'; "
+        "name each row's question by its id: sampling.rationales.columns.question_id"
+    )
+
+
+@pytest.mark.parametrize("mark", ["<|im_end|>", " </s>\n", "<｜end▁of▁sentence｜>", "<end_of_turn>\n<|endoftext|>"])
+def test_marks_that_end_a_turn_are_removed_and_others_refused(
+    tmp_path: Path, tiny_model: Path, questions: Artifact, mark: str
+) -> None:
+    whole = rationale(0, 0)
+    path = file_of(tmp_path, [{"who": question(0).question, "how": "formal", "what": whole + mark}])
+    made = brought_in(tmp_path / "made", run_of(tiny_model, path), questions)
+    assert made.table("samples")["text"].to_pylist() == [whole]
+    path = file_of(tmp_path, [{"who": question(0).question, "how": "formal", "what": f"So.<|im_end|>{whole}"}])
+    with pytest.raises(QuestionError, match=r"row 1: column 'what': has the mark '<\|im_end\|>' inside; cut the text there"):
+        brought_in(tmp_path / "again", run_of(tiny_model, path), questions)
+
+
+def test_the_judge_decides_about_imported_rationales_that_rules_cannot_read(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    texts = [rationale(0, 0), "Whoever thinks knows.", "Who knows."]
+    path = file_of(tmp_path, [{"who": question(n).question, "how": "formal", "what": text} for n, text in enumerate(texts)])
+    with serve(lambda prompt, seed: "CORRECT" if "thinks" in prompt else "Hard to say.") as url:
+        engine = {"kind": "openai", "base_url": url, "served_model": "simulated"}
+        run = run_of(tiny_model, path)
+        judge = {"model": {"served": True, "chat": False}, "engine": engine}
+        tree = run.model_dump(mode="json", exclude_unset=True)
+        tree["sampling"]["judge"] = judge
+        made = brought_in(tmp_path / "made", RunConfig.model_validate(tree), questions)
+    rows = [(row["outcome"], row["rule"], row["verdict"]) for row in made.table("samples").to_pylist()]
+    assert rows == [("correct", "boxed", None), ("correct", "judge", "correct"), ("unparsed", None, "unreadable")]
+    assert made.summary["judged"] == {"correct": 1, "unreadable": 1}
 
 
 def test_contradictory_settings_are_refused(tmp_path: Path, tiny_model: Path) -> None:
