@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError, ModelError
 from pipeline.model_folders import special_tokens
 from pipeline.perspectives.perspective import Perspective
 from pipeline.questions.question import Question
-from pipeline.text_tokens import text_tokens, without_marks
+from pipeline.text_tokens import THOUGHT, text_tokens, without_marks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -163,5 +163,5 @@ def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def rationale_tokens(tokenizer: PreTrainedTokenizerBase, rationale: str) -> list[int]:
-    """Token ids of a rationale as a training target: no special tokens except the end of sequence."""
-    return [*text_tokens(tokenizer, rationale).ids, end_token(tokenizer)]
+    """Token ids of a rationale as a training target: no special tokens except around its thought, and the end of sequence."""
+    return [*text_tokens(tokenizer, rationale, THOUGHT).ids, end_token(tokenizer)]

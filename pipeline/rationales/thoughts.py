@@ -7,17 +7,17 @@ empty thought themselves. A rationale continues the prompt: behind an opened tho
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.config.models import Turns
 from pipeline.errors import ModelError
 from pipeline.prompt_rendering import rendered
+from pipeline.text_tokens import THOUGHT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-START: Final = "<think>"
-END: Final = "</think>"
+START, END = THOUGHT
 PromptEnd = Literal["free", "opened", "closed"]
 """What the prompt does about thoughts: nothing, it opens one, or it contains an empty one."""
 

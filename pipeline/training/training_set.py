@@ -23,7 +23,7 @@ from pipeline.rationales.conclusion import before_conclusion
 from pipeline.rationales.thoughts import PromptEnd, fitted
 from pipeline.student.batch import TokenRow
 from pipeline.student.table_view import TableView
-from pipeline.text_tokens import text_tokens
+from pipeline.text_tokens import THOUGHT, text_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,7 +37,7 @@ def make_row(
     Raises:
         ModelError: the row is longer than `limit` tokens.
     """
-    encoded = text_tokens(tokenizer, rationale)
+    encoded = text_tokens(tokenizer, rationale, THOUGHT)
     tokens = [*prompt, *encoded.ids, end_token(tokenizer)]
     if len(tokens) > limit:
         raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,3 +100,14 @@ def test_a_rationale_without_marks_stays_as_it_is(text: str) -> None:
 def test_any_marks_become_at_most_one_pair(text: str) -> None:
     assert pairs(fitted(text, "free")) <= 1
     assert pairs(START + fitted(text, "opened")) == 1
+
+
+def test_the_marks_of_a_thought_are_tokens_where_the_tokenizer_has_them(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer(
+        tmp_path, chat_template=TEMPLATE.replace("END", ENDS["opened"]), extra_special_tokens=[START, END]
+    )
+    text = fitted("No end <end> yet. The answer is \\boxed{7}.", "opened")
+    row = make_row(tokenizer, prompt_tokens(tokenizer, "What is <think>?", Turns()), text, "7", 512, "here")
+    start, end = tokenizer.convert_tokens_to_ids([START, END])
+    assert (row.tokens.count(start), row.tokens.count(end), row.tokens.count(tokenizer.eos_token_id)) == (1, 1, 1)
+    assert row.tokens.index(start) < row.start <= row.tokens.index(end)
