@@ -24,6 +24,8 @@ class RationaleColumns(Frozen):
     """Column with the answer, for texts that stop before it: appended as the answer sentence, and graded."""
     perspective: str | None = identity(None)
     """Column with the perspective's label."""
+    finished: str | None = identity(None)
+    """Column that says whether the text ended by itself: true or false, or a finish reason (stop, length). Others are truncated."""
 
     @model_validator(mode="after")
     def _one_way_to_match(self) -> RationaleColumns:
@@ -38,7 +40,7 @@ class ImportedRationales(Frozen):
     """A file or folder of rationales, how its rows are read, and the perspectives that they belong to."""
 
     path: FilePath = runtime()
-    """Parquet, JSONL or CSV file, or a folder of such files. Its content enters the fingerprint, its location does not."""
+    """Parquet, JSONL, JSON, CSV or TSV file, or a folder of such files. Its content enters the fingerprint, its location does not."""
     subset: str | None = identity(None)
     """Folder only: the subset to read."""
     split: str | None = identity(None)

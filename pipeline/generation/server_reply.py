@@ -107,15 +107,20 @@ def _tokens(document: Mapping[str, Any]) -> tuple[int, int]:
     return prompt, answer
 
 
+def ended_by_itself(reason: str) -> bool | None:
+    """Whether a finish reason says that a text ended by itself; None for an unknown one."""
+    word = reason.lower()
+    return True if word in _FINISHED else False if word in _CUT else None
+
+
 def _finish(stated: Any, short: bool, also_finished: tuple[str, ...], server: str) -> Literal["stop", "length"]:
     """`short`: the reply has fewer tokens than were asked for."""
     if stated is None or stated == "":
         return "stop" if short else "length"
     word = str(stated).lower()
-    if stated in also_finished or word in _FINISHED:
-        return "stop"
-    if word in _CUT:
-        return "length"
+    ended = stated in also_finished or ended_by_itself(word)
+    if ended is not None:
+        return "stop" if ended else "length"
     if word in _FAILED:
         raise MalformedReply(f"malformed response (finish reason {word!r})")
     raise EngineRefused(

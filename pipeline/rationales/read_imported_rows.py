@@ -1,4 +1,4 @@
-"""Imports existing rationales: their configuration, and the rows of a Parquet, JSONL or CSV file or of a folder of such files.
+"""Imports existing rationales: their configuration, and the rows of a Parquet, JSON or CSV file or of a folder of such files.
 
 A row is one rationale of one question, identified by the question's id or wording. It may carry a perspective label. `names` maps the
 source's labels to perspectives; these need no instruction, because no teacher is prompted. Without labels, a question's rationales are
@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from pipeline.config.rationales import ImportedRationales
 from pipeline.errors import QuestionError
+from pipeline.generation.server_reply import ended_by_itself
 from pipeline.grading.grade import conclusion
 from pipeline.questions.columns import RowReader
 from pipeline.questions.data_sets import hub_rows
@@ -26,6 +27,7 @@ from pipeline.questions.sources import Columns, HubSource
 from pipeline.questions.wording import normalised
 
 _NO_COLUMNS: Final = Columns()
+_TRUTH: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _MARK: Final = r"<[|｜][^<>|｜\s]{1,40}[|｜]>"
 """A special token of today's models: <|im_end|>, <|eot_id|>, <｜end▁of▁sentence｜>."""
 _ENDS: Final = re.compile(rf"(?:\s*(?:{_MARK}|</s>|<eos>|<end_of_turn>|\[EOS\]))+\s*\Z")
@@ -33,12 +35,13 @@ _INSIDE: Final = re.compile(_MARK)
 
 
 class ImportedRationale(NamedTuple):
-    """One row: the key of its question (`key_of_id` or `key_of_wording`), the stated question, its label and its text."""
+    """One row: the key of its question (`key_of_id` or `key_of_wording`), the stated question, its label, its text, whether it ended."""
 
     key: str
     question: str
     label: str | None
     text: str
+    finished: bool
 
 
 def key_of_id(question_id: str) -> str:
@@ -87,6 +90,16 @@ def _label(place: RowReader, source: ImportedRationales, known: tuple[str, ...])
     return label
 
 
+def _finished(place: RowReader, column: str | None) -> bool:
+    if column is None:
+        return True
+    stated = place.text(column, required=True).strip()
+    found = _TRUTH.get(stated.casefold(), ended_by_itself(stated))
+    if found is None:
+        raise place.error(column, f"{stated[:40]!r} does not say whether the text ended; use true or false, or stop or length")
+    return found
+
+
 def rationales(source: ImportedRationales, known: tuple[str, ...]) -> Iterator[ImportedRationale]:
     """Yields every row in order, validated; `known` are the run's perspectives.
 
@@ -101,12 +114,14 @@ def rationales(source: ImportedRationales, known: tuple[str, ...]) -> Iterator[I
         if found := _INSIDE.search(text):
             raise place.error(columns.text, f"has the mark {found[0]!r} inside; cut the text there, or remove the mark")
         place.value(columns.answer, required=columns.answer is not None)
-        stated = place.text(columns.answer).strip()
+        finished = _finished(place, columns.finished)
+        stated = place.text(columns.answer).strip() if finished else ""  # a text that was cut has not come to its answer
         yield ImportedRationale(
             key_of_id(whose) if columns.question is None else key_of_wording(whose),
             whose,
             _label(place, source, known),
             f"{text}\n{conclusion(stated)}" if stated else text,
+            finished,
         )
     if not number:
         raise QuestionError(f"{source.path}: no rows; give a file with rationales")

@@ -61,9 +61,13 @@ def _write_index(
         with closing(sqlite3.connect(temporary)) as file:
             # An unfinished file is discarded, so no rollback journal is needed.
             file.execute("PRAGMA journal_mode = OFF")
-            file.execute("CREATE TABLE given (number INTEGER PRIMARY KEY, key TEXT, question TEXT, label TEXT, text TEXT)")
+            file.execute(
+                "CREATE TABLE given (number INTEGER PRIMARY KEY, key TEXT, question TEXT, label TEXT, text TEXT, finished INT)"
+            )
             file.execute("CREATE TABLE asked (key TEXT, id TEXT, PRIMARY KEY (key, id)) WITHOUT ROWID")
-            file.executemany("INSERT INTO given (key, question, label, text) VALUES (?, ?, ?, ?)", rationales(source, names))
+            file.executemany(
+                "INSERT INTO given (key, question, label, text, finished) VALUES (?, ?, ?, ?, ?)", rationales(source, names)
+            )
             file.executemany(
                 "INSERT INTO asked VALUES (?, ?)", ((key, item.id) for item in questions for key in _keys(source, item))
             )
@@ -134,10 +138,10 @@ def _rows(
     """A question's graded rationales, in order; unlabelled ones are assigned to the perspectives in turn."""
     taken = Counter[str]()
     marks = _keys(source, question)
-    query = f"SELECT label, text FROM given WHERE key IN ({', '.join('?' * len(marks))}) ORDER BY number"
-    for number, (label, text) in enumerate(file.execute(query, marks)):
+    query = f"SELECT label, text, finished FROM given WHERE key IN ({', '.join('?' * len(marks))}) ORDER BY number"
+    for number, (label, text, finished) in enumerate(file.execute(query, marks)):
         name = label or names[number % len(names)]
-        yield graded_row(question, name, taken[name], 0, Completion(text, "stop", 0, 0, None))
+        yield graded_row(question, name, taken[name], 0, Completion(text, "stop" if finished else "length", 0, 0, None))
         taken[name] += 1
 
 

@@ -78,7 +78,7 @@ def test_an_invalid_row_is_refused(tmp_path: Path, change: dict[str, Any], said:
     assert ";" in str(raised.value)
 
 
-@pytest.mark.parametrize("column", ["question", "text", "answer", "perspective"])
+@pytest.mark.parametrize("column", ["question", "text", "answer", "perspective", "finished"])
 def test_a_missing_column_is_named_with_the_existing_ones(tmp_path: Path, column: str) -> None:
     path = written(tmp_path / "given.jsonl", [GOOD])
     with pytest.raises(QuestionError, match=r"row 1: no column 'other' \(it has q, p, text\); map it under columns"):
@@ -114,6 +114,36 @@ def test_an_answer_column_is_appended_to_the_text(tmp_path: Path) -> None:
     path = written(tmp_path / "given.jsonl", [{**GOOD, "a": 2}, {**GOOD, "a": None}])
     texts = [row.text for row in rationales(source(path, {**COLUMNS, "answer": "a"}), KNOWN)]
     assert texts == [f"{GOOD['text']}\nThe answer is \\boxed{{2}}.", GOOD["text"]]
+
+
+@pytest.mark.parametrize("name", ["given.parquet", "given.jsonl", "given.csv"])
+@pytest.mark.parametrize(
+    ("stated", "finished"),
+    [("true", True), ("False", False), ("yes", True), ("0", False), ("stop", True), ("end_turn", True), ("length", False)],
+)  # fmt: skip
+def test_a_column_says_whether_a_text_is_finished(tmp_path: Path, name: str, stated: str, finished: bool) -> None:
+    path = written(tmp_path / name, [{**GOOD, "f": stated, "a": "2"}])
+    (row,) = rationales(source(path, {**COLUMNS, "finished": "f", "answer": "a"}), KNOWN)
+    assert row.finished == finished
+    assert row.text.startswith(GOOD["text"])
+    assert row.text.endswith("The answer is \\boxed{2}.") == finished, "a text that was cut has not come to its answer"
+
+
+def test_booleans_and_numbers_say_whether_a_text_is_finished(tmp_path: Path) -> None:
+    columns = {**COLUMNS, "finished": "f"}
+    for name, values in (("a.jsonl", [True, False, 1, 0]), ("b.parquet", [True, False]), ("c.parquet", [1, 0])):
+        path = written(tmp_path / name, [{**GOOD, "f": value} for value in values])
+        assert [row.finished for row in rationales(source(path, columns), KNOWN)] == [bool(value) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("maybe", "'maybe' does not say whether the text ended; use true or false"), (None, "empty"), ("", "empty")],
+)
+def test_a_value_that_does_not_say_whether_a_text_is_finished_is_refused(tmp_path: Path, value: Any, said: str) -> None:
+    path = written(tmp_path / "given.jsonl", [{**GOOD, "f": "stop"}, {**GOOD, "f": value}])
+    with pytest.raises(QuestionError, match=f"row 2: column 'f': {said}"):
+        list(rationales(source(path, {**COLUMNS, "finished": "f"}), KNOWN))
 
 
 def test_the_content_digest_does_not_depend_on_the_path(tmp_path: Path) -> None:

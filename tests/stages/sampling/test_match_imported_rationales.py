@@ -128,6 +128,24 @@ def test_unlabelled_rows_are_numbered_in_turn_and_none_is_lost(tmp_path: Path, t
     assert made.summary["questions"] == 1, "the others have none"
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_an_unfinished_rationale_is_truncated(tmp_path: Path, tiny_model: Path, questions: Artifact, labelled: bool) -> None:
+    asked, answer = question(0), question(0).answer
+    whole, cut = f"So it is {answer}. The answer is {answer}.", f"So it is {answer}. The answer is {answer}"
+    found = [
+        {"who": asked.question, "how": how, "what": text, "end": end}
+        for how, text, end in (("formal", whole, "stop"), ("planning", cut, "length"))
+    ]
+    columns = {"question": "who", "text": "what", "finished": "end"} | ({"perspective": "how"} if labelled else {})
+    given = {"columns": columns} | ({} if labelled else {"unlabelled": "numbered", "places": 2})
+    made = brought_in(tmp_path / "made", run_of(tiny_model, file_of(tmp_path, found), **given), questions)
+    rows = made.table("samples").to_pylist()
+    assert [(row["text"], row["finish_reason"], row["outcome"]) for row in rows] == [
+        (whole, "stop", "correct"),
+        (cut, "length", "truncated"),
+    ]
+
+
 def test_an_import_without_a_matching_question_is_refused(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
     path = file_of(tmp_path, rows([]))
     with pytest.raises(QuestionError) as raised:
