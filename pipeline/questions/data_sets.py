@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple, cast
 import pyarrow as pa
 
 from pipeline.errors import QuestionError
-from pipeline.questions.rows import ENDINGS, Row, ending, file_rows
+from pipeline.questions.rows import ENDINGS, LocatedRow, Row, ending, file_rows, located
 from pipeline.questions.sources import HubSource
 
 TOKEN_VARIABLE: Final = "HF_TOKEN"
@@ -41,13 +41,18 @@ class _Files(NamedTuple):
     separator: str | None
     field: str | None
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, source: HubSource) -> Iterator[LocatedRow]:
         for path in self.paths:
-            yield from file_rows(Path(path), self.separator, self.field)
+            yield from located(_shown(source, path), file_rows(Path(path), self.separator, self.field))
 
 
-def hub_rows(source: HubSource) -> Iterator[Row]:
-    """The rows of a data set's split, from the hub or a folder.
+def _shown(source: HubSource, path: str) -> str:
+    """A file as errors name it: its path, or on the hub its place in the data set."""
+    return path if source.folder is not None else f"{source.location}/{path.partition(f'/snapshots/{source.revision}/')[2]}"
+
+
+def hub_rows(source: HubSource) -> Iterator[LocatedRow]:
+    """The rows of a data set's split, from the hub or a folder, each with its file and its number there.
 
     Raises:
         QuestionError: the data set or file, the reason why it cannot be read, and the remedy.
@@ -74,7 +79,7 @@ def hub_rows(source: HubSource) -> Iterator[Row]:
         )
     files = _files(source, builder)
     if files is None:
-        return _read_by_datasets(source, builder)
+        return located(source.location, _read_by_datasets(source, builder))
     if source.folder is None:
         files = {name: part._replace(paths=_downloaded(source, part.paths)) for name, part in files.items()}
         _record(source, files)
@@ -144,17 +149,17 @@ def _files(source: HubSource, builder: Any) -> dict[str, _Files] | None:
     return {name: _Files(paths, *shared) for name, paths in wanted.items()}
 
 
-def _wanted(source: HubSource, files: dict[str, _Files]) -> Iterator[Row]:
+def _wanted(source: HubSource, files: dict[str, _Files]) -> Iterator[LocatedRow]:
     """The rows of a split, or of an expression such as `train[:10%]+test`."""
     if source.split in files:
-        return files[source.split].rows()
+        return files[source.split].rows(source)
     if source.split == "all":
-        return (row for part in files.values() for row in part.rows())
+        return (row for part in files.values() for row in part.rows(source))
     import datasets
 
-    lengths = {name: sum(1 for _ in part.rows()) for name, part in files.items()}
+    lengths = {name: sum(1 for _ in part.rows(source)) for name, part in files.items()}
     parts = _guarded(source, lambda: datasets.ReadInstruction.from_spec(source.split).to_absolute(lengths))
-    return (row for part in parts for row in islice(files[part.splitname].rows(), part.from_, part.to))
+    return (row for part in parts for row in islice(files[part.splitname].rows(source), part.from_, part.to))
 
 
 def _read_by_datasets(source: HubSource, builder: Any) -> Iterator[Row]:

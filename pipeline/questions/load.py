@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.errors import QuestionError
 from pipeline.questions import procedural as families
@@ -20,7 +20,7 @@ from pipeline.questions.columns import RowReader, question_of
 from pipeline.questions.data_sets import hub_rows
 from pipeline.questions.named_benchmarks import NamedSource, Source
 from pipeline.questions.question import Question
-from pipeline.questions.rows import file_rows, must_exist
+from pipeline.questions.rows import LocatedRow, file_rows, located, must_exist
 from pipeline.questions.sources import Columns, FileSource, HubSource, MiniatureSource
 from pipeline.text_digests import digest
 
@@ -31,7 +31,7 @@ class _Part(NamedTuple):
     """Rows with one column mapping. Generated ids start with `path`; ids from the source are prefixed with `name`."""
 
     where: str
-    rows: Iterator[Mapping[str, Any]]
+    rows: Iterator[LocatedRow]
     columns: Columns
     answer_type: str | None
     path: tuple[str, ...]
@@ -128,7 +128,9 @@ def _parts(source: RowSource) -> Iterator[_Part]:
     match source:
         case FileSource(path=path, columns=columns, answer_type=kind):
             digest_12 = str(content(source))[:12]
-            yield _Part(str(path), islice(file_rows(path), source.limit), columns, kind, (digest_12,), "", "", "")
+            yield _Part(
+                str(path), islice(located(str(path), file_rows(path)), source.limit), columns, kind, (digest_12,), "", "", ""
+            )
         case HubSource(columns=columns, answer_type=kind, split=split):
             origin, subset = str(content(source))[:12] if source.folder else source.location, source.subset or ""
             rows = islice(hub_rows(source), source.limit)
@@ -140,16 +142,16 @@ def _parts(source: RowSource) -> Iterator[_Part]:
                 yield _Part(where, hub_rows(part), part.columns, part.answer_type, start, name, source.split, task)
 
 
-def _checked(source: RowSource) -> Iterator[tuple[str, int, Question]]:
-    """Questions before the check for duplicate ids, each with its location and row number."""
+def _checked(source: RowSource) -> Iterator[tuple[LocatedRow, Question]]:
+    """Questions before the check for duplicate ids, each with its row."""
     for part in _parts(source):
         mapped, number = _mapped(part.columns), 0
-        for number, row in enumerate(part.rows, 1):
-            full = {"source": part.path[0], "split": part.split, "subset": part.subset, **row}
+        for number, found in enumerate(part.rows, 1):
+            full = {"source": part.path[0], "split": part.split, "subset": part.subset, **found.row}
             numbered = "/".join(filter(None, (*part.path, part.split, str(number))))
-            place = RowReader(f"{part.where}: row {number}", part.columns, full)
+            place = RowReader(found.where, part.columns, full)
             mapped = {column for column in mapped if column not in full and place.value(column) is None}
-            yield part.where, number, question_of(place, part.answer_type, numbered, part.name)
+            yield found, question_of(place, part.answer_type, numbered, part.name)
         if not number:
             raise QuestionError(f"{part.where}: no rows; give a file with questions")
         if mapped:
@@ -167,14 +169,12 @@ def _mapped(columns: Columns) -> set[str]:
 
 def _unique(source: RowSource) -> Iterator[Question]:
     seen: set[int] = set()
-    for where, number, question in _checked(source):
+    for row, question in _checked(source):
         identity = digest(question.id)
         if identity in seen:
             # Rows are not kept in memory, so find the first row with this id by reading the source again.
-            first, row = next((other, row) for other, row, found in _checked(source) if found.id == question.id)
-            before = f"row {row}" if first == where else f"{first}: row {row}"
-            raise QuestionError(
-                f"{where}: row {number}: column 'id': id {question.id!r} is already used in {before}; make ids unique"
-            )
+            first = next(other for other, found in _checked(source) if found.id == question.id)
+            before = f"row {first.number}" if first.path == row.path else first.where
+            raise QuestionError(f"{row.where}: column 'id': id {question.id!r} is already used in {before}; make ids unique")
         seen.add(identity)
         yield question

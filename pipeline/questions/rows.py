@@ -12,9 +12,9 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,19 @@ from pipeline.errors import QuestionError
 ENDINGS: Final = (".parquet", ".jsonl", ".csv", ".json", ".ndjson", ".tsv")
 COMPRESSED: Final = (".gz", ".bz2", ".zst", ".lz4")
 Row = dict[str, Any]
+
+
+class LocatedRow(NamedTuple):
+    """A row, its file or data set, and its number there, counted from 1."""
+
+    path: str
+    number: int
+    row: Row
+
+    @property
+    def where(self) -> str:
+        """The place as errors name it."""
+        return f"{self.path}: row {self.number}"
 
 
 def ending(name: str) -> str:
@@ -54,6 +67,11 @@ def file_rows(path: Path, separator: str | None = None, field: str | None = None
         case ".tsv":
             return _csv_rows(path, separator or "\t")
     raise QuestionError(f"{path}: expected a file name ending in {', '.join(ENDINGS)}; convert the file")
+
+
+def located(path: str, rows: Iterable[Row]) -> Iterator[LocatedRow]:
+    """Each row with its place in `path`."""
+    return (LocatedRow(path, number, row) for number, row in enumerate(rows, 1))
 
 
 def must_exist(path: Path) -> None:

@@ -22,7 +22,7 @@ from pipeline.grading.grade import conclusion
 from pipeline.questions.columns import RowReader
 from pipeline.questions.data_sets import hub_rows
 from pipeline.questions.load import folder_digest
-from pipeline.questions.rows import Row, file_rows
+from pipeline.questions.rows import LocatedRow, file_rows, located
 from pipeline.questions.sources import Columns, HubSource
 from pipeline.questions.wording import normalised
 
@@ -59,10 +59,10 @@ def _must_exist(path: Path) -> None:
         raise QuestionError(f"{path}: no such file or folder; correct sampling.rationales.path")
 
 
-def _rows(source: ImportedRationales) -> Iterator[Row]:
+def _rows(source: ImportedRationales) -> Iterator[LocatedRow]:
     if source.path.is_dir():
         return hub_rows(HubSource(folder=source.path, subset=source.subset, split=source.split or "train"))
-    return file_rows(source.path)
+    return located(str(source.path), file_rows(source.path))
 
 
 def content(source: ImportedRationales) -> str:
@@ -106,13 +106,14 @@ def rationales(source: ImportedRationales, known: tuple[str, ...]) -> Iterator[I
     Raises:
         QuestionError: file, row and column of the first invalid value.
     """
-    columns, number = source.columns, 0
-    for number, row in enumerate(_rows(source), 1):
-        place = RowReader(f"{source.path}: row {number}", _NO_COLUMNS, row)
+    columns, empty = source.columns, True
+    for found in _rows(source):
+        empty = False
+        place = RowReader(found.where, _NO_COLUMNS, found.row)
         whose = place.text(columns.question or columns.question_id, required=True)
         text = _ENDS.sub("", place.text(columns.text, required=True))
-        if found := _INSIDE.search(text):
-            raise place.error(columns.text, f"has the mark {found[0]!r} inside; cut the text there, or remove the mark")
+        if mark := _INSIDE.search(text):
+            raise place.error(columns.text, f"has the mark {mark[0]!r} inside; cut the text there, or remove the mark")
         place.value(columns.answer, required=columns.answer is not None)
         finished = _finished(place, columns.finished)
         stated = place.text(columns.answer).strip() if finished else ""  # a text that was cut has not come to its answer
@@ -123,7 +124,7 @@ def rationales(source: ImportedRationales, known: tuple[str, ...]) -> Iterator[I
             f"{text}\n{conclusion(stated)}" if stated else text,
             finished,
         )
-    if not number:
+    if empty:
         raise QuestionError(f"{source.path}: no rows; give a file with rationales")
 
 

@@ -24,13 +24,15 @@ def test_a_folder_with_a_card_is_read_without_a_stale_cache(tmp_path: Path) -> N
     card = "configs:\n- config_name: default\n  data_files: gsmhardv2*\n"
     for place, question in (("here", "1+1?"), ("here", "2+2?"), ("there", "3+3?")):
         folder = write_layout(tmp_path / place / "gsm-hard", {"gsmhardv2": [{"input": question, "target": 2.5}]}, card)
-        assert [row["input"] for row in hub_rows(HubSource(folder=folder))] == [question]
+        assert [found.row["input"] for found in hub_rows(HubSource(folder=folder))] == [question]
 
 
 def test_a_subset_is_a_folder_or_declared_by_the_card(tmp_path: Path) -> None:
     files = {f"{subset}/test": [{"question": subset}] for subset in ("main", "socratic")}
     plain = write_layout(tmp_path / "plain", files)
-    assert [row["question"] for row in hub_rows(HubSource(folder=plain, subset="socratic", split="test"))] == ["socratic"]
+    assert [found.row["question"] for found in hub_rows(HubSource(folder=plain, subset="socratic", split="test"))] == [
+        "socratic"
+    ]
     declared = write_by_hand(tmp_path, "gpqa-diamond")
     assert len(list(hub_rows(HubSource(folder=declared, subset="gpqa_diamond")))) == 8
 
@@ -117,7 +119,7 @@ def numbered(folder: Path) -> Path:
     [("train", "0123"), ("test", "45"), ("all", "012345"), ("train[:50%]+test[1:]", "015"), ("test+train[3:]", "453")],
 )
 def test_a_split_has_all_its_files_in_order(tmp_path: Path, split: str, numbers: str) -> None:
-    rows = list(hub_rows(HubSource(folder=numbered(tmp_path), split=split)))
+    rows = [found.row for found in hub_rows(HubSource(folder=numbered(tmp_path), split=split))]
     assert sorted(row["n"] for row in rows) == sorted(f"0{number}" for number in numbers)
     if split != "all":
         assert [row["n"] for row in rows] == [f"0{number}" for number in numbers]
@@ -141,7 +143,7 @@ def test_a_card_may_set_separator_and_field(tmp_path: Path, card: str, name: str
     (tmp_path / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {name}\n  {card}\n---\n")
     (tmp_path / name).write_text(content)
     assert (
-        list(hub_rows(HubSource(folder=tmp_path)))
+        [found.row for found in hub_rows(HubSource(folder=tmp_path))]
         == [row]
         == list(file_rows(tmp_path / name, separator=";" if "sep" in card else None, field="rows" if "field" in card else None))
     )
@@ -162,4 +164,17 @@ def test_formats_with_types_of_their_own_are_read_by_datasets(tmp_path: Path) ->
         pa.ipc.new_stream(file, pa.schema([("a", pa.string())])) as writer,
     ):
         writer.write_batch(pa.record_batch({"a": ["0042"]}))
-    assert [dict(row) for row in hub_rows(HubSource(folder=tmp_path))] == [{"a": "0042"}]
+    assert [dict(found.row) for found in hub_rows(HubSource(folder=tmp_path))] == [{"a": "0042"}]
+
+
+def test_an_error_names_the_file_and_the_row_in_it(tmp_path: Path) -> None:
+    for number, answers in enumerate((["1", "2"], ["3", "four"])):
+        rows = ({"id": f"{number}{place}", "question": "?", "answer": answer} for place, answer in enumerate(answers))
+        (tmp_path / f"train-{number:05d}-of-00002.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    second = tmp_path / "train-00001-of-00002.jsonl"
+    with pytest.raises(QuestionError, match=f"^{second}: row 2: column 'answer': 'four' is not a number"):
+        list(load(HubSource(folder=tmp_path, answer_type="number")))
+    second.write_text('{"id": "01", "question": "?", "answer": "3"}\n')
+    first = tmp_path / "train-00000-of-00002.jsonl"
+    with pytest.raises(QuestionError, match=f"^{second}: row 1: column 'id': id '01' is already used in {first}: row 2; make"):
+        list(load(HubSource(folder=tmp_path, answer_type="number")))
