@@ -50,7 +50,7 @@ def _worse(summary: EvaluationSummary) -> list[str]:
     """Sets of both groups on which the student is below its base."""
     changes = {name: summary.student_against_base[f"set:{name}"] for _, name in summary.sets}
     return [
-        f"{name} ({-change.change * 100:.1f} points{'' if change.high < 0 else ', within chance'})"
+        f"{name} ({-change.change * 100:.1f} points{'' if change.is_certain else ', within chance'})"
         for name, change in changes.items()
         if change.change < 0
     ]

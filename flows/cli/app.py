@@ -13,6 +13,7 @@ import typer
 
 from flows.cli import artifacts as cli_artifacts
 from flows.cli import experiments as cli_bench
+from flows.cli import import_gguf as cli_gguf
 from flows.cli import init_and_doctor as cli_start
 from flows.cli import list_sources as cli_sources
 from flows.cli import lm_eval as cli_lm_eval
@@ -33,6 +34,7 @@ miniature = typer.Typer(help="The offline miniature models.", no_args_is_help=Tr
 app.add_typer(cli_artifacts.app)
 app.add_typer(cli_prompts.app)
 app.add_typer(cli_start.app)
+app.add_typer(cli_gguf.app)
 app.add_typer(cli_sources.app)
 app.add_typer(miniature, name="miniature")
 app.add_typer(cli_bench.app, name="bench")

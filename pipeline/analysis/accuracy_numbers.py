@@ -30,6 +30,11 @@ class PairedChange(BaseModel):
     high: float
     p: float
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether the models differ beyond chance: only if interval and test both say so, which on few changed items they may not."""
+        return (self.low > 0 or self.high < 0) and self.p < 0.05
+
 
 class SampledAccuracy(BaseModel):
     """Accuracy of several sampled answers to each item; see `stages/shared/draws.py`."""

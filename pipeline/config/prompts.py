@@ -10,9 +10,13 @@ from pipeline.schema.fields import Frozen, identity
 class Prompts(Frozen):
     """Jinja templates, rendered in a sandbox; an unknown variable is an error."""
 
-    question: str = identity("{{ question }}\n\nReason step by step. End with the sentence: The answer is \\boxed{ANSWER}.")
-    """The student's prompt; variable `question`."""
-    perspective: str = identity("{{ question }}\n\n{{ instruction }}\nEnd with the sentence: The answer is \\boxed{ANSWER}.")
+    question: str = identity(
+        "{{ question }}\n\nReason step by step. End with the sentence: The answer is \\boxed{}. Write the answer between the braces."
+    )
+    """The student's prompt; variable `question`. No word stands between the braces, because small models copy it as their answer."""
+    perspective: str = identity(
+        "{{ question }}\n\n{{ instruction }}\nEnd with the sentence: The answer is \\boxed{}. Write the answer between the braces."
+    )
     """The teacher's prompt; variables `question`, `perspective` (its name) and `instruction`."""
     answer: str = identity("{{ prompt }}\n\nGive the answer alone, without reasoning.")
     """Prompt of the answer-only task of `training.answer_weight`; variable `prompt` is `question` rendered."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME: Final = "report"
-VERSION: Final = 6
+VERSION: Final = 7
 INPUTS: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation")
 TEMPLATE: Final = Path(__file__).with_name("report.html")
 _GROUPS: Final = {"id": "In distribution", "ood": "Out of distribution"}
@@ -90,10 +90,8 @@ def findings(evaluation: EvaluationSummary) -> list[str]:
             continue
         change = evaluation.student_against_base[place]
         words = "not distinguishable from its base"
-        if change.low > 0:
-            words = "better than its base"
-        elif change.high < 0:
-            words = "WORSE than its base"
+        if change.is_certain:
+            words = "better than its base" if change.change > 0 else "WORSE than its base"
         elif change.change < 0:
             words = "below its base, though within chance"
         said.append(
@@ -102,7 +100,7 @@ def findings(evaluation: EvaluationSummary) -> list[str]:
         )
     for name, lost in evaluation.forgetting.items():
         if lost > 0:
-            certain = evaluation.student_against_base[f"set:{name}"].high < 0
+            certain = evaluation.student_against_base[f"set:{name}"].is_certain
             said.append(f"Forgetting on {name}: {lost * 100:.1f} points lost{'' if certain else ', within chance'}.")
     for model, places in evaluation.accuracy.items():
         for place, cell in places.items():

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from stages.core.summaries import EvaluationSummary, QuestionsSummary
 from stages.report.stage import about_questions, findings
 from tests.support.summaries import accuracy, complete
 
 
-def evaluation(change: float, low: float, high: float, **cell: int) -> EvaluationSummary:
+def evaluation(change: float, low: float, high: float, p: float = 0.01, **cell: int) -> EvaluationSummary:
     counts = accuracy(**{"items": 100, "correct": 50, "wrong": 50, **cell})
-    moved = {"change": change, "low": low, "high": high, "p": 0.01}
+    moved = {"change": change, "low": low, "high": high, "p": p}
     found = {
         "accuracy": {"student": {"group:id": counts}},
         "student_against_base": {"group:id": moved, "set:lift": moved},
@@ -41,6 +43,14 @@ def test_a_change_with_zero_in_its_interval_is_not_distinguishable() -> None:
 def test_a_student_below_its_base_is_stated_even_within_chance() -> None:
     assert "below its base, though within chance: -3.0 points" in said(-0.03, -0.07, 0.01)
     assert "Forgetting on lift: 3.0 points lost, within chance" in said(-0.03, -0.07, 0.01)
+
+
+@pytest.mark.parametrize("change", [-0.08, 0.08])
+def test_a_change_counts_only_if_interval_and_test_agree(change: float) -> None:
+    words = said(change, change - 0.04, change + 0.04, 0.07)
+    assert "WORSE" not in words
+    assert "better" not in words
+    assert change > 0 or "Forgetting on lift: 8.0 points lost, within chance" in words
 
 
 def test_a_better_student_is_stated() -> None:

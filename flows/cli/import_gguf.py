@@ -1,0 +1,43 @@
+"""`mind import-gguf`: writes a transformers folder from a GGUF file."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.formatting import reported
+
+app = typer.Typer(add_completion=False)
+
+
+class Precision(StrEnum):
+    """Precision of the written weights."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+@app.command(name="import-gguf")
+def import_gguf(
+    file: Annotated[Path, typer.Argument(help="a GGUF file of a Llama- or Qwen-shaped model")],
+    out: Annotated[Path, typer.Argument(help="the new model folder")],
+    dtype: Annotated[Precision, typer.Option(help="precision of the weights; best that in which the student is trained")] = (
+        Precision.FLOAT32
+    ),
+) -> None:
+    """Write a model folder (safetensors, fast tokenizer, chat template) from a GGUF file, and check it by a probe."""
+    with reported():
+        from pipeline.gguf_folder import write_folder
+
+        found = write_folder(file, out, dtype.value)
+        print(
+            f"{out}: {found.model_type}, {found.parameters:,} parameters; {found.loss:.2f} nats per token of a sentence, where a guess has "
+            f"{found.chance:.2f}"
+        )
+        if found.loss > found.chance:
+            print(
+                "warning: that is worse than a guess, as of a model that was never trained, or whose weights are read wrongly"
+            )
