@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from pipeline.grading.latex import strip_latex
-from pipeline.grading.lookalikes import strip_emphasis
+from pipeline.grading.wording.latex import strip_latex
+from pipeline.grading.wording.lookalikes import strip_emphasis
+from pipeline.grading.wording.statements import Statement
 
 _WORDS: Final = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 _LEADING: Final = re.compile(
@@ -46,10 +47,10 @@ def phrase(text: str) -> tuple[str, ...] | None:
     return () if _OTHER.match(text, first.end()) else (_WORDS[first[1].casefold()],)
 
 
-def conclusions(text: str) -> Iterator[tuple[int, str]]:
+def conclusions(text: str) -> Iterator[Statement]:
     """Positions and words of conclusions such as "Therefore, yes, ..." and "Conclusion: No, ..."."""
     for match in _CONCLUSION.finditer(text):
-        yield match.start(), text[match.end() : match.end() + 3]
+        yield Statement(match.start(), match.end() + 3, text[match.end() : match.end() + 3])
 
 
 def last(text: str) -> tuple[str, ...]:

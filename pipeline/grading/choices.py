@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pipeline.grading import numbers
-from pipeline.grading.latex import strip_latex
-from pipeline.grading.lookalikes import strip_emphasis
+from pipeline.grading.wording.latex import strip_latex
+from pipeline.grading.wording.lookalikes import strip_emphasis
+from pipeline.grading.wording.statements import Statement
 
 LETTERS: Final = string.ascii_uppercase
 
@@ -97,10 +98,10 @@ def phrase(text: str, choices: Sequence[str]) -> tuple[str, ...] | None:
     return None if not found_here else (found_here.pop(),) if len(found_here) == 1 else ()
 
 
-def verdicts(text: str) -> Iterator[tuple[int, str]]:
+def verdicts(text: str) -> Iterator[Statement]:
     """Positions and letters of statements such as "(B) is the correct answer"."""
     for match in _VERDICT.finditer(text):
-        yield match.start(), match[1] or match[2]
+        yield Statement(match.start(), match.start(), match[1] or match[2])
 
 
 def last(text: str, choices: Sequence[str]) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ import re
 from datetime import date
 from typing import Final
 
-from pipeline.grading.latex import strip_latex
-from pipeline.grading.lookalikes import strip_emphasis
+from pipeline.grading.wording.latex import strip_latex
+from pipeline.grading.wording.lookalikes import strip_emphasis
 
 _MONTHS: Final = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"

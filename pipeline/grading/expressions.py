@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Final
 
 from pipeline.grading import numbers, symbolic
-from pipeline.grading.latex import balanced, normal
+from pipeline.grading.wording.latex import balanced, normal
 from pipeline.grading.rounding import equal_up_to_rounding
 
 _LONGEST: Final = 1000

@@ -11,8 +11,8 @@ import re
 import unicodedata
 from typing import Final
 
-from pipeline.grading.latex import strip_latex
-from pipeline.grading.lookalikes import normalise_characters, strip_emphasis
+from pipeline.grading.wording.latex import strip_latex
+from pipeline.grading.wording.lookalikes import normalise_characters, strip_emphasis
 
 _AROUND: Final = re.compile(r"^[\"'`*\s]+|[\"'`*\s]+$")
 _SENTENCE: Final = re.compile(r"(?<=\w)[.!?][\"'*]*\s")

@@ -12,7 +12,7 @@ import re
 from typing import Final
 
 from pipeline.grading.grade import conclusion
-from pipeline.grading.reading import announced, last_boxes
+from pipeline.grading.wording.statements import announced, last_boxes
 
 _REACH: Final = 200
 """Characters before an answer that are searched for its lead-in."""

@@ -12,7 +12,7 @@ _SPACE: Final = re.compile(r"(?<!\\)\\[,;: ]|\\q?quad(?![a-zA-Z])|~|\s+")
 _GROUPS: Final = re.compile(r"(?<=\d)(?:\\[,;: ]|\\!|~)(?=\d{3}(?!\d))|(?<=\d)\{,\}(?=\d)|(?<=\d,)\\!(?=\d)")
 _FRACTION: Final = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
 _POWER_OF_TEN: Final = re.compile(
-    r"(?<=[\d.])\s*(?:\\times|\\cdot|×|·|\*)\s*10\s*\^\s*(?:\{\s*([-+]?\d{1,3})\s*\}|([-+]?\d{1,3}))"
+    r"(?<=[\d.])\s*(?:\\times|\\cdot|×|·|\*|x)\s*10\s*(?:\^|\*\*)\s*(?:\{\s*([-+]?\d{1,3})\s*\}|([-+]?\d{1,3}))(?![\d^])"
 )
 _SYMBOLS: Final = {
     "π": r"\pi ", "∞": r"\infty ", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ",
