@@ -44,6 +44,8 @@ _CHUNK: Final = re.compile(
     rf"(?: (?:{_SCALE})\b)?(?: ?(?:{_PERCENT}))?",
     re.IGNORECASE,
 )
+_SEVERAL_IN_BRACKETS: Final = re.compile(r",|\d \d+(?! ?/|\d)")
+_ASSIGNED_TWICE: Final = re.compile(r"=[^=]*(?:\b(?:and|or)\b|[,;]\s)[^=]*[a-z]\w* ?=", re.IGNORECASE)
 _ENUMERATOR: Final = re.compile(r"^[ \t]*\(?\d+[.)][ \t]+(?=\S)", re.MULTILINE)
 _BRACKETED: Final = re.compile(r"(?<![\w)\]}])([-+]) ?\(([\d.,' ]+)\)")
 _EXPONENT: Final = re.compile(r"(?<=[a-zA-Z])(?:\^\{?[23]\}?|[²³])|\^\{?(?:\\circ|st|nd|rd|th)\}?|[°º]")
@@ -82,6 +84,7 @@ _VERB: Final = re.compile(
     re.IGNORECASE,
 )
 _GIVEN: Final = re.compile(r"\b(?:the|these|those|all|other|his|her|their|its|our|my|first|last|remaining|step|day|week|case) $", re.IGNORECASE)
+_COMPARED: Final = re.compile(r"\bthan (?:the |only )?$", re.IGNORECASE)
 _FRAMES: Final = re.compile(
     r"\s(?:(?:after|in|over|for|per|within|during|every|on|by|at|out of|of|from|between|among|each of|to) (?:the |these |those |all |its |his |her |their |page |day |level |step )"
     r"|(?:after|in|over|for|per|within|during|every|on|by|of|at) (?:day \d|(?:the )?\d+(?:st|nd|rd|th)\b|\d[\d.,]* (?:more )?(?:second|minute|hour|day|night|week|month|year|trip|people|person|child|kid|student|friend)\w*))",
@@ -130,7 +133,7 @@ def whole(text: str) -> Readings:
         return (str(int(text)),)
     cleaned = strip_latex(text).strip(" $").rstrip(". ")
     sign = cleaned[:1] if cleaned[:1] in "+-" else ""
-    if (bare := cleaned[len(sign) :].strip()).startswith("(") and bare.endswith(")") and "," not in bare:
+    if (bare := cleaned[len(sign) :].strip()).startswith("(") and bare.endswith(")") and not _SEVERAL_IN_BRACKETS.search(bare):
         cleaned = sign + bare[1:-1].strip()
     if match := _WHOLE.fullmatch(cleaned):
         return _readings(match)
@@ -163,7 +166,7 @@ def boxed(text: str) -> Readings:
     if found := whole(text):
         return found
     cleaned = _cleaned(text)
-    if HEDGE.search(cleaned):
+    if HEDGE.search(cleaned) or _ASSIGNED_TWICE.search(cleaned):
         return ()
     for part in (_led(re.split(r"[=≈]", cleaned)[-1]), cleaned):
         if found := whole(part):
@@ -178,6 +181,8 @@ def phrase(text: str) -> Readings | None:
     """Readings of the text after "the answer is"; empty if it is not exactly one number, `None` if it contains no number."""
     sentence = _PHRASE_ENDS.split(_led(_cleaned(text)), maxsplit=1)[0]
     clause = _led(re.split(r"[=≈]", _CLAUSE.split(sentence, maxsplit=1)[0])[-1]).strip()
+    if _ASSIGNED_TWICE.search(sentence):
+        return ()
     behind = sentence[max(0, sentence.rfind(clause)) :]
     if chunk := _CHUNK.match(clause):
         match = _WHOLE.fullmatch(chunk[0])
@@ -198,6 +203,11 @@ def phrase(text: str) -> Readings | None:
     return None
 
 
+def has_next_part(text: str) -> bool:
+    """Whether a text that follows a number goes on with the next part of one measure: "h 45", "red, 3 blue"."""
+    return bool(_NEXT_PART.match(text.replace("$", "")))
+
+
 def _among(clause: str, chunks: Sequence[re.Match[str]]) -> Readings:
     """The number that several chunks of a clause agree on; empty if they do not."""
     found = [_mentioned(clause, chunk) for chunk in chunks]
@@ -213,7 +223,8 @@ def _of_clause(clause: str) -> Readings | None:
     That is the only one behind the verb that is neither given ("the 3 friends") nor part of a frame ("in 7 days").
     """
     clause = claimed(clause, _CHUNK)
-    every = list(_CHUNK.finditer(clause))
+    mentioned = list(_CHUNK.finditer(clause))
+    every = [chunk for chunk in mentioned if not _COMPARED.search(clause, 0, chunk.start())]
     verbs = [verb.end() for verb in _VERB.finditer(clause)]
     for options in (
         [chunk for chunk in every if not _GIVEN.search(clause, 0, chunk.start())],
@@ -224,7 +235,7 @@ def _of_clause(clause: str) -> Readings | None:
         behind = [chunk for chunk in behind if not frame or chunk.start() < frame.start()]
         if behind:
             return _among(clause, behind)
-    return None
+    return () if mentioned else None
 
 
 def _of_equation(sentence: str) -> Readings | None:
@@ -253,8 +264,7 @@ def _of_sentence(sentence: str) -> Readings | None:
     for clause in reversed(claims(sentence)):
         if (found := _of_clause(clause)) is not None:
             return found
-    chunks = list(_CHUNK.finditer(without_denied(sentence)))
-    return _among(sentence, chunks) if chunks else None
+    return _of_clause(without_denied(sentence))
 
 
 def last(text: str) -> Readings:

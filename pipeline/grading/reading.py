@@ -64,7 +64,7 @@ _KINDS: Final = {
     "number": AnswerKind(numbers.whole, numbers.boxed, numbers.phrase, numbers.last),
     "boolean": AnswerKind(booleans.whole, partial(_either, booleans.whole, booleans.phrase), booleans.phrase, booleans.last),
     "date": AnswerKind(dates.whole, partial(_either, dates.whole, dates.phrase), dates.phrase, dates.last),
-    "math": AnswerKind(expressions.whole, expressions.whole, expressions.phrase, expressions.last),
+    "math": AnswerKind(expressions.whole, expressions.boxed, expressions.phrase, expressions.last),
     "text": AnswerKind(free_text.whole, free_text.whole, free_text.phrase, last=lambda text: (), plain=str),
 }
 
@@ -95,10 +95,12 @@ def _said(text: str, answer_type: str) -> list[Statement]:
 
 def _read_boxes(boxes: Sequence[str], answer_type: str, kind: AnswerKind) -> Readings:
     """Readings of boxes that are joined to each other: a list for `math`, otherwise one answer if they are the same."""
-    if answer_type == "math":
-        return _read_box(kind.plain(", ".join(dict.fromkeys(boxes))), kind)
     readings = [_read_box(kind.plain(box), kind) for box in boxes]
-    return readings[-1] if all(set(found) & set(readings[-1]) for found in readings) else ()
+    if answer_type != "math":
+        return readings[-1] if all(set(found) & set(readings[-1]) for found in readings) else ()
+    if readings[-1] and all(found and expressions.same(found[0], readings[-1][0]) for found in readings):
+        return readings[-1]
+    return _read_box(kind.plain(", ".join(dict.fromkeys(boxes))), kind)
 
 
 def _read_box(box: str, kind: AnswerKind) -> Readings:

@@ -61,7 +61,7 @@ _TALKS: Final = re.compile(
 )
 
 _CONNECTIVE: Final = re.compile(
-    r"(?<!\d),(?=\s)|(?<=\d),(?=\s)|[;:](?=\s)|\s[–—-]{1,2}\s(?=[a-zA-Z])|—|(?:,\s*)?\b(?=(?:so|therefore|thus|hence|meaning|thereby|leaving|making|giving|but|which (?:is|are|equals?|makes?|means?|rounds?))\b(?! (?:that|many|much)\b))"
+    r"(?<!\d),(?=\s)|(?<=\d),(?=\s)|[;:](?=\s)|\s[–—-]{1,2}\s(?=[a-zA-Z])|—|(?:,\s*)?\b(?=(?:so|therefore|thus|hence|thereby|but|which (?:is|are|equals?|makes?|means?|rounds?))\b(?! (?:that|many|much)\b))"
 )
 SUBORDINATOR: Final = (
     r"(?:because|since|as|if|when|whenever|while|whilst|after|before|until|unless|although|though|even|given|assuming|supposing|once|whereas|where"
