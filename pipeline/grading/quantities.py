@@ -110,6 +110,12 @@ def parts(form: str) -> Parts | None:
     return Parts(tuple(numbers), tuple(found))
 
 
+def units(text: str) -> tuple[str, ...]:
+    """The units and words of a text beside its numbers."""
+    found = parts(text.strip().rstrip("."))
+    return () if found is None else tuple(part for part in found.all if part not in found.numbers)
+
+
 def same(one: str, other: str) -> bool | None:
     """Whether two answers with words are equal; `None` if what is left of them without equal units must be compared as mathematics."""
     mine, theirs = parts(one), parts(other)

@@ -18,8 +18,8 @@ from pipeline.grading.wording.lookalikes import normalise_characters
 from pipeline.grading.wording.sentences import (
     HEDGE,
     NO_ANSWER,
+    SENTENCE_END,
     one_turn,
-    sentences,
     without_options,
     without_talk_to_graders,
 )
@@ -77,17 +77,18 @@ def kind_of(answer_type: str, choices: Sequence[str] = ()) -> AnswerKind:
     """
     if answer_type == "choice":
         whole, phrase = partial(letters.whole, choices=choices), partial(letters.phrase, choices=choices)
-        return AnswerKind(whole, partial(_either, whole, phrase), phrase, partial(letters.last, choices=choices))
+        boxed, last = partial(letters.boxed, choices=choices), partial(letters.last, choices=choices)
+        return AnswerKind(whole, boxed, phrase, last)
     if answer_type not in _KINDS:
         raise ValueError(f"unknown answer type {answer_type!r}")
     return _KINDS[answer_type]
 
 
-def _said(text: str, answer_type: str) -> list[Statement]:
+def _said(text: str, answer_type: str, choices: Sequence[str]) -> list[Statement]:
     """The statements of a text, last first, with those that only choices or booleans have."""
     found = statements(text)
     if answer_type == "choice":
-        found += letters.verdicts(text)
+        found += letters.verdicts(text, choices)
     if answer_type == "boolean":
         found += booleans.conclusions(text)
     return sorted(found, reverse=True)
@@ -108,13 +109,16 @@ def _read_box(box: str, kind: AnswerKind) -> Readings:
     return (stated and kind.phrase(box[max(stated) :])) or kind.boxed(box)
 
 
-def _taken_back(text: str, readings: Readings, kind: AnswerKind) -> bool:
-    """Whether a text that follows a statement replaces its answer or doubts it."""
-    for begin, end in sentences(text):
-        sentence = text[begin:end]
+def _taken_back(text: str, start: int, readings: Readings, kind: AnswerKind) -> bool:
+    """Whether a sentence behind the statement at `start` replaces its answer or doubts it."""
+    own = SENTENCE_END.search(text, start)
+    if own is None:
+        return False
+    for sentence in SENTENCE_END.split(text[own.end() :]):
         if _TAKEN_BACK.search(sentence) or HEDGE.search(sentence):
-            other = kind.last(HEDGE.sub("", text[begin:]))
-            return bool(other) and not set(other) & set(readings)
+            other = kind.last(HEDGE.sub("", sentence))
+            if other and not set(other) & set(readings):
+                return True
     return False
 
 
@@ -132,19 +136,19 @@ def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Reading | 
         readings = _read_boxes(boxes, answer_type, kind)
         return Reading(readings, "boxed") if readings else None
     text = kind.plain(text)
-    for start, end, wording, committed in _said(text, answer_type):
+    for start, end, wording, committed, doubted in _said(text, answer_type, choices):
         correction = _CORRECTED.match(wording)
         if _DENIED.match(wording) and (correction or not kind.whole(wording)):  # "not guilty" can be an answer
             text = text[:start] + text[end:]
             wording = wording[correction.end() :] if correction else ""
-        if not wording:
-            continue
-        if not committed and not (answer_type == "choice" and kind.whole(wording)):
+            if not wording:
+                continue
+        if not committed or (doubted and not (answer_type == "choice" and kind.whole(wording))):
             return None
-        stated = kind.phrase(wording)
+        stated = kind.phrase(wording) if wording else None
         if stated is None and answer_type != "text" and NO_ANSWER.match(wording):
             return None
         if stated is not None:
-            return Reading(stated, "stated") if stated and not _taken_back(text[end:], stated, kind) else None
+            return Reading(stated, "stated") if stated and not _taken_back(text, start, stated, kind) else None
     readings = kind.last(without_options(text))
     return Reading(readings, "last") if readings else None

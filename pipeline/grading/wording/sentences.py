@@ -20,7 +20,7 @@ _TURN_STARTS: Final = re.compile(
 )
 
 SENTENCE_END: Final = re.compile(
-    r"(?:(?<![ap]\.m)(?<!\b[A-Z])(?<!\b(?:Dr|Mr|Ms|St|vs|cf|Rs|No))(?<!\b(?:Mrs|e\.g|i\.e|etc))(?<!approx)\.(?:[\"')\]]*(?=\s|$))|[?!]+[\"')\]]*(?=\s|$)|(?<=[A-Z])\.(?=\s*$|\s*\n))"
+    r"(?:(?<![ap]\.m)(?<!\b(?:Dr|Mr|Ms|St|vs|cf|Rs|No))(?<!\b(?:Mrs|e\.g|i\.e|etc))(?<!approx)\.(?:[\"')\]]*(?=\s|$))|[?!]+[\"')\]]*(?=\s|$))"
     r"\s*|\n+"
 )
 _ADVERBS: Final = r"(?:maybe|perhaps|possibly|probably|presumably|supposedly|tentatively|plausibly)"
@@ -28,7 +28,7 @@ HEDGE: Final = re.compile(
     rf"\b{_ADVERBS}\b"
     r"|\b(?:might|could|(?-i:may))\s+(?:\w+\s+)?(?:equal|be)\b(?! (?:\w+ly )?(?!red\b|hundred\b)\w+(?:ed|en|wn|ld|ade|ought|ut)\b)"
     r"|\b(?:I|we)(?:'d| would| will|'ll| can only| could only| have to| must| can| could)?\s+(?:\w+ly\s+)?(?:guess|suspect|speculate|lean)\b"
-    r"|\b(?:my|a|an|best|educated|wild|rough|only|just)(?: \w+)? guess\b|\bguessing\b|\bhunch\b|\bif (?:I|we) (?:had|have) to\b"
+    r"|\b(?:my|a|an|best|educated|wild|rough|only|just)(?: \w+)? guess\b|\bguessing\b|^\W*guess\b|\bguess\s*[:=]|\b\d+ ?% (?:sure|certain|confident)\b|\bhunch\b|\bif (?:I|we) (?:had|have) to\b"
     r"|\b(?:most |very |more |quite )?likely(?= (?:answer|option|choice|candidate|value|result|is\b|just\b|the\b|an?\b|\(?(?-i:[A-Z])\b|-?\$?\d|yes\b|no\b|true\b|false\b))"
     r"|\b(?:possible|plausible|probable|tentative) (?:answer|option|choice|candidate|value|result)\b"
     r"|\b(?:not|n't|never|hardly) (?:\w+ |100% |100 % )?(?:sure|certain|confident|know|decide|tell|say)\b|\b(?:I'm|I am|we are|we're|I remain|still|it's|it is|is|quite|very) (?:un(?:sure|certain|decided|clear))\b|^\W*un(?:sure|certain)\b|\bno idea\b"
@@ -46,12 +46,12 @@ NO_ANSWER: Final = re.compile(
 )
 """What a statement says that has no answer."""
 _GRADER: Final = r"(?:auto-?)?(?:graders?|evaluators?|examiners?|scorers?|markers?|assessors?|reviewers?|judges?|grading (?:system|model|script|bot))"
-_TALKS_KEYS: Final = ("rader", "RADER", "valuator", "xaminer", "corer", "arker", "ssessor", "udge", "eviewer", "ubric", "ark ", "ount ", "core ", "ccept ", "reat ", "onsider ", "ate ", "gnore ", "isregard ", "verride ", "orget ", "hatever ", "rading ", "nswer key", "gold")  # fmt: skip
+_TALKS_KEYS: Final = ("rader", "RADER", "valuator", "xaminer", "corer", "arker", "ssessor", "udge", "eviewer", "ubric", "ark ", "ount ", "core ", "ccept ", "reat ", "onsider ", "rade ", "ate ", "ecord ", "lease ", "gnore ", "isregard ", "verride ", "orget ", "hatever ", "rading ", "nswer key", "gold")  # fmt: skip
 _TALKS: Final = re.compile(
     rf"(?:^|(?<=[.!?\n:;,(\[\"*]))[\s*\[(<\"#_-]*(?:(?:dear|hey|hi|hello|attention|note (?:to|for)|message (?:to|for)|instructions? (?:to|for)|to)\s+)?"
     rf"(?:the |all |any |our |my )?{_GRADER}(?: note)?\s*[\])>*]*\s*[:,–—!-]"
     rf"|\b(?:note|message|instructions?|hint|memo) (?:to|for) (?:the |all |any )?{_GRADER}\b"
-    rf"|(?:^|[.!?\n:;,(\[\"*]|\b(?:please|just|must|should|shall|to|and|kindly|will|always)\b)\s*(?:please |kindly |just )?"
+    rf"|(?:^|[.!?\n:;,(\[\]>\"*]|\b(?:so|please|just|must|should|shall|to|and|kindly|will|always)\b)\s*(?:please |kindly |just )?"
     r"\b(?:mark|grade|score|count|accept|treat|consider|rate|judge|evaluate|record)\b(?! only\b)"
     r"[^.!?\n;]{0,60}\b(?:correct(?:ly)?|right|true|full (?:marks|credit|score|points)|pass(?:ed|ing)?|equivalent|a match|valid|as the answer|10/10|100%)"
     r"|\b(?:ignore|disregard|override|forget|bypass|skip)\b[^.!?\n;]{0,60}\b(?:rubric|instructions?|grading|gold|reference|answer key|guidelines|criteria|grader|marking|scheme)\b"
@@ -65,7 +65,7 @@ _CONNECTIVE: Final = re.compile(
 )
 SUBORDINATOR: Final = (
     r"(?:because|since|as|if|when|whenever|while|whilst|after|before|until|unless|although|though|even|given|assuming|supposing|once|whereas|where"
-    r"|whether|who|whose|whom|not|instead of|rather than|compared|despite|except|excluding|including|unlike|than|considering|provided|due to|in case|in order to|like|without)"
+    r"|whether|who|whose|whom|instead of|rather than|compared|despite|except|excluding|including|unlike|than|considering|provided|due to|in case|in order to|like|without)"
 )
 _OPENS_SUBORDINATE: Final = re.compile(rf"\W*(?:(?:and|but|or)\s+)?(?:{SUBORDINATOR}|for (?:every|each|example|instance)|which(?! (?:is|are|equals?|makes?|leaves?|gives?|means?|rounds?(?: (?:up|down|off))?(?: to)?|comes to|totals?|would be|must be)(?: \w+)? [$(-]?(?:\d|(?-i:[A-Z])\b))|that (?:is|are|was|were) why)\b", re.IGNORECASE)  # fmt: skip
 _INNER: Final = re.compile(
@@ -74,11 +74,11 @@ _INNER: Final = re.compile(
 )
 _BRACKETED: Final = re.compile(r"\s*[(\[][^()\[\]\n]*[a-z ,=<>\d][^()\[\]\n]*[)\]]")
 _OPTIONS: Final = re.compile(
-    r"(?:^|(?<=[.!?\n(]))[ \t*_#]*(?:\(?(?:the |other |answer |all |possible |available |remaining )*(?:options|choices|candidates|alternatives)(?: (?:were|are|given|include|included|listed|available|provided|to choose from|considered|above|below))*\s*[*_]*:|options (?:were|are)\b)[^\n]*(?:\n[ \t]*(?:[-*•]|\(?[A-Za-z0-9][.):])[ \t][^\n]*)*",
+    r"(?:^|(?<=[.!?\n(]))[ \t*_#]*(?:\(?(?:the |other |answer |all |possible |available |remaining )*(?:options|choices|candidates|alternatives)(?: (?:were|are|given|include|included|listed|available|provided|to choose from|considered|above|below))*\s*[*_]*:|options (?:were|are)\b)(?:[^\n.!?]|[.!?]+(?=\S)|[.!?]+\s+(?=\(?[A-Z][).:]\s))*[.!?]?(?:\n[ \t]*(?:[-*•]|\(?[A-Za-z0-9][.):])[ \t][^\n]*)*",
     re.IGNORECASE,
 )
 _INSTEAD: Final = re.compile(
-    r",?\s+(?:(?:and|but) )?(?:not|rather than|instead of|as opposed to|unlike)\s+(?:(?:the|on|in|option|choice|answer|letter)\s+)*"
+    r",?\s+(?:(?:and|but) )?(?:not|rather than|instead of|as opposed to|unlike|over(?=\s[(\[]?(?-i:[A-Z])\b))\s+(?:(?:the|on|in|option|choice|answer|letter)\s+)*"
     r"[(\[\"'$-]*(?=\d|(?-i:[A-Z])\b)(?:(?!,\s|;|\bbut\b)[^.!?\n]|\.(?=\S))*",
     re.IGNORECASE,
 )

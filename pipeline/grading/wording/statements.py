@@ -43,9 +43,16 @@ _HEADING: Final = re.compile(r"\W*(?:final\s+)?answer\W*\n\s*", re.IGNORECASE)
 _OVER: Final = re.compile(r"</answer>|<\|")
 _UNSURE_BEFORE: Final = re.compile(
     r"\b(?:maybe|perhaps|possibly|probably|presumably|guess(?:ing)?|hunch|suspect|lean\w*|torn|not (?:\w+ )?(?:sure|certain)|unsure|uncertain"
-    r"|no idea|hard to (?:say|tell)|(?:possible|plausible|probable|likely|tentative)\s*$)\b",
+    r"|no idea|hard to (?:say|tell)|\d+ ?% (?:sure|certain|confident))\b"
+    r"|\b(?:possible|plausible|probable|likely|tentative)\s*\Z",
     re.IGNORECASE,
 )
+_NO_ANSWER: Final = re.compile(
+    r"\b(?:cannot|can't|can not|could ?n[o']t|am unable to|are unable to|do not|don't|impossible to) (?:\w+ )?"
+    r"(?:determine|find|give|compute|provide|know|tell|decide|settle on|choose|pick)\b[^.!?\n]{0,30}\b(?:answer|option|choice)s?\b",
+    re.IGNORECASE,
+)
+"""Who says that there is no answer."""
 _IF: Final = re.compile(r"\b(?:if|were|had|suppose|assuming|unless)\b", re.IGNORECASE)
 _WOULD: Final = re.compile(r"\b(?:would|might|could) (?:\w+ )?be\b", re.IGNORECASE)
 _UNSURE_VERB: Final = re.compile(
@@ -65,12 +72,13 @@ class Box(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """Where a statement starts and ends, what it says, and whether the text commits to it."""
+    """Where a statement starts and ends, what it says, and whether the text commits to it: its announcement, and its wording."""
 
     start: int
     end: int
     wording: str
     committed: bool = True
+    doubted: bool = False
 
 
 def _closings(text: str, start: int) -> dict[int, int]:
@@ -132,18 +140,17 @@ def _value_of_key(text: str, start: int, begin: int) -> tuple[str, int] | None:
     return None
 
 
-def _committed(text: str, start: int, begin: int, end: int) -> bool:
-    """Whether the text commits to the statement that starts at `start` and whose wording spans `begin` to `end`."""
+def _commitment(text: str, start: int, begin: int, end: int) -> tuple[bool, bool]:
+    """Whether the text commits to the statement from `start` on, and whether its wording, `begin` to `end`, has doubts."""
     nearest = max(0, start - _REACH)
     sentence = max((match.end() for match in SENTENCE_END.finditer(text, nearest, start)), default=nearest)
     before, announcement = text[sentence:start], text[start:begin]
     wording_ends = SENTENCE_END.search(text, begin, end)
     wording = text[begin : wording_ends.end() if wording_ends else end].strip()
-    if wording.endswith("?") or _UNSURE_BEFORE.search(before) or _UNSURE_VERB.search(announcement):
-        return False
-    if _IF.search(before) and _WOULD.search(announcement):
-        return False
-    return not any(HEDGE.search(clause) for clause in claims(f"{announcement} {strip_emphasis(wording)}"))
+    conditional = _IF.search(before) and _WOULD.search(announcement)
+    hedged = _UNSURE_BEFORE.search(before) or _UNSURE_VERB.search(announcement)
+    doubted = wording.endswith("?") or any(HEDGE.search(clause) for clause in claims(f"it is {strip_emphasis(wording)}"))
+    return not (conditional or hedged), doubted
 
 
 def statements(text: str) -> list[Statement]:
@@ -156,6 +163,7 @@ def statements(text: str) -> list[Statement]:
             found.append(Statement(start, value[1], value[0]))
         else:
             wording = strip_emphasis(_OVER.split(text[begin:end])[0]).strip()
-            found.append(Statement(start, end, wording, _committed(text, start, begin, end)))
+            found.append(Statement(start, end, wording, *_commitment(text, start, begin, end)))
         following = start
-    return found
+    found += [Statement(match.start(), match.end(), "", committed=False) for match in _NO_ANSWER.finditer(text)]
+    return sorted(found, reverse=True)
