@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Final
 
 from pipeline.grading import numbers, quantities
@@ -30,25 +31,41 @@ _LEADING: Final = re.compile(
     rf"\W*?(?:{_NAME})?\W*?(?:[(\[]([A-Za-z])[)\]]|([B-Z])(?![\w'])|(A)(?![\w'])(?!\s+(?!{_REASON})[a-z]))"
 )
 _UNLISTED: Final = re.compile(rf"\W*?(?:{_NAME})?\W*?(?:[(\[]([A-Za-z])[)\]]|([A-Z])(?=[.,;:)]|\s*$))")
-_MENTION: Final = re.compile(rf"[(\[]([A-Z])[)\]]|{_NAME}([A-Z])\b|\b([A-Z])\b(?=[.)]|\s*$)")
+_MENTION: Final = re.compile(rf"[(\[]([A-Z])[)\]]|{_NAME}([A-Z])\b|\b([A-Z])\b(?=[.)]|\s*$|\s[\u0590-\uffff])")
 _BARE: Final = re.compile(r"[(\[]([A-Z])[)\]]|\b([A-Z])\b(?!')")
 _JOINT: Final = re.compile(rf"[\s*]*(?:,|/|&|,?\s*\b(?:or|and)\b)[\s*]*(?:{_NAME})?")
 _JOINED_BEFORE: Final = re.compile(rf"(?<![\w'])[(\[]?([A-Z])[)\]]?{_JOINT.pattern}\Z")
-_LIST_OF: Final = r"(?:\(?[A-Z]\)?(?:\s*,\s*(?:and |or )?|\s+and\s+|\s+or\s+|\s*&\s*))*"
-_SUBJECT: Final = rf"(?:(?:{_NAME})?({_LIST_OF}[(\[][A-Z][)\]])|(?:{_NAME})({_LIST_OF}[A-Z])\b|(?:^|(?<=[.;,:!?\n]\s)|(?<=\n)|(?<=\band\s)|(?<=\bbut\s)|(?<=[.;]))({_LIST_OF}[A-Z])(?=[.):]|\s+(?:is|are|was|can|must|does|do)\b))"
-_VERDICT: Final = re.compile(
-    _SUBJECT
-    + r"[):.]*(?:\s(?!\(?[A-Z]\b)[^\n.;]{0,60}?)??[\s:,–—-]*(?:(?P<right>\b(?:is|are|must be|has to be)\s+(?:(?:clearly|indeed|therefore|thus|definitely|then|also|obviously)\s+)?(?:the\s+)?(?:most\s+|only\s+|single\s+)?(?:correct|right|best|true|answer|valid|kept)\b|(?<![a-z] )\b(?:correct|right|true|yes)\b(?=\s*(?:[.,;!\n]|$))|[✓✔✅]|\bfits\b(?! (?:poorly|badly))|\bworks\b)"
-    r"|(?P<wrong>\b(?:is|are|was|were|can|must|does|do|would|could)\s*(?:not\b|n't\b)|\bcannot\b|\b(?:is|are|was|were|seems?)\s+(?:\w+\s+)?(?:incorrect|wrong|false|out|ruled out|invalid|impossible|irrelevant|eliminated|unlikely|untrue|too \w+)\b"
-    r"|(?<![a-z] )\b(?:incorrect|wrong|false|no|eliminated|invalid)\b(?=\s*(?:[.,;!\n]|$))|[✗✘❌]|\bfails\b))",
-    re.MULTILINE,
+_LIST_OF: Final = r"(?:\(?[A-Z]\)?(?:\s*,\s*(?:and |or )?|\s+(?:and|or)\s+|\s*&\s*)){0,6}"
+_SUBJECT: Final = re.compile(
+    rf"(?:{_NAME})?({_LIST_OF}[(\[][A-Z][)\]])|{_NAME}({_LIST_OF}[A-Z])\b"
+    rf"|(?:\A|(?<=\band )|(?<=\bbut ))\W*({_LIST_OF}[A-Z])(?=[.):]|\s+(?:is|are|was|can|must|does|do)\b|\s*$)"
+)
+_OPTION_BY_OPTION: Final = re.compile(r"[;!\n✓✔✅✗✘❌]|(?<=[✓✔✅✗✘❌])|(?<!\(\w)\.(?=\s|[A-Z]|$)|,\s+(?=\(?[A-Z][):])")
+_IS: Final = (
+    r"\b(?:is|are|was|were|must be|has to be|seems?)\s+(?:(?:clearly|indeed|therefore|thus|definitely|then|also|obviously)\s+)?"
+)
+_RIGHT: Final = re.compile(
+    _IS + r"(?:the\s+)?(?:most\s+|only\s+|single\s+)?(?:correct|right|best|true|answer|valid|kept)\b"
+    r"|^\W*(?:correct|right|true|yes)\W*$|[✓✔✅]|\bfits\b(?! (?:poorly|badly))|\bworks\b"
+)
+_WRONG: Final = re.compile(
+    r"\b(?:is|are|was|were|can|must|does|do|would|could)\s*(?:not\b|n't\b)|\bcannot\b|\bfails\b|[✗✘❌]|^\W*(?:not\b|(?:incorrect|wrong|false|no|eliminated|invalid)\W*$)"
+    rf"|{_IS}(?:incorrect|wrong|false|out|ruled out|invalid|impossible|irrelevant|eliminated|unlikely|untrue|too \w+)\b"
 )
 _NONE: Final = re.compile(
-    r"\b(?:none|neither|no(?:ne)?) of (?:the |these |those |them\b|my )?(?!other)(?:\w+ )?(?:options|choices|answers|above|alternatives|candidates|them|these|those)?\b[^.\n]{0,30}?"
-    r"\b(?:is|are|was|were|seems?|fits?|works?|match(?:es)?|appl(?:y|ies)|correct|right|holds?|looks?)\b"
+    r"\b(?:none|neither) of (?:the |these |those |my )?(?!other)(?:\w+ )?(?:options|choices|answers|above|alternatives"
+    r"|candidates|them|these|those)\b"
+    r"[^.\n]{0,30}?\b(?:is|are|was|were|seems?|fits?|works?|match(?:es)?|appl(?:y|ies)|correct|right|holds?|looks?)\b"
     r"|\bno (?:option|choice|answer|listed option|given option)s? (?:\w+ )?(?:is|are|fits?|works?|match(?:es)?|given)\b"
     r"|\b(?:all|both|several|two|more than one|multiple) (?:of )?(?:the |these )?(?:options|choices|answers) (?:are|could|fit|seem)\b",
     re.IGNORECASE,
+)
+_MARKS: Final = tuple("✓✔✅✗✘❌")
+_REACH: Final = 80
+"""Characters behind an option in which its judgement is looked for."""
+_RULED_OUT: Final = re.compile(
+    r"(?:[(\[]([A-Z])[)\]]|\b([A-Z])\b)(?:[):.]?\s[^\n.]{0,60}?)?\s*\b(?:is|are|can|must)(?:\s*not\b|n't\b"
+    r"|\s+(?:incorrect|wrong|false|out|ruled out)\b)"
 )
 _INSTEAD: Final = re.compile(r",?\s+(?:(?:and|but) )?(?:not|rather than|instead of|as opposed to|unlike)\b", re.IGNORECASE)
 _NEGATIVE: Final = re.compile(r"\b(?:not|no|never|neither|nor|except|cannot)\b|n't\b", re.IGNORECASE)
@@ -142,29 +159,44 @@ def phrase(text: str, choices: Sequence[str]) -> tuple[str, ...] | None:
     return () if _UNLISTED.match(text) or _NONE.search(sentence) else None
 
 
+def _judged(text: str, choices: Sequence[str]) -> Iterator[tuple[str, bool, int, str]]:
+    """Every judgement of an option: its letter, whether it is called right, where, and in which words."""
+    place = 0
+    for clause in _OPTION_BY_OPTION.split(text):
+        begin = text.find(clause, place)
+        place = begin + len(clause)
+        mark = text[place : place + 2].strip()[:1]
+        claim = without_denied(clause)
+        subjects = list(_SUBJECT.finditer(claim))
+        for subject, following in zip_longest(subjects, subjects[1:]):
+            said = claim[subject.end() : min(subject.end() + _REACH, following.start() if following else len(claim))]
+            said = f"{said} {mark}" if mark in _MARKS and not following else said
+            judgements = sorted(
+                (found.start(), found.re is _RIGHT) for found in (_RIGHT.search(said), _WRONG.search(said)) if found
+            )
+            for letter in _BARE.finditer(subject[0]) if judgements else ():
+                if known := _letter(letter[1] or letter[2], choices):
+                    yield known, judgements[0][1], begin, claim
+
+
 def verdicts(text: str, choices: Sequence[str]) -> list[Statement]:
     """What a text says about the options one by one, as at most one statement: the only option that it calls right, or none of them."""
+    plain = re.sub(r"\$|\\mathrm|[{}]", "", text) if "$" in text else text
     found: dict[str, bool] = {}
-    place = (0, 0)
-    plain = text.replace("$", "").replace("\\mathrm", "").replace("{", "").replace("}", "") if "$" in text else text
-    for match in _VERDICT.finditer(plain):
-        for letter in _BARE.finditer(match[1] or match[2] or match[3]):
-            if known := _letter(letter[1] or letter[2], choices):
-                found.pop(known, None)
-                found[known] = match["right"] is not None
-                if match["right"]:
-                    place = match.span()
-    statements = []
+    place, words = 0, ""
+    for letter, is_right, begin, claim in _judged(plain, choices):
+        found[letter] = is_right
+        place, words = (begin, claim) if is_right else (place, words)
     right = [letter for letter, is_right in found.items() if is_right]
-    if len(right) == 1 and not HEDGE.search(plain, *place):
-        statements.append(Statement(min(place[0], len(text)), min(place[1], len(text)), right[0]))
-    elif len(right) > 1:
-        statements.append(Statement(min(place[0], len(text)), min(place[1], len(text)), "", committed=False))
-    elif not right and len(found) == len(choices) - 1 >= 2:
+    place = min(place, len(text))
+    statements = []
+    if right:
+        statements.append(Statement(place, place, right[0], committed=len(right) == 1 and not HEDGE.search(words)))
+    elif len(found) == len(choices) - 1 >= 2:
         left = next(letter for letter, _ in zip(LETTERS, choices, strict=False) if letter not in found)
         statements.append(Statement(0, 0, left))
     for none in _NONE.finditer(text):
-        named = [letter for letter in _named(none[0], choices)]
+        named = list(_named(none[0], choices))
         statements.append(Statement(none.start(), none.end(), named[0] if len(named) == 1 else "", committed=len(named) == 1))
     return statements
 
@@ -180,11 +212,6 @@ def last(text: str, choices: Sequence[str]) -> tuple[str, ...]:
     sentence = without_denied(_SENTENCE.split(text.strip())[-1])
     named = _named(sentence, choices)
     return tuple(named) if len(named) == 1 and not _NEGATIVE.search(sentence) and not HEDGE.search(sentence) else ()
-
-
-_RULED_OUT: Final = re.compile(
-    r"(?:[(\[]([A-Z])[)\]]|\b([A-Z])\b)(?:[):.]?\s[^\n.]{0,60}?)?\s*\b(?:is|are|can|must)(?:\s*not\b|n't\b|\s+(?:incorrect|wrong|false|out|ruled out)\b)"
-)
 
 
 def _of_sentence(sentence: str, choices: Sequence[str]) -> tuple[str, ...]:

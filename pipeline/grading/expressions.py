@@ -1,8 +1,8 @@
 r"""Reads and compares mathematical answers: \frac{1}{2}, (3, \pi/2), x^2+1, intervals, sets, lists, matrices, 12 h 45, \text{even}.
 
 Every answer has a cheap normal form of its text. Equal forms are equal answers. Otherwise the comparison goes down in steps: the items of
-lists and groups (`structure.py`), numbers, numerals with a base and ratios (here), numbers with units and words (`quantities.py`); only what
-remains goes to math-verify, in separate processes (`symbolic.py`). Numbers must be exact or correct to six decimal places, since an
+lists and groups (`structure.py`), numbers, numerals with a base and ratios (here), numbers with units and words (`quantities.py`); only
+what remains goes to math-verify, in separate processes (`symbolic.py`). Numbers must be exact or correct to six decimal places, since an
 expression was asked for: 0.333 is not 1/3. A percent sign, a base, a unit or the name of the unknown may be missing on one side.
 """
 
@@ -22,7 +22,8 @@ _LONGEST: Final = 1000
 _FEWEST_PLACES: Final = 6
 _TAIL: Final = 2000
 _MATHS: Final = re.compile(
-    r"\$\$(.+?)\$\$|(?<!\\)\$(?=\S)([^$\n]*?[^\s$\\])\$(?!\d)|(?<!\\)\$ ([^$\n]+) \$(?! ?\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL
+    r"\$\$(.+?)\$\$|(?<!\\)\$(?=\S)([^$\n]*?[^\s$\\])\$(?!\d)|(?<!\\)\$ ([^$\n]+) \$(?! ?\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]",
+    re.DOTALL,
 )
 """Mathematics between delimiters. A dollar sign that a space precedes or a digit follows closes nothing: it is money."""
 _JOINS: Final = re.compile(r"\s*(?:,|;|,?\s*\b(?:and|or)\b)\s*", re.IGNORECASE)
@@ -180,7 +181,10 @@ def same(answer: str, gold: str) -> bool | None:
 
 def _same_ratio(answer: str, gold: str) -> bool:
     """Whether two ratios are equal; a ratio of two numbers may be written as a fraction, but not as a whole number."""
-    sides = [form.split(":") if ":" in form else re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", r"\1/\2", form).split("/") for form in (answer, gold)]
+    sides = [
+        form.split(":") if ":" in form else re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", r"\1/\2", form).split("/")
+        for form in (answer, gold)
+    ]
     if len(sides[0]) != len(sides[1]) or len(sides[0]) < 2:
         return False
     try:

@@ -27,7 +27,9 @@ _TAIL: Final = 400
 _INTEGER: Final = re.compile(r"-?\d{1,18}")
 _CURRENCY: Final = "[$£€¥₹]"
 _BY_SPACE: Final = r"[1-9]\d{0,2}(?: \d{3})+(?![\d/-]| /)"
-_GROUPED: Final = rf"(?:[1-9]\d{{0,2}}(?:,\d{{3}})+|[1-9]\d?(?:,\d{{2}})+,\d{{3}}|[1-9]\d{{0,2}}(?:'\d{{3}})+|{_BY_SPACE})(?!\d)"
+_GROUPED: Final = (
+    rf"(?:[1-9]\d{{0,2}}(?:,\d{{3}})+|[1-9]\d?(?:,\d{{2}})+,\d{{3}}|[1-9]\d{{0,2}}(?:'\d{{3}})+|{_BY_SPACE})(?!\d)"
+)
 _NUMERAL: Final = rf"(?:(?:{_GROUPED}|\d+)(?:\.\d*)?|\.\d+)(?:e[-+]?\d{{1,3}})?"
 _SCALE: Final = "|".join(SCALES)
 _PERCENT: Final = r"%|percent\b|per cent\b"
@@ -71,7 +73,8 @@ _NEXT_PART: Final = re.compile(
 _CLAUSE: Final = re.compile(r"[;(]|,(?!\d)|\s(?:because|since|which|where|so|if|when|after)\b", re.IGNORECASE)
 _PHRASE_ENDS: Final = re.compile(r"[.?!](?:\s|$)|\n")
 _LEAD: Final = re.compile(
-    r"(?:[:=≈~\s]|\$(?=\D)|(?:that|a total of|about|approximately|roughly|around|exactly|only|just|equal to|then|therefore|thus|simply|indeed"
+    r"(?:[:=≈~\s]|\$(?=\D)|(?:that|a total of|about|approximately|roughly|around|exactly|only|just|equal to|then"
+    r"|therefore|thus|simply|indeed"
     r"|clearly|definitely|equals|now)\b)+",
     re.IGNORECASE,
 )
@@ -83,11 +86,16 @@ _VERB: Final = re.compile(
     r"|took|weighs?|spends?|spent|sells?|sold|lost|ran|ate|(?:would|will|can|could|must|should) (?!be\b)\w+)\b",
     re.IGNORECASE,
 )
-_GIVEN: Final = re.compile(r"\b(?:the|these|those|all|other|his|her|their|its|our|my|first|last|remaining|step|day|week|case) $", re.IGNORECASE)
+_GIVEN: Final = re.compile(
+    r"\b(?:the|these|those|all|other|his|her|their|its|our|my|first|last|remaining|step|day|week|case) $", re.IGNORECASE
+)
 _COMPARED: Final = re.compile(r"\bthan (?:the |only )?$", re.IGNORECASE)
 _FRAMES: Final = re.compile(
-    r"\s(?:(?:after|in|over|for|per|within|during|every|on|by|at|out of|of|from|between|among|each of|to) (?:the |these |those |all |its |his |her |their |page |day |level |step )"
-    r"|(?:after|in|over|for|per|within|during|every|on|by|of|at) (?:day \d|(?:the )?\d+(?:st|nd|rd|th)\b|\d[\d.,]* (?:more )?(?:second|minute|hour|day|night|week|month|year|trip|people|person|child|kid|student|friend)\w*))",
+    r"\s(?:(?:after|in|over|for|per|within|during|every|on|by|at|out of|of|from|between|among|each of|to) (?:the "
+    r"|these |those |all |its |his |her |their |page |day |level |step )"
+    r"|(?:after|in|over|for|per|within|during|every|on|by|of|at) (?:day \d|(?:the )?\d+(?:st|nd|rd|th)\b"
+    r"|\d[\d.,]* (?:more )?(?:second|minute|hour|day|night|week|month|year|trip|people|person|child|kid|student"
+    r"|friend)\w*))",
     re.IGNORECASE,
 )
 _REASON: Final = re.compile(r"\b(?:because|since)\b(?=(?:(?!, | so )[^=])*\Z)", re.IGNORECASE)

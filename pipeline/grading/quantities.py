@@ -23,18 +23,23 @@ _UNITS: Final = {
     unit: group.split()[0]
     for group in (
         "hour h hr", "minute min mins", "second s sec secs", "day d", "week wk", "year yr", "meter metre m", "centimeter centimetre cm",
-        "millimeter millimetre mm", "kilometer kilometre km", "inch in inches", "foot ft feet", "yard yd", "mile mi", "gram g", "kilogram kg",
+        "millimeter millimetre mm", "kilometer kilometre km", "inch in inches",
+        "foot ft feet", "yard yd", "mile mi", "gram g", "kilogram kg",
         "milligram mg", "pound lb", "ounce oz", "liter litre l", "milliliter millilitre ml", "dollar usd", "cent c", "degree deg degrees",
         "percent %", "unit", "am", "pm", "mph", "person people", "child children",
     )
     for unit in group.split()
 }  # fmt: skip
-_FUNCTIONS: Final = r"(?:sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|sqrt|pi|max|min|gcd|lcm|mod|det|lim|infty|frac|cdot|times)"
+_FUNCTIONS: Final = (
+    r"(?:sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|sqrt|pi|max|min|gcd|lcm|mod|det|lim|infty|frac|cdot|times)"
+)
 _SEVERAL_LETTERS: Final = re.compile(rf"(?<![\\A-Za-z])(?!{_FUNCTIONS}(?![a-z]))[A-Za-z]{{2,}}")
 _OF_A_NUMBER: Final = re.compile(r"\b(?:percent|per cent|hundred|thousand|million|billion|trillion)\b", re.IGNORECASE)
 _OPERATOR: Final = re.compile(r"[=+*^_<>|()\[\]{}\\]")
 _LETTER_BETWEEN: Final = re.compile(r"\d ?[A-Za-z]\.? ?\d|\b[A-Za-z]\.[A-Za-z]\b")
-_UNIT_BEHIND: Final = re.compile(r"(?P<maths>.*[\d})\]a-z])\s*\\text\{(?P<unit>[^{}]*[A-Za-z][^{}]*)\}(?P<power>(?:\^\{?\d\}?)?)")
+_UNIT_BEHIND: Final = re.compile(
+    r"(?P<maths>.*[\d})\]a-z])\s*\\text\{(?P<unit>[^{}]*[A-Za-z][^{}]*)\}(?P<power>(?:\^\{?\d\}?)?)"
+)
 
 
 class Parts(NamedTuple):
@@ -58,7 +63,9 @@ def has_unit(form: str) -> bool:
     """Whether a normal form has words other than those that belong to a number (percent, million)."""
     if "\\text" not in form and not _SEVERAL_LETTERS.search(form):
         return False
-    return bool(_SEVERAL_LETTERS.search(_OF_A_NUMBER.sub(" ", unwrapped(form))) or re.search(r"\d\s*\\text\{ ?[A-Za-z] ?\}", form))
+    return bool(
+        _SEVERAL_LETTERS.search(_OF_A_NUMBER.sub(" ", unwrapped(form))) or re.search(r"\d\s*\\text\{ ?[A-Za-z] ?\}", form)
+    )
 
 
 def _unit(word: str) -> str:

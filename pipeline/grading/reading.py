@@ -56,14 +56,10 @@ class AnswerKind(NamedTuple):
     plain: Callable[[str], str] = normalise_characters
 
 
-def _either(whole: Callable[[str], Readings], phrase: Callable[[str], Readings | None], text: str) -> Readings:
-    return whole(text) or phrase(text) or ()
-
-
 _KINDS: Final = {
     "number": AnswerKind(numbers.whole, numbers.boxed, numbers.phrase, numbers.last),
-    "boolean": AnswerKind(booleans.whole, partial(_either, booleans.whole, booleans.phrase), booleans.phrase, booleans.last),
-    "date": AnswerKind(dates.whole, partial(_either, dates.whole, dates.phrase), dates.phrase, dates.last),
+    "boolean": AnswerKind(booleans.whole, booleans.boxed, booleans.phrase, booleans.last),
+    "date": AnswerKind(dates.whole, dates.boxed, dates.phrase, dates.last),
     "math": AnswerKind(expressions.whole, expressions.boxed, expressions.phrase, expressions.last),
     "text": AnswerKind(free_text.whole, free_text.whole, free_text.phrase, last=lambda text: (), plain=str),
 }
@@ -137,8 +133,12 @@ def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Reading | 
         return Reading(readings, "boxed") if readings else None
     text = kind.plain(text)
     for start, end, wording, committed, doubted in _said(text, answer_type, choices):
+        wording = wording if answer_type == "text" else wording.lstrip("\"'")
         correction = _CORRECTED.match(wording)
-        if _DENIED.match(wording) and (correction or not kind.whole(wording)):  # "not guilty" can be an answer
+        # "not guilty" can be an answer, and "not true" is one
+        if _DENIED.match(wording) and (
+            correction or not (kind.whole(wording) or (answer_type == "boolean" and kind.phrase(wording)))
+        ):
             text = text[:start] + text[end:]
             wording = wording[correction.end() :] if correction else ""
             if not wording:

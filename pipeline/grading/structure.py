@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 _OPENERS: Final = "([{"
 _CLOSERS: Final = ")]}"
 _LIST_SEPARATOR: Final = re.compile(
-    r"(?:, |;)\s*(?:(?:\\text\{ ?(?:and|or) ?\}|(?:and|or)(?![A-Za-z]))\s*)?|\s*(?:\\text\{ ?,? ?(?:and|or) ?\}|(?<![A-Za-z])(?:and|or)(?![A-Za-z]))\s*"
+    r"(?:, |;)\s*(?:(?:\\text\{ ?(?:and|or) ?\}|(?:and|or)(?![A-Za-z]))\s*)?|\s*(?:\\text\{ ?,? ?(?:and|or) ?\}"
+    r"|(?<![A-Za-z])(?:and|or)(?![A-Za-z]))\s*"
 )
 _ITEM_SEPARATOR: Final = re.compile(r"[,;]\s*")
 _UNION: Final = re.compile(r"\\cup\s*")

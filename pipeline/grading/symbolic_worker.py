@@ -15,12 +15,18 @@ import signal
 import sys
 
 from math_verify import parse, verify
-from sympy import Expr, N
+from sympy import Expr, N  # type: ignore[import-untyped]
 
 _REAL_PER_CPU = 30
 _DIGITS = 20
 _CLOSE = 1e-6
-_VALUES = ("1.2247448713915890491", "0.8408964152537145431", "1.7099759466766969894", "0.6299605249474365824", "2.2360679774997896964")
+_VALUES = (
+    "1.2247448713915890491",
+    "0.8408964152537145431",
+    "1.7099759466766969894",
+    "0.6299605249474365824",
+    "2.2360679774997896964",
+)
 
 
 def _far_apart(one: object, other: object) -> bool:

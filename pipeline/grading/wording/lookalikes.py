@@ -1,9 +1,9 @@
 """Normalises look-alike characters before any other reading step.
 
-Only changes that a reader would not notice: invisible characters are removed; spaces of every width become one kind; digits of every script,
-full-width letters and the many minus signs become ASCII; vulgar fractions become a/b; Markdown emphasis around words is removed. A run of
-superscripts becomes one exponent: `10²³` is 10^{23}, where full NFKC would give 1023. In scripts without spaces, a Latin letter or a number
-stands alone, so a space is put on each side of it, and Chinese dates and ten thousands get the form that the readers know.
+Only changes that a reader would not notice: invisible characters are removed; spaces of every width become one kind; digits of every
+script, full-width letters and the many minus signs become ASCII; vulgar fractions become a/b; Markdown emphasis around words is removed.
+A run of superscripts becomes one exponent: `10²³` is 10^{23}, where full NFKC would give 1023. In scripts without spaces, a Latin letter
+or a number stands alone, so a space is put on each side of it, and Chinese dates and ten thousands get the form that the readers know.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _TABLE: Final = (
     | {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFF01, 0xFF5F)}
     | {ord(minus): "-" for minus in _MINUSES}
     | {ord(fraction): unicodedata.normalize("NFKC", fraction).replace("⁄", "/") for fraction in _VULGAR}
-    | str.maketrans({"⁄": "/", "∕": "/", "٪": "%", "﹪": "%", "“": '"', "”": '"', "‘": "'", "’": "'", "。": ". ", "、": ", ", "｡": ". "})
+    | str.maketrans(
+        {"⁄": "/", "∕": "/", "٪": "%", "﹪": "%", "“": '"', "”": '"', "‘": "'", "’": "'", "。": ". ", "、": ", ", "｡": ". "}
+    )
 )
 _SUPERSCRIPTS: Final = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ"
 _SUBSCRIPTS: Final = "₀₁₂₃₄₅₆₇₈₉"
@@ -35,6 +37,16 @@ _UNSPACED: Final = "\u0590-\u1cff\u3005-\u312f\u3400-\u9fff\uac00-\ud7a3"
 """Scripts without capitals, whose letters may touch a Latin letter or a number that does not belong to them."""
 _TOUCHING: Final = re.compile(rf"(?<=[A-Za-z0-9%)])(?=[{_UNSPACED}])|(?<=[{_UNSPACED}])(?=[A-Za-z0-9$(\\-])")
 _CHINESE_DATE: Final = re.compile(r"(\d{4})\s?年\s?(\d{1,2})\s?月\s?(\d{1,2})\s?[日号]")
+_CONNECTIVE: Final = re.compile(r"(,?而不是|不是|或者|或|和|与)(?=\s?[(A-Za-z0-9])")
+_CONNECTIVES: Final = {
+    "而不是": ", not ",
+    ",而不是": ", not ",
+    "不是": " not ",
+    "或者": " or ",
+    "或": " or ",
+    "和": " and ",
+    "与": " and ",
+}
 _MYRIADS: Final = re.compile(r"(?<=\d)([千万萬亿億])")
 _EXPONENTS: Final = {"千": "e3 ", "万": "e4 ", "萬": "e4 ", "亿": "e8 ", "億": "e8 "}
 _GROUPS: Final = re.compile(rf"(?<=\d)[{_SPACES}](?=\d{{3}}(?!\d))")
@@ -54,6 +66,7 @@ def normalise_characters(text: str) -> str:
         return text
     text = _DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), text)
     text = _MYRIADS.sub(lambda sign: _EXPONENTS[sign[0]], _CHINESE_DATE.sub(r"\1-\2-\3", text))
+    text = _CONNECTIVE.sub(lambda word: _CONNECTIVES[word[0]], text)
     return _TOUCHING.sub(" ", text)
 
 

@@ -1,8 +1,8 @@
 r"""Finds where a text gives its answer: the boxes, and the statements "the answer is ...", "Answer: ...", "#### ..." and similar.
 
-The grammar of a statement: an announcement (a noun such as "answer", perhaps of what, and a verb or a colon) and a wording, which goes on to
-the end of the line or to the next statement. A statement is not committed if a hedge stands in its announcement, between it and the answer,
-or in the same clause; if it asks; or if it only says what would hold under a condition.
+The grammar of a statement: an announcement (a noun such as "answer", perhaps of what, and a verb or a colon) and a wording, which goes on
+to the end of the line or to the next statement. A statement is not committed if a hedge stands in its announcement, between it and the
+answer, or in the same clause; if it asks; or if it only says what would hold under a condition.
 """
 
 from __future__ import annotations
@@ -21,28 +21,34 @@ _BARE: Final = re.compile(r"[^\s$\\,;]+")
 _ALL_BRACES: Final = re.compile(r"[{}]")
 _BRACES: Final = re.compile(r"\\.|[{}]", re.DOTALL)
 _BETWEEN: Final = re.compile(
-    r"[\s$*]*(?:\\[)\],; ])?[\s$*]*(?:,|;|&|/|,?\s*(?:\\text\{\s*)?\b(?:and|or)(?: (?:maybe|perhaps|possibly|also|else|even))?\b(?:\s*\})?)[\s$*]*"
+    r"[\s$*]*(?:\\[)\],; ])?[\s$*]*(?:,|;|&|/|,?\s*(?:\\text\{\s*)?\b(?:and|or)(?: (?:maybe|perhaps|possibly|also|else"
+    r"|even))?\b(?:\s*\})?)[\s$*]*"
     r"(?:\\[(\[,; ])?[\s$*]*(?:[a-zA-Z]\s*=\s*)?"
 )
 _KEYS: Final = ("nswer", "NSWER", "inal result", "inal Result", "ption", "hoice", "####", "答案", "答え")
 _NOUN: Final = (
-    r"(?:(?<!each )(?<!every )(?<!possible )(?<![a-zA-Z])answers?|\bfinal result|(?:(?<=correct )|(?<=right )|(?<=best )|(?<=final ))(?:option|choice))"
+    r"(?:(?<!each )(?<!every )(?<!possible )(?<![a-zA-Z])answers?|\bfinal result|(?:(?<=correct )|(?<=right )|(?<=best )"
+    r"|(?<=final ))(?:option|choice))"
 )
-_OF: Final = r"(?:\s*\([^()\n]{0,40}\)|\s+(?:to|for|of|in|here|choice|option)\b(?! (?:this|the|your)? ?(?:question )?,)[^.:=\n]{0,80}?)?"
+_OF: Final = (
+    r"(?:\s*\([^()\n]{0,40}\)|\s+(?:to|for|of|in|here|choice|option)\b(?! (?:this|the|your)? ?(?:question )?,)[^.:=\n]{0,80}?)?"
+)
 _VERB: Final = (
-    r"(?:(?:might|may|could|must|should|would|will|can|has to|ought to|is going to|seems to|appears to)\s+(?:\w+\s+)?(?:be|equal)|(?:\w+ly\s+)?(?:is|are|equals?)"
+    r"(?:(?:might|may|could|must|should|would|will|can|has to|ought to|is going to|seems to"
+    r"|appears to)\s+(?:\w+\s+)?(?:be|equal)|(?:\w+ly\s+)?(?:is|are|equals?)"
     r"|(?:perhaps|maybe)\s+is)"
 )
 _STATED: Final = re.compile(
     rf"{_NOUN}(?![a-z])[\"'*_)\]]*(?:\s*(?:=|→|->)|{_OF}\s*(?:\b{_VERB}\b|[:：]|(?=(?:cannot|can't|can not|isn't)\b)))"
-    r"[\"'*_\s]*:?\s*(?:(?:`{3}\w*|\$\$|\\\[)\s*\n\s*)?"
+    r"[*_\s]*:?\s*(?:(?:`{3}\w*|\$\$|\\\[)\s*\n\s*)?"
     r"|(?<=<)answer>\s*|(?<![^\n])#{4}\s*|(?:正确|最终)?(?:答案|答え)(?:应该)?(?:选|是|为|為|は)?\s*[:：]?\s*",
     re.IGNORECASE,
 )
 _HEADING: Final = re.compile(r"\W*(?:final\s+)?answer\W*\n\s*", re.IGNORECASE)
 _OVER: Final = re.compile(r"</answer>|<\|")
 _UNSURE_BEFORE: Final = re.compile(
-    r"\b(?:maybe|perhaps|possibly|probably|presumably|guess(?:ing)?|hunch|suspect|lean\w*|torn|not (?:\w+ )?(?:sure|certain)|unsure|uncertain"
+    r"\b(?:maybe|perhaps|possibly|probably|presumably|guess(?:ing)?|hunch|suspect|lean\w*|torn|not (?:\w+ )?(?:sure"
+    r"|certain)|unsure|uncertain"
     r"|no idea|hard to (?:say|tell)|\d+ ?% (?:sure|certain|confident))\b"
     r"|\b(?:possible|plausible|probable|likely|tentative)\s*\Z",
     re.IGNORECASE,
