@@ -97,7 +97,7 @@ def _read_boxes(boxes: Sequence[str], answer_type: str, kind: AnswerKind) -> Rea
         return readings[-1] if all(set(found) & set(readings[-1]) for found in readings) else ()
     if readings[-1] and all(found and expressions.same(found[0], readings[-1][0]) for found in readings):
         return readings[-1]
-    return _read_box(kind.plain(", ".join(dict.fromkeys(boxes))), kind)
+    return _read_box(kind.plain(", ".join(boxes)), kind)
 
 
 def _read_box(box: str, kind: AnswerKind) -> Readings:
@@ -127,7 +127,7 @@ def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Reading | 
     kind = kind_of(answer_type, choices)
     text = without_talk_to_graders(one_turn(text.rpartition(_THOUGHT_ENDS)[2]))
     conclusion = _CONCLUSION.match(text, max(0, text.rfind("\\boxed{"))) if answer_type == "text" else None
-    boxes = [conclusion[1]] if conclusion else [box.content for box in last_boxes(text)]
+    boxes = [conclusion[1]] if conclusion else list(dict.fromkeys(box.content for box in last_boxes(text)))
     if boxes:
         readings = _read_boxes(boxes, answer_type, kind)
         return Reading(readings, "boxed") if readings else None
