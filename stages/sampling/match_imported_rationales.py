@@ -108,7 +108,7 @@ def _rows(
     query = f"SELECT label, text FROM given WHERE key IN ({', '.join('?' * len(marks))}) ORDER BY number"
     for number, (label, text) in enumerate(file.execute(query, marks)):
         name = label or names[number % len(names)]
-        yield graded_row(question, name, taken[name], 0, Completion(text, "stop", 0, 0, None))
+        yield graded_row(question, name, taken[name], 0, Completion(text, "stop", 0, 0, None), question.grade(text, True))
         taken[name] += 1
 
 

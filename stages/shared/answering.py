@@ -27,7 +27,7 @@ from pipeline.generation.open_engine import open_engine
 from pipeline.model_folders import load_tokenizer
 from pipeline.prefetch import chunks, prefetch
 from pipeline.prompt_rendering import student_prompt
-from pipeline.questions.question import Question, from_table
+from pipeline.questions.question import Question, from_table, grades
 from pipeline.text_digests import digest
 from stages.core.progress import Progress
 from stages.shared.finished_questions import answer_journal_file, finished_questions
@@ -143,8 +143,11 @@ def _rows(asking: EvaluationTask, name: str, engine: Engine, turn: Round, chunk:
     prompts = [student_prompt(asking.prompts, item.question) for item, _ in asked_for]
     seeds = [_seed(item, index) for item, index in asked_for]
     rows = []
-    for (item, index), answer in zip(asked_for, engine.generate(prompts, seeds, turn.decoding), strict=True):
-        graded = item.question.grade(answer.text, answer.finish_reason == "stop")
+    answers = engine.generate(prompts, seeds, turn.decoding)
+    found = grades(
+        [(item.question, said.text, said.finish_reason == "stop") for (item, _), said in zip(asked_for, answers, strict=True)]
+    )
+    for (item, index), answer, graded in zip(asked_for, answers, found, strict=True):
         rows.append(
             {
                 "model": name,
