@@ -40,23 +40,26 @@ _SUBJECT: Final = re.compile(
     rf"(?:{_NAME})?({_LIST_OF}[(\[][A-Z][)\]])|{_NAME}({_LIST_OF}[A-Z])\b"
     rf"|(?:\A|(?<=\band )|(?<=\bbut ))\W*({_LIST_OF}[A-Z])(?=[.):]|\s+(?:is|are|was|can|must|does|do)\b|\s*$)"
 )
-_OPTION_BY_OPTION: Final = re.compile(r"[;!\n✓✔✅✗✘❌]|(?<=[✓✔✅✗✘❌])|(?<!\(\w)\.(?=\s|[A-Z]|$)|,\s+(?=\(?[A-Z][):])")
+_OPTION_BY_OPTION: Final = re.compile(
+    r"[;!\n✓✔✅✗✘❌]|(?<=[✓✔✅✗✘❌])|(?<!\b[A-Z])\.(?=\s|[A-Z]|$)|,\s+(?=\(?[A-Z][):])|(?<=[a-z]{2}),\s+(?:and\s+|but\s+)?(?=[A-Z]\s+(?:is|are)\b)"
+)
 _IS: Final = (
     r"\b(?:is|are|was|were|must be|has to be|seems?)\s+(?:(?:clearly|indeed|therefore|thus|definitely|then|also|obviously)\s+)?"
 )
 _RIGHT: Final = re.compile(
     _IS + r"(?:the\s+)?(?:most\s+|only\s+|single\s+)?(?:correct|right|best|true|answer|valid|kept)\b"
-    r"|^\W*(?:correct|right|true|yes)\W*$|[✓✔✅]|\bfits\b(?! (?:poorly|badly))|\bworks\b"
+    r"|^\W*(?i:correct|right|true|yes)\W*$|[✓✔✅]|\bfits\b(?! (?:poorly|badly))|\bworks\b"
 )
 _WRONG: Final = re.compile(
-    r"\b(?:is|are|was|were|can|must|does|do|would|could)\s*(?:not\b|n't\b)|\bcannot\b|\bfails\b|[✗✘❌]|^\W*(?:not\b|(?:incorrect|wrong|false|no|eliminated|invalid)\W*$)"
+    r"\b(?:is|are|was|were|can|must|does|do|would|could)\s*(?:not\b|n't\b)|\bcannot\b|\bfails\b|[✗✘❌]|^\W*(?i:not\b|(?:incorrect|wrong|false|no|eliminated|invalid)\W*$)"
     rf"|{_IS}(?:incorrect|wrong|false|out|ruled out|invalid|impossible|irrelevant|eliminated|unlikely|untrue|too \w+)\b"
 )
 _NONE: Final = re.compile(
     r"\b(?:none|neither) of (?:the |these |those |my )?(?!other)(?:\w+ )?(?:options|choices|answers|above|alternatives"
     r"|candidates|them|these|those)\b"
     r"[^.\n]{0,30}?\b(?:is|are|was|were|seems?|fits?|works?|match(?:es)?|appl(?:y|ies)|correct|right|holds?|looks?)\b"
-    r"|\bno (?:option|choice|answer|listed option|given option)s? (?:\w+ )?(?:is|are|fits?|works?|match(?:es)?|given)\b"
+    r"|\bno (?:correct|right|valid|suitable|matching) (?:option|choice|answer)s?\b|\bno (?:option|choice|answer"
+    r"|listed option|given option)s? (?:\w+ )?(?:is|are|fits?|works?|match(?:es)?|given)\b"
     r"|\b(?:all|both|several|two|more than one|multiple) (?:of )?(?:the |these )?(?:options|choices|answers) (?:are|could|fit|seem)\b",
     re.IGNORECASE,
 )

@@ -17,9 +17,9 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
-from pipeline.grading.number_words import SCALES, leading_number
 from pipeline.grading.wording.latex import strip_latex
 from pipeline.grading.wording.lookalikes import strip_emphasis
+from pipeline.grading.wording.number_words import SCALES, leading_number
 from pipeline.grading.wording.sentences import HEDGE, claim, claimed, claims, sentences, without_denied
 
 MOST_DIGITS: Final = 60
@@ -70,6 +70,12 @@ _NEXT_PART: Final = re.compile(
     rf"\s*(?:{_UNIT}\s+){{0,1}}{_UNIT}\s*(?:,|&|,?\s*\band\b)?\s*{_CURRENCY}?(?:\d|(?:\w+-)?(?:one|two|three|four|five|six|ten|twenty|thirty|forty|fifty)\b)",
     re.IGNORECASE,
 )
+_BOUND: Final = re.compile(
+    r"^\W*(?:at (?:least|most)|(?:more|less|fewer|greater) than|over|under|above|below|up to|no (?:more|less|fewer) than)\b",
+    re.IGNORECASE,
+)
+_OR_MORE: Final = re.compile(r"[^.,;\d]{0,20}\bor (?:more|less|fewer|above|below|higher|lower|greater|so)\b", re.IGNORECASE)
+_OR_MORE_THAN: Final = re.compile(rf"\d{_OR_MORE.pattern}", re.IGNORECASE)
 _CLAUSE: Final = re.compile(r"[;(]|,(?!\d)|\s(?:because|since|which|where|so|if|when|after)\b", re.IGNORECASE)
 _PHRASE_ENDS: Final = re.compile(r"[.?!](?:\s|$)|\n")
 _LEAD: Final = re.compile(
@@ -189,7 +195,7 @@ def phrase(text: str) -> Readings | None:
     """Readings of the text after "the answer is"; empty if it is not exactly one number, `None` if it contains no number."""
     sentence = _PHRASE_ENDS.split(_led(_cleaned(text)), maxsplit=1)[0]
     clause = _led(re.split(r"[=≈]", _CLAUSE.split(sentence, maxsplit=1)[0])[-1]).strip()
-    if _ASSIGNED_TWICE.search(sentence):
+    if _ASSIGNED_TWICE.search(sentence) or _BOUND.match(clause):
         return ()
     behind = sentence[max(0, sentence.rfind(clause)) :]
     if chunk := _CHUNK.match(clause):
@@ -199,6 +205,7 @@ def phrase(text: str) -> Readings | None:
             or _AND_MORE.search(clause, chunk.end())
             or _NEXT_PART.match(behind, chunk.end())
             or _SEVERAL.match(behind, chunk.end())
+            or _OR_MORE.match(behind, chunk.end())
         )
         return _readings(match) if match and not several else ()
     if found := whole(clause) or _worded(clause):
@@ -288,5 +295,7 @@ def last(text: str) -> Readings:
                 break
             sentence = cleaned[begin:end].strip()
             if (found := _of_sentence(sentence)) is not None:
-                return () if HEDGE.search(sentence) or sentence.endswith("?") else found
+                bound = _OR_MORE_THAN.search(sentence) or (_BOUND.match(sentence) and not _VERB.search(sentence))
+                unsure = bound or HEDGE.search(sentence) or sentence.endswith("?")
+                return () if unsure else found
     return ()

@@ -10,12 +10,12 @@ import re
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from pipeline.grading.number_words import leading_number
 from pipeline.grading.wording.latex import unwrapped
+from pipeline.grading.wording.number_words import leading_number
 
 _PART: Final = re.compile(
     r"(?P<time>\d{1,2}:\d{2}(?::\d{2})?)|(?P<number>-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?)|(?P<degrees>\^\{?\\circ\}?)|(?P<percent>\\?%)"
-    r"|(?P<word>[A-Za-z](?:\.[A-Za-z])+\.?(?![A-Za-z])|[A-Za-z][A-Za-z'-]*(?:\^\{?-?\d\}?)?)|(?P<between>[\s,.$~]+|\\[,;: $])"
+    r"|(?P<word>[A-Za-z](?:\.[A-Za-z])+\.?(?![A-Za-z])|[A-Za-z][A-Za-z'-]*(?:\^\{?-?\d\}?)?)|(?P<per>/)|(?P<between>[\s,.$~]+|\\[,;: $])"
 )
 _FILLERS: Final = {"and", "about", "approximately", "exactly", "the", "a", "an", "of", "is", "are", "it", "in", "only"}
 _POWERS: Final = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
@@ -63,9 +63,8 @@ def has_unit(form: str) -> bool:
     """Whether a normal form has words other than those that belong to a number (percent, million)."""
     if "\\text" not in form and not _SEVERAL_LETTERS.search(form):
         return False
-    return bool(
-        _SEVERAL_LETTERS.search(_OF_A_NUMBER.sub(" ", unwrapped(form))) or re.search(r"\d\s*\\text\{ ?[A-Za-z] ?\}", form)
-    )
+    bare = _OF_A_NUMBER.sub(" ", form)
+    return bool(_SEVERAL_LETTERS.search(unwrapped(bare)) or re.search(r"\\text\{[^{}]*[A-Za-z]", bare))
 
 
 def _unit(word: str) -> str:
@@ -104,6 +103,8 @@ def parts(form: str) -> Parts | None:
             found.append(part["time"])
         elif part["degrees"] or part["percent"]:
             found.append("degree" if part["degrees"] else "percent")
+        elif part["per"]:
+            found.append("per")
         elif part["word"]:
             word = part["word"]
             if word.casefold() in _POWERS:

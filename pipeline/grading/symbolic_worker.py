@@ -13,6 +13,7 @@ import logging
 import resource
 import signal
 import sys
+from functools import lru_cache
 
 from math_verify import parse, verify
 from sympy import Expr, N  # type: ignore[import-untyped]
@@ -46,10 +47,19 @@ def _far_apart(one: object, other: object) -> bool:
     return bool(abs(mine - theirs) > _CLOSE * max(abs(mine), abs(theirs)))
 
 
+@lru_cache(maxsize=1024)
+def _read(form: str) -> list[object]:
+    """The parsed expression, remembered because a gold answer is compared with many answers.
+
+    math-verify's own limits are off: they raise from a SIGALRM handler, and it counts timed-out comparisons as unequal.
+    """
+    parsed: list[object] = parse(f"${form}$", parsing_timeout=None, raise_on_error=True)
+    return parsed
+
+
 def _equal(answer: str, gold: str) -> bool:
     try:
-        # math-verify's own limits are off: they raise from a SIGALRM handler, and it counts timed-out comparisons as unequal.
-        read = [parse(f"${form}$", parsing_timeout=None, raise_on_error=True) for form in (gold, answer)]
+        read = [_read(gold), _read(answer)]
         same = verify(*read, timeout_seconds=None, allow_set_relation_comp=True, raise_on_error=True)
         return bool(same) and not _far_apart(read[0][0], read[1][0])
     except Exception:  # noqa: BLE001 - sympy raises many exception types; the pair then counts as not equal
