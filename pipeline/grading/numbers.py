@@ -75,7 +75,8 @@ _BOUND: Final = re.compile(
     re.IGNORECASE,
 )
 _OR_MORE: Final = re.compile(r"[^.,;\d]{0,20}\bor (?:more|less|fewer|above|below|higher|lower|greater|so)\b", re.IGNORECASE)
-_OR_MORE_THAN: Final = re.compile(rf"\d{_OR_MORE.pattern}", re.IGNORECASE)
+_OR_MORE_THAN: Final = re.compile(rf"^[^=]*\d{_OR_MORE.pattern}[^=]*$", re.IGNORECASE)
+_ONLY_BOUND: Final = re.compile(rf"{_BOUND.pattern}\s+{_CURRENCY}?[\d.,]+\W*(?:[a-z]+\W*){{0,2}}\Z", re.IGNORECASE)
 _CLAUSE: Final = re.compile(r"[;(]|,(?!\d)|\s(?:because|since|which|where|so|if|when|after)\b", re.IGNORECASE)
 _PHRASE_ENDS: Final = re.compile(r"[.?!](?:\s|$)|\n")
 _LEAD: Final = re.compile(
@@ -295,7 +296,7 @@ def last(text: str) -> Readings:
                 break
             sentence = cleaned[begin:end].strip()
             if (found := _of_sentence(sentence)) is not None:
-                bound = _OR_MORE_THAN.search(sentence) or (_BOUND.match(sentence) and not _VERB.search(sentence))
+                bound = _ONLY_BOUND.search(sentence) or any(map(_OR_MORE_THAN.search, claims(sentence)))
                 unsure = bound or HEDGE.search(sentence) or sentence.endswith("?")
                 return () if unsure else found
     return ()

@@ -99,6 +99,7 @@ def leading_number(text: str) -> Fraction | None:
         words.take()
         sign = -1
     value = _fraction(words)
+    is_part = value is not None
     if value is None:
         whole = _cardinal(words)
         if whole is None:
@@ -119,7 +120,8 @@ def leading_number(text: str) -> Fraction | None:
                 words.end = behind
             else:
                 value += more
+                is_part = True
     rest = text[words.end :]
     if rest[:1].isalnum() or _CONTINUES.match(rest) or any(map(str.isdigit, rest)):
         return None
-    return None if value.denominator == 1 and _OF.match(rest) else sign * value
+    return None if not is_part and _OF.match(rest) else sign * value
