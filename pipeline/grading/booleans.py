@@ -37,7 +37,8 @@ _DOUBTED: Final = re.compile(
 )
 _BEFORE: Final = re.compile(
     r"\b(?:maybe|perhaps|probably|possibly|presumably|likely|guess|suppose|suspect|might be|could be|may be|partly"
-    r"|partially|half|almost|nearly|mostly|partly|far from|anything but|not the case that\W+(?:\w+\W+){0,3}|(?:doubt"
+    r"|partially|half|almost|nearly|mostly|partly|far from|anything but|(?:false|wrong|incorrect) to say"
+    r"|not the case that\W+(?:\w+\W+){0,3}|(?:doubt"
     r"|deny|denies|no way)\W+(?:\w+\W+){0,4}|not sure\W+(?:but )?|unsure\W+(?:but )?|(?:yes"
     r"|no|true|false),? (?:and|or))\W*(?:(?:the answer is|it is|it's|is|a|that|so)\W+)?\Z",
     re.IGNORECASE,

@@ -42,7 +42,7 @@ HEDGE: Final = re.compile(
         r"\b(?:I|we)(?:'d| would| will|'ll| can only| could only| have to| must| can| could)?\s+(?:\w+ly\s+)?(?:guess"
         r"|suspect|speculate|lean|estimate|bet|imagine|reckon)\b",
         r"\b(?:my|a|an|best|educated|wild|rough|only|just)(?: \w+)? guess\b|\bguessing\b|^\W*guess\b|\bguess\s*[:=]|\bhunch\b",
-        r"\bif (?:I|we) (?:had|have) to\b",
+        r"\bif (?:I|we) (?:had|have) to\b|\binclined to\b|\bhesitat(?:e|es|ing)\b",
         r"\b(?:most |very |more |quite )?likely(?= (?:answer|option|choice|candidate|value|result|is|just|the|an?)\b"
         rf"| {_VALUE}| {_VERDICT})",
         r"\b(?:possible|plausible|probable|tentative) (?:answer|option|choice|candidate|value|result)\b",
