@@ -1,8 +1,8 @@
 """Reads yes/no and true/false answers.
 
 A verdict is one of the four words used as a judgement, not as a determiner: "No, he could not", "so yes", "the statement is false."; not
-"no longer", "true or false", "if so, then yes". A verdict that opens a sentence after "therefore", "conclusion:" and similar words counts
-as stated.
+"no longer", "true or false", "if so, then yes". "Not true" is no and "not false" is yes, but "not entirely true" is neither. A verdict that
+opens a sentence after "therefore", "conclusion:" and similar words counts as stated.
 """
 
 from __future__ import annotations
@@ -11,18 +11,37 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from pipeline.grading.latex import strip_latex
-from pipeline.grading.lookalikes import strip_emphasis
+from pipeline.grading.wording.latex import strip_latex
+from pipeline.grading.wording.lookalikes import strip_emphasis
+from pipeline.grading.wording.sentences import HEDGE, sentences
+from pipeline.grading.wording.statements import Statement
 
 _WORDS: Final = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
+_OPPOSITE: Final = {"yes": "no", "no": "yes"}
 _LEADING: Final = re.compile(
-    r"\W*(?:(?:that|definitely|indeed|clearly|simply|probably|likely)\W+)*(yes|no|true|false)\b(?!-)", re.IGNORECASE
+    r"\W*(?:(?:that|definitely|indeed|clearly|simply|therefore|thus|certainly)\W+)*(yes|no|true|false)\b(?!-)", re.IGNORECASE
 )
 _DETERMINING: Final = re.compile(r"\s+(?!because|since|as\b|and\b|but\b|for\b|if\b|unless|given|due)\w", re.IGNORECASE)
-_OTHER: Final = re.compile(r"\s*(?:or|/)\s*(?:yes|no|true|false)\b", re.IGNORECASE)
+_OTHER: Final = re.compile(r"\s*(?:,?\s*(?:or|and)\b|/)\s*(?:yes|no|true|false)\b", re.IGNORECASE)
 _VERDICT: Final = re.compile(
-    r"(?<!then )(?<!or )(?<!/ )(?<![\w/-])(yes|no)\b(?=\s*(?:[,.;:!)\"'*]|$))|(?<!or )\b(true|false)\b(?=\s*(?:[.;!)\"'*]|$))",
+    r"(?<!then )(?<!or )(?<!/ )(?<![\w/-])(yes|no)\b(?=\s*(?:[,.;:!?)\"'*]|$))|(?<!or )\b(true|false)\b(?=\s*(?:[.;!?)\"'*]|$))",
     re.IGNORECASE | re.MULTILINE,
+)
+_NEGATED: Final = re.compile(
+    r"(?:\bnot|n't|\bcannot|\bnever|\bneither|\bhardly|\bnor)\s+(?P<between>(?:\w+\s+){0,3})\Z", re.IGNORECASE
+)
+_BE: Final = re.compile(r"(?:(?:be|been|a|the|is|really|actually|at all|in fact)\s+)*", re.IGNORECASE)
+_DOUBTED: Final = re.compile(
+    r"\A\W*(?:maybe|perhaps|probably|possibly|i (?:guess|suppose)|presumably|likely|not sure|\?|(?:and|or) (?:yes|no|true|false)\b)",
+    re.IGNORECASE,
+)
+_BEFORE: Final = re.compile(
+    r"\b(?:maybe|perhaps|probably|possibly|presumably|likely|guess|suppose|suspect|might be|could be|may be|partly"
+    r"|partially|half|almost|nearly|mostly|partly|far from|anything but|(?:false|wrong|incorrect) to say"
+    r"|not the case that\W+(?:\w+\W+){0,3}|(?:doubt"
+    r"|deny|denies|no way)\W+(?:\w+\W+){0,4}|not sure\W+(?:but )?|unsure\W+(?:but )?|(?:yes"
+    r"|no|true|false),? (?:and|or))\W*(?:(?:the answer is|it is|it's|is|a|that|so)\W+)?\Z",
+    re.IGNORECASE,
 )
 _CONCLUSION: Final = re.compile(
     r"\b(?:so|therefore|thus|hence|consequently|overall|(?:in )?(?:conclusion|summary|short)|answer (?:the|your|this) question)\b"
@@ -37,22 +56,57 @@ def whole(text: str) -> tuple[str, ...]:
     return () if word is None else (word,)
 
 
+def _judged(text: str, verdict: re.Match[str]) -> str | None:
+    """yes or no for a verdict word in its place; `None` if the words around it leave it open."""
+    word = _WORDS[(verdict[1] or verdict[2]).casefold()]
+    before = text[max(0, verdict.start() - 60) : verdict.start()]
+    if _BEFORE.search(before) or _DOUBTED.match(text[verdict.end() : verdict.end() + 30]):
+        return None
+    negated = _NEGATED.search(before)
+    if negated is None:
+        return word
+    return _OPPOSITE[word] if verdict[2] and _BE.fullmatch(negated["between"]) else None
+
+
 def phrase(text: str) -> tuple[str, ...] | None:
     """The verdict at the start of a text, otherwise its last one; `None` if there is none."""
     text = strip_latex(text)
     first = _LEADING.match(text)
     if not first or (first[1].casefold() == "no" and _DETERMINING.match(text, first.end())):
-        return last(text) or None
-    return () if _OTHER.match(text, first.end()) else (_WORDS[first[1].casefold()],)
+        return last(text) or (() if _VERDICT.search(text) else None)
+    open_ = _OTHER.match(text, first.end()) or _DOUBTED.match(text[first.end() :])
+    return () if open_ else (_WORDS[first[1].casefold()],)
 
 
-def conclusions(text: str) -> Iterator[tuple[int, str]]:
-    """Positions and words of conclusions such as "Therefore, yes, ..." and "Conclusion: No, ..."."""
+def boxed(text: str) -> tuple[str, ...]:
+    """The verdict of a box."""
+    return whole(text) or (() if HEDGE.search(text) else phrase(text) or ())
+
+
+def conclusions(text: str) -> Iterator[Statement]:
+    """Conclusions such as "Therefore, yes, ..." and "Conclusion: No, ..."."""
     for match in _CONCLUSION.finditer(text):
-        yield match.start(), text[match.end() : match.end() + 3]
+        behind = text[match.end() : match.end() + 30]
+        yield Statement(
+            match.start(),
+            match.end() + 3,
+            behind[:3],
+            doubted=bool(_DOUBTED.match(behind.lower().removeprefix("yes").removeprefix("no"))),
+        )
 
 
 def last(text: str) -> tuple[str, ...]:
-    """The last verdict in a text."""
-    found = [match[1] or match[2] for match in _VERDICT.finditer(strip_latex(strip_emphasis(text)))]
-    return (_WORDS[found[-1].casefold()],) if found else ()
+    """The last verdict in a text; empty if it is left open."""
+    plain = strip_latex(strip_emphasis(text))
+    verdicts = list(_VERDICT.finditer(plain))
+    judged = _judged(plain, verdicts[-1]) if verdicts else None
+    return () if judged is None or _asked(plain, verdicts[-1].start()) else (judged,)
+
+
+def _asked(text: str, place: int) -> bool:
+    """Whether the sentence around a place is a question or says that its writer is not sure."""
+    begin, end = next(((begin, end) for begin, end in sentences(text) if begin <= place), (0, len(text)))
+    sentence = text[begin:end]
+    return sentence.rstrip().endswith("?") or bool(
+        re.search(r"\b(?:not (?:\w+ )?sure|unsure|uncertain|no idea)\b", sentence, re.IGNORECASE)
+    )

@@ -11,11 +11,13 @@ import re
 import unicodedata
 from typing import Final
 
-from pipeline.grading.latex import strip_latex
-from pipeline.grading.lookalikes import normalise_characters, strip_emphasis
+from pipeline.grading.wording.latex import strip_latex
+from pipeline.grading.wording.lookalikes import normalise_characters, strip_emphasis
 
 _AROUND: Final = re.compile(r"^[\"'`*\s]+|[\"'`*\s]+$")
-_SENTENCE: Final = re.compile(r"(?<=\w)[.!?][\"'*]*\s")
+_SENTENCE: Final = re.compile(r"(?<=\w)(?<!\b[ap]\.m)[.!?][\"'*]*\s|(?<=[ap]\.m)\.\s(?=[A-Z])")
+_QUOTED: Final = re.compile(r"\s*(?P<open>[\"'“‘«「`])(.+?)(?<!\s)(?:[\"'”’»」`])(?=[\s.,;:!?)}]|$)")
+_SEVERAL: Final = re.compile(r"^\W*either\b.*\bor\b|^\W*[\"'][^\"']*[\"'],? (?:or|and) [\"']", re.IGNORECASE)
 
 
 def whole(text: str) -> tuple[str, ...]:
@@ -26,9 +28,12 @@ def whole(text: str) -> tuple[str, ...]:
 
 
 def phrase(text: str) -> tuple[str, ...] | None:
-    """Readings of the text after "the answer is": its first sentence, and all of it."""
+    """Readings of the text after "the answer is": what stands in quotes, its first sentence, and all of it."""
     first = _SENTENCE.split(text, maxsplit=1)[0]
-    readings = [*reversed(whole(first.rstrip("."))), *reversed(whole(text.rstrip(".")))]
+    quoted = _QUOTED.match(text)
+    readings = [*(whole(quoted[2]) if quoted else ()), *reversed(whole(first.rstrip("."))), *reversed(whole(text.rstrip(".")))]
+    if _SEVERAL.search(first):
+        return ()
     return tuple(dict.fromkeys(readings)) or None
 
 
@@ -38,6 +43,6 @@ def same(one: str, other: str) -> bool:
     def bare(text: str) -> str:
         text = unicodedata.normalize("NFC", normalise_characters(text))
         spaced = " ".join(re.sub(r"[,;](?=\s)", " ", text).split())
-        return spaced if re.search(r"[^\W_]", spaced) else "".join(text.split())
+        return spaced.rstrip(".") if re.search(r"[^\W_]", spaced) else "".join(text.split())
 
     return one == other or bare(one) == bare(other)

@@ -1,82 +1,121 @@
-r"""Reads numbers: 1,000; $12.50; 3/4; 1 1/2; 75%; 1.2e3; 5 million; twelve; 18 dollars.
+r"""Reads numbers: 1,000; 12'000; $12.50; 3/4; 1 1/2; 75%; 1.2e3; -(5); negative 8; 5 million; twelve; two thirds; 18 dollars.
 
 Values are exact fractions; `rounding.py` decides which values a decimal may stand for. `75%` is read as 3/4 and also as 75, and `5 million`
-also as 5, because questions that ask for a percentage or for millions have such gold answers (our choice). A range, a time, a date or a
-choice between numbers is not a number. Neither is a number followed by a factor that is not a unit (`5x`, `2\pi`, `2^{10}`). These give no
-answer instead of a part of one.
+also as 5, because questions that ask for a percentage or for millions have such gold answers (our choice). A range, a time, a date, a
+choice between numbers and a measure of several parts (3 hours 20 minutes) are not a number. Neither is a number followed by a factor that
+is not a unit (`5x`, `2\pi`, `2^{10}`). These give no answer instead of a part of one.
+
+Three layers: a numeral (`_NUMERAL`) has digits, groups, decimals and an exponent; a number (`_WHOLE`) is a numeral with its sign, currency,
+denominator, scale and percent sign; a chunk (`_CHUNK`) is whatever looks like a number in a text, and is one if it is a number as a whole.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
-from pipeline.grading.latex import strip_latex
-from pipeline.grading.lookalikes import strip_emphasis
+from pipeline.grading.wording.latex import strip_latex
+from pipeline.grading.wording.lookalikes import strip_emphasis
+from pipeline.grading.wording.number_words import SCALES, leading_number
+from pipeline.grading.wording.sentences import HEDGE, claim, claimed, claims, sentences, without_denied
 
 MOST_DIGITS: Final = 60
-_TAIL: Final = 160
+_TAIL: Final = 400
 _INTEGER: Final = re.compile(r"-?\d{1,18}")
-_NUMERAL: Final = r"(?:(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d+)(?:\.\d*)?|\.\d+)(?:e[-+]?\d{1,3})?"
-_SCALES: Final = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_CURRENCY: Final = "[$£€¥₹]"
+_BY_SPACE: Final = r"[1-9]\d{0,2}(?: \d{3})+(?![\d/-]| /)"
+_GROUPED: Final = (
+    rf"(?:[1-9]\d{{0,2}}(?:,\d{{3}})+|[1-9]\d?(?:,\d{{2}})+,\d{{3}}|[1-9]\d{{0,2}}(?:'\d{{3}})+|{_BY_SPACE})(?!\d)"
+)
+_NUMERAL: Final = rf"(?:(?:{_GROUPED}|\d+)(?:\.\d*)?|\.\d+)(?:e[-+]?\d{{1,3}})?"
+_SCALE: Final = "|".join(SCALES)
+_PERCENT: Final = r"%|percent\b|per cent\b"
+_SIGNED: Final = r"negative |minus "
 _WHOLE: Final = re.compile(
-    rf"(?P<sign>[-+]?) ?[$£€¥₹]? ?(?P<inner>[-+]?)(?:(?P<units>\d+) (?=\d+ ?/ ?\d))?(?P<top>{_NUMERAL})"
-    rf"(?: ?/ ?[$£€¥₹]?(?P<below>[-+]?{_NUMERAL}))?"
-    rf"(?: ?(?P<scale>{'|'.join(_SCALES)}))? ?(?P<percent>%|percent\b|per cent\b)? ?[$£€¥₹]?",
+    rf"(?P<sign>[-+]|{_SIGNED})? ?(?:US|[AC])?{_CURRENCY}? ?(?P<inner>[-+]?)(?:(?P<units>\d+) (?=\d+ ?/ ?\d))?(?P<top>{_NUMERAL})"
+    rf"(?: ?/ ?{_CURRENCY}?(?P<below>[-+]?{_NUMERAL}))?(?: ?(?P<scale>{_SCALE})\b)? ?(?P<percent>{_PERCENT})? ?{_CURRENCY}?",
     re.IGNORECASE,
 )
 _CHUNK: Final = re.compile(
-    r"(?=[-+$£€¥₹.\d])(?:(?<![\w)\]}])[-+])?[$£€¥₹]?(?:(?<![\w)\]}])[-+])?(?<![\w^./])(?<![\^_]\{)(?:\d+ (?=\d+/\d))?"
-    r"(?:\d+(?:(?:[.,:]| ?[/–—~+*×·-] ?| to )[$£€¥₹]?\.?\d+)*|\.\d+)(?:e[-+]?\d+)?"
-    rf"(?: (?:{'|'.join(_SCALES)})\b)?(?: ?%| percent\b| per cent\b)?",
+    rf"(?=[-+$£€¥₹.\dnm])(?:negative |(?:(?<=\bis )|(?<=\bto )|(?<=\bat )|(?<=\bof )|(?<=\bbe )|(?<=\bwas )|^)minus |(?<![\w)\]}}])[-+])?"
+    rf"{_CURRENCY}?(?:(?<![\w)\]}}])[-+])?(?<![\w^./])(?<![\^_]\{{)(?:\d+ (?=\d+/\d))?"
+    rf"(?:(?:{_BY_SPACE}|\d+)(?:(?:[.,:']| ?[/–—~+*×·-] ?| to ){_CURRENCY}?\.?(?:{_BY_SPACE}|\d+))*|\.\d+)(?:e[-+]?\d+)?"
+    rf"(?: (?:{_SCALE})\b)?(?: ?(?:{_PERCENT}))?",
     re.IGNORECASE,
 )
-_SENTENCE: Final = re.compile(r"[.?!](?:\s|$)|\n")
-_GOES_ON: Final = re.compile(r",\s|\b(?:which|is|are|or|so|meaning|then)\b")
-_SPACED: Final = re.compile(r"(?<![\d.,])(\d{1,3}(?: \d{3})+)(?![\d/]| /)")
-_ENUMERATOR: Final = re.compile(r"^[ \t]*\d+[.)][ \t]+(?=\S)", re.MULTILINE)
-_EXPONENT: Final = re.compile(r"(?<=[a-zA-Z])\^\{?[23]\}?|[²³]|\^\{?(?:\\circ|st|nd|rd|th)\}?|[°º]")
+_SEVERAL_IN_BRACKETS: Final = re.compile(r",|\d \d+(?! ?/|\d)")
+_ASSIGNED_TWICE: Final = re.compile(r"=[^=]*(?:\b(?:and|or)\b|[,;]\s)[^=]*[a-z]\w* ?=", re.IGNORECASE)
+_ENUMERATOR: Final = re.compile(r"^[ \t]*\(?\d+[.)][ \t]+(?=\S)", re.MULTILINE)
+_BRACKETED: Final = re.compile(r"(?<![\w)\]}])([-+]) ?\(([\d.,' ]+)\)")
+_EXPONENT: Final = re.compile(r"(?<=[a-zA-Z])(?:\^\{?[23]\}?|[²³])|\^\{?(?:\\circ|st|nd|rd|th)\}?|[°º]")
 _VARIABLE: Final = r"(?:[abcefijknopqrtuvwxyz]| [xyzn])\b"
 _NO_NUMBER: Final = re.compile(
-    rf"[\\^*×·÷√π!_<>≤≥|±]|\d{_VARIABLE}|\d\(|\d ?/ ?[a-z]\b|[a-z)] ?/ ?\d|\b[a-z] ?[-+] ?\d|\d ?[-+] ?(?:[a-z]\b|\()"
+    rf"[\\^*×·÷√π!_<>≤≥|±²³]|\d{_VARIABLE}|\d\(|\d ?/ ?[a-z]\b|[a-z)] ?/ ?\d|\b[a-z] ?[-+] ?\d|\d ?[-+] ?(?:[a-z]\b|\()"
+    r"|\b(?:times|plus|minus|dozen|squared|cubed)\b"
 )
 _FACTOR: Final = re.compile(
-    rf"{_VARIABLE}|\(| ?(?:[\\^*×·÷√π!_+<>≤≥|±]|/ ?(?:[a-z]\b|\()|[-–] ?[\d(]|\d|[-+] ?[a-z]\b)"
-    r"| ?(?:times|plus|minus|multiplied|divided|out of|dozen)\b| of \$?\d"
+    rf"{_VARIABLE}|\(| ?(?:[\\^*×·÷√π!_+<>≤≥|±²³]|/ ?(?:[a-z]\b|\()|[-–] ?[\d(]|\d|[-+] ?[a-z]\b)"
+    r"| ?(?:times|plus|minus|multiplied|divided|out of|dozen|squared|cubed|[ap]\.?m\b)| of \$?\d"
 )
-_NEGATIVE: Final = re.compile(r"^(?:negative|minus) (?=[$\d.])", re.IGNORECASE)
-_JOINED: Final = re.compile(r"\b(?:and|or|to)\s+[-+]?[$£€¥₹]?\.?\d", re.IGNORECASE)
+_AND_MORE: Final = re.compile(r"\b(?:and|or|to)\s+[-+]?[$£€¥₹]?\.?\d", re.IGNORECASE)
+_SEVERAL: Final = re.compile(rf"\s*(?:[,;&/]|,?\s*\(?\b(?:and|or|to)\b)\s*\(?\$?[-+]?{_CURRENCY}?\.?\d", re.IGNORECASE)
+_UNIT: Final = (
+    r"(?!(?:for|in|on|of|per|at|by|from|to|with|after|before|since|because|out|each|every|an?|the|is|are|was|when|if|as|that|which|who|while"
+    r"|so|where|not|than|over|under|within|during|and|or|but|left|more)\b)[a-z\"'.]+"
+)
+_NEXT_PART: Final = re.compile(
+    rf"\s*(?:{_UNIT}\s+){{0,1}}{_UNIT}\s*(?:,|&|,?\s*\band\b)?\s*{_CURRENCY}?(?:\d|(?:\w+-)?(?:one|two|three|four|five|six|ten|twenty|thirty|forty|fifty)\b)",
+    re.IGNORECASE,
+)
+_BOUND: Final = re.compile(
+    r"^\W*(?:at (?:least|most)|(?:more|less|fewer|greater) than|over|under|above|below|up to|no (?:more|less|fewer) than)\b",
+    re.IGNORECASE,
+)
+_OR_MORE: Final = re.compile(r"[^.,;\d]{0,20}\bor (?:more|less|fewer|above|below|higher|lower|greater|so)\b", re.IGNORECASE)
+_OR_MORE_THAN: Final = re.compile(rf"^[^=]*\d{_OR_MORE.pattern}[^=]*$", re.IGNORECASE)
+_ONLY_BOUND: Final = re.compile(rf"{_BOUND.pattern}\s+{_CURRENCY}?[\d.,]+\W*(?:[a-z]+\W*){{0,2}}\Z", re.IGNORECASE)
 _CLAUSE: Final = re.compile(r"[;(]|,(?!\d)|\s(?:because|since|which|where|so|if|when|after)\b", re.IGNORECASE)
+_PHRASE_ENDS: Final = re.compile(r"[.?!](?:\s|$)|\n")
 _LEAD: Final = re.compile(
-    r"(?:[:=≈~\s]|\$(?=\D)|(?:that|a total of|about|approximately|roughly|around|exactly|only|just|equal to|then|therefore|thus)\b)+",
+    r"(?:[:=≈~\s]|\$(?=\D)|(?:that|a total of|about|approximately|roughly|around|exactly|only|just|equal to|then"
+    r"|therefore|thus|simply|indeed"
+    r"|clearly|definitely|equals|now)\b)+",
     re.IGNORECASE,
 )
 _UNIT_BEHIND: Final = re.compile(
     r"(?<=[\d.}])\s*\\(?:text|mbox|mathrm)\s*\{\s*+(?!hundred|thousand|[mbtr]+illion|per ?cent)[^{}\d]*\}\s*$"
 )
-_WORDED: Final = re.compile(
-    r"[a-z]+(?:[- ](?:one|two|three|four|five|six|seven|eight|nine))?\b(?! ?(?:of|and|or|to|point|dozen|hundred|thousand|[mbtr]+illion)\b)",
+_VERB: Final = re.compile(
+    r"\b(?:is|are|was|were|be|equals?|makes?|made|gives?|leaves?|yields?|totals?|has|have|had|gets?|got|costs?|needs?|earns?|pays?|paid|takes?"
+    r"|took|weighs?|spends?|spent|sells?|sold|lost|ran|ate|(?:would|will|can|could|must|should) (?!be\b)\w+)\b",
     re.IGNORECASE,
 )
-_TO_NINETEEN: Final = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen",
-    "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-)  # fmt: skip
-_TENS: Final = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_WORDS: Final = {word: value for value, word in enumerate(_TO_NINETEEN)} | {
-    f"{ten}-{unit}" if value else ten: tens * 10 + value
-    for tens, ten in enumerate(_TENS, 2)
-    for value, unit in enumerate(_TO_NINETEEN[:10])
-}
+_GIVEN: Final = re.compile(
+    r"\b(?:the|these|those|all|other|his|her|their|its|our|my|first|last|remaining|step|day|week|case) $", re.IGNORECASE
+)
+_COMPARED: Final = re.compile(r"\bthan (?:the |only )?$", re.IGNORECASE)
+_FRAMES: Final = re.compile(
+    r"\s(?:(?:after|in|over|for|per|within|during|every|on|by|at|out of|of|from|between|among|each of|to) (?:the "
+    r"|these |those |all |its |his |her |their |page |day |level |step )"
+    r"|(?:after|in|over|for|per|within|during|every|on|by|of|at) (?:day \d|(?:the )?\d+(?:st|nd|rd|th)\b"
+    r"|\d[\d.,]* (?:more )?(?:second|minute|hour|day|night|week|month|year|trip|people|person|child|kid|student"
+    r"|friend)\w*))",
+    re.IGNORECASE,
+)
+_REASON: Final = re.compile(r"\b(?:because|since)\b(?=(?:(?!, | so )[^=])*\Z)", re.IGNORECASE)
+_OR: Final = re.compile(r"[^,;]{0,12}\b(?:or|and)\s*\Z", re.IGNORECASE)
+
+Readings = tuple[str, ...]
 
 
 def _fraction(numeral: str) -> Fraction:
-    return Fraction(Decimal(numeral.replace(",", "")))
+    return Fraction(Decimal(re.sub("[,' ]", "", numeral)))
 
 
-def _readings(match: re.Match[str]) -> tuple[str, ...]:
+def _readings(match: re.Match[str]) -> Readings:
     """Possible values of a match of `_WHOLE`, the literal value first; empty if it is no number or implausibly long."""
     if len(match[0]) > 4 * MOST_DIGITS:
         return ()
@@ -89,93 +128,175 @@ def _readings(match: re.Match[str]) -> tuple[str, ...]:
         if match["scale"] or value >= 1 or match["top"].count("."):
             return ()
         value += int(match["units"])
-    value *= -1 if "-" in match["sign"] + match["inner"] else 1
+    sign = (match["sign"] or "").casefold()
+    value *= -1 if (sign[:1] in ("-", "n", "m") and bool(sign)) != ("-" in match["inner"]) else 1
     values = [value / 100, value] if match["percent"] else [value]
     if match["scale"]:
-        values.insert(0, value * 10 ** _SCALES[match["scale"].casefold()])
+        values.insert(0, value * 10 ** SCALES[match["scale"].casefold()])
     if max(abs(values[0].numerator), values[0].denominator) >= 10**MOST_DIGITS:
         return ()
     return tuple(map(str, values))
 
 
-def whole(text: str) -> tuple[str, ...]:
+def _cleaned(text: str) -> str:
+    return _BRACKETED.sub(r"\1\2", _EXPONENT.sub("", strip_latex(text)))
+
+
+def whole(text: str) -> Readings:
     """Readings of a text that consists of one number only, as reduced fractions or integers; a percentage has two."""
     if _INTEGER.fullmatch(text):
         return (str(int(text)),)
-    cleaned = _SPACED.sub(lambda spaced: spaced[0].replace(" ", ""), strip_latex(text)).strip(" $").rstrip(". ")
-    if cleaned.startswith("(") and cleaned.endswith(")"):
-        cleaned = cleaned[1:-1].strip()
+    cleaned = strip_latex(text).strip(" $").rstrip(". ")
+    sign = cleaned[:1] if cleaned[:1] in "+-" else ""
+    if (bare := cleaned[len(sign) :].strip()).startswith("(") and bare.endswith(")") and not _SEVERAL_IN_BRACKETS.search(bare):
+        cleaned = sign + bare[1:-1].strip()
     if match := _WHOLE.fullmatch(cleaned):
         return _readings(match)
     return whole(_UNIT_BEHIND.sub("", text)) if _UNIT_BEHIND.search(text) else ()
 
 
-def _worded(text: str) -> tuple[str, ...]:
-    """The number word at the start of a text; "one of" does not count."""
-    word = _WORDED.match(text)
-    value = _WORDS.get(word[0].casefold().replace(" ", "-")) if word and not re.search(r"\d", text) else None
-    return () if value is None else (str(value),)
+def _worded(text: str) -> Readings:
+    """The number in words at the start of a text."""
+    value = leading_number(text)
+    if value is None:
+        return ()
+    return (str(value / 100), str(value)) if re.match(r"[\w\s-]+ per ?cent\b", text) else (str(value),)
 
 
-def _mentioned(text: str, chunk: re.Match[str]) -> tuple[str, ...]:
-    """Readings of a number-like chunk of `text`; empty for ranges and times."""
+def _mentioned(text: str, chunk: re.Match[str]) -> Readings:
+    """Readings of a number-like chunk of `text`; empty for ranges, times, factors and powers."""
     match = _WHOLE.fullmatch(chunk[0])
-    return _readings(match) if match and text[chunk.end() : chunk.end() + 1] != "^" else ()
+    behind = text[chunk.end() : chunk.end() + 1]
+    return _readings(match) if match and behind not in ("^", "²", "³", "!") else ()
 
 
 def _led(text: str) -> str:
-    """`text` without the words that introduce a number; "negative 5" becomes -5."""
+    """`text` without the words that introduce a number."""
     lead = _LEAD.match(text)
-    return _NEGATIVE.sub("-", text[lead.end() :] if lead else text, count=1)
+    return text[lead.end() :] if lead else text
 
 
-def boxed(text: str) -> tuple[str, ...]:
+def boxed(text: str) -> Readings:
     """Readings of a box: a number, a number with its unit, or the only number among words (x=5, about 18 dollars)."""
     if found := whole(text):
         return found
-    cleaned = _EXPONENT.sub("", strip_latex(text))
+    cleaned = _cleaned(text)
+    if HEDGE.search(cleaned) or _ASSIGNED_TWICE.search(cleaned):
+        return ()
     for part in (_led(re.split(r"[=≈]", cleaned)[-1]), cleaned):
         if found := whole(part):
             return found
         chunks = list(_CHUNK.finditer(part))
-        if len(chunks) == 1 and not _NO_NUMBER.search(part):
+        if len(chunks) == 1 and not _NO_NUMBER.search(part) and not leading_number(part[chunks[0].end() :].partition("and")[2]):
             return _mentioned(part, chunks[0])
     return _worded(cleaned)
 
 
-def phrase(text: str) -> tuple[str, ...] | None:
+def phrase(text: str) -> Readings | None:
     """Readings of the text after "the answer is"; empty if it is not exactly one number, `None` if it contains no number."""
-    sentence = _SENTENCE.split(_led(_EXPONENT.sub("", strip_latex(text))), maxsplit=1)[0]
+    sentence = _PHRASE_ENDS.split(_led(_cleaned(text)), maxsplit=1)[0]
     clause = _led(re.split(r"[=≈]", _CLAUSE.split(sentence, maxsplit=1)[0])[-1]).strip()
-    if found := whole(clause):
-        return found
+    if _ASSIGNED_TWICE.search(sentence) or _BOUND.match(clause):
+        return ()
+    behind = sentence[max(0, sentence.rfind(clause)) :]
     if chunk := _CHUNK.match(clause):
         match = _WHOLE.fullmatch(chunk[0])
-        single = match and not _FACTOR.match(clause, chunk.end()) and not _JOINED.search(clause, chunk.end())
-        return _readings(match) if match and single else ()
-    if found := _worded(clause):
+        several = (
+            _FACTOR.match(clause, chunk.end())
+            or _AND_MORE.search(clause, chunk.end())
+            or _NEXT_PART.match(behind, chunk.end())
+            or _SEVERAL.match(behind, chunk.end())
+            or _OR_MORE.match(behind, chunk.end())
+        )
+        return _readings(match) if match and not several else ()
+    if found := whole(clause) or _worded(clause):
         return found
+    if re.match(r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten)\b(?! of)", clause, re.IGNORECASE):
+        return ()
     for part in (clause, sentence):
         if chunks := list(_CHUNK.finditer(part)):
-            return () if _JOINED.search(clause) else _mentioned(part, chunks[-1])
+            return () if _AND_MORE.search(clause) else _mentioned(part, chunks[-1])
     return None
 
 
-def last(text: str) -> tuple[str, ...]:
-    """Readings of the last number in a text, or of the number after the last equals sign of its clause (= 28 dollars after 7 days).
+def has_next_part(text: str) -> bool:
+    """Whether a text that follows a number goes on with the next part of one measure: "h 45", "red, 3 blue"."""
+    return bool(_NEXT_PART.match(text.replace("$", "")))
 
-    List numbers at line starts are ignored. Empty if the number is a range or a time.
+
+def _among(clause: str, chunks: Sequence[re.Match[str]]) -> Readings:
+    """The number that several chunks of a clause agree on; empty if they do not."""
+    found = [_mentioned(clause, chunk) for chunk in chunks]
+    if not all(found):
+        return ()
+    best = max(found, key=len)
+    return best if all(set(one) <= set(best) or one[0] == best[0] for one in found) else ()
+
+
+def _of_clause(clause: str) -> Readings | None:
+    """The number that a clause claims; empty if it cannot be told which, `None` if there is none.
+
+    That is the only one behind the verb that is neither given ("the 3 friends") nor part of a frame ("in 7 days").
+    """
+    clause = claimed(clause, _CHUNK)
+    mentioned = list(_CHUNK.finditer(clause))
+    every = [chunk for chunk in mentioned if not _COMPARED.search(clause, 0, chunk.start())]
+    verbs = [verb.end() for verb in _VERB.finditer(clause)]
+    for options in (
+        [chunk for chunk in every if not _GIVEN.search(clause, 0, chunk.start())],
+        every,
+    ):
+        behind = [chunk for chunk in options if verbs and chunk.start() >= verbs[0]] or options
+        frame = _FRAMES.search(clause, behind[0].end()) if behind else None
+        behind = [chunk for chunk in behind if not frame or chunk.start() < frame.start()]
+        if behind:
+            return _among(clause, behind)
+    return () if mentioned else None
+
+
+def _of_equation(sentence: str) -> Readings | None:
+    """The number behind the last equals sign of a sentence, or of a clause behind it; `None` without an equation.
+
+    An equation that only explains ("because 80 / 8 = 10") gives way to the number before it.
+    """
+    equals = max(sentence.rfind("="), sentence.rfind("≈"))
+    chunk = _CHUNK.search(sentence, equals) if equals >= 0 else None
+    if chunk is None:
+        return None
+    if (reason := _REASON.search(sentence[:equals])) and (found := _of_clause(sentence[: reason.start()])):
+        return found
+    for clause in reversed(claims(f"it{sentence[chunk.end() :]}")[1:]):
+        if (found := _of_clause(clause)) is not None:
+            return found
+    follower = _CHUNK.search(sentence, chunk.end())
+    joined = follower and _OR.fullmatch(sentence, chunk.end(), follower.start())
+    return _among(sentence, [chunk, follower]) if joined and follower else _mentioned(sentence, chunk)
+
+
+def _of_sentence(sentence: str) -> Readings | None:
+    """The number that a sentence claims: that of its equation, otherwise of its last clause that has one, otherwise its only number."""
+    if (found := _of_equation(claim(sentence))) is not None:
+        return found
+    for clause in reversed(claims(sentence)):
+        if (found := _of_clause(clause)) is not None:
+            return found
+    return _of_clause(without_denied(sentence))
+
+
+def last(text: str) -> Readings:
+    """Readings of the number that the last sentence with a number claims.
+
+    List numbers at line starts are ignored. Empty if that number is a range, a time or one of several, or if the sentence only guesses.
     """
     for part in (text[-_TAIL:], text):
-        cleaned = _ENUMERATOR.sub("", strip_latex(strip_emphasis(part)))
-        chunks = list(_CHUNK.finditer(cleaned))
-        if len(chunks) > 1 or part == text:  # the first chunk of the tail may be truncated
-            break
-    if not chunks:
-        return ()
-    ends = _SENTENCE.finditer(cleaned, 0, chunks[-1].start())
-    begins = max((end.end() for end in ends), default=0)
-    equals = max(cleaned.rfind("=", begins), cleaned.rfind("≈", begins))
-    result = next((chunk for chunk in chunks if chunk.start() > equals >= 0), chunks[-1])
-    goes_on = _GOES_ON.search(cleaned, result.end(), chunks[-1].start())
-    return _mentioned(cleaned, chunks[-1] if goes_on else result)
+        cleaned = _ENUMERATOR.sub("", _BRACKETED.sub(r"\1\2", _EXPONENT.sub("", strip_latex(strip_emphasis(part)))))
+        spans = list(sentences(cleaned))
+        for begin, end in spans:
+            if begin == 0 and part != text:  # the sentence may have been cut
+                break
+            sentence = cleaned[begin:end].strip()
+            if (found := _of_sentence(sentence)) is not None:
+                bound = _ONLY_BOUND.search(sentence) or any(map(_OR_MORE_THAN.search, claims(sentence)))
+                unsure = bound or HEDGE.search(sentence) or sentence.endswith("?")
+                return () if unsure else found
+    return ()

@@ -8,39 +8,35 @@ has no such rule. Text before the last `</think>` is ignored.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
 from pipeline.grading import booleans, dates, expressions, free_text, numbers
 from pipeline.grading import choices as letters
-from pipeline.grading.lookalikes import normalise_characters, strip_emphasis
+from pipeline.grading.wording.lookalikes import normalise_characters
+from pipeline.grading.wording.sentences import (
+    HEDGE,
+    NO_ANSWER,
+    SENTENCE_END,
+    one_turn,
+    without_options,
+    without_talk_to_graders,
+)
+from pipeline.grading.wording.statements import Statement, announced, last_boxes, statements
 
 Readings = tuple[str, ...]
 
 _THOUGHT_ENDS: Final = "</think>"
-_BOX: Final = re.compile(r"\\(?:boxed|fbox)(?:\s*(\{)|\s+(?=[^\s{])|(?=\d))")
-_BARE: Final = re.compile(r"[^\s$\\,;]+")
-_ALL_BRACES: Final = re.compile(r"[{}]")
-_BRACES: Final = re.compile(r"\\.|[{}]", re.DOTALL)
-_BETWEEN: Final = re.compile(
-    r"[\s$]*(?:\\[)\],; ])?[\s$]*(?:,|;|&|,?\s*(?:\\text\{\s*)?\b(?:and|or)\b(?:\s*\})?)[\s$]*(?:\\[(\[,; ])?[\s$]*(?:[a-zA-Z]\s*=\s*)?"
-)
 _CONCLUSION: Final = re.compile(r"\\boxed\{([^.\n]*)\}\.\s*$")
 """The final answer sentence of a rationale. The answer text may contain unbalanced braces, so everything inside this box counts."""
-_KEYS: Final = ("nswer", "NSWER", "inal result", "inal Result", "ption", "hoice", "####")
-_STATED: Final = re.compile(
-    r"(?:(?<!each )(?<!every )\banswers?|\bfinal result|(?:(?<=correct )|(?<=right )|(?<=best )|(?<=final ))(?:option|choice))\b[\"'*_)\]]*"
-    r"(?:\s*(?:=|→|->)|(?:\s*\([^()\n]{0,40}\)|\s+(?:to|for|of|in|here|choice|option)\b[^.:=\n]{0,80}?)?"
-    r"\s*(?:\b(?:is|are|would be|must be|should be|will be|equals?)\b|[:：]|(?=(?:cannot|can't|can not|isn't)\b)))"
-    r"[\"'*_\s]*:?\s*(?:(?:`{3}\w*|\$\$|\\\[)\s*\n\s*)?"
-    r"|(?<=<)answer>\s*|(?<![^\n])#{4}\s*",
-    re.IGNORECASE,
-)
-_HEADING: Final = re.compile(r"\W*(?:final\s+)?answer\W*\n\s*", re.IGNORECASE)
 _DENIED: Final = re.compile(r"\W*(?:\w+ly\s+)?(?:not|never|neither|cannot|can't|can not|isn't)\b", re.IGNORECASE)
 _CORRECTED: Final = re.compile(r"^.*\b(?:but|it is|it's|rather|instead)\b[:,]?\s*", re.IGNORECASE)
-_OVER: Final = re.compile(r"</answer>|<\|")
+_TAKEN_BACK: Final = re.compile(
+    r"\b(?:wait|actually|hmm+|oops|sorry|correction|scratch that|on second thought|no,|my mistake|i made a mistake|i was wrong"
+    r"|let me (?:correct|fix|redo)|rather,|or (?:maybe|perhaps|possibly))",
+    re.IGNORECASE,
+)
 
 
 class Reading(NamedTuple):
@@ -60,15 +56,11 @@ class AnswerKind(NamedTuple):
     plain: Callable[[str], str] = normalise_characters
 
 
-def _either(whole: Callable[[str], Readings], phrase: Callable[[str], Readings | None], text: str) -> Readings:
-    return whole(text) or phrase(text) or ()
-
-
 _KINDS: Final = {
     "number": AnswerKind(numbers.whole, numbers.boxed, numbers.phrase, numbers.last),
-    "boolean": AnswerKind(booleans.whole, partial(_either, booleans.whole, booleans.phrase), booleans.phrase, booleans.last),
-    "date": AnswerKind(dates.whole, partial(_either, dates.whole, dates.phrase), dates.phrase, dates.last),
-    "math": AnswerKind(expressions.whole, expressions.whole, expressions.phrase, expressions.last),
+    "boolean": AnswerKind(booleans.whole, booleans.boxed, booleans.phrase, booleans.last),
+    "date": AnswerKind(dates.whole, dates.boxed, dates.phrase, dates.last),
+    "math": AnswerKind(expressions.whole, expressions.boxed, expressions.phrase, expressions.last),
     "text": AnswerKind(free_text.whole, free_text.whole, free_text.phrase, last=lambda text: (), plain=str),
 }
 
@@ -81,79 +73,49 @@ def kind_of(answer_type: str, choices: Sequence[str] = ()) -> AnswerKind:
     """
     if answer_type == "choice":
         whole, phrase = partial(letters.whole, choices=choices), partial(letters.phrase, choices=choices)
-        return AnswerKind(whole, partial(_either, whole, phrase), phrase, partial(letters.last, choices=choices))
+        boxed, last = partial(letters.boxed, choices=choices), partial(letters.last, choices=choices)
+        return AnswerKind(whole, boxed, phrase, last)
     if answer_type not in _KINDS:
         raise ValueError(f"unknown answer type {answer_type!r}")
     return _KINDS[answer_type]
 
 
-def _closings(text: str, start: int) -> dict[int, int]:
-    """Positions of the closing brace for each brace opened from `start` on; matches unescaped braces, otherwise all braces."""
-    closings = {}
-    for braces in (_ALL_BRACES, _BRACES):
-        opened: list[int] = []
-        for brace in braces.finditer(text, start):
-            if brace[0] == "{":
-                opened.append(brace.start())
-            elif brace[0] == "}" and opened:
-                closings[opened.pop()] = brace.start()
-    return closings
-
-
-class Box(NamedTuple):
-    """A complete box: start, end and content."""
-
-    start: int
-    end: int
-    content: str
-
-
-def last_boxes(text: str) -> list[Box]:
-    """The last complete box, preceded by the boxes that a comma, "and" or "or" joins to it."""
-    found = list(_BOX.finditer(text)) if "box" in text else []
-    closings = _closings(text, found[0].start()) if found else {}
-    complete = []
-    for box in found:
-        if box[1] is None:
-            bare = _BARE.match(text, box.end())
-            content, end = (bare[0].rstrip(".:"), bare.end()) if bare else ("", box.end())
-        else:
-            end = closings.get(box.start(1), 0)
-            content = text[box.end() : end]
-        if content.strip():
-            complete.append(Box(box.start(), end + 1 if box[1] else end, content))
-    run = complete[-1:]
-    for before in reversed(complete[:-1]):
-        if not _BETWEEN.fullmatch(text, before.end, run[0].start):
-            break
-        run.insert(0, before)
-    return run
-
-
-def announced(text: str) -> Iterator[tuple[int, int]]:
-    """Spans of "the answer is" and similar phrases. Searches for keywords first, since most of a text contains none."""
-    for key in _KEYS:
-        place = text.find(key)
-        while place >= 0:
-            line = text.rfind("\n", 0, place) + 1
-            if match := _STATED.match(text, max(0, place - (key[0] != "#"))) or _HEADING.match(text, line):
-                yield match.span()
-            place = text.find(key, place + 1)
-
-
-def _statements(text: str, answer_type: str) -> list[tuple[int, int, str]]:
-    """Start, end and wording of every statement of the answer, last first. A wording ends where the next statement begins."""
-    found, following = [], len(text)
-    for start, begin in sorted(set(announced(text)), reverse=True):
-        line = text.find("\n", begin, following)
-        end = max(begin, line if line >= 0 else following)
-        found.append((start, end, strip_emphasis(_OVER.split(text[begin:end])[0]).strip()))
-        following = start
+def _said(text: str, answer_type: str, choices: Sequence[str]) -> list[Statement]:
+    """The statements of a text, last first, with those that only choices or booleans have."""
+    found = statements(text)
     if answer_type == "choice":
-        found += [(start, start, letter) for start, letter in letters.verdicts(text)]
+        found += letters.verdicts(text, choices)
     if answer_type == "boolean":
-        found += [(start, start, word) for start, word in booleans.conclusions(text)]
+        found += booleans.conclusions(text)
     return sorted(found, reverse=True)
+
+
+def _read_boxes(boxes: Sequence[str], answer_type: str, kind: AnswerKind) -> Readings:
+    """Readings of boxes that are joined to each other: a list for `math`, otherwise one answer if they are the same."""
+    readings = [_read_box(kind.plain(box), kind) for box in boxes]
+    if answer_type != "math":
+        return readings[-1] if all(set(found) & set(readings[-1]) for found in readings) else ()
+    if readings[-1] and all(found and expressions.same(found[0], readings[-1][0]) for found in readings):
+        return readings[-1]
+    return _read_box(kind.plain(", ".join(boxes)), kind)
+
+
+def _read_box(box: str, kind: AnswerKind) -> Readings:
+    stated = [end for _, end in announced(box)]
+    return (stated and kind.phrase(box[max(stated) :])) or kind.boxed(box)
+
+
+def _taken_back(text: str, start: int, readings: Readings, kind: AnswerKind) -> bool:
+    """Whether a sentence behind the statement at `start` replaces its answer or doubts it."""
+    own = SENTENCE_END.search(text, start)
+    if own is None:
+        return False
+    for sentence in SENTENCE_END.split(text[own.end() :]):
+        if _TAKEN_BACK.search(sentence) or HEDGE.search(sentence):
+            other = kind.last(HEDGE.sub("", sentence))
+            if other and not set(other) & set(readings):
+                return True
+    return False
 
 
 def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Reading | None:
@@ -163,26 +125,30 @@ def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Reading | 
         ValueError: unknown answer type.
     """
     kind = kind_of(answer_type, choices)
-    text = text.rpartition(_THOUGHT_ENDS)[2]
+    text = without_talk_to_graders(one_turn(text.rpartition(_THOUGHT_ENDS)[2]))
     conclusion = _CONCLUSION.match(text, max(0, text.rfind("\\boxed{"))) if answer_type == "text" else None
-    boxes = [conclusion[1]] if conclusion else [box.content for box in last_boxes(text)]
+    boxes = [conclusion[1]] if conclusion else list(dict.fromkeys(box.content for box in last_boxes(text)))
     if boxes:
-        together = [", ".join(dict.fromkeys(boxes))] if answer_type == "math" else []
-        readings = sum((_read_box(kind.plain(box), kind) for box in [*together, boxes[-1]]), ())
-        return Reading(tuple(dict.fromkeys(readings)), "boxed") if readings else None
+        readings = _read_boxes(boxes, answer_type, kind)
+        return Reading(readings, "boxed") if readings else None
     text = kind.plain(text)
-    for start, end, wording in _statements(text, answer_type):
+    for start, end, wording, committed, doubted in _said(text, answer_type, choices):
+        wording = wording if answer_type == "text" else wording.lstrip("\"'")
         correction = _CORRECTED.match(wording)
-        if _DENIED.match(wording) and (correction or not kind.whole(wording)):  # "not guilty" can be an answer
+        # "not guilty" can be an answer, and "not true" is one
+        if _DENIED.match(wording) and (
+            correction or not (kind.whole(wording) or (answer_type == "boolean" and kind.phrase(wording)))
+        ):
             text = text[:start] + text[end:]
             wording = wording[correction.end() :] if correction else ""
+            if not wording:
+                continue
+        if not committed or (doubted and not (answer_type == "choice" and kind.whole(wording))):
+            return None
         stated = kind.phrase(wording) if wording else None
+        if stated is None and answer_type != "text" and NO_ANSWER.match(wording):
+            return None
         if stated is not None:
-            return Reading(stated, "stated") if stated else None
-    readings = kind.last(text)
+            return Reading(stated, "stated") if stated and not _taken_back(text, start, stated, kind) else None
+    readings = kind.last(without_options(text))
     return Reading(readings, "last") if readings else None
-
-
-def _read_box(box: str, kind: AnswerKind) -> Readings:
-    stated = [end for _, end in announced(box)]
-    return (stated and kind.phrase(box[max(stated) :])) or kind.boxed(box)

@@ -1,10 +1,12 @@
 """Compares two expressions with math-verify in a separate process with limits on time and memory.
 
-sympy can run forever, or use all memory, on model output. math-verify limits its time by `signal.alarm` and a Python handler: this works in
-the main thread only, replaces any other alarm, and counts a timed-out comparison as unequal. Here it runs in a process that limits its own
-time through the kernel (`symbolic_worker.py`) and whose memory is monitored by the parent. If a pair of expressions ends the process, the
-pair is undecided and the next pair gets a new process. The worker is a fresh interpreter, not a fork or a `multiprocessing` child: the
-stage holds an engine, threads and gigabytes of memory, and a closed pipe tells the worker that its parent has exited.
+sympy can run forever, or use all memory, on model output. math-verify limits its time by `signal.alarm` and a Python handler: this works
+in the main thread only, replaces any other alarm, and counts a timed-out comparison as unequal. Here it runs in a process that limits its
+own time through the kernel (`symbolic_worker.py`) and whose memory is monitored by the parent. If a pair of expressions ends the process,
+the pair is undecided and the next pair gets a new process. Threads that compare at the same time use several workers, one for each
+processor up to `WORKERS`, and every distinct pair is compared once for each grading process (`lru_cache`). The worker is a fresh
+interpreter, not a fork or a `multiprocessing` child: the stage holds an engine, threads and gigabytes of memory, and a closed pipe tells
+the worker that its parent has exited.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import threading
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 import psutil
@@ -33,9 +35,26 @@ _MOST_BYTES: Final = 4 << 30
 _LOOK_MILLISECONDS: Final = 50
 _WORKER: Final = Path(__file__).with_name("symbolic_worker.py")
 _OF_A_PAIR: Final = (-signal.SIGPROF, -signal.SIGALRM, -signal.SIGSEGV)
-_lock = threading.Lock()
-_running: dict[int, subprocess.Popen[bytes]] = {}
+WORKERS: Final = min(8, len(os.sched_getaffinity(0)))
+"""Most workers of one grading process."""
+_MOST_PAIRS: Final = 1 << 17
+"""Pairs whose result is remembered, about 200 bytes each."""
+
+
+class _Workers(NamedTuple):
+    """The workers of one process: all, those that wait for a pair, and the right to use one."""
+
+    every: list[subprocess.Popen[bytes]]
+    idle: list[subprocess.Popen[bytes]]
+    slots: threading.BoundedSemaphore
+
+
+_running: dict[int, _Workers] = {}
 """Workers by the pid of the process that uses them: a forked process must not share its parent's pipes."""
+
+
+def _mine() -> _Workers:
+    return _running.setdefault(os.getpid(), _Workers([], [], threading.BoundedSemaphore(WORKERS)))
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -71,34 +90,53 @@ def _ask(worker: subprocess.Popen[bytes], line: bytes) -> object | None:
     return _said(worker)
 
 
+def _end(worker: subprocess.Popen[bytes]) -> int:
+    """Ends a worker and closes its pipes; its exit code."""
+    worker.kill()
+    worker.communicate()
+    return worker.returncode
+
+
 def stop() -> None:
-    """Ends this process's worker, if it has one."""
-    worker = _running.pop(os.getpid(), None)
-    if worker is not None:
-        worker.kill()
-        worker.communicate()
+    """Ends this process's workers, if it has any."""
+    workers = _running.pop(os.getpid(), None)
+    for worker in workers.every if workers else ():
+        _end(worker)
 
 
 atexit.register(stop)
 
 
-@lru_cache(maxsize=1 << 14)
+def _take(mine: _Workers) -> subprocess.Popen[bytes]:
+    """An idle worker, or a new one. A list's `pop` and `append` are atomic, so threads never get the same worker."""
+    try:
+        return mine.idle.pop()
+    except IndexError:
+        worker = _start()
+        mine.every.append(worker)
+        return worker
+
+
+@lru_cache(maxsize=_MOST_PAIRS)
 def equal(answer: str, gold: str) -> bool | None:
-    """Whether two expressions are equal; `None` if the comparison exceeded its time or memory limit.
+    """Whether two expressions are equal; `None` if the comparison exceeded its time or memory limit. Any thread may ask.
 
     Raises:
         GradingError: math-verify cannot be started.
     """
     line = orjson.dumps([answer, gold]) + b"\n"
-    with _lock:
-        # Retry once: the worker may have been killed from outside, for example together with an engine's processes.
-        for _ in range(2):
-            worker = _running.get(os.getpid()) or _running.setdefault(os.getpid(), _start())
+    mine = _mine()
+    with mine.slots:
+        # Retry: workers may have been killed from outside, for example together with an engine's processes.
+        for _ in range(WORKERS + 1):
+            worker = _take(mine)
             result = _ask(worker, line)
             if result is not None:
+                mine.idle.append(worker)
                 return bool(result)
             ended = worker.wait()
-            stop()
+            mine.every.remove(worker)
+            _end(worker)
             if ended in _OF_A_PAIR:
                 break
     return None

@@ -13,7 +13,7 @@ from typing import Any, Final
 import re2
 from pydantic import model_validator
 
-from pipeline.grading.lookalikes import strip_emphasis
+from pipeline.grading.wording.lookalikes import strip_emphasis
 from pipeline.schema.fields import Frozen, identity
 
 _MARKS: Final = re.compile(r"^[ \t]*(?:[#>][ \t]*|[-*+•][ \t]+)*", re.MULTILINE)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Final
 
 import pyarrow as pa
 
+from pipeline.grading import symbolic
 from pipeline.grading.grade import LETTERS, Grade, grade
 from pipeline.questions.wording import normalised
 
@@ -56,6 +58,14 @@ class Question:
     def grade(self, text: str, finished: bool) -> Grade:
         """Grade one completion; `finished` is False if it was cut off at the token limit. See `pipeline/grading/grade.py`."""
         return grade(text, finished, self.answer, self.answer_type, self.choices)
+
+
+def grades(answered: Sequence[tuple[Question, str, bool]]) -> list[Grade]:
+    """Grades of (question, text, finished), in order. Comparisons that need math-verify run in several workers at once."""
+    if all(question.answer_type != "math" for question, _, _ in answered):
+        return [question.grade(text, finished) for question, text, finished in answered]
+    with ThreadPoolExecutor(symbolic.WORKERS) as threads:
+        return list(threads.map(lambda one: one[0].grade(one[1], one[2]), answered))
 
 
 def to_table(questions: Iterable[Question]) -> pa.Table:

@@ -12,7 +12,7 @@ import re
 from typing import Final
 
 from pipeline.grading.grade import conclusion
-from pipeline.grading.reading import announced, last_boxes
+from pipeline.grading.wording.statements import announced, last_boxes
 
 _REACH: Final = 200
 """Characters before an answer that are searched for its lead-in."""
@@ -25,7 +25,7 @@ _LEAD: Final = re.compile(
     r"(?:(?<![^\n.!?,;:)\]$])|(?<=\s)(?=(?-i:The)\s)|(?<=\s)(?=(?:and\s+)?(?:so|thus|hence|therefore)\b))\s*(?:(?<!\S)[*_#>`<-]+\s*)*"
     r"(?:(?:and|so|thus|hence|therefore|then|finally|consequently|overall|in (?:conclusion|summary)|to conclude|it follows that"
     r"|(?:this|which) means(?: that)?|we (?:conclude|find|see|get)(?: that)?)\b[\s,:*]*)*"
-    r"(?:(?:the|our|my|your)\s+)?(?:(?:final|correct|right|best)\s+)*[\s*_]*\Z",
+    r"(?:(?:the|our|my|your)\s+)?(?:(?:final|correct|right|best|true|actual|only|overall|desired|required|numerical)\s+)*[\s*_]*\Z",
     re.IGNORECASE,
 )
 """Words that may precede "answer is" in its clause without adding content."""
@@ -40,7 +40,17 @@ _HEADING: Final = re.compile(
     r"(?:\A|\n)[ \t]*(?:#{1,6}\s[^\n]*|\*\*[^*\n]*(?:\b(?:answer|conclusion|solution|result|summary)\W*?|:)\*\*:?|[-*_]{3,})\Z",
     re.IGNORECASE,
 )
-_SUBORDINATE: Final = re.compile(r"\W*(?:since|because|as|if|when|given)\b", re.IGNORECASE)
+_REASON: Final = re.compile(r"(\W*)(?:since|because|as)\s+(\w)", re.IGNORECASE)
+_SUBORDINATE: Final = re.compile(
+    r"\W*(?:if|when|given|while|although|though|after|before|once|for|with|by|based)\b", re.IGNORECASE
+)
+_BARE_STATEMENT: Final = re.compile(
+    r"(?:\A|(?<=[.!?\n])\s*|\n)[\s*_#]*(?:so,?\s+|therefore,?\s+)?(?:the\s+)?(?:(?:final|correct)\s+)?(?:answer|ans|option|choice)\W{0,3}\s*\(?[A-Za-z]\)?[\s*_.]*\Z",
+    re.IGNORECASE,
+)
+"""A last line such as "Answer D", which announces the answer without a verb."""
+_UNPUNCTUATED: Final = re.compile(r"(?:\w|(?<!\\)[)\]}]|[%\"'€$°²³*_`])\Z")
+_NO_SENTENCE: Final = re.compile(r"(?:\$\$|`{3}|\\end\{\w+\*?\}|\|)\Z")
 _DISPLAY: Final = re.compile(r"\\\\|\\begin\{|\\end\{|\\[\[\]]|\$\$")
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?;])\s+|\n+")
 _THOUGHT_ENDS: Final = "</think>"
@@ -86,13 +96,17 @@ def _settled(text: str) -> str:
     """Removes a trailing heading, lead-in or connective that no longer introduces anything."""
     text = _HEADING.sub("", text).rstrip()
     text = _CONNECTIVE.sub("", text).rstrip()
-    if text.endswith(",") and not _SUBORDINATE.match(_SENTENCE_END.split(text)[-1]):
-        return f"{text[:-1].rstrip()}."
+    if text.endswith(","):
+        sentence = _SENTENCE_END.split(text)[-1]
+        if _SUBORDINATE.match(sentence):
+            return _without_last_sentence(text)
+        kept = text[: len(text) - len(sentence)] + _REASON.sub(lambda found: found[1] + found[2].upper(), sentence, count=1)
+        return f"{kept[:-1].rstrip()}."
     return _without_last_sentence(text) if _DANGLES.search(text, max(0, len(text) - _REACH)) else text
 
 
 def _shorter(text: str) -> str:
-    text = _COURTESY.sub("", text).rstrip()
+    text = _BARE_STATEMENT.sub("", _COURTESY.sub("", text).rstrip()).rstrip()
     cut = _announcement(text)
     return _settled((_without_box(text) if cut is None else text[:cut]).rstrip())
 
@@ -106,8 +120,13 @@ def without_answer_statement(text: str) -> str:
 
 
 def with_answer_sentence(text: str, answer: str) -> str | None:
-    """`text` ending in the answer sentence for the canonical `answer`; None if no reasoning remains before it."""
+    """`text` ending in the answer sentence for the canonical `answer`; None if no reasoning remains before it.
+
+    Reasoning that ends without a punctuation mark gets a full stop, so that it does not run into the answer sentence.
+    """
     reasoning = without_answer_statement(text)
+    if _UNPUNCTUATED.search(reasoning) and not _NO_SENTENCE.search(reasoning):
+        reasoning += "."
     return f"{reasoning} {conclusion(answer)}" if reasoning else None
 
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from pipeline.rationales.conclusion import with_answer_sentence, without_answer_statement
 
-SAMPLE: Final = ["question_id", "perspective", "sample_index", "outcome", "answer", "text", "gold"]
+SAMPLE: Final = ["question_id", "perspective", "sample_index", "outcome", "answer", "text", "gold", "finish_reason"]
 """Columns of a sample that the selection rules read."""
 _THOUGHT: Final = re.compile(r"^.*</think>\s*", re.DOTALL)
 """Everything up to the last end of a thought; the thought's start may be in the prompt."""
@@ -132,11 +132,11 @@ def curate(
 def first_right(
     samples: Iterable[Mapping[str, object]], order: Sequence[str], thoughts: str = "drop"
 ) -> dict[str, dict[str, str]]:
-    """question id -> perspective (in `order`) -> the correct sample with the lowest index, ending in the answer sentence."""
+    """question id -> perspective (in `order`) -> the correct, complete sample with the lowest index, ending in the answer sentence."""
     best: dict[str, dict[str, tuple[int, str]]] = {}
     for sample in samples:
-        if sample["outcome"] != "correct":
-            continue
+        if sample["outcome"] != "correct" or sample.get("finish_reason", "stop") == "length":
+            continue  # a text that was cut off does not conclude, even if it boxed its answer before
         said = str(sample["text"])
         text = with_answer_sentence(without_thoughts(said) if thoughts == "drop" else said, str(sample["gold"]))
         if text is None:

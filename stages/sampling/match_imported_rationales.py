@@ -141,7 +141,8 @@ def _rows(
     query = f"SELECT label, text, finished FROM given WHERE key IN ({', '.join('?' * len(marks))}) ORDER BY number"
     for number, (label, text, finished) in enumerate(file.execute(query, marks)):
         name = label or names[number % len(names)]
-        yield graded_row(question, name, taken[name], 0, Completion(text, "stop" if finished else "length", 0, 0, None))
+        said = Completion(text, "stop" if finished else "length", 0, 0, None)
+        yield graded_row(question, name, taken[name], 0, said, question.grade(text, bool(finished)))
         taken[name] += 1
 
 

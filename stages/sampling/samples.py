@@ -8,11 +8,11 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from pipeline.generation.engine import Completion, Decoding, Engine
-from pipeline.grading.grade import Outcome
+from pipeline.grading.grade import Grade, Outcome
 from pipeline.perspectives.perspective import Perspective
 from pipeline.prefetch import chunks, prefetch
 from pipeline.prompt_rendering import stops, teacher_prompt
-from pipeline.questions.question import Question
+from pipeline.questions.question import Question, grades
 from pipeline.text_digests import seed_of
 from stages.sampling.judging import judge_rows
 from stages.sampling.stage_config import Config
@@ -40,9 +40,10 @@ JUDGED: Final = pa.schema([*SCHEMA, ("judged", pa.string()), ("verdict", pa.stri
 """The schema with a judge: its reply and its verdict, if it was asked."""
 
 
-def graded_row(question: Question, perspective: str, index: int, seed: int, completion: Completion) -> dict[str, Any]:
+def graded_row(
+    question: Question, perspective: str, index: int, seed: int, completion: Completion, graded: Grade
+) -> dict[str, Any]:
     """One graded sample as a row of `SCHEMA`."""
-    graded = question.grade(completion.text, completion.finish_reason == "stop")
     return {
         "question_id": question.id,
         "perspective": perspective,
@@ -67,8 +68,9 @@ def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspect
     stop = stops(config.prompts, config.prompts.perspective, config.teacher)
     decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens, likelihood=True, stop=stop)
     completions = engine.generate(prompts, seeds, decoding)
-    for (question, item, index), seed, completion in zip(asked, seeds, completions, strict=True):
-        yield graded_row(question, item.name, index, seed, completion)
+    graded = grades([(one[0], said.text, said.finish_reason == "stop") for one, said in zip(asked, completions, strict=True)])
+    for (question, item, index), seed, completion, grade in zip(asked, seeds, completions, graded, strict=True):
+        yield graded_row(question, item.name, index, seed, completion, grade)
 
 
 def _sample_batch(engines: Engines, config: Config, asked: list[tuple[Question, Perspective, int]]) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from pipeline.generation.open_engine import open_engine
 from pipeline.model_folders import load_tokenizer
 from pipeline.prefetch import chunks, prefetch
 from pipeline.prompt_rendering import stops, student_prompt
-from pipeline.questions.question import Question, from_table
+from pipeline.questions.question import Question, from_table, grades
 from pipeline.text_digests import digest, seed_of
 from stages.core.progress import Progress
 from stages.shared.finished_questions import answer_journal_file, finished_questions
@@ -141,9 +141,11 @@ def _rows(
     prompts = [student_prompt(asking.prompts, item.question) for item, _ in asked_for]
     seeds = [seed_of(item.question.id, "draw", index) for item, index in asked_for]  # the same for every model and run
     rows = []
-    decoding = replace(turn.decoding, stop=stop)
-    for (item, index), answer in zip(asked_for, engine.generate(prompts, seeds, decoding), strict=True):
-        graded = item.question.grade(answer.text, answer.finish_reason == "stop")
+    answers = engine.generate(prompts, seeds, replace(turn.decoding, stop=stop))
+    found = grades(
+        [(item.question, said.text, said.finish_reason == "stop") for (item, _), said in zip(asked_for, answers, strict=True)]
+    )
+    for (item, index), answer, graded in zip(asked_for, answers, found, strict=True):
         rows.append(
             {
                 "model": name,

@@ -19,7 +19,7 @@ from pipeline.grading.grade import Outcome
 from pipeline.model_folders import load_tokenizer
 from pipeline.prefetch import chunks, prefetch
 from pipeline.prompt_rendering import stops, student_prompt
-from pipeline.questions.question import Question
+from pipeline.questions.question import Question, grades
 from pipeline.text_digests import digest, seed_of
 from stages.core.progress import Progress
 from stages.shared.finished_questions import finished_questions
@@ -37,9 +37,9 @@ def _attempts(
     seeds = [seed_of(seed, question.id, "attempt", index) for question, _, index in asked]
     decoding = Decoding(settings.attempt_temperature, 1.0, settings.max_tokens, stop=stop)
     completions = engine.generate([prompt for _, prompt, _ in asked], seeds, decoding)
-    for (question, _, index), item in zip(asked, completions, strict=True):
-        outcome = question.grade(item.text, item.finish_reason == "stop").outcome.value
-        yield {"question_id": question.id, "attempt": index, "text": item.text, "outcome": outcome}
+    graded = grades([(one[0], said.text, said.finish_reason == "stop") for one, said in zip(asked, completions, strict=True)])
+    for (question, _, index), item, grade in zip(asked, completions, graded, strict=True):
+        yield {"question_id": question.id, "attempt": index, "text": item.text, "outcome": grade.outcome.value}
 
 
 def sample_attempts(

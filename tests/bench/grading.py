@@ -2,7 +2,8 @@
 
 CPU time of one core, best of three rounds, over texts of typical length in which the answer is boxed, stated or only mentioned;
 then math-verify's worker process: its start, and pairs of different expressions, as wrong answers give them; then the teacher tokens per
-second of the whole sampling stage, including grading and commits, with an instant engine (`--stage` runs only this part).
+second of the whole sampling stage, including grading and commits, with an instant engine (`--stage` runs only this part; `--math` only
+math-verify with one worker and with two).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +22,8 @@ import psutil
 
 from pipeline.config.run import RunConfig
 from pipeline.generation.engine import Completion, Decoding
-from pipeline.grading.grade import conclusion, grade, symbolic
+from pipeline.grading import symbolic
+from pipeline.grading.grade import conclusion, grade
 from stages.core import process
 from stages.core.plan import plan
 from stages.sampling import stage as sampling
@@ -110,16 +113,60 @@ def _print_stage() -> None:
     )
 
 
+def _pairs_per_second(workers: int, pairs: Sequence[tuple[str, str]]) -> float:
+    """Pairs that `workers` workers, started before, compare in a second of real time."""
+    symbolic.stop()
+    symbolic.equal.cache_clear()
+    most, symbolic.WORKERS = symbolic.WORKERS, workers  # type: ignore[misc]
+    try:
+        with ThreadPoolExecutor(workers) as threads:
+            list(threads.map(lambda n: symbolic.equal(f"{n}+x", f"x+{n}"), range(4 * workers)))
+            began = time.monotonic()
+            list(threads.map(lambda pair: symbolic.equal(*pair), pairs))
+            return len(pairs) / (time.monotonic() - began)
+    finally:
+        symbolic.WORKERS = most  # type: ignore[misc]
+        symbolic.stop()
+
+
+def _print_workers() -> None:
+    """Pairs a second with one worker and with two, and how many of a run's samples need a comparison at all."""
+    pairs = [(one, other) for one in EXPRESSIONS for other in EXPRESSIONS if one != other]
+    rates = {workers: _pairs_per_second(workers, pairs) for workers in (1, 2)}
+    print("math-verify, pairs/s by workers: " + ", ".join(f"{workers}: {rate:,.0f}" for workers, rate in rates.items()))
+    # Eight samples of a question, as a teacher gives them: five right in two spellings, three wrong in two ways.
+    asked = []
+    for number in range(400):
+        gold = f"\\frac{{{number + 1}\\sqrt{{{2 + number % 7}}}}}{{3}}"
+        spelled = f"\\frac{{{number + 1}}}{{3}}\\sqrt{{{2 + number % 7}}}"
+        wrong = [f"{number + 2}\\sqrt{{{3 + number % 7}}}", f"\\sqrt{{{number + 3}}}"]
+        asked += [(answer, gold) for answer in (gold, gold, gold, spelled, spelled, wrong[0], wrong[0], wrong[1])]
+    symbolic.equal.cache_clear()
+    began = time.monotonic()
+    with ThreadPoolExecutor(symbolic.WORKERS) as threads:
+        list(threads.map(lambda one: grade(f"\\boxed{{{one[0]}}}", True, one[1], "math"), asked))
+    seconds = time.monotonic() - began
+    distinct = symbolic.equal.cache_info().currsize
+    print(
+        f"{len(asked):,} samples of 400 math questions: {distinct:,} distinct pairs compared, {len(asked) / seconds:,.0f} samples/s "
+        f"with {symbolic.WORKERS} workers"
+    )
+    symbolic.stop()
+
+
 def main() -> None:
     if sys.argv[1:] == ["--stage"]:
         _print_stage()
+        return
+    if sys.argv[1:] == ["--math"]:
+        _print_workers()
         return
     for name, (kind, text, gold) in TEXTS.items():
         print(f"{name:24} {len(text(ITEMS - 1)):5} characters {_rate(kind, text, gold):10,.0f} grades/s")
     began = time.monotonic()
     symbolic.equal("1+x", "x+1")
     print(f"math-verify starts and decides its first pair in {time.monotonic() - began:.1f} s")
-    worker = psutil.Process(symbolic._running[os.getpid()].pid)
+    worker = psutil.Process(symbolic._running[os.getpid()].every[0].pid)
     pairs = [(one, other) for one in EXPRESSIONS for other in EXPRESSIONS if one != other]
     before = sum(worker.cpu_times()[:2])
     for one, other in pairs:
@@ -128,6 +175,7 @@ def main() -> None:
     print(
         f"{len(pairs)} pairs of different expressions: {1000 * seconds / len(pairs):.0f} ms each, {worker.memory_info().rss >> 20} MiB"
     )
+    _print_workers()
     _print_stage()
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -34,7 +35,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _worker() -> int:
-    return symbolic._running[os.getpid()].pid
+    return symbolic._running[os.getpid()].every[0].pid
 
 
 @pytest.mark.parametrize("answer", HOSTILE)
@@ -56,7 +57,7 @@ def test_a_comparison_over_its_memory_limit_is_undecided(monkeypatch: pytest.Mon
 def test_a_killed_comparison_is_not_repeated() -> None:
     assert symbolic.equal(HOSTILE[0], "x+1") is None
     assert symbolic.equal(HOSTILE[0], "x+1") is None
-    assert not symbolic._running
+    assert not symbolic._running[os.getpid()].every
 
 
 def test_comparisons_share_one_worker_process() -> None:
@@ -64,6 +65,35 @@ def test_comparisons_share_one_worker_process() -> None:
     first = _worker()
     assert symbolic.equal("2+x", "x+1") is False
     assert _worker() == first
+
+
+def test_threads_share_workers_and_get_the_answers_to_their_own_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(symbolic, "WORKERS", 2)
+    pairs = [(f"{n}+x", f"x+{n + n % 2}") for n in range(24)]
+    with ThreadPoolExecutor(6) as threads:
+        found = list(threads.map(lambda pair: symbolic.equal(*pair), pairs))
+    assert found == [n % 2 == 0 for n in range(24)]
+    workers = symbolic._running[os.getpid()]
+    assert 1 <= len(workers.every) <= 2
+    assert sorted(worker.pid for worker in workers.idle) == sorted(worker.pid for worker in workers.every)
+
+
+def test_all_workers_killed_from_outside_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(symbolic, "WORKERS", 2)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda n: symbolic.equal(f"{n}+x", f"x+{n}"), range(6)))
+    for worker in symbolic._running[os.getpid()].every:
+        worker.kill()
+        worker.wait()
+    assert symbolic.equal("7+x", "x+7") is True
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [("2^{-95}", "2^{-90}"), ("x\\cdot 2^{-95}", "x\\cdot 2^{-90}"), ("10^{-12}", "0"), ("10^{30}+1+x", "10^{30}\\cdot 2+x")],
+)
+def test_a_difference_counts_relative_to_its_size(answer: str, gold: str) -> None:
+    assert symbolic.equal(answer, gold) is False
 
 
 def test_a_worker_killed_from_outside_is_replaced() -> None:
@@ -113,7 +143,7 @@ def test_no_worker_outlives_the_asking_process(answer: str) -> None:
     """The asking process gets SIGKILL while its worker is idle or busy."""
     code = (
         "import sys, threading\nfrom pipeline.grading import symbolic\nsymbolic.equal('1+x', 'x+1')\n"
-        "print(next(iter(symbolic._running.values())).pid, flush=True)\nsymbolic.equal(sys.argv[1], 'x+2')\nthreading.Event().wait()"
+        "print(symbolic._mine().every[0].pid, flush=True)\nsymbolic.equal(sys.argv[1], 'x+2')\nthreading.Event().wait()"
     )
     asker = subprocess.Popen([sys.executable, "-c", code, answer], stdout=subprocess.PIPE, cwd=REPOSITORY, text=True)
     assert asker.stdout is not None

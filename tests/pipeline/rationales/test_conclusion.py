@@ -52,7 +52,27 @@ def test_concluding_twice_changes_nothing(text: str, answer: str) -> None:
     assert once is not None
     assert once.endswith(conclusion(answer))
     assert with_answer_sentence(once, answer) == once
-    assert without_answer_statement(once) == text
+    assert without_answer_statement(once) == f"{text}."
+
+
+@pytest.mark.parametrize(
+    "text", ["3+4=7 and 7-2=5", "She has 5 apples (as 7-2=5)", "So it is $5$", "**3+4=7**", "x = \\frac{5}{1}"]
+)
+def test_reasoning_without_a_full_stop_does_not_run_on(text: str) -> None:
+    assert with_answer_sentence(text, "5") == f"{text}. {conclusion('5')}"
+    assert with_answer_sentence(f"{text}.", "5") == f"{text}. {conclusion('5')}"
+    assert with_answer_sentence(f"{text}. The answer is 5", "5") == f"{text}. {conclusion('5')}"
+
+
+@pytest.mark.parametrize("text", ["We add.\n\\[\n3 + 4 = 7\n\\]", "We add.\n$$\n3 + 4 = 7\n$$"])
+def test_a_display_is_not_followed_by_a_full_stop(text: str) -> None:
+    assert with_answer_sentence(text, "7") == f"{text} {conclusion('7')}"
+
+
+@given(prose, st.lists(st.sampled_from([*CORPUS["cut"], *(case["text"] for case in CORPUS["becomes"])]), max_size=2))
+def test_no_rationale_states_its_answer_twice_or_breaks_off_at_a_comma(text: str, endings: list[str]) -> None:
+    once = with_answer_sentence(text + ".".join(["", *endings]), "5")
+    assert once is None or not once.removesuffix(conclusion("5")).rstrip().endswith(",")
 
 
 def test_before_conclusion_drops_the_last_sentence_of_reasoning() -> None:

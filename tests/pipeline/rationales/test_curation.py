@@ -101,3 +101,10 @@ def test_thoughts_are_removed_unless_they_are_kept_on_request(begin: str) -> Non
     sample = {"question_id": "q", "perspective": "formal", "sample_index": 0, "outcome": "correct", "text": text, "gold": "5"}
     assert first_right([sample], ["formal"])["q"] == {"formal": f"So 2+3=5. {conclusion('5')}"}
     assert first_right([sample], ["formal"], "keep")["q"] == {"formal": text}
+
+
+def test_a_sample_that_was_cut_off_is_no_rationale() -> None:
+    sample = {"question_id": "q", "perspective": "formal", "sample_index": 0, "outcome": "correct", "gold": "5"}
+    text = "2+3=5, so \\boxed{5}. Let me check: 5-3"
+    assert first_right([{**sample, "text": text, "finish_reason": "length"}], ["formal"]) == {}
+    assert "q" in first_right([{**sample, "text": text, "finish_reason": "stop"}], ["formal"])

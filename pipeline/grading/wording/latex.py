@@ -12,13 +12,15 @@ _SPACE: Final = re.compile(r"(?<!\\)\\[,;: ]|\\q?quad(?![a-zA-Z])|~|\s+")
 _GROUPS: Final = re.compile(r"(?<=\d)(?:\\[,;: ]|\\!|~)(?=\d{3}(?!\d))|(?<=\d)\{,\}(?=\d)|(?<=\d,)\\!(?=\d)")
 _FRACTION: Final = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
 _POWER_OF_TEN: Final = re.compile(
-    r"(?<=[\d.])\s*(?:\\times|\\cdot|×|·|\*)\s*10\s*\^\s*(?:\{\s*([-+]?\d{1,3})\s*\}|([-+]?\d{1,3}))"
+    r"(?<=[\d.])\s*(?:\\times|\\cdot|×|·|\*|x)\s*10\s*(?:\^|\*\*)\s*(?:\{\s*([-+]?\d{1,3})\s*\}|([-+]?\d{1,3}))(?![\d^])"
 )
 _SYMBOLS: Final = {
     "π": r"\pi ", "∞": r"\infty ", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ",
-    "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ ", "²": "^2", "³": "^3", "θ": r"\theta ",
+    "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "°": r"^\circ ", "θ": r"\theta ",
 }  # fmt: skip
 _PUNCTUATION: Final = re.compile(r"(?<![\\.,;: ])[.,;: ]+$|^[.,;: ]+$")
+_SEPARATOR: Final = "\x1f"
+_GROUPED: Final = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)|[1-9]\d?(?:,\d{2})+,\d{3}(?!\d|,\d)")
 _ROOT: Final = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+|[a-z]))")
 
 
@@ -58,7 +60,34 @@ def normal(text: str) -> str:
     text = _PUNCTUATION.sub("", _SPACE.sub(" ", text).strip())
     if (words := _TEXT.fullmatch(text)) is not None:
         text = words[1].strip().rstrip(".")
-    return re.sub(r"(?<!\w) | (?!\w)", "", text)
+    return re.sub(r"(?<!\w) | (?!\w)", "", _separated(text)).replace(_SEPARATOR, ", ")
+
+
+def _separated(text: str) -> str:
+    """The text with a mark for every comma between the items of a list: outside brackets, and not between the digits of a number."""
+    if "," not in text:
+        return text
+    pieces, depth, begin = [], 0, 0
+    for place, sign in enumerate(text):
+        if sign == "," and depth == 0 and not _inside_number(text, place):
+            pieces.append(text[begin:place].strip())
+            begin = place + 1
+        depth += (sign in "([{") - (sign in ")]}")
+    return _SEPARATOR.join([*pieces, text[begin:].strip()])
+
+
+def _inside_number(text: str, place: int) -> bool:
+    """Whether a comma separates groups of digits of one number, as in 12,144."""
+    begin = place
+    while begin and (text[begin - 1].isdigit() or text[begin - 1] == ","):
+        begin -= 1
+    match = _GROUPED.match(text, begin)
+    return match is not None and match.end() > place
+
+
+def unwrapped(text: str) -> str:
+    r"""The text with the content of every \text and without spacing commands."""
+    return _SPACE.sub(" ", _TEXT.sub(r" \1 ", text))
 
 
 def balanced(text: str) -> bool:

@@ -1,0 +1,213 @@
+"""A small grammar of sentences: where they end, which clauses carry the claim, and which of them claim nothing.
+
+A sentence is divided into clauses at commas and connectives. A clause that opens with a subordinator ("because", "after giving away 3",
+"which") only explains, and so do brackets and what stands behind such a word inside a clause. The rest is what the sentence claims. A hedge
+("might be", "I guess", "either") claims nothing, and neither does a sentence that talks to whoever grades the text. Our choices.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+_MARKS: Final = "im_end|eot_id|eom_id|end|end_of_text|endoftext|end_of_turn|return|eos|assistant_end"
+_TURN_ENDS: Final = re.compile(
+    rf"<\|(?:{_MARKS})\|>|</s>|<end_of_turn>|<eos>|<｜end▁of▁sentence｜>|\[/?INST\]"
+    r"|<\|(?:im_start|start_header_id|user)\|>\s*(?:user|system)?"
+)
+_TURN_STARTS: Final = re.compile(
+    r"\s*(?:<\|(?:im_start|start_header_id|start|assistant)\|>|<start_of_turn>|<s>|<bos>)\s*(?:assistant|model)?\s*(?:<\|end_header_id\|>)?\s*"
+)
+_LONGEST: Final = 1000
+"""Characters of a sentence that are read: degenerate samples repeat one fragment without end."""
+SENTENCE_END: Final = re.compile(
+    r"(?:(?<![ap]\.m)(?<!\b(?:Dr|Mr|Ms|vs|cf|Rs))(?<!\b(?:Mrs|e\.g|i\.e|etc))(?<!approx)\.(?:[\"')\]]*(?=\s|$))|[?!]+[\"')\]]*(?=\s|$))\s*|\n+"
+)
+
+
+def _any(*phrases: str) -> str:
+    """A pattern of alternatives."""
+    return "(?:" + "|".join(phrases) + ")"
+
+
+_VALUE: Final = r"[(\[\"'$-]*(?:\d|(?-i:[A-Z])\b)"
+"""The beginning of a number, or a letter that names an option."""
+_VERDICT: Final = r"(?:yes|no|true|false)\b"
+_PARTICIPLE: Final = r"(?:\w+ly )?(?!red\b|hundred\b)\w+(?:ed|en|wn|ld|ade|ought|ut)\b"
+HEDGE: Final = re.compile(
+    _any(
+        r"\b(?:maybe|perhaps|possibly|probably|presumably|supposedly|tentatively|plausibly)\b",
+        rf"\b(?:might|could|(?-i:may))\s+(?:\w+\s+)?(?:equal|be)\b(?! {_PARTICIPLE})",
+        r"\b(?:I|we)(?:'d| would| will|'ll| can only| could only| have to| must| can| could)?\s+(?:\w+ly\s+)?(?:guess"
+        r"|suspect|speculate|lean|estimate|bet|imagine|reckon)\b",
+        r"\b(?:my|a|an|best|educated|wild|rough|only|just)(?: \w+)? guess\b|\bguessing\b|^\W*guess\b|\bguess\s*[:=]|\bhunch\b",
+        r"\bif (?:I|we) (?:had|have) to\b|\binclined to\b|\bhesitat(?:e|es|ing)\b",
+        r"\b(?:most |very |more |quite )?likely(?= (?:answer|option|choice|candidate|value|result|is|just|the|an?)\b"
+        rf"| {_VALUE}| {_VERDICT})",
+        r"\b(?:possible|plausible|probable|tentative) (?:answer|option|choice|candidate|value|result)\b",
+        r"\b(?:not|n't|never|hardly) (?:\w+ |100% |100 % )?(?:sure|certain|confident|know|decide|tell|say)\b"
+        r"|\b\d+ ?% (?:sure|certain|confident)\b",
+        r"\b(?:I'm|I am|we are|we're|I remain|still|it's|it is|is|quite|very) un(?:sure|certain|decided|clear)\b"
+        r"|^\W*un(?:sure|certain)\b|\bno idea\b",
+        r"\b(?:hard|difficult|impossible) to (?:say|tell|know)\b",
+        r"\btorn between\b|\btoss-?\s?up\b|\bon the fence\b|\bleaning\b|\bcould go either way\b|\b(?:it's|is) between (?=\(?(?-i:[A-Z])\b)",
+        r"\b(?:seem|appear|look|sound)s?\s+(?:to be|like|that|as if|(?:\w+ )?(?:likely|plausible|possible|reasonable|right|correct))\b",
+        rf"\beither (?:(?:option|choice|answer|letter|about|around) )?(?:{_VALUE}|{_VERDICT})",
+    ),
+    re.IGNORECASE,
+)
+"""Words with which nobody commits to an answer."""
+NO_ANSWER: Final = re.compile(
+    r"\W*(?:currently |still |simply )?"
+    + _any(
+        r"unknown|unclear|unavailable|undetermined|indeterminate|undefined|ambiguous|missing",
+        r"not (?:known|clear|given|listed|determined|here|there|available|stated|among\b[^.]*)",
+        r"(?:can ?not|can't|could ?n[o']t) be (?:determined|found|known|calculated|computed|given|answered)",
+        r"impossible to \w+|whatever\b[^.]*|left (?:open|blank|to the reader)|up to you",
+    )
+    + r"\b",
+    re.IGNORECASE,
+)
+"""What a statement says that has no answer."""
+
+_GRADER: Final = (
+    r"(?:auto-?)?(?:graders?|evaluators?|examiners?|scorers?|markers?|assessors?|reviewers?|judges?|grading (?:system|bot))"
+)
+_KEY: Final = r"(?:gold(?:en)?|reference|answer key|the key|rubric|grader|expected|label|ground truth|solution key)\b"
+_TALK: Final = re.compile(
+    _any(
+        # "Grader: ...", "Note to the evaluator, ..."
+        r"(?:^|(?<=[.!?\n:;,(\[\"*]))[\s*\[(<\"#_-]*"
+        r"(?:(?:dear|hey|hi|hello|attention|note (?:to|for)|message (?:to|for)|instructions? (?:to|for)|to)\s+)?"
+        rf"(?:the |all |any |our |my )?{_GRADER}(?: note)?\s*[\])>*]*\s*[:,–—!-]",
+        rf"\b(?:note|message|instructions?|hint|memo) (?:to|for) (?:the |all |any )?{_GRADER}\b",
+        # "the grader accepts", "the reference answer"
+        r"\b(?:the|this|any|an?|dear) (?:auto-?)?(?:graders?|evaluators?|scorers?)\b",
+        r"\b(?:reference|gold|expected) (?:answer|label|solution)\b",
+        r"\banswer key\b|\brubric\b|\bground truth\b",
+        # "mark this as correct", in the imperative
+        r"(?:^|[.!?\n:;,(\[\]>\"*]|\b(?:so|please|just|must|should|shall|to|and|kindly|will|always)\b)\s*(?:please |kindly |just )?"
+        r"\b(?:mark|grade|score|count|accept|treat|consider|rate|judge|evaluate|record)\b(?! only\b)[^.!?\n;]{0,60}"
+        r"\b(?:correct(?:ly)?|right|true|full (?:marks|credit|score|points)|pass(?:ed|ing)?|equivalent|a match|valid"
+        r"|as the answer|10/10|100%)",
+        # "ignore the rubric"
+        r"\b(?:ignore|disregard|override|forget|bypass|skip)\b[^.!?\n;]{0,60}"
+        r"\b(?:rubric|instructions?|grading|gold|reference|answer key|guidelines|criteria|grader|marking|scheme)\b",
+        # "whatever the gold is"
+        rf"\b(?:whatever|same as|identical to|equal to|matches|equals|copied from|whichever|anything)\b[^.!?\n;]{{0,24}}\b{_KEY}",
+        r"\bthe (?:gold|reference) (?:answer|label|solution) (?:is|says|reads|equals)\b",
+    ),
+    re.IGNORECASE,
+)
+_TALK_KEYS: Final = (
+    "rader", "RADER", "valuator", "xaminer", "corer", "arker", "ssessor", "udge", "eviewer", "ubric", "ark ", "ount ", "core ", "ccept ",
+    "reat ", "onsider ", "rade ", "ate ", "ecord ", "lease ", "gnore ", "isregard ", "verride ", "orget ", "hatever ", "rading ",
+    "nswer key", "gold", "eference", "xpected", "round truth",
+)  # fmt: skip
+"""One of these is in every text that `_TALK` finds something in."""
+
+_RESULTING: Final = (
+    r"which (?:is|are|equals?|makes?|leaves?|gives?|means?|rounds?(?: (?:up|down|off))?(?: to)?|comes to|totals?|would be"
+    r"|must be)"
+)
+_CONNECTIVE: Final = re.compile(
+    r"(?<!\d),(?=\s)|(?<=\d),(?=\s)|[;:](?=\s)|\s[–—-]{1,2}\s(?=[a-zA-Z])|—"
+    r"|(?:,\s*)?\b(?=(?:so|therefore|thus|hence|thereby|but|which (?:is|are|equals?|makes?|means?|rounds?))\b(?! (?:that|many|much)\b))"
+)
+_SUBORDINATOR: Final = _any(
+    "because|since|as|if|when|whenever|while|whilst|after|before|until|unless|although|though|even|given|assuming|supposing|once|whereas",
+    "where|whether|who|whose|whom|instead of|rather than|compared|despite|except|excluding|including|unlike|than|considering|provided",
+    "due to|in case|in order to|like|without",
+)
+_OPENS_SUBORDINATE: Final = re.compile(
+    rf"\W*(?:(?:and|but|or)\s+)?(?:{_SUBORDINATOR}|for (?:every|each|example|instance)"
+    rf"|(?!{_RESULTING}(?: \w+)? {_VALUE})which|that (?:is|are|was|were) why)\b",
+    re.IGNORECASE,
+)
+_NO_PURPOSE: Final = _any(
+    "the|an?|about|only|just|exactly|negative|minus|roughly|approximately|around|nearly|almost|over|under|at|be|his|her|its|their|my|our|your",
+    "this|that|zero|one|two|three|four|five|six|seven|eight|nine|ten|option|choice|answer|letter",
+)
+"""Words behind "to" that are not the verb of a purpose."""
+_INNER: Final = re.compile(
+    rf"\s(?:{_SUBORDINATOR}|which|that (?:are|is|was|were|have|has|had|can|could|will|would|cost|weigh|she|he|they|it|we|you|I)"
+    rf"|to (?!{_NO_PURPOSE}\b)[a-z]{{2,}})\b",
+    re.IGNORECASE,
+)
+_BRACKETED: Final = re.compile(r"\s*[(\[][^()\[\]\n]*[a-z ,=<>\d][^()\[\]\n]*[)\]]")
+_OPTIONS: Final = re.compile(
+    r"(?:^|(?<=[.!?\n(]))[ \t*_#]*"
+    + _any(
+        r"\(?(?:the |other |answer |all |possible |available |remaining )*(?:options|choices|candidates|alternatives)"
+        r"(?: (?:were|are|given|include|included|listed|available|provided|to choose from|considered|above|below))*\s*[*_]*:",
+        r"(?:the |other )*(?:options|choices) (?:were|are)\b",
+    )
+    + r"(?:[^\n.!?]|[.!?]+(?=\S)|[.!?]+\s+(?=\(?[A-Z][).:]\s))*[.!?]?(?:\n[ \t]*(?:[-*•]|\(?[A-Za-z0-9][.):])[ \t][^\n]*)*",
+    re.IGNORECASE,
+)
+_INSTEAD: Final = re.compile(
+    r"(?:^\W*|,?\s+)(?:(?:and|but) )?(?:not|anything but|everything but|except(?: for)?|rather than|instead of"
+    r"|as opposed to|unlike|over(?=\s[(\[]?(?-i:[A-Z])\b))\s+"
+    rf"(?:(?:the|on|in|option|choice|answer|letter)\s+)*(?={_VALUE})(?:(?!,\s|;|\bbut\b)[^.!?\n]|\.(?=\S))*",
+    re.IGNORECASE,
+)
+
+
+def one_turn(text: str) -> str:
+    """The first turn of a text: what follows an end-of-turn mark was not written by this answer."""
+    if "<" not in text and "[" not in text:
+        return text
+    opening = _TURN_STARTS.match(text)
+    text = text[opening.end() :] if opening else text
+    end = _TURN_ENDS.search(text)
+    return text[: end.start()] if end and text[: end.start()].strip() else text
+
+
+def without_talk_to_graders(text: str) -> str:
+    """The text without sentences that tell whoever grades it what to do."""
+    if not any(key in text for key in _TALK_KEYS):
+        return text
+    kept, begins = [], 0
+    for end in [*(match.end() for match in SENTENCE_END.finditer(text)), len(text)]:
+        sentence = text[begins:end]
+        kept.append("\n" if _TALK.search(sentence) else sentence)
+        begins = end
+    return "".join(kept)
+
+
+def without_options(text: str) -> str:
+    """The text without a list of the options."""
+    return _OPTIONS.sub("", text) if re.search("option|choice|candidate|alternative", text, re.IGNORECASE) else text
+
+
+def without_denied(sentence: str) -> str:
+    """A sentence without what it sets aside: "7, not 5", "B rather than A"."""
+    return _INSTEAD.sub("", sentence)
+
+
+def sentences(text: str) -> Iterator[tuple[int, int]]:
+    """Spans of the sentences of a text, last first."""
+    ends = [match.end() for match in SENTENCE_END.finditer(text)]
+    begins = [0, *ends]
+    for begin, end in zip(reversed(begins), reversed([*ends, len(text)]), strict=True):
+        if text[begin:end].strip():
+            yield max(begin, end - _LONGEST), end
+
+
+def claim(sentence: str) -> str:
+    """A sentence without brackets and without what it sets aside."""
+    return _BRACKETED.sub("", without_denied(sentence))
+
+
+def claims(sentence: str) -> list[str]:
+    """The clauses of a sentence that carry its claim; those that explain are left out."""
+    clauses = [clause for clause in _CONNECTIVE.split(claim(sentence)) if clause.strip()]
+    return [clause for clause in clauses if not _OPENS_SUBORDINATE.match(clause)]
+
+
+def claimed(clause: str, mention: re.Pattern[str]) -> str:
+    """A clause up to the first word behind a `mention` that only explains."""
+    first = mention.search(clause)
+    inner = _INNER.search(clause, first.end()) if first else None
+    return clause[: inner.start()] if inner else clause
