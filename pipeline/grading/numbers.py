@@ -105,6 +105,13 @@ _FRAMES: Final = re.compile(
     r"|friend)\w*))",
     re.IGNORECASE,
 )
+_CALCULATED: Final = re.compile(
+    r"\b(?:half|twice|thrice|double|triple|(?:third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth)s?|per ?cent|sum|product"
+    r"|difference|quotient|square(?: root)?|cube(?: root)?)\s+(?:of\s+|as (?:much|many) as\s+|the\s+)?$",
+    re.IGNORECASE,
+)
+"""What stands before a number of which something is taken: "half of 10" is not 10, and nothing is calculated."""
+_UNREAL: Final = re.compile(r"\bif\b[^.]*\b(?:were|had|would)\b|\bif\b[^.]*'d\b", re.IGNORECASE)
 _REASON: Final = re.compile(r"\b(?:because|since)\b(?=(?:(?!, | so )[^=])*\Z)", re.IGNORECASE)
 _OR: Final = re.compile(r"[^,;]{0,12}\b(?:or|and)\s*\Z", re.IGNORECASE)
 
@@ -196,7 +203,11 @@ def phrase(text: str) -> Readings | None:
     """Readings of the text after "the answer is"; empty if it is not exactly one number, `None` if it contains no number."""
     sentence = _PHRASE_ENDS.split(_led(_cleaned(text)), maxsplit=1)[0]
     clause = _led(re.split(r"[=≈]", _CLAUSE.split(sentence, maxsplit=1)[0])[-1]).strip()
-    if _ASSIGNED_TWICE.search(sentence) or _BOUND.match(clause):
+    if (
+        _ASSIGNED_TWICE.search(sentence)
+        or _BOUND.match(clause)
+        or any(_CALCULATED.search(clause, 0, chunk.start()) for chunk in _CHUNK.finditer(clause))
+    ):
         return ()
     behind = sentence[max(0, sentence.rfind(clause)) :]
     if chunk := _CHUNK.match(clause):
@@ -240,7 +251,11 @@ def _of_clause(clause: str) -> Readings | None:
     """
     clause = claimed(clause, _CHUNK)
     mentioned = list(_CHUNK.finditer(clause))
-    every = [chunk for chunk in mentioned if not _COMPARED.search(clause, 0, chunk.start())]
+    every = [
+        chunk
+        for chunk in mentioned
+        if not (_COMPARED.search(clause, 0, chunk.start()) or _CALCULATED.search(clause, 0, chunk.start()))
+    ]
     verbs = [verb.end() for verb in _VERB.finditer(clause)]
     for options in (
         [chunk for chunk in every if not _GIVEN.search(clause, 0, chunk.start())],
@@ -280,7 +295,7 @@ def _of_sentence(sentence: str) -> Readings | None:
     for clause in reversed(claims(sentence)):
         if (found := _of_clause(clause)) is not None:
             return found
-    return _of_clause(without_denied(sentence))
+    return () if _UNREAL.search(sentence) else _of_clause(without_denied(sentence))
 
 
 def last(text: str) -> Readings:

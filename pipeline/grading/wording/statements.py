@@ -49,6 +49,7 @@ _OVER: Final = re.compile(r"</answer>|<\|")
 _UNSURE_BEFORE: Final = re.compile(
     r"\b(?:maybe|perhaps|possibly|probably|presumably|guess(?:ing)?|hunch|suspect|lean\w*|torn|not (?:\w+ )?(?:sure"
     r"|certain)|unsure|uncertain"
+    r"|(?:false|untrue|wrong|incorrect|not true|not the case|deny|denies|doubt|doubtful) (?:to say )?that"
     r"|no idea|hard to (?:say|tell)|\d+ ?% (?:sure|certain|confident))\b"
     r"|\b(?:possible|plausible|probable|likely|tentative)\s*\Z",
     re.IGNORECASE,
