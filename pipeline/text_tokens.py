@@ -13,6 +13,8 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from pipeline.grading.wording.thoughts import END, START
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -24,7 +26,7 @@ class TextTokens(NamedTuple):
     ranges: list[tuple[int, int]]
 
 
-THOUGHT: Final = ("<think>", "</think>")
+THOUGHT: Final = (START, END)
 """The marks around a thought."""
 
 

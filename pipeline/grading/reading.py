@@ -2,7 +2,7 @@ r"""Extracts the answer from a text with three rules; the first rule that matche
 
 `boxed`: the last complete, non-empty `\boxed{...}`; its content decides, readable or not. `stated`: the last readable and not negated "the
 answer is ...", "Answer: ...", "#### ..." or similar. `last`: the last number, letter, verdict, date or expression of the text; free text
-has no such rule. Text before the last `</think>` is ignored.
+has no such rule. Text before the end of the last thought is ignored.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pipeline.grading.wording.sentences import (
     without_talk_to_graders,
 )
 from pipeline.grading.wording.statements import Statement, announced, last_boxes, statements
+from pipeline.grading.wording.thoughts import behind_thoughts
 
 Readings = tuple[str, ...]
 
-_THOUGHT_ENDS: Final = "</think>"
 _CONCLUSION: Final = re.compile(r"\\boxed\{([^.\n]*)\}\.\s*$")
 """The final answer sentence of a rationale. The answer text may contain unbalanced braces, so everything inside this box counts."""
 _DENIED: Final = re.compile(r"\W*(?:\w+ly\s+)?(?:not|never|neither|cannot|can't|can not|isn't)\b", re.IGNORECASE)
@@ -125,7 +125,7 @@ def read(text: str, answer_type: str, choices: Sequence[str] = ()) -> Reading | 
         ValueError: unknown answer type.
     """
     kind = kind_of(answer_type, choices)
-    text = without_talk_to_graders(one_turn(text.rpartition(_THOUGHT_ENDS)[2]))
+    text = without_talk_to_graders(one_turn(behind_thoughts(text)))
     conclusion = _CONCLUSION.match(text, max(0, text.rfind("\\boxed{"))) if answer_type == "text" else None
     boxes = [conclusion[1]] if conclusion else list(dict.fromkeys(box.content for box in last_boxes(text)))
     if boxes:

@@ -13,6 +13,7 @@ from typing import Final
 
 from pipeline.grading.grade import conclusion
 from pipeline.grading.wording.statements import announced, last_boxes
+from pipeline.grading.wording.thoughts import END, with_think_marks
 
 _REACH: Final = 200
 """Characters before an answer that are searched for its lead-in."""
@@ -53,7 +54,6 @@ _UNPUNCTUATED: Final = re.compile(r"(?:\w|(?<!\\)[)\]}]|[%\"'€$°²³*_`])\Z")
 _NO_SENTENCE: Final = re.compile(r"(?:\$\$|`{3}|\\end\{\w+\*?\}|\|)\Z")
 _DISPLAY: Final = re.compile(r"\\\\|\\begin\{|\\end\{|\\[\[\]]|\$\$")
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?;])\s+|\n+")
-_THOUGHT_ENDS: Final = "</think>"
 
 
 def _announcement(text: str) -> int | None:
@@ -113,7 +113,7 @@ def _shorter(text: str) -> str:
 
 def without_answer_statement(text: str) -> str:
     """A rationale without its closing answer statement. Thoughts, if kept, are not changed."""
-    thoughts, mark, said = text.strip().rpartition(_THOUGHT_ENDS)
+    thoughts, mark, said = with_think_marks(text).strip().rpartition(END)
     while (shorter := _shorter(said)) != said:
         said = shorter
     return (thoughts + mark + said).rstrip()

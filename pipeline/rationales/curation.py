@@ -14,18 +14,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pipeline.grading.wording.thoughts import behind_thoughts
 from pipeline.rationales.conclusion import with_answer_sentence, without_answer_statement
 
 SAMPLE: Final = ["question_id", "perspective", "sample_index", "outcome", "answer", "text", "gold", "finish_reason"]
 """Columns of a sample that the selection rules read."""
-_THOUGHT: Final = re.compile(r"^.*</think>\s*", re.DOTALL)
-"""Everything up to the last end of a thought; the thought's start may be in the prompt."""
 _TOKEN: Final = re.compile(r"\w+|[^\w\s]")
 
 
 def without_thoughts(text: str) -> str:
-    """A sample without its thoughts."""
-    return _THOUGHT.sub("", text)
+    """A sample without its thoughts, whose start may be in the prompt."""
+    said = behind_thoughts(text)
+    return text if said == text else said.lstrip()
 
 
 def reasoning(text: str, thoughts: str = "drop") -> str:

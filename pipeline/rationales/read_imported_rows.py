@@ -19,6 +19,7 @@ from pipeline.config.rationales import ImportedRationales
 from pipeline.errors import QuestionError
 from pipeline.generation.server_reply import ended_by_itself
 from pipeline.grading.grade import conclusion
+from pipeline.grading.wording.thoughts import with_think_marks
 from pipeline.questions.columns import RowReader
 from pipeline.questions.data_sets import hub_rows
 from pipeline.questions.load import folder_digest
@@ -111,7 +112,7 @@ def rationales(source: ImportedRationales, known: tuple[str, ...]) -> Iterator[I
         empty = False
         place = RowReader(found.where, _NO_COLUMNS, found.row)
         whose = place.text(columns.question or columns.question_id, required=True)
-        text = _ENDS.sub("", place.text(columns.text, required=True))
+        text = _ENDS.sub("", with_think_marks(place.text(columns.text, required=True)))
         if mark := _INSIDE.search(text):
             raise place.error(columns.text, f"has the mark {mark[0]!r} inside; cut the text there, or remove the mark")
         place.value(columns.answer, required=columns.answer is not None)
