@@ -134,7 +134,7 @@ def test_the_card_states_losses_prompt_format_and_data_licences(root: Path, tmp_
 
     def worse(manifest: dict[str, Any]) -> None:
         summary = manifest["summary"]
-        summary["student_against_base"]["set:dial"] |= {"change": -0.25, "high": -0.01}
+        summary["student_against_base"]["set:dial"] |= {"change": -0.25, "high": -0.01, "p": 0.01}
         summary["student_against_base"]["set:lift"] |= {"change": -0.125, "high": 0.1}
         for cells in summary["accuracy"].values():
             cells["set:dial without repeats"] = {**cells["set:dial"], "items": 7}

@@ -20,7 +20,7 @@ OTHER = "We know the sum of two and three. The answer is \\boxed{5}."
 
 
 def sample(question: str, name: str, index: int, text: str, outcome: str = "correct") -> dict[str, Any]:
-    return dict(zip(SAMPLE, (question, name, index, outcome, "5", text, "5"), strict=True))
+    return dict(zip(SAMPLE, (question, name, index, outcome, "5", text, "5", "stop"), strict=True))
 
 
 SHARDS = [
