@@ -11,8 +11,9 @@ from pipeline.config.run import RunConfig, load_config
 from pipeline.schema.fields import Frozen
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
-Assignment = Annotated[str, Field(pattern=r"^[^=]+=")]
-"""KEY=VALUE, as `override` takes it: a key may be a label with capitals and spaces, a value may be empty or have several lines."""
+Assignment = Annotated[str, Field(pattern=r"^[a-z_][^=]*=")]
+"""KEY=VALUE, as `override` takes it. A key begins with a field and may go on with a label with capitals and spaces; a value may be empty or
+have several lines."""
 
 
 class Job(Frozen):
