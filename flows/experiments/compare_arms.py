@@ -139,8 +139,10 @@ def run_missing(runs: Sequence[ArmRun], config: str, workers: int, folder: Path)
     for run in runs:
         record(run.config, run.planned, "running")
     if len(list(finished_runs(runs))) < len(runs):
-        samples = {(run.planned["references"].fingerprint, run.planned["sampling"].fingerprint): run for run in reversed(runs)}
-        for run in reversed(samples.values()):
+        sampled: dict[tuple[str, str], ArmRun] = {}
+        for run in runs:
+            sampled.setdefault((run.planned["references"].fingerprint, run.planned["sampling"].fingerprint), run)
+        for run in sampled.values():
             _share(run)
         listed = folder / "runs.json"
         folder.mkdir(parents=True, exist_ok=True)
