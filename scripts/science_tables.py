@@ -1,6 +1,6 @@
-"""Prints the tables of docs/science.md from the results of `mind bench science`: python -m scripts.science_tables FOLDER.
+"""Prints the tables of docs/science.md from the results of `mind bench science`: python -m scripts.science_tables FILE.
 
-FOLDER has the experiment's `arms.json`. All figures are per cent or points; a difference has its 95 % interval for other seeds and other
+FILE is the experiment's `arms.json`. All figures are per cent or points; a difference has its 95 % interval for other seeds and other
 items, and its p-value with Holm's correction over the arms.
 """
 
@@ -12,7 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.analysis.statistics import detectable_difference
+
 GROUPS: Final = ("id", "ood")
+SEEDS: Final = (2, 3, 5, 10, 20)
 _MINUS: Final = str.maketrans("-", "−")
 
 
@@ -71,11 +74,21 @@ def seeds_table(arms: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield _row([f"`{arm['arm']}`", *each, " / ".join(found) if all(found) else ""])
 
 
+def power_table() -> Iterator[str]:
+    """The smallest true difference that a comparison finds with 80 % power, for some variations of items and seeds."""
+    yield _row(["items that change", "spread", *(f"{seeds} seeds" for seeds in SEEDS)])
+    yield "|---" * (2 + len(SEEDS)) + "|"
+    for share, items, spread in ((0.10, 1000, 1), (0.10, 1000, 2), (0.15, 1200, 2), (0.15, 1200, 5), (0.15, 1200, 10)):
+        found = [100 * detectable_difference(share, items, spread / 100, seeds) for seeds in SEEDS]
+        values = ["none" if value > 100 else f"{value:.1f}" for value in found]
+        yield _row([f"{100 * share:.0f} % of {items:,}", str(spread), *values])
+
+
 def main() -> None:
-    """Print the three tables and the paper's claims."""
-    found = json.loads((Path(sys.argv[1]) / "arms.json").read_text())
+    """Print all tables and the paper's claims."""
+    found = json.loads(Path(sys.argv[1]).read_text())
     arms = sorted(found["arms"], key=lambda arm: -arm["id"]["mean"])
-    for table in (arms_table(found, arms), sets_table(found, arms), seeds_table(arms)):
+    for table in (arms_table(found, arms), sets_table(found, arms), seeds_table(arms), power_table()):
         print(*table, "", sep="\n")
     if found["claims"] is not None:
         for group in GROUPS:

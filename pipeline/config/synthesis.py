@@ -47,7 +47,7 @@ class Synthesis(Frozen):
     engine: EngineConfig = identity(EngineConfig())
     """Engine that runs the base student's attempts."""
     attempts: int = identity(4, ge=1)
-    """Attempts of the base student per question; their pass rate is the question's difficulty."""
+    """Attempts of the base student per question; their pass rate is the question's difficulty. None are made if `keep_easy` is 1."""
     attempt_temperature: float = identity(0.7, ge=0)
     """Sampling temperature of the attempts."""
     max_tokens: int = identity(1024, ge=1)
@@ -71,7 +71,7 @@ class Synthesis(Frozen):
     encoder: WeightsField | None = identity(None)
     """Frozen encoder of MetaNet's features; the base student if left out."""
     encoder_context: int = identity(512, ge=8)
-    """Longest text that the encoder reads at once, in tokens; longer texts are averaged over chunks."""
+    """Longest text that an encoder of its own reads at once, in tokens; longer texts are averaged over chunks."""
     metanet: MetaNetShape = identity(MetaNetShape())
     """Shape of MetaNet."""
     warm_up_epochs: int = identity(3, ge=0)
@@ -81,4 +81,4 @@ class Synthesis(Frozen):
     batch_questions: int = identity(32, ge=1)
     """Questions per warm-up batch."""
     forward_rows: int = runtime(32, ge=1)
-    """Rows per forward pass when losses and features are measured."""
+    """Rationales per forward pass when losses and features are measured: whole questions, so one question may have more."""

@@ -79,7 +79,7 @@ class PerspectiveSet:
     """The kept rationales of one question, by perspective."""
 
     question_id: str
-    pass_rate: float
+    pass_rate: float | None
     rationales: dict[str, str]
 
 
@@ -93,7 +93,7 @@ class Curation:
 
 def curate(
     right: Mapping[str, Mapping[str, str]],
-    pass_rates: Mapping[str, float],
+    pass_rates: Mapping[str, float | None],
     *,
     duplicate_jaccard: float,
     min_perspectives: int,
@@ -106,7 +106,7 @@ def curate(
 
     Args:
         right: question id -> perspective -> a correct rationale, ending in the answer sentence.
-        pass_rates: question id -> share of the base student's attempts that were correct.
+        pass_rates: question id -> share of the base student's attempts that were correct; None without attempts: no question is easy.
         last: the largest `place` that is kept; None for no limit.
     """
     fallen = ("near_duplicates", "too_few_perspectives", "easy_left_out", "over_max_questions")
@@ -118,7 +118,7 @@ def curate(
         counts["near_duplicates"] += len(found) - len(kept)
         if len(kept) < min_perspectives:
             counts["too_few_perspectives"] += 1
-        elif rate > easy_above and not keep_easy_question(question_id, seed, keep_easy):
+        elif rate is not None and rate > easy_above and not keep_easy_question(question_id, seed, keep_easy):
             counts["easy_left_out"] += 1
         elif last is not None and place(question_id, seed) > last:
             counts["over_max_questions"] += 1

@@ -20,7 +20,7 @@ def _padded(rows: list[TokenRow], pad: int) -> tuple[Tensor, Tensor]:
     return tokens_BT, torch.arange(width)[None] < torch.tensor([len(row.tokens) for row in rows])[:, None]
 
 
-def _body(model: Any) -> Any:
+def body(model: Any) -> Any:
     """The part of a model that gives hidden states; of some causal models, the base model is the model itself."""
     return model.get_decoder() if model.base_model is model and model.get_output_embeddings() is not None else model.base_model
 
@@ -31,7 +31,7 @@ def pooled_states(student: Any, rows: list[TokenRow], pad: int, device: torch.de
     pooled = []
     for first in range(0, len(rows), rows_at_once):
         tokens_BT, real_BT = _padded(rows[first : first + rows_at_once], pad)
-        hidden_BTD = _body(student)(
+        hidden_BTD = body(student)(
             input_ids=tokens_BT.to(device), attention_mask=real_BT.to(device), use_cache=False
         ).last_hidden_state.float()
         weight_BT1 = real_BT.to(device)[..., None]
@@ -53,7 +53,7 @@ def span_states(
         ends_B2 = torch.tensor(spans[first : first + rows_at_once])
         place_T = torch.arange(tokens_BT.shape[1])
         inside_BT = (place_T >= ends_B2[:, :1]) & (place_T < ends_B2[:, 1:])
-        hidden_states = _body(student)(
+        hidden_states = body(student)(
             input_ids=tokens_BT.to(device), attention_mask=real_BT.to(device), use_cache=False, output_hidden_states=True
         ).hidden_states
         weight_BT1 = inside_BT.to(device)[..., None]

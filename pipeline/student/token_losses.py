@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,9 @@ from torch.utils.checkpoint import checkpoint
 from pipeline.student.attention import ROWS, RowGather, block_mask
 from pipeline.student.batch import Batch, TokenRow, batch, rationale_spans
 from pipeline.student.objective import real_losses, token_losses
+
+DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Torch's type of each precision of the training."""
 
 
 class StudentLosses(nn.Module):

@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 
 from pipeline.config.training import Consistency, Mixture, Training
+from pipeline.student.token_losses import DTYPES
 from pipeline.training.micro_batch import MicroBatch, assemble
 from pipeline.training.step import TrainingState, choose, metanet_step, train_step
 from pipeline.training.training_set import questions_of_step
@@ -22,7 +23,7 @@ from scripts.gpu.part import Options, attempt, options, report, wait
 from scripts.gpu.students import ATTENTION, NOWHERE, SHAPES, Shape, operations, peak_of, set_of, student_of
 from scripts.gpu.trl import trl_seconds
 from stages.speed.training import config_of, join_alone
-from stages.training.rank import DTYPES, engine_of, start_training_state
+from stages.training.rank import engine_of, start_training_state
 
 RATIOS: Final = ((1, 1), (1, 3))
 OBJECTIVES: Final[dict[str, dict[str, Any]]] = {

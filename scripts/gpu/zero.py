@@ -13,11 +13,12 @@ import torch
 import torch.distributed as dist
 
 from pipeline.config.training import Lora
+from pipeline.student.token_losses import DTYPES
 from pipeline.training.step import train_step
 from scripts.gpu.part import Options, attempt, options, report
 from scripts.gpu.students import ATTENTION, NOWHERE, Shape, copy_of, set_of, student_of
 from stages.speed.training import config_of, join_alone
-from stages.training.rank import DTYPES, engine_of, join, start_training_state
+from stages.training.rank import engine_of, join, start_training_state
 
 SHAPE: Final = Shape(256, 512, 4, 4, 2, 1024, 4, 128)
 SMALL: Final = Shape(32, 48, 2, 2, 1, 256, 2, 24)

@@ -1,14 +1,15 @@
 """Measures the base student's losses and MetaNet's input features on the kept rationales of one chunk.
 
-A forward pass never spans two chunks. The values of a rationale therefore depend on its chunk only, not on where an earlier process
-stopped.
+The base student runs in the precision of the training. Unless another encoder is configured, its one forward pass gives both. A forward
+pass never spans two chunks. The values of a rationale therefore depend on its chunk only, not on where an earlier process stopped.
 
 Axes: B rationales, F features.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from itertools import groupby
+from typing import Any, Final, Literal, NamedTuple
 
 import pyarrow as pa
 import torch
@@ -20,8 +21,9 @@ from pipeline.config.synthesis import Synthesis
 from pipeline.metanet.features import encode
 from pipeline.model_folders import load_causal_model, load_tokenizer
 from pipeline.prompt_rendering import pad_token
+from pipeline.student.losses_and_states import losses_and_states
 from pipeline.student.self_check import right_form
-from pipeline.student.token_losses import StudentLosses, measured_losses
+from pipeline.student.token_losses import DTYPES
 from stages.synthesis.selection import Kept
 
 RATIONALES: Final = pa.schema(
@@ -34,25 +36,23 @@ RATIONALES: Final = pa.schema(
 
 
 class Models(NamedTuple):
-    """The base student, and the feature encoder with its tokenizer; by default the encoder is the student itself."""
+    """The base student, and the feature encoder with its tokenizer, if it is another model."""
 
     student: Any
     pad: int
-    encoder: Any
-    encoder_tokenizer: Any
+    encoder: tuple[Any, Any] | None
 
 
-def open_models(source: Weights, settings: Synthesis) -> Models:
+def open_models(source: Weights, settings: Synthesis, precision: Literal["fp32", "bf16"]) -> Models:
     """Load both, on a GPU if available."""
-    tokenizer = load_tokenizer(source)
-    student = load_causal_model(source, "auto")
+    pad = pad_token(load_tokenizer(source))
+    student = load_causal_model(source, DTYPES[precision])
     student.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    pad = pad_token(tokenizer)
     if settings.encoder is None:
-        return Models(student, pad, student, tokenizer)
+        return Models(student, pad, None)
     other = settings.encoder
     encoder = AutoModel.from_pretrained(other.location, revision=other.revision, use_safetensors=True, trust_remote_code=False)
-    return Models(student, pad, encoder.to(student.device).eval(), load_tokenizer(other))
+    return Models(student, pad, (encoder.to(student.device).eval(), load_tokenizer(other)))
 
 
 def losses_and_features(models: Models, settings: Synthesis, hardest: float, kept: list[Kept]) -> tuple[Tensor, Tensor]:
@@ -62,14 +62,18 @@ def losses_and_features(models: Models, settings: Synthesis, hardest: float, kep
         ModelError: the student has other losses in a batch than alone.
     """
     if not kept:
-        return torch.zeros(0), torch.zeros(0, models.encoder.config.hidden_size)
-    student, rows = models.student, [item.row for item in kept]
-    form = right_form(student, sorted(rows, key=lambda row: -len(row.tokens)), models.pad, "none")
-    model = StudentLosses(student, own_head=form.own_head)
-    losses_B = measured_losses(model, rows, models.pad, student.device, settings.forward_rows, hardest)
+        width = models.student if models.encoder is None else models.encoder[0]
+        return torch.zeros(0), torch.zeros(0, width.config.get_text_config().hidden_size)
+    rows = [item.row for item in kept]
+    by_question = [[item.row for item in mine] for _, mine in groupby(kept, key=lambda item: item.question_id)]
+    questions = [number for number, mine in enumerate(by_question) for _ in mine]
+    longest = max(by_question, key=lambda mine: max(len(row.tokens) for row in mine))
+    form = right_form(models.student, longest, models.pad, "rows")
+    losses_B, states_BF = losses_and_states(models.student, form, rows, questions, models.pad, settings.forward_rows, hardest)
+    if models.encoder is None:
+        return losses_B, states_BF
     texts = [item.prompt + item.text for item in kept]
-    features_BF = encode(models.encoder, models.encoder_tokenizer, texts, settings.encoder_context, settings.forward_rows)
-    return losses_B, features_BF
+    return losses_B, encode(*models.encoder, texts, settings.encoder_context, settings.forward_rows)
 
 
 def rationale_table(kept: list[Kept], losses_B: Tensor) -> pa.Table:

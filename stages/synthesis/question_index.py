@@ -22,11 +22,12 @@ class IndexedQuestion(NamedTuple):
 
     prompt: str
     answer: str
-    pass_rate: float
+    pass_rate: float | None
+    """None where no attempts were needed."""
 
 
-def write_index(path: Path, questions: Iterable[tuple[str, str, str]], rates: Iterable[tuple[str, float]]) -> None:
-    """Write questions as (id, prompt, answer) and difficulties as (id, pass rate), each in any order.
+def write_index(path: Path, questions: Iterable[tuple[str, str, str]], rates: Iterable[tuple[str, float]] | None) -> None:
+    """Write questions as (id, prompt, answer) and difficulties as (id, pass rate), each in any order; None if nothing was attempted.
 
     Raises:
         ArtifactError: the numbers of questions and difficulties differ.
@@ -39,8 +40,8 @@ def write_index(path: Path, questions: Iterable[tuple[str, str, str]], rates: It
             file.execute("CREATE TABLE question (id TEXT, prompt TEXT, answer TEXT)")
             file.execute("CREATE TABLE difficulty (id TEXT, pass_rate REAL)")
             asked = file.executemany("INSERT INTO question VALUES (?, ?, ?)", questions).rowcount
-            attempted = file.executemany("INSERT INTO difficulty VALUES (?, ?)", rates).rowcount
-            if asked != attempted:
+            attempted = file.executemany("INSERT INTO difficulty VALUES (?, ?)", rates or ()).rowcount
+            if rates is not None and asked != attempted:
                 raise ArtifactError(f"synthesis: {attempted} of {asked} questions have attempts; run the stage again")
             file.execute("CREATE UNIQUE INDEX question_by_id ON question (id)")
             file.execute("CREATE UNIQUE INDEX difficulty_by_id ON difficulty (id)")
@@ -66,7 +67,7 @@ def look_up(lookup: QuestionIndex, question_ids: Iterable[str]) -> dict[str, Ind
         ArtifactError: a question does not exist.
     """
     found = {}
-    select = "SELECT prompt, answer, pass_rate FROM question JOIN difficulty USING (id) WHERE id = ?"
+    select = "SELECT prompt, answer, pass_rate FROM question LEFT JOIN difficulty USING (id) WHERE id = ?"
     for question_id in question_ids:
         row = lookup.execute(select, (question_id,)).fetchone()
         if row is None:
@@ -75,6 +76,7 @@ def look_up(lookup: QuestionIndex, question_ids: Iterable[str]) -> dict[str, Ind
     return found
 
 
-def mean_pass_rate(lookup: QuestionIndex) -> float:
-    """Mean pass rate over all questions."""
-    return float(lookup.execute("SELECT avg(pass_rate) FROM difficulty").fetchone()[0])
+def mean_pass_rate(lookup: QuestionIndex) -> float | None:
+    """Mean pass rate over all questions; None if nothing was attempted."""
+    found: float | None = lookup.execute("SELECT avg(pass_rate) FROM difficulty").fetchone()[0]
+    return found

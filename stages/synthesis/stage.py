@@ -1,6 +1,7 @@
 """Stage 4: perspective synthesis. Selects rationales, measures MetaNet's inputs, and warms up MetaNet.
 
-1. The base student attempts every question; its pass rate is the question's difficulty (`stages/synthesis/attempts.py`).
+1. The base student attempts every question; its pass rate is the question's difficulty (`stages/synthesis/attempts.py`). With
+   `keep_easy: 1.0`, which keeps all questions, there are no attempts.
 2. Correct, distinct rationales are kept; easy questions are down-sampled; the number of questions may be limited
    (`stages/synthesis/selection.py`).
 3. Features of every kept rationale, and the base student's loss on it, are measured (`stages/synthesis/measurement.py`).
@@ -9,7 +10,7 @@
 Steps 2 and 3 process one shard of samples at a time and commit the results under the same shard number. A kill therefore loses at most one
 shard, and the result does not depend on when it happened. Writes `rationales-*.parquet` and `features-*.parquet` (a row per question and
 perspective, in the same order), `sets-*.parquet` (a row per question: mask, scores, π, fused vector), `metanet.safetensors`, and the
-attempts.
+attempts, if any.
 
 Axes: B rationales, F features, K perspectives.
 """
@@ -21,7 +22,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from pipeline.config.models import WeightsField
 from pipeline.config.prompts import Prompts
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from stages.synthesis.selection import Kept
 
 NAME: Final = "synthesis"
-VERSION: Final = 7
+VERSION: Final = 8
 INPUTS: Final = ("questions", "sampling")
 
 _COUNTS: Final = b"counts"
@@ -65,6 +66,7 @@ class Config(Frozen):
     synthesis: Synthesis = identity()
     objective: Objective = identity()
     max_length: int = identity()
+    precision: Literal["fp32", "bf16"] = identity()
     seed: int = identity()
 
 
@@ -78,6 +80,7 @@ def config_of(run: RunConfig) -> Config:
         synthesis=run.synthesis,
         objective=run.objective,
         max_length=run.training.max_length,
+        precision=run.training.precision,
         seed=run.seed,
     )
 
@@ -107,6 +110,11 @@ QuestionStream = Callable[[], Iterator[Question]]
 """Returns a new stream of the questions that have samples: all of them, unless imported rationales cover only some."""
 
 
+def _attempted(config: Config) -> bool:
+    """Whether difficulties decide anything."""
+    return config.synthesis.keep_easy < 1
+
+
 def _lookup(config: Config, questions: QuestionStream, out: Draft) -> Path:
     """The lookup file of the questions; written if it does not exist."""
     from stages.shared.mapped_tables import derived
@@ -114,7 +122,7 @@ def _lookup(config: Config, questions: QuestionStream, out: Draft) -> Path:
     path = derived(out.scratch) / "questions.sqlite"
     if not path.exists():
         asked = ((item.id, student_prompt(config.prompts, item), item.answer) for item in questions())
-        write_index(path, asked, pass_rates(out))
+        write_index(path, asked, pass_rates(out) if _attempted(config) else None)
     return path
 
 
@@ -165,7 +173,7 @@ def _measure(config: Config, sampling: Artifact, lookup: QuestionIndex, out: Dra
         return
     selecting = _selecting(config, lookup)
     last = _last_place(config, shards, selecting)
-    models = open_models(config.student, config.synthesis)
+    models = open_models(config.student, config.synthesis, config.precision)
     for number, path in missing:
         kept, counts = selecting(path, last)
         losses_B, features_BF = losses_and_features(models, config.synthesis, config.objective.hardest, kept)
@@ -204,7 +212,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     def asked() -> Iterator[Question]:
         return (item for item in training_questions(inputs["questions"]) if digest(item.id) in having)
 
-    sample_attempts(config.synthesis, config.student, config.prompts, asked, total, config.seed, out, progress)
+    if _attempted(config):
+        sample_attempts(config.synthesis, config.student, config.prompts, asked, total, config.seed, out, progress)
     with open_index(_lookup(config, asked, out)) as lookup:
         _measure(config, inputs["sampling"], lookup, out, progress)
         counts = _counted(out, total)

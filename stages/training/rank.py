@@ -32,7 +32,7 @@ from pipeline.parameter_groups import parameter_groups
 from pipeline.prompt_rendering import pad_token
 from pipeline.student.lora import adapt
 from pipeline.student.self_check import right_form
-from pipeline.student.token_losses import StudentLosses
+from pipeline.student.token_losses import DTYPES, StudentLosses
 from pipeline.training.step import TrainingState, train_step
 from pipeline.training.student_engine import StudentEngine
 from pipeline.training.training_set import TrainingSet, held_out, training_subset
@@ -108,9 +108,6 @@ def deepspeed_config(training: Training) -> dict[str, Any]:
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
     }
-
-
-DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def start_engine(config: Config, data: TrainingSet) -> tuple[Any, Config]:

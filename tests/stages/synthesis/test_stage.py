@@ -61,7 +61,7 @@ def inputs(root: Path) -> dict[str, Artifact]:
 def config(model: Path, perspectives: Path | None = None, **changes: Any) -> synthesis.Config:
     tree = tree_of(model) | {"perspectives": perspectives}
     tree["synthesis"] = {
-        "engine": {"kind": "transformers", "dtype": "float32"}, "attempts": 1, "max_tokens": 1, "keep_easy": 1.0,
+        "engine": {"kind": "transformers", "dtype": "float32"}, "attempts": 1, "max_tokens": 1, "keep_easy": 0.5,
         "warm_up_epochs": 2, "batch_questions": 4, "metanet": {"width": 8, "heads": 2}, **changes,
     }  # fmt: skip
     return synthesis.config_of(RunConfig.model_validate(tree))
@@ -203,3 +203,10 @@ def test_majority_require_drops_questions_with_another_majority_answer(tmp_path:
     ids = [{row["question_id"] for row in made.table("sets").to_pylist()} for made in (free, strict)]
     assert ids[0] - ids[1] == {question(4).id}
     assert (free.summary["against_majority"], strict.summary["against_majority"]) == (0, 3)
+
+
+def test_without_down_sampling_the_base_student_attempts_nothing(tmp_path: Path, tiny_model: Path) -> None:
+    found = synthesised(tmp_path / "all", config(tiny_model, keep_easy=1.0), inputs(tmp_path), [])
+    assert not found.files("attempts")
+    assert found.summary["mean_pass_rate"] is None
+    assert {row["pass_rate"] for row in found.table("sets").to_pylist()} == {None}
