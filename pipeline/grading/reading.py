@@ -19,12 +19,12 @@ from pipeline.grading.wording.sentences import (
     HEDGE,
     NO_ANSWER,
     SENTENCE_END,
-    one_turn,
     without_options,
     without_talk_to_graders,
 )
 from pipeline.grading.wording.statements import Statement, announced, last_boxes, statements
 from pipeline.grading.wording.thoughts import behind_thoughts
+from pipeline.grading.wording.turns import one_turn
 
 Readings = tuple[str, ...]
 

@@ -11,14 +11,6 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-_MARKS: Final = "im_end|eot_id|eom_id|end|end_of_text|endoftext|end_of_turn|return|eos|assistant_end"
-_TURN_ENDS: Final = re.compile(
-    rf"<\|(?:{_MARKS})\|>|</s>|<end_of_turn>|<eos>|<｜end▁of▁sentence｜>|\[/?INST\]"
-    r"|<\|(?:im_start|start_header_id|user)\|>\s*(?:user|system)?"
-)
-_TURN_STARTS: Final = re.compile(
-    r"\s*(?:<\|(?:im_start|start_header_id|start|assistant)\|>|<start_of_turn>|<s>|<bos>)\s*(?:assistant|model)?\s*(?:<\|end_header_id\|>)?\s*"
-)
 _LONGEST: Final = 1000
 """Characters of a sentence that are read: degenerate samples repeat one fragment without end."""
 SENTENCE_END: Final = re.compile(
@@ -152,16 +144,6 @@ _INSTEAD: Final = re.compile(
     rf"(?:(?:the|on|in|option|choice|answer|letter)\s+)*(?={_VALUE})(?:(?!,\s|;|\bbut\b)[^.!?\n]|\.(?=\S))*",
     re.IGNORECASE,
 )
-
-
-def one_turn(text: str) -> str:
-    """The first turn of a text: what follows an end-of-turn mark was not written by this answer."""
-    if "<" not in text and "[" not in text:
-        return text
-    opening = _TURN_STARTS.match(text)
-    text = text[opening.end() :] if opening else text
-    end = _TURN_ENDS.search(text)
-    return text[: end.start()] if end and text[: end.start()].strip() else text
 
 
 def without_talk_to_graders(text: str) -> str:
