@@ -15,9 +15,10 @@ from itertools import zip_longest
 from typing import Final
 
 from pipeline.grading import numbers, quantities
+from pipeline.grading.wording.hedges import HEDGE
 from pipeline.grading.wording.latex import strip_latex
 from pipeline.grading.wording.lookalikes import strip_emphasis
-from pipeline.grading.wording.sentences import HEDGE, claims, sentences, without_denied
+from pipeline.grading.wording.sentences import claims, sentences, without_denied
 from pipeline.grading.wording.statements import Statement
 
 LETTERS: Final = string.ascii_uppercase

@@ -15,8 +15,9 @@ from typing import Final
 from pipeline.grading import numbers, quantities, symbolic
 from pipeline.grading.rounding import equal_up_to_rounding
 from pipeline.grading.structure import Structure, structure
+from pipeline.grading.wording.hedges import HEDGE
 from pipeline.grading.wording.latex import balanced, normal
-from pipeline.grading.wording.sentences import HEDGE, SENTENCE_END, sentences
+from pipeline.grading.wording.sentences import SENTENCE_END, sentences
 
 _LONGEST: Final = 1000
 _FEWEST_PLACES: Final = 6

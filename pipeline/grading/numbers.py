@@ -17,10 +17,11 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
+from pipeline.grading.wording.hedges import HEDGE
 from pipeline.grading.wording.latex import strip_latex
 from pipeline.grading.wording.lookalikes import strip_emphasis
 from pipeline.grading.wording.number_words import SCALES, leading_number
-from pipeline.grading.wording.sentences import HEDGE, claim, claimed, claims, sentences, without_denied
+from pipeline.grading.wording.sentences import claim, claimed, claims, sentences, without_denied
 
 MOST_DIGITS: Final = 60
 _TAIL: Final = 400

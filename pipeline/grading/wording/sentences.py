@@ -1,8 +1,8 @@
 """A small grammar of sentences: where they end, which clauses carry the claim, and which of them claim nothing.
 
 A sentence is divided into clauses at commas and connectives. A clause that opens with a subordinator ("because", "after giving away 3",
-"which") only explains, and so do brackets and what stands behind such a word inside a clause. The rest is what the sentence claims. A hedge
-("might be", "I guess", "either") claims nothing, and neither does a sentence that talks to whoever grades the text. Our choices.
+"which") only explains, and so do brackets and what stands behind such a word inside a clause. The rest is what the sentence claims. A
+sentence that talks to whoever grades the text claims nothing. Our choices.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Final
+
+from pipeline.grading.wording.hedges import VALUE
 
 _LONGEST: Final = 1000
 """Characters of a sentence that are read: degenerate samples repeat one fragment without end."""
@@ -22,46 +24,6 @@ def _any(*phrases: str) -> str:
     """A pattern of alternatives."""
     return "(?:" + "|".join(phrases) + ")"
 
-
-_VALUE: Final = r"[(\[\"'$-]*(?:\d|(?-i:[A-Z])\b)"
-"""The beginning of a number, or a letter that names an option."""
-_VERDICT: Final = r"(?:yes|no|true|false)\b"
-_PARTICIPLE: Final = r"(?:\w+ly )?(?!red\b|hundred\b)\w+(?:ed|en|wn|ld|ade|ought|ut)\b"
-HEDGE: Final = re.compile(
-    _any(
-        r"\b(?:maybe|perhaps|possibly|probably|presumably|supposedly|tentatively|plausibly)\b",
-        rf"\b(?:might|could|(?-i:may))\s+(?:\w+\s+)?(?:equal|be)\b(?! {_PARTICIPLE})",
-        r"\b(?:I|we)(?:'d| would| will|'ll| can only| could only| have to| must| can| could)?\s+(?:\w+ly\s+)?(?:guess"
-        r"|suspect|speculate|lean|estimate|bet|imagine|reckon)\b",
-        r"\b(?:my|a|an|best|educated|wild|rough|only|just)(?: \w+)? guess\b|\bguessing\b|^\W*guess\b|\bguess\s*[:=]|\bhunch\b",
-        r"\bif (?:I|we) (?:had|have) to\b|\binclined to\b|\bhesitat(?:e|es|ing)\b",
-        r"\b(?:most |very |more |quite )?likely(?= (?:answer|option|choice|candidate|value|result|is|just|the|an?)\b"
-        rf"| {_VALUE}| {_VERDICT})",
-        r"\b(?:possible|plausible|probable|tentative) (?:answer|option|choice|candidate|value|result)\b",
-        r"\b(?:not|n't|never|hardly) (?:\w+ |100% |100 % )?(?:sure|certain|confident|know|decide|tell|say)\b"
-        r"|\b\d+ ?% (?:sure|certain|confident)\b",
-        r"\b(?:I'm|I am|we are|we're|I remain|still|it's|it is|is|quite|very) un(?:sure|certain|decided|clear)\b"
-        r"|^\W*un(?:sure|certain)\b|\bno idea\b",
-        r"\b(?:hard|difficult|impossible) to (?:say|tell|know)\b",
-        r"\btorn between\b|\btoss-?\s?up\b|\bon the fence\b|\bleaning\b|\bcould go either way\b|\b(?:it's|is) between (?=\(?(?-i:[A-Z])\b)",
-        r"\b(?:seem|appear|look|sound)s?\s+(?:to be|like|that|as if|(?:\w+ )?(?:likely|plausible|possible|reasonable|right|correct))\b",
-        rf"\beither (?:(?:option|choice|answer|letter|about|around) )?(?:{_VALUE}|{_VERDICT})",
-    ),
-    re.IGNORECASE,
-)
-"""Words with which nobody commits to an answer."""
-NO_ANSWER: Final = re.compile(
-    r"\W*(?:currently |still |simply )?"
-    + _any(
-        r"unknown|unclear|unavailable|undetermined|indeterminate|undefined|ambiguous|missing",
-        r"not (?:known|clear|given|listed|determined|here|there|available|stated|among\b[^.]*)",
-        r"(?:can ?not|can't|could ?n[o']t) be (?:determined|found|known|calculated|computed|given|answered)",
-        r"impossible to \w+|whatever\b[^.]*|left (?:open|blank|to the reader)|up to you",
-    )
-    + r"\b",
-    re.IGNORECASE,
-)
-"""What a statement says that has no answer."""
 
 _GRADER: Final = (
     r"(?:auto-?)?(?:graders?|evaluators?|examiners?|scorers?|markers?|assessors?|reviewers?|judges?|grading (?:system|bot))"
@@ -114,7 +76,7 @@ _SUBORDINATOR: Final = _any(
 )
 _OPENS_SUBORDINATE: Final = re.compile(
     rf"\W*(?:(?:and|but|or)\s+)?(?:{_SUBORDINATOR}|for (?:every|each|example|instance)"
-    rf"|(?!{_RESULTING}(?: \w+)? {_VALUE})which|that (?:is|are|was|were) why)\b",
+    rf"|(?!{_RESULTING}(?: \w+)? {VALUE})which|that (?:is|are|was|were) why)\b",
     re.IGNORECASE,
 )
 _NO_PURPOSE: Final = _any(
@@ -141,7 +103,7 @@ _OPTIONS: Final = re.compile(
 _INSTEAD: Final = re.compile(
     r"(?:^\W*|,?\s+)(?:(?:and|but) )?(?:not|anything but|everything but|except(?: for)?|rather than|instead of"
     r"|as opposed to|unlike|over(?=\s[(\[]?(?-i:[A-Z])\b))\s+"
-    rf"(?:(?:the|on|in|option|choice|answer|letter)\s+)*(?={_VALUE})(?:(?!,\s|;|\bbut\b)[^.!?\n]|\.(?=\S))*",
+    rf"(?:(?:the|on|in|option|choice|answer|letter)\s+)*(?={VALUE})(?:(?!,\s|;|\bbut\b)[^.!?\n]|\.(?=\S))*",
     re.IGNORECASE,
 )
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.grading.wording.sentences import HEDGE, claims, without_denied, without_options, without_talk_to_graders
+from pipeline.grading.wording.hedges import HEDGE
+from pipeline.grading.wording.sentences import claims, without_denied, without_options, without_talk_to_graders
 
 plain = st.lists(st.sampled_from(["She", "sells", "nine", "eggs", "7", "at", "2", "dollars"]), min_size=1, max_size=12).map(
     " ".join
