@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from pipeline.grading import booleans, dates, expressions, free_text, numbers
 from pipeline.grading import choices as letters
+from pipeline.grading.wording import numerals
 from pipeline.grading.wording.hedges import HEDGE
 from pipeline.grading.wording.lookalikes import normalise_characters
 from pipeline.grading.wording.sentences import SENTENCE_END, without_options, without_talk_to_graders
@@ -52,7 +53,7 @@ class AnswerKind(NamedTuple):
 
 
 _KINDS: Final = {
-    "number": AnswerKind(numbers.whole, numbers.boxed, numbers.phrase, numbers.last),
+    "number": AnswerKind(numerals.whole, numbers.boxed, numbers.phrase, numbers.last),
     "boolean": AnswerKind(booleans.whole, booleans.boxed, booleans.phrase, booleans.last),
     "date": AnswerKind(dates.whole, dates.boxed, dates.phrase, dates.last),
     "math": AnswerKind(expressions.whole, expressions.boxed, expressions.phrase, expressions.last),
