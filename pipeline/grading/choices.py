@@ -41,6 +41,8 @@ _SUBJECT: Final = re.compile(
     rf"(?:{_NAME})?({_LIST_OF}[(\[][A-Z][)\]])|{_NAME}({_LIST_OF}[A-Z])\b"
     rf"|(?:\A|(?<=\band )|(?<=\bbut ))\W*({_LIST_OF}[A-Z])(?=[.):]|\s+(?:is|are|was|can|must|does|do)\b|\s*$)"
 )
+_ALONE: Final = re.compile(r"\b[A-Z]\b")
+"""Is in every clause that has a subject."""
 _OPTION_BY_OPTION: Final = re.compile(
     r"[;!\n✓✔✅✗✘❌]|(?<=[✓✔✅✗✘❌])|(?<!\b[A-Z])\.(?=\s|[A-Z]|$)|,\s+(?=\(?[A-Z][):])|(?<=[a-z]{2}),\s+(?:and\s+|but\s+)?(?=[A-Z]\s+(?:is|are)\b)"
 )
@@ -170,6 +172,8 @@ def _judged(text: str, choices: Sequence[str]) -> Iterator[tuple[str, bool, int,
         begin = text.find(clause, place)
         place = begin + len(clause)
         mark = text[place : place + 2].strip()[:1]
+        if not _ALONE.search(clause):
+            continue
         claim = without_denied(clause)
         subjects = list(_SUBJECT.finditer(claim))
         for subject, following in zip_longest(subjects, subjects[1:]):

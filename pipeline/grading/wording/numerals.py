@@ -82,7 +82,9 @@ def _readings(match: re.Match[str]) -> Readings:
 
 def cleaned(text: str) -> str:
     """`text` in plain characters, without exponents of units (5 cm², 90°, 3^{rd}) and brackets around a signed number."""
-    return _BRACKETED.sub(r"\1\2", _EXPONENT.sub("", strip_latex(text)))
+    plain = strip_latex(text)
+    plain = _EXPONENT.sub("", plain) if any(map(plain.__contains__, "^²³°º")) else plain
+    return _BRACKETED.sub(r"\1\2", plain) if "(" in plain else plain
 
 
 def whole(text: str) -> Readings:

@@ -58,6 +58,8 @@ _GIVES_UP: Final = re.compile(
     re.IGNORECASE,
 )
 """Who says that there is no answer."""
+_GIVES_UP_KEYS: Final = ("not ", "n't ", "unable ", "impossible ")
+"""One of these is in every text, in small letters, that `_GIVES_UP` finds something in."""
 NO_ANSWER: Final = re.compile(
     r"\W*(?:currently |still |simply )?"
     r"(?:unknown|unclear|unavailable|undetermined|indeterminate|undefined|ambiguous|missing"
@@ -179,5 +181,7 @@ def statements(text: str) -> list[Statement]:
             wording = strip_emphasis(_OVER.split(text[begin:end])[0]).strip()
             found.append(Statement(start, end, wording, *_commitment(text, start, begin, end)))
         following = start
-    found += [Statement(match.start(), match.end(), "", committed=False) for match in _GIVES_UP.finditer(text)]
+    plain = text.casefold()
+    if any(map(plain.__contains__, _GIVES_UP_KEYS)):
+        found += [Statement(match.start(), match.end(), "", committed=False) for match in _GIVES_UP.finditer(text)]
     return sorted(found, reverse=True)
