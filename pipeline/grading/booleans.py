@@ -102,10 +102,10 @@ def last(text: str) -> tuple[str, ...]:
     plain = strip_latex(strip_emphasis(text))
     verdicts = list(_VERDICT.finditer(plain))
     judged = _judged(plain, verdicts[-1]) if verdicts else None
-    return () if judged is None or _asked(plain, verdicts[-1].start()) else (judged,)
+    return () if judged is None or _is_open(plain, verdicts[-1].start()) else (judged,)
 
 
-def _asked(text: str, place: int) -> bool:
+def _is_open(text: str, place: int) -> bool:
     """Whether the sentence around a place is a question or says that its writer is not sure."""
     begin, end = next(((begin, end) for begin, end in sentences(text) if begin <= place), (0, len(text)))
     sentence = text[begin:end]

@@ -15,7 +15,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
-from pipeline.grading.wording.latex import strip_latex
+from pipeline.grading.wording.latex import GROUPED_BY_COMMAS, strip_latex
 from pipeline.grading.wording.number_words import SCALES, leading_number
 
 MOST_DIGITS: Final = 60
@@ -23,9 +23,7 @@ MOST_DIGITS: Final = 60
 _INTEGER: Final = re.compile(r"-?\d{1,18}")
 CURRENCY: Final = "[$£€¥₹]"
 _BY_SPACE: Final = r"[1-9]\d{0,2}(?: \d{3})+(?![\d/-]| /)"
-_GROUPED: Final = (
-    rf"(?:[1-9]\d{{0,2}}(?:,\d{{3}})+|[1-9]\d?(?:,\d{{2}})+,\d{{3}}|[1-9]\d{{0,2}}(?:'\d{{3}})+|{_BY_SPACE})(?!\d)"
-)
+_GROUPED: Final = rf"(?:{GROUPED_BY_COMMAS}|[1-9]\d{{0,2}}(?:'\d{{3}})+|{_BY_SPACE})(?!\d)"
 _NUMERAL: Final = rf"(?:(?:{_GROUPED}|\d+)(?:\.\d*)?|\.\d+)(?:e[-+]?\d{{1,3}})?"
 _SCALE: Final = "|".join(SCALES)
 _PERCENT: Final = r"%|percent\b|per cent\b"

@@ -102,15 +102,16 @@ _OPTIONS: Final = re.compile(
     + r"(?:[^\n.!?]|[.!?]+(?=\S)|[.!?]+\s+(?=\(?[A-Z][).:]\s))*[.!?]?(?:\n[ \t]*(?:[-*•]|\(?[A-Za-z0-9][.):])[ \t][^\n]*)*",
     re.IGNORECASE,
 )
-_INSTEAD: Final = re.compile(
-    r"(?:^\W*|,?\s+)(?:(?:and|but) )?(?:not|anything but|everything but|except(?: for)?|rather than|instead of"
-    r"|as opposed to|unlike|over(?=\s[(\[]?(?-i:[A-Z])\b))\s+"
+SETS_ASIDE: Final = "(?:not|rather than|instead of|as opposed to|unlike)"
+"""Words behind an answer that name what is not the answer."""
+_SET_ASIDE: Final = re.compile(
+    rf"(?:^\W*|,?\s+)(?:(?:and|but) )?(?:{SETS_ASIDE}|anything but|everything but|except(?: for)?|over(?=\s[(\[]?(?-i:[A-Z])\b))\s+"
     rf"(?:(?:the|on|in|option|choice|answer|letter)\s+)*(?={VALUE})(?:(?!,\s|;|\bbut\b)[^.!?\n]|\.(?=\S))*",
     re.IGNORECASE,
 )
 _OPTION_KEYS: Final = ("option", "choice", "candidate", "alternative")
-_INSTEAD_KEYS: Final = ("not", "thing but", "except", "rather", "instead", "opposed", "unlike", "over")
-"""One of these is in every text, in small letters, that `_OPTIONS` or `_INSTEAD` finds something in."""
+_SET_ASIDE_KEYS: Final = ("not", "thing but", "except", "rather", "instead", "opposed", "unlike", "over")
+"""One of these is in every text, in small letters, that `_OPTIONS` or `_SET_ASIDE` finds something in."""
 
 
 def without_talk_to_graders(text: str) -> str:
@@ -134,7 +135,7 @@ def without_options(text: str) -> str:
 def without_denied(sentence: str) -> str:
     """A sentence without what it sets aside: "7, not 5", "B rather than A"."""
     plain = sentence.casefold()
-    return _INSTEAD.sub("", sentence) if any(map(plain.__contains__, _INSTEAD_KEYS)) else sentence
+    return _SET_ASIDE.sub("", sentence) if any(map(plain.__contains__, _SET_ASIDE_KEYS)) else sentence
 
 
 def sentences(text: str) -> Iterator[tuple[int, int]]:
