@@ -18,7 +18,7 @@ from pipeline.grading import numbers, quantities
 from pipeline.grading.wording.hedges import HEDGE
 from pipeline.grading.wording.latex import strip_latex
 from pipeline.grading.wording.lookalikes import strip_emphasis
-from pipeline.grading.wording.sentences import SETS_ASIDE, claims, sentences, without_denied
+from pipeline.grading.wording.sentences import SENTENCE_END, SETS_ASIDE, claims, sentences, without_denied
 from pipeline.grading.wording.statements import Statement
 
 LETTERS: Final = string.ascii_uppercase
@@ -77,7 +77,6 @@ _RULED_OUT: Final = re.compile(
 )
 _SET_ASIDE: Final = re.compile(rf",?\s+(?:(?:and|but) )?{SETS_ASIDE}\b", re.IGNORECASE)
 _NEGATIVE: Final = re.compile(r"\b(?:not|no|never|neither|nor|except|cannot)\b|n't\b", re.IGNORECASE)
-_SENTENCE: Final = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def _folded(text: str) -> str:
@@ -157,7 +156,7 @@ def phrase(text: str, choices: Sequence[str]) -> tuple[str, ...] | None:
         joint = _JOINT.match(text, first.end())
         other = joint and _LEADING.match(text, joint.end())
         return () if other and _letter(other[1] or other[2] or other[3], choices) != letter else (letter,)
-    sentence = _SET_ASIDE.split(_SENTENCE.split(text)[0])[0]
+    sentence = _SET_ASIDE.split(SENTENCE_END.split(text)[0])[0]
     found_here = _named(sentence, choices) or {letter for _, letter in _mentions(sentence, choices)}
     if found_here:
         return (found_here.pop(),) if len(found_here) == 1 else ()
@@ -219,7 +218,7 @@ def last(text: str, choices: Sequence[str]) -> tuple[str, ...]:
         sentence = plain[begin:end].strip()
         if any(True for _ in _MENTION.finditer(sentence)):
             return _of_sentence(sentence, choices)
-    sentence = without_denied(_SENTENCE.split(text.strip())[-1])
+    sentence = without_denied(next((text[begin:end] for begin, end in sentences(text)), ""))
     named = _named(sentence, choices)
     return tuple(named) if len(named) == 1 and not _NEGATIVE.search(sentence) and not HEDGE.search(sentence) else ()
 

@@ -15,7 +15,7 @@ from pipeline.grading.wording.hedges import HEDGE
 from pipeline.grading.wording.lookalikes import strip_emphasis
 from pipeline.grading.wording.number_words import leading_number
 from pipeline.grading.wording.numerals import CHUNK, CURRENCY, Readings, cleaned, of_chunk, spelled, whole
-from pipeline.grading.wording.sentences import claim, claimed, claims, sentences, without_denied
+from pipeline.grading.wording.sentences import SENTENCE_END, claim, claimed, claims, sentences, without_denied
 
 _TAIL: Final = 400
 _ASSIGNED_TWICE: Final = re.compile(r"=[^=]*(?:\b(?:and|or)\b|[,;]\s)[^=]*[a-z]\w* ?=", re.IGNORECASE)
@@ -47,7 +47,6 @@ _OR_MORE: Final = re.compile(r"[^.,;\d]{0,20}\bor (?:more|less|fewer|above|below
 _OR_MORE_THAN: Final = re.compile(rf"^[^=]*\d{_OR_MORE.pattern}[^=]*$", re.IGNORECASE)
 _ONLY_BOUND: Final = re.compile(rf"{_BOUND.pattern}\s+{CURRENCY}?[\d.,]+\W*(?:[a-z]+\W*){{0,2}}\Z", re.IGNORECASE)
 _CLAUSE: Final = re.compile(r"[;(]|,(?!\d)|\s(?:because|since|which|where|so|if|when|after)\b", re.IGNORECASE)
-_PHRASE_ENDS: Final = re.compile(r"[.?!](?:\s|$)|\n")
 _LEAD: Final = re.compile(
     r"(?:[:=≈~\s]|\$(?=\D)|(?:that|a total of|about|approximately|roughly|around|exactly|only|just|equal to|then"
     r"|therefore|thus|simply|indeed"
@@ -106,7 +105,7 @@ def boxed(text: str) -> Readings:
 
 def phrase(text: str) -> Readings | None:
     """Readings of the text after "the answer is"; empty if it is not exactly one number, `None` if it contains no number."""
-    sentence = _PHRASE_ENDS.split(_led(cleaned(text)), maxsplit=1)[0]
+    sentence = SENTENCE_END.split(_led(cleaned(text)), maxsplit=1)[0]
     clause = _led(re.split(r"[=≈]", _CLAUSE.split(sentence, maxsplit=1)[0])[-1]).strip()
     if (
         _ASSIGNED_TWICE.search(sentence)
