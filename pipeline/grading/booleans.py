@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from pipeline.grading.wording.hedges import ADVERB, DENIES, GUESS, HEDGE, I_GUESS, MODAL, NOT_SURE, SEEM
 from pipeline.grading.wording.latex import strip_latex
 from pipeline.grading.wording.lookalikes import strip_emphasis
-from pipeline.grading.wording.sentences import HEDGE, sentences
+from pipeline.grading.wording.sentences import sentences
 from pipeline.grading.wording.statements import Statement
 
 _WORDS: Final = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
@@ -31,18 +32,19 @@ _NEGATED: Final = re.compile(
     r"(?:\bnot|n't|\bcannot|\bnever|\bneither|\bhardly|\bnor)\s+(?P<between>(?:\w+\s+){0,3})\Z", re.IGNORECASE
 )
 _BE: Final = re.compile(r"(?:(?:be|been|a|the|is|really|actually|at all|in fact)\s+)*", re.IGNORECASE)
-_DOUBTED: Final = re.compile(
-    r"\A\W*(?:maybe|perhaps|probably|possibly|i (?:guess|suppose)|presumably|likely|not sure|\?|(?:and|or) (?:yes|no|true|false)\b)",
+_DOUBT_BEHIND: Final = re.compile(
+    rf"\A\W*(?:{ADVERB}\b|likely|{I_GUESS}|(?:it|that) {SEEM}\b|{NOT_SURE}|\?|(?:and|or) (?:yes|no|true|false)\b)",
     re.IGNORECASE,
 )
-_BEFORE: Final = re.compile(
-    r"\b(?:maybe|perhaps|probably|possibly|presumably|likely|guess|suppose|suspect|might be|could be|may be|partly"
-    r"|partially|half|almost|nearly|mostly|partly|far from|anything but|(?:false|wrong|incorrect) to say"
-    r"|not the case that\W+(?:\w+\W+){0,3}|(?:doubt"
-    r"|deny|denies|no way)\W+(?:\w+\W+){0,4}|not sure\W+(?:but )?|unsure\W+(?:but )?|(?:yes"
-    r"|no|true|false),? (?:and|or))\W*(?:(?:the answer is|it is|it's|is|a|that|so)\W+)?\Z",
+_PARTLY: Final = "(?:partly|partially|half|almost|nearly|mostly|far from|anything but)"
+_LEFT_OPEN: Final = re.compile(
+    rf"(?:\b(?:{ADVERB}|likely|{GUESS}|leaning|inclined|hunch|{SEEM}|{MODAL} be|{_PARTLY}|(?:false|wrong|incorrect) to say"
+    r"|not the case that\W+(?:\w+\W+){0,3}|(?:doubt|deny|denies|no way)\W+(?:\w+\W+){0,4}|(?:yes|no|true|false),? (?:and|or))"
+    rf"|{DENIES} (?:\w+ ){{0,4}}|{NOT_SURE}\W+(?:but )?)\W*(?:(?:the answer is|it is|it's|is|a|that|so|to be|to say|towards?)\W+)?\Z",
     re.IGNORECASE,
 )
+"""What before a verdict says that it is a guess, not quite so, denied, or one of two."""
+_NOT_SURE: Final = re.compile(NOT_SURE, re.IGNORECASE)
 _CONCLUSION: Final = re.compile(
     r"\b(?:so|therefore|thus|hence|consequently|overall|(?:in )?(?:conclusion|summary|short)|answer (?:the|your|this) question)\b"
     r"[\s,:*]*(?=(?:yes|no)\b\W*(?:[,.;:!]|$))",
@@ -60,7 +62,7 @@ def _judged(text: str, verdict: re.Match[str]) -> str | None:
     """yes or no for a verdict word in its place; `None` if the words around it leave it open."""
     word = _WORDS[(verdict[1] or verdict[2]).casefold()]
     before = text[max(0, verdict.start() - 60) : verdict.start()]
-    if _BEFORE.search(before) or _DOUBTED.match(text[verdict.end() : verdict.end() + 30]):
+    if _LEFT_OPEN.search(before) or _DOUBT_BEHIND.match(text[verdict.end() : verdict.end() + 30]):
         return None
     negated = _NEGATED.search(before)
     if negated is None:
@@ -74,7 +76,7 @@ def phrase(text: str) -> tuple[str, ...] | None:
     first = _LEADING.match(text)
     if not first or (first[1].casefold() == "no" and _DETERMINING.match(text, first.end())):
         return last(text) or (() if _VERDICT.search(text) else None)
-    open_ = _OTHER.match(text, first.end()) or _DOUBTED.match(text[first.end() :])
+    open_ = _OTHER.match(text, first.end()) or _DOUBT_BEHIND.match(text[first.end() :])
     return () if open_ else (_WORDS[first[1].casefold()],)
 
 
@@ -91,7 +93,7 @@ def conclusions(text: str) -> Iterator[Statement]:
             match.start(),
             match.end() + 3,
             behind[:3],
-            doubted=bool(_DOUBTED.match(behind.lower().removeprefix("yes").removeprefix("no"))),
+            doubted=bool(_DOUBT_BEHIND.match(behind.lower().removeprefix("yes").removeprefix("no"))),
         )
 
 
@@ -100,13 +102,11 @@ def last(text: str) -> tuple[str, ...]:
     plain = strip_latex(strip_emphasis(text))
     verdicts = list(_VERDICT.finditer(plain))
     judged = _judged(plain, verdicts[-1]) if verdicts else None
-    return () if judged is None or _asked(plain, verdicts[-1].start()) else (judged,)
+    return () if judged is None or _is_open(plain, verdicts[-1].start()) else (judged,)
 
 
-def _asked(text: str, place: int) -> bool:
+def _is_open(text: str, place: int) -> bool:
     """Whether the sentence around a place is a question or says that its writer is not sure."""
     begin, end = next(((begin, end) for begin, end in sentences(text) if begin <= place), (0, len(text)))
     sentence = text[begin:end]
-    return sentence.rstrip().endswith("?") or bool(
-        re.search(r"\b(?:not (?:\w+ )?sure|unsure|uncertain|no idea)\b", sentence, re.IGNORECASE)
-    )
+    return sentence.rstrip().endswith("?") or bool(_NOT_SURE.search(sentence))

@@ -15,9 +15,10 @@ from itertools import zip_longest
 from typing import Final
 
 from pipeline.grading import numbers, quantities
+from pipeline.grading.wording.hedges import HEDGE
 from pipeline.grading.wording.latex import strip_latex
 from pipeline.grading.wording.lookalikes import strip_emphasis
-from pipeline.grading.wording.sentences import HEDGE, claims, sentences, without_denied
+from pipeline.grading.wording.sentences import SENTENCE_END, SETS_ASIDE, claims, sentences, without_denied
 from pipeline.grading.wording.statements import Statement
 
 LETTERS: Final = string.ascii_uppercase
@@ -40,18 +41,23 @@ _SUBJECT: Final = re.compile(
     rf"(?:{_NAME})?({_LIST_OF}[(\[][A-Z][)\]])|{_NAME}({_LIST_OF}[A-Z])\b"
     rf"|(?:\A|(?<=\band )|(?<=\bbut ))\W*({_LIST_OF}[A-Z])(?=[.):]|\s+(?:is|are|was|can|must|does|do)\b|\s*$)"
 )
+_ALONE: Final = re.compile(r"\b[A-Z]\b")
+"""Is in every clause that has a subject."""
+_TICKS: Final = "✓✔✅"
+_CROSSES: Final = "✗✘❌"
 _OPTION_BY_OPTION: Final = re.compile(
-    r"[;!\n✓✔✅✗✘❌]|(?<=[✓✔✅✗✘❌])|(?<!\b[A-Z])\.(?=\s|[A-Z]|$)|,\s+(?=\(?[A-Z][):])|(?<=[a-z]{2}),\s+(?:and\s+|but\s+)?(?=[A-Z]\s+(?:is|are)\b)"
+    rf"[;!\n{_TICKS}{_CROSSES}]|(?<=[{_TICKS}{_CROSSES}])"
+    r"|(?<!\b[A-Z])\.(?=\s|[A-Z]|$)|,\s+(?=\(?[A-Z][):])|(?<=[a-z]{2}),\s+(?:and\s+|but\s+)?(?=[A-Z]\s+(?:is|are)\b)"
 )
 _IS: Final = (
     r"\b(?:is|are|was|were|must be|has to be|seems?)\s+(?:(?:clearly|indeed|therefore|thus|definitely|then|also|obviously)\s+)?"
 )
 _RIGHT: Final = re.compile(
     _IS + r"(?:the\s+)?(?:most\s+|only\s+|single\s+)?(?:correct|right|best|true|answer|valid|kept)\b"
-    r"|^\W*(?i:correct|right|true|yes)\W*$|[✓✔✅]|\bfits\b(?! (?:poorly|badly))|\bworks\b"
+    rf"|^\W*(?i:correct|right|true|yes)\W*$|[{_TICKS}]|\bfits\b(?! (?:poorly|badly))|\bworks\b"
 )
 _WRONG: Final = re.compile(
-    r"\b(?:is|are|was|were|can|must|does|do|would|could)\s*(?:not\b|n't\b)|\bcannot\b|\bfails\b|[✗✘❌]|^\W*(?i:not\b|(?:incorrect|wrong|false|no|eliminated|invalid)\W*$)"
+    rf"\b(?:is|are|was|were|can|must|does|do|would|could)\s*(?:not\b|n't\b)|\bcannot\b|\bfails\b|[{_CROSSES}]|^\W*(?i:not\b|(?:incorrect|wrong|false|no|eliminated|invalid)\W*$)"
     rf"|{_IS}(?:incorrect|wrong|false|out|ruled out|invalid|impossible|irrelevant|eliminated|unlikely|untrue|too \w+)\b"
 )
 _NONE: Final = re.compile(
@@ -63,16 +69,14 @@ _NONE: Final = re.compile(
     r"|\b(?:all|both|several|two|more than one|multiple) (?:of )?(?:the |these )?(?:options|choices|answers) (?:are|could|fit|seem)\b",
     re.IGNORECASE,
 )
-_MARKS: Final = tuple("✓✔✅✗✘❌")
 _REACH: Final = 80
 """Characters behind an option in which its judgement is looked for."""
 _RULED_OUT: Final = re.compile(
     r"(?:[(\[]([A-Z])[)\]]|\b([A-Z])\b)(?:[):.]?\s[^\n.]{0,60}?)?\s*\b(?:is|are|can|must)(?:\s*not\b|n't\b"
     r"|\s+(?:incorrect|wrong|false|out|ruled out)\b)"
 )
-_INSTEAD: Final = re.compile(r",?\s+(?:(?:and|but) )?(?:not|rather than|instead of|as opposed to|unlike)\b", re.IGNORECASE)
+_SET_ASIDE: Final = re.compile(rf",?\s+(?:(?:and|but) )?{SETS_ASIDE}\b", re.IGNORECASE)
 _NEGATIVE: Final = re.compile(r"\b(?:not|no|never|neither|nor|except|cannot)\b|n't\b", re.IGNORECASE)
-_SENTENCE: Final = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def _folded(text: str) -> str:
@@ -152,7 +156,7 @@ def phrase(text: str, choices: Sequence[str]) -> tuple[str, ...] | None:
         joint = _JOINT.match(text, first.end())
         other = joint and _LEADING.match(text, joint.end())
         return () if other and _letter(other[1] or other[2] or other[3], choices) != letter else (letter,)
-    sentence = _INSTEAD.split(_SENTENCE.split(text)[0])[0]
+    sentence = _SET_ASIDE.split(SENTENCE_END.split(text)[0])[0]
     found_here = _named(sentence, choices) or {letter for _, letter in _mentions(sentence, choices)}
     if found_here:
         return (found_here.pop(),) if len(found_here) == 1 else ()
@@ -169,11 +173,13 @@ def _judged(text: str, choices: Sequence[str]) -> Iterator[tuple[str, bool, int,
         begin = text.find(clause, place)
         place = begin + len(clause)
         mark = text[place : place + 2].strip()[:1]
+        if not _ALONE.search(clause):
+            continue
         claim = without_denied(clause)
         subjects = list(_SUBJECT.finditer(claim))
         for subject, following in zip_longest(subjects, subjects[1:]):
             said = claim[subject.end() : min(subject.end() + _REACH, following.start() if following else len(claim))]
-            said = f"{said} {mark}" if mark in _MARKS and not following else said
+            said = f"{said} {mark}" if mark and mark in _TICKS + _CROSSES and not following else said
             judgements = sorted(
                 (found.start(), found.re is _RIGHT) for found in (_RIGHT.search(said), _WRONG.search(said)) if found
             )
@@ -212,7 +218,7 @@ def last(text: str, choices: Sequence[str]) -> tuple[str, ...]:
         sentence = plain[begin:end].strip()
         if any(True for _ in _MENTION.finditer(sentence)):
             return _of_sentence(sentence, choices)
-    sentence = without_denied(_SENTENCE.split(text.strip())[-1])
+    sentence = without_denied(next((text[begin:end] for begin, end in sentences(text)), ""))
     named = _named(sentence, choices)
     return tuple(named) if len(named) == 1 and not _NEGATIVE.search(sentence) and not HEDGE.search(sentence) else ()
 

@@ -11,9 +11,10 @@ import re
 from datetime import date
 from typing import Final
 
+from pipeline.grading.wording.hedges import HEDGE
 from pipeline.grading.wording.latex import strip_latex
 from pipeline.grading.wording.lookalikes import strip_emphasis
-from pipeline.grading.wording.sentences import HEDGE, SENTENCE_END, claim, claimed, claims, sentences, without_options
+from pipeline.grading.wording.sentences import SENTENCE_END, claim, claimed, claims, sentences, without_options
 
 _MONTHS: Final = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"

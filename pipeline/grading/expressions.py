@@ -15,8 +15,10 @@ from typing import Final
 from pipeline.grading import numbers, quantities, symbolic
 from pipeline.grading.rounding import equal_up_to_rounding
 from pipeline.grading.structure import Structure, structure
+from pipeline.grading.wording import numerals
+from pipeline.grading.wording.hedges import HEDGE
 from pipeline.grading.wording.latex import balanced, normal
-from pipeline.grading.wording.sentences import HEDGE, SENTENCE_END, sentences
+from pipeline.grading.wording.sentences import SENTENCE_END, sentences
 
 _LONGEST: Final = 1000
 _FEWEST_PLACES: Final = 6
@@ -66,7 +68,7 @@ def whole(text: str) -> tuple[str, ...]:
         form = f"{calculated[1]}={calculated[2]}" if calculated[1] else calculated[2]
     assigned = _ASSIGNED.fullmatch(form)
     value = assigned[2] if assigned else form
-    if not quantities.has_unit(value) and (found := numbers.whole(value)):
+    if not quantities.has_unit(value) and (found := numerals.whole(value)):
         return ((assigned[1] if assigned else "") + _number(found, form),)
     if letter := _LETTER.fullmatch(form):
         return (letter[1],)

@@ -1,56 +1,25 @@
-r"""Reads numbers: 1,000; 12'000; $12.50; 3/4; 1 1/2; 75%; 1.2e3; -(5); negative 8; 5 million; twelve; two thirds; 18 dollars.
+r"""Reads what a text claims about a number: in a box, after "the answer is", or in its last sentence with a number.
 
-Values are exact fractions; `rounding.py` decides which values a decimal may stand for. `75%` is read as 3/4 and also as 75, and `5 million`
-also as 5, because questions that ask for a percentage or for millions have such gold answers (our choice). A range, a time, a date, a
-choice between numbers and a measure of several parts (3 hours 20 minutes) are not a number. Neither is a number followed by a factor that
-is not a unit (`5x`, `2\pi`, `2^{10}`). These give no answer instead of a part of one.
-
-Three layers: a numeral (`_NUMERAL`) has digits, groups, decimals and an exponent; a number (`_WHOLE`) is a numeral with its sign, currency,
-denominator, scale and percent sign; a chunk (`_CHUNK`) is whatever looks like a number in a text, and is one if it is a number as a whole.
+What a number looks like, and which value it has, is in `wording/numerals.py`; here the words around numbers decide which one is claimed. A
+range, a bound, a time, a date, a choice between numbers and a measure of several parts (3 hours 20 minutes) are not a number. Neither is a
+number followed by a factor that is not a unit (`5x`, `2\pi`, `2^{10}`). These give no answer instead of a part of one.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from decimal import Decimal
-from fractions import Fraction
 from typing import Final
 
-from pipeline.grading.wording.latex import strip_latex
+from pipeline.grading.wording.hedges import HEDGE
 from pipeline.grading.wording.lookalikes import strip_emphasis
-from pipeline.grading.wording.number_words import SCALES, leading_number
-from pipeline.grading.wording.sentences import HEDGE, claim, claimed, claims, sentences, without_denied
+from pipeline.grading.wording.number_words import leading_number
+from pipeline.grading.wording.numerals import CHUNK, CURRENCY, Readings, cleaned, of_chunk, spelled, whole
+from pipeline.grading.wording.sentences import SENTENCE_END, claim, claimed, claims, sentences, without_denied
 
-MOST_DIGITS: Final = 60
 _TAIL: Final = 400
-_INTEGER: Final = re.compile(r"-?\d{1,18}")
-_CURRENCY: Final = "[$£€¥₹]"
-_BY_SPACE: Final = r"[1-9]\d{0,2}(?: \d{3})+(?![\d/-]| /)"
-_GROUPED: Final = (
-    rf"(?:[1-9]\d{{0,2}}(?:,\d{{3}})+|[1-9]\d?(?:,\d{{2}})+,\d{{3}}|[1-9]\d{{0,2}}(?:'\d{{3}})+|{_BY_SPACE})(?!\d)"
-)
-_NUMERAL: Final = rf"(?:(?:{_GROUPED}|\d+)(?:\.\d*)?|\.\d+)(?:e[-+]?\d{{1,3}})?"
-_SCALE: Final = "|".join(SCALES)
-_PERCENT: Final = r"%|percent\b|per cent\b"
-_SIGNED: Final = r"negative |minus "
-_WHOLE: Final = re.compile(
-    rf"(?P<sign>[-+]|{_SIGNED})? ?(?:US|[AC])?{_CURRENCY}? ?(?P<inner>[-+]?)(?:(?P<units>\d+) (?=\d+ ?/ ?\d))?(?P<top>{_NUMERAL})"
-    rf"(?: ?/ ?{_CURRENCY}?(?P<below>[-+]?{_NUMERAL}))?(?: ?(?P<scale>{_SCALE})\b)? ?(?P<percent>{_PERCENT})? ?{_CURRENCY}?",
-    re.IGNORECASE,
-)
-_CHUNK: Final = re.compile(
-    rf"(?=[-+$£€¥₹.\dnm])(?:negative |(?:(?<=\bis )|(?<=\bto )|(?<=\bat )|(?<=\bof )|(?<=\bbe )|(?<=\bwas )|^)minus |(?<![\w)\]}}])[-+])?"
-    rf"{_CURRENCY}?(?:(?<![\w)\]}}])[-+])?(?<![\w^./])(?<![\^_]\{{)(?:\d+ (?=\d+/\d))?"
-    rf"(?:(?:{_BY_SPACE}|\d+)(?:(?:[.,:']| ?[/–—~+*×·-] ?| to ){_CURRENCY}?\.?(?:{_BY_SPACE}|\d+))*|\.\d+)(?:e[-+]?\d+)?"
-    rf"(?: (?:{_SCALE})\b)?(?: ?(?:{_PERCENT}))?",
-    re.IGNORECASE,
-)
-_SEVERAL_IN_BRACKETS: Final = re.compile(r",|\d \d+(?! ?/|\d)")
 _ASSIGNED_TWICE: Final = re.compile(r"=[^=]*(?:\b(?:and|or)\b|[,;]\s)[^=]*[a-z]\w* ?=", re.IGNORECASE)
 _ENUMERATOR: Final = re.compile(r"^[ \t]*\(?\d+[.)][ \t]+(?=\S)", re.MULTILINE)
-_BRACKETED: Final = re.compile(r"(?<![\w)\]}])([-+]) ?\(([\d.,' ]+)\)")
-_EXPONENT: Final = re.compile(r"(?<=[a-zA-Z])(?:\^\{?[23]\}?|[²³])|\^\{?(?:\\circ|st|nd|rd|th)\}?|[°º]")
 _VARIABLE: Final = r"(?:[abcefijknopqrtuvwxyz]| [xyzn])\b"
 _NO_NUMBER: Final = re.compile(
     rf"[\\^*×·÷√π!_<>≤≥|±²³]|\d{_VARIABLE}|\d\(|\d ?/ ?[a-z]\b|[a-z)] ?/ ?\d|\b[a-z] ?[-+] ?\d|\d ?[-+] ?(?:[a-z]\b|\()"
@@ -61,13 +30,13 @@ _FACTOR: Final = re.compile(
     r"| ?(?:times|plus|minus|multiplied|divided|out of|dozen|squared|cubed|[ap]\.?m\b)| of \$?\d"
 )
 _AND_MORE: Final = re.compile(r"\b(?:and|or|to)\s+[-+]?[$£€¥₹]?\.?\d", re.IGNORECASE)
-_SEVERAL: Final = re.compile(rf"\s*(?:[,;&/]|,?\s*\(?\b(?:and|or|to)\b)\s*\(?\$?[-+]?{_CURRENCY}?\.?\d", re.IGNORECASE)
+_SEVERAL: Final = re.compile(rf"\s*(?:[,;&/]|,?\s*\(?\b(?:and|or|to)\b)\s*\(?\$?[-+]?{CURRENCY}?\.?\d", re.IGNORECASE)
 _UNIT: Final = (
     r"(?!(?:for|in|on|of|per|at|by|from|to|with|after|before|since|because|out|each|every|an?|the|is|are|was|when|if|as|that|which|who|while"
     r"|so|where|not|than|over|under|within|during|and|or|but|left|more)\b)[a-z\"'.]+"
 )
 _NEXT_PART: Final = re.compile(
-    rf"\s*(?:{_UNIT}\s+){{0,1}}{_UNIT}\s*(?:,|&|,?\s*\band\b)?\s*{_CURRENCY}?(?:\d|(?:\w+-)?(?:one|two|three|four|five|six|ten|twenty|thirty|forty|fifty)\b)",
+    rf"\s*(?:{_UNIT}\s+){{0,1}}{_UNIT}\s*(?:,|&|,?\s*\band\b)?\s*{CURRENCY}?(?:\d|(?:\w+-)?(?:one|two|three|four|five|six|ten|twenty|thirty|forty|fifty)\b)",
     re.IGNORECASE,
 )
 _BOUND: Final = re.compile(
@@ -76,17 +45,13 @@ _BOUND: Final = re.compile(
 )
 _OR_MORE: Final = re.compile(r"[^.,;\d]{0,20}\bor (?:more|less|fewer|above|below|higher|lower|greater|so)\b", re.IGNORECASE)
 _OR_MORE_THAN: Final = re.compile(rf"^[^=]*\d{_OR_MORE.pattern}[^=]*$", re.IGNORECASE)
-_ONLY_BOUND: Final = re.compile(rf"{_BOUND.pattern}\s+{_CURRENCY}?[\d.,]+\W*(?:[a-z]+\W*){{0,2}}\Z", re.IGNORECASE)
+_ONLY_BOUND: Final = re.compile(rf"{_BOUND.pattern}\s+{CURRENCY}?[\d.,]+\W*(?:[a-z]+\W*){{0,2}}\Z", re.IGNORECASE)
 _CLAUSE: Final = re.compile(r"[;(]|,(?!\d)|\s(?:because|since|which|where|so|if|when|after)\b", re.IGNORECASE)
-_PHRASE_ENDS: Final = re.compile(r"[.?!](?:\s|$)|\n")
 _LEAD: Final = re.compile(
     r"(?:[:=≈~\s]|\$(?=\D)|(?:that|a total of|about|approximately|roughly|around|exactly|only|just|equal to|then"
     r"|therefore|thus|simply|indeed"
     r"|clearly|definitely|equals|now)\b)+",
     re.IGNORECASE,
-)
-_UNIT_BEHIND: Final = re.compile(
-    r"(?<=[\d.}])\s*\\(?:text|mbox|mathrm)\s*\{\s*+(?!hundred|thousand|[mbtr]+illion|per ?cent)[^{}\d]*\}\s*$"
 )
 _VERB: Final = re.compile(
     r"\b(?:is|are|was|were|be|equals?|makes?|made|gives?|leaves?|yields?|totals?|has|have|had|gets?|got|costs?|needs?|earns?|pays?|paid|takes?"
@@ -115,67 +80,6 @@ _UNREAL: Final = re.compile(r"\bif\b[^.]*\b(?:were|had|would)\b|\bif\b[^.]*'d\b"
 _REASON: Final = re.compile(r"\b(?:because|since)\b(?=(?:(?!, | so )[^=])*\Z)", re.IGNORECASE)
 _OR: Final = re.compile(r"[^,;]{0,12}\b(?:or|and)\s*\Z", re.IGNORECASE)
 
-Readings = tuple[str, ...]
-
-
-def _fraction(numeral: str) -> Fraction:
-    return Fraction(Decimal(re.sub("[,' ]", "", numeral)))
-
-
-def _readings(match: re.Match[str]) -> Readings:
-    """Possible values of a match of `_WHOLE`, the literal value first; empty if it is no number or implausibly long."""
-    if len(match[0]) > 4 * MOST_DIGITS:
-        return ()
-    value, below = _fraction(match["top"]), match["below"]
-    if below is not None:
-        if not (under := _fraction(below)):
-            return ()
-        value /= under
-    if match["units"]:
-        if match["scale"] or value >= 1 or match["top"].count("."):
-            return ()
-        value += int(match["units"])
-    sign = (match["sign"] or "").casefold()
-    value *= -1 if (sign[:1] in ("-", "n", "m") and bool(sign)) != ("-" in match["inner"]) else 1
-    values = [value / 100, value] if match["percent"] else [value]
-    if match["scale"]:
-        values.insert(0, value * 10 ** SCALES[match["scale"].casefold()])
-    if max(abs(values[0].numerator), values[0].denominator) >= 10**MOST_DIGITS:
-        return ()
-    return tuple(map(str, values))
-
-
-def _cleaned(text: str) -> str:
-    return _BRACKETED.sub(r"\1\2", _EXPONENT.sub("", strip_latex(text)))
-
-
-def whole(text: str) -> Readings:
-    """Readings of a text that consists of one number only, as reduced fractions or integers; a percentage has two."""
-    if _INTEGER.fullmatch(text):
-        return (str(int(text)),)
-    cleaned = strip_latex(text).strip(" $").rstrip(". ")
-    sign = cleaned[:1] if cleaned[:1] in "+-" else ""
-    if (bare := cleaned[len(sign) :].strip()).startswith("(") and bare.endswith(")") and not _SEVERAL_IN_BRACKETS.search(bare):
-        cleaned = sign + bare[1:-1].strip()
-    if match := _WHOLE.fullmatch(cleaned):
-        return _readings(match)
-    return whole(_UNIT_BEHIND.sub("", text)) if _UNIT_BEHIND.search(text) else ()
-
-
-def _worded(text: str) -> Readings:
-    """The number in words at the start of a text."""
-    value = leading_number(text)
-    if value is None:
-        return ()
-    return (str(value / 100), str(value)) if re.match(r"[\w\s-]+ per ?cent\b", text) else (str(value),)
-
-
-def _mentioned(text: str, chunk: re.Match[str]) -> Readings:
-    """Readings of a number-like chunk of `text`; empty for ranges, times, factors and powers."""
-    match = _WHOLE.fullmatch(chunk[0])
-    behind = text[chunk.end() : chunk.end() + 1]
-    return _readings(match) if match and behind not in ("^", "²", "³", "!") else ()
-
 
 def _led(text: str) -> str:
     """`text` without the words that introduce a number."""
@@ -187,31 +91,30 @@ def boxed(text: str) -> Readings:
     """Readings of a box: a number, a number with its unit, or the only number among words (x=5, about 18 dollars)."""
     if found := whole(text):
         return found
-    cleaned = _cleaned(text)
-    if HEDGE.search(cleaned) or _ASSIGNED_TWICE.search(cleaned):
+    plain = cleaned(text)
+    if HEDGE.search(plain) or _ASSIGNED_TWICE.search(plain):
         return ()
-    for part in (_led(re.split(r"[=≈]", cleaned)[-1]), cleaned):
+    for part in (_led(re.split(r"[=≈]", plain)[-1]), plain):
         if found := whole(part):
             return found
-        chunks = list(_CHUNK.finditer(part))
+        chunks = list(CHUNK.finditer(part))
         if len(chunks) == 1 and not _NO_NUMBER.search(part) and not leading_number(part[chunks[0].end() :].partition("and")[2]):
-            return _mentioned(part, chunks[0])
-    return _worded(cleaned)
+            return of_chunk(part, chunks[0])
+    return spelled(plain)
 
 
 def phrase(text: str) -> Readings | None:
     """Readings of the text after "the answer is"; empty if it is not exactly one number, `None` if it contains no number."""
-    sentence = _PHRASE_ENDS.split(_led(_cleaned(text)), maxsplit=1)[0]
+    sentence = SENTENCE_END.split(_led(cleaned(text)), maxsplit=1)[0]
     clause = _led(re.split(r"[=≈]", _CLAUSE.split(sentence, maxsplit=1)[0])[-1]).strip()
     if (
         _ASSIGNED_TWICE.search(sentence)
         or _BOUND.match(clause)
-        or any(_CALCULATED.search(clause, 0, chunk.start()) for chunk in _CHUNK.finditer(clause))
+        or any(_CALCULATED.search(clause, 0, chunk.start()) for chunk in CHUNK.finditer(clause))
     ):
         return ()
     behind = sentence[max(0, sentence.rfind(clause)) :]
-    if chunk := _CHUNK.match(clause):
-        match = _WHOLE.fullmatch(chunk[0])
+    if chunk := CHUNK.match(clause):
         several = (
             _FACTOR.match(clause, chunk.end())
             or _AND_MORE.search(clause, chunk.end())
@@ -219,14 +122,14 @@ def phrase(text: str) -> Readings | None:
             or _SEVERAL.match(behind, chunk.end())
             or _OR_MORE.match(behind, chunk.end())
         )
-        return _readings(match) if match and not several else ()
-    if found := whole(clause) or _worded(clause):
+        return () if several else of_chunk(clause, chunk)
+    if found := whole(clause) or spelled(clause):
         return found
     if re.match(r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten)\b(?! of)", clause, re.IGNORECASE):
         return ()
     for part in (clause, sentence):
-        if chunks := list(_CHUNK.finditer(part)):
-            return () if _AND_MORE.search(clause) else _mentioned(part, chunks[-1])
+        if chunks := list(CHUNK.finditer(part)):
+            return () if _AND_MORE.search(clause) else of_chunk(part, chunks[-1])
     return None
 
 
@@ -237,7 +140,7 @@ def has_next_part(text: str) -> bool:
 
 def _among(clause: str, chunks: Sequence[re.Match[str]]) -> Readings:
     """The number that several chunks of a clause agree on; empty if they do not."""
-    found = [_mentioned(clause, chunk) for chunk in chunks]
+    found = [of_chunk(clause, chunk) for chunk in chunks]
     if not all(found):
         return ()
     best = max(found, key=len)
@@ -249,8 +152,8 @@ def _of_clause(clause: str) -> Readings | None:
 
     That is the only one behind the verb that is neither given ("the 3 friends") nor part of a frame ("in 7 days").
     """
-    clause = claimed(clause, _CHUNK)
-    mentioned = list(_CHUNK.finditer(clause))
+    clause = claimed(clause, CHUNK)
+    mentioned = list(CHUNK.finditer(clause))
     every = [
         chunk
         for chunk in mentioned
@@ -275,7 +178,7 @@ def _of_equation(sentence: str) -> Readings | None:
     An equation that only explains ("because 80 / 8 = 10") gives way to the number before it.
     """
     equals = max(sentence.rfind("="), sentence.rfind("≈"))
-    chunk = _CHUNK.search(sentence, equals) if equals >= 0 else None
+    chunk = CHUNK.search(sentence, equals) if equals >= 0 else None
     if chunk is None:
         return None
     if (reason := _REASON.search(sentence[:equals])) and (found := _of_clause(sentence[: reason.start()])):
@@ -283,9 +186,9 @@ def _of_equation(sentence: str) -> Readings | None:
     for clause in reversed(claims(f"it{sentence[chunk.end() :]}")[1:]):
         if (found := _of_clause(clause)) is not None:
             return found
-    follower = _CHUNK.search(sentence, chunk.end())
+    follower = CHUNK.search(sentence, chunk.end())
     joined = follower and _OR.fullmatch(sentence, chunk.end(), follower.start())
-    return _among(sentence, [chunk, follower]) if joined and follower else _mentioned(sentence, chunk)
+    return _among(sentence, [chunk, follower]) if joined and follower else of_chunk(sentence, chunk)
 
 
 def _of_sentence(sentence: str) -> Readings | None:
@@ -304,12 +207,12 @@ def last(text: str) -> Readings:
     List numbers at line starts are ignored. Empty if that number is a range, a time or one of several, or if the sentence only guesses.
     """
     for part in (text[-_TAIL:], text):
-        cleaned = _ENUMERATOR.sub("", _BRACKETED.sub(r"\1\2", _EXPONENT.sub("", strip_latex(strip_emphasis(part)))))
-        spans = list(sentences(cleaned))
+        plain = _ENUMERATOR.sub("", cleaned(strip_emphasis(part)))
+        spans = list(sentences(plain))
         for begin, end in spans:
             if begin == 0 and part != text:  # the sentence may have been cut
                 break
-            sentence = cleaned[begin:end].strip()
+            sentence = plain[begin:end].strip()
             if (found := _of_sentence(sentence)) is not None:
                 bound = _ONLY_BOUND.search(sentence) or any(map(_OR_MORE_THAN.search, claims(sentence)))
                 unsure = bound or HEDGE.search(sentence) or sentence.endswith("?")

@@ -14,17 +14,13 @@ from typing import Final, NamedTuple
 
 from pipeline.grading import booleans, dates, expressions, free_text, numbers
 from pipeline.grading import choices as letters
+from pipeline.grading.wording import numerals
+from pipeline.grading.wording.hedges import HEDGE
 from pipeline.grading.wording.lookalikes import normalise_characters
-from pipeline.grading.wording.sentences import (
-    HEDGE,
-    NO_ANSWER,
-    SENTENCE_END,
-    one_turn,
-    without_options,
-    without_talk_to_graders,
-)
-from pipeline.grading.wording.statements import Statement, announced, last_boxes, statements
+from pipeline.grading.wording.sentences import SENTENCE_END, without_options, without_talk_to_graders
+from pipeline.grading.wording.statements import NO_ANSWER, Statement, announced, last_boxes, statements
 from pipeline.grading.wording.thoughts import behind_thoughts
+from pipeline.grading.wording.turns import one_turn
 
 Readings = tuple[str, ...]
 
@@ -34,7 +30,7 @@ _DENIED: Final = re.compile(r"\W*(?:\w+ly\s+)?(?:not|never|neither|cannot|can't|
 _CORRECTED: Final = re.compile(r"^.*\b(?:but|it is|it's|rather|instead)\b[:,]?\s*", re.IGNORECASE)
 _TAKEN_BACK: Final = re.compile(
     r"\b(?:wait|actually|hmm+|oops|sorry|correction|scratch that|on second thought|no,|my mistake|i made a mistake|i was wrong"
-    r"|let me (?:correct|fix|redo)|rather,|or (?:maybe|perhaps|possibly))",
+    r"|let me (?:correct|fix|redo)|rather,)",
     re.IGNORECASE,
 )
 
@@ -57,7 +53,7 @@ class AnswerKind(NamedTuple):
 
 
 _KINDS: Final = {
-    "number": AnswerKind(numbers.whole, numbers.boxed, numbers.phrase, numbers.last),
+    "number": AnswerKind(numerals.whole, numbers.boxed, numbers.phrase, numbers.last),
     "boolean": AnswerKind(booleans.whole, booleans.boxed, booleans.phrase, booleans.last),
     "date": AnswerKind(dates.whole, dates.boxed, dates.phrase, dates.last),
     "math": AnswerKind(expressions.whole, expressions.boxed, expressions.phrase, expressions.last),

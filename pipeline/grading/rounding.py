@@ -13,7 +13,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
-from pipeline.grading.numbers import MOST_DIGITS
+from pipeline.grading.wording.numerals import MOST_DIGITS
 
 _ENDLESS: Final = 10**6
 _WRITTEN_OUT: Final = 3

@@ -10,7 +10,6 @@ which ended the writer's turn are removed (`</s>`, `<|im_end|>`). An invalid row
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -20,6 +19,7 @@ from pipeline.errors import QuestionError
 from pipeline.generation.server_reply import ended_by_itself
 from pipeline.grading.grade import conclusion
 from pipeline.grading.wording.thoughts import with_think_marks
+from pipeline.grading.wording.turns import special_token, without_end_marks
 from pipeline.questions.columns import RowReader
 from pipeline.questions.data_sets import hub_rows
 from pipeline.questions.load import folder_digest
@@ -29,10 +29,6 @@ from pipeline.questions.wording import normalised
 
 _NO_COLUMNS: Final = Columns()
 _TRUTH: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_MARK: Final = r"<[|｜][^<>|｜\s]{1,40}[|｜]>"
-"""A special token of today's models: <|im_end|>, <|eot_id|>, <｜end▁of▁sentence｜>."""
-_ENDS: Final = re.compile(rf"(?:\s*(?:{_MARK}|</s>|<eos>|<end_of_turn>|\[EOS\]))+\s*\Z")
-_INSIDE: Final = re.compile(_MARK)
 
 
 class ImportedRationale(NamedTuple):
@@ -112,9 +108,9 @@ def rationales(source: ImportedRationales, known: tuple[str, ...]) -> Iterator[I
         empty = False
         place = RowReader(found.where, _NO_COLUMNS, found.row)
         whose = place.text(columns.question or columns.question_id, required=True)
-        text = _ENDS.sub("", with_think_marks(place.text(columns.text, required=True)))
-        if mark := _INSIDE.search(text):
-            raise place.error(columns.text, f"has the mark {mark[0]!r} inside; cut the text there, or remove the mark")
+        text = without_end_marks(with_think_marks(place.text(columns.text, required=True)))
+        if mark := special_token(text):
+            raise place.error(columns.text, f"has the mark {mark!r} inside; cut the text there, or remove the mark")
         place.value(columns.answer, required=columns.answer is not None)
         finished = _finished(place, columns.finished)
         stated = place.text(columns.answer).strip() if finished else ""  # a text that was cut has not come to its answer

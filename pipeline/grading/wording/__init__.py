@@ -1,1 +1,1 @@
-"""What every answer type needs from a text: its characters, LaTeX and number words, its sentences, and where it states an answer."""
+"""What every answer type needs from a text: its characters, numbers, turns, thoughts and sentences, and where it states an answer."""

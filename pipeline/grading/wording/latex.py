@@ -20,7 +20,9 @@ _SYMBOLS: Final = {
 }  # fmt: skip
 _PUNCTUATION: Final = re.compile(r"(?<![\\.,;: ])[.,;: ]+$|^[.,;: ]+$")
 _SEPARATOR: Final = "\x1f"
-_GROUPED: Final = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)|[1-9]\d?(?:,\d{2})+,\d{3}(?!\d|,\d)")
+GROUPED_BY_COMMAS: Final = r"(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3})"
+"""1,000,000 and 10,00,000."""
+_GROUPED: Final = re.compile(rf"{GROUPED_BY_COMMAS}(?!\d|,\d)")
 _ROOT: Final = re.compile(r"√\s*(?:\(([^()]*)\)|(\d+|[a-z]))")
 
 

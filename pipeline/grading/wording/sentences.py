@@ -1,8 +1,8 @@
 """A small grammar of sentences: where they end, which clauses carry the claim, and which of them claim nothing.
 
 A sentence is divided into clauses at commas and connectives. A clause that opens with a subordinator ("because", "after giving away 3",
-"which") only explains, and so do brackets and what stands behind such a word inside a clause. The rest is what the sentence claims. A hedge
-("might be", "I guess", "either") claims nothing, and neither does a sentence that talks to whoever grades the text. Our choices.
+"which") only explains, and so do brackets and what stands behind such a word inside a clause. The rest is what the sentence claims. A
+sentence that talks to whoever grades the text claims nothing. Our choices.
 """
 
 from __future__ import annotations
@@ -11,65 +11,21 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-_MARKS: Final = "im_end|eot_id|eom_id|end|end_of_text|endoftext|end_of_turn|return|eos|assistant_end"
-_TURN_ENDS: Final = re.compile(
-    rf"<\|(?:{_MARKS})\|>|</s>|<end_of_turn>|<eos>|<｜end▁of▁sentence｜>|\[/?INST\]"
-    r"|<\|(?:im_start|start_header_id|user)\|>\s*(?:user|system)?"
-)
-_TURN_STARTS: Final = re.compile(
-    r"\s*(?:<\|(?:im_start|start_header_id|start|assistant)\|>|<start_of_turn>|<s>|<bos>)\s*(?:assistant|model)?\s*(?:<\|end_header_id\|>)?\s*"
-)
+from pipeline.grading.wording.hedges import VALUE
+
 _LONGEST: Final = 1000
 """Characters of a sentence that are read: degenerate samples repeat one fragment without end."""
 SENTENCE_END: Final = re.compile(
-    r"(?:(?<![ap]\.m)(?<!\b(?:Dr|Mr|Ms|vs|cf|Rs))(?<!\b(?:Mrs|e\.g|i\.e|etc))(?<!approx)\.(?:[\"')\]]*(?=\s|$))|[?!]+[\"')\]]*(?=\s|$))\s*|\n+"
+    r"[.?!\n](?:(?:(?<=\.)(?<![ap]\.m\.)(?<!\b(?:Dr|Mr|Ms|vs|cf|Rs)\.)(?<!\b(?:Mrs|e\.g|i\.e|etc)\.)(?<!approx\.)|(?<=[?!])[?!]*+)"
+    r"[\"')\]]*(?=\s|$)\s*|(?<=\n)\n*)"
 )
+"""Begins with one set of characters, so that a search skips all others quickly."""
 
 
 def _any(*phrases: str) -> str:
     """A pattern of alternatives."""
     return "(?:" + "|".join(phrases) + ")"
 
-
-_VALUE: Final = r"[(\[\"'$-]*(?:\d|(?-i:[A-Z])\b)"
-"""The beginning of a number, or a letter that names an option."""
-_VERDICT: Final = r"(?:yes|no|true|false)\b"
-_PARTICIPLE: Final = r"(?:\w+ly )?(?!red\b|hundred\b)\w+(?:ed|en|wn|ld|ade|ought|ut)\b"
-HEDGE: Final = re.compile(
-    _any(
-        r"\b(?:maybe|perhaps|possibly|probably|presumably|supposedly|tentatively|plausibly)\b",
-        rf"\b(?:might|could|(?-i:may))\s+(?:\w+\s+)?(?:equal|be)\b(?! {_PARTICIPLE})",
-        r"\b(?:I|we)(?:'d| would| will|'ll| can only| could only| have to| must| can| could)?\s+(?:\w+ly\s+)?(?:guess"
-        r"|suspect|speculate|lean|estimate|bet|imagine|reckon)\b",
-        r"\b(?:my|a|an|best|educated|wild|rough|only|just)(?: \w+)? guess\b|\bguessing\b|^\W*guess\b|\bguess\s*[:=]|\bhunch\b",
-        r"\bif (?:I|we) (?:had|have) to\b|\binclined to\b|\bhesitat(?:e|es|ing)\b",
-        r"\b(?:most |very |more |quite )?likely(?= (?:answer|option|choice|candidate|value|result|is|just|the|an?)\b"
-        rf"| {_VALUE}| {_VERDICT})",
-        r"\b(?:possible|plausible|probable|tentative) (?:answer|option|choice|candidate|value|result)\b",
-        r"\b(?:not|n't|never|hardly) (?:\w+ |100% |100 % )?(?:sure|certain|confident|know|decide|tell|say)\b"
-        r"|\b\d+ ?% (?:sure|certain|confident)\b",
-        r"\b(?:I'm|I am|we are|we're|I remain|still|it's|it is|is|quite|very) un(?:sure|certain|decided|clear)\b"
-        r"|^\W*un(?:sure|certain)\b|\bno idea\b",
-        r"\b(?:hard|difficult|impossible) to (?:say|tell|know)\b",
-        r"\btorn between\b|\btoss-?\s?up\b|\bon the fence\b|\bleaning\b|\bcould go either way\b|\b(?:it's|is) between (?=\(?(?-i:[A-Z])\b)",
-        r"\b(?:seem|appear|look|sound)s?\s+(?:to be|like|that|as if|(?:\w+ )?(?:likely|plausible|possible|reasonable|right|correct))\b",
-        rf"\beither (?:(?:option|choice|answer|letter|about|around) )?(?:{_VALUE}|{_VERDICT})",
-    ),
-    re.IGNORECASE,
-)
-"""Words with which nobody commits to an answer."""
-NO_ANSWER: Final = re.compile(
-    r"\W*(?:currently |still |simply )?"
-    + _any(
-        r"unknown|unclear|unavailable|undetermined|indeterminate|undefined|ambiguous|missing",
-        r"not (?:known|clear|given|listed|determined|here|there|available|stated|among\b[^.]*)",
-        r"(?:can ?not|can't|could ?n[o']t) be (?:determined|found|known|calculated|computed|given|answered)",
-        r"impossible to \w+|whatever\b[^.]*|left (?:open|blank|to the reader)|up to you",
-    )
-    + r"\b",
-    re.IGNORECASE,
-)
-"""What a statement says that has no answer."""
 
 _GRADER: Final = (
     r"(?:auto-?)?(?:graders?|evaluators?|examiners?|scorers?|markers?|assessors?|reviewers?|judges?|grading (?:system|bot))"
@@ -122,7 +78,7 @@ _SUBORDINATOR: Final = _any(
 )
 _OPENS_SUBORDINATE: Final = re.compile(
     rf"\W*(?:(?:and|but|or)\s+)?(?:{_SUBORDINATOR}|for (?:every|each|example|instance)"
-    rf"|(?!{_RESULTING}(?: \w+)? {_VALUE})which|that (?:is|are|was|were) why)\b",
+    rf"|(?!{_RESULTING}(?: \w+)? {VALUE})which|that (?:is|are|was|were) why)\b",
     re.IGNORECASE,
 )
 _NO_PURPOSE: Final = _any(
@@ -146,27 +102,21 @@ _OPTIONS: Final = re.compile(
     + r"(?:[^\n.!?]|[.!?]+(?=\S)|[.!?]+\s+(?=\(?[A-Z][).:]\s))*[.!?]?(?:\n[ \t]*(?:[-*•]|\(?[A-Za-z0-9][.):])[ \t][^\n]*)*",
     re.IGNORECASE,
 )
-_INSTEAD: Final = re.compile(
-    r"(?:^\W*|,?\s+)(?:(?:and|but) )?(?:not|anything but|everything but|except(?: for)?|rather than|instead of"
-    r"|as opposed to|unlike|over(?=\s[(\[]?(?-i:[A-Z])\b))\s+"
-    rf"(?:(?:the|on|in|option|choice|answer|letter)\s+)*(?={_VALUE})(?:(?!,\s|;|\bbut\b)[^.!?\n]|\.(?=\S))*",
+SETS_ASIDE: Final = "(?:not|rather than|instead of|as opposed to|unlike)"
+"""Words behind an answer that name what is not the answer."""
+_SET_ASIDE: Final = re.compile(
+    rf"(?:^\W*|,?\s+)(?:(?:and|but) )?(?:{SETS_ASIDE}|anything but|everything but|except(?: for)?|over(?=\s[(\[]?(?-i:[A-Z])\b))\s+"
+    rf"(?:(?:the|on|in|option|choice|answer|letter)\s+)*(?={VALUE})(?:(?!,\s|;|\bbut\b)[^.!?\n]|\.(?=\S))*",
     re.IGNORECASE,
 )
-
-
-def one_turn(text: str) -> str:
-    """The first turn of a text: what follows an end-of-turn mark was not written by this answer."""
-    if "<" not in text and "[" not in text:
-        return text
-    opening = _TURN_STARTS.match(text)
-    text = text[opening.end() :] if opening else text
-    end = _TURN_ENDS.search(text)
-    return text[: end.start()] if end and text[: end.start()].strip() else text
+_OPTION_KEYS: Final = ("option", "choice", "candidate", "alternative")
+_SET_ASIDE_KEYS: Final = ("not", "thing but", "except", "rather", "instead", "opposed", "unlike", "over")
+"""One of these is in every text, in small letters, that `_OPTIONS` or `_SET_ASIDE` finds something in."""
 
 
 def without_talk_to_graders(text: str) -> str:
     """The text without sentences that tell whoever grades it what to do."""
-    if not any(key in text for key in _TALK_KEYS):
+    if not any(map(text.__contains__, _TALK_KEYS)):
         return text
     kept, begins = [], 0
     for end in [*(match.end() for match in SENTENCE_END.finditer(text)), len(text)]:
@@ -178,12 +128,14 @@ def without_talk_to_graders(text: str) -> str:
 
 def without_options(text: str) -> str:
     """The text without a list of the options."""
-    return _OPTIONS.sub("", text) if re.search("option|choice|candidate|alternative", text, re.IGNORECASE) else text
+    plain = text.casefold()
+    return _OPTIONS.sub("", text) if any(map(plain.__contains__, _OPTION_KEYS)) else text
 
 
 def without_denied(sentence: str) -> str:
     """A sentence without what it sets aside: "7, not 5", "B rather than A"."""
-    return _INSTEAD.sub("", sentence)
+    plain = sentence.casefold()
+    return _SET_ASIDE.sub("", sentence) if any(map(plain.__contains__, _SET_ASIDE_KEYS)) else sentence
 
 
 def sentences(text: str) -> Iterator[tuple[int, int]]:
@@ -197,7 +149,8 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
 
 def claim(sentence: str) -> str:
     """A sentence without brackets and without what it sets aside."""
-    return _BRACKETED.sub("", without_denied(sentence))
+    plain = without_denied(sentence)
+    return _BRACKETED.sub("", plain) if "(" in plain or "[" in plain else plain
 
 
 def claims(sentence: str) -> list[str]:

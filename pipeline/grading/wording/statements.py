@@ -13,16 +13,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+from pipeline.grading.wording.hedges import ADJECTIVE, ADVERB, DENIES, DOUBT, HEDGE, MODAL, SEEM
 from pipeline.grading.wording.lookalikes import strip_emphasis
-from pipeline.grading.wording.sentences import HEDGE, SENTENCE_END, claims
+from pipeline.grading.wording.sentences import SENTENCE_END, claims
 
 _BOX: Final = re.compile(r"\\(?:boxed|fbox)(?:\s*(\{)|\s+(?=[^\s{])|(?=\d))")
 _BARE: Final = re.compile(r"[^\s$\\,;]+")
 _ALL_BRACES: Final = re.compile(r"[{}]")
 _BRACES: Final = re.compile(r"\\.|[{}]", re.DOTALL)
 _BETWEEN: Final = re.compile(
-    r"[\s$*]*(?:\\[)\],; ])?[\s$*]*(?:,|;|&|/|,?\s*(?:\\text\{\s*)?\b(?:and|or)(?: (?:maybe|perhaps|possibly|also|else"
-    r"|even))?\b(?:\s*\})?)[\s$*]*"
+    r"[\s$*]*(?:\\[)\],; ])?[\s$*]*(?:,|;|&|/|,?\s*(?:\\text\{\s*)?\b(?:and|or)"
+    rf"(?: (?:{ADVERB}|also|else|even))?\b(?:\s*\}})?)[\s$*]*"
     r"(?:\\[(\[,; ])?[\s$*]*(?:[a-zA-Z]\s*=\s*)?"
 )
 _KEYS: Final = ("nswer", "NSWER", "inal result", "inal Result", "ption", "hoice", "####", "答案", "答え")
@@ -36,7 +37,7 @@ _OF: Final = (
 _VERB: Final = (
     r"(?:(?:might|may|could|must|should|would|will|can|has to|ought to|is going to|seems to"
     r"|appears to)\s+(?:\w+\s+)?(?:be|equal)|(?:\w+ly\s+)?(?:is|are|equals?)"
-    r"|(?:perhaps|maybe)\s+is)"
+    rf"|{ADVERB}\s+is)"
 )
 _STATED: Final = re.compile(
     rf"{_NOUN}(?![a-z])[\"'*_)\]]*(?:\s*(?:=|→|->)|{_OF}\s*(?:\b{_VERB}\b|[:：]|(?=(?:cannot|can't|can not|isn't)\b)))"
@@ -47,23 +48,31 @@ _STATED: Final = re.compile(
 _HEADING: Final = re.compile(r"\W*(?:final\s+)?answer\W*\n\s*", re.IGNORECASE)
 _OVER: Final = re.compile(r"</answer>|<\|")
 _UNSURE_BEFORE: Final = re.compile(
-    r"\b(?:maybe|perhaps|possibly|probably|presumably|guess(?:ing)?|hunch|suspect|lean\w*|torn|not (?:\w+ )?(?:sure"
-    r"|certain)|unsure|uncertain"
-    r"|(?:false|untrue|wrong|incorrect|not true|not the case|deny|denies|doubt|doubtful) (?:to say )?that"
-    r"|no idea|hard to (?:say|tell)|\d+ ?% (?:sure|certain|confident))\b"
-    r"|\b(?:possible|plausible|probable|likely|tentative)\s*\Z",
+    rf"{DOUBT}|\b(?:guess|suspect|lean\w*|torn)\b|{DENIES}|\b(?:{ADJECTIVE}|likely)\s*\Z"
+    rf"|\b{SEEM}(?: to me)?(?: like| that| as if)?\W+(?:the (?:\w+ )?)?\Z",
     re.IGNORECASE,
 )
-_NO_ANSWER: Final = re.compile(
+_GIVES_UP: Final = re.compile(
     r"\b(?:cannot|can't|can not|could ?n[o']t|am unable to|are unable to|do not|don't|impossible to) (?:\w+ )?"
     r"(?:determine|find|give|compute|provide|know|tell|decide|settle on|choose|pick)\b[^.!?\n]{0,30}\b(?:answer|option|choice)s?\b",
     re.IGNORECASE,
 )
 """Who says that there is no answer."""
+_GIVES_UP_KEYS: Final = ("not ", "n't ", "unable ", "impossible ")
+"""One of these is in every text, in small letters, that `_GIVES_UP` finds something in."""
+NO_ANSWER: Final = re.compile(
+    r"\W*(?:currently |still |simply )?"
+    r"(?:unknown|unclear|unavailable|undetermined|indeterminate|undefined|ambiguous|missing"
+    r"|not (?:known|clear|given|listed|determined|here|there|available|stated|among\b[^.]*)"
+    r"|(?:can ?not|can't|could ?n[o']t) be (?:determined|found|known|calculated|computed|given|answered)"
+    r"|impossible to \w+|whatever\b[^.]*|left (?:open|blank|to the reader)|up to you)\b",
+    re.IGNORECASE,
+)
+"""What a statement says that has no answer."""
 _IF: Final = re.compile(r"\b(?:if|were|had|suppose|assuming|unless)\b", re.IGNORECASE)
 _WOULD: Final = re.compile(r"\b(?:would|might|could) (?:\w+ )?be\b", re.IGNORECASE)
 _UNSURE_VERB: Final = re.compile(
-    r"\b(?:(?:might|may|could|can|seems|appears)\s+(?:\w+\s+)?(?:be|equal)|(?:perhaps|maybe|probably|possibly|presumably|likely)\s+(?:is|are|equals?))\W*\Z",
+    rf"\b(?:(?:{MODAL}|can|{SEEM})\s+(?:to\s+)?(?:\w+\s+)?(?:be|equal)|(?:{ADVERB}|likely)\s+(?:is|are|equals?))\W*\Z",
     re.IGNORECASE,
 )
 _REACH: Final = 200
@@ -172,5 +181,7 @@ def statements(text: str) -> list[Statement]:
             wording = strip_emphasis(_OVER.split(text[begin:end])[0]).strip()
             found.append(Statement(start, end, wording, *_commitment(text, start, begin, end)))
         following = start
-    found += [Statement(match.start(), match.end(), "", committed=False) for match in _NO_ANSWER.finditer(text)]
+    plain = text.casefold()
+    if any(map(plain.__contains__, _GIVES_UP_KEYS)):
+        found += [Statement(match.start(), match.end(), "", committed=False) for match in _GIVES_UP.finditer(text)]
     return sorted(found, reverse=True)

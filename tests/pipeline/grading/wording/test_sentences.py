@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.grading.wording.sentences import HEDGE, claims, one_turn, without_denied, without_options, without_talk_to_graders
+from pipeline.grading.wording.hedges import HEDGE
+from pipeline.grading.wording.sentences import claims, without_denied, without_options, without_talk_to_graders
 
 plain = st.lists(st.sampled_from(["She", "sells", "nine", "eggs", "7", "at", "2", "dollars"]), min_size=1, max_size=12).map(
     " ".join
@@ -23,11 +24,6 @@ def test_a_plain_sentence_is_its_own_claim(sentence: str) -> None:
 @given(plain, st.sampled_from(["because", "since", "after", "which", "although", "if"]))
 def test_a_clause_that_explains_is_not_claimed(sentence: str, word: str) -> None:
     assert claims(f"{sentence}, {word} it is 5") == [sentence]
-
-
-@given(plain, st.sampled_from(["<|im_end|>", "</s>", "<|eot_id|>", "<end_of_turn>"]), plain)
-def test_a_text_ends_with_its_turn(sentence: str, mark: str, after: str) -> None:
-    assert one_turn(f"{sentence}{mark}{after}") == sentence
 
 
 @pytest.mark.parametrize(
