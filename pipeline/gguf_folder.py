@@ -136,14 +136,14 @@ def _write(file: Path, fields: dict[str, Any], out: Path, dtype: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
 
-    model = AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, dtype=getattr(torch, dtype), trust_remote_code=False
-    )
+    folder = file.parent
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file.name, dtype=torch.float32, trust_remote_code=False)
     for name in ("hf_quantizer", "is_quantized", "quantization_method"):
         if hasattr(model, name):
             delattr(model, name)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
+    model.to(getattr(torch, dtype))
     tokenizer = _tokenizer(file, fields)
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     for name, value in ids.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +31,10 @@ def import_gguf(
     ),
 ) -> None:
     """Write a model folder (safetensors, fast tokenizer, chat template) from a GGUF file, and check it by a probe."""
+    # Everything here runs on the CPU; otherwise DeepSpeed, which transformers imports, warns that it found nothing else.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if not sys.stderr.isatty():
+        os.environ["TQDM_DISABLE"] = "1"
     with reported():
         from pipeline.gguf_folder import write_folder
 
