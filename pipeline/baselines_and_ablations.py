@@ -3,9 +3,10 @@
 An arm is data: fields of `RunConfig` and their values, in the form that `--set` accepts. Arms share every artifact that their changes do
 not affect: nearly all read the same synthesis and differ only in training.
 
-Arms are matched in optimiser steps and in rationales per step. With Q questions per step, MIND trains on about KEPT·Q rationales; an arm
-that uses r rationales per question takes KEPT·Q/r questions per step. Arms with few rationales per question therefore see more distinct
-questions. The results table reports the actual training volume (method, section 6).
+Arms are matched in optimiser steps and in rationales per step. With Q questions per step, of which MIND keeps κ rationales each, it trains
+on about κ·Q rationales; an arm that uses r rationales per question takes κ·Q/r questions per step. Arms with few rationales per question
+therefore see more distinct questions. The results table reports the actual training volume (method, section 6). A micro-batch has at most
+the rationales of the configuration's own.
 
 Axes: Q questions of a step.
 """
@@ -16,12 +17,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 KEPT: Final = 3.2
-"""Approximate number of rationales (of eight) that MIND keeps in the experiment's configuration; the results table reports the exact
-number.
-"""
+"""Approximate number κ of rationales (of eight) that MIND keeps in the shipped experiment; the results table reports the exact number."""
 
-KEPT_BY_PAPER: Final = 1.8
-"""The same for selection on raw scores, which keeps fewer at the same β."""
+KEPT_BY_PAPER: Final = 1.8 / 3.2
+"""Share of κ that selection on raw scores keeps at the same β."""
 
 SPECIALIST: Final = "single-"
 """Name prefix of the arms that train on one perspective only."""
@@ -44,22 +43,32 @@ class Arm(NamedTuple):
         return tuple(f"{field}={json.dumps(value)}" for field, value in self.changes.items())
 
 
-def _taking(rationales: float, questions: int) -> dict[str, Any]:
-    """Questions per step that give KEPT·Q rationales per step."""
-    per_step = max(1, round(questions * KEPT / rationales))
-    return {"training.questions_per_step": per_step, "training.questions_per_micro_batch": per_step}
+class Volume(NamedTuple):
+    """What all arms have in common: MIND's questions per step and per micro-batch, and the rationales κ that it keeps of each."""
+
+    questions: int
+    micro_batch: int
+    kept: float = KEPT
+
+
+def _taking(rationales: float, volume: Volume) -> dict[str, Any]:
+    """Questions per step that give κ·Q rationales per step, and the largest micro-batch that divides them and is not larger."""
+    per_step = max(1, round(volume.questions * volume.kept / rationales))
+    room = 1.05 * volume.micro_batch * volume.kept / rationales  # a twentieth more, for the rounding of `per_step`
+    micro = max(size for size in range(1, per_step + 1) if per_step % size == 0 and size <= max(1, room))
+    return {"training.questions_per_step": per_step, "training.questions_per_micro_batch": micro}
 
 
 _UNIFORM: Final = {"training.mixture.weights": "uniform", "training.mixture.beta": 0.0, "training.consistency.weight": 0.0}
 
 
-def arms(questions: int, perspectives: Sequence[str], copied: str) -> tuple[Arm, ...]:
-    """All arms for runs with `questions` per step and the given perspectives; `copied` is the perspective that is sampled repeatedly."""
+def arms(volume: Volume, perspectives: Sequence[str], copied: str) -> tuple[Arm, ...]:
+    """All arms for runs of one volume with the given perspectives; `copied` is the perspective that is sampled repeatedly."""
     every = len(perspectives)
 
-    def arm(name: str, says: str, kind: Kind, rationales: float = KEPT, **changes: Any) -> Arm:
+    def arm(name: str, says: str, kind: Kind, rationales: float = volume.kept, **changes: Any) -> Arm:
         dotted = {field.replace("__", "."): value for field, value in changes.items()}
-        return Arm(name, says, kind, {**_taking(rationales, questions), **dotted})
+        return Arm(name, says, kind, {**_taking(rationales, volume), **dotted})
 
     def uniform(name: str, says: str, rationales: float, **changes: Any) -> Arm:
         made = arm(name, says, "baseline", rationales, **changes)
@@ -102,7 +111,7 @@ def arms(questions: int, perspectives: Sequence[str], copied: str) -> tuple[Arm,
         arm("prediction-first", "L_meta in the KL direction printed in the paper", "ablation",
             objective__direction="prediction_first"),
         arm("raw-targets", "targets not z-scored", "ablation", objective__target="raw"),
-        arm("paper", "the method as the paper states it, all points at once (`preset: paper`)", "ablation", KEPT_BY_PAPER,
+        arm("paper", "the method as the paper states it, all points at once (`preset: paper`)", "ablation", KEPT_BY_PAPER * volume.kept,
             preset="paper"),
         arm("explicit-inertia", "an explicit loss filter in addition to MetaNet's slower optimiser", "ablation",
             training__inertia__kind="ema"),

@@ -61,6 +61,12 @@ def science(
     copied: Annotated[
         str | None, typer.Option(help="the perspective of the arm with repeated samples; default: the first")
     ] = None,
+    kept: Annotated[
+        float,
+        typer.Option(
+            help="rationales of a question that the method keeps with this configuration; arms are matched in rationales"
+        ),
+    ] = 3.2,
     workers: Annotated[int, typer.Option(help="parallel processes, one per core", min=1)] = 2,
     as_json: AsJson = False,
 ) -> None:
@@ -75,7 +81,7 @@ def science(
         freeze_config(base, plan(base)["questions"])
         experiment = _experiment(
             config, overrides, use, seeds=seeds, arms=tuple(arms.split(",")) if arms else None, against=against,
-            copied=copied, workers=workers,
+            copied=copied, kept=kept, workers=workers,
         )  # fmt: skip
         from flows.experiments.compare_arms import folder_of, runs_of
         from flows.experiments.compare_arms import science as flow

@@ -24,7 +24,7 @@ from flows.run_records import record
 from flows.stage_process import watch
 from flows.stage_task import run_stage
 from flows.terminal_progress import watching
-from pipeline.baselines_and_ablations import Arm, arms
+from pipeline.baselines_and_ablations import KEPT, Arm, Volume, arms
 from pipeline.config.run import RunConfig, load_config
 from pipeline.errors import ConfigError
 from pipeline.perspectives.run_perspectives import perspectives_of
@@ -48,6 +48,9 @@ class Experiment(Frozen):
     use: Literal["dev", "test"] = Field("dev", description="evaluation sets: dev for making choices, test once for results")
     against: str = Field("mind", description="the arm that all others are compared with")
     copied: str | None = Field(None, description="the perspective of the arm with repeated samples; default: the first")
+    kept: float = Field(
+        KEPT, gt=0, description="rationales of a question that the method keeps; arms are matched in rationales"
+    )
     workers: int = Field(2, ge=1, description="parallel processes; one per core")
 
 
@@ -74,11 +77,14 @@ def chosen_arms(experiment: Experiment) -> tuple[Arm, ...]:
     """
     base = base_of(experiment)
     names = [item.name for item in perspectives_of(base)]
-    known = {arm.name: arm for arm in arms(base.training.questions_per_step, names, experiment.copied or names[0])}
+    volume = Volume(base.training.questions_per_step, base.training.questions_per_micro_batch, experiment.kept)
+    known = {arm.name: arm for arm in arms(volume, names, experiment.copied or names[0])}
     for name in (*(experiment.arms or ()), experiment.against):
         if name not in known:
             raise ConfigError(f"arm {name!r}: unknown; use one of {', '.join(known)}")
-    wanted = experiment.arms or tuple(known)
+    # Imported rationales cannot be sampled again.
+    possible = (name for name in known if base.sampling.rationales is None or not name.startswith("copies-"))
+    wanted = experiment.arms or tuple(possible)
     return tuple(arm for name, arm in known.items() if name in {*wanted, experiment.against})
 
 

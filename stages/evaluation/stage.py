@@ -23,7 +23,7 @@ from storage.artifact import Artifact, Draft
 from storage.errors import ArtifactError
 
 NAME: Final = "evaluation"
-VERSION: Final = 7
+VERSION: Final = 8
 INPUTS: Final = ("questions", "references", "training")
 
 

@@ -26,7 +26,7 @@ from stages.shared.answering import AnsweringModel, EvaluationTask, answer, item
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "references"
-VERSION: Final = 5
+VERSION: Final = 6
 INPUTS: Final = ("questions",)
 
 

@@ -36,7 +36,7 @@ from storage.artifact import Artifact, Draft
 from storage.errors import ArtifactError
 
 NAME: Final = "sampling"
-VERSION: Final = 4
+VERSION: Final = 5
 INPUTS: Final = ("questions",)
 
 

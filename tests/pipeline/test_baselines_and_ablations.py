@@ -3,8 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline.baselines_and_ablations import KEPT, arms
+from pipeline.baselines_and_ablations import KEPT, Volume, arms
 from pipeline.config.presets import preset_tree
 from pipeline.config.run import RunConfig, load_config
 from pipeline.perspectives.perspective import load_perspectives
@@ -13,7 +15,8 @@ from pipeline.schema.fields import identity_fields
 SCIENCE = Path(__file__).parents[2] / "configs/science.yaml"
 NAMES = [item.name for item in load_perspectives(None)]
 BASE = load_config(SCIENCE)
-ARMS = arms(BASE.training.questions_per_step, NAMES, "analogy")
+VOLUME = Volume(BASE.training.questions_per_step, BASE.training.questions_per_micro_batch)
+ARMS = arms(VOLUME, NAMES, "analogy")
 
 
 def _run(name: str) -> RunConfig:
@@ -66,3 +69,14 @@ def test_copies_of_a_perspective_share_its_prompt_but_not_its_name() -> None:
     copies = load_perspectives(run.perspectives, run.only_perspectives, run.perspective_copies)
     assert {item.called for item in copies} == {"analogy"}
     assert len({item.name for item in copies}) == len(copies) == len(NAMES)
+
+
+@given(st.integers(1, 32), st.integers(1, 8), st.floats(1, 8))
+def test_no_micro_batch_has_more_rationales_than_the_configuration_s_own(questions: int, parts: int, kept: float) -> None:
+    micro = max(1, questions // parts)
+    for arm in arms(Volume(questions, micro, kept), NAMES, "analogy"):
+        step, taken = (arm.changes[f"training.questions_per_{name}"] for name in ("step", "micro_batch"))
+        rationales = {"uniform": 8, "no-selection": 8, "mcc-kd": 2, "top-1": 1, "mind": kept}.get(arm.name)
+        assert step % taken == 0
+        if rationales is not None and taken > 1:
+            assert taken * rationales <= 1.05 * micro * kept

@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 from safetensors.torch import save
 
-from pipeline.baselines_and_ablations import arms
+from pipeline.baselines_and_ablations import Volume, arms
 from pipeline.config.run import RunConfig, load_config
 from pipeline.config.synthesis import MetaNetShape
 from pipeline.grading.grade import conclusion
@@ -145,7 +145,7 @@ def commit_experiment(folder: Path, model: Path, text: Write = styled, **trainin
     config = write_config(folder, changed)
     base = load_config(config)
     runs = {}
-    for arm in arms(base.training.questions_per_step, NAMES, NAMES[0]):
+    for arm in arms(Volume(base.training.questions_per_step, base.training.questions_per_micro_batch), NAMES, NAMES[0]):
         if arm.name in ("mind", "uniform") or arm.name.startswith("single-"):
             # As the experiment names them.
             own = (f"seed={0}", "evaluation.use=dev", f"name={base.name}-{arm.name}-0")
