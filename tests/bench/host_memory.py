@@ -24,8 +24,9 @@ def own_memory() -> int:
 
 def _rank(folder: Path, precision: str) -> None:
     from pipeline.model_folders import load_causal_model
+    from pipeline.student.token_losses import DTYPES
     from stages.speed.training import config_of
-    from stages.training.rank import DTYPES, engine_of, join
+    from stages.training.rank import engine_of, join
 
     fields = {
         "zero_stage": 3,
