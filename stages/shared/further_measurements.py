@@ -25,6 +25,12 @@ NORMS: Final = {
     "unconditional": "log-likelihood against the choice alone",
 }
 """The verdict columns of the shards `likelihoods` and what they mean."""
+TITLES: Final = {
+    **NORMS,
+    "few_shot": "with examples, generated",
+    **{f"few_shot_{norm}": f"with examples, {title}" for norm, title in NORMS.items()},
+}
+"""Name and title of every measure."""
 CHOSEN: Final = "per_character"
 """The norm that the report's findings state, fixed in advance: the usual one for choices of different lengths."""
 _OUTCOME: Final = "outcome"
@@ -34,9 +40,8 @@ Source = Callable[[str, list[str]], Tables]
 
 
 class Measure(NamedTuple):
-    """Title of a measure, the shards that have its verdicts, and the column: an outcome, or whether a choice was right."""
+    """The shards that have the verdicts of a measure, and the column: an outcome, or whether a choice was right."""
 
-    title: str
     prefix: str
     column: str
 
@@ -47,15 +52,13 @@ class Measure(NamedTuple):
 
 def measures(settings: Evaluation) -> dict[str, Measure]:
     """The measures that a run asks for, by name."""
-    found = {}
-    for prefix, title, asked in (("", "", True), ("few_shot_", f"{settings.examples} examples, ", settings.examples)):
-        if not asked:
-            continue
-        if prefix:
-            found["few_shot"] = Measure(f"{title}generated", "few_shot", _OUTCOME)
-        if settings.likelihood:
-            shards = "likelihoods_few_shot" if prefix else "likelihoods"
-            found |= {f"{prefix}{norm}": Measure(title + said, shards, norm) for norm, said in NORMS.items()}
+    found: dict[str, Measure] = {}
+    if settings.likelihood:
+        found |= {norm: Measure("likelihoods", norm) for norm in NORMS}
+    if settings.examples:
+        found["few_shot"] = Measure("few_shot", _OUTCOME)
+    if settings.likelihood and settings.examples:
+        found |= {f"few_shot_{norm}": Measure("likelihoods_few_shot", norm) for norm in NORMS}
     return found
 
 
