@@ -11,9 +11,10 @@ may still find the right choice more likely than the others. Contexts, tokens an
 - `unconditional`: minus the log-likelihood of the same text after the token that begins a text, or ends one if there is no such token
   (`acc_mutual_info`): a choice that is likely anywhere gains nothing by it.
 
-The highest value is the model's choice, the first of equal ones. All K choices of an item, with and without the prompt, are one packed
-line (`shared_prefix_packing.py`), so that the prompt is computed once; where a model's packed rows are wrong (`self_check.py`), rows are
-padded. A forward pass has one item, so that nothing depends on which items are in the same shard.
+The highest value is the model's choice, the first of equal ones. All K choices of an item are one packed line
+(`shared_prefix_packing.py`), so that the prompt is computed once; where a model's packed rows are wrong (`self_check.py`), rows are
+padded. A forward pass has one item, so that nothing depends on which items are in the same shard. The choices without the prompt have a
+pass of their own: in one line with the others, their rounding errors are five times as large.
 
 Axes: K choices of an item, P wanted positions.
 """
@@ -31,7 +32,7 @@ from pipeline.errors import QuestionError
 from pipeline.grading.choices import LETTERS
 from pipeline.prompt_rendering import prompt_tokens
 from pipeline.questions.question import Question
-from pipeline.student.batch import Batch, TokenRow, batch, rationale_spans
+from pipeline.student.batch import TokenRow, batch, rationale_spans
 from pipeline.student.objective import sum_by_row
 from pipeline.student.self_check import Form
 from pipeline.student.shared_prefix_packing import packed
@@ -135,30 +136,23 @@ class Likelihoods(NamedTuple):
         return int(self.scores(norm).argmax())
 
 
-def _sums(model: StudentLosses, item: Batch, rows: int) -> list[float]:
-    device = model.student.device
-    losses_P, _ = losses_of(model, item, torch.zeros(0, dtype=torch.long), device)
-    found: list[float] = (-sum_by_row(losses_P.double(), item.row_P.to(device), rows)).tolist()
-    return found
-
-
-def _row_sums(model: StudentLosses, form: Form, groups: Sequence[list[TokenRow]], pad: int) -> list[float]:
-    """The log-likelihood of each row: all in one packed line, or each group padded."""
-    if form.packing == "none":
-        return [value for rows in groups for value in _sums(model, batch(rows, rationale_spans(rows), pad), len(rows))]
-    rows = [row for group in groups for row in group]
+def _sums(model: StudentLosses, form: Form, rows: list[TokenRow], pad: int) -> list[float]:
+    """The log-likelihood of each row; the rows are one packed line, or padded."""
+    spans, device = rationale_spans(rows), model.student.device
     by_rows = form.packing == "rows"
-    return _sums(model, packed(rows, rationale_spans(rows), [0] * len(rows), pad, by_rows=by_rows), len(rows))
+    item = batch(rows, spans, pad) if form.packing == "none" else packed(rows, spans, [0] * len(rows), pad, by_rows=by_rows)
+    losses_P, _ = losses_of(model, item, torch.zeros(0, dtype=torch.long), device)
+    found: list[float] = (-sum_by_row(losses_P.double(), item.row_P.to(device), len(rows))).tolist()
+    return found
 
 
 @torch.no_grad()
 def likelihoods(student: Any, form: Form, rows: ChoiceRows, choices: Sequence[str], pad: int) -> Likelihoods:
     """The likelihoods of an item's choices by a model in evaluation mode, in the form that its self-check found right."""
     model = StudentLosses(student, own_head=form.own_head)
-    sums = _row_sums(model, form, rows, pad)
     return Likelihoods(
-        sum_K=sums[: len(choices)],
+        sum_K=_sums(model, form, rows.conditional_K, pad),
         tokens_K=[len(row.tokens) - row.start for row in rows.conditional_K],
         characters_K=[len(choice) for choice in choices],
-        unconditional_K=sums[len(choices) :],
+        unconditional_K=_sums(model, form, rows.unconditional_K, pad),
     )

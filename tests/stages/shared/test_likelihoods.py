@@ -174,10 +174,11 @@ def test_a_served_teacher_is_left_out_of_the_likelihoods_only(tmp_path: Path, ti
     assert {row["model"] for row in made.table("likelihoods").to_pylist()} == {"base"}
     assert {row["model"] for row in made.table("few_shot").to_pylist()} == {"base", "teacher"}
     assert list(made.summary["further"]["sum"]["accuracy"]) == ["base"]
+    said = ("sums", "teacher")
     lengths = [
-        {row["question_id"]: int(row["answer"] or 0) for row in made.table(name).to_pylist() if row["set"] == "sums" and row["model"] == "teacher"}
+        {row["question_id"]: int(row["answer"]) for row in made.table(name).to_pylist() if (row["set"], row["model"]) == said}
         for name in ("items", "few_shot")
-    ]  # fmt: skip
+    ]
     assert all(lengths[1][name] > lengths[0][name] for name in lengths[0]), "the examples were sent"
 
 
