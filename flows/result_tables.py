@@ -9,8 +9,9 @@ from typing import NamedTuple
 from rich.table import Table
 
 from flows.terminal_progress import console
-from pipeline.analysis.accuracy_numbers import Accuracy
+from pipeline.analysis.accuracy_numbers import Accuracy, PairedChange
 from stages.core.summaries import EvaluationSummary, ReportSummary, SamplingSummary
+from stages.shared.further_measurements import TITLES
 from storage.artifact import Artifact
 
 
@@ -32,6 +33,10 @@ def _percent(cell: Accuracy) -> str:
     return f"{cell.accuracy * 100:.1f} [{cell.low * 100:.0f}, {cell.high * 100:.0f}]".replace("[", r"\[")
 
 
+def _change(change: PairedChange) -> str:
+    return f"{change.change * 100:+.1f} [{change.low * 100:+.1f}, {change.high * 100:+.1f}]".replace("[", r"\[")
+
+
 def accuracy_table(evaluation: EvaluationSummary) -> Table:
     """Accuracy of base, student and, if it was evaluated, teacher, by group and set, with intervals."""
     models = [model for model in ("base", "student", "teacher") if model in evaluation.accuracy]
@@ -42,9 +47,26 @@ def accuracy_table(evaluation: EvaluationSummary) -> Table:
         table.add_column(column, justify="left" if not column else "right")
     for place, change in evaluation.student_against_base.items():
         cells = [evaluation.accuracy[model][place] for model in models]
-        moved = f"{change.change * 100:+.1f} [{change.low * 100:+.1f}, {change.high * 100:+.1f}]".replace("[", r"\[")
         name = place.replace("group:id", "ID").replace("group:ood", "OOD").replace("set:", "  ")
-        table.add_row(name, str(cells[0].items), *map(_percent, cells), moved, f"{change.p:.2g}")
+        table.add_row(name, str(cells[0].items), *map(_percent, cells), _change(change), f"{change.p:.2g}")
+    return table
+
+
+def measure_table(evaluation: EvaluationSummary) -> Table:
+    """The groups by every other measure that was taken: likelihoods, and answers with examples."""
+    models = [model for model in ("base", "student", "teacher") if model in evaluation.accuracy]
+    table = Table(title="By other measures", title_justify="left", box=None, pad_edge=False)
+    for column in ("", "", "items", *models, "student - base", "p"):
+        table.add_column(column, justify="left" if not column else "right")
+    for group in ("ID", "OOD"):
+        place = f"group:{group.lower()}"
+        for name, found in (evaluation.further or {}).items():
+            if place not in found.student_against_base:
+                continue
+            cells = [_percent(found.accuracy[model][place]) if model in found.accuracy else "" for model in models]
+            change = found.student_against_base[place]
+            items = str(found.accuracy["base"][place].items)
+            table.add_row(group, TITLES[name], items, *cells, _change(change), f"{change.p:.2g}")
     return table
 
 
@@ -71,8 +93,12 @@ def show_result(outcomes: Mapping[str, StageOutcome], hints: Sequence[str]) -> N
     report = outcomes["report"].artifact
     said = ReportSummary.of(report)
     console.print()
-    console.print(accuracy_table(EvaluationSummary.of(outcomes["evaluation"].artifact)))
+    evaluation = EvaluationSummary.of(outcomes["evaluation"].artifact)
+    console.print(accuracy_table(evaluation))
     console.print()
+    if evaluation.further:
+        console.print(measure_table(evaluation))
+        console.print()
     samples = SamplingSummary.of(outcomes["sampling"].artifact)
     shares = (f"{name} {of['correct'] / max(1, sum(of.values())):.0%}" for name, of in samples.outcomes.items())
     whose = "Imported rationales" if samples.given is not None else "Teacher's samples"

@@ -3,19 +3,24 @@
 A prompt is rendered from a sandboxed Jinja template. For chat models it becomes the user turn of the model's own chat template; plain
 prompts are tokenised unchanged. Either the chat template or the tokenizer adds the beginning-of-sequence token, never both. The loss mask
 covers exactly the rationale and the end token.
+
+A prompt may have worked examples before it: earlier turns for a chat model, otherwise text above the prompt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.config.models import Teacher, Turns
-from pipeline.config.prompts import Prompts
+from pipeline.config.prompts import LIKELIHOOD, Prompts
 from pipeline.errors import ConfigError, ModelError
+from pipeline.grading.choices import LETTERS
 from pipeline.model_folders import special_tokens
 from pipeline.perspectives.perspective import Perspective
 from pipeline.questions.question import Question
@@ -25,6 +30,39 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+GAP: Final = "\n\n\n"
+"""Ends every worked example of a plain prompt. Two empty lines, because a rationale may contain one."""
+
+
+@dataclass(frozen=True)
+class WorkedPrompt:
+    """A prompt with worked examples before it: pairs of a prompt and its answer."""
+
+    examples: tuple[tuple[str, str], ...]
+    text: str
+
+    @property
+    def plain(self) -> str:
+        """The whole as text, for a model without a chat template. An answer is on its example's own line, or on the next one."""
+        parts = (f"{asked}{'' if asked[-1:].isspace() else chr(10)}{answer}{GAP}" for asked, answer in self.examples)
+        return "".join([*parts, self.text])
+
+    def changed(self, change: Callable[[str], str]) -> WorkedPrompt:
+        """Each text changed."""
+        return WorkedPrompt(tuple((change(asked), change(answer)) for asked, answer in self.examples), change(self.text))
+
+
+Prompt: TypeAlias = str | WorkedPrompt
+"""What a model is asked: a text, which for a chat model becomes the user turn, or a text with worked examples."""
+
+
+def _worked(prompt: Prompt) -> WorkedPrompt:
+    return WorkedPrompt((), prompt) if isinstance(prompt, str) else prompt
+
+
+def plain_text(prompt: Prompt) -> str:
+    """The text that a model without a chat template reads."""
+    return _worked(prompt).plain
 
 
 @lru_cache(maxsize=16)
@@ -50,6 +88,12 @@ def student_prompt(prompts: Prompts, question: Question) -> str:
     return render(prompts.question, question=question.text)
 
 
+def likelihood_prompt(prompts: Prompts, question: Question) -> str:
+    """The text before a choice whose likelihood is measured."""
+    lettered = "\n".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, question.choices, strict=False))
+    return render(prompts.likelihood or LIKELIHOOD, question=question.question, choices=lettered)
+
+
 def teacher_prompt(prompts: Prompts, question: Question, perspective: Perspective) -> str:
     """The teacher's prompt for one perspective."""
     return render(
@@ -72,6 +116,16 @@ def visible_to_teacher(prompts: Prompts, perspectives: tuple[Perspective, ...]) 
     if "instruction" in shown:
         return perspectives
     return tuple(item.model_copy(update={"instruction": "", "form": None}) for item in perspectives)
+
+
+def check_likelihood_prompt(prompts: Prompts) -> None:
+    """Renders the template once to report errors before any model is loaded.
+
+    Raises:
+        ConfigError: a syntax error or unknown name, or a template without text.
+    """
+    if not likelihood_prompt(prompts, Question(id="probe", question="?", answer="", answer_type="text")).strip():
+        raise ConfigError("prompts.likelihood: is empty, so that a choice would follow nothing; add {{ question }}")
 
 
 def check_prompts(prompts: Prompts, perspectives: tuple[Perspective, ...], reader: Teacher) -> None:
@@ -101,20 +155,29 @@ def stops(prompts: Prompts, template: str, reader: Teacher) -> tuple[str, ...]:
     return (f"\n\n{words}",) if len(words) > 2 else ()
 
 
-def messages(text: str, turns: Turns) -> list[dict[str, str]]:
+def stops_with_examples(prompts: Prompts, template: str, reader: Teacher) -> tuple[str, ...]:
+    """`stops` of a prompt with worked examples: a plain answer also ends where its example would."""
+    found = stops(prompts, template, reader)
+    return found if prompts.stop is not None or reader.dialogue is not None else (*found, GAP)
+
+
+def messages(prompt: Prompt, turns: Turns) -> list[dict[str, str]]:
     """The chat messages before the model's own turn."""
     system = [] if turns.system is None else [{"role": "system", "content": turns.system}]
-    return [*system, {"role": "user", "content": text}]
+    worked = _worked(prompt)
+    earlier = ((("user", asked), ("assistant", answer)) for asked, answer in worked.examples)
+    said = [{"role": role, "content": text} for pair in earlier for role, text in pair]
+    return [*system, *said, {"role": "user", "content": worked.text}]
 
 
-def rendered(tokenizer: PreTrainedTokenizerBase, text: str, turns: Turns | None) -> str:
+def rendered(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, turns: Turns | None) -> str:
     """A prompt as the text to tokenise: for chat models, with the chat template's special tokens and generation prompt.
 
     Raises:
         ModelError: chat is configured and the tokenizer has no chat template, or the template rejects the messages.
     """
     if turns is None:
-        return text
+        return plain_text(prompt)
     if not tokenizer.chat_template:
         raise ModelError(
             f"{tokenizer.name_or_path}: has no chat template; if the model takes plain text, set chat: false next to its path"
@@ -122,7 +185,7 @@ def rendered(tokenizer: PreTrainedTokenizerBase, text: str, turns: Turns | None)
     arguments: dict[str, Any] = dict(turns.template or {})
     try:
         return str(
-            tokenizer.apply_chat_template(messages(text, turns), tokenize=False, add_generation_prompt=True, **arguments)
+            tokenizer.apply_chat_template(messages(prompt, turns), tokenize=False, add_generation_prompt=True, **arguments)
         )
     except (TemplateError, TypeError) as error:
         raise ModelError(
@@ -130,15 +193,18 @@ def rendered(tokenizer: PreTrainedTokenizerBase, text: str, turns: Turns | None)
         ) from error
 
 
-def prompt_tokens(tokenizer: PreTrainedTokenizerBase, text: str, turns: Turns | None) -> list[int]:
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, turns: Turns | None) -> list[int]:
     """Token ids of a prompt (see `rendered`); for a plain prompt the tokenizer adds its special tokens.
 
     Special tokens in the text itself are read as characters (`pipeline/text_tokens.py`).
     """
-    pieces = without_marks(tokenizer, text)
-    if turns is not None:
+    if turns is None:
+        pieces = without_marks(tokenizer, plain_text(prompt))
+    else:
+        text = plain_text(prompt)
         cut = next(mark for mark in map(chr, range(0xE000, 0xF8FF)) if mark not in text)  # characters that no text uses
-        pieces = rendered(tokenizer, cut.join(pieces), turns).split(cut)
+        cut_up = _worked(prompt).changed(lambda part: cut.join(without_marks(tokenizer, part)))
+        pieces = rendered(tokenizer, cut_up, turns).split(cut)
     first, *others = (
         tokenizer(piece, add_special_tokens=turns is None and not number)["input_ids"] for number, piece in enumerate(pieces)
     )

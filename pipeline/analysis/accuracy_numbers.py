@@ -36,6 +36,17 @@ class PairedChange(BaseModel):
         return (self.low > 0 or self.high < 0) and self.p < 0.05
 
 
+class Measurement(BaseModel):
+    """Accuracies by another measure than the zero-shot greedy answers: by model and by group or set. The rest is the student's alone."""
+
+    model_config = ConfigDict(frozen=True)
+
+    accuracy: dict[str, dict[str, Accuracy]]
+    student_against_base: dict[str, PairedChange] = {}
+    forgetting: dict[str, float] = {}
+    """Base accuracy minus student accuracy, by out-of-distribution set."""
+
+
 class SampledAccuracy(BaseModel):
     """Accuracy of several sampled answers to each item; see `stages/shared/draws.py`."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import field_validator
 
 from pipeline.config.engines import EngineConfig
 from pipeline.schema.fields import Frozen, identity, runtime
@@ -30,5 +32,19 @@ class Evaluation(Frozen):
     """Longest answer, in tokens."""
     draws: Draws | None = identity(None)
     """Sampled answers besides the greedy one."""
+    likelihood: bool | None = identity(None)
+    """`true`: besides the generated answers, score the choices of every `choice` question and yes and no of every `boolean` question by
+    their likelihood after the prompt `prompts.likelihood`. For models that know an answer but cannot state it in the asked form.
+    """
+    examples: int | None = identity(None, ge=0, le=64)
+    """Worked examples from the training questions. Every model then answers a second time, with this many of them before the question;
+    the answers without examples stay the main result. None by default.
+    """
     items_per_shard: int = runtime(256, ge=1)
     """Answers per committed shard."""
+
+    @field_validator("likelihood", "examples")
+    @classmethod
+    def _off_is_left_out(cls, value: Any) -> Any:
+        """`false` and 0 ask for nothing, like the default, so they have its fingerprint."""
+        return value or None

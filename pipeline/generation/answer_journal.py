@@ -18,9 +18,10 @@ from threading import Lock
 import orjson
 
 from pipeline.generation.engine import Completion, Decoding
+from pipeline.prompt_rendering import Prompt
 
 
-def key_of(prompt: str, seed: int, decoding: Decoding) -> str:
+def key_of(prompt: Prompt, seed: int, decoding: Decoding) -> str:
     """Identifies a request."""
     return hashlib.sha256(orjson.dumps([prompt, seed, asdict(decoding)])).hexdigest()
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, get_args
 
+from pipeline.prompt_rendering import Prompt
+
 FinishReason = Literal["stop", "length", "too_long"]
 """How a text ended: by itself, at the limit of tokens, or never started."""
 
@@ -64,6 +66,6 @@ def until(text: str, stop: Sequence[str]) -> str:
 class Engine(Protocol):
     """Anything that completes prompts."""
 
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         """One completion per prompt, in order; `seeds[i]` alone decides the randomness of prompt i. Threads may call it at once."""
         ...

@@ -33,7 +33,7 @@ from pipeline.generation.answer_journal import AnswerJournal, key_of
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding, until
 from pipeline.generation.retry import quota_exhausted, retrying
 from pipeline.generation.server_reply import ErrorInReply, MalformedReply, completion_of
-from pipeline.prompt_rendering import messages
+from pipeline.prompt_rendering import Prompt, messages, plain_text
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class _OpenAIEngine:
         self.pool = ThreadPoolExecutor(config.connections)
         self.client = OpenAI(base_url=config.base_url, api_key=self._key, max_retries=0, timeout=config.request_seconds)
 
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         there = self._arrived.read() if self._arrived is not None else {}
         futures = [self.pool.submit(self._one, *asked, decoding, there) for asked in zip(prompts, seeds, strict=True)]
         try:
@@ -73,7 +73,7 @@ class _OpenAIEngine:
         self.stopped.set()
         self.pool.shutdown(cancel_futures=True)
 
-    def _one(self, prompt: str, seed: int, decoding: Decoding, there: dict[str, Completion]) -> Completion:
+    def _one(self, prompt: Prompt, seed: int, decoding: Decoding, there: dict[str, Completion]) -> Completion:
         key = key_of(prompt, seed, decoding)
         if key in there:
             return there[key]
@@ -101,7 +101,7 @@ class _OpenAIEngine:
             self._arrived.add(key, answer)
         return answer
 
-    def _adapting(self, prompt: str, settings: dict[str, Any], max_tokens: int) -> Completion:
+    def _adapting(self, prompt: Prompt, settings: dict[str, Any], max_tokens: int) -> Completion:
         """Asks, and asks again without a setting that the server refuses and that is not essential."""
         while True:
             taken = {self._renamed.get(name, name): value for name, value in settings.items()}
@@ -130,9 +130,9 @@ class _OpenAIEngine:
                 return name
         return None
 
-    def _ask(self, prompt: str, settings: dict[str, Any], max_tokens: int) -> Completion:
+    def _ask(self, prompt: Prompt, settings: dict[str, Any], max_tokens: int) -> Completion:
         if self._turns is None:
-            reply = self.client.completions.with_raw_response.create(prompt=prompt, **settings)
+            reply = self.client.completions.with_raw_response.create(prompt=plain_text(prompt), **settings)
         else:
             turns: Any = messages(prompt, self._turns)
             if self._turns.template is not None:

@@ -21,7 +21,7 @@ from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Turns, Weights
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding, until
 from pipeline.model_folders import load_causal_model, load_tokenizer
-from pipeline.prompt_rendering import prompt_tokens
+from pipeline.prompt_rendering import Prompt, prompt_tokens
 
 _SHRINK: Final = 0.75
 """The batch shrinks when at most this share of its rows is unfinished, since shrinking copies the cache."""
@@ -54,11 +54,11 @@ class _TransformersEngine:
         text = self._text(tokens)
         return until(text, stop) != text
 
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         with self._lock:
             return self._generate(prompts, seeds, decoding)
 
-    def _generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+    def _generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         ids = [prompt_tokens(self._tokenizer, prompt, self._turns) for prompt in prompts]
         completions: dict[int, Completion] = {}
         by_length: dict[int, list[int]] = {}

@@ -25,7 +25,7 @@ from pipeline.config.models import LocalModel, Turns, Weights
 from pipeline.errors import EngineError
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding
 from pipeline.generation.vllm_thread import Driver
-from pipeline.prompt_rendering import prompt_tokens
+from pipeline.prompt_rendering import Prompt, prompt_tokens
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -40,7 +40,7 @@ class _VllmEngine:
         self._tokenizer = llm.get_tokenizer()
         self._context = llm.model_config.max_model_len
 
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         from vllm import SamplingParams
 
         greedy = decoding.temperature == 0

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.analysis.accuracy_numbers import Accuracy, PairedChange, SampledAccuracy
+from pipeline.analysis.accuracy_numbers import Accuracy, Measurement, PairedChange, SampledAccuracy
 
 
 class _Summarised(Protocol):
@@ -67,6 +67,8 @@ class AnswersSummary(Summary):
     """Of this process; None if it generated nothing."""
     drawn: dict[str, dict[str, SampledAccuracy]] | None = None
     """Set only if `evaluation.draws` is."""
+    further: dict[str, Measurement] | None = None
+    """Likelihoods and answers with examples, by the names of `stages/shared/further_measurements.py`; set only if they are asked for."""
 
 
 class ReferencesSummary(AnswersSummary):

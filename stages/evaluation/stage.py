@@ -2,7 +2,8 @@
 
 The base and the teacher are not asked again: the stage `references` holds their answers to the same items. Writes `items-*.parquet` with
 the student's answers (`stages/shared/answering.py`) and a summary of all three models (`stages/shared/compare_accuracy.py`). With
-`evaluation.draws` it also writes `draws-*.parquet` and their summary (`stages/shared/draws.py`).
+`evaluation.draws` it also writes `draws-*.parquet` and their summary (`stages/shared/draws.py`), with `evaluation.likelihood` and
+`evaluation.examples` the shards of `stages/shared/likelihoods.py` and the summary of `stages/shared/further_measurements.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pipeline.config.run import RunConfig
 from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress
 from stages.core.summaries import EvaluationSummary, ReferencesSummary
-from stages.shared.answering import AnsweringModel, EvaluationTask, answer, items_digest
+from stages.shared.answering import AnsweringModel, answer, check_prompts, evaluation_task, items_digest
 from storage.artifact import Artifact, Draft
 from storage.errors import ArtifactError
 
@@ -69,15 +70,18 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     questions, references, settings = inputs["questions"], inputs["references"], config.evaluation
     _refuse_others(questions, references, settings.use)
     student = LocalModel(path=inputs["training"].path("student"), chat=config.chat, turns=config.turns)
-    spent = answer(
-        EvaluationTask(questions, config.prompts, settings),
-        {"student": AnsweringModel(student, settings.engine)},
-        out,
-        progress,
-    )
+    from stages.shared.likelihoods import check_likelihoods, score
+
+    asking = evaluation_task(questions, config.prompts, settings)
+    models = {"student": AnsweringModel(student, settings.engine)}
+    check_prompts(asking, models.values())
+    check_likelihoods(asking, models)
+    spent = answer(asking, models, out, progress)
+    score(asking, models, out, progress)
 
     from stages.shared.compare_accuracy import COUNTED, summarise
     from stages.shared.draws import summarise_draws
+    from stages.shared.further_measurements import measured_student
 
     tables = chain(references.batches("items", COUNTED), out.shards("items", COUNTED))
     asked = ReferencesSummary.of(references)
@@ -93,4 +97,5 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         tokens=spent.tokens,
         tokens_per_second=spent.tokens_per_second,
         drawn=drawn,
+        further=measured_student(settings, references.batches, out.shards, asked.further or {}),
     )

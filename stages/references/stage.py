@@ -4,7 +4,8 @@ Training does not change their answers, so all students of the same questions ar
 the models early: a prompt that is too long, a teacher that cannot solve the tasks, or a student that cannot be trained shows before any
 expensive stage runs. Writes
 `items-*.parquet` (`stages/shared/answering.py`) and a summary with both models' accuracies and a digest of the questions. With
-`evaluation.draws` it also writes `draws-*.parquet` and their summary (`stages/shared/draws.py`).
+`evaluation.draws` it also writes `draws-*.parquet` and their summary (`stages/shared/draws.py`), with `evaluation.likelihood` and
+`evaluation.examples` the shards of `stages/shared/likelihoods.py` and the summary of `stages/shared/further_measurements.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pipeline.model_folders import check_model, check_student, model_content
 from pipeline.schema.fields import Frozen, identity
 from stages.core.progress import Progress
 from stages.core.summaries import ReferencesSummary
-from stages.shared.answering import AnsweringModel, EvaluationTask, answer, items_digest
+from stages.shared.answering import AnsweringModel, answer, check_prompts, evaluation_task, items_digest
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "references"
@@ -49,7 +50,7 @@ def config_of(run: RunConfig) -> Config:
     return Config(
         base=run.student,
         teacher=run.teacher,
-        prompts=Prompts(question=run.prompts.question, stop=run.prompts.stop),
+        prompts=Prompts(question=run.prompts.question, likelihood=run.prompts.likelihood, stop=run.prompts.stop),
         evaluation=run.evaluation,
         teacher_engine=run.teacher_engine(),
     )
@@ -81,18 +82,23 @@ def _say(accuracy: Mapping[str, Mapping[str, Accuracy]]) -> None:
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> ReferencesSummary:
     """Generate every model's answers, one engine at a time."""
+    from stages.shared.likelihoods import check_likelihoods, score
     from stages.shared.student_check import check_student
 
-    models = _models(config)
+    asking = evaluation_task(inputs["questions"], config.prompts, config.evaluation)
+    engines = {"base": config.evaluation.engine, "teacher": config.teacher_engine}
+    models = {name: AnsweringModel(model, engines[name]) for name, model in _models(config).items()}
+    check_prompts(asking, models.values())
+    check_likelihoods(asking, models)
     form = check_student(config.base)
     if form.reason:
         print(f"{NAME}: the student's rationales will be padded, not packed: {form.reason}", flush=True)
-    asking = EvaluationTask(inputs["questions"], config.prompts, config.evaluation)
-    engines = {"base": config.evaluation.engine, "teacher": config.teacher_engine}
-    spent = answer(asking, {name: AnsweringModel(model, engines[name]) for name, model in models.items()}, out, progress)
+    spent = answer(asking, models, out, progress)
+    likely = score(asking, models, out, progress)
 
     from stages.shared.compare_accuracy import COUNTED, accuracies
     from stages.shared.draws import summarise_draws
+    from stages.shared.further_measurements import measured_references
 
     found = accuracies(out.shards("items", COUNTED), tuple(models))
     _say(found.accuracy)
@@ -103,5 +109,6 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         tokens=spent.tokens,
         tokens_per_second=spent.tokens_per_second,
         drawn=None if draws is None else summarise_draws(out, tuple(models), draws.count),
+        further=measured_references(config.evaluation, out.shards, tuple(models), tuple(likely)),
         asked=items_digest(asking.questions, config.evaluation.use),
     )

@@ -29,6 +29,7 @@ from stages.core.summaries import (
     SynthesisSummary,
     TrainingSummary,
 )
+from stages.report.other_measures import certain_losses, other_findings, titles
 from stages.report.sample_quality import Sums, add, forms_of, summarised
 from stages.shared.pages import STYLE, embedded, png, render
 from storage.artifact import Artifact, Draft
@@ -194,7 +195,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     )
     teaching = _teaching(config, inputs["sampling"], out)
     figures = _figures(inputs, tokens)
-    said = findings(EvaluationSummary.of(inputs["evaluation"])) + about_questions(QuestionsSummary.of(inputs["questions"]))
+    evaluation = EvaluationSummary.of(inputs["evaluation"])
+    said = [*findings(evaluation), *other_findings(evaluation), *about_questions(QuestionsSummary.of(inputs["questions"]))]
     progress.start("plots", len(figures), "plots")
     images = {}
     for title, figure in figures.items():
@@ -210,6 +212,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         ledger=tokens,
         teaching=teaching,
         summaries=summaries,
+        measures=titles(evaluation),
+        certain=certain_losses(evaluation),
         manifests={name: artifact.manifest for name, artifact in inputs.items()},
         origins={name: list(origins(artifact.manifest)) for name, artifact in inputs.items()},
     )

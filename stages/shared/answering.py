@@ -1,8 +1,9 @@
 """Generates and grades models' answers to all evaluation questions; used by the stages `references` and `evaluation`.
 
 Each model answers the items of all sets through one engine. Greedy answers go to the shards `items` (one row per model and item). If
-`evaluation.draws` is set, sampled answers go to the shards `draws` (one row per model, item and draw). A resumed run generates only answers
-that no shard contains. Questions are streamed: once to check prompt lengths and once per round, in the same order for every model.
+`evaluation.draws` is set, sampled answers go to the shards `draws` (one row per model, item and draw). If `evaluation.examples` is set,
+greedy answers with worked examples before the question go to the shards `few_shot`. A resumed run generates only answers that no shard
+contains. Questions are streamed: once to check prompt lengths and once per round, in the same order for every model.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -22,16 +24,18 @@ from pipeline.config.engines import EngineConfig
 from pipeline.config.evaluation import Evaluation
 from pipeline.config.models import HubModel, LocalModel, Teacher
 from pipeline.config.prompts import Prompts
+from pipeline.errors import QuestionError
 from pipeline.generation.answer_journal import rotate
 from pipeline.generation.engine import Decoding, Engine
 from pipeline.generation.open_engine import open_engine
 from pipeline.model_folders import load_tokenizer
 from pipeline.prefetch import chunks, prefetch
-from pipeline.prompt_rendering import stops, student_prompt
+from pipeline.prompt_rendering import Prompt, WorkedPrompt, stops, stops_with_examples, student_prompt
 from pipeline.questions.question import Question, from_table, grades
 from pipeline.text_digests import digest, seed_of
+from pipeline.worked_examples import example_pool, examples_for, worked
 from stages.core.progress import Progress
-from stages.shared.finished_questions import answer_journal_file, finished_questions
+from stages.shared.finished_questions import answer_journal_file, finished_questions, training_questions
 from stages.shared.prompt_lengths import check_lengths
 from storage.artifact import Artifact, Draft
 
@@ -65,11 +69,12 @@ class AskedItem(NamedTuple):
 
 
 class EvaluationTask(NamedTuple):
-    """The questions, prompts and settings of an evaluation."""
+    """The questions, prompts and settings of an evaluation, and the worked examples of each set if it has any."""
 
     questions: Artifact
     prompts: Prompts
     settings: Evaluation
+    examples: Mapping[str, tuple[Question, ...]] = MappingProxyType({})
 
 
 class AnsweringModel(NamedTuple):
@@ -105,40 +110,83 @@ def _count(asking: EvaluationTask) -> int:
     return sum(pc.sum(pc.equal(batch["use"], asking.settings.use)).as_py() for batch in batches)
 
 
-def _check_prompts(asking: EvaluationTask, models: Iterable[AnsweringModel]) -> None:
-    """Check prompt lengths before any model is loaded."""
-    prompts, settings = asking.prompts, asking.settings
+def evaluation_task(questions: Artifact, prompts: Prompts, settings: Evaluation) -> EvaluationTask:
+    """The task, with the worked examples of every set.
+
+    Raises:
+        QuestionError: there are fewer training questions than examples are wanted.
+    """
+    asking, count = EvaluationTask(questions, prompts, settings), settings.examples
+    if count is None:
+        return asking
+    pool = example_pool(training_questions(questions), count)
+    there = sum(map(len, pool.values()))
+    if there < count:
+        raise QuestionError(
+            f"evaluation.examples: {count} worked examples are wanted, but there are only {there} training questions; lower it, or add "
+            "training questions"
+        )
+    types: dict[str, set[str]] = {}
+    for item in items(asking):
+        types.setdefault(item.set, set()).add(item.question.answer_type)
+    return asking._replace(examples={name: examples_for(pool, found, count) for name, found in types.items()})
+
+
+def _prompt(asking: EvaluationTask, item: AskedItem, examples: bool) -> Prompt:
+    asked = student_prompt(asking.prompts, item.question)
+    if not examples:
+        return asked
+    return WorkedPrompt(tuple(worked(asking.prompts, example) for example in asking.examples[item.set]), asked)
+
+
+def check_prompts(asking: EvaluationTask, models: Iterable[AnsweringModel]) -> None:
+    """Check prompt lengths before any model is loaded.
+
+    Raises:
+        QuestionError: a prompt leaves a model no room for an answer.
+    """
+    settings = asking.settings
     for model, engine in models:
         if not isinstance(model, LocalModel | HubModel):  # the server's tokenizer is not available here
             continue
-        every = ((item.question.id, student_prompt(prompts, item.question)) for item in items(asking))
-        check_lengths(load_tokenizer(model), every, model.dialogue, settings.max_tokens, engine.max_context)
+        tokenizer = load_tokenizer(model)
+        for turn in rounds(settings):
+            if turn.prefix == "draws":  # the prompts of the greedy round
+                continue
+            every = ((item.question.id, _prompt(asking, item, turn.examples)) for item in items(asking))
+            whose = f"its prompt with {settings.examples} examples (evaluation.examples)" if turn.examples else "its prompt"
+            check_lengths(tokenizer, every, model.dialogue, settings.max_tokens, engine.max_context, whose)
 
 
 class Round(NamedTuple):
-    """One pass over all items: prefix and schema of its shards, decoding, and the number of answers per item."""
+    """One pass over all items: prefix and schema of its shards, decoding, answers per item, and whether examples precede the question."""
 
     prefix: str
     schema: pa.Schema
     decoding: Decoding
     answers: int
+    examples: bool = False
 
 
 def rounds(settings: Evaluation) -> list[Round]:
-    """The greedy round and, with `evaluation.draws`, the sampled round."""
-    greedy = Round("items", SCHEMA, Decoding(0.0, 1.0, settings.max_tokens), 1)
-    if settings.draws is None:
-        return [greedy]
-    how = Decoding(settings.draws.temperature, settings.draws.top_p, settings.max_tokens)
-    return [greedy, Round("draws", DRAWN, how, settings.draws.count)]
+    """The greedy round and, if they are set, the sampled round and the one with examples."""
+    greedy = Decoding(0.0, 1.0, settings.max_tokens)
+    found = [Round("items", SCHEMA, greedy, 1)]
+    if settings.draws is not None:
+        how = Decoding(settings.draws.temperature, settings.draws.top_p, settings.max_tokens)
+        found.append(Round("draws", DRAWN, how, settings.draws.count))
+    if settings.examples is not None:
+        found.append(Round("few_shot", SCHEMA, greedy, 1, examples=True))
+    return found
 
 
 def _rows(
-    asking: EvaluationTask, name: str, engine: Engine, stop: tuple[str, ...], turn: Round, chunk: list[AskedItem]
+    asking: EvaluationTask, name: str, engine: Engine, model: Teacher, turn: Round, chunk: list[AskedItem]
 ) -> list[dict[str, Any]]:
     """One model's graded answers to a chunk of items."""
     asked_for = [(item, index) for item in chunk for index in range(turn.answers)]
-    prompts = [student_prompt(asking.prompts, item.question) for item, _ in asked_for]
+    prompts = [_prompt(asking, item, turn.examples) for item, _ in asked_for]
+    stop = (stops_with_examples if turn.examples else stops)(asking.prompts, asking.prompts.question, model)
     seeds = [seed_of(item.question.id, "draw", index) for item, index in asked_for]  # the same for every model and run
     rows = []
     answers = engine.generate(prompts, seeds, replace(turn.decoding, stop=stop))
@@ -173,14 +221,13 @@ def _answer(
     """Generate the missing answers of each round; returns tokens and seconds."""
     tokens, seconds = 0, 0.0
     arrived = answer_journal_file(out, name)
-    stop = stops(asking.prompts, asking.prompts.question, who.model)
     with open_engine(who.engine, who.model, arrived) as engine:
         began = time.monotonic()
         for turn in rounds(asking.settings):
             done = finished[turn.prefix]
             missing = (item for item in items(asking) if digest(item.question.id) not in done)
             shards = chunks(missing, max(1, asking.settings.items_per_shard // turn.answers))
-            for chunk, rows in prefetch(partial(_rows, asking, name, engine, stop, turn), shards):
+            for chunk, rows in prefetch(partial(_rows, asking, name, engine, who.model, turn), shards):
                 out.write_shard(turn.prefix, pa.Table.from_pylist(rows, schema=turn.schema))
                 rotate(arrived)
                 seconds = time.monotonic() - began
@@ -189,7 +236,7 @@ def _answer(
     return tokens, seconds
 
 
-def _finished(out: Draft, name: str, prefix: str) -> set[int]:
+def answered(out: Draft, name: str, prefix: str) -> set[int]:
     """Digests of the questions that one model has answered in some shard."""
     shards = out.shards(prefix, ["model", "question_id"])
     return finished_questions(shard.filter(pc.equal(shard["model"], name)) for shard in shards)
@@ -203,17 +250,13 @@ class Generated(NamedTuple):
 
 
 def answer(asking: EvaluationTask, models: Mapping[str, AnsweringModel], out: Draft, progress: Progress) -> Generated:
-    """Generate every model's missing answers, one engine at a time.
-
-    Raises:
-        QuestionError: a prompt leaves a model no room for an answer.
-    """
-    _check_prompts(asking, models.values())
+    """Generate every model's missing answers, one engine at a time."""
     prefixes = [turn.prefix for turn in rounds(asking.settings)]
     total = _count(asking)
-    finished = {name: {prefix: _finished(out, name, prefix) for prefix in prefixes} for name in models}
+    finished = {name: {prefix: answered(out, name, prefix) for prefix in prefixes} for name in models}
     there = sum(len(done) for of_model in finished.values() for done in of_model.values())
-    what = "greedy answers" if len(prefixes) == 1 else "greedy and sampled answers"
+    kinds = {"items": "greedy", "draws": "sampled", "few_shot": "few-shot"}
+    what = f"{' and '.join(kinds[prefix] for prefix in prefixes)} answers"
     progress.start(what, total * len(models) * len(prefixes), "items", there)
     tokens, seconds = 0, 0.0
     for name, model in models.items():

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 from pipeline.config.models import Turns, Weights
 from pipeline.errors import QuestionError
 from pipeline.model_folders import load_tokenizer
-from pipeline.prompt_rendering import prompt_tokens
+from pipeline.prompt_rendering import Prompt, prompt_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _REMEDY: Final = "or exclude long questions with max_characters on their source"
 
-PromptStream = Iterable[tuple[str, str]]
+PromptStream = Iterable[tuple[str, Prompt]]
 """Pairs of question id and prompt."""
 
 

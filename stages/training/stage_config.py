@@ -32,7 +32,7 @@ def config_of(run: RunConfig) -> Config:
     return Config(
         student=run.student,
         perspectives=without_forms(visible_to_teacher(run.prompts, perspectives_of(run))),
-        prompts=run.prompts,
+        prompts=run.prompts.of_training(),
         training=run.training,
         objective=run.objective,
         metanet=run.synthesis.metanet,

@@ -73,6 +73,7 @@ def _others(value: Any, annotation: Any) -> list[Any]:
         {"system": "Be brief."},
         {"rank": 4},
         {"count": 2},
+        True,
         {
             "model": {"served": True},
             "engine": {"kind": "openai", "base_url": "http://127.0.0.1:8000/v1", "served_model": "judge"},
@@ -163,6 +164,9 @@ def test_an_identity_field_makes_its_stage_and_later_ones_stale(
         (("training", "consistency", "weight"), 0.2, "training"),
         (("evaluation", "max_tokens"), 99, "references"),
         (("evaluation", "use"), "dev", "references"),
+        (("evaluation", "likelihood"), True, "references"),
+        (("evaluation", "examples"), 2, "references"),
+        (("prompts", "likelihood"), "{{ question }}\n{{ choices }}\nAnswer:", "references"),
     ],
 )
 def test_stages_that_do_not_depend_on_the_changed_one_stay_valid(
@@ -211,6 +215,13 @@ def test_the_order_of_keys_does_not_matter(tmp_path: Path, tiny_model: Path, ran
 
 def test_defaults_written_out_change_nothing(tmp_path: Path, tiny_model: Path) -> None:
     assert _fingerprints(write_config(tmp_path, _chat(tiny_model))) == _fingerprints(write_config(tmp_path, _full(tiny_model)))
+
+
+@pytest.mark.parametrize("off", [{"likelihood": False}, {"examples": 0}])
+def test_a_measure_that_is_switched_off_changes_nothing(tmp_path: Path, tiny_model: Path, off: Tree) -> None:
+    tree = _full(tiny_model)
+    without = _fingerprints(write_config(tmp_path, _changed(tree, ("evaluation",), {**tree["evaluation"], **off})))
+    assert without == _fingerprints(write_config(tmp_path, tree))
 
 
 def test_fingerprints_do_not_depend_on_paths(tmp_path: Path, tiny_model: Path) -> None:
