@@ -111,10 +111,11 @@ def show_prompt(
     """Show the prompts and the training row of one question, and which tokens carry loss."""
     with reported():
         from pipeline.errors import ConfigError
-        from pipeline.model_folders import check_model, check_student, load_tokenizer
+        from pipeline.model_folders import check_model, load_tokenizer
         from pipeline.perspectives.run_perspectives import perspectives_of
         from pipeline.prompt_rendering import prompt_tokens, student_prompt, teacher_prompt
         from pipeline.rationales.thoughts import fitted, prompt_end
+        from pipeline.student_folder import check_end_of_turn, check_student
         from pipeline.training.training_set import make_row
 
         run = load_config(config, tuple(overrides or ()))
@@ -130,9 +131,12 @@ def show_prompt(
             check_model(run.teacher, "teacher")
             _prompt(run.teacher, run, teacher_prompt(run.prompts, asked, shown), f"teacher, {shown.name}")
         tokenizer = load_tokenizer(run.student)
+        warning = check_end_of_turn(tokenizer, run.student)
         prompt = prompt_tokens(tokenizer, student_prompt(run.prompts, asked), run.student.dialogue)
         text, origin = _rationale(run, asked, shown.name)
         if not origin.startswith("kept by"):  # synthesis has fitted the others
             text = fitted(text, prompt_end(tokenizer, run.student.dialogue))
         row = make_row(tokenizer, prompt, text, asked.answer, run.training.max_length, f"question {asked.id!r}")
         _row(run, row, tokenizer, origin)
+        if warning:
+            print(f"warning: {warning}")

@@ -29,13 +29,14 @@ from pipeline.config.prompts import Prompts
 from pipeline.config.run import RunConfig
 from pipeline.config.synthesis import Objective, Synthesis
 from pipeline.errors import ConfigError, NothingSurvives
-from pipeline.model_folders import check_model, check_student, load_tokenizer, model_content
+from pipeline.model_folders import check_model, load_tokenizer, model_content
 from pipeline.perspectives.perspective import Perspective, without_forms
 from pipeline.perspectives.run_perspectives import perspectives_of
 from pipeline.prompt_rendering import check_prompts, student_prompt, visible_to_teacher
 from pipeline.questions.question import Question
 from pipeline.rationales.curation import SAMPLE, place
 from pipeline.schema.fields import Frozen, identity
+from pipeline.student_folder import check_student
 from pipeline.text_digests import digest
 from stages.core.progress import Progress
 from stages.core.summaries import SamplingSummary, SynthesisSummary
