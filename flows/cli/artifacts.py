@@ -305,15 +305,16 @@ def release(
     push: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="also upload the folder to this hub repository")
     ] = None,
+    unevaluated: Annotated[bool, typer.Option("--unevaluated", help="accept a student that was not evaluated")] = False,
 ) -> None:
-    """Write a run's student with its model card into a folder that vLLM can serve."""
+    """Write a run's evaluated student with its model card into a folder that vLLM can serve."""
     with reported():
         from stages.release import push as send
         from stages.release import release as write
         from storage.catalogue import stages_of
 
         store = open_store(root)
-        write(store, run, stages_of(store.backend, run), licence, folder, again=push is not None)
+        write(store, run, stages_of(store.backend, run), licence, folder, push is not None, unevaluated)
         print(f"{folder}: vllm serve {folder}")
         if push is not None:
             print(f"{push}: {send(folder, push)}")

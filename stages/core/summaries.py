@@ -119,7 +119,7 @@ class SynthesisSummary(Summary):
     kept_questions: int
     kept_rationales: int
     tokens_kept: int
-    mean_pass_rate: float | None
+    mean_pass_rate: float | None = None
     warm_up_losses: list[float]
     base_loss: dict[str, float | None]
     """Mean loss of the base student, by perspective."""
