@@ -165,7 +165,8 @@ def models(run: RunConfig) -> Iterator[Check]:
     for role, model in (("teacher", run.teacher), ("student", run.student), *judge):
         if isinstance(model, LocalModel):
             try:
-                warning = check_student(run.student) if role == "student" else check_model(model, role)
+                check_model(model, role)
+                warning = check_student(run.student) if role == "student" else ""
                 if warning:
                     remedy = "look at the last trained token that `mind show-prompt` shows; it must be the one that ends the model's turns"
                     yield Check(role, "warn", f"{model.path}: {warning}", remedy)

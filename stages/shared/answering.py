@@ -23,7 +23,7 @@ from pipeline.config.evaluation import Evaluation
 from pipeline.config.models import HubModel, LocalModel, Teacher
 from pipeline.config.prompts import Prompts
 from pipeline.generation.answer_journal import rotate
-from pipeline.generation.engine import Decoding, Engine
+from pipeline.generation.engine import Completion, Decoding, Engine
 from pipeline.generation.open_engine import open_engine
 from pipeline.model_folders import load_tokenizer
 from pipeline.prefetch import chunks, prefetch
@@ -174,7 +174,11 @@ def _answer(
     tokens, seconds = 0, 0.0
     arrived = answer_journal_file(out, name)
     stop = stops(asking.prompts, asking.prompts.question, who.model)
-    with open_engine(who.engine, who.model, arrived) as engine:
+
+    def told(said: Completion) -> None:
+        progress.answered(said.completion_tokens, 1 / turn.answers)
+
+    with open_engine(who.engine, who.model, arrived, told) as engine:
         began = time.monotonic()
         for turn in rounds(asking.settings):
             done = finished[turn.prefix]
