@@ -48,6 +48,7 @@ def _rationale(run: RunConfig, question: Question, perspective: str) -> tuple[st
     from stages.core.process import store_of
 
     store, planned = store_of(run), plan(run)["synthesis"]
+    because = "until synthesis is done"
     if store.exists(planned.name, planned.fingerprint):
         columns = ["question_id", "perspective", "rationale"]
         for piece in store.open(planned.name, planned.fingerprint).batches("rationales", columns):
@@ -56,10 +57,11 @@ def _rationale(run: RunConfig, question: Question, perspective: str) -> tuple[st
             )
             if found.num_rows:
                 return str(found["rationale"][0]), f"kept by {planned.name}/{planned.fingerprint}"
+        because = f"because {planned.name}/{planned.fingerprint} kept none of {perspective} for question {question.id!r}"
     own = with_answer_sentence(question.rationale, question.answer) if question.rationale else None
     if own is not None:
-        return own, "the question's own, until synthesis is done"
-    return str(with_answer_sentence("...", question.answer)), "a placeholder, until synthesis is done"
+        return own, f"the question's own, {because}"
+    return str(with_answer_sentence("...", question.answer)), f"a placeholder, {because}"
 
 
 def _decoded(tokenizer: Any, tokens: list[int]) -> str:

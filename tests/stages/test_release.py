@@ -122,6 +122,15 @@ def test_modes_of_released_files_follow_the_umask(root: Path, tmp_path: Path) ->
     assert modes == {stat.S_IMODE((tmp_path / "any").stat().st_mode)}
 
 
+def test_the_root_may_be_set_as_in_other_commands(root: Path, tmp_path: Path) -> None:
+    def released_with(*words: str) -> Result:
+        return CliRunner().invoke(app, ["release", "latest", str(tmp_path / "student"), *words])
+
+    assert released_with("--set", "training.steps=3").exit_code == 2
+    assert not (tmp_path / "student").exists()
+    assert released_with("--set", f"root={root}").exit_code == 0
+
+
 def test_an_unknown_run_is_refused(root: Path, tmp_path: Path) -> None:
     answer = CliRunner().invoke(app, ["release", "nobody", str(tmp_path / "x"), "--root", str(root)])
     assert answer.exit_code == 2
