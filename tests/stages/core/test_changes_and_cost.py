@@ -15,7 +15,7 @@ from storage.store import open_store
 from tests.support.kill_campaign import CONFIG, STAGES, overrides
 
 MANY = (
-    "training.learning_rate=1e-3", "training.metanet_rate=1e-3", "training.hold_out=0.2", "training.mixture.beta=0.1",
+    "training.learning_rate=1e-3", "training.metanet_rate=5e-4", "training.hold_out=0.2", "training.mixture.beta=0.1",
     "training.mixture.min_kept=3", "training.weight_decay=0.1", "training.steps=13",
 )  # fmt: skip
 
