@@ -28,6 +28,7 @@ from pipeline.config.run import RunConfig
 from pipeline.errors import StageFailed
 from stages.core.plan import plan
 from stages.core.process import store_of
+from stages.core.progress import counted
 
 PROGRESS_SECONDS: Final = 2.0
 LOG_SECONDS: Final = 5.0
@@ -57,8 +58,8 @@ def _reporting(stage: str, artifact: Any, show: OnProgress) -> OnProgress:
             rate = f"{found['rate']:,.1f} {found['unit']}/s"
             _update(
                 artifact,
-                100 * found["done"] / found["total"],
-                f"{stage}: {found['label']}: {found['done']}/{found['total']} {found['unit']}, {rate}{left} {found['note']}".rstrip(),
+                100 * (found["done"] + found["inside"]) / found["total"],
+                f"{stage}: {found['label']}: {counted(found)}, {rate}{left} {found['note']}".rstrip(),
             )
 
     return report

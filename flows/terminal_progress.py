@@ -1,4 +1,4 @@
-"""Progress of a running stage in the terminal: a bar with rate and time left, or plain lines in a log."""
+"""Progress of a running stage in the terminal: a bar with rate and time left, or a line in a log where something changed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from flows.stage_process import OnProgress
+from stages.core.progress import counted, finished
 
 console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=120)
 
@@ -28,7 +29,7 @@ def _watch_bar(bar: Progress, task: TaskID) -> OnProgress:
     def show(found: Mapping[str, Any]) -> None:
         bar.update(
             task,
-            completed=found["done"],
+            completed=finished(found),
             total=found["total"] or None,
             description=f"{found['stage']}: {found['label']}",
             rate=f"{found['rate']:,.1f} {found['unit']}/s" if found["rate"] else "",
@@ -40,14 +41,14 @@ def _watch_bar(bar: Progress, task: TaskID) -> OnProgress:
 
 
 def _watch_lines() -> OnProgress:
-    last: dict[str, Any] = {"label": "", "at": 0.0}
+    last: dict[str, Any] = {"label": "", "finished": 0.0, "at": 0.0}
 
     def show(found: Mapping[str, Any]) -> None:
-        now = time.monotonic()
-        if found["label"] != last["label"] or now - last["at"] > _LINE_SECONDS:
-            last.update(label=found["label"], at=now)
-            counted = f"{found['done']}/{found['total']} {found['unit']}"
-            console.print(f"  {found['stage']}: {found['label']}: {counted} {_eta(found)}".rstrip())
+        now, there = time.monotonic(), found["done"] + found["inside"]
+        if found["label"] != last["label"] or (now - last["at"] > _LINE_SECONDS and there != last["finished"]):
+            last.update(label=found["label"], finished=there, at=now)
+            parts = (part for part in (counted(found), found["note"], _eta(found)) if part)
+            console.print(f"  {found['stage']}: {found['label']}: {', '.join(parts)}")
 
     return show
 

@@ -17,7 +17,8 @@ from typing import Any, Final, NamedTuple
 
 from pipeline.config.models import LocalModel
 from pipeline.errors import ModelError
-from pipeline.model_folders import check_student, load_causal_model, load_tokenizer
+from pipeline.model_folders import load_causal_model, load_tokenizer
+from pipeline.student_folder import check_student
 
 _WORDS: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SPLITS: Final = {"gpt-2": None, "smollm": None, "llama-bpe": _WORDS % r"\p{N}{1,3}", "qwen2": _WORDS % r"\p{N}"}
@@ -163,7 +164,7 @@ def _probe(folder: Path) -> Written:
     """
     import torch
 
-    model = LocalModel(path=folder)
+    model = LocalModel(path=folder, chat=False)
     check_student(model)
     tokenizer, network = load_tokenizer(model), load_causal_model(model, torch.float32).eval()
     for text in PROBES:

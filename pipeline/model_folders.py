@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
 import sqlite3
 from contextlib import closing
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,35 +64,6 @@ def check_model(model: Teacher, role: str) -> None:
             f"{role}: {folder}: tokenizer has {words} tokens, the model's vocabulary {rows}; "
             "use the tokenizer that belongs to these weights"
         )
-
-
-def check_student(model: Weights) -> None:
-    """`check_model`, and that the installed transformers has a causal language model of this type.
-
-    Raises:
-        ModelError: the file and what is wrong with it, and the remedy.
-    """
-    check_model(model, "student")
-    if not isinstance(model, LocalModel):
-        return
-    file = model.path / "config.json"
-    found = json.loads(file.read_text()).get("model_type")
-    if found not in (known := causal_types()):
-        unknown = f"model_type {found!r} is not a causal language model of the installed transformers ({len(known)} are)"
-        raise ModelError(f"student: {file}: {unknown}; use a decoder-only model, code in a model folder is never run")
-
-
-@lru_cache(maxsize=1)
-def causal_types() -> frozenset[str]:
-    """Model types with a causal language model, from the source of the installed transformers, whose import would take seconds."""
-    spec = find_spec("transformers")
-    assert spec is not None and spec.origin is not None
-    source = ast.parse((Path(spec.origin).parent / "models" / "auto" / "modeling_auto.py").read_text())
-    for statement in source.body:
-        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES":
-            assert isinstance(statement.value, ast.Call)
-            return frozenset(name for name, _ in ast.literal_eval(statement.value.args[0]))
-    raise ModelError("transformers: lists its causal language models elsewhere than MIND expects; install the locked version")
 
 
 def special_tokens(model: Teacher) -> frozenset[str]:

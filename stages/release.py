@@ -72,6 +72,13 @@ def _version() -> str:
         return ""
 
 
+def is_evaluated(store: Store, stages: Mapping[str, str]) -> bool:
+    """Whether the student of a run's artifacts has an evaluation, and this is an evaluation of it and not of another student."""
+    if "evaluation" not in stages or not store.exists("evaluation", stages["evaluation"]):
+        return False
+    return bool(store.manifest("evaluation", stages["evaluation"])["inputs"]["training"] == stages["training"])
+
+
 def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None) -> bytes:
     """The model card of a run's student.
 
@@ -80,7 +87,7 @@ def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None
     """
     line = ancestors(store, "training", stages["training"])
     mine = {manifest["stage"]: manifest for manifest in line.values()}
-    evaluated = "evaluation" in stages and store.exists("evaluation", stages["evaluation"])
+    evaluated = is_evaluated(store, stages)
     summary = (
         EvaluationSummary.model_validate(store.manifest("evaluation", stages["evaluation"])["summary"]) if evaluated else None
     )
@@ -119,16 +126,31 @@ def _is_release(folder: Path, student: Path, text: bytes) -> bool:
     return same and (folder / CARD_FILE).is_file() and (folder / CARD_FILE).read_bytes() == text
 
 
-def release(store: Store, name: str, stages: Mapping[str, str], licence: str | None, folder: Path, again: bool = False) -> None:
+def release(
+    store: Store,
+    name: str,
+    stages: Mapping[str, str],
+    licence: str | None,
+    folder: Path,
+    again: bool = False,
+    unevaluated: bool = False,
+) -> None:
     """Write the student with its card into a new folder, atomically. With `again`, an existing folder with identical content is accepted.
 
+    The files' modes follow the umask, like those of any new file: safetensors writes files that only their owner can read.
+
     Raises:
-        ConfigError: the folder already exists.
+        ConfigError: the folder already exists, or the student was not evaluated and `unevaluated` is not given.
         ArtifactMissing: the student or one of its ancestors does not exist.
     """
     if folder.exists() and not again:
         raise ConfigError(f"{folder}: already exists; give a new folder")
     student = store.open("training", stages["training"]).path("student")
+    if not unevaluated and not is_evaluated(store, stages):
+        raise ConfigError(
+            f"{name}: its student training/{stages['training']} was not evaluated; `mind run` or `mind stage evaluation` with its "
+            "configuration and its --set evaluates it (or another one takes the run's name), or give --unevaluated"
+        )
     text = card(store, name, stages, licence)
     if folder.exists():
         if not _is_release(folder, student, text):
@@ -136,7 +158,7 @@ def release(store: Store, name: str, stages: Mapping[str, str], licence: str | N
         return
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(student, aside)
+    shutil.copytree(student, aside, copy_function=shutil.copyfile)
     (aside / CARD_FILE).write_bytes(text)
     aside.rename(folder)
 

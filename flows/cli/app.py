@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from flows.prefect_settings import prefect_home
 from pipeline import miniature as world
 from pipeline.config.models import LocalModel
 from pipeline.config.run import RunConfig, load_config
+
+if TYPE_CHECKING:
+    from stages.core.changes_and_cost import Explained
 
 app = typer.Typer(
     help="MIND: distil a student from a teacher's rationales in eight perspectives.",
@@ -152,7 +155,7 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
                 (item.stage, item.fingerprint, item.state,
                  f"~{item.expected.tokens:,}" if item.expected and item.expected.tokens is not None else None,
                  f"~{size(item.expected.bytes)}" if item.expected else None,
-                 f"~{duration(item.expected.seconds)}" if item.expected else None, item.detail)
+                 _expected_time(item), item.detail)
                 for item in explained
             ),
             right=("tokens", "size", "time"),
@@ -163,11 +166,21 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
             print_table(("stage", "what changed", "old", "new"), rows)
         against = [f"{item.stage} with {item.against}" for item in explained if item.against and item.changes]
         if against:
-            print(f"\ncompared {', '.join(against)}; expected figures are those of that artifact, scaled by the amount of work")
+            print(
+                f"\ncompared {', '.join(against)}; expected figures are those of that artifact, scaled by the amount of work, and unknown "
+                "where models, engines, lengths or precision differ"
+            )
         from pipeline.capacity.recipe import recipe_checks
 
         for check in recipe_checks(loaded):
             print(f"\n{check.name}: {check.found}" + (f"; {check.remedy}" if check.remedy else ""))
+
+
+def _expected_time(item: Explained) -> str:
+    """The expected time, or that nothing comparable has run yet."""
+    if item.expected is not None:
+        return f"~{duration(item.expected.seconds)}"
+    return "" if item.state == "cached" else "unknown"
 
 
 def _short(value: object) -> str:

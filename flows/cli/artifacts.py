@@ -5,6 +5,7 @@ An artifact is named `stage/fingerprint` (or a prefix of it), `RUN:STAGE`, or by
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,27 @@ from storage.store import Store, open_store
 
 app = typer.Typer(add_completion=False)
 
-Root = Annotated[str, typer.Option(help="the artifact root: a folder, or a URL such as s3://bucket/prefix")]
+
+def _root(given: str) -> str:
+    """The root, also as `--set root=FOLDER`, the form that commands with a configuration take."""
+    setting = re.fullmatch(r"([a-z_]+(?:\.[a-z_]+)*)=(.*)", given)
+    if setting is None:
+        return given
+    if setting[1] != "root":
+        raise typer.BadParameter(f"{setting[1]}: only root can be set here, as this command reads no configuration")
+    return setting[2]
+
+
+Root = Annotated[
+    str,
+    typer.Option(
+        "--root",
+        "--set",
+        callback=_root,
+        metavar="ROOT",
+        help="the artifact root: a folder, or a URL such as s3://bucket/prefix; --set root=ROOT is the same",
+    ),
+]
 Reference = Annotated[
     str, typer.Argument(metavar="ARTIFACT", help="stage/fingerprint, RUN:STAGE, or a run's name for its student")
 ]
@@ -305,15 +326,16 @@ def release(
     push: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="also upload the folder to this hub repository")
     ] = None,
+    unevaluated: Annotated[bool, typer.Option("--unevaluated", help="accept a student that was not evaluated")] = False,
 ) -> None:
-    """Write a run's student with its model card into a folder that vLLM can serve."""
+    """Write a run's evaluated student with its model card into a folder that vLLM can serve."""
     with reported():
         from stages.release import push as send
         from stages.release import release as write
         from storage.catalogue import stages_of
 
         store = open_store(root)
-        write(store, run, stages_of(store.backend, run), licence, folder, again=push is not None)
+        write(store, run, stages_of(store.backend, run), licence, folder, push is not None, unevaluated)
         print(f"{folder}: vllm serve {folder}")
         if push is not None:
             print(f"{push}: {send(folder, push)}")

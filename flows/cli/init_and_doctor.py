@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Final
@@ -102,6 +103,7 @@ def init(
             evaluate=_several(_asked(evaluate, "--evaluate", "Evaluate on, in distribution (files or names)")),
             outside=_several(outside),
             gpus=_gpus() if gpus is None else gpus,
+            cores=len(os.sched_getaffinity(0)),
         )
         text = starter(answers)
         aside = file.with_name(f".{file.name}.partial")

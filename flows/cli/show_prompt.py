@@ -48,6 +48,7 @@ def _rationale(run: RunConfig, question: Question, perspective: str) -> tuple[st
     from stages.core.process import store_of
 
     store, planned = store_of(run), plan(run)["synthesis"]
+    because = "until synthesis is done"
     if store.exists(planned.name, planned.fingerprint):
         columns = ["question_id", "perspective", "rationale"]
         for piece in store.open(planned.name, planned.fingerprint).batches("rationales", columns):
@@ -56,10 +57,11 @@ def _rationale(run: RunConfig, question: Question, perspective: str) -> tuple[st
             )
             if found.num_rows:
                 return str(found["rationale"][0]), f"kept by {planned.name}/{planned.fingerprint}"
+        because = f"because {planned.name}/{planned.fingerprint} kept none of {perspective} for question {question.id!r}"
     own = with_answer_sentence(question.rationale, question.answer) if question.rationale else None
     if own is not None:
-        return own, "the question's own, until synthesis is done"
-    return str(with_answer_sentence("...", question.answer)), "a placeholder, until synthesis is done"
+        return own, f"the question's own, {because}"
+    return str(with_answer_sentence("...", question.answer)), f"a placeholder, {because}"
 
 
 def _decoded(tokenizer: Any, tokens: list[int]) -> str:
@@ -111,10 +113,11 @@ def show_prompt(
     """Show the prompts and the training row of one question, and which tokens carry loss."""
     with reported():
         from pipeline.errors import ConfigError
-        from pipeline.model_folders import check_model, check_student, load_tokenizer
+        from pipeline.model_folders import check_model, load_tokenizer
         from pipeline.perspectives.run_perspectives import perspectives_of
         from pipeline.prompt_rendering import prompt_tokens, student_prompt, teacher_prompt
         from pipeline.rationales.thoughts import fitted, prompt_end
+        from pipeline.student_folder import check_end_of_turn, check_student
         from pipeline.training.training_set import make_row
 
         run = load_config(config, tuple(overrides or ()))
@@ -130,9 +133,12 @@ def show_prompt(
             check_model(run.teacher, "teacher")
             _prompt(run.teacher, run, teacher_prompt(run.prompts, asked, shown), f"teacher, {shown.name}")
         tokenizer = load_tokenizer(run.student)
+        warning = check_end_of_turn(tokenizer, run.student)
         prompt = prompt_tokens(tokenizer, student_prompt(run.prompts, asked), run.student.dialogue)
         text, origin = _rationale(run, asked, shown.name)
         if not origin.startswith("kept by"):  # synthesis has fitted the others
             text = fitted(text, prompt_end(tokenizer, run.student.dialogue))
         row = make_row(tokenizer, prompt, text, asked.answer, run.training.max_length, f"question {asked.id!r}")
         _row(run, row, tokenizer, origin)
+        if warning:
+            print(f"warning: {warning}")

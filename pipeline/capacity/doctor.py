@@ -24,9 +24,10 @@ from pipeline.capacity.recipe import recipe_checks
 from pipeline.config.models import HubModel, LocalModel
 from pipeline.config.run import RunConfig
 from pipeline.errors import MindError
-from pipeline.model_folders import check_model, check_student
+from pipeline.model_folders import check_model
 from pipeline.questions.named_benchmarks import NamedSource
 from pipeline.questions.sources import HubSource
+from pipeline.student_folder import check_student
 
 DISTRIBUTION: Final = "mind-distill"
 _WORTH_NAMING: Final = ("torch", "transformers", "deepspeed", "datasets", "pyarrow", "prefect", "peft")
@@ -164,8 +165,13 @@ def models(run: RunConfig) -> Iterator[Check]:
     for role, model in (("teacher", run.teacher), ("student", run.student), *judge):
         if isinstance(model, LocalModel):
             try:
-                check_student(run.student) if role == "student" else check_model(model, role)
-                yield Check(role, "ok", str(model.path))
+                check_model(model, role)
+                warning = check_student(run.student) if role == "student" else ""
+                if warning:
+                    remedy = "look at the last trained token that `mind show-prompt` shows; it must be the one that ends the model's turns"
+                    yield Check(role, "warn", f"{model.path}: {warning}", remedy)
+                else:
+                    yield Check(role, "ok", str(model.path))
             except MindError as error:
                 found, _, remedy = str(error).rpartition("; ")
                 yield Check(role, "fail", found, remedy)

@@ -1,9 +1,10 @@
 """Estimates memory and run time of a configuration from the models' shapes, before loading anything.
 
-Training under ZeRO holds weights, gradients and optimiser state. Each is divided among the ranks from its own ZeRO stage on (Rajbhandari et
-al., 2020). Activations of one micro-batch take 34 bytes per token, layer and hidden unit in 16 bits (Korthikanti et al., 2022, without the
-attention matrix, which current kernels do not store). Micro-batches are counted at their maximum: every rationale kept, every row at full
-length. Time is floating point operations divided by the card's peak rate times a typical utilisation. All figures are estimates.
+Training under ZeRO holds weights, gradients and optimiser state. Each is divided among the ranks from its own ZeRO stage on (Rajbhandari
+et al., 2020). Activations of one micro-batch take 34 bytes per token, layer and hidden unit in 16 bits (Korthikanti et al., 2022, without
+the attention matrix, which current kernels do not store). How long rows are is known only after synthesis, so there are two figures: an
+estimate, with rows of a typical length, and a bound, with every rationale kept and every row at full length. Time is floating point
+operations divided by the card's peak rate times a typical utilisation, for rows at full length: a bound.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ UTILISATION: Final = {"training": 0.4, "generation": 0.2}
 """Typical share of the peak rate that training and large-batch sampling reach (our choice)."""
 LOGITS: Final = 3 * 4 * (1 << 26)
 """Bytes of one chunk of fp32 logits, their softmax and their gradient (`pipeline/student/token_losses.py`)."""
+TYPICAL: Final = 0.25
+"""Tokens of a typical micro-batch, as a share of the most that it can have: rows share their prompts, rationales are short (our choice)."""
+PROCESS: Final = 5 << 27
+"""Bytes of a rank before it loads anything: Python, torch and DeepSpeed (0.5 GiB of main memory), and buffers."""
 _PEAK: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "4090": 165e12}
 _BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -56,8 +61,13 @@ def shape_of_model(model: Weights) -> ModelShape:
     return ModelShape(parameters, linear, config.num_hidden_layers, config.hidden_size, heads, cached, dtype)
 
 
+def typical(parts: dict[str, int]) -> dict[str, int]:
+    """What is expected of the parts of a bound (`training_bytes`): fewer activations, since few rows are as long as they may be."""
+    return {**parts, "activations": int(TYPICAL * parts["activations"])}
+
+
 def training_bytes(shape: ModelShape, training: Training, perspectives: int) -> dict[str, int]:
-    """Bytes that one rank needs, by purpose; offloaded parts are summed under `host`."""
+    """A bound of the bytes that one rank needs, by purpose; offloaded parts are summed under `host`."""
     size = 4 if training.precision == "fp32" else 2
     learning = shape.parameters if training.lora is None else training.lora.rank * shape.linear
     # In bf16, DeepSpeed keeps an fp32 master copy and accumulates gradients in fp32.
@@ -71,7 +81,7 @@ def training_bytes(shape: ModelShape, training: Training, perspectives: int) -> 
     tokens = training.questions_per_micro_batch * perspectives * training.max_length
     of_layer = 17 * size * shape.hidden
     layers = shape.layers * size * shape.hidden + of_layer if training.gradient_checkpointing else shape.layers * of_layer
-    return {**parts, "activations": tokens * layers, "logits": LOGITS, **({"host": host} if host else {})}
+    return {**parts, "activations": tokens * layers, "logits": LOGITS, "process": PROCESS, **({"host": host} if host else {})}
 
 
 class ServingMemory(NamedTuple):

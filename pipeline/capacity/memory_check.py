@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pipeline.capacity.estimate import ModelShape, hours, peak, serving, shape_of_model, training_bytes
+from pipeline.capacity.estimate import ModelShape, hours, peak, serving, shape_of_model, training_bytes, typical
 from pipeline.capacity.machine import GIB, Check, Machine, State, disk, gib
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import HubModel, LocalModel, Teacher, Weights
@@ -45,11 +45,18 @@ def _fits(name: str, needed: float, room: float, said: str, remedy: str) -> Chec
     return Check(name, state, said, remedy)
 
 
+def _bounded(name: str, estimate: float, bound: float, room: float, said: str, remedy: str) -> Check:
+    """Fails only if the estimate does not fit; that the bound does not is a warning."""
+    found = _fits(name, estimate, room, said, remedy)
+    return found._replace(state="warn") if found.state == "ok" and bound > room else found
+
+
 def _training(run: RunConfig, student: ModelShape, machine: Machine, perspectives: int) -> Check:
     parts = training_bytes(student, run.training, perspectives)
     host = parts.pop("host", 0)
-    total = sum(parts.values())
-    said = ", ".join(f"{name} {gib(count)}" for name, count in parts.items())
+    bound, expected = sum(parts.values()), typical(parts)
+    total = sum(expected.values())
+    said = ", ".join(f"{name} {gib(count)}" for name, count in expected.items())
     ranks = run.training.ranks // run.training.hosts
     where = f"of {gib(machine.cards[0][1])}" if machine.cards else f"per rank, {ranks} ranks in {gib(machine.memory)}"
     if machine.cards and ranks > len(machine.cards):
@@ -57,10 +64,11 @@ def _training(run: RunConfig, student: ModelShape, machine: Machine, perspective
             "training", "fail", f"{ranks} ranks on a host, but {len(machine.cards)} GPUs", "lower training.ranks, or add hosts"
         )
     remedy = "lower questions_per_micro_batch, set gradient_checkpointing, raise zero_stage, set offload, or train with lora"
-    found = f"about {gib(total)} {where} ({said})" + (f"; {gib(host)} of host memory" if host else "")
+    found = f"estimate {gib(total)} {where} ({said})" + (f"; {gib(host)} of host memory" if host else "")
+    found += f"; bound {gib(bound)}, if every rationale is kept and as long as max_length"
     if machine.cards:
-        return _fits("training", total, machine.cards[0][1], found, remedy)
-    return _fits("training", (total + host) * ranks, machine.memory, found, remedy)
+        return _bounded("training", total, bound, machine.cards[0][1], found, remedy)
+    return _bounded("training", (total + host) * ranks, (bound + host) * ranks, machine.memory, found, remedy)
 
 
 def _engine(generator: Generator, shape: ModelShape, machine: Machine) -> Check:
@@ -124,11 +132,15 @@ def capacity_checks(run: RunConfig, machine: Machine) -> Iterator[Check]:
     yield _training(run, student, machine, many)
     card = peak(machine.cards[0][0]) if machine.cards else None
     if card is None or not isinstance(teacher, ModelShape):
-        yield Check("time", "ok", "no estimate for this hardware; `mind plan` gives one after a first run")
+        yield Check(
+            "time", "ok", "unknown on this hardware; `mind plan` estimates it after a first run of the same models and engines"
+        )
     else:
         took = hours(run, teacher, student, many, card)
         yield Check(
-            "time", "ok", f"at most about {took.sampling:.1f} h to sample 1,000 questions, {took.training:.1f} h to train"
+            "time",
+            "ok",
+            f"bound {took.sampling:.1f} h to sample 1,000 questions, {took.training:.1f} h to train, if texts have full length",
         )
     # Two checkpoints (one while the next is written) and two students.
     yield disk(run.root, 2 * 16 * student.parameters + 2 * 4 * student.parameters)

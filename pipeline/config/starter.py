@@ -2,7 +2,7 @@
 
 A model is a folder, or a hub name and revision as NAME@REVISION; a teacher may also be a server's address and the name of a served model. A
 question source is a file, or the name of a benchmark that `mind sources` lists. Everything else is derived, or is a default that is written
-out so that it can be seen and changed.
+out so that it can be seen and changed. A set is named after its file, or after the folder where the file is named after a split only.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from itertools import chain
+from itertools import count as count_from
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,10 +23,13 @@ from pipeline.questions.named_benchmarks import entries
 
 TEMPLATE: Final = Path(__file__).with_name("starter.yaml")
 _FILES: Final = (".parquet", ".jsonl", ".csv")
+_SPLIT: Final = re.compile(r"(train|test|val|valid|validation|dev|eval)(-\d+-of-\d+)?", re.IGNORECASE)
+_WITHOUT_A_NAME: Final = ("data", "main", "default")
+"""Folders of hub data sets that say nothing about what they contain."""
 
 
 class StarterAnswers(NamedTuple):
-    """The five answers and a run name. `outside` are out-of-distribution evaluation sources."""
+    """The five answers, a run name, and the CPU cores of this machine. `outside` are out-of-distribution evaluation sources."""
 
     name: str
     teacher: str
@@ -33,6 +38,7 @@ class StarterAnswers(NamedTuple):
     evaluate: Sequence[str]
     outside: Sequence[str]
     gpus: int
+    cores: int
 
 
 def _is_address(answer: str) -> bool:
@@ -99,6 +105,26 @@ def _name(words: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", words).strip("-.") or "run"
 
 
+def _set_names(sources: Sequence[str]) -> list[str]:
+    """A name for every evaluation source, all different.
+
+    Raises:
+        ConfigError: a source is given twice.
+    """
+    twice = next((source for place, source in enumerate(sources) if source in sources[:place]), None)
+    if twice is not None:
+        raise ConfigError(f"{twice}: is given twice for evaluation; give it once")
+    names: list[str] = []
+    for source in sources:
+        path = Path(source).resolve() if source.endswith(_FILES) else Path(source)
+        words = [_name(path.stem), *(_name(folder.name) for folder in path.parents if folder.name)]
+        telling = [word for word in words if not _SPLIT.fullmatch(word) and word not in _WITHOUT_A_NAME] or words
+        wider = ("-".join(reversed(telling[:count])) for count in range(1, len(telling) + 1))
+        numbered = (f"{telling[0]}-{number}" for number in count_from(2))
+        names.append(next(name for name in chain(wider, numbered) if name not in names))
+    return names
+
+
 def _flow(value: Any) -> str:
     """Formats a value as single-line YAML (JSON is a subset of YAML)."""
     return json.dumps(value, ensure_ascii=False)
@@ -111,10 +137,10 @@ def starter(answers: StarterAnswers) -> str:
         ConfigError: an invalid answer.
     """
     gpus = answers.gpus
+    given = [*(("id", source) for source in answers.evaluate), *(("ood", source) for source in answers.outside)]
     evaluation = [
-        {"name": _name(Path(source).stem), "group": group, "source": _questions(source, ("test", "validation"))}
-        for group, sources in (("id", answers.evaluate), ("ood", answers.outside))
-        for source in sources
+        {"name": name, "group": group, "source": _questions(source, ("test", "validation"))}
+        for name, (group, source) in zip(_set_names([source for _, source in given]), given, strict=True)
     ]
     engine: dict[str, Any] = {"kind": "vllm", "dtype": "bfloat16" if gpus else "float32", "max_context": 4096}
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -128,5 +154,6 @@ def starter(answers: StarterAnswers) -> str:
         engine=_flow(engine),
         precision="bf16" if gpus else "fp32",
         ranks=max(1, gpus),
+        threads=None if gpus else answers.cores,
         per_step=32 if 32 % max(1, gpus) == 0 else 8 * gpus,
     )

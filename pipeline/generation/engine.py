@@ -6,7 +6,7 @@ protocol alone, so they do not know which engine runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, get_args
 
@@ -53,6 +53,14 @@ class Completion:
             and all(isinstance(count, int) and not isinstance(count, bool) for count in counts)
             and (self.cumulative_logprob is None or isinstance(self.cumulative_logprob, float))
         )
+
+
+Told = Callable[[Completion], None]
+"""Called with every text as soon as it is complete, from any thread; not for texts of an earlier process."""
+
+
+def untold(_: Completion) -> None:
+    """Nobody wants to know."""
 
 
 TOO_LONG: Final = Completion("", "too_long", 0, 0, None)

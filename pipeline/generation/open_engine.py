@@ -8,19 +8,20 @@ from pathlib import Path
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import HubModel, LocalModel, Teacher
-from pipeline.generation.engine import Engine
+from pipeline.generation.engine import Engine, Told, untold
 
 
 @contextmanager
-def open_engine(config: EngineConfig, model: Teacher, arrived: Path | None = None) -> Iterator[Engine]:
+def open_engine(config: EngineConfig, model: Teacher, arrived: Path | None = None, told: Told = untold) -> Iterator[Engine]:
     """Start the configured engine on `model`; it ends with the block.
 
     `arrived` is the journal file for a server's replies that are in no committed shard yet (`pipeline/generation/answer_journal.py`).
+    `told` is called with every text as soon as it is complete.
     """
     if config.kind == "openai":
         from pipeline.generation.openai_engine import open_openai
 
-        with open_openai(config, model.dialogue, arrived) as engine:
+        with open_openai(config, model.dialogue, arrived, told) as engine:
             yield engine
         return
     assert isinstance(model, LocalModel | HubModel), (
@@ -31,10 +32,10 @@ def open_engine(config: EngineConfig, model: Teacher, arrived: Path | None = Non
         case "vllm":
             from pipeline.generation.vllm_engine import open_vllm
 
-            with open_vllm(config, model) as engine:
+            with open_vllm(config, model, told) as engine:
                 yield engine
         case "transformers":
             from pipeline.generation.transformers_engine import open_transformers
 
-            with open_transformers(config, model) as engine:
+            with open_transformers(config, model, told) as engine:
                 yield engine

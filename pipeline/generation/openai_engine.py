@@ -30,7 +30,7 @@ from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Turns
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
 from pipeline.generation.answer_journal import AnswerJournal, key_of
-from pipeline.generation.engine import TOO_LONG, Completion, Decoding, until
+from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Told, until, untold
 from pipeline.generation.retry import quota_exhausted, retrying
 from pipeline.generation.server_reply import ErrorInReply, MalformedReply, completion_of
 from pipeline.prompt_rendering import Prompt, messages, plain_text
@@ -46,8 +46,9 @@ _OVER_THE_CONTEXT: Final = re.compile(
 
 
 class _OpenAIEngine:
-    def __init__(self, config: EngineConfig, turns: Turns | None, arrived: AnswerJournal | None) -> None:
+    def __init__(self, config: EngineConfig, turns: Turns | None, arrived: AnswerJournal | None, told: Told) -> None:
         self._config = config
+        self._told = told
         self._turns = turns
         self._arrived = arrived
         self._key = os.environ.get(config.key_variable) or "none"
@@ -99,6 +100,7 @@ class _OpenAIEngine:
             answer = replace(answer, text=text, finish_reason="stop")
         if self._arrived is not None:
             self._arrived.add(key, answer)
+        self._told(answer)
         return answer
 
     def _adapting(self, prompt: Prompt, settings: dict[str, Any], max_tokens: int) -> Completion:
@@ -241,14 +243,16 @@ class _OpenAIEngine:
 
 
 @contextmanager
-def open_openai(config: EngineConfig, turns: Turns | None, arrived: Path | None) -> Iterator[_OpenAIEngine]:
+def open_openai(
+    config: EngineConfig, turns: Turns | None, arrived: Path | None, told: Told = untold
+) -> Iterator[_OpenAIEngine]:
     """Connects to `config.base_url`; `arrived` is the journal of responses that are in no committed shard yet.
 
     Raises:
         EngineRefused: the server rejects requests permanently or does not serve `config.served_model`.
         EngineError: the server cannot be reached.
     """
-    engine = _OpenAIEngine(config, turns, None if arrived is None else AnswerJournal(arrived))
+    engine = _OpenAIEngine(config, turns, None if arrived is None else AnswerJournal(arrived), told)
     with engine.client, engine.pool:
         served = engine.served()
         if served is not None and config.served_model not in served:

@@ -19,7 +19,7 @@ from transformers import DynamicCache
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Turns, Weights
-from pipeline.generation.engine import TOO_LONG, Completion, Decoding, until
+from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Told, until, untold
 from pipeline.model_folders import load_causal_model, load_tokenizer
 from pipeline.prompt_rendering import Prompt, prompt_tokens
 
@@ -28,8 +28,9 @@ _SHRINK: Final = 0.75
 
 
 class _TransformersEngine:
-    def __init__(self, model: Any, tokenizer: Any, turns: Turns | None, batch: int, context: int) -> None:
+    def __init__(self, model: Any, tokenizer: Any, turns: Turns | None, batch: int, context: int, told: Told) -> None:
         self._model = model
+        self._told = told
         self._ends = _end_tokens(model, tokenizer)
         self._turns = turns
         self._tokenizer = tokenizer
@@ -73,6 +74,7 @@ class _TransformersEngine:
                 tokens_BT = torch.tensor([ids[row] for row in rows], device=self._model.device)
                 for row, completion in zip(rows, self._batched(tokens_BT, [seeds[r] for r in rows], decoding), strict=True):
                     completions[row] = completion
+                    self._told(completion)
         return [completions[index] for index in range(len(ids))]
 
     @torch.no_grad()
@@ -137,9 +139,9 @@ def _choose(logits_V: torch.Tensor, generator: torch.Generator, decoding: Decodi
 
 
 @contextmanager
-def open_transformers(config: EngineConfig, model: Weights) -> Iterator[_TransformersEngine]:
+def open_transformers(config: EngineConfig, model: Weights, told: Told = untold) -> Iterator[_TransformersEngine]:
     """Loads `model`, on a GPU if one is available."""
     tokenizer = load_tokenizer(model)
     network = load_causal_model(model, config.dtype)
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    yield _TransformersEngine(network, tokenizer, model.dialogue, config.batch, config.max_context)
+    yield _TransformersEngine(network, tokenizer, model.dialogue, config.batch, config.max_context, told)

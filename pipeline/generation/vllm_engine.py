@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import LocalModel, Turns, Weights
 from pipeline.errors import EngineError
-from pipeline.generation.engine import TOO_LONG, Completion, Decoding
+from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Told, untold
 from pipeline.generation.vllm_thread import Driver
 from pipeline.prompt_rendering import Prompt, prompt_tokens
 
@@ -95,7 +95,7 @@ def llm_settings(config: EngineConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def open_vllm(config: EngineConfig, model: Weights) -> Iterator[_VllmEngine]:
+def open_vllm(config: EngineConfig, model: Weights, told: Told = untold) -> Iterator[_VllmEngine]:
     """Starts vLLM on `model`.
 
     Raises:
@@ -121,7 +121,7 @@ def open_vllm(config: EngineConfig, model: Weights) -> Iterator[_VllmEngine]:
         # The first line of pydantic's message only counts errors.
         reason = (error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)).splitlines()[0]
         raise EngineError(f"vLLM could not start on {model.location}: {reason}; see the stage's log") from error
-    driver = Driver(llm, config.stall_seconds)
+    driver = Driver(llm, config.stall_seconds, lambda output: told(_completion(output)))
     try:
         yield _VllmEngine(llm, driver, model.dialogue)
     finally:

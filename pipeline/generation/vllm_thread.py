@@ -8,7 +8,7 @@ time.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from threading import Thread
@@ -37,11 +37,13 @@ class _Batch:
 class Driver:
     """`outputs` submits requests from any thread; `stop` ends the driver thread and fails waiting calls, but does not shut down the engine.
 
-    `patience` is the maximum time in seconds without a completed step while requests are open.
+    `patience` is the maximum time in seconds without a completed step while requests are open. `told` is called with every finished
+    output, in the driver's thread.
     """
 
-    def __init__(self, llm: LLM, patience: float) -> None:
+    def __init__(self, llm: LLM, patience: float, told: Callable[[Any], None] = lambda output: None) -> None:
         self._llm = llm
+        self._told = told
         self._patience = patience
         self._moved = time.monotonic()
         self._inbox: SimpleQueue[_Batch | None] = SimpleQueue()
@@ -114,5 +116,6 @@ class Driver:
             if owner is None:  # belongs to a batch that failed after part of it was enqueued
                 continue
             owner.outputs[output.request_id] = output
+            self._told(output)
             if len(owner.outputs) == len(owner.order):
                 owner.answer.set_result([owner.outputs[name] for name in owner.order])

@@ -151,13 +151,29 @@ def _checked(source: RowSource) -> Iterator[tuple[LocatedRow, Question]]:
             numbered = "/".join(filter(None, (*part.path, part.split, str(number))))
             place = RowReader(found.where, part.columns, full)
             mapped = {column for column in mapped if column not in full and place.value(column) is None}
-            yield found, question_of(place, part.answer_type, numbered, part.name)
+            yield found, _question_of(place, part, numbered)
         if not number:
             raise QuestionError(f"{part.where}: no rows; give a file with questions")
         if mapped:
-            raise QuestionError(
-                f"{part.where}: no row has a column {min(mapped)!r}; correct it under columns, or set it to null"
-            )
+            remedy = _other_layout(part.name) if part.name else "correct it under columns, or set it to null"
+            raise QuestionError(f"{part.where}: no row has a column {min(mapped)!r}; {remedy}")
+
+
+def _other_layout(name: str) -> str:
+    """The remedy for rows that are not those of a benchmark, whose columns nobody can set."""
+    return (
+        f"the columns are those of {name} at its pinned revision: give a copy of that revision as folder, or read these files with "
+        "kind: file or kind: hub, and columns"
+    )
+
+
+def _question_of(place: RowReader, part: _Part, numbered: str) -> Question:
+    try:
+        return question_of(place, part.answer_type, numbered, part.name)
+    except QuestionError as error:
+        if not part.name:
+            raise
+        raise QuestionError(f"{str(error).rpartition('; ')[0] or error}; {_other_layout(part.name)}") from error
 
 
 def _mapped(columns: Columns) -> set[str]:

@@ -77,7 +77,8 @@ class NamedSource(Frozen):
     tasks: tuple[str, ...] | None = identity(None, min_length=1)
     """Read only these tasks of the benchmark."""
     folder: FilePath | None = runtime(None)
-    """Local copy of the hub repository, in place of the hub; for a benchmark of several repositories, a folder with a copy of each."""
+    """Local copy of the hub repository, in place of the hub, or of its files alone (`test.parquet`); for a benchmark of several
+    repositories, a folder with a copy of each."""
     max_characters: int | None = identity(None, ge=1)
     """Leave out longer questions; they are counted."""
     sample: int | None = identity(None, ge=1)
@@ -112,12 +113,15 @@ class NamedSource(Frozen):
             return self.parts
         apart = self.name in entries() and entries()[self.name].apart
         return {
-            task: HubSource(
-                folder=self.folder / Path(str(part.name)).name if apart else self.folder,
-                **part.model_dump(exclude={"name", "revision", "folder"}),
-            )
+            task: self._in_folder(part, self.folder / Path(str(part.name)).name if apart else self.folder)
             for task, part in self.parts.items()
         }
+
+    def _in_folder(self, part: HubSource, folder: Path) -> HubSource:
+        """A part in a local copy, which may be a folder of files alone: without the hub's card and subfolders for its only subset."""
+        plain = len(self.parts) == 1 and not (folder / "README.md").is_file() and not (folder / str(part.subset)).is_dir()
+        found = part.model_dump(exclude={"name", "revision", "folder"})
+        return HubSource(folder=folder, **(found | {"subset": None} if plain else found))
 
 
 Source = Annotated[MiniatureSource | FileSource | HubSource | NamedSource, Field(discriminator="kind")]

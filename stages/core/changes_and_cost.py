@@ -1,8 +1,9 @@
 """Explains a run before it starts: whether each stage is cached, resumes or runs, which fields changed, and the expected cost.
 
 A stage is compared with the finished artifact whose identity differs from it in the fewest fields. Candidates are the artifacts of the
-latest run of this name, then those of the most recent runs. Expected tokens, bytes and seconds are those of that artifact, scaled by the
-amount of work.
+latest run of this name, then those of the most recent runs that differ in a few fields only: the difference to an unrelated run says
+nothing. Expected tokens, bytes and seconds are those of that artifact, scaled by the amount of work; they are unknown if models, engines or
+precision differ, on which they depend more than on the amount.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from pydantic import ValidationError
@@ -27,6 +28,12 @@ from storage.lineage import Change, differences
 from storage.store import Store
 
 _RECENT: Final = 5
+_FEW: Final = 6
+"""Fields in which an artifact of a run of another name may differ, to be compared with (our choice)."""
+_PACE: Final = re.compile(
+    r"outside\.(student|base|teacher|encoder|judge|model).*|config\..*(engine|precision|lora|encoder|judge|thoughts|max_tokens|max_length)\b.*"
+)
+"""Fields on which the time for a unit of work depends."""
 _SHARD: Final = re.compile(r"(.+)-\d+\.parquet")
 
 Json = Mapping[str, Any]
@@ -83,7 +90,9 @@ def _scale(store: Store, planned: StagePlan, manifest: Json) -> float:
     return now / then if now is not None and then else 1.0
 
 
-def _expected(store: Store, planned: StagePlan, manifest: Json, left: float) -> Expected:
+def _expected(store: Store, planned: StagePlan, manifest: Json, left: float) -> Expected | None:
+    if any(_PACE.fullmatch(change.field) for change in differences(manifest["identity"], planned.identity)):
+        return None
     scale = _scale(store, planned, manifest) * left
     summary = manifest["summary"]
     tokens = summary.get("tokens", summary.get("tokens_trained"))
@@ -97,16 +106,20 @@ def _expected(store: Store, planned: StagePlan, manifest: Json, left: float) -> 
 def _candidates(store: Store, run: RunConfig, planned: StagePlan) -> list[Json]:
     """Manifests of finished artifacts of a stage, those of the run of this name first."""
     same_name = read_run(store.backend, run.name)
-    runs = [] if same_name is None else [same_name["stages"], *same_name.get("earlier", [])]
-    runs += [found["stages"] for found in read_runs(store.backend, _RECENT)]
-    names = [stages.get(planned.name) for stages in runs]
-    found: list[Json] = []
-    for digest in dict.fromkeys(name for name in names if name and name != planned.fingerprint):
+    own = [] if same_name is None else [same_name["stages"], *same_name.get("earlier", [])]
+    others = [found["stages"] for found in read_runs(store.backend, _RECENT)]
+    names = [(stages.get(planned.name), stages in own) for stages in (*own, *others)]
+    found: dict[str, Json] = {}
+    for digest, mine in names:
+        if not digest or digest == planned.fingerprint or digest in found:
+            continue
         try:
-            found.append(store.manifest(planned.name, digest))
+            manifest = store.manifest(planned.name, digest)
         except ArtifactError:
             continue  # unfinished or damaged: cannot be compared
-    return found
+        if mine or len(differences(manifest["identity"], planned.identity)) <= _FEW:
+            found[digest] = manifest
+    return list(found.values())
 
 
 def _unfinished(store: Store, planned: StagePlan) -> tuple[str, float] | None:
@@ -125,8 +138,13 @@ def _unfinished(store: Store, planned: StagePlan) -> tuple[str, float] | None:
 
 
 def explain(run: RunConfig, planned: Mapping[str, StagePlan]) -> list[Explained]:
-    """Explain every stage of a run, in order."""
-    return [_explain(store_of(run), run, item) for item in planned.values()]
+    """Explain every stage of a run, in order. If the cost of a stage that has to run is unknown, so is that of the stages that read it."""
+    found: dict[str, Explained] = {}
+    for name, item in planned.items():
+        mine = _explain(store_of(run), run, item)
+        known = all(found[needed].state == "cached" or found[needed].expected is not None for needed in item.inputs)
+        found[name] = mine if known else replace(mine, expected=None)
+    return list(found.values())
 
 
 def _explain(store: Store, run: RunConfig, planned: StagePlan) -> Explained:

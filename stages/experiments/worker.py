@@ -38,8 +38,8 @@ def process_runs(runs: Sequence[RunConfig], progress: Progress) -> list[str]:
     Runs that another worker is busy with are checked again after the others, so in the end every run is done or failed.
     """
     failed: list[str] = []
-    waiting = list(runs)
-    progress.start("runs", len(runs), "runs")
+    waiting = [run for run in runs if _missing(run)]
+    progress.start("runs", len(runs), "runs", len(runs) - len(waiting))
     while waiting:
         busy: list[RunConfig] = []
         for run in waiting:

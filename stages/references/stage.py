@@ -19,8 +19,9 @@ from pipeline.config.evaluation import Evaluation
 from pipeline.config.models import ImportedModel, Teacher, TeacherField, WeightsField
 from pipeline.config.prompts import Prompts
 from pipeline.config.run import RunConfig
-from pipeline.model_folders import check_model, check_student, model_content
+from pipeline.model_folders import check_model, model_content
 from pipeline.schema.fields import Frozen, identity
+from pipeline.student_folder import check_student
 from stages.core.progress import Progress
 from stages.core.summaries import ReferencesSummary
 from stages.shared.answering import AnsweringModel, answer, check_prompts, evaluation_task, items_digest

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pipeline.config.models import HubModel, LocalModel
 from pipeline.generation.answer_journal import rotate
+from pipeline.generation.engine import Completion
 from pipeline.generation.open_engine import open_engine
 from pipeline.model_folders import load_tokenizer
 from pipeline.prompt_rendering import student_prompt, teacher_prompt
@@ -74,12 +75,17 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     _check_prompts(config, missing)
     total = QuestionsSummary.of(questions).train
     progress.start("teacher's rationales", total, "questions", len(finished))
+    asked = len(config.perspectives) * settings.samples  # and more where no sample is right
+
+    def told(said: Completion) -> None:
+        progress.answered(said.completion_tokens, 1 / asked)
+
     tokens, seconds = 0, 0.0
     if len(finished) < total:
         arrived, judged = answer_journal_file(out, "teacher"), answer_journal_file(out, "judge")
         schema = SCHEMA if settings.judge is None else JUDGED
         with (
-            open_engine(settings.engine, config.teacher, arrived) as teacher,
+            open_engine(settings.engine, config.teacher, arrived, told) as teacher,
             open_judge(settings.judge, judged) as judge,
         ):
             began = time.monotonic()

@@ -26,7 +26,7 @@ from pipeline.config.models import HubModel, LocalModel, Teacher
 from pipeline.config.prompts import Prompts
 from pipeline.errors import QuestionError
 from pipeline.generation.answer_journal import rotate
-from pipeline.generation.engine import Decoding, Engine
+from pipeline.generation.engine import Completion, Decoding, Engine
 from pipeline.generation.open_engine import open_engine
 from pipeline.model_folders import load_tokenizer
 from pipeline.prefetch import chunks, prefetch
@@ -221,7 +221,11 @@ def _answer(
     """Generate the missing answers of each round; returns tokens and seconds."""
     tokens, seconds = 0, 0.0
     arrived = answer_journal_file(out, name)
-    with open_engine(who.engine, who.model, arrived) as engine:
+
+    def told(said: Completion) -> None:
+        progress.answered(said.completion_tokens, 1 / turn.answers)
+
+    with open_engine(who.engine, who.model, arrived, told) as engine:
         began = time.monotonic()
         for turn in rounds(asking.settings):
             done = finished[turn.prefix]

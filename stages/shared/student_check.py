@@ -12,6 +12,7 @@ from pipeline.config.models import Weights
 from pipeline.model_folders import load_causal_model, load_tokenizer
 from pipeline.student.batch import TokenRow
 from pipeline.student.self_check import Form, right_form
+from pipeline.student_folder import check_end_of_turn
 
 PROMPT: Final = "Question: A box holds 12 red and 30 blue balls. How many balls are in it?\nSolution:\n"
 TEXTS: Final = (
@@ -25,9 +26,10 @@ def check_student(model: Weights) -> Form:
     """The form in which the student can be trained on short rows.
 
     Raises:
-        ModelError: it cannot be trained in batches.
+        ModelError: it cannot be trained in batches, or its turns end otherwise than its rationales would.
     """
     tokenizer = load_tokenizer(model)
+    check_end_of_turn(tokenizer, model)
     prompt = tokenizer(PROMPT)["input_ids"]
     rows = [[*prompt, *tokenizer(text, add_special_tokens=False)["input_ids"]] for text in TEXTS]
     student = load_causal_model(model, "auto")

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline.config.models import Weights
 from pipeline.config.prompts import Prompts
 from pipeline.config.synthesis import Synthesis
-from pipeline.generation.engine import Decoding, Engine
+from pipeline.generation.engine import Completion, Decoding, Engine
 from pipeline.generation.open_engine import open_engine
 from pipeline.grading.grade import Outcome
 from pipeline.model_folders import load_tokenizer
@@ -65,7 +65,11 @@ def sample_attempts(
     asked = ((question.id, prompt) for question, prompt in missing())
     check_lengths(load_tokenizer(student), asked, student.dialogue, settings.max_tokens, settings.engine.max_context)
     stop = stops(prompts, prompts.question, student)
-    with open_engine(settings.engine, student) as engine:
+
+    def told(said: Completion) -> None:
+        progress.answered(said.completion_tokens, 1 / settings.attempts)
+
+    with open_engine(settings.engine, student, told=told) as engine:
         every = chunks(missing(), _CHUNK)
         for chunk, rows in prefetch(lambda chunk: list(_attempts(engine, settings, stop, chunk, seed)), every):
             out.write_shard(_SHARDS, pa.Table.from_pylist(rows))

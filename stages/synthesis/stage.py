@@ -19,23 +19,27 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pipeline.config.models import WeightsField
 from pipeline.config.prompts import Prompts
 from pipeline.config.run import RunConfig
 from pipeline.config.synthesis import Objective, Synthesis
 from pipeline.errors import ConfigError, NothingSurvives
-from pipeline.model_folders import check_model, check_student, load_tokenizer, model_content
+from pipeline.model_folders import check_model, load_tokenizer, model_content
 from pipeline.perspectives.perspective import Perspective, without_forms
 from pipeline.perspectives.run_perspectives import perspectives_of
 from pipeline.prompt_rendering import check_prompts, student_prompt, visible_to_teacher
 from pipeline.questions.question import Question
 from pipeline.rationales.curation import SAMPLE, place
 from pipeline.schema.fields import Frozen, identity
+from pipeline.student_folder import check_student
 from pipeline.text_digests import digest
 from stages.core.progress import Progress
 from stages.core.summaries import SamplingSummary, SynthesisSummary
@@ -162,6 +166,25 @@ def _last_place(config: Config, shards: Iterable[Path], selecting: Select) -> by
     return places[-1] if places else None
 
 
+@contextmanager
+def _telling(student: Any, rationales: int, at_once: int, progress: Progress) -> Iterator[None]:
+    """Report every forward pass over a shard's rationales, of which each takes about `at_once`."""
+    from pipeline.student.hidden_states import body
+
+    batches = max(1, math.ceil(rationales / at_once))
+    passes = count(1)
+
+    def passed(*_: Any) -> None:
+        known = min(rationales, at_once * next(passes))
+        progress.within(1 / (batches + 1), f"about {known} of {rationales} rationales of a shard")
+
+    hook = body(student).register_forward_hook(passed)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def _measure(config: Config, sampling: Artifact, lookup: QuestionIndex, out: Draft, progress: Progress) -> None:
     """Select and measure every shard of samples that has no results yet."""
     from stages.synthesis.measurement import feature_table, losses_and_features, open_models, rationale_table
@@ -176,7 +199,8 @@ def _measure(config: Config, sampling: Artifact, lookup: QuestionIndex, out: Dra
     models = open_models(config.student, config.synthesis, config.precision)
     for number, path in missing:
         kept, counts = selecting(path, last)
-        losses_B, features_BF = losses_and_features(models, config.synthesis, config.objective.hardest, kept)
+        with _telling(models.student, len(kept), config.synthesis.forward_rows, progress):
+            losses_B, features_BF = losses_and_features(models, config.synthesis, config.objective.hardest, kept)
         rationales = rationale_table(kept, losses_B).replace_schema_metadata({_COUNTS: json.dumps(counts).encode()})
         out.write_table(f"features-{number:05d}", feature_table(kept, features_BF))
         out.write_table(f"rationales-{number:05d}", rationales)

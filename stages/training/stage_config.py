@@ -8,11 +8,12 @@ from pipeline.config.run import RunConfig
 from pipeline.config.synthesis import MetaNetShape, Objective
 from pipeline.config.training import Training
 from pipeline.errors import ConfigError, ModelError
-from pipeline.model_folders import check_student, context_length, model_content
+from pipeline.model_folders import context_length, model_content
 from pipeline.perspectives.perspective import Perspective, without_forms
 from pipeline.perspectives.run_perspectives import perspectives_of
 from pipeline.prompt_rendering import visible_to_teacher
 from pipeline.schema.fields import Frozen, identity
+from pipeline.student_folder import check_student
 
 
 class Config(Frozen):

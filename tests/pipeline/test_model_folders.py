@@ -113,24 +113,6 @@ def test_the_digest_of_a_large_file_is_cached_until_it_changes(tmp_path: Path, m
     assert len(read) == 2
 
 
-def test_every_causal_language_model_of_transformers_is_known_without_importing_it() -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    assert set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) == models.causal_types()
-
-
-@pytest.mark.parametrize("model_type", ["t5", "someones_own", None])
-def test_a_student_that_is_no_causal_language_model_is_refused_before_anything_runs(
-    folder: Path, model_type: str | None
-) -> None:
-    models.check_student(LocalModel(path=folder))
-    file = folder / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_type": model_type}))
-    with pytest.raises(ModelError) as raised:
-        models.check_student(LocalModel(path=folder))
-    assert str(raised.value).startswith(f"student: {file}: model_type {model_type!r} is not a causal language model")
-
-
 def test_weights_that_do_not_fit_the_configuration_are_named(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from typer.testing import CliRunner, Result
 from flows.cli.app import app
 from pipeline.questions.named_benchmarks import NamedSource
 from stages.release import card
-from storage.catalogue import record_run, stages_of
+from storage.catalogue import read_runs, record_run, stages_of
 from storage.store import Store, open_store
-from tests.support.kill_campaign import STAGES
+from tests.support.kill_campaign import CONFIG, STAGES, overrides
 
 
 def release(root: Path, folder: Path, *words: str) -> Result:
@@ -79,6 +80,55 @@ def test_an_existing_folder_is_not_overwritten(released: Path, root: Path) -> No
     assert "already exists; give a new folder" in answer.stderr
     assert sorted(path.name for path in released.iterdir()) == before
     assert not list(released.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("evaluation", ["missing", "of another student"])
+def test_a_student_that_was_not_evaluated_is_released_only_if_told_so(root: Path, tmp_path: Path, evaluation: str) -> None:
+    copy = tmp_path / "artifacts"
+    shutil.copytree(root, copy)
+    store = open_store(str(copy))
+    stages = stages_of(store.backend, "latest")
+    if evaluation == "missing":  # as after `mind stage training --set ...`
+        record_run(store.backend, "small", {**stages, "evaluation": "0" * 16, "report": "0" * 16}, {}, "partial")
+    else:
+        change_manifest(store, "evaluation", stages["evaluation"], lambda found: found["inputs"].update(training="0" * 16))
+    answer = release(copy, tmp_path / "student")
+    assert answer.exit_code == 2
+    assert f"training/{stages['training']} was not evaluated" in answer.stderr
+    assert "--unevaluated" in answer.stderr
+    assert not (tmp_path / "student").exists()
+    assert release(copy, tmp_path / "student", "--unevaluated").exit_code == 0
+    assert "\nNot evaluated.\n" in (tmp_path / "student" / "README.md").read_text()
+
+
+def test_a_run_that_ends_takes_its_name_back(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    copy = tmp_path / "artifacts"
+    shutil.copytree(undisturbed, copy)
+    words = [word for change in overrides(copy, "http://127.0.0.1:9/v1") for word in ("--set", change)]
+    assert CliRunner().invoke(app, ["run", str(CONFIG), *words]).exit_code == 0
+    store = open_store(str(copy))
+    mine = stages_of(store.backend, "latest")
+    name = str(read_runs(store.backend)[0]["name"])
+    record_run(store.backend, name, {**mine, "training": "0" * 16}, {}, "partial")  # as `mind stage training --set ...` does
+    assert CliRunner().invoke(app, ["run", str(CONFIG), *words]).exit_code == 0
+    assert stages_of(store.backend, "latest") == stages_of(store.backend, name) == mine
+
+
+def test_modes_of_released_files_follow_the_umask(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "any").touch()
+    assert release(root, tmp_path / "student").exit_code == 0
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "student").iterdir()}
+    assert modes == {stat.S_IMODE((tmp_path / "any").stat().st_mode)}
+
+
+def test_the_root_may_be_set_as_in_other_commands(root: Path, tmp_path: Path) -> None:
+    def released_with(*words: str) -> Result:
+        return CliRunner().invoke(app, ["release", "latest", str(tmp_path / "student"), *words])
+
+    assert released_with("--set", "training.steps=3").exit_code == 2
+    assert not (tmp_path / "student").exists()
+    assert released_with("--set", f"root={root}").exit_code == 0
 
 
 def test_an_unknown_run_is_refused(root: Path, tmp_path: Path) -> None:

@@ -9,6 +9,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
+from flows.cli.show_prompt import _rationale
+from pipeline.config.run import load_config
+from pipeline.questions.question import Question
+from tests.support.kill_campaign import CONFIG, overrides
 from tests.support.models import CHAT, build_tokenizer
 from tests.support.runs import write_config
 
@@ -71,3 +75,10 @@ def test_a_missing_model_folder_is_refused(tmp_path: Path, run_tree: dict[str, A
     answer = show(write_config(tmp_path, run_tree))
     assert answer.exit_code == 2
     assert f"{role}: " in answer.stderr
+
+
+def test_a_question_that_synthesis_did_not_keep_is_said_to_be_one(undisturbed: Path) -> None:
+    run = load_config(CONFIG, overrides(undisturbed, "http://127.0.0.1:9/v1"))
+    _, origin = _rationale(run, Question("nowhere", "1+1?", "2", "number"), "formal")
+    assert origin.startswith("a placeholder, because synthesis/")
+    assert origin.endswith("kept none of formal for question 'nowhere'")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
 from pipeline.capacity.doctor import all_checks, engine, models, worst
-from pipeline.capacity.estimate import ModelShape
+from pipeline.capacity.estimate import ModelShape, shape_of_model, training_bytes, typical
 from pipeline.capacity.machine import Check, Machine
 from pipeline.capacity.memory_check import capacity_checks
 from pipeline.config.engines import EngineConfig, Judge
@@ -161,6 +161,19 @@ def test_a_training_that_does_not_fit_is_refused_with_a_remedy(run: RunConfig) -
     assert "activations" in found.found
     assert "gradient_checkpointing" in found.remedy
     assert named(list(capacity_checks(_with(run, ranks=1), SMALL)), "training").state == "fail"
+
+
+def test_a_training_whose_bound_alone_does_not_fit_is_a_warning(run: RunConfig) -> None:
+    shape = shape_of_model(run.student)
+    one = _with(run, ranks=1, questions_per_micro_batch=32, max_length=8192)
+    parts = training_bytes(shape, one.training, 8)
+    bound, estimate = sum(parts.values()), sum(typical(parts).values())
+    assert estimate < 0.7 * bound
+    for memory, state in ((2 * bound, "ok"), ((estimate / 0.8 + bound) // 2, "warn"), (0.9 * estimate, "fail")):
+        found = named(list(capacity_checks(one, Machine((), int(memory), 2))), "training")
+        assert found.state == state
+        assert found.found.startswith("estimate ")
+        assert "; bound " in found.found
 
 
 def test_training_hours_are_estimated_for_known_cards(run: RunConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,35 @@ def test_any_file_name_is_accepted_for_output_and_data(tmp_path: Path, answers: 
     answer = init(tmp_path / file, **{**answers, "evaluate": str(data)})
     assert answer.exit_code == 0, answer.output
     assert load_config(tmp_path / file).questions.evaluation[0].name == "my-test"
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (("gsm8k/test.parquet", "svamp/test.parquet"), ["gsm8k", "svamp"]),
+        (("bbh/dev/navigate.parquet", "bbh/dev/dates.parquet"), ["navigate", "dates"]),
+        (("arc/data/test-00000-of-00001.parquet", "boolq/main/validation.parquet"), ["arc", "boolq"]),
+        (("new/sums/test.jsonl", "old/sums/test.jsonl"), ["sums", "old-sums"]),
+        (("sums/test.jsonl", "sums/validation.jsonl"), ["sums", "{top}-sums"]),
+    ],
+)
+def test_sets_are_named_after_the_folder_where_files_are_named_after_splits(
+    tmp_path: Path, answers: dict[str, str], files: tuple[str, ...], names: list[str]
+) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("")
+    first, *others = (str(tmp_path / file) for file in files)
+    answer = init(tmp_path / "run.yaml", **{**answers, "evaluate": first, "outside": ",".join(others)})
+    assert answer.exit_code == 0, answer.output
+    found = [(item.name, item.group) for item in load_config(tmp_path / "run.yaml").questions.evaluation]
+    assert found == [(name.format(top=tmp_path.name), group) for name, group in zip(names, ("id", "ood"), strict=True)]
+
+
+def test_training_on_a_cpu_uses_all_of_its_cores(tmp_path: Path, answers: dict[str, str]) -> None:
+    for gpus, threads in (("0", len(os.sched_getaffinity(0))), ("2", 1)):
+        assert init(tmp_path / f"{gpus}.yaml", **answers, gpus=gpus).exit_code == 0
+        assert load_config(tmp_path / f"{gpus}.yaml").training.threads_per_rank == threads
 
 
 def test_a_missing_output_folder_is_named(tmp_path: Path, answers: dict[str, str]) -> None:

@@ -64,3 +64,14 @@ def test_a_slow_engine_that_makes_progress_is_waited_for() -> None:
     engine = _Engine(step_seconds=0.1)
     engine.go.set()
     assert asked(engine, 0.3, 8) == [str(number) for number in range(8)]
+
+
+def test_every_finished_output_is_told_before_the_call_returns() -> None:
+    engine, told = _Engine(), list[str]()
+    engine.go.set()
+    fake: Any = engine
+    driver = Driver(fake, 3600.0, lambda output: told.append(output.request_id))
+    try:
+        assert [output.request_id for output in driver.outputs(["a", "b", "c"], [None] * 3)] == told == ["a", "b", "c"]
+    finally:
+        driver.stop()

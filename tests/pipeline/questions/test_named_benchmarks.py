@@ -267,3 +267,25 @@ def test_named_sets_use_the_common_folder_unless_they_set_one(tmp_path: Path) ->
     train[1]["folder"] = str(tmp_path / "mine")
     found, _ = _questions(train=train, folder=str(tmp_path)).sources()
     assert [source.folder for source in found] == [tmp_path / "gsm8k", tmp_path / "mine"]  # type: ignore[union-attr]
+
+
+def test_a_folder_of_files_alone_is_a_local_copy_too(tmp_path: Path) -> None:
+    copy = write_by_hand(tmp_path, "gsm8k")
+    expected = list(load(named("gsm8k", copy, split="test")))
+    assert (copy / "main").is_dir(), "or the case says nothing"
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for file in (copy / "main").iterdir():
+        file.rename(plain / file.name)
+    assert [item.question for item in load(named("gsm8k", plain, split="test"))] == [item.question for item in expected]
+
+
+def test_rows_of_another_layout_are_refused_without_columns_that_nobody_can_set(tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text('{"problem": "1+1?", "answer": "#### 2"}\n')
+    with pytest.raises(QuestionError) as raised:
+        list(load(named("gsm8k", tmp_path, split="test")))
+    said = str(raised.value)
+    assert "no column 'question'" in said
+    assert said.endswith(
+        "give a copy of that revision as folder, or read these files with kind: file or kind: hub, and columns"
+    )
