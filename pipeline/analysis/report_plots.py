@@ -22,6 +22,10 @@ MODEL_COLOURS: Final = {"base": "#999999", "student": "#0072B2", "teacher": "#E6
 OUTCOME_COLOURS: Final = {"correct": "#009E73", "wrong": "#D55E00", "unparsed": "#CC79A7", "truncated": "#999999"}
 
 
+_LEVEL: Final = 90
+"""Characters of all labels that fit side by side under a plot."""
+
+
 def _figure(width: float = 8.0, height: float = 3.6) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
@@ -47,6 +51,10 @@ def accuracy_by_set(accuracy: Mapping[str, Mapping[str, Accuracy]], labels: Mapp
         axes.bar(places + (number - (len(models) - 1) / 2) * width, values, width * 0.95, yerr=errors, capsize=2,
                  color=MODEL_COLOURS[model], label=model, error_kw={"linewidth": 0.8})  # fmt: skip
     axes.set_xticks(places, list(labels.values()))
+    if sum(map(len, labels.values())) > _LEVEL:
+        axes.tick_params(axis="x", labelrotation=40)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
     axes.set_ylim(0, 100)
     axes.set_ylabel("accuracy, %")
     axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.14))
