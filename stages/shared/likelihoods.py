@@ -22,6 +22,7 @@ from pipeline.model_folders import load_causal_model, load_tokenizer
 from pipeline.prefetch import chunks
 from pipeline.prompt_rendering import check_likelihood_prompt, likelihood_prompt, pad_token
 from pipeline.questions.question import Question
+from pipeline.student.batch import TokenRow
 from pipeline.student.choice_likelihood import NORMS, ChoiceRows, choice_rows, choices_of, likelihoods, right_choice
 from pipeline.student.self_check import right_form
 from pipeline.text_digests import digest
@@ -119,11 +120,14 @@ def _score(asking: EvaluationTask, name: str, who: AnsweringModel, model: Weight
     """One model's missing rows of every round."""
     tokenizer = load_tokenizer(model)
     pad = pad_token(tokenizer)
-    network = load_causal_model(model, who.engine.dtype)
+    # Logits in bfloat16 are multiples of an eighth of a nat, too coarse for short choices; on a CPU there is room for better ones.
+    network = load_causal_model(model, who.engine.dtype if torch.cuda.is_available() else "float32")
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     turns = likelihood_rounds(asking)
-    # The longest rows of all items, those with examples if there are any: a resumed run finds the same form.
-    form = right_form(network, _longest(asking, tokenizer, any(turns.values()))[1].conditional_K, pad, "rows")
+    # The longest rows of all items, those with examples if there are any: a resumed run finds the same form. All their tokens are
+    # compared, because a choice of one token says little.
+    longest = _longest(asking, tokenizer, any(turns.values()))[1].conditional_K
+    form = right_form(network, [TokenRow(row.tokens, 1, row.answer) for row in longest], pad, "rows")
     if form.reason:
         print(f"likelihoods: the {name}'s rows are padded, not packed: {form.reason}", flush=True)
     for prefix, examples in turns.items():

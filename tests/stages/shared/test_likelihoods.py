@@ -212,3 +212,13 @@ def test_bad_input_is_refused_before_a_model_is_loaded(
     with pytest.raises(error, match=words) as said:
         referred(tmp_path / "made", run_of(tiny_model, **changes), written(tmp_path, sets))
     assert "\n" not in str(said.value)
+
+
+def test_on_a_cpu_likelihoods_do_not_have_the_engines_precision(
+    tmp_path: Path, tiny_model: Path, whole: tuple[Artifact, Artifact]
+) -> None:
+    run = run_of(tiny_model)
+    coarse = run.evaluation.engine.model_copy(update={"dtype": "bfloat16"})
+    changed = run.model_copy(update={"evaluation": run.evaluation.model_copy(update={"engine": coarse})})
+    made = referred(tmp_path / "coarse", changed, whole[0])
+    assert made.table("likelihoods").to_pylist() == whole[1].table("likelihoods").to_pylist()
