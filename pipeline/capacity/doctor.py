@@ -165,8 +165,11 @@ def models(run: RunConfig) -> Iterator[Check]:
     for role, model in (("teacher", run.teacher), ("student", run.student), *judge):
         if isinstance(model, LocalModel):
             try:
-                check_model(model, role)
-                warning = check_student(run.student) if role == "student" else ""
+                warning = ""
+                if role == "student":
+                    warning = check_student(run.student)
+                else:
+                    check_model(model, role)
                 if warning:
                     remedy = "look at the last trained token that `mind show-prompt` shows; it must be the one that ends the model's turns"
                     yield Check(role, "warn", f"{model.path}: {warning}", remedy)

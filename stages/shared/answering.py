@@ -180,6 +180,12 @@ def rounds(settings: Evaluation) -> list[Round]:
     return found
 
 
+def whose(model: str, item: AskedItem) -> dict[str, str]:
+    """The columns that say which model's row about which item it is."""
+    about = {"group": item.group, "set": item.set, "question_id": item.question.id, "repeats": item.repeats}
+    return {"model": model, **about}
+
+
 def _rows(
     asking: EvaluationTask, name: str, engine: Engine, model: Teacher, turn: Round, chunk: list[AskedItem]
 ) -> list[dict[str, Any]]:
@@ -196,11 +202,7 @@ def _rows(
     for (item, index), answer, graded in zip(asked_for, answers, found, strict=True):
         rows.append(
             {
-                "model": name,
-                "group": item.group,
-                "set": item.set,
-                "question_id": item.question.id,
-                "repeats": item.repeats,
+                **whose(name, item),
                 "outcome": graded.outcome.value,
                 "answer": graded.answer,
                 "gold": item.question.answer,

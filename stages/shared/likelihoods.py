@@ -27,7 +27,7 @@ from pipeline.student.choice_likelihood import NORMS, ChoiceRows, choice_rows, c
 from pipeline.student.self_check import right_form
 from pipeline.text_digests import digest
 from stages.core.progress import Progress
-from stages.shared.answering import AnsweringModel, AskedItem, EvaluationTask, answered, items
+from stages.shared.answering import AnsweringModel, AskedItem, EvaluationTask, answered, items, whose
 from storage.artifact import Draft
 
 SCHEMA: Final = pa.schema(
@@ -140,11 +140,7 @@ def _score(asking: EvaluationTask, name: str, who: AnsweringModel, model: Weight
                 found = likelihoods(network, form, _rows(asking, tokenizer, item, examples), choices, pad)
                 rows.append(
                     {
-                        "model": name,
-                        "group": item.group,
-                        "set": item.set,
-                        "question_id": item.question.id,
-                        "repeats": item.repeats,
+                        **whose(name, item),
                         "gold": gold,
                         **found._asdict(),
                         **{norm: found.choice(norm) == gold for norm in NORMS},

@@ -19,20 +19,16 @@ DATA = REPOSITORY / "configs" / "data"
 CONFIGS = ["smollm2.yaml", "smollm2-gsm8k.yaml"]
 
 
-@pytest.mark.parametrize("name", ["bbh", "gsm8k"])
-def test_every_question_has_a_rationale_of_every_perspective_and_nearly_all_are_right(name: str) -> None:
+@pytest.mark.parametrize(("name", "config"), zip(("bbh", "gsm8k"), CONFIGS, strict=True))
+def test_every_question_has_a_rationale_of_every_perspective_and_nearly_all_are_right(name: str, config: str) -> None:
     rows = pq.read_table(DATA / name / "rationales.parquet").to_pylist()
     questions = {row["id"] for row in pq.read_table(DATA / name / "train.parquet", columns=["id"]).to_pylist()}
     every = {(question_id, item.name) for question_id in questions for item in load_perspectives(None)}
     assert Counter((row["question_id"], row["perspective"]) for row in rows) == Counter(every)
-    (source,) = load_config(REPOSITORY / "configs" / _config(name)).questions.train
+    (source,) = load_config(REPOSITORY / "configs" / config).questions.train
     asked = {question.id: question for question in load(source)}
     found = grades([(asked[row["question_id"]], row["rationale"], True) for row in rows])
     assert sum(grade.outcome == Outcome.CORRECT for grade in found) == 4016
-
-
-def _config(name: str) -> str:
-    return {"bbh": CONFIGS[0], "gsm8k": CONFIGS[1]}[name]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
