@@ -10,6 +10,7 @@ import typer
 from pydantic import BaseModel
 
 from flows.cli.formatting import AsJson, print_json, print_table, reported
+from pipeline.baselines_and_ablations import KEPT
 
 if TYPE_CHECKING:
     from flows.experiments.compare_arms import Experiment
@@ -66,7 +67,7 @@ def science(
         typer.Option(
             help="rationales of a question that the method keeps with this configuration; arms are matched in rationales"
         ),
-    ] = 3.2,
+    ] = KEPT,
     workers: Annotated[int, typer.Option(help="parallel processes, one per core", min=1)] = 2,
     as_json: AsJson = False,
 ) -> None:

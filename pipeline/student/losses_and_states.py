@@ -11,7 +11,7 @@ Axes: B rationales, T tokens, P positions, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -47,11 +47,19 @@ def _trained(item: Batch, rows: Sequence[TokenRow]) -> Batch:
 
 @torch.no_grad()
 def losses_and_states(
-    student: Any, form: Form, rows: Sequence[TokenRow], questions: Sequence[int], pad: int, rows_at_once: int, hardest: float
+    student: Any,
+    form: Form,
+    rows: Sequence[TokenRow],
+    questions: Sequence[int],
+    pad: int,
+    rows_at_once: int,
+    hardest: float,
+    told: Callable[[int], None] = lambda count: None,
 ) -> tuple[Tensor, Tensor]:
     """L_real of each rationale (B,), and its mean last hidden state over prompt and rationale (B, D); fp32 on the CPU.
 
-    `questions[i]` is the number of row i's question; the rows of a question stand together and have the same prompt.
+    `questions[i]` is the number of row i's question; the rows of a question stand together and have the same prompt. `told` is called
+    with the number of rationales of each forward pass.
     """
     model, device = StudentLosses(student, own_head=form.own_head), student.device
     states: list[Tensor] = []
@@ -72,6 +80,7 @@ def losses_and_states(
             sums_BD.index_add_(0, item.row_P.to(device), hidden_PD)
             counts_B1 = torch.tensor([len(row.tokens) - 1 for row in some], device=device)[:, None]
             means.append((sums_BD / counts_B1).cpu())
+            told(len(some))
     finally:
         hook.remove()
     return torch.cat(losses), torch.cat(means)

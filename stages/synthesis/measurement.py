@@ -8,6 +8,7 @@ Axes: B rationales, F features.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any, Final, Literal, NamedTuple
 
@@ -55,8 +56,10 @@ def open_models(source: Weights, settings: Synthesis, precision: Literal["fp32",
     return Models(student, pad, (encoder.to(student.device).eval(), load_tokenizer(other)))
 
 
-def losses_and_features(models: Models, settings: Synthesis, hardest: float, kept: list[Kept]) -> tuple[Tensor, Tensor]:
-    """The base student's L_real on each rationale (B,) and its features (B, F), fp32 on the CPU.
+def losses_and_features(
+    models: Models, settings: Synthesis, hardest: float, kept: list[Kept], told: Callable[[int], None]
+) -> tuple[Tensor, Tensor]:
+    """The base student's L_real on each rationale (B,) and its features (B, F), fp32 on the CPU; `told` as in `losses_and_states`.
 
     Raises:
         ModelError: the student has other losses in a batch than alone.
@@ -69,7 +72,9 @@ def losses_and_features(models: Models, settings: Synthesis, hardest: float, kep
     questions = [number for number, mine in enumerate(by_question) for _ in mine]
     longest = max(by_question, key=lambda mine: max(len(row.tokens) for row in mine))
     form = right_form(models.student, longest, models.pad, "rows")
-    losses_B, states_BF = losses_and_states(models.student, form, rows, questions, models.pad, settings.forward_rows, hardest)
+    losses_B, states_BF = losses_and_states(
+        models.student, form, rows, questions, models.pad, settings.forward_rows, hardest, told
+    )
     if models.encoder is None:
         return losses_B, states_BF
     texts = [item.prompt + item.text for item in kept]

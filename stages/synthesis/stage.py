@@ -19,13 +19,11 @@ from __future__ import annotations
 
 import heapq
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from itertools import count
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pipeline.config.models import WeightsField
 from pipeline.config.prompts import Prompts
@@ -166,23 +164,9 @@ def _last_place(config: Config, shards: Iterable[Path], selecting: Select) -> by
     return places[-1] if places else None
 
 
-@contextmanager
-def _telling(student: Any, rationales: int, at_once: int, progress: Progress) -> Iterator[None]:
-    """Report every forward pass over a shard's rationales, of which each takes about `at_once`."""
-    from pipeline.student.hidden_states import body
-
-    batches = max(1, math.ceil(rationales / at_once))
-    passes = count(1)
-
-    def passed(*_: Any) -> None:
-        known = min(rationales, at_once * next(passes))
-        progress.within(1 / (batches + 1), f"about {known} of {rationales} rationales of a shard")
-
-    hook = body(student).register_forward_hook(passed)
-    try:
-        yield
-    finally:
-        hook.remove()
+def _tell(progress: Progress, of: int, measured: int) -> None:
+    """Report some of the rationales of a shard."""
+    progress.within(measured / of, f"{measured} more of {of} rationales of a shard")
 
 
 def _measure(config: Config, sampling: Artifact, lookup: QuestionIndex, out: Draft, progress: Progress) -> None:
@@ -199,8 +183,8 @@ def _measure(config: Config, sampling: Artifact, lookup: QuestionIndex, out: Dra
     models = open_models(config.student, config.synthesis, config.precision)
     for number, path in missing:
         kept, counts = selecting(path, last)
-        with _telling(models.student, len(kept), config.synthesis.forward_rows, progress):
-            losses_B, features_BF = losses_and_features(models, config.synthesis, config.objective.hardest, kept)
+        told = partial(_tell, progress, len(kept))
+        losses_B, features_BF = losses_and_features(models, config.synthesis, config.objective.hardest, kept, told)
         rationales = rationale_table(kept, losses_B).replace_schema_metadata({_COUNTS: json.dumps(counts).encode()})
         out.write_table(f"features-{number:05d}", feature_table(kept, features_BF))
         out.write_table(f"rationales-{number:05d}", rationales)
