@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipeline.config.run import RunConfig, load_config
-from pipeline.schema.fields import Frozen
+from pipeline.schema.fields import Frozen, RunName
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 Assignment = Annotated[str, Field(pattern=r"^[a-z_][^=]*=")]
 """KEY=VALUE, as `override` takes it. A key begins with a field and may go on with a label with capitals and spaces; a value may be empty or
 have several lines."""
@@ -24,7 +23,7 @@ class Job(Frozen):
         min_length=1,
         description="a run's YAML file, on the machine that runs this; relative to the repository",
     )
-    name: Name | None = Field(None, description="the run's name in the catalogue; default: the name in the configuration")
+    name: RunName | None = Field(None, description="the run's name in the catalogue; default: the name in the configuration")
     changes: tuple[Assignment, ...] = Field((), description="fields to override, for example training.steps=100")
     stage_runner: Literal["process", "deployment"] = Field(
         "process", description="process: run every stage on this machine; deployment: run each stage in its own deployment"

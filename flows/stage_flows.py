@@ -12,17 +12,17 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.job_parameters import Name
 from flows.run_records import record_stage, require_inputs
 from flows.stage_task import run_stage
 from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError
+from pipeline.schema.fields import RunName
 from stages.core.plan import plan
 from stages.core.process import store_of
 from storage.catalogue import read_run
 from storage.store import open_store
 
-Run = Annotated[Name, Field(description="a run's name in the catalogue (`mind status`)")]
+Run = Annotated[RunName, Field(description="a run's name in the catalogue (`mind status`)")]
 Root = Annotated[str, Field(min_length=1, description="the artifact root: a folder, or a URL such as s3://bucket/prefix")]
 
 

@@ -23,7 +23,7 @@ from stages.core.plan import StagePlan
 from stages.core.process import FLOW_RUN_PAGE, progress_path, store_of
 from stages.core.progress import read_progress
 from storage.atomic import is_full, write_bytes, writing
-from storage.errors import DiskFull
+from storage.errors import DiskFull, RootNotWritable
 
 TAIL_LINES: Final = 50
 POLL_SECONDS: Final = 0.2
@@ -161,6 +161,8 @@ def _blame(module: str, code: int, log: Path, start: int) -> None:
         said = _complaint(tail)
         if said is None and is_full(log.parent):  # the stage's last message did not fit into the log
             raise DiskFull(f"{log.parent}: no space left; free some, then run again to resume")
+        if said is None and not os.access(log.parent, os.W_OK):
+            raise RootNotWritable(f"{log.parent}: cannot be written; correct root or its permissions, then run again to resume")
         raise StageFailed(
             f"{module} exited with code {code}{': ' + said if said else ''}; run again to resume; "
             f"the log is {log}, its last lines:\n{tail}"

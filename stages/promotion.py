@@ -24,6 +24,7 @@ from stages.shared.answering import items_digest
 from stages.shared.compare_accuracy import COUNTED, compare_students
 from storage.artifact import Artifact
 from storage.catalogue import point, read_pointer
+from storage.documents import RecordedDecision, Target, parse_decision
 from storage.errors import ArtifactMissing
 from storage.store import Store
 
@@ -41,10 +42,15 @@ ROLLED_BACK: Final = "Rolled back by hand."
 """A reason that blocks a candidate whichever student has been promoted since."""
 
 
-def decisions(store: Store) -> list[dict[str, Any]]:
-    """All decisions, oldest first."""
-    found = (store.backend.read(f"decisions/{name}") for name in store.backend.names("decisions"))
-    return [orjson.loads(content) for content in found if content is not None]
+def decisions(store: Store) -> list[RecordedDecision]:
+    """All decisions, oldest first.
+
+    Raises:
+        ArtifactError: one is damaged, so it is unknown what it refused.
+    """
+    names = [name for name in store.backend.names("decisions") if name.endswith(".json")]
+    found = ((name, store.backend.read(f"decisions/{name}")) for name in names)
+    return [parse_decision(content, name) for name, content in found if content is not None]
 
 
 def why_not(store: Store, candidate: str) -> str | None:
@@ -122,7 +128,7 @@ def _write(store: Store, run: str, candidate: str, incumbent: str | None, decisi
     return document
 
 
-def rollback(store: Store) -> dict[str, Any]:
+def rollback(store: Store) -> Target:
     """Move `promoted` back to the previous version; scheduled runs do not promote the current one again. Returns the new pointer.
 
     Raises:
@@ -131,7 +137,7 @@ def rollback(store: Store) -> dict[str, Any]:
     now = read_pointer(store.backend, PROMOTED)
     if now is None or not now["history"]:
         raise ArtifactMissing(f"{PROMOTED}: no earlier version; `mind promote RUN` sets one")
-    before: dict[str, Any] = now["history"][0]
+    before = now["history"][0]
     refused = Decision(False, [ROLLED_BACK], {"changes": {}, "corrected_p": {}})
     _write(store, now["run"], now["stages"][STUDENT], before["stages"][STUDENT], refused)
     point(store.backend, PROMOTED, before["run"], before["stages"], now["history"][1:])

@@ -2,7 +2,7 @@
 
 Members are `stage/fingerprint/file`; each artifact's manifest comes after its files. The contents of a tar file are not trusted: names are
 checked, only regular files are read, and an artifact is accepted only if every file has the manifest's hash and the manifest's identity
-gives its fingerprint.
+gives its fingerprint. Names, depth and number of all members are checked before anything is written.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ import orjson
 
 from storage.artifact import MANIFEST
 from storage.atomic import replace_file, sync_file, writing
+from storage.documents import DEEPEST, parse_manifest
 from storage.errors import ArtifactError
 from storage.fingerprint import file_digest, fingerprint
 from storage.lineage import ancestors
-from storage.store import Store, parse_manifest
+from storage.store import Store
 
 _MANIFEST_BYTES: Final = 64 * 2**20
+MOST_FILES: Final = 1_000_000
+_HEADER_BYTES: Final = 2**20
+"""Largest header of a member; a path has at most a few thousand bytes."""
 _MEMBER: Final = re.compile(r"([a-z][a-z0-9_]*)/([0-9a-f]{16})/([^/\\\0]+(?:/[^/\\\0]+)*)")
 
 
@@ -54,10 +58,47 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def _member(member: tarfile.TarInfo, file: Path) -> tuple[str, str, str]:
     match = _MEMBER.fullmatch(member.name)
-    plain = member.isreg() and not member.issparse() and not {"", ".", ".."} & {*member.name.split("/")}
-    if match is None or not plain or match[1] in ("runs", "pointers"):
-        raise ArtifactError(f"{file}: member {member.name!r} is not an artifact's file; export the artifact again")
+    parts = member.name.split("/")
+    plain = member.isreg() and not member.issparse() and not {"", ".", ".."} & {*parts}
+    short = len(parts) - 2 <= DEEPEST and all(len(part.encode(errors="surrogateescape")) <= 255 for part in parts)
+    if match is None or not plain or not short or match[1] in ("runs", "pointers"):
+        name = member.name if len(member.name) <= 100 else f"{member.name[:100]}..."
+        raise ArtifactError(f"{file}: member {name!r} is not an artifact's file; export the artifact again")
     return match[1], match[2], match[3]
+
+
+class _Headers(io.FileIO):
+    """A tar file of which only headers are read: `tarfile` would read a header of any size into memory."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _HEADER_BYTES:
+            raise tarfile.ReadError("a member's header is too large")
+        return super().read(size) or b""
+
+
+def contents(file: Path) -> dict[str, str]:
+    """Stage -> fingerprint of the artifacts in a tar file; of several of one stage the last, which is the one nearest to the exported.
+
+    Raises:
+        ArtifactError: a member was not written by `export`, there are none, or more than `MOST_FILES`.
+    """
+    found: dict[str, str] = {}
+    try:
+        _see_the_end(file)
+        with _Headers(file) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+            for number, member in enumerate(iter(tar.next, None)):
+                if number >= MOST_FILES:
+                    raise ArtifactError(f"{file}: more than {MOST_FILES:,} files; not written by `mind export`")
+                stage, digest, _ = _member(member, file)
+                found[stage] = digest
+                tar.members.clear()  # type: ignore[attr-defined]  # else every header stays in memory
+    except (tarfile.TarError, OSError) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"{file}: not a complete tar file ({error}); export the artifact again") from error
+    if not found:
+        raise ArtifactError(f"{file}: contains no artifact; export the artifact again")
+    return found
 
 
 def import_(store: Store, file: Path) -> list[tuple[str, bool]]:
@@ -66,9 +107,9 @@ def import_(store: Store, file: Path) -> list[tuple[str, bool]]:
     Raises:
         ArtifactError: the file or a member was not written by `export`; artifacts before it are kept.
     """
+    contents(file)
     found: list[tuple[str, bool]] = []
     try:
-        _see_the_end(file)
         with tarfile.open(file, "r|") as tar:
             member = tar.next()
             while member is not None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from storage.atomic import is_readable, parquet_batches, read_parquet, write_bytes, write_parquet, writing
 from storage.backend import ObjectStore
+from storage.documents import File, Manifest
 from storage.errors import ArtifactError, Damaged
 from storage.fingerprint import file_digest
 from storage.lease import Lease
@@ -30,7 +31,7 @@ class Artifact:
     """A complete artifact. `folder` is its folder on this machine."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     remote: ObjectStore | None = None
 
     @property
@@ -67,7 +68,7 @@ class Artifact:
                     self._fetch(self.remote, entry)
         return self.folder / name
 
-    def _fetch(self, remote: ObjectStore, entry: dict[str, Any]) -> None:
+    def _fetch(self, remote: ObjectStore, entry: File) -> None:
         path = self.folder / entry["path"]
         if path.is_file() and path.stat().st_size == entry["bytes"]:
             return

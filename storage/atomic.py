@@ -10,7 +10,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -78,7 +78,8 @@ def replace_file(path: Path, write: Callable[[Path], None], look: Callable[[], N
             look()
             temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that has turned read-only; its error was raised above
+            temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 

@@ -91,7 +91,8 @@ class LocalBackend:
                 "put root on a file system that supports hard links"
             ) from error
         finally:
-            aside.unlink(missing_ok=True)
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
         sync_folder(path.parent)
         return True
 
@@ -303,7 +304,8 @@ class ObjectStore:
             sync_file(aside)
             aside.replace(file)
         finally:
-            aside.unlink(missing_ok=True)
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
 
     def check_conditional_put(self) -> None:
         """Reject a store on which two writers could both succeed.

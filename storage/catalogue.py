@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from storage.backend import Backend
-from storage.errors import ArtifactError, ArtifactMissing
+from storage.documents import POINTERS, RUN_NAME, Pointer, Run, Stages, Target, checked_name, parse_pointer, parse_run
+from storage.errors import ArtifactError, ArtifactMissing, BadName
 
 HISTORY: Final = 20
 EARLIER: Final = 5
@@ -25,15 +26,15 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def _read(backend: Backend, key: str) -> dict[str, Any] | None:
-    content = backend.read(key)
-    if content is None:
-        return None
-    try:
-        found = orjson.loads(content)
-        return {**found, "stages": dict(found["stages"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{key}: damaged; remove it, and run its configuration again to recreate it") from error
+def _run_key(name: str) -> str:
+    return f"runs/{checked_name(name)}.json"
+
+
+class Runs(NamedTuple):
+    """Runs, newest first, and a line for each document that is damaged."""
+
+    runs: list[Run]
+    damaged: list[str]
 
 
 def record_run(backend: Backend, name: str, stages: Mapping[str, str], config: Mapping[str, Any], status: str) -> None:
@@ -45,7 +46,7 @@ def record_run(backend: Backend, name: str, stages: Mapping[str, str], config: M
 def write_run(backend: Backend, name: str, stages: Mapping[str, str], config: Mapping[str, Any], status: str) -> None:
     """Write a run."""
     before = read_run(backend, name)
-    earlier = [] if before is None else before.get("earlier", [])
+    earlier = [] if before is None else before["earlier"]
     if before is not None and before["stages"] != dict(stages):
         earlier = [before["stages"], *earlier][:EARLIER]
     document = {
@@ -56,76 +57,127 @@ def write_run(backend: Backend, name: str, stages: Mapping[str, str], config: Ma
         "earlier": earlier,
         "config": dict(config),
     }
-    backend.write(f"runs/{name}.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    backend.write(_run_key(name), orjson.dumps(document, option=orjson.OPT_INDENT_2))
+
+
+def check_free(backend: Backend, name: str, stages: Mapping[str, str]) -> None:
+    """Refuse a name that a run with other artifacts has: writing it would leave that run's artifacts to garbage collection.
+
+    Raises:
+        BadName: the name is taken.
+    """
+    before = read_run(backend, name)
+    if before is not None and before["stages"] != dict(stages):
+        raise BadName(f"{name}: a run of this name exists; choose another with --name, or `mind forget {name}` first")
 
 
 def forget_run(backend: Backend, name: str) -> None:
-    """Remove a run from the catalogue; artifacts that only it reached become garbage.
+    """Remove a run from the catalogue, also a damaged one; artifacts that only it reached become garbage.
 
     Raises:
         ArtifactMissing: no such run exists.
     """
-    if read_run(backend, name) is None:
+    if not backend.has(_run_key(name)):
         raise ArtifactMissing(f"{name}: no such run; `mind status` lists them")
-    backend.remove(f"runs/{name}.json")
-    latest = read_pointer(backend, "latest")
+    backend.remove(_run_key(name))
+    latest = _latest(backend)
     if latest is not None and latest["run"] == name:
         backend.remove("pointers/latest.json")
 
 
-def read_run(backend: Backend, name: str) -> dict[str, Any] | None:
-    """A run by its name, or None."""
-    return _read(backend, f"runs/{name}.json")
+def read_run(backend: Backend, name: str) -> Run | None:
+    """A run by its name, or None.
+
+    Raises:
+        ArtifactError: its document is damaged.
+    """
+    content = backend.read(_run_key(name))
+    return None if content is None else parse_run(content, name)
 
 
 def run_names(backend: Backend) -> list[str]:
-    """Names of all runs, most recently written first."""
+    """Names of all runs, most recently written first. Other files in the folder are ignored."""
     entries = backend.entries("runs")
     newest = sorted(entries, key=lambda name: (entries[name].modified, name), reverse=True)
-    return [name.removesuffix(".json") for name in newest if name.endswith(".json")]
+    names = (name.removesuffix(".json") for name in newest if name.endswith(".json"))
+    return [name for name in names if RUN_NAME.fullmatch(name) and name not in POINTERS]
 
 
-def read_runs(backend: Backend, limit: int | None = None) -> list[dict[str, Any]]:
-    """Runs, newest first."""
-    found = (read_run(backend, name) for name in run_names(backend)[:limit])
-    return sorted((run for run in found if run is not None), key=lambda run: str(run["updated"]), reverse=True)
+def read_runs(backend: Backend, limit: int | None = None) -> Runs:
+    """The runs that were written last."""
+    runs, damaged = list[Run](), list[str]()
+    for name in run_names(backend)[:limit]:
+        try:
+            run = read_run(backend, name)
+        except ArtifactError as error:
+            damaged.append(str(error))
+            continue
+        if run is not None:
+            runs.append(run)
+    return Runs(sorted(runs, key=lambda run: run["updated"], reverse=True), damaged)
 
 
-def point(
-    backend: Backend, pointer: str, run: str, stages: Mapping[str, str], history: list[dict[str, Any]] | None = None
-) -> None:
+def _latest(backend: Backend) -> Pointer | None:
+    """`latest`; nothing is lost with a damaged one, as every run writes it."""
+    try:
+        return read_pointer(backend, "latest")
+    except ArtifactError:
+        return None
+
+
+def point(backend: Backend, pointer: str, run: str, stages: Mapping[str, str], history: list[Target] | None = None) -> None:
     """Point a pointer to a run's artifacts.
 
     A different earlier target is added to the pointer's history, unless `history` is given.
     """
-    before = read_pointer(backend, pointer)
+    before = _latest(backend) if pointer == "latest" else read_pointer(backend, pointer)
     given = history is not None
     history = history if history is not None else before["history"] if before is not None else []
     if before is not None and before["stages"] != dict(stages) and pointer != "latest" and not given:
-        history = [{key: before[key] for key in ("run", "stages", "updated")}, *history][:HISTORY]
+        target = Target(run=before["run"], stages=before["stages"], updated=before["updated"])
+        history = [target, *history][:HISTORY]
     document = {"run": run, "stages": dict(stages), "updated": _now(), "history": history}
     backend.write(f"pointers/{pointer}.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
 
 
-def read_pointer(backend: Backend, pointer: str) -> dict[str, Any] | None:
-    """A pointer (run, stages, updated, history), or None."""
-    return _read(backend, f"pointers/{pointer}.json")
+def read_pointer(backend: Backend, pointer: str) -> Pointer | None:
+    """A pointer, or None.
+
+    Raises:
+        ArtifactError: its document is damaged.
+    """
+    content = backend.read(f"pointers/{pointer}.json")
+    return None if content is None else parse_pointer(content, pointer)
 
 
-def pointers(backend: Backend) -> dict[str, dict[str, Any]]:
-    """All pointers by name."""
-    names = [name.removesuffix(".json") for name in backend.names("pointers") if name.endswith(".json")]
-    found = ((name, read_pointer(backend, name)) for name in names)
-    return {name: pointer for name, pointer in found if pointer is not None}
+class Pointers(NamedTuple):
+    """Pointers by name, and a line for each that is damaged."""
+
+    pointers: dict[str, Pointer]
+    damaged: list[str]
 
 
-def stages_of(backend: Backend, name: str) -> dict[str, str]:
+def pointers(backend: Backend) -> Pointers:
+    """All pointers."""
+    found, damaged = dict[str, Pointer](), list[str]()
+    for name in POINTERS:
+        try:
+            pointer = read_pointer(backend, name)
+        except ArtifactError as error:
+            damaged.append(str(error))
+            continue
+        if pointer is not None:
+            found[name] = pointer
+    return Pointers(found, damaged)
+
+
+def stages_of(backend: Backend, name: str) -> Stages:
     """The artifacts of a pointer or a run.
 
     Raises:
         ArtifactMissing: neither exists.
     """
-    found = read_pointer(backend, name) or read_run(backend, name)
+    found = read_pointer(backend, name) if name in POINTERS else read_run(backend, name)
     if found is None:
         raise ArtifactMissing(f"{name}: no such run or pointer; `mind status` lists them")
-    return dict(found["stages"])
+    return found["stages"]

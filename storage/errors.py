@@ -21,6 +21,12 @@ class BadRoot(StorageError, ValueError):
     exit_code: ClassVar[int] = 2
 
 
+class BadName(StorageError, ValueError):
+    """Not the name of a run, or a name that is taken."""
+
+    exit_code: ClassVar[int] = 2
+
+
 class ArtifactError(StorageError):
     """An artifact is missing, incomplete or damaged."""
 

@@ -2,22 +2,24 @@
 
 Kept are all artifacts that a run, a pointer or a pointer's history names, with all their ancestors; unfinished artifacts of recorded runs,
 which resume from them; and everything that a live process writes or reads. The rest is removed, manifests first, so that a half-removed
-artifact does not count as one.
+artifact does not count as one. If a document is damaged, it is unknown what it reaches; then only files left over beside complete artifacts
+are removed.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from itertools import groupby
 from typing import Final, NamedTuple
+
+import orjson
 
 from storage import lease
 from storage.artifact import MANIFEST
 from storage.backend import Backend
 from storage.catalogue import pointers, read_runs
-from storage.errors import ArtifactBusy, ArtifactError
+from storage.errors import ArtifactBusy, ArtifactError, RootUnavailable
 from storage.store import Store
 
 _NOT_STAGES: Final = ("runs", "pointers", "decisions")
@@ -32,40 +34,58 @@ FORGOTTEN_SECONDS: Final = 7 * 24 * 3600.0
 
 
 class Garbage(NamedTuple):
-    """A removable item: a key of the root, its size, and the reason."""
+    """A removable item: a key of the root, its size, the reason, and the run that made it ("" if unknown)."""
 
     key: str
     bytes: int
     why: str
+    run: str
 
 
-def _roots(store: Store) -> set[str]:
-    """Artifacts that runs and pointers name, and those that live processes read."""
-    backend = store.backend
-    found = [run["stages"] for run in read_runs(backend)]
-    for pointer in pointers(backend).values():
-        found += [pointer["stages"], *(earlier["stages"] for earlier in pointer["history"])]
-    named = {f"{stage}/{digest}" for stages in found for stage, digest in stages.items()}
+class Reached(NamedTuple):
+    """`stage/fingerprint` of everything that a run or pointer names and its ancestors; a line for each document that is damaged."""
+
+    names: set[str]
+    damaged: list[str]
+
+
+def _used(backend: Backend) -> set[str]:
+    """Artifacts that live processes read."""
     leases = (f"{stage}/{name}" for stage in _stages(backend) for name in backend.names(stage) if name.endswith(".lease"))
     holders = (lease.last(backend, key) for key in leases if _is_written(backend, key.removesuffix(".lease")))
-    return named | {needed for holder in holders if holder is not None for needed in holder.needs}
+    return {needed for holder in holders if holder is not None for needed in holder.needs}
 
 
 def _stages(backend: Backend) -> list[str]:
     return [name for name in backend.names("") if name not in _NOT_STAGES and not name.startswith(".")]
 
 
-def reachable(store: Store) -> set[str]:
-    """`stage/fingerprint` of everything that a run or pointer names, and its ancestors."""
-    waiting, found = list(_roots(store)), set[str]()
+def reachable(store: Store) -> Reached:
+    """Everything that must be kept."""
+    (runs, damaged), (held, more) = read_runs(store.backend), pointers(store.backend)
+    damaged = damaged + more
+    named = [run["stages"] for run in runs]
+    for pointer in held.values():
+        named += [pointer["stages"], *(earlier["stages"] for earlier in pointer["history"])]
+    waiting = [f"{stage}/{digest}" for stages in named for stage, digest in stages.items()]
+    waiting += _used(store.backend)
+    found = set[str]()
     while waiting:
         name = waiting.pop()
         if name in found:
             continue
         found.add(name)
-        if store.backend.has(f"{name}/{MANIFEST}"):
-            waiting += [f"{stage}/{digest}" for stage, digest in store.manifest(*name.split("/"))["inputs"].items()]
-    return found
+        if not store.backend.has(f"{name}/{MANIFEST}"):
+            continue
+        try:
+            manifest = store.manifest(*name.split("/"))
+        except RootUnavailable:
+            raise
+        except ArtifactError as error:
+            damaged.append(str(error))
+            continue
+        waiting += [f"{stage}/{digest}" for stage, digest in manifest["inputs"].items()]
+    return Reached(found, damaged)
 
 
 def _size(backend: Backend, key: str) -> int:
@@ -90,9 +110,10 @@ def _is_written(backend: Backend, name: str) -> bool:
     return time.time() - max((entry.modified for entry in beats), default=0.0) < FORGOTTEN_SECONDS
 
 
-def garbage(store: Store) -> Iterator[Garbage]:
-    """Everything that can be removed, stage by stage."""
-    backend, kept = store.backend, reachable(store)
+def garbage(store: Store) -> tuple[list[Garbage], list[str]]:
+    """Everything that can be removed, stage by stage, and a line for each damaged document."""
+    backend, (kept, damaged) = store.backend, reachable(store)
+    found = list[Garbage]()
     for stage in _stages(backend):
         names = [name for name in backend.names(stage) if _OURS.fullmatch(name)]
         digests = {name.partition(".")[0] for name in names}
@@ -102,9 +123,19 @@ def garbage(store: Store) -> Iterator[Garbage]:
             if digest in written:
                 continue
             complete = digest in names and backend.has(f"{stage}/{digest}/{MANIFEST}")
-            why = _why(kind, complete, f"{stage}/{digest}" in kept)
+            why = _why(kind, complete, bool(damaged) or f"{stage}/{digest}" in kept)
             if why is not None:
-                yield Garbage(f"{stage}/{name}", _bytes(store, stage, name, complete and not kind), why)
+                size = _bytes(store, stage, name, complete and not kind)
+                found.append(Garbage(f"{stage}/{name}", size, why, _run(backend, f"{stage}/{digest}")))
+    return found, damaged
+
+
+def _run(backend: Backend, name: str) -> str:
+    """The name in the configuration that was frozen beside an artifact."""
+    try:
+        return str(orjson.loads(backend.read(f"{name}.config") or b"{}").get("name", ""))
+    except (ValueError, AttributeError):
+        return ""
 
 
 def _bytes(store: Store, stage: str, name: str, complete: bool) -> int:
@@ -126,9 +157,9 @@ def _why(kind: str, complete: bool, kept: bool) -> str | None:
 
 def collect(store: Store, found: list[Garbage]) -> int:
     """Remove what `garbage` found, except what a run has reached since; returns the number of freed bytes."""
-    freed, kept = 0, reachable(store)
+    freed, (kept, damaged) = 0, reachable(store)
     for name, items in groupby(found, key=lambda item: item.key.partition(".")[0]):
-        chosen = [item for item in items if item.why == _LEFT_OVER or name not in kept]
+        chosen = [item for item in items if item.why == _LEFT_OVER or not (damaged or name in kept)]
         if not chosen or _is_written(store.backend, name):
             continue
         try:

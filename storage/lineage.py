@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from storage.catalogue import stages_of
+from storage.documents import Manifest
 from storage.errors import ArtifactMissing
 from storage.store import Store
 
@@ -37,13 +38,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     return [Change(field, before.get(field), after.get(field)) for field in fields if before.get(field) != after.get(field)]
 
 
-def ancestors(store: Store, stage: str, fingerprint: str) -> dict[str, dict[str, Any]]:
+def ancestors(store: Store, stage: str, fingerprint: str) -> dict[str, Manifest]:
     """Manifests of an artifact and of all its ancestors, by `stage/fingerprint`; each comes before its inputs.
 
     Raises:
         ArtifactMissing: an ancestor no longer exists.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Manifest] = {}
     seen: set[tuple[str, str]] = set()
 
     def climb(stage: str, fingerprint: str) -> None:

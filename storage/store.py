@@ -32,40 +32,14 @@ from storage import lease
 from storage.artifact import MANIFEST, Artifact, Draft
 from storage.atomic import sync_file, sync_folder, write_bytes, writing
 from storage.backend import Backend, LocalBackend, ObjectStore
+from storage.documents import MANIFEST_VERSION, File, Manifest, parse_manifest
 from storage.errors import ArtifactError, ArtifactMissing, BadRoot
 from storage.fingerprint import file_digest
 from storage.mirror import Mirror
 
-MANIFEST_VERSION: Final = 2
-_FIELDS: Final = {"stage": str, "fingerprint": str, "identity": dict, "inputs": dict, "timing": dict, "files": list}
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")
-
-
-def parse_manifest(content: bytes, where: str) -> dict[str, Any]:
-    """Parse a manifest and upgrade it to the current version.
-
-    Version 1 did not count the processes of an artifact, and its `timing.seconds` was that of the last process.
-
-    Raises:
-        ArtifactError: damaged, or written by a newer version.
-    """
-    try:
-        manifest: dict[str, Any] = orjson.loads(content)
-        version = int(manifest["schema_version"])
-        if version > MANIFEST_VERSION:
-            raise ArtifactError(f"{where}: written by a newer version of MIND (schema {version}); upgrade to read it")
-        if version == 1:
-            manifest["timing"]["processes"] = 1
-        for field, kind in _FIELDS.items():
-            if not isinstance(manifest[field], kind):
-                raise TypeError(field)
-        for entry in manifest["files"]:
-            # A manifest may come from a shared root or a tar file, so its paths must be safe to open and write.
-            if {*entry["path"].split("/")} & {"", ".", ".."} or entry.keys() != {"path", "bytes", "rows", "sha256"}:
-                raise ValueError(entry["path"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{where}: damaged; remove its folder and run its stage again") from error
-    return manifest
+_SHARED: Final = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+"""Protocols of object stores. Others (http, memory, ftp, zip) have no conditional put or end with the process."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +66,7 @@ class Store:
         """Fingerprints of a stage's artifacts, complete or not, in order."""
         return [name for name in self.backend.names(stage) if _FINGERPRINT.fullmatch(name)]
 
-    def manifest(self, stage: str, fingerprint: str) -> dict[str, Any]:
+    def manifest(self, stage: str, fingerprint: str) -> Manifest:
         """The manifest of a complete artifact.
 
         Raises:
@@ -101,7 +75,7 @@ class Store:
         """
         return self._manifest(stage, fingerprint)[1]
 
-    def _manifest(self, stage: str, fingerprint: str) -> tuple[bytes, dict[str, Any]]:
+    def _manifest(self, stage: str, fingerprint: str) -> tuple[bytes, Manifest]:
         key = f"{stage}/{fingerprint}/{MANIFEST}"
         content, where = self.backend.read(key), f"{self.remote.url if self.remote is not None else self.root}/{key}"
         if content is None:
@@ -197,6 +171,7 @@ class Store:
     def _document(self, draft: Draft, manifest: Mapping[str, Any]) -> dict[str, Any]:
         holder = draft.lease.holder
         timing = {
+            "started": "",
             **manifest.get("timing", {}),
             "seconds": round(holder.seconds_before + draft.lease.seconds(), 2),
             "processes": holder.number,
@@ -207,6 +182,10 @@ class Store:
             "fingerprint": draft.fingerprint,
             "identity": {},
             "inputs": {},
+            "config": {},
+            "summary": {},
+            "peak_mib": 0,
+            "provenance": {},
             **manifest,
             "timing": timing,
             "files": _listing(draft.folder),
@@ -229,8 +208,8 @@ def _rows(path: Path) -> int | None:
     return int(pq.read_metadata(path).num_rows) if path.suffix == ".parquet" else None
 
 
-def _listing(folder: Path) -> list[dict[str, Any]]:
-    found = []
+def _listing(folder: Path) -> list[File]:
+    found: list[File] = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         sync_file(path)
         found.append(
@@ -248,14 +227,19 @@ def open_store(root: str, workspace: Path | None = None) -> Store:
     """The store at a local folder or a URL.
 
     Raises:
-        BadRoot: the URL contains credentials, or names a local file system.
+        BadRoot: the URL contains credentials, or is not that of an object store; a NUL in it.
     """
+    if "\0" in root:
+        raise BadRoot(f"root: {root!r}: contains a NUL; correct root")
     if "://" not in root:
         return Store(Path(root))
     address = root.partition("://")[2]
     if "@" in address.split("/")[0]:
         raise BadRoot("root: contains a user name or password, which manifests would record; put it in the environment")
-    if root.startswith(("file://", "local://")):
+    protocol = root.partition("://")[0]
+    if protocol in ("file", "local"):
         raise BadRoot(f"root: {root}: give a local folder as a plain path")
+    if protocol not in _SHARED:
+        raise BadRoot(f"root: {root}: {protocol} is not an object store; use a local folder or one of {', '.join(_SHARED)}")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mind"
     return Store(workspace or cache / hashlib.sha256(root.encode()).hexdigest()[:16], ObjectStore(root.rstrip("/")))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from storage.artifact import MANIFEST, Artifact
 from storage.atomic import writing
+from storage.documents import File
 from storage.errors import ArtifactError, Damaged, RootUnavailable
 from storage.fingerprint import file_digest, fingerprint
 from storage.store import Store
@@ -28,7 +29,7 @@ class Finding(NamedTuple):
     problem: str
 
 
-def _broken(path: Path, entry: dict[str, Any]) -> str | None:
+def _broken(path: Path, entry: File) -> str | None:
     """The problem of one file of a manifest, or None."""
     if not path.is_file():
         return "missing"
@@ -47,7 +48,7 @@ def _broken(path: Path, entry: dict[str, Any]) -> str | None:
     return None
 
 
-def _problem(artifact: Artifact, entry: dict[str, Any]) -> str | None:
+def _problem(artifact: Artifact, entry: File) -> str | None:
     try:
         return _broken(artifact.path(entry["path"]), entry)
     except Damaged:

@@ -6,6 +6,8 @@ An artifact is named `stage/fingerprint` (or a prefix of it), `RUN:STAGE`, or by
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ from rich.tree import Tree
 
 from flows.cli.formatting import AsJson, console, duration, print_json, print_table, reported, size
 from pipeline.errors import ConfigError
+from storage.documents import Pointer, Run
 from storage.errors import ArtifactError
 from storage.store import Store, open_store
 
@@ -54,7 +57,7 @@ def _resolve(store: Store, reference: str) -> tuple[str, str]:
     return resolve(store, reference, STUDENT)
 
 
-def _state(store: Store, run: dict[str, Any]) -> str:
+def _state(store: Store, run: Run) -> str:
     """A run's status; a run recorded as running may have been killed."""
     if run["status"] != "running":
         return str(run["status"])
@@ -80,28 +83,41 @@ def status(
         from storage.catalogue import pointers, read_runs, run_names
 
         store = open_store(root)
-        runs, total = read_runs(store.backend, limit or None), len(run_names(store.backend))
-        found = pointers(store.backend)
-        marks = {run["name"]: [name for name, item in found.items() if item["run"] == run["name"]] for run in runs}
+        (runs, damaged), total = read_runs(store.backend, limit or None), len(run_names(store.backend))
+        found, more = pointers(store.backend)
+        for line in (*damaged, *more):
+            print(f"mind: {line}", file=sys.stderr)
         with ThreadPoolExecutor(8) as pool:  # observing the heartbeat of a run on another machine takes seconds
             states = dict(zip((run["name"] for run in runs), pool.map(partial(_state, store), runs), strict=True))
         if as_json:
             shown = [{**run, "status": states[run["name"]]} for run in runs]
             print_json({"runs": shown, "runs_in_all": total, "pointers": found})
             return
-        if not runs:
+        if not total:
             print(f"no runs under {root}")
             return
-        print_table(
-            ("run", "status", "updated", "student", "pointers"),
-            (
-                (run["name"], states[run["name"]], run["updated"][:19], f"{STUDENT}/{run['stages'].get(STUDENT, '')}",
-                 " ".join(marks[run["name"]]))
-                for run in runs
-            ),
-        )  # fmt: skip
-        if total > len(runs):
-            print(f"... and {total - len(runs)} older; --limit 0 shows all")
+        rows = [
+            (run["name"], states[run["name"]], run["updated"][:19], _student(run), " ".join(_marks(run, found))) for run in runs
+        ]
+        # A run that was repeated under its name has another student than the pointer; so has one that is not shown.
+        here = {mark for row in rows for mark in row[-1].split()}
+        rows += [
+            (item["run"], "earlier", item["updated"][:19], _student(item), name)
+            for name, item in found.items()
+            if name not in here
+        ]
+        print_table(("run", "status", "updated", "student", "pointers"), rows)
+        if total > len(runs) + len(damaged):
+            print(f"... and {total - len(runs) - len(damaged)} older; --limit 0 shows all")
+
+
+def _student(target: Run | Pointer) -> str:
+    return f"{STUDENT}/{target['stages'].get(STUDENT, '')}"
+
+
+def _marks(run: Run, pointers: Mapping[str, Pointer]) -> list[str]:
+    """The pointers to this run's student."""
+    return [name for name, item in pointers.items() if item["run"] == run["name"] and _student(item) == _student(run)]
 
 
 @app.command()
@@ -122,7 +138,7 @@ def show(artifact: Reference, root: Root = "artifacts", as_json: AsJson = False)
             ("rows", f"{sum(entry['rows'] or 0 for entry in files):,}"),
             ("made", f"{timing['started']}, {taken}, peak {manifest['peak_mib']:,} MiB"),
             *((f"from {name}", f"{name}/{value}") for name, value in manifest["inputs"].items()),
-            *((f"outside: {name}", value) for name, value in manifest["identity"]["outside"].items()),
+            *((f"outside: {name}", value) for name, value in manifest["identity"].get("outside", {}).items()),
             *((name, value) for name, value in manifest["provenance"].items()),
             *(_leaves(manifest["summary"])),
         ]
@@ -293,13 +309,21 @@ def gc(
         from storage.garbage import collect, garbage
 
         store = open_store(root)
-        found = list(garbage(store))
+        found, damaged = garbage(store)
         freed = sum(item.bytes for item in found) if dry_run else collect(store, found)
         if as_json:
-            print_json({"removed": not dry_run, "bytes": freed, "garbage": [item._asdict() for item in found]})
+            shown = [item._asdict() for item in found]
+            print_json({"removed": not dry_run, "bytes": freed, "garbage": shown, "damaged": damaged})
             return
-        print_table(("what", "size", "why"), ((item.key, size(item.bytes), item.why) for item in found), right=("size",))
+        rows = ((item.key, item.run, size(item.bytes), item.why) for item in found)
+        print_table(("what", "made by run", "size", "why"), rows, right=("size",))
         print(f"{len(found)} items, {size(freed)}: {'would be removed' if dry_run else 'removed'}")
+        for line in damaged:
+            print(f"mind: {line}", file=sys.stderr)
+        if damaged:
+            raise ArtifactError(
+                "while a document is damaged, nothing is removed that it may need; correct the lines above, then run `mind gc` again"
+            )
 
 
 @app.command()
@@ -349,13 +373,16 @@ def import_(
 ) -> None:
     """Add the artifacts of a tar file after checking every file, and a run in the catalogue that keeps them."""
     with reported():
+        from storage.archive import contents
         from storage.archive import import_ as import_from
-        from storage.catalogue import write_run
+        from storage.catalogue import check_free, read_run, write_run
 
         if not file.is_file():
             raise ConfigError(f"{file}: no such file; give a tar file written by `mind export`")
-        store = open_store(root)
+        store, run, stages = open_store(root), file.stem if name is None else name, contents(file)
+        check_free(store.backend, run, stages)
         found = import_from(store, file)
-        write_run(store.backend, name or file.stem, dict(artifact.split("/") for artifact, _ in found), {}, "imported")
+        if read_run(store.backend, run) is None:
+            write_run(store.backend, run, stages, {}, "imported")
         for artifact, new in found:
             print(f"{artifact}: {'added' if new else 'already exists'}")

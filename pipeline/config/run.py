@@ -22,14 +22,14 @@ from pipeline.config.questions import Panel, Questions
 from pipeline.config.sampling import Sampling
 from pipeline.config.synthesis import Objective, Synthesis
 from pipeline.config.training import Training
-from pipeline.schema.fields import FilePath, Frozen, Location, identity, runtime
+from pipeline.schema.fields import FilePath, Frozen, Location, RunName, identity, runtime
 from pipeline.schema.yaml_and_overrides import checked, override, read
 
 
 class RunConfig(Frozen):
     """One distillation run."""
 
-    name: str = runtime(pattern=r"^[A-Za-z0-9_.-]+$")
+    name: RunName = runtime()
     """Name of the run in the catalogue (`mind status`)."""
     preset: Literal["paper"] | None = runtime(None)
     """Take the keys that this file does not give from a preset: `paper` is the method as its authors state it (docs/method.md)."""

@@ -4,6 +4,8 @@ A column of a CSV or JSON file has no type, so none is guessed: a CSV cell is it
 0042, a price of 1.50, an id 001, a day 2019-03-01 and an integer of any length reach the question unchanged. The one exception is a JSON
 fraction of more than 15 digits that is exactly what a program writes for a binary fraction, 0.30000000000000004: its last digits are
 noise, and it is cut to 15 digits, like a fraction in Parquet. Blank lines are skipped, and rows are counted without them.
+
+Memory is bounded whatever a file says: a row has at most `ROW_BYTES`, and a `.json` file, which is read as a whole, `JSON_BYTES`.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import QuestionError
@@ -25,6 +28,14 @@ from pipeline.errors import QuestionError
 ENDINGS: Final = (".parquet", ".jsonl", ".csv", ".json", ".ndjson", ".tsv")
 COMPRESSED: Final = (".gz", ".bz2", ".zst", ".lz4")
 Row = dict[str, Any]
+ROW_BYTES: Final = 16 * 2**20
+"""Largest row: several times a rationale of 200,000 tokens with its prompt (our choice)."""
+JSON_BYTES: Final = 256 * 2**20
+"""Largest `.json` file (our choice)."""
+BATCH_BYTES: Final = 64 * 2**20
+"""Texts of a Parquet file that are held in memory at a time."""
+EXPANSION: Final = 1000
+"""Largest ratio of a Parquet column's unpacked to its packed size; a page is unpacked as a whole, and real texts shrink 3 to 20 times."""
 
 
 class LocatedRow(NamedTuple):
@@ -110,16 +121,71 @@ def _shortest(value: Any, kind: pa.DataType) -> Any:
     return value
 
 
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    )
+
+
+def _text_bytes(column: pa.Array) -> np.ndarray:
+    """Bytes of each text of a column, without expanding a dictionary: a file of 13 kB can repeat one of 2 MB a thousand times."""
+    repeated = pa.types.is_dictionary(column.type)
+    lengths = pc.binary_length(column.dictionary).take(column.indices) if repeated else pc.binary_length(column)
+    filled: np.ndarray = pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
+    return filled.astype(np.int64)
+
+
+def _affordable(batch: pa.RecordBatch, where: str, before: int) -> Iterator[pa.RecordBatch]:
+    """Parts of a batch with at most `BATCH_BYTES` of text each, so that few become Python objects at a time.
+
+    Raises:
+        QuestionError: a row is larger than `ROW_BYTES`.
+    """
+    texts = [
+        column
+        for column in batch.columns
+        if _is_text(column.type.value_type if pa.types.is_dictionary(column.type) else column.type)
+    ]
+    row_bytes = sum((_text_bytes(column) for column in texts), np.zeros(batch.num_rows, np.int64))
+    start, held = 0, 0
+    for place, size in enumerate(row_bytes.tolist()):
+        if size > ROW_BYTES:
+            raise _too_large(where, before + place + 1)
+        if held + size > BATCH_BYTES:
+            yield batch.slice(start, place - start)
+            start, held = place, 0
+        held += size
+    yield batch.slice(start)
+
+
+def _too_large(path: str | Path, number: int) -> QuestionError:
+    return QuestionError(f"{path}: row {number}: larger than {ROW_BYTES // 2**20} MiB; shorten its texts, or leave the row out")
+
+
+def _check_expansion(path: Path, metadata: pq.FileMetaData) -> None:
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            unpacked = column.total_uncompressed_size
+            if unpacked > max(BATCH_BYTES, EXPANSION * column.total_compressed_size):
+                raise QuestionError(
+                    f"{path}: column {column.path_in_schema} unpacks to more than {EXPANSION} times its size; "
+                    "correct its texts, or write the file uncompressed"
+                )
+
+
 def _parquet_rows(path: Path) -> Iterator[Row]:
     number = 0
     try:
+        texts = [field.name for field in pq.read_schema(path) if _is_text(field.type)]
         # Without a buffer, whole row groups are read at once, and many writers create only one row group.
-        with pq.ParquetFile(path, buffer_size=1 << 20) as file:
+        with pq.ParquetFile(path, buffer_size=1 << 20, read_dictionary=texts) as file:
+            _check_expansion(path, file.metadata)
             narrow = {field.name: field.type for field in file.schema_arrow if _narrow(field.type)}
             for batch in file.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield row | {name: _shortest(row[name], kind) for name, kind in narrow.items()}
+                for part in _affordable(batch, str(path), number):
+                    for row in part.to_pylist():
+                        number += 1
+                        yield row | {name: _shortest(row[name], kind) for name, kind in narrow.items()}
     except (pa.ArrowException, OSError) as error:
         raise QuestionError(f"{path}: not a readable Parquet file; write it again") from error
     except UnicodeDecodeError as error:
@@ -146,11 +212,13 @@ def _is_row(row: Any, where: str) -> Row:
 def _jsonl_rows(path: Path) -> Iterator[Row]:
     number = 0
     try:
-        with _opened(path) as lines:
-            for line in lines:
+        with _opened(path) as stream:
+            for line in iter(partial(stream.readline, ROW_BYTES + 1), b""):
                 if not line.strip():
                     continue
                 number += 1
+                if len(line) > ROW_BYTES:
+                    raise _too_large(path, number)
                 try:
                     row = _document(line)
                 except ValueError as error:
@@ -164,9 +232,13 @@ def _json_rows(path: Path, field: str | None) -> Iterator[Row]:
     """The rows of a list of objects, of one object, or of one object per line; the file is held in memory."""
     try:
         with _opened(path) as stream:
-            found = _document(stream.read())
+            content = stream.read(JSON_BYTES + 1)
     except (pa.ArrowException, OSError) as error:
         raise QuestionError(f"{path}: cannot be read ({error}); write the file again") from error
+    if len(content) > JSON_BYTES:
+        raise QuestionError(f"{path}: larger than {JSON_BYTES // 2**20} MiB; write one object per line into a .jsonl file")
+    try:
+        found = _document(content)
     except ValueError:
         yield from _jsonl_rows(path)
         return
@@ -178,12 +250,20 @@ def _json_rows(path: Path, field: str | None) -> Iterator[Row]:
         yield _is_row(row, f"{path}: row {number}")
 
 
+def _bounded(path: Path, lines: io.TextIOWrapper) -> Iterator[str]:
+    """The lines of a CSV file."""
+    for number, line in enumerate(iter(partial(lines.readline, ROW_BYTES + 1), "")):
+        if len(line) > ROW_BYTES:
+            raise QuestionError(f"{path}: line {number + 1}: larger than {ROW_BYTES // 2**20} MiB; shorten its texts")
+        yield line
+
+
 def _csv_rows(path: Path, separator: str) -> Iterator[Row]:
     number = 0
-    csv.field_size_limit(sys.maxsize)  # by default a longer cell than 128 KiB counts as an error
+    csv.field_size_limit(ROW_BYTES)  # by default a longer cell than 128 KiB counts as an error
     try:
         with _opened(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, strict=True, delimiter=separator)
+            reader = csv.DictReader(_bounded(path, lines), strict=True, delimiter=separator)
             names = reader.fieldnames or ()
             for name in names:
                 if list(names).count(name) > 1:

@@ -41,6 +41,16 @@ Location = Annotated[str, AfterValidator(_locate)]
 """A local folder, or a URL such as s3://bucket/prefix."""
 
 
+def _not_a_pointer(name: str) -> str:
+    if name in ("latest", "promoted"):
+        raise ValueError("a pointer of the catalogue is called so; choose another name")
+    return name
+
+
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100), AfterValidator(_not_a_pointer)]
+"""A run's name: a file name under any root, not that of a pointer. The catalogue refuses the same names."""
+
+
 class Frozen(BaseModel):
     """Base of all configuration models: immutable; unknown keys are errors."""
 

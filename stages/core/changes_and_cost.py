@@ -23,6 +23,7 @@ from stages.core.progress import read_progress
 from stages.core.summaries import QuestionsSummary, SamplingSummary
 from storage.artifact import Artifact
 from storage.catalogue import read_run, read_runs
+from storage.documents import Manifest
 from storage.errors import ArtifactError
 from storage.lineage import Change, differences
 from storage.store import Store
@@ -35,8 +36,6 @@ _PACE: Final = re.compile(
 )
 """Fields on which the time for a unit of work depends."""
 _SHARD: Final = re.compile(r"(.+)-\d+\.parquet")
-
-Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def _work(stage: str, config: Any, inputs: Mapping[str, Artifact]) -> float | No
     return None
 
 
-def _scale(store: Store, planned: StagePlan, manifest: Json) -> float:
+def _scale(store: Store, planned: StagePlan, manifest: Manifest) -> float:
     """Work of the planned stage relative to that of an earlier artifact; 1 if either is unknown."""
     sides = (planned.inputs, manifest["inputs"])
     if not all(store.exists(*item) for inputs in sides for item in inputs.items()):
@@ -90,7 +89,7 @@ def _scale(store: Store, planned: StagePlan, manifest: Json) -> float:
     return now / then if now is not None and then else 1.0
 
 
-def _expected(store: Store, planned: StagePlan, manifest: Json, left: float) -> Expected | None:
+def _expected(store: Store, planned: StagePlan, manifest: Manifest, left: float) -> Expected | None:
     if any(_PACE.fullmatch(change.field) for change in differences(manifest["identity"], planned.identity)):
         return None
     scale = _scale(store, planned, manifest) * left
@@ -103,13 +102,13 @@ def _expected(store: Store, planned: StagePlan, manifest: Json, left: float) -> 
     )
 
 
-def _candidates(store: Store, run: RunConfig, planned: StagePlan) -> list[Json]:
+def _candidates(store: Store, run: RunConfig, planned: StagePlan) -> list[Manifest]:
     """Manifests of finished artifacts of a stage, those of the run of this name first."""
     same_name = read_run(store.backend, run.name)
-    own = [] if same_name is None else [same_name["stages"], *same_name.get("earlier", [])]
-    others = [found["stages"] for found in read_runs(store.backend, _RECENT)]
+    own = [] if same_name is None else [same_name["stages"], *same_name["earlier"]]
+    others = [found["stages"] for found in read_runs(store.backend, _RECENT).runs]
     names = [(stages.get(planned.name), stages in own) for stages in (*own, *others)]
-    found: dict[str, Json] = {}
+    found: dict[str, Manifest] = {}
     for digest, mine in names:
         if not digest or digest == planned.fingerprint or digest in found:
             continue

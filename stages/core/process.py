@@ -112,11 +112,13 @@ def run_stage(run: RunConfig, name: str, given: Mapping[str, str] = MappingProxy
 
 
 def _blame_disk(run: RunConfig) -> None:
-    """Report a full disk, since libraries that write their own files rarely name it as the cause."""
+    """Report a full or read-only disk, since libraries that write their own files rarely name it as the cause."""
     root = store_of(run).root.resolve()
     folder = next(folder for folder in (root, *root.parents) if folder.exists())
     if is_full(folder):
         print(f"mind: {folder}: no space left; free some, then run again to resume", file=sys.stderr)
+    elif not os.access(folder, os.W_OK):
+        print(f"mind: {folder}: cannot be written; correct root or its permissions, then run again to resume", file=sys.stderr)
 
 
 def main(name: str) -> None:

@@ -11,6 +11,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
@@ -128,5 +129,6 @@ class Progress:
         try:
             temporary.write_text(json.dumps(self._document(note)))
             temporary.replace(self.path)
-        except OSError:  # a full disk must not abort the stage, whose data may still be committed
-            temporary.unlink(missing_ok=True)
+        except OSError:  # a full or read-only disk must not abort the stage here: what it commits next names the cause
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)

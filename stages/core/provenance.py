@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from storage.documents import Manifest
+from storage.errors import ArtifactError
+
 
 class Origin(NamedTuple):
     """An external input: its role, its location at that time, and the digest of its content if known."""
@@ -38,9 +41,23 @@ def _evaluated(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]
     return train + [(f"{item['group']} {item['name']}", item["source"]) for item in config["questions"]["evaluation"]]
 
 
-def origins(manifest: Mapping[str, Any]) -> Iterator[Origin]:
-    """The external inputs of one artifact."""
-    config, digests = manifest["config"], manifest["identity"]["outside"]
+def origins(manifest: Manifest) -> list[Origin]:
+    """The external inputs of one artifact.
+
+    Raises:
+        ArtifactError: the manifest's configuration is not that of its stage.
+    """
+    try:
+        return list(_origins(manifest))
+    except (KeyError, TypeError, AttributeError) as error:
+        name = f"{manifest['stage']}/{manifest['fingerprint']}"
+        raise ArtifactError(
+            f"{name}: its manifest's config is incomplete ({error}); import it again, or run its stage again"
+        ) from error
+
+
+def _origins(manifest: Manifest) -> Iterator[Origin]:
+    config, digests = manifest["config"], manifest["identity"].get("outside", {})
     if manifest["stage"] == "questions":
         for number, (role, source) in enumerate(_evaluated(config)):
             yield Origin(role, _questions(source, config["questions"].get("folder")), digests.get(f"source {number}"))

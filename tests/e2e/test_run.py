@@ -109,7 +109,7 @@ def test_the_report_is_one_self_contained_page(finished: Run) -> None:
 
 
 def test_the_run_is_in_the_catalogue(finished: Run) -> None:
-    (run,) = read_runs(LocalBackend(finished.root))
+    (run,) = read_runs(LocalBackend(finished.root)).runs
     assert run["status"] == "done"
     assert run["stages"] == {stage: finished.manifest(stage)["fingerprint"] for stage in ORDER}
     latest = read_pointer(LocalBackend(finished.root), "latest")

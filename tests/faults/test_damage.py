@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +68,26 @@ def test_a_read_only_root_is_refused(undisturbed: Path, teacher: str, tmp_path: 
         assert answer.returncode == 2
         assert "cannot be written (Read-only file system)" in answer.stderr
         assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("stage", ["sampling", "training"])
+def test_a_root_that_turns_read_only_is_named_and_work_resumes(
+    stage: str, undisturbed: Path, teacher: str, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", 64 * 1024) as root:
+        config = fill_root(stage, root, undisturbed, teacher)
+        config = Path(shutil.move(config, tmp_path / "run.config"))  # a file that is open for writing keeps a disk writable
+        child = start_stage(stage, config)
+        while not list(root.glob(f"{stage}/*.lease/*")):
+            assert child.poll() is None
+            time.sleep(0.05)
+        while subprocess.run(["mount", "-o", "remount,ro", str(root)], capture_output=True, check=False).returncode:
+            assert child.poll() is None
+        assert wait_for_end(child, config) in (1, 2)
+        assert "cannot be written" in last_message(config)
+        remount(root, "rw")
+        assert wait_for_end(start_stage(stage, config), config) == 0
+        compare(stage, Store(undisturbed), Store(root))
 
 
 def flip(path: Path) -> None:

@@ -109,7 +109,7 @@ def test_a_run_that_ends_takes_its_name_back(undisturbed: Path, tmp_path: Path, 
     assert CliRunner().invoke(app, ["run", str(CONFIG), *words]).exit_code == 0
     store = open_store(str(copy))
     mine = stages_of(store.backend, "latest")
-    name = str(read_runs(store.backend)[0]["name"])
+    name = str(read_runs(store.backend).runs[0]["name"])
     record_run(store.backend, name, {**mine, "training": "0" * 16}, {}, "partial")  # as `mind stage training --set ...` does
     assert CliRunner().invoke(app, ["run", str(CONFIG), *words]).exit_code == 0
     assert stages_of(store.backend, "latest") == stages_of(store.backend, name) == mine

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.archive import export, import_
+from storage.archive import contents, export, import_
 from storage.artifact import MANIFEST
+from storage.documents import DEEPEST
 from storage.errors import ArtifactError
 from storage.store import Store, open_store
 from storage.verify import verify
@@ -109,8 +110,12 @@ INSIDE = f"training/{'0' * 16}"
         _link(f"{INSIDE}/evil", tarfile.CHRTYPE, ""),
         _link(f"{INSIDE}/evil", tarfile.DIRTYPE, ""),
         _link(f"{INSIDE}/evil", tarfile.GNUTYPE_SPARSE, ""),
+        tarfile.TarInfo(f"{INSIDE}/{'d/' * 1800}evil"),
+        tarfile.TarInfo(f"{INSIDE}/{'d/' * DEEPEST}evil"),
+        tarfile.TarInfo(f"{INSIDE}/{'n' * 256}"),
+        tarfile.TarInfo(f"{INSIDE}/{'n' * 2**21}"),
     ],
-    ids=lambda member: f"{member.name} {member.type.decode()}",
+    ids=lambda member: f"{member.name[:60]} {member.type.decode()}",
 )
 def test_a_member_that_is_not_a_plain_artifact_file_is_refused(
     tar: Path, target: Store, tmp_path: Path, member: tarfile.TarInfo
@@ -122,6 +127,40 @@ def test_a_member_that_is_not_a_plain_artifact_file_is_refused(
     ):
         import_(target, tar)
     assert files(tmp_path) == before
+
+
+def test_members_are_checked_before_the_first_artifact_is_written(tar: Path, target: Store) -> None:
+    """The hostile member is the last one."""
+    members = _members(tar)
+    with tarfile.open(tar, "w") as opened:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            opened.addfile(member, io.BytesIO(content))
+        opened.addfile(tarfile.TarInfo(f"{INSIDE}/{'d/' * DEEPEST}evil"))
+    with pytest.raises(ArtifactError, match="is not an artifact's file"):
+        import_(target, tar)
+    assert not target.root.exists()
+
+
+@pytest.mark.parametrize("blocks", [2, 20, 2000])
+def test_a_tar_file_of_zeros_contains_no_artifact(tmp_path: Path, target: Store, blocks: int) -> None:
+    tar = tmp_path / "zeros.tar"
+    tar.write_bytes(bytes(512 * blocks))
+    with pytest.raises(ArtifactError, match=r"zeros\.tar: contains no artifact; export the artifact again"):
+        import_(target, tar)
+    assert not target.root.exists()
+
+
+def test_contents_are_the_artifacts_that_an_import_adds(tar: Path, target: Store) -> None:
+    assert contents(tar) == dict(name.split("/") for name, _ in import_(target, tar))
+
+
+def test_more_files_than_the_limit_are_refused(tar: Path, target: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.archive.MOST_FILES", 3)
+    with pytest.raises(ArtifactError, match="more than 3 files"):
+        import_(target, tar)
+    assert not target.root.exists()
 
 
 def _of_training(members: Members) -> str:

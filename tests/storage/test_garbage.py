@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from storage import lease
 from storage.artifact import MANIFEST
 from storage.catalogue import point, record_run
-from storage.errors import ArtifactError
 from storage.garbage import FORGOTTEN_SECONDS, collect, garbage, reachable
 from storage.store import Store, open_store
 from tests.support.storage.chains import chain, commit_artifact, files
@@ -20,7 +19,7 @@ from tests.support.storage.processes import DIGEST, numbers
 
 
 def _collect(store: Store) -> set[str]:
-    found = list(garbage(store))
+    found, _ = garbage(store)
     collect(store, found)
     return {item.key for item in found}
 
@@ -29,10 +28,20 @@ def _artifacts(store: Store) -> set[str]:
     return {str(path.parent.relative_to(store.root)) for path in store.root.glob(f"*/*/{MANIFEST}")}
 
 
+_REST = {
+    "config": {},
+    "summary": {},
+    "timing": {"started": "", "seconds": 0.0, "processes": 1},
+    "peak_mib": 0,
+    "provenance": {},
+    "files": [],
+}
+
+
 def _bare(store: Store, name: str, inputs: dict[str, str]) -> None:
     stage, digest = name.split("/")
     document = {"schema_version": 2, "stage": stage, "fingerprint": digest, "identity": {}, "inputs": inputs}
-    store.backend.write(f"{name}/{MANIFEST}", orjson.dumps({**document, "timing": {}, "files": []}))
+    store.backend.write(f"{name}/{MANIFEST}", orjson.dumps({**document, **_REST}))
     store.backend.write(f"{name}/rows.parquet", b"rows")
 
 
@@ -77,14 +86,14 @@ def test_everything_reachable_is_kept_and_all_else_is_removed(tmp_path: Path, da
             assert store.backend.names(f"{held}.lease")
         expected.add(held)
     assert _artifacts(store) == expected
-    assert reachable(store) >= expected - {held}
+    assert reachable(store).names >= expected - {held}
     assert all(store.backend.read(f"{name}/rows.parquet") == b"rows" for name in expected)
 
 
 def test_listing_garbage_removes_nothing_and_gives_its_size(store: Store) -> None:
     chain(store, rate=1)
     before = files(store.root)
-    found = list(garbage(store))
+    found, _ = garbage(store)
     assert files(store.root) == before
     listed = sum(entry["bytes"] for name in _artifacts(store) for entry in store.manifest(*name.split("/"))["files"])
     assert sum(item.bytes for item in found) == listed
@@ -149,14 +158,14 @@ def test_a_lease_of_another_host_protects_a_week_without_heartbeat(store: Store)
     assert time.monotonic() - began < 5, "nothing is waited for"
     long_ago = time.time() - FORGOTTEN_SECONDS - 60
     os.utime(store.root / key, (long_ago, long_ago))
-    assert f"sampling/{DIGEST}.partial" in {item.key for item in garbage(store)}
+    assert f"sampling/{DIGEST}.partial" in {item.key for item in garbage(store)[0]}
 
 
 def test_artifacts_in_use_since_the_listing_are_kept(store: Store) -> None:
     artifact, other = commit_artifact(store, "sampling", number=1), commit_artifact(store, "sampling", number=2)
     with store.draft("questions", DIGEST) as draft:
         draft.write_shard("rows", numbers(1))
-    found = list(garbage(store))
+    found, _ = garbage(store)
     record_run(store.backend, "run", {"sampling": artifact.fingerprint}, {}, "running")
     with lease.hold(store.backend, f"questions/{DIGEST}.lease", "it"):
         collect(store, found)
@@ -165,17 +174,35 @@ def test_artifacts_in_use_since_the_listing_are_kept(store: Store) -> None:
     assert (store.root / "questions" / f"{DIGEST}.partial" / "rows-00000.parquet").exists()
 
 
-def test_a_damaged_document_stops_collection_before_any_removal(store: Store) -> None:
-    artifact, reached = commit_artifact(store, "sampling"), commit_artifact(store, "questions")
-    record_run(store.backend, "run", {"questions": reached.fingerprint}, {}, "done")
-    for name in ("runs/run.json", "pointers/latest.json", f"{reached.name}/{MANIFEST}"):
-        content = store.backend.read(name)
-        assert content is not None
-        store.backend.write(name, content[:-9])
-        with pytest.raises(ArtifactError, match="damaged"):
-            list(garbage(store))
-        store.backend.write(name, content)
-    assert _artifacts(store) == {artifact.name, reached.name}
+@pytest.mark.parametrize("damaged", ["runs/run.json", "pointers/promoted.json", "manifest"])
+def test_while_a_document_is_damaged_only_what_is_left_over_is_removed(store: Store, damaged: str) -> None:
+    """What the document reached is unknown."""
+    unreached, reached = commit_artifact(store, "sampling"), commit_artifact(store, "questions")
+    stages = {"questions": reached.fingerprint}
+    record_run(store.backend, "run", stages, {}, "done")
+    point(store.backend, "promoted", "run", stages)
+    store.backend.write(f"{reached.name}.digests", b"left over")
+    key = f"{reached.name}/{MANIFEST}" if damaged == "manifest" else damaged
+    content = store.backend.read(key)
+    assert content is not None
+    store.backend.write(key, content[:-9])
+    found, lines = garbage(store)
+    assert [item.key for item in found] == [f"{reached.name}.digests"]
+    assert [key in line for line in lines] == [True]
+    collect(store, found)
+    assert _artifacts(store) == {unreached.name, reached.name}
+    store.backend.write(key, content)
+    assert _collect(store) == {unreached.name}
+
+
+def test_garbage_names_the_run_that_made_it(store: Store) -> None:
+    artifact = commit_artifact(store, "sampling")
+    artifact.folder.with_suffix(".config").write_text('{"name": "nightly"}')
+    commit_artifact(store, "questions").folder.with_suffix(".config").write_text("[")
+    assert {(item.key.partition(".")[0], item.run) for item in garbage(store)[0]} == {
+        (artifact.name, "nightly"),
+        (f"questions/{store.fingerprints('questions')[0]}", ""),
+    }
 
 
 def test_inputs_of_a_live_process_are_kept(store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import QuestionError
-from pipeline.questions.rows import file_rows
+from pipeline.questions.rows import BATCH_BYTES, file_rows
 
 lines = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 
@@ -143,3 +144,37 @@ def test_two_csv_columns_of_the_same_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text("id,answer,answer\n1,2,3\n")
     with pytest.raises(QuestionError, match=r"q\.csv: two columns are called 'answer'; rename one of them"):
         list(file_rows(tmp_path / "q.csv"))
+
+
+@pytest.mark.parametrize("name", ["q.jsonl", "q.jsonl.gz", "q.csv", "q.json", "q.parquet"])
+def test_a_row_larger_than_the_limit_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endless line would otherwise be read into memory until there is none."""
+    monkeypatch.setattr("pipeline.questions.rows.ROW_BYTES", 1000)
+    monkeypatch.setattr("pipeline.questions.rows.JSON_BYTES", 1000)
+    path, rows = tmp_path / name, [{"question": "short"}, {"question": "x" * 2000}]
+    if name == "q.parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif name == "q.csv":
+        path.write_text("question\nshort\n" + "x" * 2000)
+    else:
+        text = json.dumps(rows) if name == "q.json" else "\n".join(map(json.dumps, rows))
+        path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    with pytest.raises(
+        QuestionError, match=rf"{name}: ((row 2|line 3): )?larger than 0 MiB; (shorten its texts|write one object)"
+    ):
+        list(file_rows(path))
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_small_parquet_file_does_not_become_large_in_memory(tmp_path: Path, dictionary: bool) -> None:
+    path, text = tmp_path / "q.parquet", "x" * 500_000
+    pq.write_table(pa.table({"question": [text] * 300}), path, compression="zstd", use_dictionary=dictionary)
+    assert path.stat().st_size < 50_000
+    if not dictionary:
+        with pytest.raises(QuestionError, match="column question unpacks to more than 1000 times its size"):
+            next(file_rows(path))
+        return
+    tracemalloc.start()
+    assert all(row["question"] == text for row in file_rows(path))
+    assert tracemalloc.get_traced_memory()[1] < 2 * BATCH_BYTES
+    tracemalloc.stop()

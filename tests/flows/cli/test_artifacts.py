@@ -1,0 +1,135 @@
+"""Commands on a store with small artifacts: names stay inside it, and a damaged document hides no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+from typer.testing import CliRunner, Result
+
+from flows.cli.app import app
+from stages.promotion import rollback
+from storage.archive import export
+from storage.artifact import MANIFEST
+from storage.catalogue import point, read_run, record_run
+from storage.store import Store, open_store
+from tests.support.storage.chains import chain, files
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "root"))
+
+
+def mind(store: Store, *arguments: str) -> Result:
+    return CliRunner().invoke(app, [*arguments, "--root", str(store.root)])
+
+
+def record_chain(store: Store, run: str, number: int) -> dict[str, str]:
+    stages = {artifact.stage: artifact.fingerprint for artifact in chain(store, number=number)}
+    record_run(store.backend, run, stages, {}, "done")
+    return stages
+
+
+def test_status_marks_the_promoted_student_and_not_the_run_of_its_name(store: Store) -> None:
+    students = []
+    for number in range(2):
+        stages = record_chain(store, "nightly", number)
+        students.append(f"training/{stages['training']}")
+        point(store.backend, "promoted", "nightly", stages)
+    rollback(store)
+    rows = [line.split() for line in mind(store, "status").stdout.splitlines()[1:]]
+    assert [(row[0], row[1], row[3], row[4:]) for row in rows] == [
+        ("nightly", "done", students[1], ["latest"]),
+        ("nightly", "earlier", students[0], ["promoted"]),
+    ]
+
+
+def test_an_import_under_a_taken_name_is_refused_and_the_run_is_kept(store: Store, tmp_path: Path) -> None:
+    mine = record_chain(store, "student", 1)
+    other = open_store(str(tmp_path / "other"))
+    made = chain(other, number=2)[2]
+    export(other, "training", made.fingerprint, tmp_path / "student.tar")
+    before = files(store.root)
+    refused = mind(store, "import", str(tmp_path / "student.tar"))
+    assert refused.exit_code == 2
+    assert (
+        refused.stderr
+        == "mind: student: a run of this name exists; choose another with --name, or `mind forget student` first\n"
+    )
+    assert files(store.root) == before
+    for _ in range(2):  # the same file again is no other run
+        assert mind(store, "import", str(tmp_path / "student.tar"), "--name", "theirs").exit_code == 0
+    assert mind(store, "gc").exit_code == 0
+    assert store.exists("training", mine["training"])
+    assert store.exists("training", made.fingerprint)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["forget", "../../other/victim"],
+        ["show", "../../other/victim"],
+        ["promote", "../../other/victim"],
+        ["release", "../../other/victim", "folder"],
+        ["show", "../other/0123"],
+        ["export", "..:training", "x.tar"],
+    ],
+)
+def test_a_name_that_leaves_the_root_is_refused(store: Store, tmp_path: Path, command: list[str]) -> None:
+    record_chain(store, "run", 1)
+    victim = tmp_path.parent / "other" / "victim.json"
+    victim.parent.mkdir(exist_ok=True)
+    victim.write_text("{}")
+    before = files(tmp_path)
+    result = mind(store, *command)
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert files(tmp_path) == before
+    assert victim.read_text() == "{}"
+
+
+@pytest.mark.parametrize("name", ["../../X", "../pointers/promoted", "latest", ""])
+def test_an_import_under_an_unusable_name_writes_nothing(store: Store, tmp_path: Path, name: str) -> None:
+    other = open_store(str(tmp_path / "other"))
+    export(other, "training", chain(other)[2].fingerprint, tmp_path / "student.tar")
+    before = files(tmp_path)
+    result = mind(store, "import", str(tmp_path / "student.tar"), "--name", name)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert files(tmp_path) == before
+
+
+def test_damaged_documents_are_one_line_each_and_the_rest_goes_on(store: Store) -> None:
+    stages = record_chain(store, "good", 1)
+    store.backend.write("runs/bad.json", b'{"stages": 3')
+    status = mind(store, "status")
+    assert status.exit_code == 0
+    assert status.stderr.startswith("mind: runs/bad.json: damaged")
+    assert "good" in status.stdout
+    collected = mind(store, "gc")
+    assert collected.exit_code == 1
+    assert [line.split(":")[1].strip() for line in collected.stderr.splitlines()] == [
+        "runs/bad.json",
+        "while a document is damaged, nothing is removed that it may need; correct the lines above, then run `mind gc` again",
+    ]
+    assert mind(store, "forget", "bad").exit_code == 0
+    assert mind(store, "gc").exit_code == 0
+    assert store.exists("training", stages["training"])
+
+
+@pytest.mark.parametrize("field", ["config", "summary", "timing", "identity", "peak_mib", "provenance"])
+@pytest.mark.parametrize("command", [["show"], ["lineage"], ["verify"], ["release"]])
+def test_an_incomplete_manifest_is_one_line(store: Store, tmp_path: Path, field: str, command: list[str]) -> None:
+    stages = record_chain(store, "run", 1)
+    key = f"training/{stages['training']}/{MANIFEST}"
+    content = store.backend.read(key)
+    assert content is not None
+    store.backend.write(key, orjson.dumps({name: value for name, value in orjson.loads(content).items() if name != field}))
+    folder = [str(tmp_path / "folder"), "--unevaluated"] if command == ["release"] else []
+    result = mind(store, *command, "run", *folder)
+    assert result.exit_code == 1
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert f"{key}: damaged ({field}: Field required)" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert read_run(store.backend, "run") is not None

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.schema.fields import RunName
+from storage.artifact import MANIFEST
+from storage.documents import POINTERS, Manifest, checked_name, parse_manifest
+from storage.errors import ArtifactError, BadName
+from storage.store import Store
+from tests.support.storage.chains import chain
+
+NAMES = st.text(max_size=110) | st.text("aZ09_.-", max_size=110) | st.sampled_from(POINTERS)
+
+
+@pytest.fixture
+def manifest(store: Store) -> Manifest:
+    return chain(store)[2].manifest
+
+
+def test_a_manifest_is_read_as_it_was_written(store: Store) -> None:
+    artifact = chain(store)[2]
+    content = (artifact.folder / MANIFEST).read_bytes()
+    assert parse_manifest(content, "m") == orjson.loads(content)
+
+
+@pytest.mark.parametrize("field", sorted(Manifest.__annotations__))
+@pytest.mark.parametrize("value", [..., None, 3.5, [3], {"a": object}])
+def test_a_manifest_with_a_missing_or_wrong_field_is_one_line(manifest: Manifest, field: str, value: Any) -> None:
+    document: dict[str, Any] = {**manifest}
+    if value is ...:
+        del document[field]
+    elif isinstance(value, dict):
+        document[field] = {3: None} if field in ("inputs", "timing") else "text"
+    else:
+        document[field] = value
+    content = orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS)
+    with pytest.raises(
+        ArtifactError, match=r"m: (damaged|written by a newer).*; (remove its folder and run its|upgrade)"
+    ) as caught:
+        parse_manifest(content, "m")
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_fields_of_a_manifest_are_kept(manifest: Manifest) -> None:
+    assert parse_manifest(orjson.dumps({**manifest, "note": 1}), "m") == {**manifest, "note": 1}
+
+
+@given(NAMES)
+def test_configurations_and_the_catalogue_accept_the_same_names(name: str) -> None:
+    try:
+        TypeAdapter(RunName).validate_python(name)
+        configured = True
+    except ValidationError:
+        configured = False
+    try:
+        checked_name(name)
+        catalogued = True
+    except BadName:
+        catalogued = False
+    assert configured == catalogued
