@@ -20,8 +20,9 @@ from prefect.artifacts import (
 from prefect.client.schemas.objects import State
 
 from flows.job_parameters import Job
-from flows.result_tables import StageOutcome, report_page, say_stage
+from flows.result_tables import StageOutcome, say_stage
 from flows.run_records import fingerprints, record
+from flows.server.reports import report_link, report_place
 from flows.stage_task import run_stage
 from pipeline.config.run import RunConfig
 from stages.core.plan import plan
@@ -66,7 +67,11 @@ def publish(outcomes: Mapping[str, StageOutcome]) -> None:
         create_image_artifact(key=title, description=title.replace("-", " "), image_url=f"data:image/png;base64,{image}")
     findings = "\n".join(f"- {finding}" for finding in ReportSummary.of(report).findings)
     create_markdown_artifact(key="findings", description="Findings", markdown=findings)
-    create_link_artifact(key="report", link=report_page(outcomes).as_uri(), link_text="The report")
+    link = report_link(report)
+    if link is not None:
+        create_link_artifact(key="report", link=link, link_text="The report", description="The report")
+    else:
+        create_markdown_artifact(key="report", markdown=report_place(report), description="The report")
 
 
 @flow(name="distill", flow_run_name="{job.title}", validate_parameters=True)

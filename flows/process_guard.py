@@ -1,8 +1,8 @@
-"""Runs one command and terminates all of its processes in the end: `python -m flows.guard COMMAND...`.
+"""Runs one command and terminates all of its processes in the end: `python -m flows.process_guard COMMAND...`.
 
-It sits between the caller and the stage's process tree. If the parent exits, if the guard is told to stop, or if the command ends, every
-descendant is terminated: SIGTERM, a grace period, SIGKILL. Orphans of the command become children of the guard (Linux: subreaper), so a
-rank or an engine core whose parent was killed is terminated too.
+It sits between the caller and a process tree: a stage's, or a temporary server's. If the parent exits, if the guard is told to stop, or if
+the command ends, every descendant is terminated: SIGTERM, a grace period, SIGKILL. Orphans of the command become children of the guard
+(Linux: subreaper), so a rank or an engine core whose parent was killed is terminated too. A killed guard takes the command with it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,20 @@ GRACE_SECONDS: Final = 8.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def _watch_parent() -> None:
-    """Request SIGTERM when the parent exits, and adopt orphans of our descendants (Linux only)."""
-    if not sys.platform.startswith("linux"):
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def _end_with_parent() -> None:
+    """Request SIGTERM when the parent exits (Linux only)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _end_descendants() -> None:
+def _adopt_orphans() -> None:
+    """Become the parent of our descendants' orphans (Linux only)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_descendants() -> None:
+    """Terminate all descendants of this process: SIGTERM, a grace period, SIGKILL."""
     ours = psutil.Process().children(recursive=True)
     for process in ours:
         _signal(process, signal.SIGTERM)
@@ -61,12 +65,13 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def guard(command: list[str]) -> int:
     """Run `command`; returns its exit code, or 143 when stopped from outside."""
-    _watch_parent()
+    _end_with_parent()
+    _adopt_orphans()
     parent = os.getppid()
     for number in _SIGNALS:
         signal.signal(number, _stop)
     try:
-        process = subprocess.Popen(command)
+        process = subprocess.Popen(command, preexec_fn=_end_with_parent)  # for a guard that is killed; it has one thread
         while (answer := process.poll()) is None:
             if os.getppid() != parent:  # the parent exited before prctl was called
                 raise _StoppedError
@@ -74,7 +79,7 @@ def guard(command: list[str]) -> int:
         code = answer if answer >= 0 else 128 - answer
     except _StoppedError:
         code = 143
-    _end_descendants()
+    end_descendants()
     return code
 
 
