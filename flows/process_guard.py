@@ -1,4 +1,4 @@
-"""Runs one command and terminates all of its processes in the end: `python -m flows.process_guard COMMAND...`.
+"""Runs one command and terminates all of its processes in the end: `python -m flows.process_guard PARENT COMMAND...`.
 
 It sits between the caller and a process tree: a stage's, or a temporary server's. If the parent exits, if the guard is told to stop, or if
 the command ends, every descendant is terminated: SIGTERM, a grace period, SIGKILL. Orphans of the command become children of the guard
@@ -22,6 +22,14 @@ PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36
 GRACE_SECONDS: Final = 8.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def guarded(*command: str) -> list[str]:
+    """The command line that runs `python COMMAND...` guarded, as a child of this process.
+
+    It has this process's number, because this process may be killed before the guard can look at its parent.
+    """
+    return [sys.executable, "-m", "flows.process_guard", str(os.getpid()), sys.executable, *command]
 
 
 def _end_with_parent() -> None:
@@ -63,17 +71,18 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise _StoppedError
 
 
-def guard(command: list[str]) -> int:
-    """Run `command`; returns its exit code, or 143 when stopped from outside."""
+def guard(parent: int, command: list[str]) -> int:
+    """Run `command` while the process `parent` lives; returns its exit code, or 143 when stopped from outside."""
     _end_with_parent()
     _adopt_orphans()
-    parent = os.getppid()
     for number in _SIGNALS:
         signal.signal(number, _stop)
     try:
+        if os.getppid() != parent:
+            raise _StoppedError
         process = subprocess.Popen(command, preexec_fn=_end_with_parent)  # for a guard that is killed; it has one thread
         while (answer := process.poll()) is None:
-            if os.getppid() != parent:  # the parent exited before prctl was called
+            if os.getppid() != parent:  # it exited before prctl was called
                 raise _StoppedError
             time.sleep(0.1)
         code = answer if answer >= 0 else 128 - answer
@@ -84,4 +93,4 @@ def guard(command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(guard(sys.argv[1:]))
+    raise SystemExit(guard(int(sys.argv[1]), sys.argv[2:]))

@@ -21,7 +21,7 @@ import prefect
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
-from flows.process_guard import end_descendants
+from flows.process_guard import end_descendants, guarded
 from flows.stage_process import child_environment
 from flows.terminal_progress import console
 from pipeline.errors import ServerEnded
@@ -68,7 +68,7 @@ def _started(port: int) -> subprocess.Popen[bytes]:
     settings = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
     as_prefect_does = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.process_guard", sys.executable, "-m", *uvicorn, *settings],
+        guarded("-m", *uvicorn, *settings),
         stdin=subprocess.DEVNULL,
         env={**child_environment(), **as_prefect_does, **get_current_settings().to_environment_variables(exclude_unset=True)},
         start_new_session=True,
