@@ -87,13 +87,16 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         else:
             check_machine(loaded.training)
             freeze_config(loaded, planned["questions"])  # a root that cannot be written is rejected before a server starts
+            from prefect import tags
+
             from flows.distill import distill
             from flows.job_parameters import CHANGES_MAY_NAME_SERVERS, Job
             from flows.server.temporary import start_temporary_server
 
             start_temporary_server()
             os.environ[CHANGES_MAY_NAME_SERVERS] = "1"  # who types a command owns this environment
-            seconds = distill(Job(config=str(config.resolve()), changes=tuple(overrides or ())))
+            with tags("mind"):  # as deployments have; automations look for it
+                seconds = distill(Job(config=str(config.resolve()), changes=tuple(overrides or ())))
             outcomes = finished_outcomes(loaded, seconds)
             assert outcomes is not None, "the flow succeeded, so every artifact exists"
         show_result(outcomes, _hints(loaded))
@@ -128,6 +131,8 @@ def redistill(
         from stages.core.process import store_of
 
         prefect_home(store_of(loaded).root)
+        from prefect import tags
+
         from flows.job_parameters import CHANGES_MAY_NAME_SERVERS, Job
         from flows.redistill import redistill as flow
         from flows.server.temporary import start_temporary_server
@@ -136,7 +141,8 @@ def redistill(
         start_temporary_server()
         os.environ[CHANGES_MAY_NAME_SERVERS] = "1"  # who types a command owns this environment
         job = Job(config=str(config.resolve()), changes=tuple(overrides or ()))
-        state = flow(job, Policy(margin=margin), dry_run, return_state=True)
+        with tags("mind"):  # as deployments have; automations look for it
+            state = flow(job, Policy(margin=margin), dry_run, return_state=True)
         if state.is_failed() or state.is_crashed():
             state.result()
         print(f"{state.name}: {state.message}")

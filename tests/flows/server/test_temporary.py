@@ -29,7 +29,7 @@ class Running(NamedTuple):
     others: list[psutil.Process]
 
 
-@pytest.fixture(params=["run", "redistill"])
+@pytest.fixture
 def running(request: pytest.FixtureRequest, teacher: str, tmp_path: Path) -> Iterator[Running]:
     changes = [word for change in overrides(tmp_path, teacher) for word in ("--set", change)]
     process = subprocess.Popen(
@@ -48,13 +48,14 @@ def running(request: pytest.FixtureRequest, teacher: str, tmp_path: Path) -> Ite
         process.communicate()
 
 
+@pytest.mark.parametrize("running", ["run", "redistill"], indirect=True)
 def test_the_server_ends_with_a_killed_command(running: Running) -> None:
     running.command.kill()
     _, alive = psutil.wait_procs([running.guard, running.server, *running.others], timeout=15)
     assert not alive, [child.cmdline() for child in alive]
 
 
-@pytest.mark.parametrize("victim", ["server", "guard"])
+@pytest.mark.parametrize(("running", "victim"), [("run", "server"), ("redistill", "guard")], indirect=["running"])
 def test_a_command_whose_server_is_killed_ends_with_one_line_and_a_remedy(running: Running, victim: str) -> None:
     began = time.monotonic()
     getattr(running, victim).send_signal(signal.SIGKILL)
