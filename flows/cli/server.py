@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False)
 def deploy(
     minutes: Annotated[float, typer.Option(help="how long to wait for the server's first answer", min=0)] = 5,
 ) -> None:
-    """Wait for the Prefect server of PREFECT_API_URL, then create the work pools and register the deployments; may be repeated."""
+    """Register pools and deployments with the Prefect server of PREFECT_API_URL, as soon as it answers; may be repeated."""
     with reported():
         from flows.server.deployments import register
 
@@ -25,11 +25,11 @@ def deploy(
 
 @app.command()
 def reports(
-    roots: Annotated[list[str] | None, typer.Argument(metavar="ROOT...", help="artifact roots; default: artifacts")] = None,
+    roots: Annotated[list[str] | None, typer.Argument(metavar="ROOT", help="artifact roots; default: artifacts")] = None,
     host: Annotated[str, typer.Option(help="the address to listen on; 0.0.0.0 for all of this machine's")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="the port to listen on", min=0, max=65535)] = 4280,
 ) -> None:
-    """Serve the reports of one or several roots, and nothing else of them, until Ctrl-C; the flows' pages link to MIND_REPORTS_URL."""
+    """Serve the reports of artifact roots, and nothing else of them, until Ctrl-C; Prefect's pages link to MIND_REPORTS_URL."""
     with reported():
         from flows.server.reports import REPORTS_URL, report_server
         from storage.store import open_store

@@ -65,6 +65,7 @@ def reports(job: Job) -> Iterator[str]:
 def begun(prefect: Prefect, job: Job, reports: str, new_job: NewJob) -> dict[str, Begun]:
     """Starts all runs of this module at once."""
     full, spread = job, new_job("questions", "sampling")
+    strict = {"job_variables": {"env": {"MIND_CHANGES_MAY_NAME_SERVERS": "0"}}}
     linked = {"job_variables": {"env": {"MIND_REPORTS_URL": reports}}}
     nobody = ("sampling.engine.base_url=http://127.0.0.1:9/v1", "sampling.engine.retry_seconds=1")
     failing = new_job("sampling").with_changes(*nobody)
@@ -72,6 +73,7 @@ def begun(prefect: Prefect, job: Job, reports: str, new_job: NewJob) -> dict[str
     return {
         "full": Begun(full, prefect.start("distill/full", full.parameters, **linked)),
         "spread": Begun(spread, prefect.start("distill/spread", runner)),
+        "refused": Begun(full, prefect.start("distill/full", full.parameters, **strict)),
         "failing": Begun(failing, prefect.start("distill/full", failing.parameters)),
     }
 
@@ -157,6 +159,13 @@ def test_a_failed_stage_shows_the_end_of_its_log_in_its_state(prefect: Prefect, 
     last = job.log("sampling").strip().splitlines()[-1]
     assert last in task["state"]["message"]
     assert last in state["message"]
+
+
+def test_a_run_whose_changes_name_a_server_fails_before_its_first_stage(prefect: Prefect, begun: dict[str, Begun]) -> None:
+    state = prefect.final_state(begun["refused"].run)
+    assert state["type"] == "FAILED", state
+    assert "sampling.engine.base_url: the changes of a job must not set it" in state["message"]
+    assert prefect.tasks(begun["refused"].run) == []
 
 
 def test_a_browser_shows_the_run_with_its_state_and_stages(prefect: Prefect, full: Full) -> None:
