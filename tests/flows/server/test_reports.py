@@ -34,7 +34,7 @@ def reports(tmp_path: Path) -> list[Artifact]:
 @pytest.fixture
 def port(reports: list[Artifact]) -> Iterator[int]:
     with report_server([Store(report.root) for report in reports], "127.0.0.1", 0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server.server_port
         server.shutdown()
 
