@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -178,8 +179,11 @@ def test_a_browser_shows_the_run_with_its_state_and_stages(prefect: Prefect, ful
 def test_clicks_lead_from_the_run_page_to_the_report(prefect: Prefect, full: Full, reports: str) -> None:
     with browser() as chromium:
         chromium.open(prefect.page(full.run))
-        for words in ("Artifacts", "report", "Open the report"):
-            chromium.click(prefect.url, words)
+        for words, then in (("Artifacts", "report"), ("report", "Open the report")):
+            chromium.click(prefect.url, words, partial(chromium.place, prefect.url, then))
+        chromium.click(
+            prefect.url, "Open the report", lambda: any(page["url"].startswith(reports) for page in chromium.pages())
+        )
         page = eventually(lambda: chromium.text(reports), "the report", 60)
     for name in ("dial", "lift", "base", "student", "teacher"):
         assert name in page

@@ -6,7 +6,8 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -63,11 +64,26 @@ class Browser:
         """The visible text of an open page, on one line."""
         return " ".join(str(self.evaluate(url, "document.body ? document.body.innerText : ''")).split())
 
-    def click(self, url: str, words: str) -> None:
-        """Click on what has exactly these words, once an open page shows it."""
-        x, y = eventually(lambda: self.evaluate(url, _VISIBLE % json.dumps(words)), f"{words!r} on {url}", 90, 0.5)
-        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
-            self._call(url, "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+    def place(self, url: str, words: str) -> list[float] | None:
+        """Where an open page shows exactly these words, or None."""
+        found = self.evaluate(url, _VISIBLE % json.dumps(words))
+        return found and list(found)
+
+    def click(self, url: str, words: str, leads: Callable[[], Any]) -> None:
+        """Click on what has exactly these words, again if the page was not ready for it, until `leads` says that it led somewhere."""
+
+        def clicked() -> bool:
+            place = self.place(url, words)
+            if place is None or leads():
+                return bool(leads())
+            for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+                self._call(url, "Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+            until = time.monotonic() + 10
+            while not leads() and time.monotonic() < until:
+                time.sleep(0.5)
+            return bool(leads())
+
+        eventually(clicked, f"a click on {words!r} that leads on", 120, 1)
 
 
 @contextmanager
