@@ -20,9 +20,10 @@ from prefect.artifacts import (
 from prefect.client.schemas.objects import State
 
 from flows.job_parameters import Job
-from flows.result_tables import StageOutcome, report_page, say_stage
+from flows.result_tables import StageOutcome, say_stage
 from flows.run_records import fingerprints, record
-from flows.stage_task import run_stage
+from flows.server.reports import report_link, report_place
+from flows.stage_task import end_tasks_of_earlier_processes, end_tasks_with_flow, run_stage
 from pipeline.config.run import RunConfig
 from stages.core.plan import plan
 from stages.core.process import store_of
@@ -66,12 +67,23 @@ def publish(outcomes: Mapping[str, StageOutcome]) -> None:
         create_image_artifact(key=title, description=title.replace("-", " "), image_url=f"data:image/png;base64,{image}")
     findings = "\n".join(f"- {finding}" for finding in ReportSummary.of(report).findings)
     create_markdown_artifact(key="findings", description="Findings", markdown=findings)
-    create_link_artifact(key="report", link=report_page(outcomes).as_uri(), link_text="The report")
+    link = report_link(report)
+    if link is not None:
+        create_link_artifact(key="report", link=link, link_text="Open the report")
+    else:
+        create_markdown_artifact(key="report", markdown=report_place(report))
 
 
-@flow(name="distill", flow_run_name="{job.title}", validate_parameters=True)
+@flow(
+    name="distill",
+    flow_run_name="{job.title}",
+    validate_parameters=True,
+    on_crashed=[end_tasks_with_flow],
+    on_cancellation=[end_tasks_with_flow],
+)
 def distill(job: Job) -> dict[str, float]:
     """Questions -> references -> sampling -> synthesis -> training -> evaluation -> report. Returns the seconds of the stages that ran."""
+    end_tasks_of_earlier_processes()
     outcomes = run_all(job.load(), job.stage_runner == "deployment")
     publish(outcomes)
     return {name: outcome.seconds for name, outcome in outcomes.items() if not outcome.reused}

@@ -1,14 +1,24 @@
-"""Parameters of a deployment: a configuration on the machine that runs it, and changes to it. Small enough for a form."""
+"""Parameters of a deployment: a configuration on the machine that runs it, and changes to it. Small enough for a form.
+
+Who may start a run need not be who owns the machine's API keys. So the changes of a job name no server and no key, unless the machine's
+environment allows it; the configuration file does.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from pipeline.config.engines import EngineConfig, Server, servers_of
 from pipeline.config.run import RunConfig, load_config
+from pipeline.errors import ConfigError
 from pipeline.schema.fields import Frozen, RunName
+
+CHANGES_MAY_NAME_SERVERS: Final = "MIND_CHANGES_MAY_NAME_SERVERS"
+"""Environment variable of the machine that runs a job; 1: the changes of a job may set base_url and key_variable."""
 
 Assignment = Annotated[str, Field(pattern=r"^[a-z_][^=]*=")]
 """KEY=VALUE, as `override` takes it. A key begins with a field and may go on with a label with capitals and spaces; a value may be empty or
@@ -41,4 +51,22 @@ class Job(Frozen):
             ConfigError: file, field, what was expected, the remedy.
         """
         named = (f"name={self.name}",) if self.name is not None else ()
-        return load_config(Path(self.config), (*self.changes, *named))
+        loaded = load_config(Path(self.config), (*self.changes, *named))
+        if self.changes and os.environ.get(CHANGES_MAY_NAME_SERVERS) != "1":
+            self._require_the_files_servers(loaded)
+        return loaded
+
+    def _require_the_files_servers(self, loaded: RunConfig) -> None:
+        """Compare what is loaded with and without the changes, because a server can be set by its field, with its engine, by an anchor."""
+        try:
+            own = servers_of(load_config(Path(self.config)))
+        except ConfigError:  # the file is complete only with its changes, so it names no server
+            own = {}
+        for place, server in servers_of(loaded).items():
+            before = own.get(place, Server(None, EngineConfig().key_variable))
+            for field, value, expected in zip(Server._fields, server, before, strict=True):
+                if value != expected:
+                    raise ConfigError(
+                        f"{place}.{field}: the changes of a job must not set it; write it into {self.config}, or set "
+                        f"{CHANGES_MAY_NAME_SERVERS}=1 in the environment of the worker"
+                    )

@@ -1,8 +1,8 @@
-"""Runs one command and terminates all of its processes in the end: `python -m flows.guard COMMAND...`.
+"""Runs one command and terminates all of its processes in the end: `python -m flows.process_guard PARENT COMMAND...`.
 
-It sits between the caller and the stage's process tree. If the parent exits, if the guard is told to stop, or if the command ends, every
-descendant is terminated: SIGTERM, a grace period, SIGKILL. Orphans of the command become children of the guard (Linux: subreaper), so a
-rank or an engine core whose parent was killed is terminated too.
+It sits between the caller and a process tree: a stage's, or a temporary server's. If the parent exits, if the guard is told to stop, or if
+the command ends, every descendant is terminated: SIGTERM, a grace period, SIGKILL. Orphans of the command become children of the guard
+(Linux: subreaper), so a rank or an engine core whose parent was killed is terminated too. A killed guard takes the command with it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,28 @@ GRACE_SECONDS: Final = 8.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def _watch_parent() -> None:
-    """Request SIGTERM when the parent exits, and adopt orphans of our descendants (Linux only)."""
-    if not sys.platform.startswith("linux"):
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def guarded(*command: str) -> list[str]:
+    """The command line that runs `python COMMAND...` guarded, as a child of this process.
+
+    It has this process's number, because this process may be killed before the guard can look at its parent.
+    """
+    return [sys.executable, "-m", "flows.process_guard", str(os.getpid()), sys.executable, *command]
 
 
-def _end_descendants() -> None:
+def _end_with_parent() -> None:
+    """Request SIGTERM when the parent exits (Linux only)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of our descendants' orphans (Linux only)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_descendants() -> None:
+    """Terminate all descendants of this process: SIGTERM, a grace period, SIGKILL."""
     ours = psutil.Process().children(recursive=True)
     for process in ours:
         _signal(process, signal.SIGTERM)
@@ -59,24 +71,26 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise _StoppedError
 
 
-def guard(command: list[str]) -> int:
-    """Run `command`; returns its exit code, or 143 when stopped from outside."""
-    _watch_parent()
-    parent = os.getppid()
+def guard(parent: int, command: list[str]) -> int:
+    """Run `command` while the process `parent` lives; returns its exit code, or 143 when stopped from outside."""
+    _end_with_parent()
+    _adopt_orphans()
     for number in _SIGNALS:
         signal.signal(number, _stop)
     try:
-        process = subprocess.Popen(command)
+        if os.getppid() != parent:
+            raise _StoppedError
+        process = subprocess.Popen(command, preexec_fn=_end_with_parent)  # for a guard that is killed; it has one thread
         while (answer := process.poll()) is None:
-            if os.getppid() != parent:  # the parent exited before prctl was called
+            if os.getppid() != parent:  # it exited before prctl was called
                 raise _StoppedError
             time.sleep(0.1)
         code = answer if answer >= 0 else 128 - answer
     except _StoppedError:
         code = 143
-    _end_descendants()
+    end_descendants()
     return code
 
 
 if __name__ == "__main__":
-    raise SystemExit(guard(sys.argv[1:]))
+    raise SystemExit(guard(int(sys.argv[1]), sys.argv[2:]))

@@ -27,7 +27,7 @@ from pydantic import Field
 
 from flows.distill import publish, run_all
 from flows.job_parameters import Job
-from flows.stage_task import run_stage
+from flows.stage_task import end_tasks_of_earlier_processes, end_tasks_with_flow, run_stage
 from pipeline.analysis.promotion_rule import Decision, Policy
 from pipeline.config.run import RunConfig
 from stages import promotion
@@ -69,7 +69,13 @@ def _hours_late() -> float:
     return 0.0 if due is None else max(0.0, (datetime.now(UTC) - due).total_seconds() / 3600)
 
 
-@flow(name="redistill", flow_run_name="redistill {job.title}", validate_parameters=True)
+@flow(
+    name="redistill",
+    flow_run_name="redistill {job.title}",
+    validate_parameters=True,
+    on_crashed=[end_tasks_with_flow],
+    on_cancellation=[end_tasks_with_flow],
+)
 def redistill(
     job: Job,
     policy: Policy = Policy(),  # noqa: B008 - frozen
@@ -79,6 +85,7 @@ def redistill(
     ] = 6.0,
 ) -> State[Any]:
     """Distil a candidate if an input changed; promote it if it is not worse than the promoted student."""
+    end_tasks_of_earlier_processes()
     if _hours_late() > skip_if_late_hours:
         return Completed(
             name="Skipped", message=f"began {_hours_late():.1f} h after its scheduled time; the next scheduled run replaces it"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.table import Table
@@ -113,8 +112,3 @@ def show_result(outcomes: Mapping[str, StageOutcome], hints: Sequence[str]) -> N
     for hint in hints:
         console.print(hint, style="dim", markup=False)
     console.print(f"Report: {report.path('report.html')}", markup=False, soft_wrap=True)
-
-
-def report_page(outcomes: Mapping[str, StageOutcome]) -> Path:
-    """The path of the report's page."""
-    return outcomes["report"].artifact.path("report.html")

@@ -13,7 +13,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.run_records import record_stage, require_inputs
-from flows.stage_task import run_stage
+from flows.stage_task import end_tasks_of_earlier_processes, end_tasks_with_flow, run_stage
 from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.schema.fields import RunName
@@ -39,6 +39,7 @@ def recorded(run: str, root: str) -> RunConfig:
 
 
 def _stage(stage: str, run: str, root: str) -> State[Any]:
+    end_tasks_of_earlier_processes()
     config = recorded(run, root)
     planned = plan(config)[stage]
     require_inputs(store_of(config), planned)
@@ -49,7 +50,13 @@ def _stage(stage: str, run: str, root: str) -> State[Any]:
 
 
 def _flow(stage: str) -> Any:
-    @flow(name=stage, flow_run_name=f"{stage} {{run}}", description=f"The {stage} stage of a run in the catalogue.")
+    @flow(
+        name=stage,
+        flow_run_name=f"{stage} {{run}}",
+        description=f"The {stage} stage of a run in the catalogue.",
+        on_crashed=[end_tasks_with_flow],
+        on_cancellation=[end_tasks_with_flow],
+    )
     def run_it(run: Run, root: Root = "artifacts") -> State[Any]:
         return _stage(stage, run, root)
 

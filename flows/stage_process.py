@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from flows.process_guard import guarded
 from pipeline.config.run import RunConfig
 from pipeline.errors import BadInput, StageFailed
 from stages.core.plan import StagePlan
@@ -124,7 +124,7 @@ def watch(
     """
     start = log.stat().st_size if log.exists() else 0
     progress.unlink(missing_ok=True)  # the progress of an earlier process does not apply to this one
-    command = [sys.executable, "-m", "flows.process_guard", sys.executable, "-m", f"stages.{module}", *arguments]
+    command = guarded("-m", f"stages.{module}", *arguments)
     environment = child_environment() | {FLOW_RUN_PAGE: page or ""}
     with log.open("ab") as output, log.open("rb") as written:
         written.seek(start)

@@ -10,15 +10,18 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, Final
+from uuid import UUID
 
 from httpx import HTTPError
 from prefect import get_run_logger, runtime, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
+from prefect.client.schemas.objects import State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import PrefectException
-from prefect.states import Completed
+from prefect.states import Completed, Crashed
 from prefect.utilities.urls import url_for
 
 from flows.machine_slot import machine_slot
@@ -35,6 +38,29 @@ LOG_SECONDS: Final = 5.0
 LOG_LINES: Final = 20
 ACCELERATED: Final = ("references", "sampling", "synthesis", "training", "evaluation")
 DEPLOYMENTS: Final = {stage: f"{stage}/gpu" for stage in ACCELERATED} | {"questions": "questions/cpu", "report": "report/cpu"}
+
+
+def end_left_tasks(flow_run: UUID | str) -> None:
+    """End the task runs that a killed process of a flow run left unfinished; nothing else would ever end them."""
+    unfinished = {"state": {"type": {"any_": [StateType.RUNNING, StateType.PENDING]}, "name": None}}
+    with get_client(sync_client=True) as client:
+        left = client.read_task_runs(
+            flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [flow_run]}}),
+            task_run_filter=TaskRunFilter.model_validate(unfinished),
+        )
+        for task_run in left:
+            client.set_task_run_state(task_run.id, Crashed(message="the flow's process ended before this task"), force=True)
+
+
+def end_tasks_of_earlier_processes() -> None:
+    """At the start of a flow: a retried run may have task runs of a process that was killed."""
+    if runtime.flow_run.run_count > 1:
+        end_left_tasks(runtime.flow_run.id)
+
+
+def end_tasks_with_flow(flow: Any, flow_run: Any, state: Any) -> None:
+    """Hook for a flow that crashed or was cancelled; the worker calls it when the flow's process has ended."""
+    end_left_tasks(flow_run.id)
 
 
 def _update(artifact: Any, progress: float, description: str) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from flows.process_guard import guarded
 from flows.stage_process import child_environment
 from pipeline.capacity.machine import Check, State
 from pipeline.config.run import RunConfig
@@ -82,8 +82,8 @@ def _run(trial: Trial, config: Path, folder: Path, minutes: float, say: Say) -> 
     """Run a trial's process to its end or to the time limit."""
     name = f"{trial.module}-{trial.stage}"
     file, log = folder / f"{name}.json", folder / f"{name}.log"
-    command = [sys.executable, "-m", "flows.process_guard", sys.executable, "-m", f"stages.trial.{trial.module}",
-               "--config", str(config), "--outcome", str(file), *filter(None, [trial.stage])]  # fmt: skip
+    arguments = ["--config", str(config), "--outcome", str(file), *filter(None, [trial.stage])]
+    command = guarded("-m", f"stages.trial.{trial.module}", *arguments)
     # What libraries leave behind goes to the folder that is removed.
     environment = child_environment() | {"TMPDIR": str(folder)}
     with log.open("ab") as output:

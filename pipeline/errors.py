@@ -57,3 +57,7 @@ class GradingError(MindError, RuntimeError):
 
 class StageFailed(MindError, RuntimeError):
     """A stage's process failed."""
+
+
+class ServerEnded(MindError, RuntimeError):
+    """The Prefect server of a command did not start, or ended before the command."""

@@ -17,6 +17,7 @@ from flows.cli import import_gguf as cli_gguf
 from flows.cli import init_and_doctor as cli_start
 from flows.cli import list_sources as cli_sources
 from flows.cli import lm_eval as cli_lm_eval
+from flows.cli import server as cli_server
 from flows.cli import show_prompt as cli_prompts
 from flows.cli.formatting import AsJson, duration, print_json, print_table, reported, size
 from flows.prefect_settings import prefect_home
@@ -39,6 +40,7 @@ app.add_typer(cli_prompts.app)
 app.add_typer(cli_start.app)
 app.add_typer(cli_gguf.app)
 app.add_typer(cli_sources.app)
+app.add_typer(cli_server.app)
 app.add_typer(miniature, name="miniature")
 app.add_typer(cli_bench.app, name="bench")
 app.add_typer(cli_lm_eval.app, name="lm-eval")
@@ -85,10 +87,16 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         else:
             check_machine(loaded.training)
             freeze_config(loaded, planned["questions"])  # a root that cannot be written is rejected before a server starts
-            from flows.distill import distill
-            from flows.job_parameters import Job
+            from prefect import tags
 
-            seconds = distill(Job(config=str(config.resolve()), changes=tuple(overrides or ())))
+            from flows.distill import distill
+            from flows.job_parameters import CHANGES_MAY_NAME_SERVERS, Job
+            from flows.server.temporary import start_temporary_server
+
+            start_temporary_server()
+            os.environ[CHANGES_MAY_NAME_SERVERS] = "1"  # who types a command owns this environment
+            with tags("mind"):  # as deployments have; automations look for it
+                seconds = distill(Job(config=str(config.resolve()), changes=tuple(overrides or ())))
             outcomes = finished_outcomes(loaded, seconds)
             assert outcomes is not None, "the flow succeeded, so every artifact exists"
         show_result(outcomes, _hints(loaded))
@@ -123,12 +131,18 @@ def redistill(
         from stages.core.process import store_of
 
         prefect_home(store_of(loaded).root)
-        from flows.job_parameters import Job
+        from prefect import tags
+
+        from flows.job_parameters import CHANGES_MAY_NAME_SERVERS, Job
         from flows.redistill import redistill as flow
+        from flows.server.temporary import start_temporary_server
         from pipeline.analysis.promotion_rule import Policy
 
+        start_temporary_server()
+        os.environ[CHANGES_MAY_NAME_SERVERS] = "1"  # who types a command owns this environment
         job = Job(config=str(config.resolve()), changes=tuple(overrides or ()))
-        state = flow(job, Policy(margin=margin), dry_run, return_state=True)
+        with tags("mind"):  # as deployments have; automations look for it
+            state = flow(job, Policy(margin=margin), dry_run, return_state=True)
         if state.is_failed() or state.is_crashed():
             state.result()
         print(f"{state.name}: {state.message}")

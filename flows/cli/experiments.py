@@ -86,9 +86,11 @@ def science(
         )  # fmt: skip
         from flows.experiments.compare_arms import folder_of, runs_of
         from flows.experiments.compare_arms import science as flow
+        from flows.server.temporary import start_temporary_server
         from stages.experiments.claims import in_points
 
         runs_of(experiment)
+        start_temporary_server()
         found = flow(experiment)
         if as_json:
             print_json(found)
@@ -152,6 +154,9 @@ def phase(
         # A folder without a student or an unknown arm is rejected before a server starts.
         for place in cells_of(wanted):
             runs_of(place.experiment)
+        from flows.server.temporary import start_temporary_server
+
+        start_temporary_server()
         found = flow(wanted)
         if as_json:
             print_json(found)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+from typing import Any, Final, Literal, NamedTuple
 
-from pydantic import model_validator
+from pydantic import BaseModel, field_validator, model_validator
 
 from pipeline.config.models import JudgeField, ServedModel
 from pipeline.schema.fields import Frozen, identity, runtime
+
+KEY_VARIABLES: Final = "MIND_KEY_VARIABLES"
+"""Environment variable with the names of further variables that may hold an API key; part of the machine, never of a run."""
 
 
 class EngineConfig(Frozen):
@@ -31,7 +35,7 @@ class EngineConfig(Frozen):
     finish_reasons: tuple[str, ...] | None = identity(None, min_length=1)
     """Server only: finish reasons by which it says that a text ended by itself, besides the usual ones (stop, eos, end_turn, ...)."""
     key_variable: str = runtime("OPENAI_API_KEY")
-    """Server only: environment variable that holds the API key."""
+    """Server only: environment variable that holds the API key; ends in _API_KEY, or is listed in the variable MIND_KEY_VARIABLES."""
     connections: int = runtime(32, ge=1)
     """Server only: requests in flight."""
     request_seconds: float = runtime(600, gt=0)
@@ -55,6 +59,15 @@ class EngineConfig(Frozen):
     def in_process(self) -> bool:
         """Whether the model runs here, so that its folder and tokenizer are at hand; a server has both elsewhere."""
         return self.kind != "openai"
+
+    @field_validator("key_variable")
+    @classmethod
+    def _holds_a_key(cls, name: str) -> str:
+        if not name.endswith("_API_KEY") and name not in os.environ.get(KEY_VARIABLES, "").replace(",", " ").split():
+            raise ValueError(
+                f"its value is sent to a server, so use a name that ends in _API_KEY, or list it in {KEY_VARIABLES}"
+            )
+        return name
 
     @model_validator(mode="after")
     def _server_address(self) -> EngineConfig:
@@ -84,3 +97,20 @@ class Judge(Frozen):
         if isinstance(self.model, ServedModel) and self.engine.in_process:
             raise ValueError("model.served: no server answers; set engine to kind openai with its base_url")
         return self
+
+
+class Server(NamedTuple):
+    """Where an engine sends its requests, and the environment variable whose value it sends."""
+
+    base_url: str | None
+    key_variable: str
+
+
+def servers_of(model: Any, place: str = "") -> dict[str, Server]:
+    """The server of every engine inside a configuration, by the engine's place in it, for example `sampling.judge.engine`."""
+    if isinstance(model, EngineConfig):
+        return {place: Server(model.base_url, model.key_variable)}
+    if not isinstance(model, BaseModel):
+        return {}
+    fields = ((f"{place}.{name}".lstrip("."), getattr(model, name)) for name in type(model).model_fields)
+    return {inner: server for name, value in fields for inner, server in servers_of(value, name).items()}

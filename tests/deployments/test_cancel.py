@@ -46,6 +46,13 @@ def test_all_processes_end_and_the_run_is_cancelled(cancelled: Cancelled) -> Non
     assert processes_with(str(cancelled.job.root)) == []
 
 
+def test_no_task_of_the_cancelled_run_stays_unfinished(prefect: Prefect, cancelled: Cancelled) -> None:
+    (run,) = [item["id"] for item in prefect.post("/flow_runs/filter") if item["name"] == cancelled.job.name]
+    eventually(
+        lambda: {"RUNNING", "PENDING"}.isdisjoint(task["state_type"] for task in prefect.tasks(run)), "the end of every task"
+    )
+
+
 def test_the_catalogue_lists_the_run_as_stopped(cancelled: Cancelled) -> None:
     answer = subprocess.run(
         [sys.executable, "-m", "flows.cli", "status", "--root", str(cancelled.job.root)],

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.prefect.jobs import Crashed
-from tests.support.prefect.server import processes_with
+from tests.support.prefect.server import Prefect, eventually, processes_with
 from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
@@ -21,6 +21,14 @@ pytestmark = pytest.mark.e2e
 def test_the_run_is_marked_as_crashed_with_the_reason(crashed: Crashed) -> None:
     assert crashed.state["type"] == "CRASHED"
     assert "-9" in crashed.state["message"]
+
+
+def test_no_task_of_the_crashed_run_stays_unfinished(prefect: Prefect, crashed: Crashed) -> None:
+    def ended() -> bool:
+        """The worker ends them after the run."""
+        return {task["state_type"] for task in prefect.tasks(crashed.run)} == {"COMPLETED", "CRASHED"}
+
+    eventually(ended, "the end of every task", patience=60)
 
 
 def test_no_process_outlives_the_crash(crashed: Crashed) -> None:

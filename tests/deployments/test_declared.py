@@ -40,18 +40,35 @@ def test_a_deployment_is_as_declared(prefect: Prefect, declared: dict[str, Any])
     assert found["enforce_parameter_schema"] is True
     assert found["paused"] is False
     assert "description" not in declared or found["description"] == declared["description"]
-    schedules = [(item["schedule"]["cron"], item["schedule"]["timezone"], item["slug"]) for item in found["schedules"]]
-    assert schedules == [(item["cron"], item["timezone"], item["slug"]) for item in declared.get("schedules", [])]
+    schedules = [{**item["schedule"], **item} for item in found["schedules"]]
+    keys = ("cron", "timezone", "slug", "active")
+    assert [[item[key] for key in keys] for item in schedules] == [
+        [item[key] for key in keys] for item in declared.get("schedules", [])
+    ]
     limit = found["global_concurrency_limit"] and found["global_concurrency_limit"]["limit"]
     strategy = found["concurrency_options"] and found["concurrency_options"]["collision_strategy"]
     wanted = declared.get("concurrency_limit", {})
     assert (limit, strategy) == (wanted.get("limit"), wanted.get("collision_strategy"))
 
 
-def test_redistillation_runs_nightly_with_a_concurrency_limit_of_one() -> None:
+def test_redistillation_is_nightly_once_it_is_activated_with_a_concurrency_limit_of_one() -> None:
     (nightly,) = (declared for declared in DECLARED if declared["name"] == "nightly")
-    assert nightly["schedules"] == [{"cron": "0 2 * * *", "timezone": "Europe/Berlin", "slug": "nightly"}]
+    assert nightly["schedules"] == [{"cron": "0 2 * * *", "timezone": "Europe/Berlin", "slug": "nightly", "active": False}]
     assert nightly["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+
+
+def test_mind_deploy_may_be_repeated(prefect: Prefect) -> None:
+    def registered() -> list[dict[str, Any]]:
+        pools = [{"id": pool["id"], "template": pool["base_job_template"]} for pool in prefect.post("/work_pools/filter")]
+        return [
+            *pools,
+            *({"id": found["id"], "schedules": len(found["schedules"])} for found in prefect.deployments().values()),
+        ]
+
+    before = registered()
+    assert "there already" in prefect.mind("deploy")
+    assert registered() == before
+    assert prefect.post("/flow_runs/count", flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}}) == 0
 
 
 def test_heavy_stages_use_the_gpu_pool_and_light_ones_the_cpu_pool() -> None:

@@ -5,8 +5,6 @@ The tests are successive nights on one root. Only the students' answers are simu
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +17,6 @@ from storage.catalogue import read_pointer
 from tests.support.evaluations import Item, commit_evaluation, evaluation_items
 from tests.support.prefect.jobs import Job, NewJob, copy_artifact, file_contents
 from tests.support.prefect.server import Prefect, eventually, scheduled_hours_ago
-from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 
@@ -57,15 +54,6 @@ def forged(job: Job, source: Job, right: Callable[[Item], bool]) -> Job:
     commit_evaluation(job.store, job.plan(), right)
     copy_artifact(job, "report", source.artifact("report"))
     return job
-
-
-def mind(prefect: Prefect, *arguments: str) -> str:
-    answer = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
-        cwd=REPOSITORY, env=prefect.environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +101,7 @@ def test_a_worse_candidate_is_refused_as_the_dry_run_predicts(prefect: Prefect, 
     candidate = forged(first.with_changes(WORSE), first, lambda item: False)
     before = file_contents(first.root)
     changes = [word for change in (*candidate.changes, f"name={first.name}") for word in ("--set", change)]
-    assert "would be refused" in mind(prefect, "redistill", "configs/miniature.yaml", "--dry-run", *changes)
+    assert "would be refused" in prefect.mind("redistill", "configs/miniature.yaml", "--dry-run", *changes)
     after = file_contents(first.root)
     assert {name: after[name] for name in after if not name.startswith(".prefect/")} == before
 
@@ -175,7 +163,7 @@ def test_on_new_items_the_incumbent_is_evaluated_and_a_second_run_refused(prefec
 
 def test_after_a_rollback_the_same_student_is_not_promoted_again(prefect: Prefect, first: Job) -> None:
     candidate = first.with_changes(OTHER_ITEMS)
-    assert first.fingerprint("training") in mind(prefect, "rollback", "--root", str(first.root))
+    assert first.fingerprint("training") in prefect.mind("rollback", "--root", str(first.root))
     assert promoted(first) == first.fingerprint("training")
     state = prefect.outcome(NIGHTLY, candidate.parameters)
     assert state["name"] == "Unchanged"

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
-import shutil
+import signal
 import subprocess
-import tempfile
+import sys
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
 
 from flows.stage_task import LOG_LINES, LOG_SECONDS
 from storage.catalogue import read_run
+from tests.support.browser import browser
 from tests.support.kill_campaign import STAGES
 from tests.support.prefect.jobs import Job, NewJob
 from tests.support.prefect.server import Prefect, eventually
+from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 
@@ -39,15 +42,39 @@ class Begun(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def begun(prefect: Prefect, new_job: NewJob) -> dict[str, Begun]:
+def job(new_job: NewJob) -> Job:
+    """The job whose reports are served."""
+    return new_job(*RAN)
+
+
+@pytest.fixture(scope="module")
+def reports(job: Job) -> Iterator[str]:
+    """The address of `mind reports`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "reports", str(job.root), "--port", "0"],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+    assert found is not None
+    yield found.group()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+
+
+@pytest.fixture(scope="module")
+def begun(prefect: Prefect, job: Job, reports: str, new_job: NewJob) -> dict[str, Begun]:
     """Starts all runs of this module at once."""
-    full, spread = new_job(*RAN), new_job("questions", "sampling")
+    full, spread = job, new_job("questions", "sampling")
+    strict = {"job_variables": {"env": {"MIND_CHANGES_MAY_NAME_SERVERS": "0"}}}
+    linked = {"job_variables": {"env": {"MIND_REPORTS_URL": reports}}}
     nobody = ("sampling.engine.base_url=http://127.0.0.1:9/v1", "sampling.engine.retry_seconds=1")
     failing = new_job("sampling").with_changes(*nobody)
     runner = {"job": {**spread.parameters["job"], "stage_runner": "deployment"}}
     return {
-        "full": Begun(full, prefect.start("distill/full", full.parameters)),
+        "full": Begun(full, prefect.start("distill/full", full.parameters, **linked)),
         "spread": Begun(spread, prefect.start("distill/spread", runner)),
+        "refused": Begun(full, prefect.start("distill/full", full.parameters, **strict)),
         "failing": Begun(failing, prefect.start("distill/full", failing.parameters)),
     }
 
@@ -72,7 +99,7 @@ def test_existing_stages_are_cached_and_the_others_completed(prefect: Prefect, f
         assert f"{stage}/{full.job.fingerprint(stage)}" in task["state"]["message"]
 
 
-def test_results_are_artifacts_with_tables_findings_images_and_a_link(prefect: Prefect, full: Full) -> None:
+def test_results_are_artifacts_with_tables_findings_images_and_a_link(prefect: Prefect, full: Full, reports: str) -> None:
     found = prefect.artifacts(full.run)
     for stage in RAN:
         assert found[f"{stage}-progress"]["data"] == 100.0
@@ -81,7 +108,7 @@ def test_results_are_artifacts_with_tables_findings_images_and_a_link(prefect: P
     assert full.job.fingerprint("training") in found["stages"]["data"]
     assert {"group:id", "set:dial", "set:lift"} <= {row["set"] for row in json.loads(found["accuracy"]["data"])}
     assert found["findings"]["data"].startswith("- ")
-    assert full.job.artifact("report").path("report.html").as_uri() in found["report"]["data"]
+    assert f"]({reports}/{full.job.fingerprint('report')}/report.html)" in found["report"]["data"]
     for key in ("accuracy-by-set", "weight-of-each-perspective-over-steps"):
         assert found[key]["type"] == "image"
         assert found[key]["data"].startswith("data:image/png;base64,")
@@ -135,33 +162,39 @@ def test_a_failed_stage_shows_the_end_of_its_log_in_its_state(prefect: Prefect, 
     assert last in state["message"]
 
 
-def dom(url: str) -> str:
-    """The DOM of a page after its scripts have run."""
-    browser = shutil.which("chromium")
-    if browser is None:
-        pytest.skip("no chromium on the PATH")
-    with tempfile.TemporaryDirectory() as profile:
-        return subprocess.run(
-            [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}",
-             "--virtual-time-budget=15000", "--dump-dom", url],
-            capture_output=True, text=True, check=True, timeout=180,
-        ).stdout  # fmt: skip
+def test_a_run_whose_changes_name_a_server_fails_before_its_first_stage(prefect: Prefect, begun: dict[str, Begun]) -> None:
+    state = prefect.final_state(begun["refused"].run)
+    assert state["type"] == "FAILED", state
+    assert "sampling.engine.base_url: the changes of a job must not set it" in state["message"]
+    assert prefect.tasks(begun["refused"].run) == []
 
 
 def test_a_browser_shows_the_run_with_its_state_and_stages(prefect: Prefect, full: Full) -> None:
     wanted = (full.job.name, "Completed", f"{len(STAGES)} Task runs", "mind-gpu")
-
-    def shown() -> bool:
-        """Server responses may arrive after the browser has dumped the page."""
-        text = " ".join(re.sub("<[^>]*>", " ", dom(prefect.page(full.run))).split())
-        return all(word in text for word in wanted)
-
-    eventually(shown, f"a page with {', '.join(wanted)}", patience=60)
+    with browser() as chromium:
+        chromium.open(prefect.page(full.run))
+        eventually(lambda: all(word in chromium.text(prefect.url) for word in wanted), f"a page with {', '.join(wanted)}", 90)
 
 
-def test_a_browser_shows_the_report_with_accuracies_and_findings(full: Full) -> None:
-    page = dom(full.job.artifact("report").path("report.html").as_uri())
+def test_clicks_lead_from_the_run_page_to_the_report(prefect: Prefect, full: Full, reports: str) -> None:
+    with browser() as chromium:
+        chromium.open(prefect.page(full.run))
+        for words, then in (("Artifacts", "report"), ("report", "Open the report")):
+            chromium.click(prefect.url, words, partial(chromium.place, prefect.url, then))
+        chromium.click(
+            prefect.url, "Open the report", lambda: any(page["url"].startswith(reports) for page in chromium.pages())
+        )
+        page = eventually(lambda: chromium.text(reports), "the report", 60)
     for name in ("dial", "lift", "base", "student", "teacher"):
         assert name in page
     for finding in full.job.artifact("report").summary["findings"]:
-        assert html.escape(finding, quote=False) in page
+        assert " ".join(finding.split()) in page
+
+
+def test_without_an_address_of_reports_the_page_names_file_and_remedy(prefect: Prefect, begun: dict[str, Begun]) -> None:
+    job, run = begun["spread"]
+    assert prefect.final_state(run)["type"] == "COMPLETED"
+    found = prefect.artifacts(run)["report"]
+    assert found["type"] == "markdown"
+    assert str(job.artifact("report").path("report.html")) in found["data"]
+    assert "MIND_REPORTS_URL" in found["data"]

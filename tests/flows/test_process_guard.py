@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flows.process_guard import guarded
+from tests.support.prefect.server import eventually, processes_with
 from tests.support.runs import REPOSITORY
 
 # A command that starts a grandchild and writes both pids; with "stubborn" it ignores SIGTERM.
@@ -25,8 +27,12 @@ time.sleep(600)
 """
 
 
+AS_PARENT = "import os, subprocess, sys; guard = sys.argv[1:]; guard[3] = str(os.getpid()); "
+"""Makes a process between the test and the guard the guard's parent."""
+
+
 def started(path: Path, *words: str, through: str | None = None) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "flows.process_guard", sys.executable, "-c", FAMILY, str(path), *words]
+    command = guarded("-c", FAMILY, str(path), *words)
     if through is not None:
         command = [sys.executable, "-c", through, *command]
     return subprocess.Popen(command, cwd=REPOSITORY)
@@ -66,11 +72,26 @@ def test_terminating_the_guard_ends_all_processes(tmp_path: Path, words: tuple[s
 
 
 def test_killing_the_parent_ends_all_processes(tmp_path: Path) -> None:
-    parent = started(tmp_path / "pids", through="import subprocess, sys; subprocess.run(sys.argv[1:])")
+    parent = started(tmp_path / "pids", through=f"{AS_PARENT}subprocess.run(guard)")
     processes = family(tmp_path / "pids")
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     assert all_gone(processes)
+
+
+def test_a_parent_that_ends_before_the_guard_looks_leaves_nothing(tmp_path: Path) -> None:
+    for _ in range(3):
+        started(tmp_path / "pids", through=f"{AS_PARENT}subprocess.Popen(guard); os._exit(0)").wait(20)
+        eventually(lambda: not processes_with(str(tmp_path)), "the end of guard and command", 20)
+
+
+def test_killing_the_guard_ends_the_command(tmp_path: Path) -> None:
+    guard = started(tmp_path / "pids")
+    command, grandchild = family(tmp_path / "pids")
+    guard.kill()
+    guard.wait()
+    assert all_gone([command])
+    grandchild.kill()
 
 
 def test_killing_the_command_ends_its_children(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from typing import Any, Final
 
 import psutil
 
+from flows.process_guard import guarded
 from pipeline.config.run import RunConfig, load_config
 from stages.core.plan import plan
 from storage.artifact import Artifact
@@ -94,7 +94,7 @@ def write_stage_config(run: RunConfig, folder: Path | None = None) -> Path:
 
 def start_stage(stage: str, config: Path, kill: str = "") -> subprocess.Popen[bytes]:
     """Start a stage under its guard; its output goes to a log beside the configuration."""
-    command = [sys.executable, "-m", "flows.process_guard", sys.executable, "-m", f"stages.{stage}", "--config", str(config)]
+    command = guarded("-m", f"stages.{stage}", "--config", str(config))
     environment = {
         **os.environ,
         "PYTHONPATH": f"{SITE}{os.pathsep}{REPOSITORY}",

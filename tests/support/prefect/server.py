@@ -57,6 +57,15 @@ class Prefect:
         assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
         return answer.stdout
 
+    def mind(self, *arguments: str, timeout: float = WAIT_SECONDS) -> str:
+        """Runs the command `mind` and returns its output."""
+        answer = subprocess.run(
+            [sys.executable, "-m", "flows.cli", *arguments],
+            cwd=REPOSITORY, env=self.environment, capture_output=True, text=True, check=False, timeout=timeout,
+        )  # fmt: skip
+        assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
+        return answer.stdout
+
     def request(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """Sends a request; retries status 503 of a busy database, as Prefect's own clients do."""
 
@@ -175,17 +184,16 @@ def _environment(home: Path) -> dict[str, str]:
         **clean,
         "PREFECT_HOME": str(home),
         "PREFECT_MEMO_STORE_PATH": str(home / "memo_store.toml"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_LOGGING_LEVEL": "INFO",  # one line per request
         "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "MIND_CHANGES_MAY_NAME_SERVERS": "1",  # jobs of tests name the fake teacher
         "DO_NOT_TRACK": "1",
         "NO_COLOR": "1",
     }
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -218,7 +226,7 @@ def _background(command: list[str], log: Path, environment: Mapping[str, str]) -
 def server(home: Path) -> Iterator[Prefect]:
     """A server with an empty database."""
     home.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     environment = {**_environment(home), "PREFECT_SERVER_API_PORT": str(port), "PREFECT_API_URL": f"{url}/api"}
     command = [PREFECT, "server", "start", "--host", "127.0.0.1"]
@@ -240,23 +248,17 @@ def server(home: Path) -> Iterator[Prefect]:
 
 @contextmanager
 def worker(prefect: Prefect, pool: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker for a pool, which it creates if missing."""
-    command = [PREFECT, "worker", "start", "--pool", pool, "--type", "process", "--name", f"test-{pool}"]
+    """A worker for a pool."""
+    command = [PREFECT, "worker", "start", "--pool", pool, "--name", f"test-{pool}"]
     with _background(command, prefect.home / f"{pool}.log", prefect.environment) as process:
         yield process
 
 
 @contextmanager
 def deployed(home: Path) -> Iterator[Prefect]:
-    """A server with all deployments of prefect.yaml and a worker per pool; schedules are switched off."""
+    """A server with the pools and deployments that `mind deploy` makes, and a worker per pool."""
     with server(home) as prefect, ExitStack() as workers:
-        pools = ("mind-gpu", "mind-cpu")
-        for pool in pools:
+        prefect.mind("deploy")
+        for pool in ("mind-gpu", "mind-cpu"):
             workers.enter_context(worker(prefect, pool))
-        eventually(lambda: {pool["name"] for pool in prefect.post("/work_pools/filter")} >= set(pools), "the pools")
-        prefect.call("deploy", "--all")
-        for deployment in prefect.deployments().values():
-            for schedule in deployment["schedules"]:
-                path = f"/deployments/{deployment['id']}/schedules/{schedule['id']}"
-                prefect.request("PATCH", path, {"active": False}).raise_for_status()
         yield prefect

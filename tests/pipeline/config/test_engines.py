@@ -1,0 +1,33 @@
+"""Which environment variables may be sent to a server, and where a configuration names servers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.config.engines import EngineConfig, Server, servers_of
+from pipeline.config.run import RunConfig
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PATH", "", "A_API_KEY_FILE"])
+def test_only_api_keys_are_sent_unless_the_machine_lists_more(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("MIND_KEY_VARIABLES", "GATEWAY_TOKEN, OTHER_TOKEN")
+    for allowed in ("OPENAI_API_KEY", "OUR_GATEWAY_API_KEY", "GATEWAY_TOKEN", "OTHER_TOKEN"):
+        assert EngineConfig(key_variable=allowed).key_variable == allowed
+    with pytest.raises(ValidationError, match="ends in _API_KEY, or list it in MIND_KEY_VARIABLES"):
+        EngineConfig(key_variable=name)
+
+
+def test_every_engine_of_a_run_is_found(run_tree: dict[str, Any]) -> None:
+    server = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "served_model": "m", "key_variable": "J_API_KEY"}
+    judge = {"model": {"served": True}, "engine": server}
+    run = RunConfig.model_validate({**run_tree, "sampling": {**run_tree.get("sampling", {}), "judge": judge}})
+    none = Server(None, "OPENAI_API_KEY")
+    assert servers_of(run) == {
+        "sampling.engine": none,
+        "sampling.judge.engine": Server("http://127.0.0.1:1/v1", "J_API_KEY"),
+        "synthesis.engine": none,
+        "evaluation.engine": none,
+    }
