@@ -36,7 +36,7 @@ def test_a_manifest_with_a_missing_or_wrong_field_is_one_line(manifest: Manifest
     if value is ...:
         del document[field]
     elif isinstance(value, dict):
-        document[field] = {3: None} if field in ("inputs", "timing") else "text"
+        document[field] = {3: None} if field in ("inputs", "timing") else "Text"
     else:
         document[field] = value
     content = orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS)

@@ -88,7 +88,7 @@ def test_an_altered_manifest_is_read_safely_or_refused(tmp_path: Path, data: st.
     try:
         found = parse_manifest(orjson.dumps(document), "here")
     except ArtifactError as error:
-        assert str(error).startswith("here: damaged; remove") or "newer version" in str(error)
+        assert str(error).startswith("here: damaged") or "newer version" in str(error)
         return
     for entry in found["files"]:
         assert (tmp_path / entry["path"]).resolve().is_relative_to(tmp_path.resolve())
