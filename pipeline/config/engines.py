@@ -35,7 +35,7 @@ class EngineConfig(Frozen):
     connections: int = runtime(32, ge=1)
     """Server only: requests in flight."""
     request_seconds: float = runtime(600, gt=0)
-    """Server only: timeout of one request, in seconds."""
+    """Server only: seconds within which a request has to be answered completely, however slowly the answer arrives."""
     retry_seconds: float = runtime(1800, ge=0)
     """Server only: time budget for retries of one request, in seconds."""
     stall_seconds: float = runtime(900, gt=0)
