@@ -52,11 +52,12 @@ def shape_of_model(model: Weights) -> ModelShape:
     config = AutoConfig.from_pretrained(model.location, revision=model.revision, trust_remote_code=False)
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(config)
+    dtype = str(config.dtype or torch.float32).removeprefix("torch.")
+    config = config.get_text_config()  # nested in a model with further parts, for example for images
     linear = sum(part.in_features + part.out_features for part in network.modules() if isinstance(part, torch.nn.Linear))
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     cached = 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * width
-    dtype = str(config.dtype or torch.float32).removeprefix("torch.")
     parameters = sum({id(value): value.numel() for value in network.parameters()}.values())
     return ModelShape(parameters, linear, config.num_hidden_layers, config.hidden_size, heads, cached, dtype)
 

@@ -92,7 +92,7 @@ def _engine(generator: Generator, shape: ModelShape, machine: Machine) -> Check:
 def _shape(role: str, model: Weights) -> ModelShape | Check:
     try:
         return shape_of_model(model)
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return Check(role, "warn", f"{model.location}: model size unknown", "download the model once, then run again")
 
 
