@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from pipeline.config.models import JudgeField, ServedModel
-from pipeline.schema.fields import Frozen, identity, runtime
+from pipeline.schema.fields import Address, Frozen, identity, runtime
 
 
 class EngineConfig(Frozen):
@@ -22,7 +22,7 @@ class EngineConfig(Frozen):
     """Data type of the weights; `auto` takes the checkpoint's. Not used by a server."""
     max_context: int = identity(2048, ge=16)
     """Longest prompt with its completion, in tokens."""
-    base_url: str | None = runtime(None, pattern=r"^https?://[^@\s]+$")
+    base_url: Address | None = runtime(None)
     """Server only: its address, for example http://127.0.0.1:8000/v1."""
     served_model: str | None = identity(None)
     """Server only: the model to ask for, as the server calls it."""
