@@ -23,8 +23,8 @@ _LARGEST_JSON_BYTES: Final = 256 * 2**20
 _GENERATION: Final = "generation_config.json"
 _PLAIN_SETTINGS: Final = frozenset(
     {
-        "_from_model_config", "bos_token_id", "do_sample", "eos_token_id", "max_length", "pad_token_id", "repetition_penalty", "temperature",
-        "top_k", "top_p", "transformers_version",
+        "_from_model_config", "bos_token_id", "do_sample", "eos_token_id", "max_length", "pad_token_id", "repetition_penalty",
+        "temperature", "top_k", "top_p", "transformers_version",
     }
 )  # fmt: skip
 """Generation settings that transformers loads whatever their values are; other ones it may refuse."""

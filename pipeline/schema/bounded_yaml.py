@@ -1,8 +1,8 @@
 """The only door for YAML: parses a text within limits, so that a hostile one is refused quickly and in little memory.
 
 A YAML file of a kilobyte can stand for a tree of billions of nodes, by aliases of aliases; such a tree is small in memory, but whatever
-walks over it (validation, an error's words, a fingerprint) does not end. The nodes are therefore counted as if every alias were written out,
-before anything is made from them.
+walks over it (validation, an error's words, a fingerprint) does not end. The nodes are therefore counted as if every alias were written
+out, before anything is made from them.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def parse(text: str) -> Any:
 
 
 def _beyond(problem: str, line: int) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=yaml.Mark("", 0, line, 0, None, None))
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=yaml.Mark("", 0, line, 0, "", 0))
 
 
 def _measured(node: yaml.Node, known: dict[int, int | None]) -> int:

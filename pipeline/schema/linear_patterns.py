@@ -1,7 +1,7 @@
 """The only door for patterns that a user writes: RE2 matches them.
 
-Its time is linear in the text for any pattern, its memory is bounded, and it has no timeout, so every machine gives the same result. Python's own
-`re` needs hours for some patterns of ten characters.
+Its time is linear in the text for any pattern, its memory is bounded, and it has no timeout, so every machine gives the same result.
+Python's own `re` needs hours for some patterns of ten characters.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def test_a_path_that_no_file_system_takes_is_refused(tmp_path: Path, run_tree: d
 
 @pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000])
 def test_a_file_whose_name_is_too_long_is_missing(tmp_path: Path, name: str, run_tree: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="cannot be read .File name too long.; give the path"):
+    with pytest.raises(ConfigError, match=r"cannot be read .File name too long.; give the path"):
         load_config(tmp_path / name)
     with pytest.raises(ConfigError, match=r"correct questions\.panel|input should be 'paper'"):
         load_config(write_config(tmp_path, run_tree), (f"questions.panel={name}", f"preset={name}"))
