@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from pipeline.capacity.hub import hub_silence, is_offline
 from pipeline.config.engines import EngineConfig
-from pipeline.config.models import Weights
+from pipeline.config.models import HubModel, Weights
 from pipeline.config.run import RunConfig
 from pipeline.config.training import Training
 
@@ -49,7 +50,10 @@ def shape_of_model(model: Weights) -> ModelShape:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(model.location, revision=model.revision, trust_remote_code=False)
+    unanswered = isinstance(model, HubModel) and not is_offline() and bool(hub_silence())
+    config = AutoConfig.from_pretrained(
+        model.location, revision=model.revision, trust_remote_code=False, local_files_only=unanswered
+    )
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(config)
     dtype = str(config.dtype or torch.float32).removeprefix("torch.")
