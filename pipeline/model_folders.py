@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,16 @@ from tokenizers import Tokenizer
 from pipeline.config.models import HubModel, LocalModel, Teacher, Weights
 from pipeline.errors import ModelError
 
-_MEMORY: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mind" / "digests.sqlite"
+
+def _memory() -> Path | None:
+    """The file with the digests of large files; None for a user without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mind" / "digests.sqlite"
+    except RuntimeError:
+        return None
+
+
+_MEMORY: Final = _memory()
 _LARGE_BYTES: Final = 256 * 2**20
 _LARGEST_JSON_BYTES: Final = 256 * 2**20
 """Largest JSON file of a model folder that is read; the largest known tokenizer.json has 34 MB."""
@@ -153,17 +162,31 @@ def _file_digest(path: Path, size: int, modified: int) -> bytes:
     """SHA-256 of a file, recomputed only if its size or modification time changes; cached across processes for large files."""
     if size < _LARGE_BYTES:
         return _hashed(path)
+    key = (str(path.resolve()), size, modified)
+    with suppress(OSError, sqlite3.Error):  # a cache that cannot be used only costs time
+        if (found := _remembered(key)) is not None:
+            return found
+    digest = _hashed(path)
+    with suppress(OSError, sqlite3.Error):
+        _remember(key, digest)
+    return digest
+
+
+def _remembered(key: tuple[str, int, int]) -> bytes | None:
+    if _MEMORY is None:
+        return None
     _MEMORY.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(_MEMORY, timeout=60)) as memory, memory:
         memory.execute("CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INT, modified INT, digest BLOB)")
-        query = "SELECT digest FROM digests WHERE path = ? AND size = ? AND modified = ?"
-        found = memory.execute(query, (str(path.resolve()), size, modified)).fetchone()
-        if found is not None:
-            return bytes(found[0])
-    digest = _hashed(path)
+        found = memory.execute("SELECT digest FROM digests WHERE path = ? AND size = ? AND modified = ?", key).fetchone()
+        return None if found is None else bytes(found[0])
+
+
+def _remember(key: tuple[str, int, int], digest: bytes) -> None:
+    if _MEMORY is None:
+        return
     with closing(sqlite3.connect(_MEMORY, timeout=60)) as memory, memory:
-        memory.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (str(path.resolve()), size, modified, digest))
-    return digest
+        memory.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (*key, digest))
 
 
 def _hashed(path: Path) -> bytes:

@@ -194,6 +194,26 @@ def test_the_digest_of_a_large_file_is_cached_until_it_changes(tmp_path: Path, m
     assert len(read) == 2
 
 
+@pytest.mark.parametrize("place", ["a file/digests.sqlite", "damaged.sqlite", None])
+def test_a_cache_that_cannot_be_used_only_costs_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str | None
+) -> None:
+    (tmp_path / "a file").write_text("")
+    (tmp_path / "damaged.sqlite").write_bytes(b"no database" * 1000)
+    monkeypatch.setattr(models, "_MEMORY", None if place is None else tmp_path / place)
+    monkeypatch.setattr(models, "_LARGE_BYTES", 4)
+    file = tmp_path / "weights"
+    file.write_bytes(b"12345")
+    assert models._file_digest(file, 5, 1) == hashlib.sha256(b"12345").digest()
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)
+    assert models._memory() is None
+
+
 def test_weights_that_do_not_fit_the_configuration_are_named(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
