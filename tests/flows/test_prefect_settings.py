@@ -35,7 +35,7 @@ def test_a_dead_server_is_refused_in_a_line_and_at_once() -> None:
 @pytest.mark.parametrize("url", ["", "nowhere", "ftp://host/api"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     os.environ["PREFECT_API_URL"] = url
-    with pytest.raises(ConfigError, match="PREFECT_API_URL, .*unset the variable"):
+    with pytest.raises(ConfigError, match=r"PREFECT_API_URL, .*unset the variable"):
         prefect_home(Path("root"))
 
 
@@ -49,7 +49,7 @@ def test_a_server_that_answers_anything_is_used(fault: Fault | None) -> None:
 
 @pytest.mark.parametrize("name", ["a%20b", "100%", "what?"])
 def test_a_root_in_which_no_database_can_lie_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="Prefect's database cannot lie .*; give another root, or set PREFECT_HOME"):
+    with pytest.raises(ConfigError, match=r"Prefect's database cannot lie .*; give another root, or set PREFECT_HOME"):
         prefect_home(tmp_path / name)
     os.environ["PREFECT_HOME"] = str(tmp_path)
     prefect_home(tmp_path / name)
