@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from flows.process_guard import guarded
+from flows.terminal_door import visible
 from pipeline.config.run import RunConfig
 from pipeline.errors import BadInput, StageFailed
 from stages.core.plan import StagePlan
@@ -74,7 +75,7 @@ def _tail(log: Path, start: int) -> str:
     """The last lines written after byte `start`."""
     with log.open(errors="replace") as lines:
         lines.seek(start)
-        return "".join(deque(lines, TAIL_LINES)).strip()
+        return visible("".join(deque(lines, TAIL_LINES))).strip()
 
 
 def _complaint(tail: str) -> str | None:
@@ -89,7 +90,7 @@ def _new_lines(log: BinaryIO) -> list[str]:
     whole, _, rest = content.rpartition(b"\n")
     log.seek(-len(rest), os.SEEK_CUR)
     lines = (line.rstrip("\r").rpartition("\r")[2] for line in whole.decode(errors="replace").splitlines())
-    return [line for line in lines if line.strip()]
+    return [visible(line) for line in lines if line.strip()]
 
 
 def run_child(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from flows.stage_process import OnProgress
+from flows.terminal_door import door_console
 from stages.core.progress import counted, finished
 
-console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=120)
+console = door_console(120)
 
 
 _LINE_SECONDS: Final = 15.0

@@ -1,18 +1,49 @@
 """The exception hierarchy of MIND: one root class; every message ends with the remedy.
 
 `exit_code` is the exit status of the command line: 2 for input that the user must correct, 1 for a failed stage. Every exception is
-constructed from its message alone, so all of them can be pickled.
+constructed from its message alone, so all of them can be pickled. Messages quote what somebody has written, so two things are done here for
+all of them: passwords and keys in addresses are replaced, whoever made the message, and a quoted value is shown short (`shown`).
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+import re
+import reprlib
+from typing import Any, ClassVar, Final
+
+_USER: Final = re.compile(r"(?<=://)(?:[^\s/@:]{0,200}:\S{0,500}|[^\s/@]{0,200})@")
+"""User and password. All up to the last @, if there is a colon: a password that is not encoded may contain a slash or an @."""
+_ANY_USER: Final = re.compile(r"(?s)(?:(?<=://).*|(?<![^=])(?!\S*://)[^\s=:]*:\S*)@")
+"""The same in a value that is nothing but an address: its password may contain anything, and its scheme may be missing."""
+SECRET_KEY: Final = r"(?i:[\w%.-]{0,60}(?:key|token|secret|passw|pwd|credential|signature|auth)[\w%.-]{0,60}|sig|sas)"
+"""Names of query keys whose value is a secret."""
+_QUERY: Final = re.compile(rf"([?&;#]{SECRET_KEY}=)[^&;#\s'\"]+")
+_SHOWN: Final = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = 200
+_SHOWN.maxlong = 40
+_SHOWN.maxlevel = 3
+
+
+def redacted(text: str) -> str:
+    """The text without the user, password and keys of addresses in it."""
+    return _QUERY.sub(r"\1***", _USER.sub("***@", text))
+
+
+def shown(value: Any) -> str:
+    """A value as an error quotes it: a text as it is, anything else as Python writes it, both cut in the middle where they are long, and
+    without the secrets of addresses."""
+    text = value if isinstance(value, str) else _SHOWN.repr(value)
+    text = redacted(_ANY_USER.sub("***@", text) if "@" in text and isinstance(value, str) else text)
+    return text if len(text) <= 200 else f"{text[:120]}...{text[-60:]}"
 
 
 class MindError(Exception):
     """Root of all exceptions that MIND raises deliberately."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redacted(message))
 
 
 class BadInput(MindError, ValueError):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -16,16 +16,68 @@ from tokenizers import Tokenizer
 from pipeline.config.models import HubModel, LocalModel, Teacher, Weights
 from pipeline.errors import ModelError
 
-_MEMORY: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mind" / "digests.sqlite"
+
+def _memory() -> Path | None:
+    """The file with the digests of large files; None for a user without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mind" / "digests.sqlite"
+    except RuntimeError:
+        return None
+
+
+_MEMORY: Final = _memory()
 _LARGE_BYTES: Final = 256 * 2**20
+_LARGEST_JSON_BYTES: Final = 256 * 2**20
+"""Largest JSON file of a model folder that is read; the largest known tokenizer.json has 34 MB."""
+_GENERATION: Final = "generation_config.json"
+_PLAIN_SETTINGS: Final = frozenset(
+    {
+        "_from_model_config", "bos_token_id", "do_sample", "eos_token_id", "max_length", "pad_token_id", "repetition_penalty",
+        "temperature", "top_k", "top_p", "transformers_version",
+    }
+)  # fmt: skip
+"""Generation settings that transformers loads whatever their values are; other ones it may refuse."""
+_STOPS: Final = (
+    '{{\n  "do_sample": false,\n  "eos_token_id": {},\n  "pad_token_id": 0,\n  "transformers_version": "5.19.0"\n}}\n'
+)
+"""How the tokens at which a model stops enter its identity: as the file of the miniature models, whose identity is recorded."""
 _CONTENT: Final = (
     "config.json",
-    "generation_config.json",
+    _GENERATION,
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
 )
+
+
+def settings_of(file: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model folder.
+
+    Raises:
+        ModelError: no such file, too large, or no JSON object.
+    """
+    try:
+        size = file.stat().st_size
+        found = json.loads(file.read_bytes()) if size <= _LARGEST_JSON_BYTES else size
+    except (OSError, ValueError, RecursionError) as error:
+        why = "nested too deep" if isinstance(error, RecursionError) else str(error).splitlines()[0][:200]
+        raise ModelError(f"{file}: cannot be read ({why}); download the folder again") from error
+    if isinstance(found, dict):
+        return found
+    has = (
+        f"is larger than {_LARGEST_JSON_BYTES >> 20} MiB"
+        if found is size
+        else f"has no JSON object, but {type(found).__name__}"
+    )
+    raise ModelError(f"{file}: {has}; give a complete transformers folder")
+
+
+def text_settings(folder: Path) -> dict[str, Any]:
+    """The settings of a folder's language model, which are nested in a model with further parts, for example for images."""
+    settings = settings_of(folder / "config.json")
+    nested = settings.get("text_config")
+    return {**settings, **nested} if isinstance(nested, dict) else settings
 
 
 def check_model(model: Teacher, role: str) -> None:
@@ -36,41 +88,72 @@ def check_model(model: Teacher, role: str) -> None:
     """
     if not isinstance(model, LocalModel):
         return
+    if not model.path.is_dir():
+        raise ModelError(f"{role}: {model.path}: no such model folder; correct {role}.path")
+    try:
+        _check_folder(model)
+    except ModelError as error:
+        raise ModelError(f"{role}: {error}") from error
+
+
+def _check_folder(model: LocalModel) -> None:
     folder = model.path
-    if not folder.is_dir():
-        raise ModelError(f"{role}: {folder}: no such model folder; correct {role}.path")
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
-            raise ModelError(f"{role}: {folder}: has no {name}; give a transformers folder with a fast tokenizer")
+            raise ModelError(f"{folder}: has no {name}; give a transformers folder with a fast tokenizer")
     if not list(folder.glob("*.safetensors")):
         hint = " (its .bin files are pickles and are not read; convert them)" if list(folder.glob("*.bin")) else ""
-        raise ModelError(f"{role}: {folder}: has no weights, *.safetensors{hint}; give a folder with weights")
+        raise ModelError(f"{folder}: has no weights, *.safetensors{hint}; give a folder with weights")
     index = folder / "model.safetensors.index.json"
-    shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
-    for shard in sorted(shards):
+    shards = settings_of(index).get("weight_map") if index.is_file() else {}
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise ModelError(f"{index}: its weight_map is no map from weights to files; download the folder again")
+    for shard in sorted(set(shards.values())):
         if not (folder / shard).is_file():
-            raise ModelError(f"{role}: {folder}: has no {shard}, which its index lists; download the folder again")
-    try:
-        settings = json.loads((folder / "config.json").read_text())
-        rows = int(settings["vocab_size"] if "vocab_size" in settings else settings["text_config"]["vocab_size"])
-    except (ValueError, KeyError) as error:
-        raise ModelError(f"{role}: {folder}/config.json: has no vocab_size; give a causal language model") from error
+            raise ModelError(f"{folder}: has no {shard}, which its index lists; download the folder again")
+    rows = text_settings(folder).get("vocab_size")
+    if not isinstance(rows, int):
+        raise ModelError(f"{folder}/config.json: has no vocab_size; give a causal language model")
+    settings_of(folder / "tokenizer.json")
     try:
         words = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size(with_added_tokens=True)
     except Exception as error:
-        raise ModelError(f"{role}: {folder}/tokenizer.json: cannot be read; give a complete transformers folder") from error
+        raise ModelError(f"{folder}/tokenizer.json: cannot be read; give a complete transformers folder") from error
     if words > rows:
         raise ModelError(
-            f"{role}: {folder}: tokenizer has {words} tokens, the model's vocabulary {rows}; "
-            "use the tokenizer that belongs to these weights"
+            f"{folder}: tokenizer has {words} tokens, the model's vocabulary {rows}; use the tokenizer that belongs to these weights"
         )
+    file = folder / "tokenizer_config.json"
+    if file.is_file() and settings_of(file).get("auto_map") is not None:
+        load_tokenizer(model)  # takes seconds, and is the only way to know whether it needs its own code
+    _check_generation(folder)
+
+
+def _check_generation(folder: Path) -> None:
+    """Rejects generation settings with which the model cannot be loaded; contradictory ones are none (`export_student.py`)."""
+    file = folder / _GENERATION
+    if not file.is_file():
+        return
+    settings = settings_of(file)
+    ends = settings.get("eos_token_id")
+    if not all(type(end) is int for end in (ends if isinstance(ends, list) else [] if ends is None else [ends])):
+        raise ModelError(f"{file}: eos_token_id is {str(ends)[:60]}, expected numbers of tokens; correct it")
+    if settings.keys() <= _PLAIN_SETTINGS:
+        return
+    from transformers import GenerationConfig  # takes seconds
+
+    try:
+        GenerationConfig.from_dict(settings)
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise ModelError(f"{file}: {said}; correct it, or remove this setting, since MIND gives its own") from error
 
 
 def special_tokens(model: Teacher) -> frozenset[str]:
     """Special tokens of more than one character of a local model's tokenizer; empty for a model that is not here yet."""
     if not isinstance(model, LocalModel):
         return frozenset()
-    added = json.loads((model.path / "tokenizer.json").read_text()).get("added_tokens") or ()
+    added = settings_of(model.path / "tokenizer.json").get("added_tokens") or ()
     return frozenset(token["content"] for token in added if token.get("special") and len(token["content"]) > 1)
 
 
@@ -79,17 +162,31 @@ def _file_digest(path: Path, size: int, modified: int) -> bytes:
     """SHA-256 of a file, recomputed only if its size or modification time changes; cached across processes for large files."""
     if size < _LARGE_BYTES:
         return _hashed(path)
+    key = (str(path.resolve()), size, modified)
+    with suppress(OSError, sqlite3.Error):  # a cache that cannot be used only costs time
+        if (found := _remembered(key)) is not None:
+            return found
+    digest = _hashed(path)
+    with suppress(OSError, sqlite3.Error):
+        _remember(key, digest)
+    return digest
+
+
+def _remembered(key: tuple[str, int, int]) -> bytes | None:
+    if _MEMORY is None:
+        return None
     _MEMORY.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(_MEMORY, timeout=60)) as memory, memory:
         memory.execute("CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, size INT, modified INT, digest BLOB)")
-        query = "SELECT digest FROM digests WHERE path = ? AND size = ? AND modified = ?"
-        found = memory.execute(query, (str(path.resolve()), size, modified)).fetchone()
-        if found is not None:
-            return bytes(found[0])
-    digest = _hashed(path)
+        found = memory.execute("SELECT digest FROM digests WHERE path = ? AND size = ? AND modified = ?", key).fetchone()
+        return None if found is None else bytes(found[0])
+
+
+def _remember(key: tuple[str, int, int], digest: bytes) -> None:
+    if _MEMORY is None:
+        return
     with closing(sqlite3.connect(_MEMORY, timeout=60)) as memory, memory:
-        memory.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (str(path.resolve()), size, modified, digest))
-    return digest
+        memory.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (*key, digest))
 
 
 def _hashed(path: Path) -> bytes:
@@ -99,6 +196,9 @@ def _hashed(path: Path) -> bytes:
 
 def model_content(model: Teacher) -> str:
     """The identity of a model: a digest of its files, or its pinned hub revision. Independent of the folder's location.
+
+    Of the generation settings, only the tokens at which the model stops count: MIND gives all others itself. So a folder whose other
+    settings were mended is the same model.
 
     Raises:
         ModelError: no such model folder.
@@ -113,15 +213,38 @@ def model_content(model: Teacher) -> str:
     names = [name for name in _CONTENT if (model.path / name).is_file()]
     for path in [*(model.path / name for name in names), *sorted(model.path.glob("*.safetensors"))]:
         status = path.stat()
-        digest.update(path.name.encode() + b"\0" + _file_digest(path, status.st_size, status.st_mtime_ns))
+        stops = path.name == _GENERATION
+        found = _stops_digest(path) if stops else _file_digest(path, status.st_size, status.st_mtime_ns)
+        digest.update(path.name.encode() + b"\0" + found)
     return digest.hexdigest()
 
 
+def _stops_digest(file: Path) -> bytes:
+    stated = settings_of(file).get("eos_token_id")
+    ends = sorted(set(stated)) if isinstance(stated, list) else stated
+    one = ends[0] if isinstance(ends, list) and len(ends) == 1 else ends
+    return hashlib.sha256(_STOPS.format(json.dumps(one)).encode()).digest()
+
+
 def load_tokenizer(model: Weights) -> Any:
-    """The tokenizer of a model; code in a model folder is never executed."""
+    """The tokenizer of a model; code in a model folder is never executed.
+
+    Raises:
+        ModelError: it needs code of its own, or its files are damaged.
+        OSError: a hub model is not available.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(model.location, revision=model.revision, trust_remote_code=False)
+    try:
+        return AutoTokenizer.from_pretrained(model.location, revision=model.revision, trust_remote_code=False)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        said = " ".join(str(error).split())[:200]
+        if "custom code" in said:
+            why = "it needs code of its own (auto_map), and code in a model folder is never run"
+            raise ModelError(
+                f"{model.location}: its tokenizer cannot be loaded: {why}; use a model with a fast tokenizer"
+            ) from error
+        raise ModelError(f"{model.location}: its tokenizer cannot be loaded ({said}); correct tokenizer_config.json") from error
 
 
 def load_causal_model(model: Weights, dtype: Any, attention: str | None = None) -> Any:
@@ -142,26 +265,33 @@ def check_weights(folder: Path) -> str | None:
 
     Reads no weights and allocates no memory for them.
     """
-    import torch
-    from safetensors import safe_open
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
-    with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-    wanted = {name: list(value.shape) for name, value in network.state_dict().items()}
-    if network.config.tie_word_embeddings:
-        wanted.pop("lm_head.weight", None)
-    found: dict[str, list[int]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as tensors:
-            found |= {name: list(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 - no mapping
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
-            return f"weight {name}: has shape {found.get(name)}, but the configuration expects {wanted.get(name)}"
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        # transformers itself maps the names in files to those of its layers; on this device nothing is read.
+        network, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            device_map="meta",
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    finally:
+        logging.set_verbosity(before)
+    for name, has, wanted in sorted(found["mismatched_keys"]):
+        return f"weight {name}: has shape {list(has)}, but the configuration expects {list(wanted)}"
+    for name in sorted(found["missing_keys"]):
+        return f"weight {name}: has shape None, but the configuration expects {list(network.state_dict()[name].shape)}"
+    for name in sorted(found["unexpected_keys"]):
+        return f"weight {name}: is in the folder, but not in the model that its configuration describes"
     return None
 
 
 def context_length(folder: Path) -> int | None:
     """The maximum sequence length in a local model's configuration; None if not stated."""
-    value = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
-    return int(value) if value is not None else None
+    value = text_settings(folder).get("max_position_embeddings")
+    return value if isinstance(value, int) else None

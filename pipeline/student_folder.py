@@ -8,7 +8,7 @@ template is therefore asked: an assistant's turn is rendered, and the token afte
 from __future__ import annotations
 
 import ast
-import json
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,13 +18,15 @@ from jinja2 import TemplateError
 
 from pipeline.config.models import LocalModel, Turns, Weights
 from pipeline.errors import ModelError
-from pipeline.model_folders import check_model, load_tokenizer
+from pipeline.model_folders import check_model, load_tokenizer, settings_of
 from pipeline.prompt_rendering import messages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SAID: Final = "forty-two"
+_QUANTISED_FILES: Final = ("quantize_config.json", "quant_config.json")
+"""In these, GPTQ and AWQ describe the weights if config.json does not."""
 _TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
@@ -40,7 +42,12 @@ def check_student(model: Weights) -> str:
     if not isinstance(model, LocalModel):
         return ""
     file = model.path / "config.json"
-    found = json.loads(file.read_text()).get("model_type")
+    settings = settings_of(file)
+    refuse_quantised(settings, str(file))
+    for name in _QUANTISED_FILES:
+        if (model.path / name).is_file():
+            refuse_quantised({"quantization_config": settings_of(model.path / name)}, str(model.path / name))
+    found = settings.get("model_type")
     if found not in (known := causal_types()):
         unknown = f"model_type {found!r} is not a causal language model of the installed transformers ({len(known)} are)"
         raise ModelError(f"student: {file}: {unknown}; use a decoder-only model, code in a model folder is never run")
@@ -48,6 +55,23 @@ def check_student(model: Weights) -> str:
         return ""
     files = [model.path / name for name in _TOKENIZER_FILES if (model.path / name).is_file()]
     return _checked_end(model.model_dump_json(), tuple((file.name, file.stat().st_mtime_ns) for file in files))
+
+
+def refuse_quantised(settings: Mapping[str, Any], where: str) -> None:
+    """Rejects a model whose weights are quantised, by the settings in its config.json.
+
+    Raises:
+        ModelError: the method of quantisation.
+    """
+    nested = settings.get("text_config")
+    for part in (settings, nested if isinstance(nested, Mapping) else {}):
+        for name in ("quantization_config", "compression_config"):
+            if (found := part.get(name)) is not None:
+                method = found.get("quant_method") or found.get("quantization_method") if isinstance(found, Mapping) else None
+                raise ModelError(
+                    f"student: {where}: its weights are quantised ({str(method or name)[:40]}), so that they cannot be trained; "
+                    "give the model in its original precision"
+                )
 
 
 @lru_cache(maxsize=16)

@@ -241,5 +241,14 @@ def open_store(root: str, workspace: Path | None = None) -> Store:
         raise BadRoot(f"root: {root}: give a local folder as a plain path")
     if protocol not in _SHARED:
         raise BadRoot(f"root: {root}: {protocol} is not an object store; use a local folder or one of {', '.join(_SHARED)}")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mind"
-    return Store(workspace or cache / hashlib.sha256(root.encode()).hexdigest()[:16], ObjectStore(root.rstrip("/")))
+    return Store(workspace or _workspace(root), ObjectStore(root.rstrip("/")))
+
+
+def _workspace(root: str) -> Path:
+    """A folder of the user's cache for a remote root."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    try:
+        place = Path(cache) if cache else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise BadRoot(f"root: {root}: this user has no home folder for its workspace; set workspace or XDG_CACHE_HOME") from error
+    return place / "mind" / hashlib.sha256(root.encode()).hexdigest()[:16]

@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.errors import MindError
+from flows.terminal_door import at_the_door, door_console, visible
+from pipeline.errors import MindError, redacted
 from storage.errors import StorageError
 
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
@@ -20,15 +21,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a ta
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Print MIND's own errors and Ctrl-C as one line, and exit with the matching code."""
-    try:
-        yield
-    except (MindError, StorageError) as error:
-        print(f"mind: {error}", file=sys.stderr)
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        print("mind: stopped; run the same command again to resume", file=sys.stderr)
-        raise typer.Exit(130) from None
+    """Print MIND's own errors and Ctrl-C as one line, and exit with the matching code; all output passes the terminal's door."""
+    with at_the_door():
+        try:
+            yield
+        except (MindError, StorageError) as error:
+            print(f"mind: {redacted(str(error))}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("mind: stopped; run the same command again to resume", file=sys.stderr)
+            raise typer.Exit(130) from None
 
 
 def print_json(document: Any) -> None:
@@ -38,7 +40,7 @@ def print_json(document: Any) -> None:
 
 def console() -> Console:
     """A console as wide as the terminal; without a terminal, wide enough that no cell is cut."""
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
+    return door_console(200)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[str] = ()) -> None:
@@ -47,7 +49,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Se
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell).replace("[", r"\[") for cell in row))
+        table.add_row(*("" if cell is None else visible(str(cell)).replace("[", r"\[") for cell in row))
     console().print(table)
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib.metadata as installed
-import os
 import re
 import shutil
 import socket
@@ -18,6 +17,7 @@ from typing import Final, Literal
 
 from packaging.requirements import Requirement
 
+from pipeline.capacity.hub import hub_silence, is_offline
 from pipeline.capacity.machine import GIB, Check, Machine, State, disk, gib, this_machine
 from pipeline.capacity.memory_check import capacity_checks, generators
 from pipeline.capacity.recipe import recipe_checks
@@ -131,8 +131,10 @@ def hub_check(name: str, kind: Literal["model", "dataset"], revision: str | None
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
+    if is_offline():
         return Check(name, "warn", "HF_HUB_OFFLINE is set: only cached files can be used", "unset it, or give a local folder")
+    if reason := hub_silence():
+        return Check(name, "fail", f"no response from the hub ({reason})", "check the network, or give a local folder")
     try:
         HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=10)
     except GatedRepoError:

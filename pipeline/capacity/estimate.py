@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from pipeline.capacity.hub import hub_silence, is_offline
 from pipeline.config.engines import EngineConfig
-from pipeline.config.models import Weights
+from pipeline.config.models import HubModel, Weights
 from pipeline.config.run import RunConfig
 from pipeline.config.training import Training
 
@@ -49,14 +50,18 @@ def shape_of_model(model: Weights) -> ModelShape:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(model.location, revision=model.revision, trust_remote_code=False)
+    unanswered = isinstance(model, HubModel) and not is_offline() and bool(hub_silence())
+    config = AutoConfig.from_pretrained(
+        model.location, revision=model.revision, trust_remote_code=False, local_files_only=unanswered
+    )
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(config)
+    dtype = str(config.dtype or torch.float32).removeprefix("torch.")
+    config = config.get_text_config()  # nested in a model with further parts, for example for images
     linear = sum(part.in_features + part.out_features for part in network.modules() if isinstance(part, torch.nn.Linear))
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     cached = 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * width
-    dtype = str(config.dtype or torch.float32).removeprefix("torch.")
     parameters = sum({id(value): value.numel() for value in network.parameters()}.values())
     return ModelShape(parameters, linear, config.num_hidden_layers, config.hidden_size, heads, cached, dtype)
 

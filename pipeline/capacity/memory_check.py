@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pipeline.capacity.estimate import ModelShape, hours, peak, serving, shape_of_model, training_bytes, typical
+from pipeline.capacity.hub import hub_silence, is_offline
 from pipeline.capacity.machine import GIB, Check, Machine, State, disk, gib
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import HubModel, LocalModel, Teacher, Weights
@@ -92,7 +93,7 @@ def _engine(generator: Generator, shape: ModelShape, machine: Machine) -> Check:
 def _shape(role: str, model: Weights) -> ModelShape | Check:
     try:
         return shape_of_model(model)
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return Check(role, "warn", f"{model.location}: model size unknown", "download the model once, then run again")
 
 
@@ -124,7 +125,10 @@ def capacity_checks(run: RunConfig, machine: Machine) -> Iterator[Check]:
         if isinstance(found, ModelShape) and generator.engine.kind == "vllm":
             yield _engine(generator, found, machine)
     teacher, student = shapes.get(run.teacher), shapes[run.student]
-    yield from dict.fromkeys(found for found in shapes.values() if isinstance(found, Check))
+    for model, found in shapes.items():
+        # That the hub does not answer is said once per model, by its own check.
+        if isinstance(found, Check) and not (isinstance(model, HubModel) and not is_offline() and hub_silence()):
+            yield found
     if isinstance(student, Check):
         yield disk(run.root, None)
         return

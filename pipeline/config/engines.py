@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 from pydantic import BaseModel, field_validator, model_validator
 
 from pipeline.config.models import JudgeField, ServedModel
-from pipeline.schema.fields import Frozen, identity, runtime
+from pipeline.schema.fields import Address, Frozen, identity, runtime
 
 KEY_VARIABLES: Final = "MIND_KEY_VARIABLES"
 """Environment variable with the names of further variables that may hold an API key; part of the machine, never of a run."""
@@ -26,7 +26,7 @@ class EngineConfig(Frozen):
     """Data type of the weights; `auto` takes the checkpoint's. Not used by a server."""
     max_context: int = identity(2048, ge=16)
     """Longest prompt with its completion, in tokens."""
-    base_url: str | None = runtime(None, pattern=r"^https?://[^@\s]+$")
+    base_url: Address | None = runtime(None)
     """Server only: its address, for example http://127.0.0.1:8000/v1."""
     served_model: str | None = identity(None)
     """Server only: the model to ask for, as the server calls it."""
@@ -39,7 +39,7 @@ class EngineConfig(Frozen):
     connections: int = runtime(32, ge=1)
     """Server only: requests in flight."""
     request_seconds: float = runtime(600, gt=0)
-    """Server only: timeout of one request, in seconds."""
+    """Server only: seconds within which a request has to be answered completely, however slowly the answer arrives."""
     retry_seconds: float = runtime(1800, ge=0)
     """Server only: time budget for retries of one request, in seconds."""
     stall_seconds: float = runtime(900, gt=0)

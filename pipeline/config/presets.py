@@ -5,6 +5,7 @@ A key that the run gives itself replaces the preset's.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from pipeline.schema.yaml_and_overrides import read
 def with_preset(tree: dict[str, Any]) -> dict[str, Any]:
     """The tree with the keys of the preset that it names, unless it gives them itself; an unknown name is left to validation."""
     name = str(tree.get("preset"))
-    return _under(preset_tree(name), tree) if _file(name).is_file() else tree
+    known = re.fullmatch("[a-z]{1,32}", name) is not None and _file(name).is_file()
+    return _under(preset_tree(name), tree) if known else tree
 
 
 def preset_tree(name: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pipeline.config.questions import Panel, Questions
 from pipeline.config.sampling import Sampling
 from pipeline.config.synthesis import Objective, Synthesis
 from pipeline.config.training import Training
+from pipeline.errors import ConfigError
 from pipeline.schema.fields import FilePath, Frozen, Location, RunName, identity, runtime
 from pipeline.schema.yaml_and_overrides import checked, override, read
 
@@ -111,7 +112,10 @@ def _with_panel(tree: dict[str, Any], base: Path) -> dict[str, Any]:
     questions = tree.get("questions")
     if not isinstance(questions, dict) or "panel" not in questions:
         return tree
-    path = (base / str(questions["panel"])).resolve()
+    named = str(questions["panel"])
+    if "\0" in named:
+        raise ConfigError("questions.panel: has a NUL character, which no path may have; correct it")
+    path = (base / named).resolve()
     shared = read(path, "correct questions.panel")
     panel = checked(Panel, shared, str(path), path.parent)
     lists = {name: value for name in Panel.model_fields if (value := getattr(panel, name)) is not None}

@@ -19,6 +19,7 @@ from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.errors import ConfigError
+from pipeline.model_folders import settings_of
 from pipeline.questions.named_benchmarks import entries
 
 TEMPLATE: Final = Path(__file__).with_name("starter.yaml")
@@ -96,7 +97,7 @@ def _questions(answer: str, wanted: Sequence[str]) -> dict[str, str]:
 def _chats(folder: Path) -> bool:
     """Whether a local model has a chat template; hub models are assumed to have one."""
     settings = folder / "tokenizer_config.json"
-    said = json.loads(settings.read_text()) if settings.is_file() else {}
+    said = settings_of(settings) if settings.is_file() else {}
     return (folder / "chat_template.jinja").is_file() or bool(said.get("chat_template"))
 
 

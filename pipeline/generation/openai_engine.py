@@ -5,7 +5,7 @@ retried. Transient errors are retried (`retry.py`); permanent errors, such as a 
 response must name the requested model, or `answers_as`: a gateway that falls back to another model would mix two teachers. Replies are read
 as plain JSON (`server_reply.py`), because the client does not validate them. An empty text is a valid completion; it is graded `unparsed`,
 and sampling draws again with another seed. A server without log-probabilities, or with another name for `max_tokens`, is asked accordingly
-from its first refusal on.
+from its first refusal on. A whole answer has a deadline and a largest size (`bounded_requests.py`).
 """
 
 from __future__ import annotations
@@ -14,28 +14,31 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, Final, TypeVar
 
-from openai import APIConnectionError, APIStatusError, OpenAI
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient
 from tenacity import RetryCallState
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Turns
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
 from pipeline.generation.answer_journal import AnswerJournal, key_of
+from pipeline.generation.bounded_requests import ENCODINGS, bounded_body, deadlines
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Told, until, untold
 from pipeline.generation.retry import quota_exhausted, retrying
 from pipeline.generation.server_reply import ErrorInReply, MalformedReply, completion_of
 from pipeline.prompt_rendering import Prompt, messages, plain_text
 
 T = TypeVar("T")
+InTime = Callable[[Callable[[], Awaitable[Any]]], Any]
+"""Makes a request and waits for its answer, as `bounded_requests.deadlines` gives it."""
 
 _QUIET_SECONDS: Final = 30.0
 """Minimum seconds between two log lines about retries; hundreds of requests may be waiting at once."""
@@ -46,7 +49,9 @@ _OVER_THE_CONTEXT: Final = re.compile(
 
 
 class _OpenAIEngine:
-    def __init__(self, config: EngineConfig, turns: Turns | None, arrived: AnswerJournal | None, told: Told) -> None:
+    def __init__(
+        self, config: EngineConfig, turns: Turns | None, arrived: AnswerJournal | None, told: Told, in_time: InTime
+    ) -> None:
         self._config = config
         self._told = told
         self._turns = turns
@@ -56,7 +61,15 @@ class _OpenAIEngine:
         self._renamed: dict[str, str] = {}
         self.stopped = Event()
         self.pool = ThreadPoolExecutor(config.connections)
-        self.client = OpenAI(base_url=config.base_url, api_key=self._key, max_retries=0, timeout=config.request_seconds)
+        self.in_time = in_time
+        self.client = AsyncOpenAI(
+            base_url=config.base_url,
+            api_key=self._key,
+            max_retries=0,
+            timeout=None,
+            default_headers={"Accept-Encoding": ENCODINGS},
+            http_client=DefaultAsyncHttpxClient(event_hooks={"response": [bounded_body]}),
+        )
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         there = self._arrived.read() if self._arrived is not None else {}
@@ -68,6 +81,10 @@ class _OpenAIEngine:
         except BaseException:
             self.give_up()
             raise
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self.in_time(self.client.close)
 
     def give_up(self) -> None:
         """Cancels requests that have not been sent; waits for running ones and keeps their responses."""
@@ -134,13 +151,13 @@ class _OpenAIEngine:
 
     def _ask(self, prompt: Prompt, settings: dict[str, Any], max_tokens: int) -> Completion:
         if self._turns is None:
-            reply = self.client.completions.with_raw_response.create(prompt=plain_text(prompt), **settings)
+            request = partial(self.client.completions.with_raw_response.create, prompt=plain_text(prompt), **settings)
         else:
             turns: Any = messages(prompt, self._turns)
             if self._turns.template is not None:
                 settings = {**settings, "extra_body": {"chat_template_kwargs": self._turns.template}}
-            reply = self.client.chat.completions.with_raw_response.create(messages=turns, **settings)
-        return self._read(reply.content, max_tokens)
+            request = partial(self.client.chat.completions.with_raw_response.create, messages=turns, **settings)
+        return self._read(self.in_time(request).content, max_tokens)
 
     def _read(self, content: bytes, max_tokens: int) -> Completion:
         config = self._config
@@ -166,7 +183,7 @@ class _OpenAIEngine:
     def served(self) -> list[str] | None:
         """Names of the served models; None if the server does not list them, so that the first answer has to show it."""
         try:
-            reply = self.patiently(self.client.models.with_raw_response.list)
+            reply = self.patiently(partial(self.in_time, self.client.models.with_raw_response.list))
             listed = json.loads(reply.content)["data"]
             return [str(model["id"]) for model in listed]
         except EngineRefused as error:
@@ -252,8 +269,12 @@ def open_openai(
         EngineRefused: the server rejects requests permanently or does not serve `config.served_model`.
         EngineError: the server cannot be reached.
     """
-    engine = _OpenAIEngine(config, turns, None if arrived is None else AnswerJournal(arrived), told)
-    with engine.client, engine.pool:
+    journal = None if arrived is None else AnswerJournal(arrived)
+    with (
+        deadlines(config.request_seconds, str(config.base_url)) as in_time,
+        closing(_OpenAIEngine(config, turns, journal, told, in_time)) as engine,
+        engine.pool,
+    ):
         served = engine.served()
         if served is not None and config.served_model not in served:
             names = ", ".join(served[:10])

@@ -1,30 +1,25 @@
 """Checks whether a text has the form of its perspective: patterns that must all match, and patterns that must not match.
 
-Patterns come from the user's file and texts from a model, so RE2 matches them: its time is linear in the text for any pattern, its memory
-is bounded, and it has no timeout, so every machine gives the same result.
+Patterns come from the user's file and texts from a model, so RE2 matches them (`pipeline/schema/linear_patterns.py`).
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Any, Final
 
-import re2
 from pydantic import model_validator
 
 from pipeline.grading.wording.lookalikes import strip_emphasis
 from pipeline.schema.fields import Frozen, identity
+from pipeline.schema.linear_patterns import compiled
 
 _MARKS: Final = re.compile(r"^[ \t]*(?:[#>][ \t]*|[-*+•][ \t]+)*", re.MULTILINE)
 """Markdown prefixes of a line: headings, quotes, bullets."""
 
 
-@lru_cache(maxsize=256)
 def _compiled(pattern: str) -> Any:
-    options = re2.Options()
-    options.log_errors = False
-    return re2.compile(f"(?im){pattern}", options)
+    return compiled(pattern, "(?im)")
 
 
 class Form(Frozen):
@@ -40,13 +35,7 @@ class Form(Frozen):
         if not self.all and not self.none:
             raise ValueError("a form without patterns; add patterns under all or none, or remove the form")
         for pattern in (*self.all, *self.none):
-            try:
-                _compiled(pattern)
-            except re2.error as error:
-                reason = error.args[0].decode(errors="replace")
-                raise ValueError(
-                    f"{pattern!r} is not a valid RE2 pattern; RE2 has no look-around and no back-references ({reason})"
-                ) from error
+            _compiled(pattern)
         return self
 
     def fits(self, text: str) -> bool:

@@ -14,6 +14,7 @@ from pipeline.errors import QuestionError
 from pipeline.grading.grade import ANSWER_TYPES, LETTERS, canonical
 from pipeline.questions.question import Question
 from pipeline.questions.sources import Columns
+from pipeline.schema.linear_patterns import all_captured, captured
 from pipeline.text_digests import digest
 
 Row = Mapping[str, Any]
@@ -87,10 +88,10 @@ class RowReader(NamedTuple):
         """The part of a text that a pattern captures; the whole text without a pattern."""
         if pattern is None:
             return text
-        found = re.search(pattern, text)
-        if found is None or found[1] is None:
+        found = captured(pattern, text)
+        if found is None:
             raise self.error(column, f"pattern {pattern!r} does not match; correct the pattern")
-        return found[1]
+        return found
 
 
 def _question(place: RowReader) -> str:
@@ -111,7 +112,7 @@ def _choices(place: RowReader) -> tuple[str, ...]:
     if found is None:
         return ()
     if isinstance(found, str) and pattern is not None:
-        return tuple(re.findall(pattern, place.clean(names, found)))
+        return all_captured(pattern, place.clean(names, found))
     if not isinstance(found, list) or not all(_single(choice) for choice in found):
         raise place.error(names, "expected a list of texts or numbers; convert it, or set columns.choices to null")
     if len(found) > len(LETTERS):

@@ -13,10 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.questions.sources import FileSource, HubSource, MiniatureSource
+from pipeline.schema.bounded_yaml import parse
 from pipeline.schema.fields import FilePath, Frozen, identity, runtime
 
 HERE: Final = Path(__file__).parent
@@ -53,7 +53,7 @@ class Benchmark(Frozen):
 @cache
 def entries() -> Mapping[str, Benchmark]:
     """All named benchmarks, in file order."""
-    found = yaml.safe_load((HERE / "named_benchmarks.yaml").read_text())
+    found = parse((HERE / "named_benchmarks.yaml").read_text())
     return {name: Benchmark.model_validate(entry) for name, entry in found.items()}
 
 

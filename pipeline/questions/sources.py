@@ -2,12 +2,11 @@
 
 `Columns` defines how a row becomes a question, for every source with rows: the column of each field, and patterns that extract a part of
 a text. It is data, so a new benchmark needs no code (`pipeline/questions/named_benchmarks.yaml` has the well-known ones). A pattern is a
-regular expression with one group, which captures the wanted part.
+regular expression in RE2 syntax with one group, which captures the wanted part.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import model_validator
@@ -15,6 +14,7 @@ from pydantic.functional_validators import AfterValidator
 
 from pipeline.grading.grade import ANSWER_TYPES
 from pipeline.schema.fields import FilePath, Frozen, identity, runtime
+from pipeline.schema.linear_patterns import compiled
 
 
 def _known(answer_type: str) -> str:
@@ -24,10 +24,7 @@ def _known(answer_type: str) -> str:
 
 
 def _one_group(pattern: str) -> str:
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise ValueError(f"is not a valid regular expression ({error})") from error
+    groups = compiled(pattern).groups
     if groups != 1:
         raise ValueError(f"has {groups} groups; use exactly one, around the wanted part")
     return pattern
@@ -48,11 +45,11 @@ class Columns(Frozen):
     question: str | tuple[str, ...] = identity("question")
     """Column with the question; several columns are joined by a space."""
     question_pattern: Pattern | None = identity(None)
-    """Regular expression whose group is the question inside that column."""
+    """Regular expression (RE2) whose group is the question inside that column."""
     answer: str = identity("answer")
     """Column with the gold answer."""
     answer_pattern: Pattern | None = identity(None)
-    """Regular expression whose group is the answer inside that column."""
+    """Regular expression (RE2) whose group is the answer inside that column."""
     answer_is: Literal["value", "index", "choice"] = identity("value")
     """The answer column holds the answer itself, the index of the correct choice counted from 0, or the text of the correct choice."""
     answer_type: str | None = identity("answer_type")
@@ -60,7 +57,7 @@ class Columns(Frozen):
     choices: str | tuple[str, ...] | None = identity("choices")
     """Column with a list of choices, or several columns with one choice each, or a text that `choice_pattern` splits."""
     choice_pattern: Pattern | None = identity(None)
-    """Regular expression that finds the choices inside a text; its group is one choice."""
+    """Regular expression (RE2) that finds the choices inside a text; its group is one choice."""
     labels: str | None = identity(None)
     """Column with the choices' labels; then the answer is one of the labels."""
     shuffle: bool = identity(False)

@@ -7,11 +7,15 @@ fingerprint by its content, a hub name by its pinned revision.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
 from pydantic.functional_validators import AfterValidator
+
+from pipeline.errors import SECRET_KEY
 
 
 def identity(default: Any = ..., **limits: Any) -> Any:
@@ -24,7 +28,21 @@ def runtime(default: Any = ..., **limits: Any) -> Any:
     return Field(default, json_schema_extra={"role": "runtime"}, **limits)
 
 
+LONGEST_NAME: Final = 255
+"""Bytes of a file's name; no common file system takes more."""
+
+
+def _nameable(text: str) -> str:
+    """Raises ValueError for a path that no file system takes."""
+    if "\0" in text:
+        raise ValueError("has a NUL character, which no path may have")
+    if any(len(part.encode(errors="replace")) > LONGEST_NAME for part in text.split("/")):
+        raise ValueError(f"has a name of more than {LONGEST_NAME} bytes, which no file system takes")
+    return text
+
+
 def _resolve(path: Path, info: ValidationInfo) -> Path:
+    _nameable(str(path))
     base = (info.context or {}).get("base")
     return path if base is None or path.is_absolute() else (Path(base) / path).resolve()
 
@@ -33,12 +51,43 @@ FilePath = Annotated[Path, AfterValidator(_resolve)]
 """A path; relative paths are resolved against the config file's folder on loading."""
 
 
+def _without_secrets(address: str) -> SplitResult:
+    """Raises ValueError for an address with a user, a password or a key in it: it would be written into artifacts, logs and pages."""
+    try:
+        parts = urlsplit(address)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is no valid address") from None
+    if "@" in parts.netloc or ("@" in address.partition("?")[0].partition("://")[2] and parts.scheme in ("http", "https")):
+        raise ValueError(
+            "an address must have no user or password, because it is stored and shown; give them in the environment"
+        )
+    for name, _ in (*parse_qsl(parts.query, True), *parse_qsl(parts.fragment, True)):
+        if re.fullmatch(SECRET_KEY, name):
+            raise ValueError(f"an address must have no {name[:60]}, because it is stored and shown; give it in the environment")
+    return parts
+
+
+def _address(text: str) -> str:
+    parts = _without_secrets(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s|\0", text):
+        raise ValueError("expected an address such as http://127.0.0.1:8000/v1")
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+"""An http address without a user, a password or a key in it."""
+
+
 def _locate(location: str, info: ValidationInfo) -> str:
-    return location if "://" in location else str(_resolve(Path(location), info))
+    if "://" not in location:
+        return str(_resolve(Path(location), info))
+    _without_secrets(location)
+    return _nameable(location)
 
 
 Location = Annotated[str, AfterValidator(_locate)]
-"""A local folder, or a URL such as s3://bucket/prefix."""
+"""A local folder, or a URL such as s3://bucket/prefix without keys in it."""
 
 
 def _not_a_pointer(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Reads YAML configuration strictly: duplicate keys and unknown fields are errors, reported in one line.
+"""Reads YAML configuration strictly: duplicate keys, unknown fields and bombs are errors, reported in one line.
 
 A file is parsed into a tree, `--set` changes the tree, and a pydantic model validates it. The error line names file, field, expected value
 and remedy, and suggests the closest known key for a misspelt one.
@@ -14,7 +14,8 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, shown
+from pipeline.schema.bounded_yaml import LARGEST_BYTES, parse
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -50,7 +51,7 @@ def _tag(model: type[BaseModel]) -> str | None:
 def _explain(error: ValidationError, where: str, root: type[BaseModel]) -> str:
     first = error.errors()[0]
     location = first["loc"]
-    field = ".".join(str(part) for part in location if not str(part).startswith("<")) or "the file"
+    field = ".".join(shown(str(part)) for part in location if not str(part).startswith("<")) or "the file"
     if first["type"] == "extra_forbidden":
         known = _known_keys(location[:-1], root)
         if location[-1] in known:
@@ -61,8 +62,12 @@ def _explain(error: ValidationError, where: str, root: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"{where}: {field}: missing; add it"
     message = re.sub(r"^Value error, ", "", first["msg"])
-    given = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
+    given = "" if isinstance(first["input"], dict) else f", not {_given(first['input'])}"
     return f"{where}: {field}: {message[:1].lower() + message[1:]}{given}; correct this field"
+
+
+def _given(value: Any) -> str:
+    return repr(shown(value)) if isinstance(value, str) else shown(value)
 
 
 def override(tree: dict[str, Any], assignment: str) -> None:
@@ -72,30 +77,24 @@ def override(tree: dict[str, Any], assignment: str) -> None:
         ConfigError: not a KEY=VALUE pair, or the parent of the key is not a section.
     """
     key, separator, text = assignment.partition("=")
+    said = shown(assignment)
     if not separator or not key:
-        raise ConfigError(f"--set {assignment}: expected KEY=VALUE, for example training.steps=100")
+        raise ConfigError(f"--set {said}: expected KEY=VALUE, for example training.steps=100")
     *parents, last = key.split(".")
     for parent in parents:
         child = tree.get(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {assignment}: {parent} is not a section; name a field inside a section")
+            raise ConfigError(f"--set {said}: {parent} is not a section; name a field inside a section")
         # A YAML anchor is one shared object; copy it so that the override applies here only.
         tree[parent] = tree = dict(child)
     try:
-        tree[last] = yaml.safe_load(text)
+        tree[last] = parse(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {assignment}: the value is not valid YAML; quote it") from error
+        raise ConfigError(f"--set {said}: the value is not valid YAML{_problem(error)}; quote it") from error
 
 
-class _Loader(yaml.SafeLoader):
-    """Rejects duplicate keys; plain YAML would silently use the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if key.value != "<<"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+def _problem(error: Exception) -> str:
+    return f" ({error.problem})" if isinstance(error, yaml.MarkedYAMLError) and error.problem else ""
 
 
 def read(path: Path, remedy: str) -> dict[str, Any]:
@@ -104,14 +103,16 @@ def read(path: Path, remedy: str) -> dict[str, Any]:
     Raises:
         ConfigError: no such file, invalid YAML, a duplicate key, or no mapping at the top level.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; {remedy}")
     try:
-        tree = yaml.load(path.read_text(), _Loader)  # noqa: S506 - a safe loader, stricter than yaml.safe_load
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file; {remedy}")
+        with path.open("rb") as stream:
+            tree = parse(stream.read(LARGEST_BYTES + 1).decode())
+    except OSError as error:
+        raise ConfigError(f"{shown(str(path))}: cannot be read ({error.strerror}); {remedy}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = f" line {error.problem_mark.line + 1}" if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else ""
-        problem = f" ({error.problem})" if isinstance(error, yaml.MarkedYAMLError) and error.problem else ""
-        raise ConfigError(f"{path}:{line} not valid YAML{problem}; correct it") from error
+        raise ConfigError(f"{path}:{line} not valid YAML{_problem(error)}; correct it") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of sections; see configs/ for examples")
     return tree

@@ -12,7 +12,7 @@ from pipeline.config.models import Weights
 from pipeline.model_folders import load_causal_model, load_tokenizer
 from pipeline.student.batch import TokenRow
 from pipeline.student.self_check import Form, right_form
-from pipeline.student_folder import check_end_of_turn
+from pipeline.student_folder import check_end_of_turn, refuse_quantised
 
 PROMPT: Final = "Question: A box holds 12 red and 30 blue balls. How many balls are in it?\nSolution:\n"
 TEXTS: Final = (
@@ -26,8 +26,12 @@ def check_student(model: Weights) -> Form:
     """The form in which the student can be trained on short rows.
 
     Raises:
-        ModelError: it cannot be trained in batches, or its turns end otherwise than its rationales would.
+        ModelError: it is quantised, it cannot be trained in batches, or its turns end otherwise than its rationales would.
     """
+    from transformers import AutoConfig
+
+    settings = AutoConfig.from_pretrained(model.location, revision=model.revision, trust_remote_code=False)
+    refuse_quantised(settings.to_dict(), model.location)
     tokenizer = load_tokenizer(model)
     check_end_of_turn(tokenizer, model)
     prompt = tokenizer(PROMPT)["input_ids"]

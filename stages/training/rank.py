@@ -9,9 +9,11 @@ Axes: N questions of the set, K perspectives, F features.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +24,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
 from pipeline.config.training import Training
-from pipeline.errors import MindError, StageFailed
+from pipeline.errors import BadInput, MindError, StageFailed
 from pipeline.metanet.inertia import InertiaState, filtered, observe
 from pipeline.metanet.measured_lag import MOST_STEPS, QUESTIONS, measured_lag
 from pipeline.metanet.network import MetaNet
@@ -183,6 +185,30 @@ def _check_log(draft: Path, first: int) -> None:
         )
 
 
+def check_finite(log: Mapping[str, Any], training: Training, kept: int) -> None:
+    """Ends a training whose losses or gradients are no numbers: all weights would be none from this step on, and so would a checkpoint.
+
+    `kept`: the step of the last checkpoint. Every rank has the same log, so all of them end.
+
+    Raises:
+        BadInput: the step, what is not finite, and the likely cause.
+    """
+    names = {"loss": "loss", "gradient_norm": "gradient norm", "loss_meta": "MetaNet's loss"}
+    found = [f"{said} {log[name]}" for name, said in names.items() if log[name] is not None and not math.isfinite(log[name])]
+    if not found:
+        return
+    if log["step"] == 0:
+        cause = (
+            "in the first step, so the student's weights are likely damaged; try `mind doctor CONFIG --try`, or another student"
+        )
+    else:
+        rates = f"training.learning_rate {training.learning_rate:g} or training.metanet_rate {training.metanet_rate:g}"
+        precise = " or set training.precision to fp32," if training.precision != "fp32" else ""
+        cause = f"likely because {rates} is too high; lower it,{precise} then run again"
+    checkpoint = f"the checkpoint after {kept} steps is kept" if kept else "there is no checkpoint yet"
+    raise BadInput(f"training: step {log['step'] + 1} of {training.steps}: {', '.join(found)}; {checkpoint}; {cause}")
+
+
 def train(
     config: Config, synthesis: Artifact, draft: Path, scratch: Path, progress: Progress, mirror: Mirror | None = None
 ) -> None:
@@ -200,10 +226,11 @@ def train(
         _check_log(draft, first)
         progress.start("optimiser steps", training.steps, "steps", first)
     logs: list[dict[str, Any]] = []
-    began, tokens = time.monotonic(), 0
+    began, tokens, kept = time.monotonic(), 0, first
     for step in range(first, training.steps):
         at = time.monotonic()
         log = train_step(state, step)
+        check_finite(log, training, kept)
         seconds = time.monotonic() - at
         logs.append({**log, "seconds": seconds, "tokens_per_second": log["tokens"] / seconds})
         tokens += log["tokens"]
@@ -213,6 +240,7 @@ def train(
             if main:
                 _commit_log(draft, logs, step + 1, names)
             save_checkpoint(state, scratch, step + 1)
+            kept = step + 1
             if main and mirror is not None:
                 mirror.send_changes(last=VALID_CHECKPOINT)
             logs = []

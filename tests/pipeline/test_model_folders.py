@@ -48,6 +48,87 @@ def test_a_folder_with_a_damaged_file_is_refused(folder: Path, name: str) -> Non
     assert name in _refusal(folder)
 
 
+UNUSABLE = {
+    "null": ("null", "has no JSON object, but NoneType"),
+    "a list": ("[1]", "has no JSON object, but list"),
+    "nested 50,000 deep": ("[" * 50_000 + "]" * 50_000, "nested too deep"),
+    "an integer of 5,000 digits": (f'{{"a": {"9" * 5000}}}', "cannot be read"),
+    "half a file": ("{", "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"])
+@pytest.mark.parametrize(("text", "said"), UNUSABLE.values(), ids=UNUSABLE)
+def test_a_file_without_a_plain_json_object_is_refused_in_a_line(folder: Path, name: str, text: str, said: str) -> None:
+    (folder / name).write_text(text)
+    message = _refusal(folder)
+    assert f"{folder / name}: " in message
+    assert said in message
+    assert "\n" not in message
+    assert len(message) < 500
+
+
+def test_the_settings_of_a_nested_language_model_are_read(folder: Path) -> None:
+    file = folder / "config.json"
+    settings = json.loads(file.read_text())
+    nested = {name: settings.pop(name) for name in ("vocab_size", "max_position_embeddings")}
+    file.write_text(json.dumps({**settings, "text_config": nested}))
+    check_model(LocalModel(path=folder), "teacher")
+    assert context_length(folder) == nested["max_position_embeddings"]
+    file.write_text(json.dumps({**settings, "text_config": None}))
+    assert "has no vocab_size" in _refusal(folder)
+
+
+@pytest.mark.parametrize("stated", [["own.Tokenizer", None], "own.Tokenizer"])
+def test_a_tokenizer_that_needs_its_own_code_is_refused_and_the_code_is_not_run(folder: Path, stated: object) -> None:
+    ran = folder / "ran"
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Tokenizer: pass\n")
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text()) | {"auto_map": {"AutoTokenizer": stated}}
+    file.write_text(json.dumps(settings))
+    check_model(LocalModel(path=folder), "teacher")  # its class is one of transformers
+    file.write_text(json.dumps({**settings, "tokenizer_class": "Tokenizer"}))
+    message = _refusal(folder)
+    assert "code in a model folder is never run" in message
+    assert "\n" not in message
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"eos_token_id": "2"}, "eos_token_id is 2, expected numbers of tokens"),
+        ({"eos_token_id": [[2]]}, "expected numbers of tokens"),
+        ({"cache_implementation": "of my own"}, "Invalid `cache_implementation`"),
+        ({"max_new_tokens": 0}, "`max_new_tokens` must be greater than 0"),
+    ],
+)
+def test_generation_settings_with_which_a_model_does_not_load_are_refused(
+    folder: Path, settings: dict[str, object], said: str
+) -> None:
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    assert said in _refusal(folder)
+
+
+def test_only_the_end_tokens_of_the_generation_settings_are_part_of_a_models_identity(folder: Path) -> None:
+    file, model = folder / "generation_config.json", LocalModel(path=folder)
+    found = []
+    for settings in (
+        {"eos_token_id": 2, "do_sample": False, "temperature": 0.6},
+        {"eos_token_id": [2], "do_sample": True, "temperature": 0.6, "transformers_version": "5.0.0"},
+        {"eos_token_id": 2},
+        {"eos_token_id": [2, 1]},
+        {"eos_token_id": [1, 2], "top_p": 0.5},
+        {},
+    ):
+        file.write_text(json.dumps(settings))
+        check_model(model, "student")
+        found.append(model_content(model))
+    assert found[0] == found[1] == found[2]
+    assert found[3] == found[4]
+    assert len(set(found)) == 3
+
+
 def test_a_folder_without_weights_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     message = _refusal(folder)
@@ -111,6 +192,26 @@ def test_the_digest_of_a_large_file_is_cached_until_it_changes(tmp_path: Path, m
     file.write_bytes(b"123456")
     assert digest() == hashlib.sha256(b"123456").digest()
     assert len(read) == 2
+
+
+@pytest.mark.parametrize("place", ["a file/digests.sqlite", "damaged.sqlite", None])
+def test_a_cache_that_cannot_be_used_only_costs_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str | None
+) -> None:
+    (tmp_path / "a file").write_text("")
+    (tmp_path / "damaged.sqlite").write_bytes(b"no database" * 1000)
+    monkeypatch.setattr(models, "_MEMORY", None if place is None else tmp_path / place)
+    monkeypatch.setattr(models, "_LARGE_BYTES", 4)
+    file = tmp_path / "weights"
+    file.write_bytes(b"12345")
+    assert models._file_digest(file, 5, 1) == hashlib.sha256(b"12345").digest()
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)
+    assert models._memory() is None
 
 
 def test_weights_that_do_not_fit_the_configuration_are_named(folder: Path) -> None:

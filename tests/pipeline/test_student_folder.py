@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.config.models import LocalModel, Turns
 from pipeline.errors import ModelError
-from pipeline.model_folders import load_tokenizer
+from pipeline.model_folders import check_model, load_tokenizer
 from pipeline.student_folder import causal_types, check_student, end_of_turn
 from tests.support.models import CHAT, build_tokenizer
 
@@ -48,6 +48,31 @@ def test_a_student_that_is_no_causal_language_model_is_refused_before_anything_r
     with pytest.raises(ModelError) as raised:
         check_student(LocalModel(path=folder))
     assert str(raised.value).startswith(f"student: {file}: model_type {model_type!r} is not a causal language model")
+
+
+QUANTISED = {
+    "GPTQ": ("config.json", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq"),
+    "bitsandbytes": (
+        "config.json",
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+        "bitsandbytes",
+    ),
+    "nested": ("config.json", {"text_config": {"vocab_size": 9999, "quantization_config": {"quant_method": "awq"}}}, "awq"),
+    "without a method": ("config.json", {"quantization_config": {}}, "quantization_config"),
+    "GPTQ's own file": ("quantize_config.json", {"bits": 4}, "quantization_config"),
+}
+
+
+@pytest.mark.parametrize(("name", "settings", "method"), QUANTISED.values(), ids=QUANTISED)
+def test_a_quantised_student_is_refused_by_its_method(
+    folder: Path, name: str, settings: dict[str, object], method: str
+) -> None:
+    file = folder / name
+    before = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(before | settings))
+    check_model(LocalModel(path=folder), "teacher")
+    with pytest.raises(ModelError, match=rf"student: .*{name}: its weights are quantised \({method}\), .*original precision"):
+        check_student(LocalModel(path=folder))
 
 
 def test_the_end_token_of_the_template_is_accepted(folder: Path) -> None:

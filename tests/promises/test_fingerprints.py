@@ -251,7 +251,7 @@ def test_the_content_of_a_path_counts(tmp_path: Path, tiny_model: Path, what: st
     tree = tree_of(tmp_path / "model") | {"perspectives": "mine.yaml"}
     tree["questions"]["train"] = [{"kind": "file", "path": "train.jsonl"}]
     before = _fingerprints(write_config(tmp_path, tree))
-    path = {"model": tmp_path / "model" / "generation_config.json", "data": data, "perspectives": mine}[what]
+    path = {"model": tmp_path / "model" / "config.json", "data": data, "perspectives": mine}[what]
     path.write_text(path.read_text().replace("Say it.", "Say it twice.") + "\n")
     after = _fingerprints(write_config(tmp_path, tree))
     first = {"model": {"references", "sampling"}, "data": {"questions"}, "perspectives": {"sampling"}}[what]

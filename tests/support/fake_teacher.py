@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -27,13 +27,20 @@ Asked = dict[str, Any]
 
 @dataclass(frozen=True)
 class Fault:
-    """A reply that is sent after `seconds` in place of the right one; with `cut`, only its first bytes."""
+    """A reply that is sent after `seconds` in place of the right one; with `cut`, only its first bytes.
+
+    `drip`: seconds between the bytes of its body and, with `drip_headers`, of its headers. `endless`: the body is sent again and again,
+    for a minute, or until the client has gone.
+    """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b'{"error": {"message": "injected", "code": null}}'
     seconds: float = 0.0
     cut: int | None = None
+    drip: float = 0.0
+    drip_headers: bool = False
+    endless: bool = False
 
 
 def write(prompt: str, seed: int) -> str:
@@ -54,6 +61,7 @@ def reply(text: str, **changes: Any) -> Asked:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
+    _drip = 0.0
 
     def do_GET(self) -> None:
         fault = self.server.fault({})
@@ -73,12 +81,31 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, what: Fault) -> None:
         time.sleep(what.seconds)
+        self._drip = what.drip if what.drip_headers else 0.0
         self.send_response(what.status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(what.body)), **what.headers}.items():
+        length = {} if what.endless else {"Content-Length": str(len(what.body))}
+        for name, value in {"Content-Type": "application/json", **length, **what.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(what.body[: what.cut])
-        self.close_connection = what.cut is not None
+        self._write(what.body[: what.cut], what.drip)
+        self.close_connection = what.cut is not None or what.endless
+        until = time.monotonic() + 60
+        with suppress(OSError):
+            while what.endless and time.monotonic() < until:
+                self._write(what.body, what.drip)
+
+    def flush_headers(self) -> None:
+        self._write(b"".join(self._headers_buffer), self._drip)
+        self._headers_buffer = []
+
+    def _write(self, data: bytes, drip: float) -> None:
+        if not drip:
+            self.wfile.write(data)
+            return
+        with suppress(OSError):
+            for byte in data:
+                self.wfile.write(bytes([byte]))
+                time.sleep(drip)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from pipeline.capacity.memory_check import capacity_checks
 from pipeline.config.engines import EngineConfig, Judge
 from pipeline.config.rationales import ImportedRationales
 from pipeline.config.run import RunConfig, load_config
-from tests.support.runs import write_config
+from tests.support.runs import REPOSITORY, write_config
 
 GIB = 1 << 30
 CARDS = Machine((("NVIDIA H100 80GB HBM3", 80 * GIB),) * 2, 256 * GIB, 32)
@@ -58,6 +62,27 @@ def test_an_offline_hub_is_a_warning_for_hub_models(tmp_path: Path, run_tree: di
     hub = next(check for check in found if check["name"] == "some/model")
     assert hub["state"] == "warn"
     assert "HF_HUB_OFFLINE is set" in hub["found"]
+
+
+def test_without_a_network_each_model_has_one_line_within_seconds(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+    with socket.socket() as silent:  # accepts connections and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+        models = {role: {"name": f"org/{role}", "revision": "0" * 40} for role in ("teacher", "student")}
+        config = write_config(tmp_path, run_tree | models)
+        command = [sys.executable, "-m", "flows.cli", "doctor", str(config), "--json"]
+        began = time.monotonic()
+        empty = [sys.executable, "-m", "flows.cli", "doctor", "--json"]
+        subprocess.run(empty, env={**os.environ, **hub}, cwd=REPOSITORY, check=False, capture_output=True)
+        usual, began = time.monotonic() - began, time.monotonic()
+        answer = subprocess.run(command, env={**os.environ, **hub}, cwd=REPOSITORY, check=False, capture_output=True, text=True)
+        took = time.monotonic() - began
+    found = [check for check in json.loads(answer.stdout) if "org/" in check["name"] + check["found"]]
+    assert [check["name"] for check in found] == ["org/teacher", "org/student"]
+    assert all("no response from the hub" in check["found"] for check in found)
+    assert "retry" not in answer.stderr.lower()
+    assert took < 3 * usual + 15, "one look of 5 s, beside what doctor takes at all"
 
 
 def test_doctor_checks_the_hub_data_set_unless_a_local_copy_is_given(tmp_path: Path, run_tree: dict[str, Any]) -> None:

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import Qwen2Config
+from transformers import AutoModelForCausalLM, Gemma3Config, Qwen2Config
 
 from pipeline.capacity.estimate import LOGITS, ModelShape, serving, shape_of_model, training_bytes
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import LocalModel
 from pipeline.config.training import Lora, Training
+from pipeline.model_folders import check_weights
 
 QWEN = ModelShape(1_543_714_304, 1_000_000, 28, 1536, 12, 2 * 28 * 2 * 128, "bfloat16")
 STATES = ("weights", "gradients", "optimiser")
@@ -33,6 +35,17 @@ def test_the_shape_matches_the_published_model(tmp_path: Path) -> None:
     assert found.parameters == QWEN.parameters
     assert found.cached == QWEN.cached
     assert (found.layers, found.hidden, found.dtype) == (28, 1536, "bfloat16")
+
+
+def test_the_shape_of_a_nested_language_model_is_read_and_its_weights_fit(tmp_path: Path) -> None:
+    text = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    image = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28}
+    shape = {**text, "num_key_value_heads": 1, "head_dim": 16}
+    whole = Gemma3Config(text_config=shape, vision_config={**image, "patch_size": 14})
+    AutoModelForCausalLM.from_config(whole, dtype=torch.float32).save_pretrained(tmp_path)
+    found = shape_of_model(LocalModel(path=tmp_path))
+    assert (found.layers, found.hidden, found.heads, found.cached) == (2, 32, 2, 2 * 2 * 1 * 16)
+    assert check_weights(tmp_path) is None
 
 
 def test_one_rank_holds_16_bytes_per_parameter_in_fp32_and_20_in_bf16() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
+import tracemalloc
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +21,7 @@ import pytest
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import ServedModel
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
+from pipeline.generation.bounded_requests import LARGEST_REPLY_BYTES
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Engine
 from pipeline.generation.open_engine import open_engine
 from pipeline.generation.retry import retry_after_seconds
@@ -70,6 +74,15 @@ PASSING = {
     "broken": Fault(500),
     "away": Fault(503, body=b"<html>gateway</html>", headers={"Content-Type": "text/html"}),
     "slow": Fault(seconds=1.0, body=document()),
+    "slow, byte by byte": Fault(drip=0.1, body=document()),
+    "slow headers": Fault(drip=0.1, drip_headers=True, body=document()),
+    "a slow error": Fault(404, drip=0.1),
+    "slow and endless": Fault(drip=0.01, body=b" ", endless=True),
+    "endless": Fault(body=b" " * 2**20, endless=True),
+    "an endless error": Fault(404, body=b" " * 2**20, endless=True),
+    "endless, compressed": Fault(body=gzip.compress(b" " * 2**30), headers={"Content-Encoding": "gzip"}),
+    "not the compression that it names": Fault(body=document(), headers={"Content-Encoding": "gzip"}),
+    "a compression of its own": Fault(body=document(), headers={"Content-Encoding": "br"}),
     "cut in the body": Fault(body=document(), cut=40),
     "cut before the body": Fault(body=document(), cut=0),
     "no choices": Fault(body=document(choices=[])),
@@ -91,6 +104,37 @@ def test_a_transient_fault_retries_that_request_only(fault: Fault) -> None:
         answers = ask(opened)
     assert [answer.text for answer in answers] == [f"{prompt} {seed}" for seed, prompt in enumerate(PROMPTS)]
     assert faulty.requests == Counter(PROMPTS) + Counter([PROMPTS[3]])
+
+
+@pytest.mark.parametrize("drip_headers", [False, True], ids=["body", "headers"])
+def test_request_seconds_holds_for_a_whole_answer(drip_headers: bool) -> None:
+    faulty = Faulty(Fault(drip=0.1, drip_headers=drip_headers, body=document()), times=float("inf"))
+    began = time.monotonic()
+    with (
+        pytest.raises(EngineError, match=r"no complete answer within engine.request_seconds 0.5; \d+ attempts"),
+        engine(faulty, request_seconds=0.5, retry_seconds=2) as opened,
+    ):
+        ask(opened)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_an_endless_answer_is_left_and_takes_little_memory(status: int) -> None:
+    faulty = Faulty(Fault(status, body=b" " * 2**20, endless=True), times=float("inf"))
+    tracemalloc.start()
+    with pytest.raises(EngineError, match=r"malformed response \(larger than 32 MiB\)"), engine(faulty) as opened:
+        opened.generate([faulty.prompt], [0], DECODING)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 4 * LARGEST_REPLY_BYTES
+    assert faulty.requests[faulty.prompt] == 3
+
+
+def test_a_compressed_answer_is_read() -> None:
+    for coding, body in (("gzip", gzip.compress(document())), ("deflate", zlib.compress(document())), ("identity", document())):
+        faulty = Faulty(Fault(body=body, headers={"Content-Encoding": coding}), times=1)
+        with engine(faulty) as opened:
+            assert [answer.text for answer in opened.generate([faulty.prompt], [0], DECODING)] == ["text"]
 
 
 def test_retry_after_is_respected() -> None:

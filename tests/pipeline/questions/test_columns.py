@@ -147,7 +147,7 @@ def test_nested_fields_are_read_from_records_and_lists_of_records() -> None:
 @pytest.mark.parametrize("name", ["question_pattern", "answer_pattern", "choice_pattern"])
 @pytest.mark.parametrize("pattern", ["#### (", "####", "#### 7|(8)(9)"])
 def test_a_pattern_without_exactly_one_group_is_refused(name: str, pattern: str) -> None:
-    with pytest.raises(ValidationError, match=r"not a valid regular expression|groups; use exactly one"):
+    with pytest.raises(ValidationError, match=r"not a valid RE2 pattern|groups; use exactly one"):
         Columns.model_validate({name: pattern})
 
 

@@ -14,6 +14,7 @@ from pipeline.questions.load import content, load
 from pipeline.questions.named_benchmarks import NamedSource, also_in, entries
 from pipeline.questions.question import Question
 from pipeline.questions.sources import Columns, HubSource
+from pipeline.schema.linear_patterns import captured
 from tests.support.questions.layouts import BENCHMARKS, BY_HAND, real_rows, right_choices, write_by_hand, write_real_rows
 
 
@@ -127,9 +128,9 @@ def test_math_reads_the_last_boxed_answer_of_the_solution(tmp_path: Path) -> Non
     ],
 )  # fmt: skip
 def test_the_math_answer_pattern_balances_braces(solution: str, answer: str) -> None:
-    found = re.search(entries()["math"].source["columns"]["answer_pattern"], solution)
+    found = captured(entries()["math"].source["columns"]["answer_pattern"], solution)
     assert found is not None
-    assert found[1].strip() == answer
+    assert found.strip() == answer
 
 
 @pytest.mark.skipif("math" not in ANSWER_TYPES, reason="grading does not know mathematics")
