@@ -21,10 +21,11 @@ from pipeline.config.models import Teacher, Turns
 from pipeline.config.prompts import LIKELIHOOD, Prompts
 from pipeline.errors import ConfigError, ModelError
 from pipeline.grading.choices import LETTERS
+from pipeline.grading.wording.thoughts import END, START
 from pipeline.model_folders import special_tokens
 from pipeline.perspectives.perspective import Perspective
 from pipeline.questions.question import Question
-from pipeline.text_tokens import THOUGHT, text_tokens, without_marks
+from pipeline.text_tokens import text_tokens, without_marks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -228,6 +229,6 @@ def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
 
 
-def rationale_tokens(tokenizer: PreTrainedTokenizerBase, rationale: str) -> list[int]:
-    """Token ids of a rationale as a training target: no special tokens except around its thought, and the end of sequence."""
-    return [*text_tokens(tokenizer, rationale, THOUGHT).ids, end_token(tokenizer)]
+def rationale_tokens(tokenizer: PreTrainedTokenizerBase, rationale: str, marks: tuple[str, str] = (START, END)) -> list[int]:
+    """Token ids of a rationale as a training target: no special tokens except the `marks` of its thought, and the end of sequence."""
+    return [*text_tokens(tokenizer, rationale, marks).ids, end_token(tokenizer)]

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-from pipeline.grading.wording.thoughts import END, START
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,10 +22,6 @@ class TextTokens(NamedTuple):
 
     ids: list[int]
     ranges: list[tuple[int, int]]
-
-
-THOUGHT: Final = (START, END)
-"""The marks around a thought."""
 
 
 @lru_cache(maxsize=16)

@@ -250,5 +250,7 @@ def _workspace(root: str) -> Path:
     try:
         place = Path(cache) if cache else Path.home() / ".cache"
     except RuntimeError as error:
-        raise BadRoot(f"root: {root}: this user has no home folder for its workspace; set workspace or XDG_CACHE_HOME") from error
+        raise BadRoot(
+            f"root: {root}: this user has no home folder for its workspace; set workspace or XDG_CACHE_HOME"
+        ) from error
     return place / "mind" / hashlib.sha256(root.encode()).hexdigest()[:16]

@@ -114,9 +114,10 @@ def show_prompt(
     with reported():
         from pipeline.errors import ConfigError
         from pipeline.model_folders import check_model, load_tokenizer
+        from pipeline.model_thoughts import thought_form
         from pipeline.perspectives.run_perspectives import perspectives_of
         from pipeline.prompt_rendering import prompt_tokens, student_prompt, teacher_prompt
-        from pipeline.rationales.thoughts import fitted, prompt_end
+        from pipeline.rationales.thoughts import fitted
         from pipeline.student_folder import check_end_of_turn, check_student
         from pipeline.training.training_set import make_row
 
@@ -136,9 +137,10 @@ def show_prompt(
         warning = check_end_of_turn(tokenizer, run.student)
         prompt = prompt_tokens(tokenizer, student_prompt(run.prompts, asked), run.student.dialogue)
         text, origin = _rationale(run, asked, shown.name)
+        form = thought_form(tokenizer, run.student)
         if not origin.startswith("kept by"):  # synthesis has fitted the others
-            text = fitted(text, prompt_end(tokenizer, run.student.dialogue))
-        row = make_row(tokenizer, prompt, text, asked.answer, run.training.max_length, f"question {asked.id!r}")
+            text = fitted(text, form)
+        row = make_row(tokenizer, prompt, text, asked.answer, run.training.max_length, f"question {asked.id!r}", form.marks)
         _row(run, row, tokenizer, origin)
         if warning:
             print(f"warning: {warning}")

@@ -31,6 +31,8 @@ class _Prompted(Frozen):
     """Send each prompt as the user turn of the model's own chat template. A base model needs `false`: it reads the prompt as it is."""
     turns: Turns | None = identity(None)
     """System turn and template arguments around each prompt."""
+    thought_marks: tuple[str, str] | None = identity(None)
+    """Start and end mark of the model's thoughts, if they are none of the known ones, for example `["<plan>", "</plan>"]`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -42,6 +44,12 @@ class _Prompted(Frozen):
     def _turns_need_a_chat(self) -> _Prompted:
         if self.turns is not None and not self.chat:
             raise ValueError("turns: chat is false, so there are no turns; put the words into the templates of prompts")
+        return self
+
+    @model_validator(mode="after")
+    def _marks_differ(self) -> _Prompted:
+        if self.thought_marks is not None and (not all(self.thought_marks) or self.thought_marks[0] == self.thought_marks[1]):
+            raise ValueError("thought_marks: give two different texts, the start and the end of a thought")
         return self
 
     @property
@@ -99,6 +107,8 @@ class ServedModel(_Prompted):
 
     served: Literal[True] = identity()
     """`true`: the server that `engine.base_url` names answers."""
+    opens_thought: bool | None = identity(None)
+    """`true`: the server's chat template ends every prompt with the start of a thought, and the server does not send thoughts apart."""
 
 
 class ImportedModel(_Prompted):
@@ -151,4 +161,4 @@ TeacherField = Annotated[
 
 def with_weights_at(model: Weights, path: Path) -> LocalModel:
     """Other weights that are prompted like `model`: a trained student."""
-    return LocalModel(path=path, chat=model.chat, turns=model.turns)
+    return LocalModel(path=path, chat=model.chat, turns=model.turns, thought_marks=model.thought_marks)

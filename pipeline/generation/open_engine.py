@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import HubModel, LocalModel, Teacher
-from pipeline.generation.engine import Engine, Told, untold
+from pipeline.generation.engine import Completion, Decoding, Engine, Told, untold
+from pipeline.model_thoughts import Marks, PromptEnd, prompt_end, whole_text
+from pipeline.prompt_rendering import Prompt
 
 
 @contextmanager
 def open_engine(config: EngineConfig, model: Teacher, arrived: Path | None = None, told: Told = untold) -> Iterator[Engine]:
-    """Start the configured engine on `model`; it ends with the block.
+    """Start the configured engine on `model`; it ends with the block. Its texts have the thoughts that their prompts began.
 
     `arrived` is the journal file for a server's replies that are in no committed shard yet (`pipeline/generation/answer_journal.py`).
     `told` is called with every text as soon as it is complete.
     """
+    with _opened(config, model, arrived, told) as engine:
+        yield _WholeTexts(engine, prompt_end(model), model.thought_marks)
+
+
+class _WholeTexts:
+    """An engine whose texts are made whole (`pipeline/model_thoughts.py`)."""
+
+    def __init__(self, engine: Engine, before: PromptEnd, custom: Marks | None) -> None:
+        self._engine, self._before, self._custom = engine, before, custom
+
+    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+        found = self._engine.generate(prompts, seeds, decoding)
+        return [replace(said, text=whole_text(said.text, self._before, self._custom)) for said in found]
+
+
+@contextmanager
+def _opened(config: EngineConfig, model: Teacher, arrived: Path | None, told: Told) -> Iterator[Engine]:
     if config.kind == "openai":
         from pipeline.generation.openai_engine import open_openai
 

@@ -3,7 +3,8 @@
 A reply is checked completely before it becomes a `Completion`, because completions are kept: a wrong one would fail again at every rerun.
 
 Our choices: a finish reason that is null or missing means an end of its own if the reply has fewer tokens than were asked for. A text that
-the server withheld or cut (a content filter) counts as not finished. Thoughts that the server sends apart from the text are left out.
+the server withheld or cut (a content filter) counts as not finished. Thoughts that the server sends apart from the text, in parts or in a
+field of the message, are put before it with their marks; without a text behind it, a thought has no end mark.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final, Literal
 
 from pipeline.errors import EngineError, EngineRefused
 from pipeline.generation.engine import Completion
+from pipeline.grading.wording.thoughts import END, START, with_think_marks
 
 _FINISHED: Final = frozenset(
     {
@@ -27,8 +29,12 @@ _CUT: Final = frozenset(
     }
 )  # fmt: skip
 _FAILED: Final = frozenset({"error", "abort", "aborted", "cancelled", "canceled"})
-_THOUGHTS: Final = frozenset({"thinking", "redacted_thinking", "reasoning", "refusal"})
-"""Types of parts that are not the text."""
+_THOUGHTS: Final = frozenset({"thinking", "reasoning"})
+"""Types of parts that are thoughts."""
+_NO_TEXT: Final = frozenset({"redacted_thinking", "refusal"})
+"""Types of parts that are neither text nor thoughts that can be read."""
+_THOUGHT_FIELDS: Final = ("reasoning_content", "reasoning", "thinking")
+"""Fields of a message that hold its thoughts, by server."""
 _STATUS_OF: Final = {
     "insufficient_quota": 429, "rate_limit_exceeded": 429, "context_length_exceeded": 400, "invalid_request_error": 400,
     "invalid_api_key": 401, "model_not_found": 404, "server_error": 500, "overloaded_error": 529,
@@ -81,11 +87,34 @@ def _part(part: Any) -> str:
     if isinstance(part, str):
         return part
     kind = str(part.get("type")) if isinstance(part, Mapping) else type(part).__name__
-    if kind in _THOUGHTS:
+    if kind in _THOUGHTS or kind in _NO_TEXT:
         return ""
     if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
         raise MalformedReply(f"malformed response (its content has a part of type {kind[:40]!r}, expected text)")
     return str(part["text"])
+
+
+def _thought(message: Mapping[str, Any], content: Any) -> str:
+    """The thoughts that a server sends apart from the text; empty if there are none, or none that can be read."""
+    parts = content if isinstance(content, list) else []
+    inside = [part for part in parts if isinstance(part, Mapping) and str(part.get("type")) in _THOUGHTS]
+    found = [message.get(name) for name in _THOUGHT_FIELDS] + [
+        _said_in(part.get("thinking", part.get("text"))) for part in inside
+    ]
+    return "\n".join(dict.fromkeys(text.strip() for text in found if isinstance(text, str) and text.strip()))
+
+
+def _said_in(thinking: Any) -> Any:
+    """The text of a thought's part, which some servers cut into parts again."""
+    if not isinstance(thinking, list):
+        return thinking
+    return "".join(part["text"] for part in thinking if isinstance(part, Mapping) and isinstance(part.get("text"), str))
+
+
+def _with_thought(thought: str, text: str) -> str:
+    if not thought or END in with_think_marks(text):
+        return text
+    return f"{START}\n{thought}\n{END}\n\n{text.lstrip()}" if text.strip() else f"{START}\n{thought}"
 
 
 def _count(value: Any) -> int | None:
@@ -163,9 +192,11 @@ def completion_of(
     if (error := error_in(choice)) is not None:
         raise error
     message = choice.get("message") if chat else choice
-    if not isinstance(message, Mapping) or ("content" if chat else "text") not in message:
+    name = "content" if chat else "text"
+    if not isinstance(message, Mapping) or (name not in message and not _thought(message, None)):
         raise MalformedReply(f"malformed response (its choice has no {'message.content' if chat else 'text'})")
-    text = _text(message["content" if chat else "text"])
+    said = message.get(name)
+    text = _with_thought(_thought(message, said), _text(said))
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -18,9 +18,10 @@ import torch
 from transformers import DynamicCache
 
 from pipeline.config.engines import EngineConfig
-from pipeline.config.models import Turns, Weights
+from pipeline.config.models import Weights
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Told, until, untold
 from pipeline.model_folders import load_causal_model, load_tokenizer
+from pipeline.model_thoughts import special_marks, without_other_tokens
 from pipeline.prompt_rendering import Prompt, prompt_tokens
 
 _SHRINK: Final = 0.75
@@ -28,11 +29,12 @@ _SHRINK: Final = 0.75
 
 
 class _TransformersEngine:
-    def __init__(self, model: Any, tokenizer: Any, turns: Turns | None, batch: int, context: int, told: Told) -> None:
-        self._model = model
+    def __init__(self, network: Any, tokenizer: Any, model: Weights, batch: int, context: int, told: Told) -> None:
+        self._model = network
         self._told = told
-        self._ends = _end_tokens(model, tokenizer)
-        self._turns = turns
+        self._ends = _end_tokens(network, tokenizer)
+        self._turns = model.dialogue
+        self._marks = special_marks(tokenizer, model.thought_marks)
         self._tokenizer = tokenizer
         self._batch = batch
         self._context = context
@@ -40,7 +42,9 @@ class _TransformersEngine:
         self._texts: dict[int, str] = {}
 
     def _text(self, tokens: list[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+        if not self._marks:
+            return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+        return without_other_tokens(self._tokenizer, str(self._tokenizer.decode(tokens)), self._marks)
 
     def _without_end(self, tokens: list[int]) -> list[int]:
         return tokens[:-1] if tokens and tokens[-1] in self._ends else tokens
@@ -144,4 +148,4 @@ def open_transformers(config: EngineConfig, model: Weights, told: Told = untold)
     tokenizer = load_tokenizer(model)
     network = load_causal_model(model, config.dtype)
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    yield _TransformersEngine(network, tokenizer, model.dialogue, config.batch, config.max_context, told)
+    yield _TransformersEngine(network, tokenizer, model, config.batch, config.max_context, told)

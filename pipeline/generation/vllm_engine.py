@@ -14,6 +14,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,10 +23,11 @@ import torch.distributed as dist
 from pydantic import ValidationError
 
 from pipeline.config.engines import EngineConfig
-from pipeline.config.models import LocalModel, Turns, Weights
+from pipeline.config.models import LocalModel, Weights
 from pipeline.errors import EngineError
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Told, untold
 from pipeline.generation.vllm_thread import Driver
+from pipeline.model_thoughts import special_marks, without_other_tokens
 from pipeline.prompt_rendering import Prompt, prompt_tokens
 
 if TYPE_CHECKING:
@@ -34,10 +37,11 @@ GIB = 1 << 30
 
 
 class _VllmEngine:
-    def __init__(self, llm: LLM, driver: Driver, turns: Turns | None) -> None:
+    def __init__(self, llm: LLM, driver: Driver, model: Weights) -> None:
         self._driver = driver
-        self._turns = turns
+        self._turns = model.dialogue
         self._tokenizer = llm.get_tokenizer()
+        self._marks = special_marks(self._tokenizer, model.thought_marks)
         self._context = llm.model_config.max_model_len
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
@@ -52,6 +56,7 @@ class _VllmEngine:
                 seed=None if greedy else seed,
                 logprobs=0 if decoding.likelihood else None,
                 stop=list(decoding.stop),
+                skip_special_tokens=not self._marks,
             )
             for seed in seeds
         ]
@@ -61,6 +66,9 @@ class _VllmEngine:
         asked = [n for n, one in enumerate(requests) if not decoding.skip_long or len(one["prompt_token_ids"]) <= room]
         outputs = self._driver.outputs([requests[n] for n in asked], [settings[n] for n in asked])
         found = dict(zip(asked, map(_completion, outputs), strict=True))
+        if self._marks:
+            clean = partial(without_other_tokens, self._tokenizer, kept=self._marks)
+            found = {n: replace(said, text=clean(said.text)) for n, said in found.items()}
         return [found.get(n, TOO_LONG) for n in range(len(prompts))]
 
 
@@ -123,7 +131,7 @@ def open_vllm(config: EngineConfig, model: Weights, told: Told = untold) -> Iter
         raise EngineError(f"vLLM could not start on {model.location}: {reason}; see the stage's log") from error
     driver = Driver(llm, config.stall_seconds, lambda output: told(_completion(output)))
     try:
-        yield _VllmEngine(llm, driver, model.dialogue)
+        yield _VllmEngine(llm, driver, model)
     finally:
         driver.stop()
         llm.llm_engine.engine_core.shutdown()

@@ -13,7 +13,7 @@ from typing import Final
 
 from pipeline.grading.grade import conclusion
 from pipeline.grading.wording.statements import announced, last_boxes
-from pipeline.grading.wording.thoughts import END, with_think_marks
+from pipeline.grading.wording.thoughts import END, without_open_thought
 
 _REACH: Final = 200
 """Characters before an answer that are searched for its lead-in."""
@@ -112,8 +112,8 @@ def _shorter(text: str) -> str:
 
 
 def without_answer_statement(text: str) -> str:
-    """A rationale without its closing answer statement. Thoughts, if kept, are not changed."""
-    thoughts, mark, said = with_think_marks(text).strip().rpartition(END)
+    """A rationale without its closing answer statement. Thoughts, if kept, are not changed, but one that never ends is left out."""
+    thoughts, mark, said = without_open_thought(text).strip().rpartition(END)
     while (shorter := _shorter(said)) != said:
         said = shorter
     return (thoughts + mark + said).rstrip()

@@ -18,26 +18,33 @@ from torch import Tensor
 
 from pipeline.errors import ModelError, NothingSurvives
 from pipeline.grading.grade import conclusion
+from pipeline.model_thoughts import THINK, Marks, ThoughtForm
 from pipeline.prompt_rendering import end_token
 from pipeline.rationales.conclusion import before_conclusion
-from pipeline.rationales.thoughts import PromptEnd, fitted
+from pipeline.rationales.thoughts import fitted
 from pipeline.student.batch import TokenRow
 from pipeline.student.table_view import TableView
-from pipeline.text_tokens import THOUGHT, text_tokens
+from pipeline.text_tokens import text_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 def make_row(
-    tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: str, answer: str, limit: int, where: str
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: list[int],
+    rationale: str,
+    answer: str,
+    limit: int,
+    where: str,
+    marks: Marks = THINK,
 ) -> TokenRow:
-    """Tokens of a prompt followed by one rationale.
+    """Tokens of a prompt followed by one rationale; `marks` are those of the student's thoughts.
 
     Raises:
         ModelError: the row is longer than `limit` tokens.
     """
-    encoded = text_tokens(tokenizer, rationale, THOUGHT)
+    encoded = text_tokens(tokenizer, rationale, marks)
     tokens = [*prompt, *encoded.ids, end_token(tokenizer)]
     if len(tokens) > limit:
         raise ModelError(
@@ -51,17 +58,23 @@ def make_row(
 
 
 def answer_row(
-    tokenizer: PreTrainedTokenizerBase, prompt: list[int], answer: str, limit: int, where: str, before: PromptEnd = "free"
+    tokenizer: PreTrainedTokenizerBase, prompt: list[int], answer: str, limit: int, where: str, form: ThoughtForm
 ) -> TokenRow:
     """The row of the second task (answer without rationale): `prompt` asks for the answer, and only the answer sentence follows."""
-    return make_row(tokenizer, prompt, fitted(conclusion(answer), before), answer, limit, where)
+    return make_row(tokenizer, prompt, fitted(conclusion(answer), form), answer, limit, where, form.marks)
 
 
 def context_row(
-    tokenizer: PreTrainedTokenizerBase, prompt: list[int], rationale: str, answer: str, limit: int, where: str
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: list[int],
+    rationale: str,
+    answer: str,
+    limit: int,
+    where: str,
+    marks: Marks = THINK,
 ) -> TokenRow:
     """The row of a rationale without its last reasoning sentence, so that the answer is not already stated in its context."""
-    return make_row(tokenizer, prompt, before_conclusion(rationale), answer, limit, where)
+    return make_row(tokenizer, prompt, before_conclusion(rationale), answer, limit, where, marks)
 
 
 ADDRESS_FIELDS: Final = 5

@@ -24,7 +24,7 @@ from storage.artifact import Artifact, Draft
 from storage.errors import ArtifactError
 
 NAME: Final = "evaluation"
-VERSION: Final = 8
+VERSION: Final = 9
 INPUTS: Final = ("questions", "references", "training")
 
 

@@ -28,7 +28,7 @@ from stages.shared.answering import AnsweringModel, answer, check_prompts, evalu
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "references"
-VERSION: Final = 6
+VERSION: Final = 7
 INPUTS: Final = ("questions",)
 
 

@@ -37,7 +37,7 @@ from storage.artifact import Artifact, Draft
 from storage.errors import ArtifactError
 
 NAME: Final = "sampling"
-VERSION: Final = 5
+VERSION: Final = 6
 INPUTS: Final = ("questions",)
 
 

@@ -16,10 +16,11 @@ from pipeline.config.models import Turns
 from pipeline.config.synthesis import Synthesis
 from pipeline.grading.grade import Outcome
 from pipeline.grading.majority import majority_is_right
+from pipeline.model_thoughts import ThoughtForm
 from pipeline.perspectives.perspective import Perspective
 from pipeline.prompt_rendering import prompt_tokens, rationale_tokens
 from pipeline.rationales.curation import curate, first_right, reasoning
-from pipeline.rationales.thoughts import PromptEnd, fitted
+from pipeline.rationales.thoughts import fitted
 from pipeline.student.batch import TokenRow
 from pipeline.training.training_set import make_row
 from stages.synthesis.question_index import IndexedQuestion
@@ -40,12 +41,12 @@ class Kept(NamedTuple):
 
 
 class Student(NamedTuple):
-    """The student's tokenizer, the turns of its dialogue, its maximum number of tokens per row, and what its prompts do about thoughts."""
+    """The student's tokenizer, the turns of its dialogue, its maximum number of tokens per row, and what it does about thoughts."""
 
     tokenizer: PreTrainedTokenizerBase
     turns: Turns | None
     max_length: int
-    before: PromptEnd
+    thoughts: ThoughtForm
 
     def prompt(self, asked: IndexedQuestion) -> list[int]:
         return prompt_tokens(self.tokenizer, asked.prompt, self.turns)
@@ -130,10 +131,10 @@ def _drop_too_long(right: dict[str, dict[str, str]], prompts: Mapping[str, list[
 
 
 def _length(student: Student, text: str) -> int:
-    return len(rationale_tokens(student.tokenizer, fitted(text, student.before)))
+    return len(rationale_tokens(student.tokenizer, fitted(text, student.thoughts), student.thoughts.marks))
 
 
 def _kept(question_id: str, name: str, text: str, prompt: list[int], asked: IndexedQuestion, student: Student) -> Kept:
-    where, text = f"rationale of {question_id!r}, {name}", fitted(text, student.before)
-    row = make_row(student.tokenizer, prompt, text, asked.answer, student.max_length, where)
+    where, text = f"rationale of {question_id!r}, {name}", fitted(text, student.thoughts)
+    row = make_row(student.tokenizer, prompt, text, asked.answer, student.max_length, where, student.thoughts.marks)
     return Kept(question_id, name, row, asked.prompt, text, asked.answer)

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from stages.synthesis.selection import Kept
 
 NAME: Final = "synthesis"
-VERSION: Final = 8
+VERSION: Final = 9
 INPUTS: Final = ("questions", "sampling")
 
 _COUNTS: Final = b"counts"
@@ -137,11 +137,11 @@ Select = Callable[[Path, bytes | None], tuple[list["Kept"], dict[str, int]]]
 
 
 def _selecting(config: Config, lookup: QuestionIndex) -> Select:
-    from pipeline.rationales.thoughts import prompt_end
+    from pipeline.model_thoughts import thought_form
     from stages.synthesis.selection import Student, select
 
-    tokenizer, turns = load_tokenizer(config.student), config.student.dialogue
-    student = Student(tokenizer, turns, config.max_length, prompt_end(tokenizer, turns))
+    tokenizer = load_tokenizer(config.student)
+    student = Student(tokenizer, config.student.dialogue, config.max_length, thought_form(tokenizer, config.student))
 
     def selecting(path: Path, last: bytes | None) -> tuple[list[Kept], dict[str, int]]:
         samples = read_parquet(path, SAMPLE)

@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from pipeline.model_thoughts import thought_form
 from pipeline.prompt_rendering import prompt_tokens, render
-from pipeline.rationales.thoughts import prompt_end
 from pipeline.student.batch import TokenRow
 from pipeline.training.training_set import ADDRESS_FIELDS, TrainingSet, address_of, answer_row, context_row, make_row
 from stages.core.summaries import SynthesisSummary
@@ -35,11 +35,12 @@ _ROWS: Final = 1024
 
 def _rows(config: Config, tokenizer: Any, piece: Piece) -> Iterator[list[TokenRow]]:
     """The row and the context row of every rationale of a piece."""
-    limit = config.training.max_length
+    limit, marks = config.training.max_length, thought_form(tokenizer, config.student).marks
     for item in piece.to_pylist():
         prompt = prompt_tokens(tokenizer, item["prompt"], config.student.dialogue)
         where = f"rationale of {item['question_id']!r}, {item['perspective']}"
-        yield [make(tokenizer, prompt, item["rationale"], item["answer"], limit, where) for make in (make_row, context_row)]
+        text, answer = item["rationale"], item["answer"]
+        yield [make(tokenizer, prompt, text, answer, limit, where, marks) for make in (make_row, context_row)]
 
 
 def _write_tokens(config: Config, synthesis: Artifact, tokenizer: Any, names: Sequence[str], folder: Path) -> int:
@@ -63,7 +64,7 @@ def _write_answers(config: Config, synthesis: Artifact, tokenizer: Any, offset: 
     questions, names = SynthesisSummary.of(synthesis).kept_questions, [item.name for item in config.perspectives]
     places = blank(folder / "answers.i64", (questions, ADDRESS_FIELDS), np.int64)
     limit, prompts = config.training.max_length, config.prompts
-    before = prompt_end(tokenizer, config.student.dialogue)
+    form = thought_form(tokenizer, config.student)
     with (folder / "tokens.i32").open("ab") as tokens:
         pieces = synthesis.batches("rationales", ["question_id", "perspective", "prompt", "answer"], _ROWS)
         for piece, (n_B, _) in numbered(pieces, names, questions):
@@ -71,7 +72,7 @@ def _write_answers(config: Config, synthesis: Artifact, tokenizer: Any, offset: 
                 if places[n, 1]:
                     continue
                 asked = prompt_tokens(tokenizer, render(prompts.answer, prompt=item["prompt"]), config.student.dialogue)
-                row = answer_row(tokenizer, asked, item["answer"], limit, f"answer of {item['question_id']!r}", before)
+                row = answer_row(tokenizer, asked, item["answer"], limit, f"answer of {item['question_id']!r}", form)
                 places[n] = address_of(row, offset)
                 tokens.write(np.array(row.tokens, np.int32).tobytes())
                 offset += len(row.tokens)

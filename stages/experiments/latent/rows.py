@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.config.run import RunConfig
 from pipeline.errors import NothingSurvives
+from pipeline.model_thoughts import thought_form
 from pipeline.perspectives.run_perspectives import perspectives_of
 from pipeline.prompt_rendering import prompt_tokens
 from pipeline.student.batch import TokenRow
@@ -117,15 +118,15 @@ def _texts(synthesis: Artifact, ids: Sequence[str]) -> Iterable[dict[str, Any]]:
 def read_rows(synthesis: Artifact, ids: Sequence[str], run: RunConfig, tokenizer: Any) -> Rows:
     """The rationales of these questions, tokenised as in training."""
     names, limit, place = names_of(run), run.training.max_length, {name: number for number, name in enumerate(ids)}
+    marks = thought_form(tokenizer, run.student).marks
     prompts: dict[int, TokenRow] = {}
     found: list[tuple[int, int, TokenRow, TokenRow]] = []
     for item in _texts(synthesis, ids):
         question, where = place[item["question_id"]], f"rationale of {item['question_id']!r}, {item['perspective']}"
         prompt = prompt_tokens(tokenizer, item["prompt"], run.student.dialogue)
         prompts[question] = TokenRow(prompt, len(prompt), (len(prompt), len(prompt)))
-        row, context = (
-            make(tokenizer, prompt, item["rationale"], item["answer"], limit, where) for make in (make_row, context_row)
-        )
+        text, answer = item["rationale"], item["answer"]
+        row, context = (make(tokenizer, prompt, text, answer, limit, where, marks) for make in (make_row, context_row))
         found.append((question, names.index(item["perspective"]), row, context))
     question_B, perspective_B, rationales, contexts = zip(*found, strict=True)
     return Rows(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pipeline.errors import EngineRefused
 from pipeline.generation.engine import Completion
 from pipeline.generation.server_reply import ErrorInReply, MalformedReply, completion_of
+from pipeline.grading.grade import Outcome, grade
 
 SAID = "Add them. The answer is 7."
 
@@ -59,13 +60,58 @@ def test_an_unknown_finish_reason_is_refused_by_name_unless_configured() -> None
 @pytest.mark.parametrize(
     "content",
     [
-        [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": SAID}],
-        [{"type": "reasoning", "text": "Hm."}, {"type": "output_text", "text": SAID[:5]}, {"type": "text", "text": SAID[5:]}],
+        [
+            {"type": "redacted_thinking", "data": "Hm."},
+            {"type": "output_text", "text": SAID[:5]},
+            {"type": "text", "text": SAID[5:]},
+        ],
         [SAID[:3], SAID[3:]],
     ],
 )
-def test_the_parts_of_a_text_are_joined_without_thoughts(content: Any) -> None:
+def test_the_parts_of_a_text_are_joined(content: Any) -> None:
     assert read(reply(content=content)).text == SAID
+
+
+def message(**fields: Any) -> dict[str, Any]:
+    document = reply()
+    document["choices"][0]["message"] = fields
+    return document
+
+
+APART = [
+    {"reasoning_content": " Hm.\n", "content": SAID},
+    {"reasoning": "Hm.", "content": SAID},
+    {"reasoning": "Hm.", "reasoning_content": "Hm.", "content": f"\n\n{SAID}"},
+    {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": SAID}]},
+    {"content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": SAID}]},
+    {"content": [{"type": "reasoning", "text": "Hm."}, {"type": "text", "text": SAID}]},
+]
+
+
+@pytest.mark.parametrize("fields", APART)
+def test_thoughts_that_are_sent_apart_are_put_before_the_text(fields: dict[str, Any]) -> None:
+    assert read(message(**fields)).text == f"<think>\nHm.\n</think>\n\n{SAID}"
+
+
+@pytest.mark.parametrize("finish", ["stop", "length"])
+@pytest.mark.parametrize("fields", [{"content": None}, {"content": ""}, {}])
+def test_a_thought_without_a_text_behind_it_is_kept_and_is_no_answer(fields: dict[str, Any], finish: str) -> None:
+    document = message(**fields, reasoning_content="It is \\boxed{7}.")
+    document["choices"][0]["finish_reason"] = finish
+    found = read(document)
+    assert found.text == "<think>\nIt is \\boxed{7}."
+    graded = grade(found.text, found.finish_reason == "stop", "7", "number")
+    assert graded.outcome is (Outcome.UNPARSED if finish == "stop" else Outcome.TRUNCATED)
+
+
+def test_a_text_that_already_has_its_thought_gets_no_second_one() -> None:
+    said = f"<think>Hm.</think>{SAID}"
+    assert read(message(reasoning_content="Hm.", content=said)).text == said
+
+
+@pytest.mark.parametrize("thought", [None, "", "  ", 7, {"a": 1}])
+def test_a_thought_that_is_no_text_is_none(thought: Any) -> None:
+    assert read(message(reasoning_content=thought, content=SAID)).text == SAID
 
 
 @pytest.mark.parametrize("chat", [True, False])

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.models import Turns
+from pipeline.config.models import LocalModel, Turns
 from pipeline.errors import ModelError
+from pipeline.model_thoughts import ThoughtForm, thought_form
 from pipeline.prompt_rendering import prompt_tokens, rendered
 from pipeline.rationales.curation import first_right, without_thoughts
-from pipeline.rationales.thoughts import END, START, fitted, prompt_end
+from pipeline.rationales.thoughts import END, START, fitted
 from pipeline.training.training_set import answer_row, context_row, make_row
 from tests.support.models import build_tokenizer
 
@@ -29,7 +30,7 @@ SAID = {
     "a thought that its own template opened": "Is it 8? No.\n</think>\n\nAdding gives 7. The answer is \\boxed{7}.",
     "two thoughts": "<think>8?</think>No.<think>6?</think>\n\nAdding gives 7. The answer is \\boxed{7}.",
     "an empty thought": "<think>\n\n</think>\n\nAdding gives 7. The answer is \\boxed{7}.",
-    "a thought that never ends": "<think>Adding gives 7. The answer is \\boxed{7}.",
+    "a second thought that never ends": "<think>8?</think>\n\nAdding gives 7. The answer is \\boxed{7}.<think>Or 9? \\boxed{9}",
     "no thought": "Adding gives 7. The answer is \\boxed{7}.",
 }
 
@@ -59,14 +60,14 @@ def pairs(text: str) -> int:
 @pytest.mark.parametrize("name", ["free", "opened", "closed"])
 def test_a_row_has_no_thought_or_one_well_formed(tokenizers: dict[str, Any], name: str, said: str, thoughts: str) -> None:
     tokenizer, turns = tokenizers[name], Turns()
-    before = prompt_end(tokenizer, turns)
-    assert before == name
+    form = thought_form(tokenizer, LocalModel(path=Path("student")))
+    assert form.before == name
     kept = thoughts == "keep" and said.partition(END)[0].replace(START, "").strip() != "" and END in said
     if name == "closed" and kept:
         with pytest.raises(ModelError, match=r"synthesis.thoughts: keep.*; set thoughts to drop, or correct student\.turns"):
-            fitted(concluded(said, thoughts), before)
+            fitted(concluded(said, thoughts), form)
         return
-    text = fitted(concluded(said, thoughts), before)
+    text = fitted(concluded(said, thoughts), form)
     prompt = prompt_tokens(tokenizer, "3+4?", turns)
     for make in (make_row, context_row):
         row = make(tokenizer, prompt, text, "7", 512, "here")
@@ -77,37 +78,53 @@ def test_a_row_has_no_thought_or_one_well_formed(tokenizers: dict[str, Any], nam
     whole = rendered(tokenizer, "3+4?", turns) + text
     assert "Adding gives 7. The answer is" in whole
     assert ("8?" in whole) == kept
-    short = answer_row(tokenizer, prompt, "7", 512, "here", before)
+    short = answer_row(tokenizer, prompt, "7", 512, "here", form)
     assert pairs(tokenizer.decode(short.tokens)) == (name != "free")
 
 
 def test_template_arguments_decide_what_the_prompt_does(tokenizers: dict[str, Any]) -> None:
-    switched = tokenizers["switched"]
-    assert prompt_end(switched, Turns()) == "opened"
-    assert prompt_end(switched, Turns(template={"enable_thinking": False})) == "closed"
-    assert prompt_end(switched, None) == "free"
+    def before(**fields: Any) -> str:
+        return thought_form(tokenizers["switched"], LocalModel(path=Path("student"), **fields)).before
+
+    assert before() == "opened"
+    assert before(turns=Turns(template={"enable_thinking": False})) == "closed"
+    assert before(chat=False) == "free"
 
 
 @given(st.text(max_size=40).filter(lambda text: START not in text and END not in text))
 def test_a_rationale_without_marks_stays_as_it_is(text: str) -> None:
-    assert fitted(text, "free") == fitted(text, "closed") == text
-    assert fitted(text, "opened").removeprefix("\n</think>\n\n") == text.lstrip()
+    assert fitted(text, ThoughtForm("free")) == fitted(text, ThoughtForm("closed")) == text
+    assert fitted(text, ThoughtForm("opened")).removeprefix("\n</think>\n\n") == text.lstrip()
     whole = f"<think>\nno\n</think>{text}"
-    assert fitted(whole, "free") == whole
+    assert fitted(whole, ThoughtForm("free")) == whole
 
 
 @given(st.lists(st.sampled_from([START, END, "a", " ", "\n", "b."]), max_size=8).map("".join))
 def test_any_marks_become_at_most_one_pair(text: str) -> None:
-    assert pairs(fitted(text, "free")) <= 1
-    assert pairs(START + fitted(text, "opened")) == 1
+    assert pairs(fitted(text, ThoughtForm("free"))) <= 1
+    assert pairs(START + fitted(text, ThoughtForm("opened"))) == 1
 
 
 def test_the_marks_of_a_thought_are_tokens_where_the_tokenizer_has_them(tmp_path: Path) -> None:
     tokenizer = build_tokenizer(
         tmp_path, chat_template=TEMPLATE.replace("END", ENDS["opened"]), extra_special_tokens=[START, END]
     )
-    text = fitted("No end <end> yet. The answer is \\boxed{7}.", "opened")
+    text = fitted("No end <end> yet. The answer is \\boxed{7}.", ThoughtForm("opened"))
     row = make_row(tokenizer, prompt_tokens(tokenizer, "What is <think>?", Turns()), text, "7", 512, "here")
     start, end = tokenizer.convert_tokens_to_ids([START, END])
     assert (row.tokens.count(start), row.tokens.count(end), row.tokens.count(tokenizer.eos_token_id)) == (1, 1, 1)
     assert row.tokens.index(start) < row.start <= row.tokens.index(end)
+
+
+@pytest.mark.parametrize("custom", [None, ("<plan>", "</plan>")])
+def test_a_student_is_trained_on_its_own_marks(tmp_path: Path, custom: tuple[str, str] | None) -> None:
+    start, end = custom or ("[THINK]", "[/THINK]")
+    tokenizer = build_tokenizer(tmp_path, chat_template=TEMPLATE.replace("END", ""), extra_special_tokens=[start, end])
+    form = thought_form(tokenizer, LocalModel(path=Path("student"), thought_marks=custom))
+    assert form == ThoughtForm("free", (start, end))
+    text = fitted(concluded(SAID["a thought"], "keep"), form)
+    assert text == f"{start}\nIs it 8? No.\n{end}\n\nAdding gives 7. The answer is \\boxed{{7}}."
+    row = make_row(tokenizer, prompt_tokens(tokenizer, f"What is {start}?", Turns()), text, "7", 512, "here", form.marks)
+    first, last = tokenizer.convert_tokens_to_ids([start, end])
+    assert (row.tokens.count(first), row.tokens.count(last)) == (1, 1)
+    assert row.tokens.index(first) == row.start

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipeline.config.run import RunConfig
+from pipeline.model_thoughts import ThoughtForm
 from pipeline.prompt_rendering import prompt_tokens
 from pipeline.training.training_set import answer_row, context_row, make_row
 from stages.synthesis.measurement import feature_table, rationale_table
@@ -87,4 +88,4 @@ def test_the_answer_task_has_a_row_for_every_question(
     data = open_training_set(tmp_path, pad=0)
     for n in range(len(MASK)):
         prompt = prompt_tokens(tiny_tokenizer, f"{question(n).text} At once:", None)
-        assert data.answer(n) == answer_row(tiny_tokenizer, prompt, str(n), 512, "")
+        assert data.answer(n) == answer_row(tiny_tokenizer, prompt, str(n), 512, "", ThoughtForm())
