@@ -14,6 +14,13 @@ KEY_VARIABLES: Final = "MIND_KEY_VARIABLES"
 """Environment variable with the names of further variables that may hold an API key; part of the machine, never of a run."""
 
 
+Parameter = Literal[
+    "max_tokens", "temperature", "top_p", "seed", "stop", "logprobs", "top_k", "min_p", "repetition_penalty", "presence_penalty",
+    "reasoning_effort",
+]  # fmt: skip
+"""Parameters of a request."""
+
+
 class EngineConfig(Frozen):
     """Text generation by vLLM in this process, by an OpenAI-compatible server, or by plain transformers.
 
@@ -34,6 +41,8 @@ class EngineConfig(Frozen):
     """Server only: the model name that its answers carry where it differs from `served_model` (gpt-4o-2024-08-06 for gpt-4o)."""
     finish_reasons: tuple[str, ...] | None = identity(None, min_length=1)
     """Server only: finish reasons by which it says that a text ended by itself, besides the usual ones (stop, eos, end_turn, ...)."""
+    parameters: dict[Parameter, str | None] | None = identity(None)
+    """Server only: what it calls a parameter of a request, or null to leave it out, for example `{temperature: null}`."""
     key_variable: str = runtime("OPENAI_API_KEY")
     """Server only: environment variable that holds the API key; ends in _API_KEY, or is listed in the variable MIND_KEY_VARIABLES."""
     connections: int = runtime(32, ge=1)
@@ -73,6 +82,8 @@ class EngineConfig(Frozen):
     def _server_address(self) -> EngineConfig:
         if self.kind == "openai" and (self.base_url is None or self.served_model is None):
             raise ValueError("the openai engine needs base_url, for example http://127.0.0.1:8000/v1, and served_model")
+        if self.parameters is not None and self.in_process:
+            raise ValueError("parameters: only a server has its own names; remove it")
         return self
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, get_args
 
+from pipeline.config.sampling import Sampling
 from pipeline.prompt_rendering import Prompt
 
 FinishReason = Literal["stop", "length", "too_long"]
@@ -18,7 +19,7 @@ FinishReason = Literal["stop", "length", "too_long"]
 
 @dataclass(frozen=True)
 class Decoding:
-    """How tokens are chosen. Temperature 0 is greedy and ignores `top_p` and seeds.
+    """How tokens are chosen. Temperature 0 is greedy and ignores seeds and what limits a choice; penalties count all the same.
 
     With `likelihood` a completion says how likely it was, which takes a fifth of a small model's time. With `skip_long` a prompt
     that leaves no room for `max_tokens` is not asked, and its completion is `TOO_LONG`; without it, one such ends everything. A text ends
@@ -31,6 +32,26 @@ class Decoding:
     likelihood: bool = False
     skip_long: bool = False
     stop: tuple[str, ...] = ()
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    reasoning_effort: str | None = None
+
+
+def sampling_decoding(settings: Sampling) -> Decoding:
+    """How the teacher's tokens are chosen."""
+    return Decoding(
+        settings.temperature,
+        settings.top_p,
+        settings.max_tokens,
+        likelihood=True,
+        top_k=settings.top_k,
+        min_p=settings.min_p,
+        repetition_penalty=settings.repetition_penalty,
+        presence_penalty=settings.presence_penalty,
+        reasoning_effort=settings.reasoning_effort,
+    )
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,19 @@ import json
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient
 from tenacity import RetryCallState
 
-from pipeline.config.engines import EngineConfig
+from pipeline.config.engines import EngineConfig, Parameter
 from pipeline.config.models import Turns
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
 from pipeline.generation.answer_journal import AnswerJournal, key_of
@@ -40,6 +40,8 @@ T = TypeVar("T")
 InTime = Callable[[Callable[[], Awaitable[Any]]], Any]
 """Makes a request and waits for its answer, as `bounded_requests.deadlines` gives it."""
 
+_OPTIONAL: Final = ("top_k", "min_p", "repetition_penalty", "presence_penalty", "reasoning_effort")
+"""Parameters that are sent if they are set."""
 _QUIET_SECONDS: Final = 30.0
 """Minimum seconds between two log lines about retries; hundreds of requests may be waiting at once."""
 _OVER_THE_CONTEXT: Final = re.compile(
@@ -58,7 +60,7 @@ class _OpenAIEngine:
         self._arrived = arrived
         self._key = os.environ.get(config.key_variable) or "none"
         self._said = -_QUIET_SECONDS
-        self._renamed: dict[str, str] = {}
+        self._renamed: dict[str, str] = {name: other or "" for name, other in (config.parameters or {}).items()}
         self.stopped = Event()
         self.pool = ThreadPoolExecutor(config.connections)
         self.in_time = in_time
@@ -104,6 +106,7 @@ class _OpenAIEngine:
         }
         if decoding.stop:
             settings["stop"] = list(decoding.stop)
+        settings |= {name: value for name in _OPTIONAL if (value := getattr(decoding, name)) is not None}
         if decoding.likelihood:
             settings["logprobs"] = 0 if self._turns is None else True
         try:
@@ -130,7 +133,21 @@ class _OpenAIEngine:
             except EngineRefused as error:
                 name = self._refused(error)
                 if name is None or name not in taken:
-                    raise
+                    raise self._named(error, taken) from error
+
+    def _named(self, error: EngineRefused, taken: Mapping[str, Any]) -> EngineRefused:
+        """The refusal, with the setting that leaves out the parameter that the server's message names."""
+        if isinstance(error, PromptTooLong) or getattr(error.__cause__, "status_code", None) not in (400, 422):
+            return error
+        meant = {self._renamed.get(name, name): name for name in get_args(Parameter)}
+        named = next(
+            (meant[name] for name in taken if name in meant and re.search(rf"\b{re.escape(name)}\b", str(error))), None
+        )
+        if named is None:
+            return error
+        return EngineRefused(
+            f"{error}; engine.parameters: {{{named}: null}} leaves {named} out, and {{{named}: NAME}} renames it"
+        )
 
     def _refused(self, error: EngineRefused) -> str | None:
         """The setting that a server refuses, if it can be left out or has another name; notes this for all later requests."""
@@ -150,13 +167,18 @@ class _OpenAIEngine:
         return None
 
     def _ask(self, prompt: Prompt, settings: dict[str, Any], max_tokens: int) -> Completion:
+        model = settings.pop("model")
+        # In the body as they are: servers know more parameters, and other names, than the client.
         if self._turns is None:
-            request = partial(self.client.completions.with_raw_response.create, prompt=plain_text(prompt), **settings)
+            create = self.client.completions.with_raw_response.create
+            request = partial(create, model=model, prompt=plain_text(prompt), extra_body=settings)
         else:
             turns: Any = messages(prompt, self._turns)
             if self._turns.template is not None:
-                settings = {**settings, "extra_body": {"chat_template_kwargs": self._turns.template}}
-            request = partial(self.client.chat.completions.with_raw_response.create, messages=turns, **settings)
+                settings["chat_template_kwargs"] = self._turns.template
+            request = partial(
+                self.client.chat.completions.with_raw_response.create, model=model, messages=turns, extra_body=settings
+            )
         return self._read(self.in_time(request).content, max_tokens)
 
     def _read(self, content: bytes, max_tokens: int) -> Completion:

@@ -91,9 +91,12 @@ class _TransformersEngine:
         batch = list(range(rows))  # rows in the current batch; finished rows are removed at intervals
         for _ in range(decoding.max_tokens):
             logits_BV = self._model(input_ids=step_BT, past_key_values=cache, use_cache=True).logits[:, -1].float().cpu()
+            raw_BV = logits_BV
+            if decoding.repetition_penalty is not None or decoding.presence_penalty is not None:
+                logits_BV = _penalised(logits_BV, tokens_BT[batch].cpu(), [produced[row] for row in batch], decoding)
             chosen_B = _choose_all(logits_BV, [generators[row] for row in batch], decoding)
             if decoding.likelihood:
-                spent_B = torch.log_softmax(logits_BV, -1).gather(-1, chosen_B[:, None])[:, 0]
+                spent_B = torch.log_softmax(raw_BV, -1).gather(-1, chosen_B[:, None])[:, 0]
                 for row, logprob in zip(batch, spent_B.tolist(), strict=True):
                     logprobs[row] += 0.0 if ended[row] else logprob
             for row, token in zip(batch, chosen_B.tolist(), strict=True):
@@ -127,6 +130,23 @@ def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(int(token) for token in (tokenizer.eos_token_id, *several) if token is not None)
 
 
+def _penalised(
+    logits_BV: torch.Tensor, prompts_BT: torch.Tensor, produced_B: list[list[int]], decoding: Decoding
+) -> torch.Tensor:
+    """The logits, lower for tokens that a row already has: in prompt or text (repetition), in its text (presence)."""
+    found_BV = logits_BV.clone()
+    for row, (prompt_T, produced) in enumerate(zip(prompts_BT, produced_B, strict=True)):
+        said = torch.tensor(sorted({*produced}), dtype=torch.long)
+        seen = torch.tensor(sorted({*prompt_T.tolist(), *produced}), dtype=torch.long)
+        if decoding.repetition_penalty is not None:
+            values = found_BV[row, seen]
+            found_BV[row, seen] = torch.where(
+                values > 0, values / decoding.repetition_penalty, values * decoding.repetition_penalty
+            )
+        found_BV[row, said] -= decoding.presence_penalty or 0.0
+    return found_BV
+
+
 def _choose_all(logits_BV: torch.Tensor, generators: list[torch.Generator], decoding: Decoding) -> torch.Tensor:
     if decoding.temperature == 0:
         return logits_BV.argmax(-1)
@@ -137,6 +157,11 @@ def _choose_all(logits_BV: torch.Tensor, generators: list[torch.Generator], deco
 
 def _choose(logits_V: torch.Tensor, generator: torch.Generator, decoding: Decoding) -> int:
     probabilities_V, order_V = torch.softmax(logits_V / decoding.temperature, -1).sort(descending=True)
+    if decoding.min_p is not None:
+        probabilities_V = probabilities_V * (probabilities_V >= decoding.min_p * probabilities_V[0])
+    if decoding.top_k is not None:
+        probabilities_V = probabilities_V * (torch.arange(len(probabilities_V)) < decoding.top_k)
+    probabilities_V = probabilities_V / probabilities_V.sum()
     keep_V = probabilities_V.cumsum(-1) - probabilities_V < decoding.top_p
     pick = torch.multinomial(probabilities_V * keep_V, 1, generator=generator)
     return int(order_V[pick])

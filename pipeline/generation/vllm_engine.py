@@ -52,6 +52,10 @@ class _VllmEngine:
             SamplingParams(
                 temperature=decoding.temperature,
                 top_p=1.0 if greedy else decoding.top_p,
+                top_k=0 if greedy or decoding.top_k is None else decoding.top_k,
+                min_p=0.0 if greedy or decoding.min_p is None else decoding.min_p,
+                repetition_penalty=1.0 if decoding.repetition_penalty is None else decoding.repetition_penalty,
+                presence_penalty=decoding.presence_penalty or 0.0,
                 max_tokens=decoding.max_tokens,
                 seed=None if greedy else seed,
                 logprobs=0 if decoding.likelihood else None,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.generation.engine import Completion, Decoding, Engine
+from pipeline.generation.engine import Completion, Engine, sampling_decoding
 from pipeline.grading.grade import Grade, Outcome
 from pipeline.perspectives.perspective import Perspective
 from pipeline.prefetch import chunks, prefetch
@@ -64,9 +65,8 @@ def graded_row(
 def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspective, int]]) -> Iterator[dict[str, Any]]:
     prompts = [teacher_prompt(config.prompts, question, perspective) for question, perspective, _ in asked]
     seeds = [seed_of(config.seed, question.id, item.name, index) for question, item, index in asked]
-    settings = config.sampling
     stop = stops(config.prompts, config.prompts.perspective, config.teacher)
-    decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens, likelihood=True, stop=stop)
+    decoding = replace(sampling_decoding(config.sampling), stop=stop)
     completions = engine.generate(prompts, seeds, decoding)
     graded = grades([(one[0], said.text, said.finish_reason == "stop") for one, said in zip(asked, completions, strict=True)])
     for (question, item, index), seed, completion, grade in zip(asked, seeds, completions, graded, strict=True):

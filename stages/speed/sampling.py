@@ -18,7 +18,7 @@ from pipeline.config.engines import EngineConfig
 from pipeline.config.models import LocalModel
 from pipeline.config.prompts import Prompts
 from pipeline.config.sampling import Sampling
-from pipeline.generation.engine import Decoding, Engine
+from pipeline.generation.engine import Decoding, Engine, sampling_decoding
 from pipeline.generation.open_engine import open_engine
 from pipeline.perspectives.perspective import Perspective, load_perspectives
 from pipeline.prefetch import chunks
@@ -80,7 +80,7 @@ def measure(folder: Path, questions: int, repeats: int, say: Callable[[str], Non
         seed=0,
     )
     asked = _questions(questions)
-    decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens, likelihood=True)
+    decoding = sampling_decoding(settings)
     pairs = [(question, item) for question in asked for item in config.perspectives]
     with open_engine(settings.engine, config.teacher) as engine:
 

@@ -7,13 +7,14 @@ configured one, except that a server gets less time for retries: a trial is to s
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import HubModel, LocalModel, Teacher
 from pipeline.config.run import RunConfig
 from pipeline.errors import MindError
-from pipeline.generation.engine import Decoding
+from pipeline.generation.engine import Decoding, sampling_decoding
 from pipeline.generation.open_engine import open_engine
 from pipeline.model_folders import load_tokenizer
 from pipeline.prompt_rendering import student_prompt, teacher_prompt
@@ -73,8 +74,7 @@ def asking_of(run: RunConfig, stage: str, question: Question) -> Asking:
     if stage == "sampling":
         config, settings = sampling_config(run), run.sampling
         prompt = teacher_prompt(config.prompts, question, config.perspectives[0])
-        decoding = Decoding(settings.temperature, settings.top_p, settings.max_tokens, likelihood=True)
-        return Asking(run.teacher, settings.engine, "sampling.engine", prompt, decoding)
+        return Asking(run.teacher, settings.engine, "sampling.engine", prompt, sampling_decoding(settings))
     prompt = student_prompt(run.prompts, question)
     if stage == "synthesis":
         decoding = Decoding(run.synthesis.attempt_temperature, 1.0, run.synthesis.max_tokens)
@@ -94,7 +94,7 @@ def ask(run: RunConfig, stage: str) -> Outcome:
         room, limit = who.decoding.max_tokens, engine.max_context
         check_lengths(load_tokenizer(model), [(question.id, who.prompt)], model.dialogue, room, limit)
     engine = engine.model_copy(update={"retry_seconds": min(engine.retry_seconds, _RETRY_SECONDS)})
-    few = Decoding(who.decoding.temperature, who.decoding.top_p, min(TOKENS, who.decoding.max_tokens), who.decoding.likelihood)
+    few = replace(who.decoding, max_tokens=min(TOKENS, who.decoding.max_tokens))
     began = time.monotonic()
     with open_engine(engine, model) as opened:
         loaded = time.monotonic()
