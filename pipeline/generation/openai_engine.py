@@ -167,6 +167,7 @@ class _OpenAIEngine:
         return None
 
     def _ask(self, prompt: Prompt, settings: dict[str, Any], max_tokens: int) -> Completion:
+        settings = {**settings}  # a retry asks with the same ones
         model = settings.pop("model")
         # In the body as they are: servers know more parameters, and other names, than the client.
         if self._turns is None:
