@@ -35,6 +35,8 @@ GREEDY = Decoding(temperature=0.0, top_p=1.0, max_tokens=96, likelihood=True)
 SAMPLED = Decoding(temperature=0.7, top_p=1.0, max_tokens=96)
 WITH_A_LONG_ONE = [PROMPTS[0], "7, " * 2000, PROMPTS[1]]
 STOPPING = replace(GREEDY, stop=(" 3)",), likelihood=False)
+PENALISED = replace(GREEDY, repetition_penalty=1.3, presence_penalty=1.5)
+LIKELIEST = [replace(SAMPLED, temperature=1.5, top_k=1), replace(SAMPLED, temperature=1.5, min_p=1.0)]
 SKIPPING = replace(GREEDY, skip_long=True)
 
 
@@ -55,6 +57,8 @@ def from_vllm() -> dict[str, list[Any]]:
             "refused": [str(wrong.exception(timeout=60))],
             "skipped": vllm.generate(WITH_A_LONG_ONE, [0] * 3, SKIPPING),
             "greedy": vllm.generate(PROMPTS, [0] * 12, GREEDY),
+            "penalised": vllm.generate(PROMPTS, [0] * 12, PENALISED),
+            "likeliest": [vllm.generate(PROMPTS, list(range(12)), limit) for limit in LIKELIEST],
             "stopped": vllm.generate(PROMPTS, [0] * 12, STOPPING),
             "sampled": vllm.generate(PROMPTS, list(range(12)), SAMPLED),
             "reversed": vllm.generate(PROMPTS[::-1], list(range(12))[::-1], SAMPLED),
@@ -92,6 +96,12 @@ def test_different_seeds_give_different_texts(from_vllm: dict[str, list[Completi
     assert len({completion.text for completion in from_vllm["same prompt"]}) > 4
 
 
+def test_limits_of_one_token_give_the_greedy_text(from_vllm: dict[str, list[Any]]) -> None:
+    greedy = [item.text for item in from_vllm["greedy"]]
+    assert [[item.text for item in items] for items in from_vllm["likeliest"]] == [greedy, greedy]
+    assert [item.text for item in from_vllm["penalised"]] != greedy
+
+
 def test_many_long_and_short_seeded_prompts_are_all_answered(from_vllm: dict[str, list[Completion]]) -> None:
     assert len(from_vllm["many"]) == 120
     assert max(item.prompt_tokens for item in from_vllm["many"]) > 600
@@ -114,6 +124,7 @@ def test_transformers_and_vllm_give_equal_greedy_answers(from_vllm: dict[str, li
         same(plain.generate(PROMPTS, [0] * 12, GREEDY), from_vllm["greedy"])
         assert plain.generate(WITH_A_LONG_ONE, [0] * 3, SKIPPING)[1] == TOO_LONG
         stopped = plain.generate(PROMPTS, [0] * 12, STOPPING)
+        same(plain.generate(PROMPTS, [0] * 12, PENALISED), from_vllm["penalised"])
     assert [(item.text, item.finish_reason) for item in stopped] == [
         (item.text, item.finish_reason) for item in from_vllm["stopped"]
     ]
