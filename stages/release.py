@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.capacity.doctor import DISTRIBUTION
-from pipeline.errors import ConfigError, StageFailed
+from pipeline.errors import ConfigError, StageFailed, shown
 from pipeline.questions.named_benchmarks import licence_of
 from stages.core.provenance import Origin, origins
 from stages.core.summaries import EvaluationSummary
 from stages.shared.compare_accuracy import WITHOUT_REPEATS
 from stages.shared.pages import render_text
+from storage.atomic import writing
 from storage.lineage import ancestors
 from storage.store import Store
 
@@ -143,7 +144,11 @@ def release(
         ConfigError: the folder already exists, or the student was not evaluated and `unevaluated` is not given.
         ArtifactMissing: the student or one of its ancestors does not exist.
     """
-    if folder.exists() and not again:
+    try:
+        there = folder.exists()
+    except OSError as error:
+        raise ConfigError(f"{shown(str(folder))}: cannot be written ({error.strerror}); give another folder") from error
+    if there and not again:
         raise ConfigError(f"{folder}: already exists; give a new folder")
     student = store.open("training", stages["training"]).path("student")
     if not unevaluated and not is_evaluated(store, stages):
@@ -152,15 +157,21 @@ def release(
             "configuration and its --set evaluates it (or another one takes the run's name), or give --unevaluated"
         )
     text = card(store, name, stages, licence)
-    if folder.exists():
+    if there:
         if not _is_release(folder, student, text):
             raise ConfigError(f"{folder}: already exists and differs from this release; give a new folder")
         return
     aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(student, aside, copy_function=shutil.copyfile)
-    (aside / CARD_FILE).write_bytes(text)
-    aside.rename(folder)
+    try:
+        with writing(folder):
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.copytree(student, aside, copy_function=shutil.copyfile)
+            (aside / CARD_FILE).write_bytes(text)
+            aside.rename(folder)
+    except shutil.Error as error:  # copytree's, with a line for every file
+        raise ConfigError(f"{folder}: cannot be written ({error.args[0][0][2]}); give another folder") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def push(folder: Path, repository: str) -> str:

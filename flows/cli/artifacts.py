@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 from rich.tree import Tree
 
 from flows.cli.formatting import AsJson, console, duration, print_json, print_table, reported, size
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, shown
 from storage.documents import Pointer, Run
 from storage.errors import ArtifactError
 from storage.store import Store, open_store
@@ -210,22 +211,20 @@ def lineage(artifact: Reference, root: Root = "artifacts", as_json: AsJson = Fal
             )
             return
         shown: set[str] = set()
-
-        def grow(name: str, tree: Tree) -> None:
+        whole = Tree(Text(artifact))
+        waiting = [(f"{stage}/{digest}", whole)]  # no recursion: an imported chain may have any length
+        while waiting:
+            name, tree = waiting.pop()
             manifest = chain[name]
             if name in shown:
-                tree.add(f"{name} [dim](above)[/]")
-                return
+                tree.add(Text.assemble(name, (" (above)", "dim")))
+                continue
             shown.add(name)
-            branch = tree.add(f"{name} [dim]{manifest['timing']['started']}[/]")
+            branch = tree.add(Text.assemble(name, (f" {manifest['timing']['started']}", "dim")))
             for origin in origins(manifest):
-                digest = f" [dim]sha256 {origin.digest[:16]}[/]" if origin.digest else ""
-                branch.add(f"{origin.role}: {origin.location}{digest}", style="cyan")
-            for needed, value in manifest["inputs"].items():
-                grow(f"{needed}/{value}", branch)
-
-        whole = Tree(f"{artifact}")
-        grow(f"{stage}/{digest}", whole)
+                digest = f" sha256 {origin.digest[:16]}" if origin.digest else ""
+                branch.add(Text.assemble(f"{origin.role}: {origin.location}", (digest, "dim")), style="cyan")
+            waiting += [(f"{needed}/{value}", branch) for needed, value in reversed(manifest["inputs"].items())]
         console().print(whole)
 
 
@@ -377,8 +376,12 @@ def import_(
         from storage.archive import import_ as import_from
         from storage.catalogue import check_free, read_run, write_run
 
-        if not file.is_file():
-            raise ConfigError(f"{file}: no such file; give a tar file written by `mind export`")
+        try:
+            there = file.is_file()
+        except OSError:  # a name that no file system takes, or no permission
+            there = False
+        if not there:
+            raise ConfigError(f"{shown(str(file))}: no such file; give a tar file written by `mind export`")
         store, run, stages = open_store(root), file.stem if name is None else name, contents(file)
         check_free(store.backend, run, stages)
         found = import_from(store, file)

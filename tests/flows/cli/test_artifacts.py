@@ -14,7 +14,7 @@ from storage.archive import export
 from storage.artifact import MANIFEST
 from storage.catalogue import point, read_run, record_run
 from storage.store import Store, open_store
-from tests.support.storage.chains import chain, files
+from tests.support.storage.chains import chain, commit_artifact, files
 
 
 @pytest.fixture
@@ -133,3 +133,28 @@ def test_an_incomplete_manifest_is_one_line(store: Store, tmp_path: Path, field:
     assert f"{key}: damaged ({field}: Field required)" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert read_run(store.backend, "run") is not None
+
+
+@pytest.mark.parametrize("text", ["[/x]", "\\[/x]", "[red]x", "a[b"])
+def test_foreign_text_is_no_markup(store: Store, text: str) -> None:
+    student = commit_artifact(store, "training")
+    record_run(store.backend, "run", {"training": student.fingerprint}, {}, "done")
+    key = f"{student.name}/{MANIFEST}"
+    document = orjson.loads(store.backend.read(key) or b"")
+    document["timing"]["started"], document["summary"], document["provenance"] = text, {"note": text}, {"host": text}
+    store.backend.write(key, orjson.dumps(document))
+    for command in ("show", "lineage"):
+        result = mind(store, command, "run")
+        assert (result.exit_code, text in result.stdout) == (0, True)
+
+
+def test_documents_that_are_folders_are_one_line_each(store: Store) -> None:
+    stages = record_chain(store, "run", 1)
+    (store.root / "pointers" / "promoted.json").mkdir()
+    (store.root / "training" / f"{stages['training']}.config").mkdir()
+    status = mind(store, "status")
+    assert (status.exit_code, "run" in status.stdout, len(status.stderr.splitlines())) == (0, True, 1)
+    assert "promoted.json: cannot be read (Is a directory)" in status.stderr
+    collected = mind(store, "gc")
+    assert (collected.exit_code, len(collected.stderr.splitlines())) == (1, 2)
+    assert store.exists("training", stages["training"])
