@@ -374,7 +374,7 @@ def import_(
     with reported():
         from storage.archive import contents
         from storage.archive import import_ as import_from
-        from storage.catalogue import check_free, read_run, write_run
+        from storage.catalogue import check_free, forget_run, read_run, write_run
 
         try:
             there = file.is_file()
@@ -384,8 +384,14 @@ def import_(
             raise ConfigError(f"{shown(str(file))}: no such file; give a tar file written by `mind export`")
         store, run, stages = open_store(root), file.stem if name is None else name, contents(file)
         check_free(store.backend, run, stages)
-        found = import_from(store, file)
-        if read_run(store.backend, run) is None:
+        new_run = read_run(store.backend, run) is None
+        if new_run:  # before its artifacts, so that `mind gc` keeps them from the start
             write_run(store.backend, run, stages, {}, "imported")
+        try:
+            found = import_from(store, file)
+        except BaseException:
+            if new_run:
+                forget_run(store.backend, run)
+            raise
         for artifact, new in found:
             print(f"{artifact}: {'added' if new else 'already exists'}")

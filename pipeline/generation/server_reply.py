@@ -104,7 +104,7 @@ def _tokens(document: Mapping[str, Any]) -> tuple[int, int]:
     if prompt is None or answer is None:
         missing = "prompt_tokens" if prompt is None else "completion_tokens"
         raise MalformedReply(
-            f"malformed response (usage.{missing} is {str(fields.get(missing))[:40]}, expected a number of tokens)"
+            f"malformed response (usage.{missing} is {repr(fields.get(missing))[:40]}, expected a number of tokens)"
         )
     return prompt, answer
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
 from stages.promotion import rollback
-from storage.archive import export
+from storage.archive import export, import_
 from storage.artifact import MANIFEST
 from storage.catalogue import point, read_run, record_run
 from storage.store import Store, open_store
@@ -158,3 +158,30 @@ def test_documents_that_are_folders_are_one_line_each(store: Store) -> None:
     collected = mind(store, "gc")
     assert (collected.exit_code, len(collected.stderr.splitlines())) == (1, 2)
     assert store.exists("training", stages["training"])
+
+
+def test_garbage_collection_during_an_import_keeps_what_is_imported(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = chain(store)[2]
+    export(store, "training", student.fingerprint, tmp_path / "there.tar")
+    target = open_store(str(tmp_path / "target"))
+
+    def collected_before_it_returns(to: Store, file: Path) -> list[tuple[str, bool]]:
+        found = import_(to, file)
+        assert mind(target, "gc").exit_code == 0
+        return found
+
+    monkeypatch.setattr("storage.archive.import_", collected_before_it_returns)
+    assert mind(target, "import", str(tmp_path / "there.tar")).exit_code == 0
+    assert files(target.folder("training", student.fingerprint)) == files(student.folder)
+
+
+def test_an_import_that_fails_leaves_no_run(store: Store, tmp_path: Path) -> None:
+    student = chain(store)[2]
+    export(store, "training", student.fingerprint, tmp_path / "there.tar")
+    content = (tmp_path / "there.tar").read_bytes()
+    (tmp_path / "there.tar").write_bytes(content.replace(b'"summary"', b'"summery"'))
+    target = open_store(str(tmp_path / "target"))
+    assert mind(target, "import", str(tmp_path / "there.tar")).exit_code == 1
+    assert read_run(target.backend, "there") is None
