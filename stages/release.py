@@ -150,6 +150,8 @@ def release(
         raise ConfigError(f"{shown(str(folder))}: cannot be written ({error.strerror}); give another folder") from error
     if there and not again:
         raise ConfigError(f"{folder}: already exists; give a new folder")
+    if "training" not in stages:
+        raise ConfigError(f"{name}: has no training artifact, so no student; give another run, `mind status` lists them")
     student = store.open("training", stages["training"]).path("student")
     if not unevaluated and not is_evaluated(store, stages):
         raise ConfigError(

@@ -185,3 +185,17 @@ def test_an_import_that_fails_leaves_no_run(store: Store, tmp_path: Path) -> Non
     target = open_store(str(tmp_path / "target"))
     assert mind(target, "import", str(tmp_path / "there.tar")).exit_code == 1
     assert read_run(target.backend, "there") is None
+
+
+@pytest.mark.parametrize("command", [["rollback"], ["release", "promoted"], ["release", "run"], ["show", "promoted"]])
+def test_a_run_or_pointer_without_a_student_is_one_line(store: Store, tmp_path: Path, command: list[str]) -> None:
+    without = {"nosuch": "0" * 16}
+    record_run(store.backend, "run", without, {}, "done")
+    for stages in (without, without | {"other": "1" * 16}):
+        point(store.backend, "promoted", "run", stages)
+    before = files(tmp_path)
+    result = mind(store, *command, *([str(tmp_path / "folder")] if command[0] == "release" else []))
+    assert result.exit_code in (1, 2)
+    assert isinstance(result.exception, SystemExit)
+    assert len(result.stderr.splitlines()) == 1
+    assert files(tmp_path) == before
