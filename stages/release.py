@@ -21,6 +21,7 @@ from stages.core.summaries import EvaluationSummary
 from stages.shared.compare_accuracy import WITHOUT_REPEATS
 from stages.shared.pages import render_text
 from storage.atomic import writing
+from storage.errors import ArtifactError
 from storage.lineage import ancestors
 from storage.store import Store
 
@@ -90,7 +91,11 @@ def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None
     mine = {manifest["stage"]: manifest for manifest in line.values()}
     evaluated = is_evaluated(store, stages)
     summary = (
-        EvaluationSummary.model_validate(store.manifest("evaluation", stages["evaluation"])["summary"]) if evaluated else None
+        EvaluationSummary.read(
+            store.manifest("evaluation", stages["evaluation"])["summary"], f"evaluation/{stages['evaluation']}"
+        )
+        if evaluated
+        else None
     )
     config, sampling = mine["training"]["config"], mine["sampling"]["config"]
     served = sampling["sampling"]["engine"]["served_model"]
@@ -143,6 +148,7 @@ def release(
     Raises:
         ConfigError: the folder already exists, or the student was not evaluated and `unevaluated` is not given.
         ArtifactMissing: the student or one of its ancestors does not exist.
+        ArtifactError: one of them is not what its stage has written.
     """
     try:
         there = folder.exists()
@@ -158,7 +164,12 @@ def release(
             f"{name}: its student training/{stages['training']} was not evaluated; `mind run` or `mind stage evaluation` with its "
             "configuration and its --set evaluates it (or another one takes the run's name), or give --unevaluated"
         )
-    text = card(store, name, stages, licence)
+    try:
+        text = card(store, name, stages, licence)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"{name}: the manifest of its student or of an ancestor is incomplete ({error}); import them again, or run their stages again"
+        ) from error
     if there:
         if not _is_release(folder, student, text):
             raise ConfigError(f"{folder}: already exists and differs from this release; give a new folder")

@@ -131,7 +131,7 @@ def show(artifact: Reference, root: Root = "artifacts", as_json: AsJson = False)
         if as_json:
             print_json(manifest)
             return
-        files, timing = manifest["files"], manifest["timing"]
+        files, timing, outside = manifest["files"], manifest["timing"], manifest["identity"].get("outside")
         taken = f"{duration(timing['seconds'])} in {timing['processes']} process{'es' if timing['processes'] > 1 else ''}"
         facts = [
             ("artifact", f"{stage}/{digest}"),
@@ -139,7 +139,7 @@ def show(artifact: Reference, root: Root = "artifacts", as_json: AsJson = False)
             ("rows", f"{sum(entry['rows'] or 0 for entry in files):,}"),
             ("made", f"{timing['started']}, {taken}, peak {manifest['peak_mib']:,} MiB"),
             *((f"from {name}", f"{name}/{value}") for name, value in manifest["inputs"].items()),
-            *((f"outside: {name}", value) for name, value in manifest["identity"].get("outside", {}).items()),
+            *((f"outside: {name}", value) for name, value in (outside.items() if isinstance(outside, dict) else ())),
             *((name, value) for name, value in manifest["provenance"].items()),
             *(_leaves(manifest["summary"])),
         ]

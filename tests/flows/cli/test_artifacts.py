@@ -199,3 +199,17 @@ def test_a_run_or_pointer_without_a_student_is_one_line(store: Store, tmp_path: 
     assert isinstance(result.exception, SystemExit)
     assert len(result.stderr.splitlines()) == 1
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("part", ["summary", "config", "outside"])
+@pytest.mark.parametrize("command", ["show", "release"])
+def test_a_manifest_with_foreign_content_is_shown_or_one_line(store: Store, tmp_path: Path, part: str, command: str) -> None:
+    stages = record_chain(store, "run", 1)
+    key = f"training/{stages['training']}/{MANIFEST}"
+    document = orjson.loads(store.backend.read(key) or b"")
+    (document["identity"] if part == "outside" else document)[part] = [1] if part == "outside" else {"a": [1]}
+    store.backend.write(key, orjson.dumps(document))
+    result = mind(store, command, "run", *([str(tmp_path / "folder"), "--unevaluated"] if command == "release" else []))
+    assert result.exit_code == (0 if command == "show" else 1)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert len(result.stderr.splitlines()) == (0 if command == "show" else 1)
