@@ -47,7 +47,7 @@ def _watch_lines() -> OnProgress:
         if found["label"] != last["label"] or (now - last["at"] > _LINE_SECONDS and there != last["finished"]):
             last.update(label=found["label"], finished=there, at=now)
             parts = (part for part in (counted(found), found["note"], _eta(found)) if part)
-            console.print(f"  {found['stage']}: {found['label']}: {', '.join(parts)}")
+            console.print(f"  {found['stage']}: {found['label']}: {', '.join(parts)}", markup=False)
 
     return show
 

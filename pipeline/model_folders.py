@@ -265,11 +265,14 @@ def check_weights(folder: Path) -> str | None:
 
     Reads no weights and allocates no memory for them.
     """
+    if not (folder / "config.json").is_file():  # transformers would ask the hub
+        return "has no config.json"
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         # transformers itself maps the names in files to those of its layers; on this device nothing is read.
         network, found = AutoModelForCausalLM.from_pretrained(
@@ -280,8 +283,12 @@ def check_weights(folder: Path) -> str | None:
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
+    except Exception as error:  # noqa: BLE001 - a folder from elsewhere: transformers raises anything for one that is no model
+        return f"cannot be loaded ({' '.join(str(error).split())[:200] or type(error).__name__})"
     finally:
         logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
     for name, has, wanted in sorted(found["mismatched_keys"]):
         return f"weight {name}: has shape {list(has)}, but the configuration expects {list(wanted)}"
     for name in sorted(found["missing_keys"]):

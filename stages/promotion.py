@@ -25,7 +25,7 @@ from stages.shared.compare_accuracy import COUNTED, compare_students
 from storage.artifact import Artifact
 from storage.catalogue import point, read_pointer
 from storage.documents import RecordedDecision, Target, parse_decision
-from storage.errors import ArtifactMissing
+from storage.errors import ArtifactError, ArtifactMissing
 from storage.store import Store
 
 Evaluate = Callable[[Mapping[str, str]], Artifact]
@@ -42,6 +42,19 @@ ROLLED_BACK: Final = "Rolled back by hand."
 """A reason that blocks a candidate whichever student has been promoted since."""
 
 
+def student_of(target: Target) -> str:
+    """The fingerprint of the student that a pointer names or named.
+
+    Raises:
+        ArtifactError: it names none.
+    """
+    if STUDENT not in target["stages"]:
+        raise ArtifactError(
+            f"pointers/{PROMOTED}.json: names no {STUDENT} artifact; remove it; `mind promote RUN` sets it again"
+        )
+    return target["stages"][STUDENT]
+
+
 def decisions(store: Store) -> list[RecordedDecision]:
     """All decisions, oldest first.
 
@@ -56,9 +69,9 @@ def decisions(store: Store) -> list[RecordedDecision]:
 def why_not(store: Store, candidate: str) -> str | None:
     """The reason not to distil, or None."""
     incumbent = read_pointer(store.backend, PROMOTED)
-    if incumbent is not None and incumbent["stages"][STUDENT] == candidate:
+    if incumbent is not None and student_of(incumbent) == candidate:
         return f"nothing changed: {STUDENT}/{candidate} has been the promoted student since {incumbent['updated'][:19]}"
-    standing = None if incumbent is None else incumbent["stages"][STUDENT]
+    standing = None if incumbent is None else student_of(incumbent)
     for decision in decisions(store):
         holds = decision["incumbent"] == standing or ROLLED_BACK in decision["reasons"]
         if decision["candidate"] == candidate and not decision["promote"] and holds:
@@ -101,7 +114,7 @@ def judge(config: RunConfig, policy: Policy, evaluate: Evaluate) -> tuple[Decisi
     incumbent = read_pointer(store.backend, PROMOTED)
     if incumbent is None:
         return decide(evaluation.student_against_base, ood, policy), None
-    return decide(compare(config, incumbent["stages"], evaluate), ood, policy), incumbent["stages"][STUDENT]
+    return decide(compare(config, incumbent["stages"], evaluate), ood, policy), student_of(incumbent)
 
 
 def settle(config: RunConfig, decision: Decision, incumbent: str | None) -> dict[str, Any]:
@@ -139,6 +152,6 @@ def rollback(store: Store) -> Target:
         raise ArtifactMissing(f"{PROMOTED}: no earlier version; `mind promote RUN` sets one")
     before = now["history"][0]
     refused = Decision(False, [ROLLED_BACK], {"changes": {}, "corrected_p": {}})
-    _write(store, now["run"], now["stages"][STUDENT], before["stages"][STUDENT], refused)
+    _write(store, now["run"], student_of(now), student_of(before), refused)
     point(store.backend, PROMOTED, before["run"], before["stages"], now["history"][1:])
     return before

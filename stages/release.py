@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.capacity.doctor import DISTRIBUTION
-from pipeline.errors import ConfigError, StageFailed
+from pipeline.errors import ConfigError, StageFailed, shown
 from pipeline.questions.named_benchmarks import licence_of
 from stages.core.provenance import Origin, origins
 from stages.core.summaries import EvaluationSummary
 from stages.shared.compare_accuracy import WITHOUT_REPEATS
 from stages.shared.pages import render_text
+from storage.atomic import writing
+from storage.errors import ArtifactError
 from storage.lineage import ancestors
 from storage.store import Store
 
@@ -89,7 +91,11 @@ def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None
     mine = {manifest["stage"]: manifest for manifest in line.values()}
     evaluated = is_evaluated(store, stages)
     summary = (
-        EvaluationSummary.model_validate(store.manifest("evaluation", stages["evaluation"])["summary"]) if evaluated else None
+        EvaluationSummary.read(
+            store.manifest("evaluation", stages["evaluation"])["summary"], f"evaluation/{stages['evaluation']}"
+        )
+        if evaluated
+        else None
     )
     config, sampling = mine["training"]["config"], mine["sampling"]["config"]
     served = sampling["sampling"]["engine"]["served_model"]
@@ -142,25 +148,43 @@ def release(
     Raises:
         ConfigError: the folder already exists, or the student was not evaluated and `unevaluated` is not given.
         ArtifactMissing: the student or one of its ancestors does not exist.
+        ArtifactError: one of them is not what its stage has written.
     """
-    if folder.exists() and not again:
+    try:
+        there = folder.exists()
+    except OSError as error:
+        raise ConfigError(f"{shown(str(folder))}: cannot be written ({error.strerror}); give another folder") from error
+    if there and not again:
         raise ConfigError(f"{folder}: already exists; give a new folder")
+    if "training" not in stages:
+        raise ConfigError(f"{name}: has no training artifact, so no student; give another run, `mind status` lists them")
     student = store.open("training", stages["training"]).path("student")
     if not unevaluated and not is_evaluated(store, stages):
         raise ConfigError(
             f"{name}: its student training/{stages['training']} was not evaluated; `mind run` or `mind stage evaluation` with its "
             "configuration and its --set evaluates it (or another one takes the run's name), or give --unevaluated"
         )
-    text = card(store, name, stages, licence)
-    if folder.exists():
+    try:
+        text = card(store, name, stages, licence)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"{name}: the manifest of its student or of an ancestor is incomplete ({error}); import them again, or run their stages again"
+        ) from error
+    if there:
         if not _is_release(folder, student, text):
             raise ConfigError(f"{folder}: already exists and differs from this release; give a new folder")
         return
     aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(student, aside, copy_function=shutil.copyfile)
-    (aside / CARD_FILE).write_bytes(text)
-    aside.rename(folder)
+    try:
+        with writing(folder):
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.copytree(student, aside, copy_function=shutil.copyfile)
+            (aside / CARD_FILE).write_bytes(text)
+            aside.rename(folder)
+    except shutil.Error as error:  # copytree's, with a line for every file
+        raise ConfigError(f"{folder}: cannot be written ({error.args[0][0][2]}); give another folder") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def push(folder: Path, repository: str) -> str:

@@ -11,6 +11,8 @@ import io
 import re
 import shutil
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +21,7 @@ import orjson
 from storage.artifact import MANIFEST
 from storage.atomic import replace_file, sync_file, writing
 from storage.documents import DEEPEST, parse_manifest
-from storage.errors import ArtifactError
+from storage.errors import ArtifactError, BadName, StorageError
 from storage.fingerprint import file_digest, fingerprint
 from storage.lineage import ancestors
 from storage.store import Store
@@ -32,7 +34,12 @@ _MEMBER: Final = re.compile(r"([a-z][a-z0-9_]*)/([0-9a-f]{16})/([^/\\\0]+(?:/[^/
 
 
 def export(store: Store, stage: str, digest: str, file: Path) -> list[str]:
-    """Write an artifact and its ancestors to a tar file; returns their names."""
+    """Write an artifact and its ancestors to a tar file; returns their names.
+
+    Raises:
+        BadName: `file` exists and is no tar file, so that something else would be overwritten.
+    """
+    _check_target(file)
     chain = ancestors(store, stage, digest)
 
     def write(path: Path) -> None:
@@ -49,6 +56,14 @@ def export(store: Store, stage: str, digest: str, file: Path) -> list[str]:
 
     replace_file(file, write)
     return list(chain)
+
+
+def _check_target(file: Path) -> None:
+    try:
+        if file.exists() and not (file.is_file() and tarfile.is_tarfile(file)):
+            raise BadName(f"{file}: exists and is not a tar file; give another name")
+    except OSError as error:
+        raise BadName(f"{str(file)[:200]}: cannot be written ({error.strerror}); give another file") from error
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -83,7 +98,7 @@ def contents(file: Path) -> dict[str, str]:
         ArtifactError: a member was not written by `export`, there are none, or more than `MOST_FILES`.
     """
     found: dict[str, str] = {}
-    try:
+    with _reading(file):
         _see_the_end(file)
         with _Headers(file) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for number, member in enumerate(iter(tar.next, None)):
@@ -92,10 +107,6 @@ def contents(file: Path) -> dict[str, str]:
                 stage, digest, _ = _member(member, file)
                 found[stage] = digest
                 tar.members.clear()  # type: ignore[attr-defined]  # else every header stays in memory
-    except (tarfile.TarError, OSError) as error:
-        if isinstance(error, ArtifactError):
-            raise
-        raise ArtifactError(f"{file}: not a complete tar file ({error}); export the artifact again") from error
     if not found:
         raise ArtifactError(f"{file}: contains no artifact; export the artifact again")
     return found
@@ -109,19 +120,29 @@ def import_(store: Store, file: Path) -> list[tuple[str, bool]]:
     """
     contents(file)
     found: list[tuple[str, bool]] = []
-    try:
-        with tarfile.open(file, "r|") as tar:
-            member = tar.next()
-            while member is not None:
-                stage, digest, _ = _member(member, file)
-                new = not store.exists(stage, digest)
-                member = _take_in(store, tar, member, file) if new else _skip(tar, f"{stage}/{digest}/")
-                found.append((f"{stage}/{digest}", new))
-    except (tarfile.TarError, OSError) as error:
-        if isinstance(error, ArtifactError):
-            raise
-        raise ArtifactError(f"{file}: not a complete tar file ({error}); export the artifact again") from error
+    with _reading(file), tarfile.open(file, "r|") as tar:
+        member = tar.next()
+        while member is not None:
+            stage, digest, _ = _member(member, file)
+            new = not store.exists(stage, digest)
+            member = _take_in(store, tar, member, file) if new else _skip(tar, f"{stage}/{digest}/")
+            found.append((f"{stage}/{digest}", new))
     return found
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Turn errors of reading a tar file into a line. `tarfile` raises many others for numbers, maps and chains of headers that no tar
+    program writes."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except RecursionError:
+        raise ArtifactError(f"{file}: not a complete tar file (a chain of headers); export the artifact again") from None
+    except (tarfile.TarError, OSError, ValueError, ArithmeticError, LookupError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"{file}: not a complete tar file ({reason}); export the artifact again") from error
 
 
 def _see_the_end(file: Path) -> None:

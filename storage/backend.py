@@ -56,14 +56,16 @@ class LocalBackend:
 
     def has(self, key: str) -> bool:
         """Whether a document exists."""
-        return (self.root / key).is_file()
+        with _reading(self.root / key):
+            return (self.root / key).is_file()
 
     def read(self, key: str) -> bytes | None:
         """A document, or None."""
-        try:
-            return (self.root / key).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        with _reading(self.root / key):
+            try:
+                return (self.root / key).read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
 
     def write(self, key: str, content: bytes) -> None:
         """Replace a document."""
@@ -98,16 +100,17 @@ class LocalBackend:
 
     def names(self, folder: str) -> list[str]:
         """Names directly under a folder, sorted, without writers' temporary files."""
-        try:
-            return sorted(item.name for item in os.scandir(self.root / folder) if not item.name.endswith(".tmp"))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        with _reading(self.root / folder):
+            try:
+                return sorted(item.name for item in os.scandir(self.root / folder) if not item.name.endswith(".tmp"))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
 
     def entries(self, folder: str) -> dict[str, Entry]:
         """Files directly under a folder."""
         found = {}
         for name in self.names(folder):
-            with suppress(FileNotFoundError):  # removed after it was listed
+            with _reading(self.root / folder / name), suppress(FileNotFoundError):  # removed after it was listed
                 status = (self.root / folder / name).stat()
                 if stat.S_ISREG(status.st_mode):
                     found[name] = Entry(status.st_size, status.st_mtime)
@@ -122,6 +125,18 @@ class LocalBackend:
         """Remove a folder and everything in it."""
         with writing(self.root):
             shutil.rmtree(self.root / folder, onerror=_unless_gone)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about a path into a line: no permission, a folder where a document should be, too long a name."""
+    try:
+        yield
+    except OSError as error:
+        where = str(path) if len(str(path)) <= 200 else f"{str(path)[:120]}...{str(path)[-60:]}"
+        raise ArtifactError(
+            f"{where}: cannot be read ({error.strerror}); correct root, or remove or repair this path"
+        ) from error
 
 
 def _unless_gone(function: Any, path: str, error: tuple[Any, BaseException, Any]) -> None:

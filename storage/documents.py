@@ -30,6 +30,10 @@ DEEPEST: Final = 32
 """Most folders of a file's path inside an artifact; our choice, far above the three that a student's folder has."""
 
 
+_DEEPEST_VALUE: Final = 200
+"""Most mappings and lists inside each other: as many as pydantic reads. A stage writes fewer than 20; what walks over more may not end."""
+
+
 def _inside(path: str) -> str:
     parts = path.split("/")
     if {*parts} & {"", ".", ".."} or len(parts) > DEEPEST or "\0" in path:
@@ -123,7 +127,17 @@ _DECISION: Final = TypeAdapter(RecordedDecision)
 
 def _first(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: {problem['msg']}"
+    place = ".".join(map(str, problem["loc"])) or "the whole"
+    return f"{' '.join(place.split())[:100]}: {problem['msg'][:200]}"
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether a value has more than `_DEEPEST_VALUE` mappings and lists inside each other."""
+    level = [value]
+    for _ in range(_DEEPEST_VALUE):
+        inside = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list))
+        level = [child for children in inside for child in children if isinstance(child, dict | list)]
+    return bool(level)
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
@@ -140,10 +154,12 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         version = int(found["schema_version"])
         if version == 1:
             found["timing"]["processes"] = 1
-    except (ValueError, KeyError, TypeError) as error:
+        if _is_deep(found):
+            raise ValueError("nested too deep")
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ArtifactError(f"{where}: damaged; {remedy}") from error
     if version > MANIFEST_VERSION:
-        raise ArtifactError(f"{where}: written by a newer version of MIND (schema {version}); upgrade to read it")
+        raise ArtifactError(f"{where}: written by a newer version of MIND (schema {str(version)[:20]}); upgrade to read it")
     try:
         return _MANIFEST.validate_python(found, strict=True)
     except ValidationError as error:

@@ -134,7 +134,7 @@ def _run(backend: Backend, name: str) -> str:
     """The name in the configuration that was frozen beside an artifact."""
     try:
         return str(orjson.loads(backend.read(f"{name}.config") or b"{}").get("name", ""))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, ArtifactError):
         return ""
 
 

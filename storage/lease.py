@@ -14,6 +14,7 @@ A holder that finds a higher number than its own was considered dead by another 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -21,18 +22,21 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import orjson
 import psutil
+from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from storage.backend import Backend, LocalBackend
 from storage.errors import ArtifactBusy, ArtifactError, LeaseLost
 
 HEARTBEAT_SECONDS: Final = 5.0
 STALE_SECONDS: Final = 30.0
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_NUMBER: Final = re.compile(r"[0-9]{6,12}")
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,18 @@ class Holder:
     """Content of a lease: its holder, its duration by the holder's clock, the time spent by earlier holders, and the artifacts it reads."""
 
     host: str
-    pid: int
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
     process: str
-    number: int
-    beat: int = 0
-    seconds: float = 0.0
-    seconds_before: float = 0.0
+    number: PositiveInt
+    beat: NonNegativeInt = 0
+    seconds: _Seconds = 0.0
+    seconds_before: _Seconds = 0.0
     released: bool = False
     needs: tuple[str, ...] = ()
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+_HOLDER: Final = TypeAdapter(Holder)
 
 
 def this_host() -> str:
@@ -76,15 +83,14 @@ def _key(prefix: str, number: int) -> str:
 
 
 def _numbers(backend: Backend, prefix: str) -> list[int]:
-    return sorted(int(name) for name in backend.names(prefix) if name.isdigit())
+    return sorted(int(name) for name in backend.names(prefix) if _NUMBER.fullmatch(name))
 
 
 def _read(backend: Backend, prefix: str, number: int) -> Holder | None:
     content = backend.read(_key(prefix, number))
     try:
-        said = orjson.loads(content) if content else {}
-        return Holder(**{item.name: said[item.name] for item in fields(Holder) if item.name in said})
-    except (ValueError, TypeError):
+        return _HOLDER.validate_json(content or b"")
+    except ValidationError:
         return None  # damaged: its holder cannot be writing heartbeats
 
 
@@ -196,7 +202,7 @@ def _take(backend: Backend, prefix: str, what: str, needs: tuple[str, ...]) -> H
         found = _read(backend, prefix, numbers[-1]) if numbers else None
         if found is not None and is_live(backend, prefix, found, STALE_SECONDS):
             raise ArtifactBusy(
-                f"{what}: process {found.pid} on {found.host.split()[0]} is writing it; wait for it to end, or stop it"
+                f"{what}: process {found.pid} on {found.host.partition(' ')[0]} is writing it; wait for it to end, or stop it"
             )
         process = process_identity(os.getpid())
         assert process is not None, "this process exists"

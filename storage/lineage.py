@@ -46,17 +46,18 @@ def ancestors(store: Store, stage: str, fingerprint: str) -> dict[str, Manifest]
     """
     found: dict[str, Manifest] = {}
     seen: set[tuple[str, str]] = set()
-
-    def climb(stage: str, fingerprint: str) -> None:
-        if (stage, fingerprint) in seen:
-            return
-        seen.add((stage, fingerprint))
-        manifest = store.manifest(stage, fingerprint)
-        for needed, digest in manifest["inputs"].items():
-            climb(needed, digest)
-        found[f"{stage}/{fingerprint}"] = manifest
-
-    climb(stage, fingerprint)
+    waiting: list[tuple[str, str, Manifest | None]] = [
+        (stage, fingerprint, None)
+    ]  # no recursion: a foreign chain may have any length
+    while waiting:
+        stage, fingerprint, manifest = waiting.pop()
+        if manifest is not None:  # all of its inputs are found
+            found[f"{stage}/{fingerprint}"] = manifest
+        elif (stage, fingerprint) not in seen:
+            seen.add((stage, fingerprint))
+            manifest = store.manifest(stage, fingerprint)
+            waiting.append((stage, fingerprint, manifest))
+            waiting += [(*needed, None) for needed in reversed(manifest["inputs"].items())]
     return dict(reversed(found.items()))
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 from rich.tree import Tree
 
 from flows.cli.formatting import AsJson, console, duration, print_json, print_table, reported, size
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, shown
 from storage.documents import Pointer, Run
 from storage.errors import ArtifactError
 from storage.store import Store, open_store
@@ -130,7 +131,7 @@ def show(artifact: Reference, root: Root = "artifacts", as_json: AsJson = False)
         if as_json:
             print_json(manifest)
             return
-        files, timing = manifest["files"], manifest["timing"]
+        files, timing, outside = manifest["files"], manifest["timing"], manifest["identity"].get("outside")
         taken = f"{duration(timing['seconds'])} in {timing['processes']} process{'es' if timing['processes'] > 1 else ''}"
         facts = [
             ("artifact", f"{stage}/{digest}"),
@@ -138,7 +139,7 @@ def show(artifact: Reference, root: Root = "artifacts", as_json: AsJson = False)
             ("rows", f"{sum(entry['rows'] or 0 for entry in files):,}"),
             ("made", f"{timing['started']}, {taken}, peak {manifest['peak_mib']:,} MiB"),
             *((f"from {name}", f"{name}/{value}") for name, value in manifest["inputs"].items()),
-            *((f"outside: {name}", value) for name, value in manifest["identity"].get("outside", {}).items()),
+            *((f"outside: {name}", value) for name, value in (outside.items() if isinstance(outside, dict) else ())),
             *((name, value) for name, value in manifest["provenance"].items()),
             *(_leaves(manifest["summary"])),
         ]
@@ -210,22 +211,20 @@ def lineage(artifact: Reference, root: Root = "artifacts", as_json: AsJson = Fal
             )
             return
         shown: set[str] = set()
-
-        def grow(name: str, tree: Tree) -> None:
+        whole = Tree(Text(artifact))
+        waiting = [(f"{stage}/{digest}", whole)]  # no recursion: an imported chain may have any length
+        while waiting:
+            name, tree = waiting.pop()
             manifest = chain[name]
             if name in shown:
-                tree.add(f"{name} [dim](above)[/]")
-                return
+                tree.add(Text.assemble(name, (" (above)", "dim")))
+                continue
             shown.add(name)
-            branch = tree.add(f"{name} [dim]{manifest['timing']['started']}[/]")
+            branch = tree.add(Text.assemble(name, (f" {manifest['timing']['started']}", "dim")))
             for origin in origins(manifest):
-                digest = f" [dim]sha256 {origin.digest[:16]}[/]" if origin.digest else ""
-                branch.add(f"{origin.role}: {origin.location}{digest}", style="cyan")
-            for needed, value in manifest["inputs"].items():
-                grow(f"{needed}/{value}", branch)
-
-        whole = Tree(f"{artifact}")
-        grow(f"{stage}/{digest}", whole)
+                digest = f" sha256 {origin.digest[:16]}" if origin.digest else ""
+                branch.add(Text.assemble(f"{origin.role}: {origin.location}", (digest, "dim")), style="cyan")
+            waiting += [(f"{needed}/{value}", branch) for needed, value in reversed(manifest["inputs"].items())]
         console().print(whole)
 
 
@@ -375,14 +374,24 @@ def import_(
     with reported():
         from storage.archive import contents
         from storage.archive import import_ as import_from
-        from storage.catalogue import check_free, read_run, write_run
+        from storage.catalogue import check_free, forget_run, read_run, write_run
 
-        if not file.is_file():
-            raise ConfigError(f"{file}: no such file; give a tar file written by `mind export`")
+        try:
+            there = file.is_file()
+        except OSError:  # a name that no file system takes, or no permission
+            there = False
+        if not there:
+            raise ConfigError(f"{shown(str(file))}: no such file; give a tar file written by `mind export`")
         store, run, stages = open_store(root), file.stem if name is None else name, contents(file)
         check_free(store.backend, run, stages)
-        found = import_from(store, file)
-        if read_run(store.backend, run) is None:
+        new_run = read_run(store.backend, run) is None
+        if new_run:  # before its artifacts, so that `mind gc` keeps them from the start
             write_run(store.backend, run, stages, {}, "imported")
+        try:
+            found = import_from(store, file)
+        except BaseException:
+            if new_run:
+                forget_run(store.backend, run)
+            raise
         for artifact, new in found:
             print(f"{artifact}: {'added' if new else 'already exists'}")

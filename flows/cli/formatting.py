@@ -11,6 +11,7 @@ import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flows.terminal_door import at_the_door, door_console, visible
 from pipeline.errors import MindError, redacted
@@ -49,7 +50,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Se
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else visible(str(cell)).replace("[", r"\[") for cell in row))
+        table.add_row(*("" if cell is None else Text(visible(str(cell))) for cell in row))  # no text of rich's markup
     console().print(table)
 
 

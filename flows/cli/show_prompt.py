@@ -98,9 +98,12 @@ def _row(run: RunConfig, row: TokenRow, tokenizer: Any, origin: str) -> None:
     out.print()
     starts = "none" if begin is None else f"{tokenizer.bos_token!r}, {ids.count(begin)} in the row"
     out.print(
-        f"beginning-of-sequence token: {starts}; last trained token: {_decoded(tokenizer, ids[-1:])!r}, the end-of-answer token;"
+        f"beginning-of-sequence token: {starts}; last trained token: {_decoded(tokenizer, ids[-1:])!r}, the end-of-answer token;",
+        markup=False,
     )
-    out.print(f"answer tokens, which L_cons compares: {[_decoded(tokenizer, [token]) for token in ids[first:last]]}")
+    out.print(
+        f"answer tokens, which L_cons compares: {[_decoded(tokenizer, [token]) for token in ids[first:last]]}", markup=False
+    )
 
 
 @app.command("show-prompt")

@@ -192,7 +192,7 @@ class _OpenAIEngine:
         named = document.get("model") if isinstance(document, dict) else None
         if named and named != expected:
             raise EngineRefused(
-                f"{config.base_url}: the response names model {named!r}, not {expected!r}; correct engine.served_model or, "
+                f"{config.base_url}: the response names model {str(named)[:100]!r}, not {expected!r}; correct engine.served_model or, "
                 "if both are the same model, set engine.answers_as"
             )
         return completion_of(
@@ -212,7 +212,7 @@ class _OpenAIEngine:
         except EngineRefused as error:
             if getattr(error.__cause__, "status_code", None) not in (404, 405, 501):
                 raise
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             pass
         print(
             f"{self._config.base_url}: lists no models; the first answer shows whether it has {self._config.served_model}",

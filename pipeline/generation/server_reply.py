@@ -118,7 +118,7 @@ def _with_thought(thought: str, text: str) -> str:
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40 else None
 
 
 def _tokens(document: Mapping[str, Any]) -> tuple[int, int]:
@@ -132,7 +132,9 @@ def _tokens(document: Mapping[str, Any]) -> tuple[int, int]:
         answer = total - prompt
     if prompt is None or answer is None:
         missing = "prompt_tokens" if prompt is None else "completion_tokens"
-        raise MalformedReply(f"malformed response (usage.{missing} is {fields.get(missing)!r}, expected a number of tokens)")
+        raise MalformedReply(
+            f"malformed response (usage.{missing} is {repr(fields.get(missing))[:40]}, expected a number of tokens)"
+        )
     return prompt, answer
 
 
@@ -167,7 +169,7 @@ def _logprob(choice: Mapping[str, Any], chat: bool) -> float | None:
     if not isinstance(listed, list) or not listed:
         return None
     values: list[Any] = [item.get("logprob") if isinstance(item, Mapping) else item for item in listed]
-    usable = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    usable = all(isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9 for value in values)
     return float(sum(values)) if usable else None
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pipeline.errors import QuestionError
+from pipeline.errors import QuestionError, shown
 from pipeline.grading.grade import ANSWER_TYPES, LETTERS, canonical
 from pipeline.questions.question import Question
 from pipeline.questions.sources import Columns
@@ -58,7 +58,9 @@ class RowReader(NamedTuple):
         for part in column.split("."):
             found = _field(found, part)
         if required and found is None and column.split(".")[0] not in self.row:
-            raise QuestionError(f"{self.where}: no column {column!r} (it has {', '.join(self.row)}); map it under columns")
+            raise QuestionError(
+                f"{self.where}: no column {column!r} (it has {shown(', '.join(self.row))}); map it under columns"
+            )
         return found
 
     def text(self, column: str | None, required: bool = False) -> str:

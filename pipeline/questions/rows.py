@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -200,7 +201,10 @@ def _fraction(text: str) -> str:
 
 
 def _document(text: bytes) -> Any:
-    return json.loads(text, parse_int=str, parse_float=_fraction)
+    try:
+        return json.loads(text, parse_int=str, parse_float=_fraction)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def _is_row(row: Any, where: str) -> Row:
@@ -265,8 +269,8 @@ def _csv_rows(path: Path, separator: str) -> Iterator[Row]:
         with _opened(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", newline="") as lines:
             reader = csv.DictReader(_bounded(path, lines), strict=True, delimiter=separator)
             names = reader.fieldnames or ()
-            for name in names:
-                if list(names).count(name) > 1:
+            for name, times in Counter(names).items():
+                if times > 1:
                     raise QuestionError(f"{path}: two columns are called {name!r}; rename one of them")
             for row in reader:
                 number += 1

@@ -44,6 +44,17 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """An integer of up to 64 bits: larger ones break arithmetic, array sizes and JSON far from here."""
+    value: int = loader.construct_yaml_int(node)
+    if not -(2**63) <= value < 2**63:
+        raise yaml.constructor.ConstructorError(None, None, "an integer of more than 64 bits", node.start_mark)
+    return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
 def parse(text: str) -> Any:
     """What a YAML text says: mappings, lists and plain values.
 

@@ -6,11 +6,13 @@ Keys of accuracies and changes are `group:id`, `group:ood` or `set:NAME`, and th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.analysis.accuracy_numbers import Accuracy, Measurement, PairedChange, SampledAccuracy
+from storage.errors import ArtifactError
 
 
 class _Summarised(Protocol):
@@ -27,8 +29,28 @@ class Summary(BaseModel):
 
     @classmethod
     def of(cls, artifact: _Summarised) -> Self:
-        """The summary of an artifact of this stage."""
-        return cls.model_validate(artifact.summary)
+        """The summary of an artifact of this stage.
+
+        Raises:
+            ArtifactError: not one that the stage has written.
+        """
+        return cls.read(artifact.summary, str(getattr(artifact, "name", "an artifact")))
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any], name: str) -> Self:
+        """The summary in the manifest of the artifact `name`.
+
+        Raises:
+            ArtifactError: not one that the stage has written.
+        """
+        try:
+            return cls.model_validate(stored)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"]))[:100]
+            raise ArtifactError(
+                f"{name}: its manifest's summary is damaged ({place}: {first['msg'][:100]}); remove its folder and run its stage again"
+            ) from error
 
     def stored(self) -> dict[str, Any]:
         """The JSON form for the manifest."""

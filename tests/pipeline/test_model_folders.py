@@ -241,3 +241,11 @@ def test_a_student_in_the_precision_of_its_file_is_mapped_and_not_copied(tmp_pat
     weights = sum(value.numel() * value.element_size() for value in student.parameters())
     assert weights > 60 << 20
     assert own_memory() - before < weights / 4, "so that the ranks of a host, under ZeRO-3 too, share one copy"
+
+
+@pytest.mark.parametrize("content", [None, "{}", "null", '{"model_type": "x"}', '{"model_type": "llama", "hidden_size": -1}'])
+def test_a_folder_that_is_no_model_has_a_problem(folder: Path, content: str | None, capfd: pytest.CaptureFixture[str]) -> None:
+    config = folder / "config.json"
+    config.unlink() if content is None else config.write_text(content)
+    assert str(models.check_weights(folder)).startswith("has no config.json" if content is None else "cannot be loaded (")
+    assert "Loading weights" not in capfd.readouterr().err

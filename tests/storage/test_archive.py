@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from storage.archive import contents, export, import_
 from storage.artifact import MANIFEST
 from storage.documents import DEEPEST
-from storage.errors import ArtifactError
+from storage.errors import ArtifactError, BadName
 from storage.store import Store, open_store
 from storage.verify import verify
 from tests.support.storage.chains import chain, files
@@ -253,3 +253,55 @@ def test_an_import_replaces_an_unfinished_draft(store: Store, tar: Path, target:
         draft.write_shard("more", numbers(7))
     import_(target, tar)
     assert files(target.root) == files(store.root)
+
+
+def _header(name: str, size: int, kind: bytes) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    return member.tobuf(tarfile.USTAR_FORMAT)
+
+
+def _record(key: str, value: str) -> bytes:
+    rest = f" {key}={value}\n".encode()
+    length = next(length for length in range(len(rest), len(rest) + 9) if length == len(rest) + len(str(length)))
+    return str(length).encode() + rest
+
+
+def _before(kind: bytes, content: bytes) -> bytes:
+    return _header("x", len(content), kind) + content.ljust(-(-len(content) // 512) * 512, b"\0")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *(_before(kind, _record("comment", "a")) * 3000 for kind in (b"x", b"g", b"X")),
+        *(_before(kind, b"name\0") * 3000 for kind in (b"L", b"K")),
+        _before(b"x", _record("size", "9" * 20)),
+        _before(b"x", _record("GNU.sparse.size", "x")),
+        _before(b"x", _record("GNU.sparse.map", "9" * 5000 + ",1")),
+        _before(b"x", _record("GNU.sparse.major", "1") + _record("GNU.sparse.minor", "0")),
+        _before(b"x", b"9" * 6000 + b" a=b\n"),
+    ],
+    ids=["x", "g", "X", "L", "K", "size", "sparse size", "sparse map", "sparse 1.0", "length"],
+)
+def test_a_header_that_no_tar_program_writes_is_one_line(tar: Path, target: Store, headers: bytes) -> None:
+    tar.write_bytes(headers + tar.read_bytes())
+    for read in (lambda: contents(tar), lambda: import_(target, tar)):
+        with pytest.raises(ArtifactError, match=r"^\S+: (not a complete tar file|member .* is not an artifact's file).*export"):
+            read()
+    assert not target.root.exists()
+
+
+def test_an_export_overwrites_a_tar_file_alone(store: Store, tar: Path, tmp_path: Path) -> None:
+    student = store.fingerprints("training")[0]
+    other = tmp_path / "questions.jsonl"
+    other.write_text("{}")
+    for taken in (other, tmp_path, store.folder("training", student) / MANIFEST):
+        with pytest.raises(BadName, match="exists and is not a tar file; give another name"):
+            export(store, "training", student, taken)
+    assert other.read_text() == "{}"
+    before = tar.read_bytes()
+    export(store, "training", student, tar)
+    assert tar.read_bytes() == before
+    with pytest.raises(BadName, match="File name too long"):
+        export(store, "training", student, tmp_path / ("x" * 300))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from storage.backend import Backend, LocalBackend, ObjectStore
-from storage.errors import BadRoot, RootNotWritable, RootUnavailable
+from storage.errors import ArtifactError, BadRoot, RootNotWritable, RootUnavailable
 from storage.store import open_store
 from tests.support.storage.s3 import S3, Fault
 
@@ -175,3 +175,14 @@ def test_a_file_survives_a_round_trip_and_upload_new_never_overwrites(
     assert [path.name for path in back.parent.iterdir()] == ["back"]
     backend.upload(file, "f")
     assert backend.read("f") == other
+
+
+def test_a_path_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "a.json").mkdir(parents=True)
+    backend = LocalBackend(tmp_path)
+    with pytest.raises(ArtifactError, match=r"a\.json: cannot be read \(Is a directory\); .*remove or repair"):
+        backend.read("runs/a.json")
+    for ask in (backend.has, backend.read, backend.names, backend.entries):
+        with pytest.raises(ArtifactError, match=r"cannot be read \(File name too long\)") as raised:
+            ask("x" * 300)
+        assert len(str(raised.value)) < 400

@@ -64,3 +64,26 @@ def test_configurations_and_the_catalogue_accept_the_same_names(name: str) -> No
     except BadName:
         catalogued = False
     assert configured == catalogued
+
+
+def _nested(depth: int) -> bytes:
+    return b'{"a":' * depth + b"1" + b"}" * depth
+
+
+@pytest.mark.parametrize("field", ["config", "identity", "summary", "unknown"])
+def test_a_manifest_that_is_nested_deep_is_one_line(manifest: Manifest, field: str) -> None:
+    def content(depth: int) -> bytes:
+        return orjson.dumps(manifest | {field: None})[:-1] + b',"%s":%s}' % (field.encode(), _nested(depth))
+
+    assert parse_manifest(content(100), "here")["stage"] == manifest["stage"]
+    for depth in (250, 1000):
+        with pytest.raises(ArtifactError, match=r"^here: damaged; remove its folder"):
+            parse_manifest(content(depth), "here")
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, "a\nb"])
+def test_a_foreign_name_in_an_error_is_short_and_in_one_line(manifest: Manifest, name: str) -> None:
+    with pytest.raises(ArtifactError) as raised:
+        parse_manifest(orjson.dumps(manifest | {"inputs": {name: "x"}}), "here")
+    assert len(str(raised.value)) < 500
+    assert "\n" not in str(raised.value)

@@ -108,7 +108,21 @@ def test_a_reused_process_id_is_not_the_holder(place: LocalBackend) -> None:
         assert not lease.is_live(place, PREFIX, _alter(place, process="0"), 60)
 
 
-@pytest.mark.parametrize("content", [b"{", b"", b"[]", b"null", b'{"host": "here"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"",
+        b"[]",
+        b"null",
+        b'{"host": "here"}',
+        b'{"host": "here", "pid": "x", "process": "p", "number": 1}',
+        b'{"host": "here", "pid": -1, "process": "p", "number": 1}',
+        b'{"host": "here", "pid": 1, "process": "p", "number": 1, "needs": 5}',
+        b'{"host": "here", "pid": 1, "process": "p", "number": 1, "seconds_before": "a"}',
+        b'{"host": "here", "pid": 1, "process": "p", "number": 1, "seconds": Infinity}',
+    ],
+)
 def test_a_damaged_lease_has_no_holder(place: LocalBackend, content: bytes) -> None:
     place.write(f"{PREFIX}/000007", content)
     with lease.hold(place, PREFIX, "it") as held:
@@ -283,3 +297,11 @@ def test_a_lease_file_of_an_earlier_version_is_refused_and_named(place: LocalBac
     message = f"{place.root / PREFIX} is a lease of an earlier version of MIND; .* remove this file"
     with pytest.raises(ArtifactBusy, match=message), lease.hold(place, PREFIX, "it"):
         pass
+
+
+@pytest.mark.parametrize("name", ["²", "9" * 200, "1"])
+def test_a_file_that_is_no_number_is_no_lease(place: LocalBackend, name: str) -> None:
+    place.write(f"a.lease/{name}", b"x")
+    assert lease.last(place, "a.lease") is None
+    with lease.hold(place, "a.lease", "a") as held:
+        assert held.holder.number == 1

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage.artifact import MANIFEST
 from storage.catalogue import record_run
 from storage.errors import ArtifactMissing
+from storage.fingerprint import fingerprint
 from storage.lineage import ancestors, differences, flat, resolve
 from storage.store import Store
 from tests.support.storage.chains import chain, commit_artifact
@@ -77,3 +80,21 @@ def test_an_unknown_or_ambiguous_reference_is_refused(store: Store) -> None:
     ):
         with pytest.raises(ArtifactMissing, match=problem):
             resolve(store, reference, "training")
+
+
+def test_a_chain_of_any_length_has_ancestors(store: Store) -> None:
+    inputs: dict[str, str] = {}
+    for number in range(1200):
+        identity = {"number": number}
+        document = {
+            "schema_version": 2, "stage": f"s{number}", "fingerprint": fingerprint(identity), "identity": identity, "inputs": inputs,
+            "config": {}, "summary": {}, "timing": {"started": "", "seconds": 0.0, "processes": 1}, "peak_mib": 0,
+            "provenance": {}, "files": [],
+        }  # fmt: skip
+        folder = store.folder(f"s{number}", fingerprint(identity))
+        folder.mkdir(parents=True)
+        (folder / MANIFEST).write_bytes(orjson.dumps(document))
+        inputs = {f"s{number}": fingerprint(identity)}
+    assert [name.partition("/")[0] for name in ancestors(store, *next(iter(inputs.items())))] == [
+        f"s{number}" for number in reversed(range(1200))
+    ]

@@ -10,11 +10,11 @@ from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
 from stages.promotion import rollback
-from storage.archive import export
+from storage.archive import export, import_
 from storage.artifact import MANIFEST
 from storage.catalogue import point, read_run, record_run
 from storage.store import Store, open_store
-from tests.support.storage.chains import chain, files
+from tests.support.storage.chains import chain, commit_artifact, files
 
 
 @pytest.fixture
@@ -133,3 +133,83 @@ def test_an_incomplete_manifest_is_one_line(store: Store, tmp_path: Path, field:
     assert f"{key}: damaged ({field}: Field required)" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert read_run(store.backend, "run") is not None
+
+
+@pytest.mark.parametrize("text", ["[/x]", "\\[/x]", "[red]x", "a[b"])
+def test_foreign_text_is_no_markup(store: Store, text: str) -> None:
+    student = commit_artifact(store, "training")
+    record_run(store.backend, "run", {"training": student.fingerprint}, {}, "done")
+    key = f"{student.name}/{MANIFEST}"
+    document = orjson.loads(store.backend.read(key) or b"")
+    document["timing"]["started"], document["summary"], document["provenance"] = text, {"note": text}, {"host": text}
+    store.backend.write(key, orjson.dumps(document))
+    for command in ("show", "lineage"):
+        result = mind(store, command, "run")
+        assert (result.exit_code, text in result.stdout) == (0, True)
+
+
+def test_documents_that_are_folders_are_one_line_each(store: Store) -> None:
+    stages = record_chain(store, "run", 1)
+    (store.root / "pointers" / "promoted.json").mkdir()
+    (store.root / "training" / f"{stages['training']}.config").mkdir()
+    status = mind(store, "status")
+    assert (status.exit_code, "run" in status.stdout, len(status.stderr.splitlines())) == (0, True, 1)
+    assert "promoted.json: cannot be read (Is a directory)" in status.stderr
+    collected = mind(store, "gc")
+    assert (collected.exit_code, len(collected.stderr.splitlines())) == (1, 2)
+    assert store.exists("training", stages["training"])
+
+
+def test_garbage_collection_during_an_import_keeps_what_is_imported(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = chain(store)[2]
+    export(store, "training", student.fingerprint, tmp_path / "there.tar")
+    target = open_store(str(tmp_path / "target"))
+
+    def collected_before_it_returns(to: Store, file: Path) -> list[tuple[str, bool]]:
+        found = import_(to, file)
+        assert mind(target, "gc").exit_code == 0
+        return found
+
+    monkeypatch.setattr("storage.archive.import_", collected_before_it_returns)
+    assert mind(target, "import", str(tmp_path / "there.tar")).exit_code == 0
+    assert files(target.folder("training", student.fingerprint)) == files(student.folder)
+
+
+def test_an_import_that_fails_leaves_no_run(store: Store, tmp_path: Path) -> None:
+    student = chain(store)[2]
+    export(store, "training", student.fingerprint, tmp_path / "there.tar")
+    content = (tmp_path / "there.tar").read_bytes()
+    (tmp_path / "there.tar").write_bytes(content.replace(b'"summary"', b'"summery"'))
+    target = open_store(str(tmp_path / "target"))
+    assert mind(target, "import", str(tmp_path / "there.tar")).exit_code == 1
+    assert read_run(target.backend, "there") is None
+
+
+@pytest.mark.parametrize("command", [["rollback"], ["release", "promoted"], ["release", "run"], ["show", "promoted"]])
+def test_a_run_or_pointer_without_a_student_is_one_line(store: Store, tmp_path: Path, command: list[str]) -> None:
+    without = {"nosuch": "0" * 16}
+    record_run(store.backend, "run", without, {}, "done")
+    for stages in (without, without | {"other": "1" * 16}):
+        point(store.backend, "promoted", "run", stages)
+    before = files(tmp_path)
+    result = mind(store, *command, *([str(tmp_path / "folder")] if command[0] == "release" else []))
+    assert result.exit_code in (1, 2)
+    assert isinstance(result.exception, SystemExit)
+    assert len(result.stderr.splitlines()) == 1
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("part", ["summary", "config", "outside"])
+@pytest.mark.parametrize("command", ["show", "release"])
+def test_a_manifest_with_foreign_content_is_shown_or_one_line(store: Store, tmp_path: Path, part: str, command: str) -> None:
+    stages = record_chain(store, "run", 1)
+    key = f"training/{stages['training']}/{MANIFEST}"
+    document = orjson.loads(store.backend.read(key) or b"")
+    (document["identity"] if part == "outside" else document)[part] = [1] if part == "outside" else {"a": [1]}
+    store.backend.write(key, orjson.dumps(document))
+    result = mind(store, command, "run", *([str(tmp_path / "folder"), "--unevaluated"] if command == "release" else []))
+    assert result.exit_code == (0 if command == "show" else 1)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert len(result.stderr.splitlines()) == (0 if command == "show" else 1)

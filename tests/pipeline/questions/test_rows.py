@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -178,3 +179,20 @@ def test_a_small_parquet_file_does_not_become_large_in_memory(tmp_path: Path, di
     assert all(row["question"] == text for row in file_rows(path))
     assert tracemalloc.get_traced_memory()[1] < 2 * BATCH_BYTES
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_json_that_is_nested_deep_is_one_line(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"deep.{ending}"
+    path.write_text('{"answer": ' + "[" * 50_000 + "]" * 50_000 + "}")
+    with pytest.raises(QuestionError, match=r"row 1: not valid JSON in UTF-8; write one object per line$"):
+        list(file_rows(path))
+
+
+def test_a_table_of_many_columns_is_read_in_seconds(tmp_path: Path) -> None:
+    names = [f"column{number}" for number in range(50_000)]
+    path = tmp_path / "wide.csv"
+    path.write_text(f"{','.join(names)}\n{','.join(names)}\n")
+    began = time.monotonic()
+    assert list(file_rows(path)) == [dict(zip(names, names, strict=True))]
+    assert time.monotonic() - began < 5

@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError
 from pipeline.schema.bounded_yaml import parse
 from tests.support.runs import write_config
 
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=8)
 TREES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4)
 )
@@ -42,6 +42,7 @@ HOSTILE = {
     "nested 50,000 deep": ("a: " + "[" * 50_000 + "]" * 50_000, "nested more than 64 deep"),
     "sections nested deep": ("\n".join(" " * depth + "a:" for depth in range(1000)), "nested more than 64 deep"),
     "an integer of 5,000 digits": ("seed: " + "9" * 5000, "4300 digits"),
+    "an integer of 400 digits": ("seed: " + "9" * 400, "an integer of more than 64 bits"),
     "a date of month 13": ("seed: 2024-13-01", "month must be in 1..12"),
     "megabytes": ("a: " + "x" * 3_000_000, "larger than 1 MiB"),
     "a key that is a list": ("? [a, b]\n: 1", "unhashable key"),
