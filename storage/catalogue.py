@@ -8,7 +8,7 @@ history keeps its earlier versions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -49,26 +49,35 @@ def write_run(backend: Backend, name: str, stages: Mapping[str, str], config: Ma
     earlier = [] if before is None else before["earlier"]
     if before is not None and before["stages"] != dict(stages):
         earlier = [before["stages"], *earlier][:EARLIER]
+    backend.write(_run_key(name), _run_document(name, stages, config, status, earlier))
+
+
+def _run_document(
+    name: str, stages: Mapping[str, str], config: Mapping[str, Any], status: str, earlier: Sequence[Mapping[str, str]]
+) -> bytes:
     document = {
         "name": name,
         "status": status,
         "updated": _now(),
         "stages": dict(stages),
-        "earlier": earlier,
+        "earlier": list(earlier),
         "config": dict(config),
     }
-    backend.write(_run_key(name), orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2)
 
 
-def check_free(backend: Backend, name: str, stages: Mapping[str, str]) -> None:
-    """Refuse a name that a run with other artifacts has: writing it would leave that run's artifacts to garbage collection.
+def add_run(backend: Backend, name: str, stages: Mapping[str, str], status: str) -> bool:
+    """Write a run under a name that is free; returns whether it is new. Of several processes only one can take a name.
 
     Raises:
-        BadName: the name is taken.
+        BadName: a run with other artifacts has the name; replacing it would leave them to garbage collection.
     """
+    if backend.create(_run_key(name), _run_document(name, stages, {}, status, [])):
+        return True
     before = read_run(backend, name)
-    if before is not None and before["stages"] != dict(stages):
-        raise BadName(f"{name}: a run of this name exists; choose another with --name, or `mind forget {name}` first")
+    if before is not None and before["stages"] == dict(stages):
+        return False
+    raise BadName(f"{name}: a run of this name exists; choose another with --name, or `mind forget {name}` first")
 
 
 def forget_run(backend: Backend, name: str) -> None:

@@ -161,9 +161,12 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     if version > MANIFEST_VERSION:
         raise ArtifactError(f"{where}: written by a newer version of MIND (schema {str(version)[:20]}); upgrade to read it")
     try:
-        return _MANIFEST.validate_python(found, strict=True)
+        manifest = _MANIFEST.validate_python(found, strict=True)
     except ValidationError as error:
         raise ArtifactError(f"{where}: damaged ({_first(error)}); {remedy}") from error
+    if manifest["identity"].get("inputs", manifest["inputs"]) != manifest["inputs"]:
+        raise ArtifactError(f"{where}: damaged (inputs: not those of its identity); {remedy}")
+    return manifest
 
 
 def _parsed(document: TypeAdapter[Any], content: bytes, where: str, remedy: str) -> Any:

@@ -232,6 +232,8 @@ def open_store(root: str, workspace: Path | None = None) -> Store:
     if "\0" in root:
         raise BadRoot(f"root: {root!r}: contains a NUL; correct root")
     if "://" not in root:
+        if os.path.isfile(root):  # noqa: PTH113 - Path.is_file raises for a name that no file system takes
+            raise BadRoot(f"root: {root}: is a file; give a folder")
         return Store(Path(root))
     address = root.partition("://")[2]
     if "@" in address.split("/")[0]:

@@ -374,7 +374,7 @@ def import_(
     with reported():
         from storage.archive import contents
         from storage.archive import import_ as import_from
-        from storage.catalogue import check_free, forget_run, read_run, write_run
+        from storage.catalogue import add_run, forget_run
 
         try:
             there = file.is_file()
@@ -383,10 +383,9 @@ def import_(
         if not there:
             raise ConfigError(f"{shown(str(file))}: no such file; give a tar file written by `mind export`")
         store, run, stages = open_store(root), file.stem if name is None else name, contents(file)
-        check_free(store.backend, run, stages)
-        new_run = read_run(store.backend, run) is None
-        if new_run:  # before its artifacts, so that `mind gc` keeps them from the start
-            write_run(store.backend, run, stages, {}, "imported")
+        new_run = add_run(
+            store.backend, run, stages, "imported"
+        )  # before its artifacts, so that `mind gc` keeps them from the start
         try:
             found = import_from(store, file)
         except BaseException:

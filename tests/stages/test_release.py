@@ -91,7 +91,12 @@ def test_a_student_that_was_not_evaluated_is_released_only_if_told_so(root: Path
     if evaluation == "missing":  # as after `mind stage training --set ...`
         record_run(store.backend, "small", {**stages, "evaluation": "0" * 16, "report": "0" * 16}, {}, "partial")
     else:
-        change_manifest(store, "evaluation", stages["evaluation"], lambda found: found["inputs"].update(training="0" * 16))
+        change_manifest(
+            store,
+            "evaluation",
+            stages["evaluation"],
+            lambda found: [inputs.update(training="0" * 16) for inputs in (found["inputs"], found["identity"]["inputs"])],
+        )
     answer = release(copy, tmp_path / "student")
     assert answer.exit_code == 2
     assert f"training/{stages['training']} was not evaluated" in answer.stderr

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from storage.catalogue import (
     EARLIER,
     HISTORY,
-    check_free,
+    add_run,
     forget_run,
     point,
     pointers,
@@ -116,12 +118,19 @@ def test_a_name_that_leaves_the_catalogue_is_refused(store: Store, name: str) ->
     assert not store.root.exists()
 
 
-def test_a_taken_name_is_free_for_the_same_artifacts_only(store: Store) -> None:
-    check_free(store.backend, "run", _student(1))
-    record_run(store.backend, "run", _student(1), {}, "done")
-    check_free(store.backend, "run", _student(1))
-    with pytest.raises(BadName, match="run: a run of this name exists; choose another with --name"):
-        check_free(store.backend, "run", _student(2))
+def test_a_name_is_taken_by_one_process_and_free_for_the_same_artifacts(store: Store) -> None:
+    def add(number: int) -> bool | str:
+        try:
+            return add_run(store.backend, "run", _student(number), "imported")
+        except BadName as error:
+            return str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(add, range(8)))
+    assert found.count(True) == 1
+    assert all(one is True or "run: a run of this name exists; choose another with --name" in str(one) for one in found)
+    assert add(found.index(True)) is False
+    assert read_runs(store.backend).runs[0]["stages"] == _student(found.index(True))
 
 
 def test_a_root_without_runs_has_none(store: Store) -> None:

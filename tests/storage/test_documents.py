@@ -51,6 +51,12 @@ def test_unknown_fields_of_a_manifest_are_kept(manifest: Manifest) -> None:
     assert parse_manifest(orjson.dumps({**manifest, "note": 1}), "m") == {**manifest, "note": 1}
 
 
+def test_inputs_that_are_not_those_of_the_identity_are_damage(manifest: Manifest) -> None:
+    other = {**manifest, "inputs": {**manifest["inputs"], "sampling": "0" * 16}}
+    with pytest.raises(ArtifactError, match=r"m: damaged \(inputs: not those of its identity\)"):
+        parse_manifest(orjson.dumps(other), "m")
+
+
 @given(NAMES)
 def test_configurations_and_the_catalogue_accept_the_same_names(name: str) -> None:
     try:

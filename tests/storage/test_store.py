@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.artifact import MANIFEST, Artifact
-from storage.errors import ArtifactBusy, ArtifactError, ArtifactMissing, RootNotWritable
+from storage.errors import ArtifactBusy, ArtifactError, ArtifactMissing, BadRoot, RootNotWritable
 from storage.fingerprint import file_digest
 from storage.store import MANIFEST_VERSION, Store, open_store, parse_manifest
 from storage.verify import verify
@@ -148,3 +148,19 @@ def test_seconds_and_processes_of_an_artifact_accumulate(store: Store) -> None:
     assert timing["processes"] == 4
     assert 300 <= timing["seconds"] < 330
     assert timing["started"] == "then"
+
+
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        ("memory://x", "memory is not an object store"),
+        ("http://127.0.0.1:1/x", "http is not an object store"),
+        ("zip://x", "zip is not an object store"),
+        ("file:///tmp/x", "give a local folder as a plain path"),
+        ("a\0b", "contains a NUL"),
+        (__file__, "is a file; give a folder"),
+    ],
+)
+def test_a_root_that_cannot_hold_artifacts_is_refused(root: str, said: str) -> None:
+    with pytest.raises(BadRoot, match=said):
+        open_store(root)
