@@ -82,8 +82,6 @@ class EngineConfig(Frozen):
     def _server_address(self) -> EngineConfig:
         if self.kind == "openai" and (self.base_url is None or self.served_model is None):
             raise ValueError("the openai engine needs base_url, for example http://127.0.0.1:8000/v1, and served_model")
-        if self.parameters is not None and self.in_process:
-            raise ValueError("parameters: only a server has its own names; remove it")
         return self
 
 

@@ -33,10 +33,12 @@ ROW_BYTES: Final = 16 * 2**20
 """Largest row: several times a rationale of 200,000 tokens with its prompt (our choice)."""
 JSON_BYTES: Final = 256 * 2**20
 """Largest `.json` file (our choice)."""
-BATCH_BYTES: Final = 64 * 2**20
-"""Texts of a Parquet file that are held in memory at a time."""
+BATCH_ROWS: Final = 64
+"""Rows of a Parquet file in memory at a time: a file of 13 kB can repeat a text of 2 MB a thousand times."""
 EXPANSION: Final = 1000
 """Largest ratio of a Parquet column's unpacked to its packed size; a page is unpacked as a whole, and real texts shrink 3 to 20 times."""
+_SMALL: Final = 64 * 2**20
+"""Unpacked columns of this size are never refused."""
 
 
 class LocatedRow(NamedTuple):
@@ -128,35 +130,14 @@ def _is_text(kind: pa.DataType) -> bool:
     )
 
 
-def _text_bytes(column: pa.Array) -> np.ndarray:
-    """Bytes of each text of a column, without expanding a dictionary: a file of 13 kB can repeat one of 2 MB a thousand times."""
-    repeated = pa.types.is_dictionary(column.type)
-    lengths = pc.binary_length(column.dictionary).take(column.indices) if repeated else pc.binary_length(column)
-    filled: np.ndarray = pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
-    return filled.astype(np.int64)
-
-
-def _affordable(batch: pa.RecordBatch, where: str, before: int) -> Iterator[pa.RecordBatch]:
-    """Parts of a batch with at most `BATCH_BYTES` of text each, so that few become Python objects at a time.
-
-    Raises:
-        QuestionError: a row is larger than `ROW_BYTES`.
-    """
-    texts = [
-        column
-        for column in batch.columns
-        if _is_text(column.type.value_type if pa.types.is_dictionary(column.type) else column.type)
-    ]
-    row_bytes = sum((_text_bytes(column) for column in texts), np.zeros(batch.num_rows, np.int64))
-    start, held = 0, 0
-    for place, size in enumerate(row_bytes.tolist()):
-        if size > ROW_BYTES:
-            raise _too_large(where, before + place + 1)
-        if held + size > BATCH_BYTES:
-            yield batch.slice(start, place - start)
-            start, held = place, 0
-        held += size
-    yield batch.slice(start)
+def _check_rows(batch: pa.RecordBatch, path: Path, before: int) -> None:
+    """Refuses a row that is larger than `ROW_BYTES`."""
+    row_bytes = np.zeros(batch.num_rows, np.int64)
+    for column in batch.columns:
+        if _is_text(column.type):
+            row_bytes += pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    if (row_bytes > ROW_BYTES).any():
+        raise _too_large(path, before + int((row_bytes > ROW_BYTES).argmax()) + 1)
 
 
 def _too_large(path: str | Path, number: int) -> QuestionError:
@@ -167,7 +148,7 @@ def _check_expansion(path: Path, metadata: pq.FileMetaData) -> None:
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):
             unpacked = column.total_uncompressed_size
-            if unpacked > max(BATCH_BYTES, EXPANSION * column.total_compressed_size):
+            if unpacked > max(_SMALL, EXPANSION * column.total_compressed_size):
                 raise QuestionError(
                     f"{path}: column {column.path_in_schema} unpacks to more than {EXPANSION} times its size; "
                     "correct its texts, or write the file uncompressed"
@@ -177,16 +158,15 @@ def _check_expansion(path: Path, metadata: pq.FileMetaData) -> None:
 def _parquet_rows(path: Path) -> Iterator[Row]:
     number = 0
     try:
-        texts = [field.name for field in pq.read_schema(path) if _is_text(field.type)]
         # Without a buffer, whole row groups are read at once, and many writers create only one row group.
-        with pq.ParquetFile(path, buffer_size=1 << 20, read_dictionary=texts) as file:
+        with pq.ParquetFile(path, buffer_size=1 << 20) as file:
             _check_expansion(path, file.metadata)
             narrow = {field.name: field.type for field in file.schema_arrow if _narrow(field.type)}
-            for batch in file.iter_batches(batch_size=1024):
-                for part in _affordable(batch, str(path), number):
-                    for row in part.to_pylist():
-                        number += 1
-                        yield row | {name: _shortest(row[name], kind) for name, kind in narrow.items()}
+            for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                _check_rows(batch, path, number)
+                for row in batch.to_pylist():
+                    number += 1
+                    yield row | {name: _shortest(row[name], kind) for name, kind in narrow.items()}
     except (pa.ArrowException, OSError) as error:
         raise QuestionError(f"{path}: not a readable Parquet file; write it again") from error
     except UnicodeDecodeError as error:

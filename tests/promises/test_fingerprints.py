@@ -66,6 +66,8 @@ def _others(value: Any, annotation: Any) -> list[Any]:
         return [other for other in (value * 2, value / 2, value + 1, value + 0.25) if other != value]
     return [
         f"{value or 'x'}x",
+        "OTHER_API_KEY",
+        {"seed": None},
         7,
         0.5,
         ["formal", "planning"],
@@ -145,6 +147,8 @@ def test_an_identity_field_makes_its_stage_and_later_ones_stale(
     tmp_path: Path, tiny_model: Path, place: Place, annotation: Any
 ) -> None:
     tree = _full(tiny_model)
+    if place == ("sampling", "reasoning_effort"):  # refused without a server
+        tree["sampling"]["engine"] |= {"kind": "openai", "base_url": "http://127.0.0.1:8000/v1", "served_model": "model"}
     changed = _fingerprints(_write_other(tmp_path, tree, place, annotation))
     plain = _fingerprints(write_config(tmp_path, tree))
     again = {name for name in ORDER if changed[name] != plain[name]}

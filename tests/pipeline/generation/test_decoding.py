@@ -78,7 +78,7 @@ def test_a_refused_parameter_is_named_with_the_setting_that_leaves_it_out() -> N
     ("fields", "said"),
     [
         ({"reasoning_effort": "low"}, "reasoning_effort: only a server knows it"),
-        ({"engine": {"kind": "vllm", "parameters": {"seed": None}}}, "parameters: only a server has its own names"),
+        ({"engine": {"parameters": {"sead": None}}}, "Input should be 'max_tokens'"),
         ({"top_k": 0}, "greater than or equal to 1"),
         ({"min_p": 2}, "less than or equal to 1"),
     ],
