@@ -7,6 +7,7 @@ those of base and teacher, including negative ones. It contains no path of this 
 from __future__ import annotations
 
 import filecmp
+import re
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +28,7 @@ from storage.store import Store
 
 CARD: Final = Path(__file__).with_name("release_card.md")
 CARD_FILE: Final = "README.md"
+_LICENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}")
 _GROUPS: Final = {"id": "in distribution", "ood": "out of distribution"}
 
 
@@ -146,10 +148,14 @@ def release(
     The files' modes follow the umask, like those of any new file: safetensors writes files that only their owner can read.
 
     Raises:
-        ConfigError: the folder already exists, or the student was not evaluated and `unevaluated` is not given.
+        ConfigError: the folder exists, the licence is no identifier, or the student was not evaluated and `unevaluated` is not given.
         ArtifactMissing: the student or one of its ancestors does not exist.
         ArtifactError: one of them is not what its stage has written.
     """
+    if licence is not None and not _LICENCE.fullmatch(licence):
+        raise ConfigError(
+            f"--licence {shown(licence)!r}: expected an identifier such as apache-2.0; the card's header has it as it is"
+        )
     try:
         there = folder.exists()
     except OSError as error:
@@ -195,7 +201,9 @@ def push(folder: Path, repository: str) -> str:
     """
     from httpx2 import HTTPError  # huggingface_hub's HTTP client; raised without a network connection
     from huggingface_hub import HfApi
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    disable_progress_bars()  # they steer the terminal, which `flows/terminal_door.py` does not let them
     hub = HfApi()
     try:
         hub.create_repo(repository, private=True, exist_ok=True)

@@ -82,6 +82,14 @@ def test_an_existing_folder_is_not_overwritten(released: Path, root: Path) -> No
     assert not list(released.parent.glob(".*"))
 
 
+@pytest.mark.parametrize("licence", ["a\nb: c", "", " mit", "x" * 65, "mit]"])
+def test_a_licence_that_is_no_identifier_is_refused(root: Path, tmp_path: Path, licence: str) -> None:
+    answer = release(root, tmp_path / "student", "--licence", licence)
+    assert answer.exit_code == 2
+    assert "expected an identifier such as apache-2.0" in answer.stderr
+    assert not (tmp_path / "student").exists()
+
+
 @pytest.mark.parametrize("evaluation", ["missing", "of another student"])
 def test_a_student_that_was_not_evaluated_is_released_only_if_told_so(root: Path, tmp_path: Path, evaluation: str) -> None:
     copy = tmp_path / "artifacts"
