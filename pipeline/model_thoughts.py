@@ -47,7 +47,7 @@ def thought_form(tokenizer: PreTrainedTokenizerBase, model: Weights) -> ThoughtF
     marks = model.thought_marks or _own_marks(tokenizer)
     if model.dialogue is None:
         return ThoughtForm("free", marks)
-    behind = _marked(rendered(tokenizer, "?", model.dialogue).rpartition("?")[2], model.thought_marks)
+    behind = with_think_marks(_without_custom(rendered(tokenizer, "?", model.dialogue).rpartition("?")[2], model.thought_marks))
     start, end = (behind.rfind(mark) for mark in THINK)
     return ThoughtForm("opened" if start > end else "closed" if end >= 0 else "free", marks)
 
@@ -73,11 +73,9 @@ def without_other_tokens(tokenizer: PreTrainedTokenizerBase, text: str, kept: fr
     return text
 
 
-def _marked(text: str, custom: Marks | None) -> str:
-    """The text with the marks of all families, and the custom ones, as `<think>` and `</think>`."""
-    if custom is not None:
-        text = text.replace(custom[1], END).replace(custom[0], START)
-    return with_think_marks(text)
+def _without_custom(text: str, custom: Marks | None) -> str:
+    """The text with custom marks as `<think>` and `</think>`."""
+    return text if custom is None else text.replace(custom[1], END).replace(custom[0], START)
 
 
 def whole_text(text: str, before: PromptEnd, custom: Marks | None = None) -> str:
@@ -85,8 +83,7 @@ def whole_text(text: str, before: PromptEnd, custom: Marks | None = None) -> str
 
     An end without a start shows that the prompt began the thought, also behind a server whose template is unknown.
     """
-    if custom is not None:
-        text = text.replace(custom[1], END).replace(custom[0], START)
+    text = _without_custom(text, custom)
     if not text:
         return text
     marked = with_think_marks(text)

@@ -161,7 +161,8 @@ def _choose(logits_V: torch.Tensor, generator: torch.Generator, decoding: Decodi
         probabilities_V = probabilities_V * (probabilities_V >= decoding.min_p * probabilities_V[0])
     if decoding.top_k is not None:
         probabilities_V = probabilities_V * (torch.arange(len(probabilities_V)) < decoding.top_k)
-    probabilities_V = probabilities_V / probabilities_V.sum()
+    if decoding.min_p is not None or decoding.top_k is not None:
+        probabilities_V = probabilities_V / probabilities_V.sum()
     keep_V = probabilities_V.cumsum(-1) - probabilities_V < decoding.top_p
     pick = torch.multinomial(probabilities_V * keep_V, 1, generator=generator)
     return int(order_V[pick])
