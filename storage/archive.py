@@ -18,6 +18,7 @@ from typing import Final
 
 import orjson
 
+from storage import lease
 from storage.artifact import MANIFEST
 from storage.atomic import replace_file, sync_file, writing
 from storage.documents import DEEPEST, parse_manifest
@@ -117,6 +118,7 @@ def import_(store: Store, file: Path) -> list[tuple[str, bool]]:
 
     Raises:
         ArtifactError: the file or a member was not written by `export`; artifacts before it are kept.
+        ArtifactBusy: another process writes or removes one of the artifacts.
     """
     contents(file)
     found: list[tuple[str, bool]] = []
@@ -124,7 +126,8 @@ def import_(store: Store, file: Path) -> list[tuple[str, bool]]:
         member = tar.next()
         while member is not None:
             stage, digest, _ = _member(member, file)
-            new = not store.exists(stage, digest)
+            # In this order: the caller has recorded the run, so garbage collection keeps what exists and is not being removed now.
+            new = lease.may_be_held(store.backend, f"{stage}/{digest}.lease") or not store.exists(stage, digest)
             member = _take_in(store, tar, member, file) if new else _skip(tar, f"{stage}/{digest}/")
             found.append((f"{stage}/{digest}", new))
     return found

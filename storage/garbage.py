@@ -9,7 +9,6 @@ are removed.
 from __future__ import annotations
 
 import re
-import time
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -17,7 +16,7 @@ import orjson
 
 from storage import lease
 from storage.artifact import MANIFEST
-from storage.backend import Backend
+from storage.backend import Backend, Entry
 from storage.catalogue import pointers, read_runs
 from storage.errors import ArtifactBusy, ArtifactError, RootUnavailable
 from storage.store import Store
@@ -29,8 +28,6 @@ _OURS: Final = re.compile(r"([0-9a-f]{16})(?:\.([a-z]+))?")
 _STAYS: Final = ("", "log", "config")
 """Suffixes that are kept beside a complete artifact, for people to read; all others are only useful to an unfinished artifact."""
 _LEFT_OVER: Final = "left over: its artifact is complete"
-FORGOTTEN_SECONDS: Final = 7 * 24 * 3600.0
-"""A lease of another machine without a heartbeat for this long is considered abandoned."""
 
 
 class Garbage(NamedTuple):
@@ -52,7 +49,7 @@ class Reached(NamedTuple):
 def _used(backend: Backend) -> set[str]:
     """Artifacts that live processes read."""
     leases = (f"{stage}/{name}" for stage in _stages(backend) for name in backend.names(stage) if name.endswith(".lease"))
-    holders = (lease.last(backend, key) for key in leases if _is_written(backend, key.removesuffix(".lease")))
+    holders = (lease.last(backend, key) for key in leases if lease.may_be_held(backend, key))
     return {needed for holder in holders if holder is not None for needed in holder.needs}
 
 
@@ -99,17 +96,6 @@ def _size(backend: Backend, key: str) -> int:
     return sum(entry.bytes for entry in files.values()) + sum(_size(backend, f"{key}/{n}") for n in below if n not in files)
 
 
-def _is_written(backend: Backend, name: str) -> bool:
-    """Whether a process may be writing an artifact. Does not wait for a heartbeat: in doubt the artifact is kept."""
-    holder = lease.last(backend, f"{name}.lease")
-    if holder is None or holder.released:
-        return False
-    if holder.host == lease.this_host():
-        return lease.process_identity(holder.pid) == holder.process
-    beats = backend.entries(f"{name}.lease").values()
-    return time.time() - max((entry.modified for entry in beats), default=0.0) < FORGOTTEN_SECONDS
-
-
 def garbage(store: Store) -> tuple[list[Garbage], list[str]]:
     """Everything that can be removed, stage by stage, and a line for each damaged document."""
     backend, (kept, damaged) = store.backend, reachable(store)
@@ -117,7 +103,9 @@ def garbage(store: Store) -> tuple[list[Garbage], list[str]]:
     for stage in _stages(backend):
         names = [name for name in backend.names(stage) if _OURS.fullmatch(name)]
         digests = {name.partition(".")[0] for name in names}
-        written = {digest for digest in digests if f"{digest}.lease" in names and _is_written(backend, f"{stage}/{digest}")}
+        written = {
+            digest for digest in digests if f"{digest}.lease" in names and lease.may_be_held(backend, f"{stage}/{digest}.lease")
+        }
         for name in names:
             digest, _, kind = name.partition(".")
             if digest in written:
@@ -156,22 +144,35 @@ def _why(kind: str, complete: bool, kept: bool) -> str | None:
 
 
 def collect(store: Store, found: list[Garbage]) -> int:
-    """Remove what `garbage` found, except what a run has reached since; returns the number of freed bytes."""
-    freed, (kept, damaged) = 0, reachable(store)
+    """Remove what `garbage` found, except what a run has reached since; returns the number of freed bytes.
+
+    An item is removed under its artifact's lease, after a look at the runs under the same lease. A process that records its run and then
+    finds no lease can therefore rely on the artifacts that exist.
+    """
+    backend, freed = store.backend, 0
+    known, (kept, damaged) = _documents(backend), reachable(store)
     for name, items in groupby(found, key=lambda item: item.key.partition(".")[0]):
         chosen = [item for item in items if item.why == _LEFT_OVER or not (damaged or name in kept)]
-        if not chosen or _is_written(store.backend, name):
+        if not chosen or lease.may_be_held(backend, f"{name}.lease"):
             continue
         try:
-            # Hold the lease, so that no process starts writing what is being removed; removing its folder releases it.
-            with lease.hold(store.backend, f"{name}.lease", name) as held:
+            # Held also so that no process starts writing what is being removed; removing its folder releases it.
+            with lease.hold(backend, f"{name}.lease", name) as held:
+                if (now := _documents(backend)) != known:
+                    known, (kept, damaged) = now, reachable(store)
+                    chosen = [item for item in chosen if item.why == _LEFT_OVER or not (damaged or name in kept)]
                 for item in chosen:
-                    _remove(store.backend, item.key)
+                    _remove(backend, item.key)
                     freed += item.bytes
-                held.finished = True
+                held.finished = bool(chosen) or backend.has(f"{name}/{MANIFEST}")
         except ArtifactBusy:
             continue
     return freed
+
+
+def _documents(backend: Backend) -> list[dict[str, Entry]]:
+    """Sizes and times of the runs and pointers, which change when what is reachable does."""
+    return [backend.entries(folder) for folder in ("runs", "pointers")]
 
 
 def _remove(backend: Backend, key: str) -> None:

@@ -35,6 +35,8 @@ from storage.errors import ArtifactBusy, ArtifactError, LeaseLost
 
 HEARTBEAT_SECONDS: Final = 5.0
 STALE_SECONDS: Final = 30.0
+FORGOTTEN_SECONDS: Final = 7 * 24 * 3600.0
+"""A lease of another machine without a heartbeat for this long is considered abandoned."""
 _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _NUMBER: Final = re.compile(r"[0-9]{6,12}")
 
@@ -117,6 +119,17 @@ def is_live(backend: Backend, prefix: str, holder: Holder, patience: float) -> b
         if found is not None and found.beat != holder.beat:
             return not found.released
     return False
+
+
+def may_be_held(backend: Backend, prefix: str) -> bool:
+    """Whether a process may hold the lease. Does not wait for a heartbeat: in doubt, yes."""
+    holder = last(backend, prefix)
+    if holder is None or holder.released:
+        return False
+    if holder.host == this_host():
+        return process_identity(holder.pid) == holder.process
+    beats = backend.entries(prefix).values()
+    return time.time() - max((entry.modified for entry in beats), default=0.0) < FORGOTTEN_SECONDS
 
 
 class Lease:

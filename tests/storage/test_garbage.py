@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
@@ -10,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage import lease
+from storage.archive import contents, export, import_
 from storage.artifact import MANIFEST
-from storage.catalogue import point, record_run
-from storage.garbage import FORGOTTEN_SECONDS, collect, garbage, reachable
+from storage.backend import Backend
+from storage.catalogue import add_run, point, record_run
+from storage.errors import ArtifactBusy
+from storage.garbage import collect, garbage, reachable
 from storage.store import Store, open_store
 from tests.support.storage.chains import chain, commit_artifact, files
 from tests.support.storage.processes import DIGEST, numbers
@@ -156,7 +161,7 @@ def test_a_lease_of_another_host_protects_a_week_without_heartbeat(store: Store)
     began = time.monotonic()
     assert _collect(store) == set()
     assert time.monotonic() - began < 5, "nothing is waited for"
-    long_ago = time.time() - FORGOTTEN_SECONDS - 60
+    long_ago = time.time() - lease.FORGOTTEN_SECONDS - 60
     os.utime(store.root / key, (long_ago, long_ago))
     assert f"sampling/{DIGEST}.partial" in {item.key for item in garbage(store)[0]}
 
@@ -172,6 +177,42 @@ def test_artifacts_in_use_since_the_listing_are_kept(store: Store) -> None:
     assert _artifacts(store) == {artifact.name}
     assert not other.folder.exists()
     assert (store.root / "questions" / f"{DIGEST}.partial" / "rows-00000.parquet").exists()
+
+
+@pytest.mark.parametrize("recorded", ["before the lease", "under the lease"])
+def test_an_import_while_garbage_is_removed_ends_with_all_its_artifacts(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: str
+) -> None:
+    """The import finds an artifact that is being removed, at the two moments at which that matters."""
+    artifact = commit_artifact(store, "sampling")
+    tar, found = tmp_path / "sampling.tar", garbage(store)[0]
+    export(store, artifact.stage, artifact.fingerprint, tar)
+    hold, refused = lease.hold, list[str]()
+
+    def import_now() -> None:
+        add_run(store.backend, "imported", contents(tar), "imported")
+        try:
+            import_(store, tar)
+        except ArtifactBusy as error:
+            refused.append(str(error))
+
+    @contextmanager
+    def meanwhile(backend: Backend, prefix: str, what: str, needs: tuple[str, ...] = ()) -> Iterator[lease.Lease]:
+        monkeypatch.setattr(lease, "hold", hold)
+        if recorded == "before the lease":
+            import_now()
+        with hold(backend, prefix, what, needs) as held:
+            if recorded == "under the lease":
+                import_now()
+            yield held
+
+    monkeypatch.setattr(lease, "hold", meanwhile)
+    collect(store, found)
+    assert _artifacts(store) == {artifact.name}
+    assert len(refused) == (recorded == "under the lease"), "it cannot know whether the artifact stays"
+    assert store.backend.names("sampling") == [artifact.fingerprint]
+    if refused:
+        assert import_(store, tar) == [(artifact.name, False)]
 
 
 @pytest.mark.parametrize("damaged", ["runs/run.json", "pointers/promoted.json", "manifest"])
