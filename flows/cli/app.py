@@ -163,17 +163,13 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
             changes = {item.stage: [change._asdict() for change in item.changes] for item in explained}
             print_json([{**asdict(item), "changes": changes[item.stage]} for item in explained])
             return
+        priced = any(item.paid or (item.expected and item.expected.cost) for item in explained)
+        columns = ["stage", "artifact", "state", "tokens", "size", "time", *(["cost"] if priced else []), "so far"]
         print_table(
-            ("stage", "artifact", "state", "tokens", "size", "time", "so far"),
-            (
-                (item.stage, item.fingerprint, item.state,
-                 f"~{item.expected.tokens:,}" if item.expected and item.expected.tokens is not None else None,
-                 f"~{size(item.expected.bytes)}" if item.expected else None,
-                 _expected_time(item), item.detail)
-                for item in explained
-            ),
-            right=("tokens", "size", "time"),
-        )  # fmt: skip
+            columns,
+            ([cells[name] for name in columns] for cells in map(_plan_row, explained)),
+            right=("tokens", "size", "time", "cost"),
+        )
         rows = [(item.stage, *map(_short, change)) for item in explained for change in item.changes]
         if rows:
             print()
@@ -188,6 +184,24 @@ def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = Fals
 
         for check in recipe_checks(loaded):
             print(f"\n{check.name}: {check.found}" + (f"; {check.remedy}" if check.remedy else ""))
+
+
+def _plan_row(item: Explained) -> dict[str, str | None]:
+    """The cells of a stage's row, by column; expected figures have a tilde."""
+    from stages.core.paid_tokens import in_words
+
+    expected, paid = item.expected, in_words(item.paid)
+    cost = in_words(expected.cost) if expected else ""
+    return {
+        "stage": item.stage,
+        "artifact": item.fingerprint,
+        "state": item.state,
+        "tokens": f"~{expected.tokens:,}" if expected and expected.tokens is not None else None,
+        "size": f"~{size(expected.bytes)}" if expected else None,
+        "time": _expected_time(item),
+        "cost": f"~{cost}" if cost else None,
+        "so far": ", ".join(filter(None, (item.detail, paid and f"{paid} paid"))),
+    }
 
 
 def _expected_time(item: Explained) -> str:

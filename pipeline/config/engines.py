@@ -21,6 +21,19 @@ Parameter = Literal[
 """Parameters of a request."""
 
 
+class Prices(Frozen):
+    """What a server's tokens cost, per million."""
+
+    currency: str = runtime(pattern=r"^[A-Z]{3}$")
+    """Currency, for example USD."""
+    input: float = runtime(ge=0)
+    """A million tokens of prompts."""
+    cached_input: float | None = runtime(None, ge=0)
+    """A million tokens of prompts that the server had in its cache; the same as `input` if null."""
+    output: float = runtime(ge=0)
+    """A million tokens of completions."""
+
+
 class EngineConfig(Frozen):
     """Text generation by vLLM in this process, by an OpenAI-compatible server, or by plain transformers.
 
@@ -51,6 +64,10 @@ class EngineConfig(Frozen):
     """Server only: seconds within which a request has to be answered completely, however slowly the answer arrives."""
     retry_seconds: float = runtime(1800, ge=0)
     """Server only: time budget for retries of one request, in seconds."""
+    prices: Prices | None = runtime(None)
+    """Server only: prices per million tokens, so that progress, plan and report state what was spent."""
+    spending_limit: float | None = runtime(None, gt=0)
+    """Server only: end the stage, to be resumed, before this engine costs it more than this, in the currency of `prices`."""
     stall_seconds: float = runtime(900, gt=0)
     """vLLM only: end the stage after this many seconds without a step."""
     tensor_parallel: int = runtime(1, ge=1)
@@ -82,6 +99,20 @@ class EngineConfig(Frozen):
     def _server_address(self) -> EngineConfig:
         if self.kind == "openai" and (self.base_url is None or self.served_model is None):
             raise ValueError("the openai engine needs base_url, for example http://127.0.0.1:8000/v1, and served_model")
+        return self
+
+    @model_validator(mode="after")
+    def _limit_can_be_kept(self) -> EngineConfig:
+        if self.spending_limit is None:
+            return self
+        if self.prices is None:
+            raise ValueError(
+                "spending_limit: without prices nothing can be counted; give prices, for example {currency: USD, input: 1, output: 4}"
+            )
+        if self.parameters is not None and self.parameters.get("max_tokens", "") is None:
+            raise ValueError(
+                "spending_limit: a request without max_tokens can cost any amount; leave max_tokens in, or spending_limit out"
+            )
         return self
 
 

@@ -5,7 +5,8 @@ retried. Transient errors are retried (`retry.py`); permanent errors, such as a 
 response must name the requested model, or `answers_as`: a gateway that falls back to another model would mix two teachers. Replies are read
 as plain JSON (`server_reply.py`), because the client does not validate them. An empty text is a valid completion; it is graded `unparsed`,
 and sampling draws again with another seed. A server without log-probabilities, or with another name for `max_tokens`, is asked accordingly
-from its first refusal on. A whole answer has a deadline and a largest size (`bounded_requests.py`).
+from its first refusal on. A whole answer has a deadline and a largest size (`bounded_requests.py`). What replies cost is counted, and can
+be limited (`spending.py`).
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from pipeline.generation.answer_journal import AnswerJournal, key_of
 from pipeline.generation.bounded_requests import ENCODINGS, bounded_body, deadlines
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Told, until, untold
 from pipeline.generation.retry import quota_exhausted, retrying
-from pipeline.generation.server_reply import ErrorInReply, MalformedReply, completion_of
+from pipeline.generation.server_reply import ErrorInReply, MalformedReply, completion_of, usage_of
+from pipeline.generation.spending import Spending
 from pipeline.prompt_rendering import Prompt, messages, plain_text
 
 T = TypeVar("T")
@@ -52,12 +54,19 @@ _OVER_THE_CONTEXT: Final = re.compile(
 
 class _OpenAIEngine:
     def __init__(
-        self, config: EngineConfig, turns: Turns | None, arrived: AnswerJournal | None, told: Told, in_time: InTime
+        self,
+        config: EngineConfig,
+        turns: Turns | None,
+        arrived: AnswerJournal | None,
+        spending: Spending,
+        told: Told,
+        in_time: InTime,
     ) -> None:
         self._config = config
         self._told = told
         self._turns = turns
         self._arrived = arrived
+        self._spending = spending
         self._key = os.environ.get(config.key_variable) or "none"
         self._said = -_QUIET_SECONDS
         self._renamed: dict[str, str] = {name: other or "" for name, other in (config.parameters or {}).items()}
@@ -172,15 +181,17 @@ class _OpenAIEngine:
         # In the body as they are: servers know more parameters, and other names, than the client.
         if self._turns is None:
             create = self.client.completions.with_raw_response.create
-            request = partial(create, model=model, prompt=plain_text(prompt), extra_body=settings)
+            said: Any = plain_text(prompt)
+            request = partial(create, model=model, prompt=said, extra_body=settings)
         else:
-            turns: Any = messages(prompt, self._turns)
+            said = messages(prompt, self._turns)
             if self._turns.template is not None:
                 settings["chat_template_kwargs"] = self._turns.template
             request = partial(
-                self.client.chat.completions.with_raw_response.create, model=model, messages=turns, extra_body=settings
+                self.client.chat.completions.with_raw_response.create, model=model, messages=said, extra_body=settings
             )
-        return self._read(self.in_time(request).content, max_tokens)
+        with self._spending.reserved(len(json.dumps(said, ensure_ascii=False).encode()), max_tokens, self.stopped):
+            return self._read(self.in_time(request).content, max_tokens)
 
     def _read(self, content: bytes, max_tokens: int) -> Completion:
         config = self._config
@@ -188,6 +199,7 @@ class _OpenAIEngine:
             document = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise MalformedReply(f"malformed response (not JSON: {error})") from error
+        self._spending.add(usage_of(document))
         expected = config.answers_as or config.served_model
         named = document.get("model") if isinstance(document, dict) else None
         if named and named != expected:
@@ -295,7 +307,7 @@ def open_openai(
     journal = None if arrived is None else AnswerJournal(arrived)
     with (
         deadlines(config.request_seconds, str(config.base_url)) as in_time,
-        closing(_OpenAIEngine(config, turns, journal, told, in_time)) as engine,
+        closing(_OpenAIEngine(config, turns, journal, Spending(config, arrived), told, in_time)) as engine,
         engine.pool,
     ):
         served = engine.served()

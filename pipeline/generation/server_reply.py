@@ -9,11 +9,12 @@ field of the message, are put before it with their marks; without a text behind 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from pipeline.errors import EngineError, EngineRefused
 from pipeline.generation.engine import Completion
+from pipeline.generation.spending import Usage
 from pipeline.grading.wording.thoughts import END, START, with_think_marks
 
 _FINISHED: Final = frozenset(
@@ -121,19 +122,47 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40 else None
 
 
-def _tokens(document: Mapping[str, Any]) -> tuple[int, int]:
-    """Numbers of prompt and completion tokens; one that is missing follows from the total."""
-    usage = document.get("usage")
-    fields: Mapping[str, Any] = usage if isinstance(usage, Mapping) else {}
-    prompt, answer, total = (_count(fields.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
+_CACHED: Final = (("prompt_tokens_details", "cached_tokens"), ("prompt_cache_hit_tokens",))
+"""Fields of a reply's usage that say how many of the prompt's tokens were in the server's cache, by server."""
+
+
+def _usage(document: Any) -> Mapping[str, Any]:
+    usage = document.get("usage") if isinstance(document, Mapping) else None
+    return usage if isinstance(usage, Mapping) else {}
+
+
+def _counts(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Numbers of prompt and completion tokens; one that is missing follows from the total, if there is one."""
+    prompt, answer, total = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
     if total is not None and prompt is None and answer is not None and total >= answer:
         prompt = total - answer
     if total is not None and answer is None and prompt is not None and total >= prompt:
         answer = total - prompt
+    return prompt, answer
+
+
+def usage_of(document: Any) -> Usage:
+    """The tokens that a reply says it used, whatever else is in it; nothing where it does not say."""
+    usage = _usage(document)
+    prompt, answer = (count or 0 for count in _counts(usage))
+    cached = next((count for path in _CACHED if (count := _count(_at(usage, path))) is not None), 0)
+    return Usage(1, prompt, min(cached, prompt), answer)
+
+
+def _at(found: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def _tokens(document: Mapping[str, Any]) -> tuple[int, int]:
+    """Numbers of prompt and completion tokens, which a reply must have."""
+    usage = _usage(document)
+    prompt, answer = _counts(usage)
     if prompt is None or answer is None:
         missing = "prompt_tokens" if prompt is None else "completion_tokens"
         raise MalformedReply(
-            f"malformed response (usage.{missing} is {repr(fields.get(missing))[:40]}, expected a number of tokens)"
+            f"malformed response (usage.{missing} is {repr(usage.get(missing))[:40]}, expected a number of tokens)"
         )
     return prompt, answer
 

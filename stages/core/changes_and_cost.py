@@ -17,10 +17,11 @@ from typing import Any, Final, Literal
 from pydantic import ValidationError
 
 from pipeline.config.run import RunConfig
+from stages.core.paid_tokens import Asked, by_currency, engines_of, journal_file, priced, spent_on, usage_of
 from stages.core.plan import StagePlan, stage_module
 from stages.core.process import progress_path, store_of
 from stages.core.progress import read_progress
-from stages.core.summaries import QuestionsSummary, SamplingSummary
+from stages.core.summaries import QuestionsSummary, SamplingSummary, Spent
 from storage.artifact import Artifact
 from storage.catalogue import read_run, read_runs
 from storage.documents import Manifest
@@ -45,6 +46,8 @@ class Expected:
     tokens: int | None
     bytes: int
     seconds: float
+    cost: dict[str, float]
+    """Currency -> amount, at the run's prices; empty without a server that has some."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Explained:
     against: str | None
     changes: list[Change]
     expected: Expected | None
+    paid: dict[str, float]
+    """Currency -> amount that servers have been paid so far, of a cached stage altogether."""
 
 
 def _work(stage: str, config: Any, inputs: Mapping[str, Artifact]) -> float | None:
@@ -99,6 +104,30 @@ def _expected(store: Store, planned: StagePlan, manifest: Manifest, left: float)
         None if tokens is None else round(tokens * scale),
         round(sum(entry["bytes"] for entry in manifest["files"]) * scale),
         round(float(manifest["timing"]["seconds"]) * scale, 1),
+        _cost(planned, manifest, scale),
+    )
+
+
+def _cost(planned: StagePlan, manifest: Manifest, scale: float) -> dict[str, float]:
+    """A share of an earlier artifact's tokens at the planned engines' prices."""
+    engines = engines_of(planned.name, planned.config)
+    spent = _spent(manifest)
+    return by_currency(priced(usage_of(spent[name], scale), engine) for name, engine in engines.items() if name in spent)
+
+
+def _spent(manifest: Manifest) -> dict[str, Spent]:
+    try:
+        return {name: Spent.model_validate(found) for name, found in (manifest["summary"].get("spent") or {}).items()}
+    except (AttributeError, ValidationError):  # not one that the stage has written
+        return {}
+
+
+def _paid(store: Store, planned: StagePlan) -> dict[str, float]:
+    """What an unfinished stage has paid for on this machine."""
+    folder = store.folder(planned.name, planned.fingerprint).with_suffix(".scratch")
+    engines = engines_of(planned.name, planned.config)
+    return by_currency(
+        (spent_on({name: Asked(engine, journal_file(folder, name)) for name, engine in engines.items()}) or {}).values()
     )
 
 
@@ -148,7 +177,8 @@ def explain(run: RunConfig, planned: Mapping[str, StagePlan]) -> list[Explained]
 
 def _explain(store: Store, run: RunConfig, planned: StagePlan) -> Explained:
     if store.exists(planned.name, planned.fingerprint):
-        return Explained(planned.name, planned.fingerprint, "cached", "", None, [], None)
+        paid = by_currency(_spent(store.manifest(planned.name, planned.fingerprint)).values())
+        return Explained(planned.name, planned.fingerprint, "cached", "", None, [], None, paid)
     unfinished = _unfinished(store, planned)
     detail, left = unfinished or ("", 1.0)
     candidates = _candidates(store, run, planned)
@@ -161,4 +191,5 @@ def _explain(store: Store, run: RunConfig, planned: StagePlan) -> Explained:
         None if nearest is None else f"{planned.name}/{nearest['fingerprint']}",
         [] if nearest is None else differences(nearest["identity"], planned.identity),
         None if nearest is None else _expected(store, planned, nearest, left),
+        _paid(store, planned),
     )

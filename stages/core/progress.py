@@ -84,12 +84,12 @@ class Progress:
             self.inside = min(self.inside + units, float(self.total - self.done))
             self._show(note)
 
-    def answered(self, tokens: int, units: float = 1.0) -> None:
-        """Record a text of some tokens, which finishes `units`, a unit or a part of one. Threads may call it."""
+    def answered(self, tokens: int, units: float = 1.0, more: str = "") -> None:
+        """Record a text of some tokens, which finishes `units`, a unit or a part of one; `more` ends the line. Threads may call it."""
         with self._lock:
             self._texts += 1
             self._tokens.append((time.monotonic(), tokens))
-            self.within(units, f"{self._texts:,} texts, {self._token_rate():,.0f} tokens/s")
+            self.within(units, f"{self._texts:,} texts, {self._token_rate():,.0f} tokens/s{more}")
 
     def rate(self) -> float:
         """Units per second that this process has finished since `start`, committed or not."""

@@ -76,6 +76,21 @@ class QuestionsSummary(Summary):
     """Benchmarks for evaluation only that are trained on by consent."""
 
 
+class Spent(BaseModel):
+    """What a server was paid for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    requests: int
+    input_tokens: int
+    cached_tokens: int
+    """Of the input tokens."""
+    output_tokens: int
+    cost: float | None = None
+    """At the prices of the run that finished the artifact; set only if there are any."""
+    currency: str | None = None
+
+
 class AnswersSummary(Summary):
     """Accuracies of some models on the evaluation sets."""
 
@@ -87,6 +102,10 @@ class AnswersSummary(Summary):
     """Generated tokens."""
     tokens_per_second: float | None = None
     """Of this process; None if it generated nothing."""
+    looping: dict[str, dict[str, int]]
+    """Truncated answers that repeat themselves, by model and group or set; the other truncated ones were still at work."""
+    spent: dict[str, Spent] | None = None
+    """By model; set only for models behind a server."""
     drawn: dict[str, dict[str, SampledAccuracy]] | None = None
     """Set only if `evaluation.draws` is."""
     further: dict[str, Measurement] | None = None
@@ -120,6 +139,10 @@ class SamplingSummary(Summary):
     """Perspective -> outcome -> samples."""
     coverage: dict[str, float]
     """Share of the questions with a correct sample, by perspective."""
+    looping: dict[str, int]
+    """Truncated samples that repeat themselves, by perspective; the other truncated ones were still at work."""
+    spent: dict[str, Spent] | None = None
+    """By model; set only for models behind a server."""
     tokens_per_second: float | None = None
     judged: dict[str, int] | None = None
     """Verdicts of the judge; set only if there is one."""

@@ -24,7 +24,7 @@ from storage.artifact import Artifact, Draft
 from storage.errors import ArtifactError
 
 NAME: Final = "evaluation"
-VERSION: Final = 9
+VERSION: Final = 10
 INPUTS: Final = ("questions", "references", "training")
 
 
@@ -82,6 +82,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     from stages.shared.compare_accuracy import COUNTED, summarise
     from stages.shared.draws import summarise_draws
     from stages.shared.further_measurements import measured_student
+    from stages.shared.looping import COLUMNS, looping
 
     tables = chain(references.batches("items", COUNTED), out.shards("items", COUNTED))
     asked = ReferencesSummary.of(references)
@@ -96,6 +97,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         forgetting=found.forgetting,
         tokens=spent.tokens,
         tokens_per_second=spent.tokens_per_second,
+        looping={**asked.looping, **looping(out.shards("items", COLUMNS))},
+        spent=spent.spent,
         drawn=drawn,
         further=measured_student(settings, references.batches, out.shards, asked.further or {}),
     )

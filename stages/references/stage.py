@@ -28,7 +28,7 @@ from stages.shared.answering import AnsweringModel, answer, check_prompts, evalu
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "references"
-VERSION: Final = 7
+VERSION: Final = 8
 INPUTS: Final = ("questions",)
 
 
@@ -100,6 +100,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     from stages.shared.compare_accuracy import COUNTED, accuracies
     from stages.shared.draws import summarise_draws
     from stages.shared.further_measurements import measured_references
+    from stages.shared.looping import COLUMNS, looping
 
     found = accuracies(out.shards("items", COUNTED), tuple(models))
     _say(found.accuracy)
@@ -109,6 +110,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         sets=found.sets,
         tokens=spent.tokens,
         tokens_per_second=spent.tokens_per_second,
+        looping=looping(out.shards("items", COLUMNS)),
+        spent=spent.spent,
         drawn=None if draws is None else summarise_draws(out, tuple(models), draws.count),
         further=measured_references(config.evaluation, out.shards, tuple(models), tuple(likely)),
         asked=items_digest(asking.questions, config.evaluation.use),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from pipeline.config.run import RunConfig
+from pipeline.generation.spending import in_money
 from pipeline.perspectives.perspective import Perspective
 from pipeline.perspectives.run_perspectives import perspectives_of
 from pipeline.prompt_rendering import visible_to_teacher
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME: Final = "report"
-VERSION: Final = 7
+VERSION: Final = 8
 INPUTS: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation")
 TEMPLATE: Final = Path(__file__).with_name("report.html")
 _GROUPS: Final = {"id": "In distribution", "ood": "Out of distribution"}
@@ -112,9 +113,10 @@ def findings(evaluation: EvaluationSummary) -> list[str]:
             if cell.correct / items < 0.05:
                 said.append(f"{where} the {model} answers almost nothing correctly: {cell.correct} of {items}.")
             if unread / items > 0.1:
+                loops = f", {evaluation.looping[model][place]} of them in a loop" if cell.truncated else ""
                 said.append(
                     f"{where} {unread / items:.0%} of the {model}'s answers could not be graded "
-                    f"({cell.unparsed} unparsed, {cell.truncated} truncated)."
+                    f"({cell.unparsed} unparsed, {cell.truncated} truncated{loops})."
                 )
     return said
 
@@ -215,6 +217,8 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         measures=titles(evaluation),
         certain=certain_losses(evaluation),
         manifests={name: artifact.manifest for name, artifact in inputs.items()},
+        spent={name: summary["spent"] for name, summary in summaries.items() if summary.get("spent")},
+        money=in_money,
         origins={name: list(origins(artifact.manifest)) for name, artifact in inputs.items()},
     )
     out.write_bytes("report.html", page)

@@ -26,13 +26,14 @@ from pipeline.questions.question import Question
 from pipeline.rationales.clustering import clusters
 from pipeline.rationales.read_imported_rows import key_of_id, key_of_wording, rationales
 from pipeline.text_digests import digest
+from stages.core.paid_tokens import Asked, journal_file, spent_on
 from stages.core.progress import Progress
 from stages.core.summaries import QuestionsSummary, SamplingSummary
 from stages.sampling.judging import check_room, judge_rows, open_judge, verdicts
 from stages.sampling.samples import JUDGED, SCHEMA, graded_row
 from stages.sampling.stage_config import Config
 from stages.sampling.summary import COUNTED, tally
-from stages.shared.finished_questions import answer_journal_file, finished_questions, training_questions
+from stages.shared.finished_questions import finished_questions, training_questions
 from storage.artifact import Artifact, Draft
 from storage.atomic import replace_file
 from storage.mirror import DERIVED
@@ -166,7 +167,7 @@ def import_rationales(
         def missing() -> Iterator[Question]:
             return (item for item in training_questions(questions) if digest(item.id) not in finished)
 
-        judge, arrived = config.sampling.judge, answer_journal_file(out, "judge")
+        judge, arrived = config.sampling.judge, journal_file(out.scratch, "judge")
         check_room(judge, missing, 0)
         with open_judge(judge, arrived) as engine:
             for chunk in chunks(missing(), config.sampling.questions_per_shard):
@@ -178,4 +179,5 @@ def import_rationales(
                 rotate(arrived)
                 progress.advance(len(chunk))
     summary = tally(out.shards("samples", COUNTED), names, out.folder)
-    return summary.model_copy(update={**counts, "judged": verdicts(judge, out)})
+    paid = {} if judge is None else {"judge": Asked(judge.engine, arrived)}
+    return summary.model_copy(update={**counts, "judged": verdicts(judge, out), "spent": spent_on(paid)})

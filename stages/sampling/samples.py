@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from pipeline.generation.engine import Completion, Engine, sampling_decoding
+from pipeline.generation.repetition import repetition
 from pipeline.grading.grade import Grade, Outcome
 from pipeline.perspectives.perspective import Perspective
 from pipeline.prefetch import chunks, prefetch
@@ -29,6 +30,7 @@ SCHEMA: Final = pa.schema(
         ("prompt_tokens", pa.int32()),
         ("completion_tokens", pa.int32()),
         ("cumulative_logprob", pa.float64()),
+        ("repetition", pa.float32()),
         ("outcome", pa.string()),
         ("answer", pa.string()),
         ("rule", pa.string()),
@@ -55,6 +57,7 @@ def graded_row(
         "prompt_tokens": completion.prompt_tokens,
         "completion_tokens": completion.completion_tokens,
         "cumulative_logprob": completion.cumulative_logprob,
+        "repetition": repetition(completion.text),
         "outcome": graded.outcome.value,
         "answer": graded.answer,
         "rule": graded.rule,

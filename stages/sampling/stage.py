@@ -22,6 +22,7 @@ from pipeline.model_folders import load_tokenizer
 from pipeline.prompt_rendering import student_prompt, teacher_prompt
 from pipeline.questions.question import Question
 from pipeline.text_digests import digest
+from stages.core.paid_tokens import Asked, count_committed, engines_of, journal_file, spent_on, spent_so_far
 from stages.core.progress import Progress
 from stages.core.summaries import QuestionsSummary, SamplingSummary
 from stages.sampling.judging import check_room, open_judge, verdicts
@@ -31,13 +32,13 @@ from stages.sampling.stage_config import check as check
 from stages.sampling.stage_config import config_of as config_of
 from stages.sampling.stage_config import outside as outside
 from stages.sampling.summary import COUNTED, tally
-from stages.shared.finished_questions import answer_journal_file, finished_questions, training_questions
+from stages.shared.finished_questions import finished_questions, training_questions
 from stages.shared.prompt_lengths import check_lengths, check_trainable
 from storage.artifact import Artifact, Draft
 from storage.errors import ArtifactError
 
 NAME: Final = "sampling"
-VERSION: Final = 6
+VERSION: Final = 7
 INPUTS: Final = ("questions",)
 
 
@@ -77,12 +78,15 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     progress.start("teacher's rationales", total, "questions", len(finished))
     asked = len(config.perspectives) * settings.samples  # and more where no sample is right
 
+    arrived, judged = journal_file(out.scratch, "teacher"), journal_file(out.scratch, "judge")
+    models = {name: Asked(engine, journal_file(out.scratch, name)) for name, engine in engines_of(NAME, config).items()}
+    count_committed(models["teacher"], out.shards("samples", ["prompt_tokens", "completion_tokens"]))
+
     def told(said: Completion) -> None:
-        progress.answered(said.completion_tokens, 1 / asked)
+        progress.answered(said.completion_tokens, 1 / asked, spent_so_far(models))
 
     tokens, seconds = 0, 0.0
     if len(finished) < total:
-        arrived, judged = answer_journal_file(out, "teacher"), answer_journal_file(out, "judge")
         schema = SCHEMA if settings.judge is None else JUDGED
         with (
             open_engine(settings.engine, config.teacher, arrived, told) as teacher,
@@ -95,9 +99,10 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
                 rotate(judged)
                 seconds = time.monotonic() - began
                 tokens += sum(row["completion_tokens"] for row in rows)
-                progress.advance(len(chunk), f"{tokens / seconds:,.0f} tokens/s")
+                progress.advance(len(chunk), f"{tokens / seconds:,.0f} tokens/s{spent_so_far(models)}")
     summary = tally(out.shards("samples", COUNTED), [item.name for item in config.perspectives], out.folder)
     if summary.questions != total:
         raise ArtifactError(f"sampling: {summary.questions} of {total} questions have samples; run it again")
     rate = round(tokens / seconds, 1) if seconds else None
-    return summary.model_copy(update={"tokens_per_second": rate, "judged": verdicts(settings.judge, out)})
+    measured = {"tokens_per_second": rate, "judged": verdicts(settings.judge, out), "spent": spent_on(models)}
+    return summary.model_copy(update=measured)

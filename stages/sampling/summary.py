@@ -16,9 +16,10 @@ import pyarrow as pa
 from pipeline.grading.grade import Outcome
 from pipeline.text_digests import digest
 from stages.core.summaries import SamplingSummary
+from stages.shared.looping import is_looping
 from storage.errors import ArtifactError
 
-COUNTED: Final = ["question_id", "perspective", "sample_index", "outcome", "completion_tokens"]
+COUNTED: Final = ["question_id", "perspective", "sample_index", "outcome", "repetition", "completion_tokens"]
 
 
 def tally(shards: Iterable[pa.Table], perspectives: Sequence[str], folder: Path) -> SamplingSummary:
@@ -27,12 +28,14 @@ def tally(shards: Iterable[pa.Table], perspectives: Sequence[str], folder: Path)
     Raises:
         ArtifactError: a sample occurs twice; `folder` is named in the message.
     """
+    loops = Counter[str]()
     totals, outcomes, covered = Counter[str](), Counter[tuple[str, str]](), Counter[str]()
     seen: set[int] = set()
     for shard in shards:
-        ids, named, indices, graded, tokens = (shard[name].to_pylist() for name in COUNTED)
+        ids, named, indices, graded, _, tokens = (shard[name].to_pylist() for name in COUNTED)
         _refuse_doubles(list(zip(ids, named, indices, strict=True)), seen, folder)
         outcomes.update(zip(named, graded, strict=True))
+        loops.update(shard["perspective"].filter(is_looping(shard)).to_pylist())
         right = [
             (question, item) for question, item, outcome in zip(ids, named, graded, strict=True) if outcome == Outcome.CORRECT
         ]
@@ -49,6 +52,7 @@ def tally(shards: Iterable[pa.Table], perspectives: Sequence[str], folder: Path)
         tokens=totals["tokens"],
         tokens_right=totals["tokens_right"],
         outcomes={name: {kind.value: outcomes[name, kind.value] for kind in Outcome} for name in perspectives},
+        looping={name: loops[name] for name in perspectives},
         coverage={name: covered[name] / len(seen) for name in perspectives},
     )
 

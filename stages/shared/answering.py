@@ -28,14 +28,17 @@ from pipeline.errors import QuestionError
 from pipeline.generation.answer_journal import rotate
 from pipeline.generation.engine import Completion, Decoding, Engine
 from pipeline.generation.open_engine import open_engine
+from pipeline.generation.repetition import repetition
 from pipeline.model_folders import load_tokenizer
 from pipeline.prefetch import chunks, prefetch
 from pipeline.prompt_rendering import Prompt, WorkedPrompt, stops, stops_with_examples, student_prompt
 from pipeline.questions.question import Question, from_table, grades
 from pipeline.text_digests import digest, seed_of
 from pipeline.worked_examples import example_pool, examples_for, worked
+from stages.core.paid_tokens import Asked, count_committed, journal_file, spent_on, spent_so_far
 from stages.core.progress import Progress
-from stages.shared.finished_questions import answer_journal_file, finished_questions, training_questions
+from stages.core.summaries import Spent
+from stages.shared.finished_questions import finished_questions, training_questions
 from stages.shared.prompt_lengths import check_lengths
 from storage.artifact import Artifact, Draft
 
@@ -53,6 +56,7 @@ SCHEMA: Final = pa.schema(
         ("finish_reason", pa.string()),
         ("prompt_tokens", pa.int32()),
         ("completion_tokens", pa.int32()),
+        ("repetition", pa.float32()),
         ("text", pa.string()),
     ]
 )
@@ -210,6 +214,7 @@ def _rows(
                 "finish_reason": answer.finish_reason,
                 "prompt_tokens": answer.prompt_tokens,
                 "completion_tokens": answer.completion_tokens,
+                "repetition": repetition(answer.text),
                 "text": answer.text,
                 "sample_index": index,
             }
@@ -222,10 +227,11 @@ def _answer(
 ) -> tuple[int, float]:
     """Generate the missing answers of each round; returns tokens and seconds."""
     tokens, seconds = 0, 0.0
-    arrived = answer_journal_file(out, name)
+    arrived = journal_file(out.scratch, name)
+    paid = {name: Asked(who.engine, arrived)}
 
     def told(said: Completion) -> None:
-        progress.answered(said.completion_tokens, 1 / turn.answers)
+        progress.answered(said.completion_tokens, 1 / turn.answers, spent_so_far(paid))
 
     with open_engine(who.engine, who.model, arrived, told) as engine:
         began = time.monotonic()
@@ -238,7 +244,7 @@ def _answer(
                 rotate(arrived)
                 seconds = time.monotonic() - began
                 tokens += sum(row["completion_tokens"] for row in rows)
-                progress.advance(len(chunk), f"{name}: {tokens / seconds:,.0f} tokens/s")
+                progress.advance(len(chunk), f"{name}: {tokens / seconds:,.0f} tokens/s{spent_so_far(paid)}")
     return tokens, seconds
 
 
@@ -249,10 +255,11 @@ def answered(out: Draft, name: str, prefix: str) -> set[int]:
 
 
 class Generated(NamedTuple):
-    """Tokens of all answers, and tokens per second of those that this process generated, if any."""
+    """Tokens of all answers, tokens per second of those that this process generated, if any, and what servers were paid for."""
 
     tokens: int
     tokens_per_second: float | None
+    spent: dict[str, Spent] | None
 
 
 def answer(asking: EvaluationTask, models: Mapping[str, AnsweringModel], out: Draft, progress: Progress) -> Generated:
@@ -265,11 +272,19 @@ def answer(asking: EvaluationTask, models: Mapping[str, AnsweringModel], out: Dr
     what = f"{' and '.join(kinds[prefix] for prefix in prefixes)} answers"
     progress.start(what, total * len(models) * len(prefixes), "items", there)
     tokens, seconds = 0, 0.0
+    paid = {name: Asked(model.engine, journal_file(out.scratch, name)) for name, model in models.items()}
     for name, model in models.items():
+        count_committed(paid[name], _answers_of(name, prefixes, out))
         if any(len(done) < total for done in finished[name].values()):
             more = _answer(asking, name, model, finished[name], out, progress)
             tokens, seconds = tokens + more[0], seconds + more[1]
     counts = (
         pc.sum(shard["completion_tokens"]).as_py() for prefix in prefixes for shard in out.shards(prefix, ["completion_tokens"])
     )
-    return Generated(sum(counts), round(tokens / seconds, 1) if seconds else None)
+    return Generated(sum(counts), round(tokens / seconds, 1) if seconds else None, spent_on(paid))
+
+
+def _answers_of(name: str, prefixes: Iterable[str], out: Draft) -> Iterator[pa.Table]:
+    for prefix in prefixes:
+        for shard in out.shards(prefix, ["model", "prompt_tokens", "completion_tokens"]):
+            yield shard.filter(pc.equal(shard["model"], name))

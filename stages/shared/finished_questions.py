@@ -6,15 +6,13 @@ A resumed run asks only for questions that no committed shard has, so nothing de
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.questions.question import Question, from_table
 from pipeline.text_digests import digests
-from storage.artifact import Artifact, Draft
-from storage.mirror import DERIVED
+from storage.artifact import Artifact
 
 
 def training_questions(questions: Artifact) -> Iterator[Question]:
@@ -29,8 +27,3 @@ def finished_questions(shards: Iterable[pa.Table | pa.RecordBatch]) -> set[int]:
     for shard in shards:
         finished |= digests(shard["question_id"].unique().to_pylist())
     return finished
-
-
-def answer_journal_file(out: Draft, model: str) -> Path:
-    """Journal of a server's answers whose shard is not committed yet; on this machine only, also under a remote root."""
-    return out.scratch / DERIVED / f"arrived-{model}.jsonl"

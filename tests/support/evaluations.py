@@ -53,7 +53,9 @@ def _commit(store: Store, planned: StagePlan, items: pa.Table, summary: dict[str
                 "identity": planned.identity,
                 "inputs": planned.inputs,
                 "config": planned.config.model_dump(mode="json"),
-                "summary": _SUMMARIES[planned.name](**summary, tokens=items.num_rows, tokens_per_second=1.0).stored(),
+                "summary": _SUMMARIES[planned.name](
+                    **summary, looping={}, tokens=items.num_rows, tokens_per_second=1.0
+                ).stored(),
                 "timing": {"started": "2026-01-01T00:00:00+00:00"},
                 "peak_mib": 1,
                 "provenance": {},

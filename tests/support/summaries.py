@@ -8,7 +8,7 @@ from typing import Any
 from stages.core.summaries import Summary
 
 _ACCURACY = {"items": 1, "accuracy": 0.0, "low": 0.0, "high": 1.0, "correct": 0, "wrong": 1, "unparsed": 0, "truncated": 0}
-_ANSWERS: dict[str, Any] = {"accuracy": {}, "sets": [], "tokens": 0}
+_ANSWERS: dict[str, Any] = {"accuracy": {}, "sets": [], "tokens": 0, "looping": {}}
 _EMPTY: dict[str, dict[str, Any]] = {
     "questions": {
         "train": 0, "evaluation": {}, "left_out_because_evaluated": 0, "left_out_because_of_a_passage": {},
@@ -16,7 +16,7 @@ _EMPTY: dict[str, dict[str, Any]] = {
     },
     "references": {**_ANSWERS, "asked": ""},
     "evaluation": {**_ANSWERS, "student_against_base": {}, "forgetting": {}},
-    "sampling": {"questions": 0, "samples": 0, "right": 0, "tokens": 0, "tokens_right": 0, "outcomes": {}, "coverage": {}},
+    "sampling": {"questions": 0, "samples": 0, "right": 0, "tokens": 0, "tokens_right": 0, "outcomes": {}, "coverage": {}, "looping": {}},
     "synthesis": {
         **dict.fromkeys((
             "questions", "near_duplicates", "too_few_perspectives", "easy_left_out", "over_max_questions", "against_majority",
@@ -41,5 +41,8 @@ def accuracy(**fields: Any) -> dict[str, Any]:
 
 
 def complete(stage: str, summary: Summary | Mapping[str, Any]) -> dict[str, Any]:
-    """The stored form of a stage's summary; missing fields are filled in as empty."""
-    return summary.stored() if isinstance(summary, Summary) else {**_EMPTY.get(stage, {}), **summary}
+    """The stored form of a stage's summary; missing fields are filled in as empty, and no answer loops."""
+    if isinstance(summary, Summary):
+        return summary.stored()
+    loops = {model: dict.fromkeys(places, 0) for model, places in summary.get("accuracy", {}).items()}
+    return {**_EMPTY.get(stage, {}), **({"looping": loops} if loops else {}), **summary}

@@ -128,7 +128,7 @@ def _references(run: RunConfig, draft: Draft, count: int, items: int) -> dict[st
                     "model": model, "group": "id", "set": "dial", "question_id": question(n).id, "repeats": "",
                     "outcome": "correct",
                     "answer": str(n % 10), "gold": str(n % 10), "rule": "boxed", "finish_reason": "stop",
-                    "prompt_tokens": 40, "completion_tokens": 60, "text": rationale(n, 0),
+                    "prompt_tokens": 40, "completion_tokens": 60, "repetition": 0.0, "text": rationale(n, 0),
                 }
                 for n in numbers
             ]  # fmt: skip
@@ -137,7 +137,7 @@ def _references(run: RunConfig, draft: Draft, count: int, items: int) -> dict[st
     questions = store.open("questions", planned["questions"].fingerprint)
     found = accuracies(draft.shards("items", COUNTED), ("base", "teacher"))
     return {
-        **ReferencesSummary(**found._asdict(), tokens=0, asked="").stored(),
+        **ReferencesSummary(**found._asdict(), tokens=0, looping={}, asked="").stored(),
         "asked": answering.items_digest(questions, run.evaluation.use),
     }
 
@@ -148,7 +148,7 @@ def _sampling(run: RunConfig, draft: Draft, count: int, items: int) -> dict[str,
             {
                 "question_id": question(n).id, "perspective": name, "sample_index": 0, "seed": 1, "text": rationale(n, k),
                 "finish_reason": "stop", "prompt_tokens": 40, "completion_tokens": 60, "cumulative_logprob": -1.0,
-                "outcome": "correct", "answer": str(n % 10), "rule": "boxed", "gold": str(n % 10),
+                "repetition": 0.0, "outcome": "correct", "answer": str(n % 10), "rule": "boxed", "gold": str(n % 10),
             }
             for n in numbers for k, name in enumerate(names_of(run))
         ]  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.generation.repetition import LOOPING
 from pipeline.grading.grade import Outcome
 from stages.sampling.summary import COUNTED, tally
 from storage.errors import ArtifactError
@@ -17,7 +18,7 @@ HERE = Path("here")
 
 samples = st.dictionaries(
     st.tuples(st.integers(0, 9).map(str), st.sampled_from(PERSPECTIVES), st.integers(0, 2)),
-    st.tuples(st.sampled_from([kind.value for kind in Outcome]), st.integers(1, 99)),
+    st.tuples(st.sampled_from([kind.value for kind in Outcome]), st.floats(0, 1), st.integers(1, 99)),
     min_size=1,
 )
 
@@ -26,7 +27,7 @@ def shard(rows: list[tuple[Any, ...]]) -> pa.Table:
     return pa.table(dict(zip(COUNTED, map(list, zip(*rows, strict=True)), strict=True)))
 
 
-def by_question(found: dict[tuple[str, str, int], tuple[str, int]]) -> list[list[tuple[Any, ...]]]:
+def by_question(found: dict[tuple[str, str, int], tuple[str, float, int]]) -> list[list[tuple[Any, ...]]]:
     questions = dict.fromkeys(key[0] for key in found)
     return [[(*key, *value) for key, value in found.items() if key[0] == question] for question in questions]
 
@@ -40,9 +41,11 @@ def test_sums_over_shards_equal_those_of_one_table(found: dict[Any, Any], size: 
     assert total == tally([whole], PERSPECTIVES, HERE)
     assert total.samples == len(found) == sum(sum(counts.values()) for counts in total.outcomes.values())
     for name in PERSPECTIVES:
-        covered = {key[0] for key, (outcome, _) in found.items() if key[1] == name and outcome == "correct"}
+        covered = {key[0] for key, (outcome, *_) in found.items() if key[1] == name and outcome == "correct"}
         assert total.coverage[name] == len(covered) / len(groups)
-    assert total.tokens_right == sum(tokens for outcome, tokens in found.values() if outcome == "correct")
+        loops = [key for key, (outcome, share, _) in found.items() if outcome == "truncated" and share > LOOPING]
+        assert total.looping[name] == sum(key[1] == name for key in loops)
+    assert total.tokens_right == sum(tokens for outcome, _, tokens in found.values() if outcome == "correct")
 
 
 @given(samples, st.randoms())

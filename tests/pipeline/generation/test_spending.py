@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipeline.config.engines import EngineConfig, Prices
+from pipeline.config.models import ServedModel
+from pipeline.errors import EngineError
+from pipeline.generation.engine import Completion, Decoding
+from pipeline.generation.open_engine import open_engine
+from pipeline.generation.spending import NOTHING, Spending, Usage, in_money, ledger_file, raise_to, read_ledger
+from tests.support.fake_teacher import Asked, Fault, reply, serve
+
+PRICES = Prices(currency="USD", input=2.0, cached_input=0.5, output=10.0)
+usages = st.builds(Usage, st.just(1), st.integers(1000, 2000), st.integers(0, 1000), st.integers(0, 5000))
+
+
+def config(url: str = "http://127.0.0.1:1/v1", **changes: Any) -> EngineConfig:
+    return EngineConfig(kind="openai", base_url=url, served_model="simulated", **{"prices": PRICES, **changes})
+
+
+@given(st.lists(usages, max_size=20))
+def test_costs_add_up(found: list[Usage]) -> None:
+    total = NOTHING
+    for one in found:
+        total = total.plus(one)
+    assert total.requests == len(found)
+    assert total.cost(PRICES) == pytest.approx(sum(one.cost(PRICES) for one in found))
+    assert Usage(1, 10**6, 250_000, 10**6).cost(PRICES) == pytest.approx(0.75 * 2 + 0.25 * 0.5 + 10)
+
+
+@given(st.lists(usages, min_size=1, max_size=10))
+def test_the_ledger_outlives_the_process(tmp_path: Path, found: list[Usage]) -> None:
+    arrived = tmp_path / "arrived.jsonl"
+    ledger_file(arrived).unlink(missing_ok=True)
+    for one in found:
+        Spending(config(), arrived).add(one)
+    total = read_ledger(ledger_file(arrived))
+    assert total == Usage(*map(sum, zip(*found, strict=True)))
+    raise_to(ledger_file(arrived), Usage(1, 1, 0, 0))
+    assert read_ledger(ledger_file(arrived)) == total
+    more = total.plus(Usage(2, 5, 0, 7))
+    raise_to(ledger_file(arrived), more)
+    assert read_ledger(ledger_file(arrived)) == more
+
+
+@pytest.mark.parametrize("content", [b"", b"1 2 3", b"a b c d", b"\xff" * 80])
+def test_a_damaged_ledger_is_an_empty_one(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.spent"
+    path.write_bytes(content)
+    assert read_ledger(path) == NOTHING
+
+
+@settings(max_examples=20)
+@given(st.lists(usages, min_size=4, max_size=30), st.floats(0.001, 0.6), st.integers(1, 8))
+def test_the_limit_is_never_passed_whatever_is_in_flight(found: list[Usage], limit: float, threads: int) -> None:
+    spending, stopped, refused = Spending(config(spending_limit=limit), None), Event(), list[str]()
+    waiting = iter(found)
+    lock = threading.Lock()
+
+    def work() -> None:
+        while not stopped.is_set():
+            with lock:
+                usage = next(waiting, None)
+            if usage is None:
+                return
+            try:
+                with spending.reserved(usage.input, usage.output, stopped):
+                    spending.add(usage)
+            except EngineError as error:
+                refused.append(str(error))
+                stopped.set()
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(20)
+    assert not any(worker.is_alive() for worker in workers)
+    assert spending._total.cost(PRICES) <= limit
+    assert bool(refused) or spending._total.requests == len(found)
+
+
+def test_a_stage_ends_before_the_limit_and_goes_on_when_it_is_raised(tmp_path: Path) -> None:
+    """Nothing is asked twice, and the lost replies of a failing server are paid for, too."""
+    asked, prompts = Counter[str](), [f"prompt {number}" for number in range(40)]
+    broken = Fault(body=json.dumps(reply("x", choices=[])).encode())
+
+    def fault(request: Asked) -> Fault | None:
+        if request:
+            asked[request["prompt"]] += 1
+        return broken if request.get("prompt") == prompts[0] and asked[prompts[0]] == 1 else None
+
+    def generate(limit: float) -> list[Completion]:
+        with serve(lambda prompt, seed: f"{prompt} {seed}", fault) as url:
+            settings = config(url, spending_limit=limit, connections=4)
+            with open_engine(settings, ServedModel(served=True, chat=False), tmp_path / "arrived.jsonl") as engine:
+                return engine.generate(prompts, list(range(40)), Decoding(0.7, 1.0, 16))
+
+    said = r"0\.00\d\d USD spent, and the next request can cost 0\.00\d\d USD, more than is left of engine\.spending_limit 0\.0015 USD"
+    with pytest.raises(EngineError, match=said):
+        generate(0.0015)
+    ledger = read_ledger(ledger_file(tmp_path / "arrived.jsonl"))
+    assert 0 < ledger.cost(PRICES) <= 0.0015
+    assert ledger.requests == asked.total() < 40
+    assert [answer.text for answer in generate(1.0)] == [f"{prompt} {n}" for n, prompt in enumerate(prompts)]
+    assert asked == Counter(prompts) + Counter(prompts[:1])
+    assert read_ledger(ledger_file(tmp_path / "arrived.jsonl")).requests == 41
+
+
+def test_cached_tokens_are_counted(tmp_path: Path) -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 3, "total_tokens": 103}
+    replies = [
+        {**usage, "prompt_tokens_details": {"cached_tokens": 64}}, {**usage, "prompt_cache_hit_tokens": 32}, usage,
+        {**usage, "prompt_tokens_details": None}, {**usage, "prompt_tokens_details": {"cached_tokens": "many"}},
+    ]  # fmt: skip
+    bodies = iter([Fault(body=json.dumps(reply("x", usage=one)).encode()) for one in replies])
+    model = ServedModel(served=True, chat=False)
+    with (
+        serve(fault=lambda asked: next(bodies) if asked else None) as url,
+        open_engine(config(url, connections=1), model, tmp_path / "a.jsonl") as engine,
+    ):
+        engine.generate(["p"] * 5, list(range(5)), Decoding(0.7, 1.0, 16))
+    assert read_ledger(ledger_file(tmp_path / "a.jsonl")) == Usage(5, 500, 96, 15)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"prices": {"input": 1, "output": 4}}, "prices.currency"),
+        ({"prices": {"currency": "dollars", "input": 1, "output": 4}}, "prices.currency"),
+        ({"prices": {"currency": "USD", "input": -1, "output": 4}}, "prices.input"),
+        ({"prices": {"currency": "USD", "input": 1}}, "prices.output"),
+        ({"prices": None, "spending_limit": 5}, "without prices nothing can be counted"),
+        ({"spending_limit": 0}, "spending_limit"),
+        ({"spending_limit": 5, "parameters": {"max_tokens": None}}, "without max_tokens can cost any amount"),
+    ],
+)
+def test_prices_and_limits_that_mean_nothing_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        config(**changes)
+    first = error.value.errors()[0]
+    assert said in f"{'.'.join(map(str, first['loc']))} {first['msg']}"
+
+
+@pytest.mark.parametrize(("amount", "said"), [(0.0, "0.0000 USD"), (0.01234, "0.0123 USD"), (1234.5, "1,234.50 USD")])
+def test_amounts_are_readable(amount: float, said: str) -> None:
+    assert in_money(amount, "USD") == said
