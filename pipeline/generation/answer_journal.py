@@ -7,8 +7,8 @@ skipped on reading.
 Responses for the next shard may arrive before the current shard is committed. Entries written since the last commit are therefore kept for
 one more commit. This is sufficient because shards are committed in request order and at most two are requested at once.
 
-A batch (`batch_files.py`) may hold answers for many more shards, where these have become smaller since. It has therefore a folder beside the
-journal with answers of its own, and these are dropped once all of them have been asked for: `USED` in its folder says so.
+A batch (`batch_files.py`) may hold answers for many more shards, where these have become smaller since. It has therefore a folder beside
+the journal with answers of its own, and these are dropped once all of them have been asked for: `USED` in its folder says so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import orjson
 
 from pipeline.generation.engine import Completion, Decoding
 from pipeline.prompt_rendering import Prompt
-
 
 ANSWERS: Final = "answers.jsonl"
 """The journal in a batch's folder."""
@@ -59,6 +58,12 @@ def remove_batch(folder: Path) -> None:
     gone = folder.with_suffix(_GONE)
     folder.replace(gone)
     shutil.rmtree(gone, ignore_errors=True)
+
+
+def not_used(folder: Path) -> None:
+    """Takes back that all of a batch's answers have been asked for."""
+    for mark in (folder / USED, _older(folder / USED)):
+        mark.unlink(missing_ok=True)
 
 
 def rotate(path: Path) -> None:

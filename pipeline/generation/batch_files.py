@@ -4,8 +4,8 @@
     arrived-teacher.batches/<digest>/record.json      where it is: uploaded files, the server's name for it, whether it has ended
     arrived-teacher.batches/<digest>/answers.jsonl    its answers, as the journal has them
 
-Each step is on disk before the next one is taken, so a killed process goes on from there. `digest` is of the input file and of the number of
-earlier batches with the same one, so that a batch can be told from its repetition.
+Each step is on disk before the next one is taken, so a killed process goes on from there. `digest` is of the input file and of the number
+of earlier batches with the same one, so that a batch can be told from its repetition.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from threading import Lock
 from typing import Any, Final
 
 from pipeline.errors import EngineRefused
-from pipeline.generation.answer_journal import ANSWERS, USED, AnswerJournal, batch_folders, batches_folder, remove_batch
+from pipeline.generation.answer_journal import (
+    ANSWERS,
+    USED,
+    AnswerJournal,
+    batch_folders,
+    batches_folder,
+    not_used,
+    remove_batch,
+)
 
 MOST_REQUESTS: Final = 50_000
 """Most requests of a batch, as OpenAI has it."""
@@ -42,7 +50,7 @@ def _write(path: Path, pieces: Iterable[bytes]) -> None:
 
 @dataclass
 class Batch:
-    """One batch. `keys`: of the requests whose answers have not been asked for in this process, while it has not ended: of all requests.
+    """One batch. `keys`: of all its requests, and after its end of the answers that nobody has asked for in this process.
 
     `names`: of the parameters that its requests have. `failures`: why requests have no answer, by key. `found_ended`: another process
     submitted it, and its end was found when it was looked for.
@@ -56,6 +64,7 @@ class Batch:
     id: str | None = None
     ended: bool = False
     found_ended: bool = False
+    used: bool = False
     failures: dict[str, Exception] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
@@ -92,9 +101,11 @@ class Batch:
 
     def asked_for(self, keys: set[str]) -> None:
         """Notes that a caller has these answers; with the last one, the batch goes at the second commit from here."""
-        self.keys -= keys
-        if not self.keys and self.folder.exists():
-            _write(self.folder / USED, [])
+        with self.lock:
+            self.keys -= keys
+            if not self.keys and not self.used:
+                self.used = True
+                (self.folder / USED).touch()
 
     def drop(self) -> None:
         """Removes everything about it."""
@@ -129,7 +140,10 @@ def _with_requests(batch: Batch) -> Batch:
 
 
 def read_batches(arrived: Path) -> Iterator[Batch]:
-    """The batches of earlier processes; one that was killed before it had written everything down is removed."""
+    """The batches of earlier processes; one that was killed before it had written everything down is removed.
+
+    Which answers have been asked for is counted anew: the caller's shards may have another size now.
+    """
     for folder in batch_folders(arrived):
         try:
             said: dict[str, Any] = json.loads((folder / _RECORD).read_bytes())
@@ -137,6 +151,7 @@ def read_batches(arrived: Path) -> Iterator[Batch]:
             remove_batch(folder)
             continue
         batch = Batch(folder, said["url"], set(), files=said["files"], id=said["id"], ended=said["ended"])
+        not_used(folder)
         if batch.ended:
             batch.keys = set(batch.answers.read())
         yield batch if batch.ended else _with_requests(batch)
@@ -149,7 +164,7 @@ def check_none_under_way(arrived: Path, url: str | None) -> None:
         EngineRefused: there is one.
     """
     for batch in read_batches(arrived):
-        if not batch.ended and batch.files and batch.url != url:
+        if not batch.ended and (batch.files or batch.id) and batch.url != url:
             remedy = f"engine.base_url to {batch.url}" if url else f"engine.batches to true, with engine.base_url {batch.url},"
             raise EngineRefused(
                 f"{batch.url}: a batch with {len(batch.keys):,} requests was submitted, and is not fetched: set {remedy} to fetch it, or "

@@ -3,8 +3,8 @@
 An HTTP client's timeout is per read: a server that sends a byte a second is waited for as long as it likes, in the headers as in the body.
 Requests are therefore coroutines of one loop in a thread of its own, where a deadline ends all of a request: name look-up, connection,
 redirects, headers and body. The body is counted while it arrives, after decompression and whatever the status. An event hook does this,
-because the client itself reads the bodies of errors. A file of many replies, one a line, is bounded by line, and arrives in parts that have a
-deadline each.
+because the client itself reads the bodies of errors. A file of many replies, one a line, is bounded by line, and arrives in parts that have
+a deadline each.
 """
 
 from __future__ import annotations

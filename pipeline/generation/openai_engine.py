@@ -1,8 +1,9 @@
 """Generation engine for any OpenAI-compatible server, for example `vllm serve` on loopback.
 
-Each sample has its own seed and is therefore a request of its own; only failed requests are retried. Transient errors are retried; permanent
-errors, such as a rejected key, fail immediately with a one-line message (`server_connection.py`). What a request says and how its reply is
-read is in `server_requests.py`. An empty text is a valid completion; it is graded `unparsed`, and sampling draws again with another seed.
+Each sample has its own seed and is therefore a request of its own; only failed requests are retried. Transient errors are retried;
+permanent errors, such as a rejected key, fail immediately with a one-line message (`server_connection.py`). What a request says and how its
+reply is read is in `server_requests.py`. An empty text is a valid completion; it is graded `unparsed`, and sampling draws again with
+another seed.
 """
 
 from __future__ import annotations

@@ -141,7 +141,9 @@ class ServerConnection:
         if remedy is None and status in (400, 413, 422) and _OVER_THE_CONTEXT.search(f"{error} {getattr(error, 'body', None)}"):
             return PromptTooLong(f"{said}; lower max_tokens, or exclude long questions by max_characters of their source")
         if status is not None and status < 500 and status not in (408, 409, 425, 429):
-            return EngineRefused(f"{said}; {remedy or 'correct prompts, turns or max_tokens to values that this server accepts'}")
+            return EngineRefused(
+                f"{said}; {remedy or 'correct prompts, turns or max_tokens to values that this server accepts'}"
+            )
         if isinstance(error, MalformedReply) or (isinstance(error, ErrorInReply) and status is None):
             return EngineError(
                 f"{said}; {attempts} such replies to one request, received responses are kept: mend the server, or give another one in "

@@ -1,8 +1,8 @@
-"""What a server is asked for one text, and how its reply is read: the same at once (`openai_engine.py`) and in batches (`openai_batches.py`).
+"""What a server is asked for one text, and how its reply is read: the same at once (`openai_engine.py`) and in batches.
 
-A response must name the requested model, or `answers_as`: a gateway that falls back to another model would mix two teachers. Replies are read
-as plain JSON (`server_reply.py`), because the client does not validate them. A server without log-probabilities, or with another name for
-`max_tokens`, is asked accordingly from its first refusal on.
+A response must name the requested model, or `answers_as`: a gateway that falls back to another model would mix two teachers. Replies are
+read as plain JSON (`server_reply.py`), because the client does not validate them. A server without log-probabilities, or with another name
+for `max_tokens`, is asked accordingly from its first refusal on.
 """
 
 from __future__ import annotations
