@@ -404,6 +404,7 @@ class _BatchEngine:
             return self._requests.read(body, decoding)
         found = body.get("error", body) if isinstance(body, dict) else body
         error = error_of(found, f"error {status} in a batch", status if isinstance(status, int) else None)
+        error.body = found
         if isinstance(found, dict) and isinstance(found.get("code"), str):
             error.code = found["code"]
         raise error

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from threading import Event
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient
 from tenacity import RetryCallState
@@ -28,7 +28,7 @@ from pipeline.generation.server_reply import ErrorInReply, MalformedReply
 T = TypeVar("T")
 InTime = Callable[[Callable[[], Awaitable[Any]]], Any]
 """Makes a request and waits for its answer, as `bounded_requests.deadlines` gives it."""
-Failure = APIStatusError | APIConnectionError | MalformedReply | ErrorInReply
+Failure: TypeAlias = APIStatusError | APIConnectionError | MalformedReply | ErrorInReply
 """How a request fails."""
 
 _QUIET_SECONDS: Final = 30.0
@@ -105,7 +105,7 @@ class ServerConnection:
         again = retrying(self._config.retry_seconds, self.stopped, self._say)
         try:
             return again(attempt)
-        except Failure as error:
+        except (APIStatusError, APIConnectionError, MalformedReply, ErrorInReply) as error:
             raise self.explained(error, again.statistics.get("attempt_number", 1), remedy) from error
 
     def reason(self, error: BaseException) -> str:

@@ -48,11 +48,12 @@ class MalformedReply(EngineError):
 class ErrorInReply(EngineError):
     """An error that a server reports inside a reply of status 200, or for a request of a batch.
 
-    `status_code` is the one that belongs to it, or None.
+    `status_code` is the one that belongs to it, or None. `body`: of a batch's request, as the server describes the error.
     """
 
     status_code: int | None = None
     code: str | None = None
+    body: Any = None
 
 
 def error_in(document: Mapping[str, Any]) -> ErrorInReply | None:

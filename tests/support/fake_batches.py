@@ -69,7 +69,14 @@ class Provider:
 
     def _put(self, what: Document, last: str, steps: list[str]) -> Document:
         name = f"batch_{len(self.batches)}"
-        self.batches[name] = {"id": name, "object": "batch", "created_at": len(self.batches), "_last": last, "_steps": steps, **what}
+        self.batches[name] = {
+            "id": name,
+            "object": "batch",
+            "created_at": len(self.batches),
+            "_last": last,
+            "_steps": steps,
+            **what,
+        }
         return self.batches[name]
 
     # the ordinary interface
@@ -154,7 +161,12 @@ class Provider:
             right = one.keys() == LINE and one["method"] == "POST" and one["url"] == endpoint and one["custom_id"] not in seen
             models.add(one["body"]["model"])
             if not right or len(one["custom_id"]) > 64 or len(models) > 1:
-                return {"code": "invalid_request", "message": f"This line is not accepted: {one}", "line": number, "param": None}
+                return {
+                    "code": "invalid_request",
+                    "message": f"This line is not accepted: {one}",
+                    "line": number,
+                    "param": None,
+                }
             seen.add(one["custom_id"])
         return None
 
@@ -247,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    do_GET = do_POST = _serve  # noqa: N815
+    do_GET = do_POST = _serve
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
