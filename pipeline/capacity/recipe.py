@@ -28,7 +28,7 @@ def _batch_checks(run: RunConfig) -> Iterator[Check]:
         number = sampling.questions_per_shard * perspectives * sampling.samples
         found = (
             f"one has a shard's {number:,} requests of the teacher ({sampling.questions_per_shard:,} questions x {perspectives} "
-            f"perspectives x {sampling.samples} samples), each of the {sampling.tries} tries is one more, and two shards are under way at once"
+            f"perspectives x {sampling.samples} samples), each of the {sampling.tries} tries is one more; two shards are under way at once"
         )
         yield Check(
             "batches",

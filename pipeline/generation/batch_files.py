@@ -59,7 +59,7 @@ class Batch:
     folder: Path
     url: str
     keys: set[str]
-    names: frozenset[str] = frozenset()
+    names: tuple[str, ...] = ()
     files: list[str] = field(default_factory=list)
     id: str | None = None
     ended: bool = False
@@ -135,7 +135,7 @@ def _with_requests(batch: Batch) -> Batch:
         for line in lines:
             asked = json.loads(line)
             batch.keys.add(asked["custom_id"])
-            batch.names = batch.names or frozenset(asked["body"])
+            batch.names = batch.names or tuple(asked["body"])
     return batch
 
 

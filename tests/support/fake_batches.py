@@ -278,7 +278,7 @@ class _Server(ThreadingHTTPServer):
 def provide(provider: Provider) -> Iterator[str]:
     """The base URL of a running provider."""
     server = _Server(provider)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/v1"
     finally:
