@@ -10,6 +10,7 @@ from typing import Any, Final
 from pipeline.capacity.machine import Check
 from pipeline.config.presets import leaves, preset_tree
 from pipeline.config.run import RunConfig
+from pipeline.perspectives.run_perspectives import perspectives_of
 
 FEWEST_UPDATES: Final = 20
 """Below this, MetaNet's scores stay about those of its warm-up, so training selects by the base student's losses."""
@@ -19,8 +20,38 @@ def _value(run: RunConfig, name: str) -> Any:
     return reduce(getattr, name.split("."), run)
 
 
+def _batch_checks(run: RunConfig) -> Iterator[Check]:
+    """What a batch of a server's batch interface holds: the requests of a shard."""
+    sampling, evaluation = run.sampling, run.evaluation
+    if sampling.rationales is None and sampling.engine.batches:
+        perspectives = len(perspectives_of(run))
+        number = sampling.questions_per_shard * perspectives * sampling.samples
+        found = (
+            f"one has a shard's {number:,} requests of the teacher ({sampling.questions_per_shard:,} questions x {perspectives} "
+            f"perspectives x {sampling.samples} samples), each of the {sampling.tries} tries is one more; two shards are under way at once"
+        )
+        yield Check(
+            "batches",
+            "ok",
+            found,
+            "for fewer and larger ones raise sampling.questions_per_shard, up to 50,000 requests",
+        )
+    if evaluation.engine.batches:
+        found = f"one has a shard's {evaluation.items_per_shard:,} answers, and two shards are under way at once"
+        yield Check(
+            "batches",
+            "ok",
+            found,
+            "for fewer and larger ones raise evaluation.items_per_shard, up to 50,000 answers",
+        )
+
+
 def recipe_checks(run: RunConfig) -> Iterator[Check]:
-    """Names the preset and what the run sets otherwise; warns of a missing encoder, and of a MetaNet that cannot follow the student."""
+    """Names the preset and what the run sets otherwise; warns of a missing encoder, and of a MetaNet that cannot follow the student.
+
+    Says what a batch holds, where a server's batches are used.
+    """
+    yield from _batch_checks(run)
     if run.preset is not None:
         own = [name for name, value in leaves(preset_tree(run.preset)).items() if _value(run, name) != value]
         yield Check("preset", "ok", f"{run.preset}" + (f"; set otherwise in this run: {', '.join(own)}" if own else ""))

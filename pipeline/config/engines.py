@@ -68,6 +68,10 @@ class EngineConfig(Frozen):
     """Server only: prices per million tokens, so that progress, plan and report state what was spent."""
     spending_limit: float | None = runtime(None, gt=0)
     """Server only: end the stage, to be resumed, before this engine costs it more than this, in the currency of `prices`."""
+    batches: bool = runtime(False)
+    """Server only: send requests through the server's batch interface; a batch holds a shard's requests, so raise the shard's size."""
+    batch_hours: float | None = runtime(None, ge=0)
+    """Batches only: hours after which a stage stops waiting and ends, to be run again; 0 submits and leaves, null waits until the end."""
     stall_seconds: float = runtime(900, gt=0)
     """vLLM only: end the stage after this many seconds without a step."""
     tensor_parallel: int = runtime(1, ge=1)
@@ -99,6 +103,8 @@ class EngineConfig(Frozen):
     def _server_address(self) -> EngineConfig:
         if self.kind == "openai" and (self.base_url is None or self.served_model is None):
             raise ValueError("the openai engine needs base_url, for example http://127.0.0.1:8000/v1, and served_model")
+        if self.batches and self.in_process:
+            raise ValueError("batches: only a server has them; set kind to openai, or batches to false")
         return self
 
     @model_validator(mode="after")

@@ -41,7 +41,7 @@ class Evaluation(Frozen):
     the answers without examples stay the main result. None by default.
     """
     items_per_shard: int = runtime(256, ge=1)
-    """Answers per committed shard."""
+    """Answers per committed shard, and in one batch of a server (`engine.batches`)."""
 
     @field_validator("likelihood", "examples")
     @classmethod

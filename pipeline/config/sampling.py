@@ -39,7 +39,7 @@ class Sampling(Frozen):
     judge: Judge | None = identity(None)
     """A language model that decides about samples whose answer the rules cannot read."""
     questions_per_shard: int = runtime(64, ge=1)
-    """Questions per committed shard: what a killed run loses at most."""
+    """Questions per committed shard: what a killed run loses at most, and what one batch of a server holds (`engine.batches`)."""
 
     @model_validator(mode="after")
     def _effort_needs_a_server(self) -> Sampling:

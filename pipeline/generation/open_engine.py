@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import HubModel, LocalModel, Teacher
+from pipeline.generation.batch_files import check_none_under_way
 from pipeline.generation.engine import Completion, Decoding, Engine, Told, untold
 from pipeline.model_thoughts import Marks, PromptEnd, prompt_end, whole_text
 from pipeline.prompt_rendering import Prompt
@@ -38,6 +39,14 @@ class _WholeTexts:
 
 @contextmanager
 def _opened(config: EngineConfig, model: Teacher, arrived: Path | None, told: Told) -> Iterator[Engine]:
+    if config.kind == "openai" and config.batches:
+        from pipeline.generation.openai_batches import open_batches
+
+        with open_batches(config, model.dialogue, arrived, told) as batches:
+            yield batches
+        return
+    if arrived is not None:
+        check_none_under_way(arrived, None)
     if config.kind == "openai":
         from pipeline.generation.openai_engine import open_openai
 

@@ -1,86 +1,44 @@
 """Generation engine for any OpenAI-compatible server, for example `vllm serve` on loopback.
 
-The API key is read from the environment only. Each sample has its own seed and is therefore a request of its own; only failed requests are
-retried. Transient errors are retried (`retry.py`); permanent errors, such as a rejected key, fail immediately with a one-line message. A
-response must name the requested model, or `answers_as`: a gateway that falls back to another model would mix two teachers. Replies are read
-as plain JSON (`server_reply.py`), because the client does not validate them. An empty text is a valid completion; it is graded `unparsed`,
-and sampling draws again with another seed. A server without log-probabilities, or with another name for `max_tokens`, is asked accordingly
-from its first refusal on. A whole answer has a deadline and a largest size (`bounded_requests.py`). What replies cost is counted, and can
-be limited (`spending.py`).
+Each sample has its own seed and is therefore a request of its own; only failed requests are retried. Transient errors are retried;
+permanent errors, such as a rejected key, fail immediately with a one-line message (`server_connection.py`). What a request says and how its
+reply is read is in `server_requests.py`. What replies cost is counted, and can be limited (`spending.py`). An empty text is a valid
+completion; it is graded `unparsed`, and sampling draws again with another seed.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Event
-from typing import Any, Final, TypeVar, get_args
+from typing import Any
 
-from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient
-from tenacity import RetryCallState
+import orjson
 
-from pipeline.config.engines import EngineConfig, Parameter
+from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Turns
-from pipeline.errors import EngineError, EngineRefused, PromptTooLong
+from pipeline.errors import EngineRefused, PromptTooLong
 from pipeline.generation.answer_journal import AnswerJournal, key_of
-from pipeline.generation.bounded_requests import ENCODINGS, bounded_body, deadlines
-from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Told, until, untold
-from pipeline.generation.retry import quota_exhausted, retrying
-from pipeline.generation.server_reply import ErrorInReply, MalformedReply, completion_of, usage_of
+from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Told, untold
+from pipeline.generation.server_connection import ServerConnection, connected
+from pipeline.generation.server_reply import usage_of
+from pipeline.generation.server_requests import ServerRequests, json_of
 from pipeline.generation.spending import Spending
-from pipeline.prompt_rendering import Prompt, messages, plain_text
-
-T = TypeVar("T")
-InTime = Callable[[Callable[[], Awaitable[Any]]], Any]
-"""Makes a request and waits for its answer, as `bounded_requests.deadlines` gives it."""
-
-_OPTIONAL: Final = ("top_k", "min_p", "repetition_penalty", "presence_penalty", "reasoning_effort")
-"""Parameters that are sent if they are set."""
-_QUIET_SECONDS: Final = 30.0
-"""Minimum seconds between two log lines about retries; hundreds of requests may be waiting at once."""
-_OVER_THE_CONTEXT: Final = re.compile(
-    r"context[ _](?:length|size|window)|max(?:imum)?[ _]model[ _]len|tokens.{0,40}must be <=", re.IGNORECASE
-)
-"""Matches the messages of vLLM, OpenAI, SGLang, llama.cpp and TGI that a prompt is too long."""
+from pipeline.prompt_rendering import Prompt
 
 
 class _OpenAIEngine:
     def __init__(
-        self,
-        config: EngineConfig,
-        turns: Turns | None,
-        arrived: AnswerJournal | None,
-        spending: Spending,
-        told: Told,
-        in_time: InTime,
+        self, config: EngineConfig, turns: Turns | None, arrived: Path | None, told: Told, server: ServerConnection
     ) -> None:
-        self._config = config
         self._told = told
-        self._turns = turns
-        self._arrived = arrived
-        self._spending = spending
-        self._key = os.environ.get(config.key_variable) or "none"
-        self._said = -_QUIET_SECONDS
-        self._renamed: dict[str, str] = {name: other or "" for name, other in (config.parameters or {}).items()}
-        self.stopped = Event()
+        self._arrived = None if arrived is None else AnswerJournal(arrived)
+        self._spending = Spending(config, arrived)
+        self._server = server
+        self._requests = ServerRequests(config, turns)
         self.pool = ThreadPoolExecutor(config.connections)
-        self.in_time = in_time
-        self.client = AsyncOpenAI(
-            base_url=config.base_url,
-            api_key=self._key,
-            max_retries=0,
-            timeout=None,
-            default_headers={"Accept-Encoding": ENCODINGS},
-            http_client=DefaultAsyncHttpxClient(event_hooks={"response": [bounded_body]}),
-        )
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         there = self._arrived.read() if self._arrived is not None else {}
@@ -93,205 +51,47 @@ class _OpenAIEngine:
             self.give_up()
             raise
 
-    def close(self) -> None:
-        """Closes all connections."""
-        self.in_time(self.client.close)
-
     def give_up(self) -> None:
         """Cancels requests that have not been sent; waits for running ones and keeps their responses."""
-        self.stopped.set()
+        self._server.stopped.set()
         self.pool.shutdown(cancel_futures=True)
 
     def _one(self, prompt: Prompt, seed: int, decoding: Decoding, there: dict[str, Completion]) -> Completion:
         key = key_of(prompt, seed, decoding)
         if key in there:
             return there[key]
-        settings: dict[str, Any] = {
-            "model": self._config.served_model,
-            "temperature": decoding.temperature,
-            "top_p": decoding.top_p,
-            "max_tokens": decoding.max_tokens,
-            "seed": seed,
-        }
-        if decoding.stop:
-            settings["stop"] = list(decoding.stop)
-        settings |= {name: value for name in _OPTIONAL if (value := getattr(decoding, name)) is not None}
-        if decoding.likelihood:
-            settings["logprobs"] = 0 if self._turns is None else True
         try:
-            answer = self._adapting(prompt, settings, decoding.max_tokens)
+            answer = self._adapting(prompt, seed, decoding)
         except PromptTooLong:
             if not decoding.skip_long:
                 raise
             return TOO_LONG
-        # A server may ignore `stop`, so that its text runs on.
-        if (text := until(answer.text, decoding.stop)) != answer.text:
-            answer = replace(answer, text=text, finish_reason="stop")
         if self._arrived is not None:
             self._arrived.add(key, answer)
         self._told(answer)
         return answer
 
-    def _adapting(self, prompt: Prompt, settings: dict[str, Any], max_tokens: int) -> Completion:
+    def _adapting(self, prompt: Prompt, seed: int, decoding: Decoding) -> Completion:
         """Asks, and asks again without a setting that the server refuses and that is not essential."""
         while True:
-            taken = {self._renamed.get(name, name): value for name, value in settings.items()}
-            taken.pop("", None)
+            body = self._requests.body(prompt, seed, decoding)
             try:
-                return self.patiently(partial(self._ask, prompt, taken, max_tokens))
+                return self._server.patiently(partial(self._ask, body, decoding))
             except EngineRefused as error:
-                name = self._refused(error)
-                if name is None or name not in taken:
-                    raise self._named(error, taken) from error
+                self._requests.adapt(error, body)
 
-    def _named(self, error: EngineRefused, taken: Mapping[str, Any]) -> EngineRefused:
-        """The refusal, with the setting that leaves out the parameter that the server's message names."""
-        if isinstance(error, PromptTooLong) or getattr(error.__cause__, "status_code", None) not in (400, 422):
-            return error
-        meant = {self._renamed.get(name, name): name for name in get_args(Parameter)}
-        named = next(
-            (meant[name] for name in taken if name in meant and re.search(rf"\b{re.escape(name)}\b", str(error))), None
-        )
-        if named is None:
-            return error
-        return EngineRefused(
-            f"{error}; engine.parameters: {{{named}: null}} leaves {named} out, and {{{named}: NAME}} renames it"
-        )
-
-    def _refused(self, error: EngineRefused) -> str | None:
-        """The setting that a server refuses, if it can be left out or has another name; notes this for all later requests."""
-        if isinstance(error, PromptTooLong) or getattr(error.__cause__, "status_code", None) not in (400, 422):
-            return None
-        said = str(error)
-        renamed = "max_completion_tokens" if self._turns is not None and "support" in said else None
-        for name, other in (("max_tokens", renamed), ("logprobs", "")):
-            if other is None:
-                continue
-            if re.search(rf"\b{other or name}\b", said):
-                if name not in self._renamed:
-                    self._renamed[name] = other
-                    what = f"is called {other}" if other else "is refused, and left out"
-                    print(f"{self._config.base_url}: {name} {what}", flush=True)
-                return name
-        return None
-
-    def _ask(self, prompt: Prompt, settings: dict[str, Any], max_tokens: int) -> Completion:
-        settings = {**settings}  # a retry asks with the same ones
-        model = settings.pop("model")
+    def _ask(self, body: dict[str, Any], decoding: Decoding) -> Completion:
+        client = self._server.client
+        create: Any = client.chat.completions if self._requests.chat else client.completions
+        asked = {name: value for name, value in body.items() if name in ("model", "prompt", "messages")}
         # In the body as they are: servers know more parameters, and other names, than the client.
-        if self._turns is None:
-            create = self.client.completions.with_raw_response.create
-            said: Any = plain_text(prompt)
-            request = partial(create, model=model, prompt=said, extra_body=settings)
-        else:
-            said = messages(prompt, self._turns)
-            if self._turns.template is not None:
-                settings["chat_template_kwargs"] = self._turns.template
-            request = partial(
-                self.client.chat.completions.with_raw_response.create, model=model, messages=said, extra_body=settings
-            )
-        with self._spending.reserved(len(json.dumps(said, ensure_ascii=False).encode()), max_tokens, self.stopped):
-            return self._read(self.in_time(request).content, max_tokens)
-
-    def _read(self, content: bytes, max_tokens: int) -> Completion:
-        config = self._config
-        try:
-            document = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise MalformedReply(f"malformed response (not JSON: {error})") from error
-        self._spending.add(usage_of(document))
-        expected = config.answers_as or config.served_model
-        named = document.get("model") if isinstance(document, dict) else None
-        if named and named != expected:
-            raise EngineRefused(
-                f"{config.base_url}: the response names model {str(named)[:100]!r}, not {expected!r}; correct engine.served_model or, "
-                "if both are the same model, set engine.answers_as"
-            )
-        return completion_of(
-            document,
-            chat=self._turns is not None,
-            max_tokens=max_tokens,
-            also_finished=config.finish_reasons or (),
-            server=str(config.base_url),
-        )
-
-    def served(self) -> list[str] | None:
-        """Names of the served models; None if the server does not list them, so that the first answer has to show it."""
-        try:
-            reply = self.patiently(partial(self.in_time, self.client.models.with_raw_response.list))
-            listed = json.loads(reply.content)["data"]
-            return [str(model["id"]) for model in listed]
-        except EngineRefused as error:
-            if getattr(error.__cause__, "status_code", None) not in (404, 405, 501):
-                raise
-        except (ValueError, LookupError, TypeError, RecursionError):
-            pass
-        print(
-            f"{self._config.base_url}: lists no models; the first answer shows whether it has {self._config.served_model}",
-            flush=True,
-        )
-        return None
-
-    def patiently(self, request: Callable[[], T]) -> T:
-        """Executes a request, retrying transient failures.
-
-        Raises:
-            EngineRefused: a permanent failure.
-            EngineError: a transient failure that exceeded the time budget.
-        """
-
-        def attempt() -> T:
-            if self.stopped.is_set():
-                raise EngineError(f"{self._config.base_url}: request cancelled, because another request failed; run again")
-            return request()
-
-        again = retrying(self._config.retry_seconds, self.stopped, self._say)
-        try:
-            return again(attempt)
-        except (APIStatusError, APIConnectionError, MalformedReply, ErrorInReply) as error:
-            raise self._explained(error, again.statistics.get("attempt_number", 1)) from error
-
-    def _reason(self, error: BaseException) -> str:
-        cause = f" ({error.__cause__})" if isinstance(error, APIConnectionError) and error.__cause__ else ""
-        body = getattr(error, "body", None)
-        detail = (
-            f" ({body})" if isinstance(error, APIStatusError) and body and str(error).endswith(str(error.status_code)) else ""
-        )
-        return (f"{error}{cause}{detail}".splitlines() or [""])[0].replace(self._key, "***")[:300]
-
-    def _say(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome is not None else None
-        if error is not None and time.monotonic() - self._said >= _QUIET_SECONDS:
-            self._said = time.monotonic()
-            print(f"{self._config.base_url}: {self._reason(error)}; retrying in {state.upcoming_sleep:.1f} s", flush=True)
-
-    def _explained(
-        self, error: APIStatusError | APIConnectionError | MalformedReply | ErrorInReply, attempts: int
-    ) -> EngineError:
-        settings, status = self._config, getattr(error, "status_code", None)
-        if status in (401, 403):
-            # The server's own message may contain the key.
-            return EngineRefused(
-                f"{settings.base_url}: API key rejected ({status}); set {settings.key_variable} to a valid key"
-            )
-        said = f"{settings.base_url}: {self._reason(error)}"
-        if status == 404:
-            return EngineRefused(f"{said}; correct engine.served_model, {settings.served_model!r}, or engine.base_url")
-        if isinstance(error, APIStatusError | ErrorInReply) and quota_exhausted(error):
-            return EngineRefused(f"{said}; add credit to the account, then run again")
-        if status in (400, 413, 422) and _OVER_THE_CONTEXT.search(f"{error} {getattr(error, 'body', None)}"):
-            return PromptTooLong(f"{said}; lower max_tokens, or exclude long questions by max_characters of their source")
-        if status is not None and status < 500 and status not in (408, 409, 425, 429):
-            return EngineRefused(f"{said}; correct prompts, turns or max_tokens to values that this server accepts")
-        if isinstance(error, MalformedReply) or (isinstance(error, ErrorInReply) and status is None):
-            return EngineError(
-                f"{said}; {attempts} such replies to one request, received responses are kept: mend the server, or give another one in "
-                "engine.base_url, then run again"
-            )
-        return EngineError(
-            f"{said}; {attempts} attempts within engine.retry_seconds {settings.retry_seconds:g}; received responses are kept: "
-            "run again when the server has recovered"
-        )
+        settings = {name: value for name, value in body.items() if name not in asked}
+        request = partial(create.with_raw_response.create, **asked, extra_body=settings)
+        most = self._spending.bound(len(orjson.dumps(asked)), decoding.max_tokens)
+        with self._spending.reserved(most, self._server.stopped):
+            document = json_of(self._server.in_time(request).content)
+            self._spending.add(usage_of(document))
+        return self._requests.read(document, decoding)
 
 
 @contextmanager
@@ -304,18 +104,11 @@ def open_openai(
         EngineRefused: the server rejects requests permanently or does not serve `config.served_model`.
         EngineError: the server cannot be reached.
     """
-    journal = None if arrived is None else AnswerJournal(arrived)
-    with (
-        deadlines(config.request_seconds, str(config.base_url)) as in_time,
-        closing(_OpenAIEngine(config, turns, journal, Spending(config, arrived), told, in_time)) as engine,
-        engine.pool,
-    ):
-        served = engine.served()
-        if served is not None and config.served_model not in served:
-            names = ", ".join(served[:10])
-            raise EngineRefused(f"{config.base_url}: serves {names}, not {config.served_model!r}; correct engine.served_model")
-        try:
-            yield engine
-        except BaseException:
-            engine.give_up()
-            raise
+    with connected(config) as server:
+        engine = _OpenAIEngine(config, turns, arrived, told, server)
+        with engine.pool:
+            try:
+                yield engine
+            except BaseException:
+                engine.give_up()
+                raise

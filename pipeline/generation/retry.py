@@ -37,17 +37,21 @@ def quota_exhausted(error: APIStatusError | ErrorInReply) -> bool:
     return bool(error.code == "insufficient_quota")
 
 
-def _passes(state: RetryCallState) -> bool:
-    error = state.outcome.exception() if state.outcome is not None else None
+def passing(error: BaseException | None) -> bool:
+    """Whether the same request may succeed later."""
     match error:
-        case MalformedReply():
-            return state.attempt_number < _TRIES_OF_UNUSABLE
-        case ErrorInReply(status_code=None):
-            return state.attempt_number < _TRIES_OF_UNUSABLE
+        case MalformedReply() | ErrorInReply(status_code=None):
+            return True
         case APIStatusError() | ErrorInReply():
             status = int(error.status_code or 0)
             return (status in _PASSING and not quota_exhausted(error)) or status >= 500
     return isinstance(error, APIConnectionError)
+
+
+def _passes(state: RetryCallState) -> bool:
+    error = state.outcome.exception() if state.outcome is not None else None
+    unusable = isinstance(error, MalformedReply) or (isinstance(error, ErrorInReply) and error.status_code is None)
+    return passing(error) and (not unusable or state.attempt_number < _TRIES_OF_UNUSABLE)
 
 
 def retry_after_seconds(value: str | None) -> float:

@@ -47,10 +47,14 @@ class MalformedReply(EngineError):
 
 
 class ErrorInReply(EngineError):
-    """An error that a server reports inside a reply of status 200; `status_code` is the one that belongs to it, or None."""
+    """An error that a server reports inside a reply of status 200, or for a request of a batch.
+
+    `status_code` is the one that belongs to it, or None. `body`: of a batch's request, as the server describes the error.
+    """
 
     status_code: int | None = None
     code: str | None = None
+    body: Any = None
 
 
 def error_in(document: Mapping[str, Any]) -> ErrorInReply | None:
@@ -60,9 +64,13 @@ def error_in(document: Mapping[str, Any]) -> ErrorInReply | None:
         found = document["detail"]
     if not found:
         return None
+    return error_of(found, "error inside a reply of status 200")
+
+
+def error_of(found: Any, where: str, status: int | None = None) -> ErrorInReply:
+    """An error as a server describes it; `status` where it says that itself."""
     fields = found if isinstance(found, Mapping) else {"message": str(found)}
-    said = str(fields.get("message") or fields)
-    error = ErrorInReply(f"error inside a reply of status 200: {said}")
+    error = ErrorInReply(f"{where}: {fields.get('message') or fields}")
     for value in (fields.get("code"), fields.get("status"), fields.get("type")):
         if isinstance(value, str) and value in _STATUS_OF:
             error.code, error.status_code = value, _STATUS_OF[value]
@@ -70,6 +78,7 @@ def error_in(document: Mapping[str, Any]) -> ErrorInReply | None:
             error.status_code = int(value)
         if error.status_code is not None:
             break
+    error.status_code = status or error.status_code
     return error
 
 

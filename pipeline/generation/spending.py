@@ -14,7 +14,7 @@ Our choices: the bound on a prompt's tokens, and that a server's own batch or ni
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition, Event
@@ -29,6 +29,10 @@ _LOOK_SECONDS: Final = 0.2
 _DIGITS: Final = 18
 
 
+class SpendingLimit(EngineError):
+    """What comes next could cost more than is left."""
+
+
 class Usage(NamedTuple):
     """Requests that were answered, and their tokens. `cached` of the `input` tokens were in the server's prompt cache."""
 
@@ -37,10 +41,6 @@ class Usage(NamedTuple):
     cached: int = 0
     output: int = 0
 
-    def plus(self, other: Usage) -> Usage:
-        """The sum of both."""
-        return Usage(*map(sum, zip(self, other, strict=True)))
-
     def cost(self, prices: Prices) -> float:
         """What it costs, in the prices' currency."""
         cached = prices.input if prices.cached_input is None else prices.cached_input
@@ -48,6 +48,11 @@ class Usage(NamedTuple):
 
 
 NOTHING: Final = Usage()
+
+
+def sum_of(found: Iterable[Usage]) -> Usage:
+    """The sum of several."""
+    return Usage(*map(sum, zip(NOTHING, *found, strict=True)))
 
 
 def ledger_file(arrived: Path) -> Path:
@@ -93,50 +98,70 @@ class Spending:
         self._name = str(config.base_url)
         self._path = None if arrived is None else ledger_file(arrived)
         self._total = NOTHING if self._path is None else read_ledger(self._path)
-        self._reserved: list[float] = []
+        self._in_flight: list[float] = []
         self._changed = Condition()
 
     def add(self, usage: Usage) -> None:
         """Count one reply."""
         with self._changed:
-            self._total = self._total.plus(usage)
+            self._total = sum_of((self._total, usage))
             if self._path is not None:
                 _write(self._path, self._total)
 
+    def bound(self, prompt_bytes: int, max_tokens: int, requests: int = 1) -> float:
+        """The most that requests can cost together; 0 without a limit."""
+        if self._prices is None or self._limit is None:
+            return 0.0
+        dearest = self._prices.model_copy(update={"input": max(self._prices.input, self._prices.cached_input or 0.0)})
+        return Usage(input=prompt_bytes + requests * _TEMPLATE_TOKENS, output=requests * max_tokens).cost(dearest)
+
     @contextmanager
-    def reserved(self, prompt_bytes: int, max_tokens: int, stopped: Event) -> Iterator[None]:
-        """Reserve the most that a request can cost while the body runs, which counts its reply. `stopped` ends waiting for room.
+    def reserved(self, most: float, stopped: Event) -> Iterator[None]:
+        """Reserve an amount while the body runs, which counts its replies. Waits for room while others are in flight; `stopped` ends that.
 
         Raises:
-            EngineError: the request could cost more than is left.
+            SpendingLimit: it is more than is left.
         """
-        if self._prices is None or self._limit is None:
-            yield
-            return
-        dearest = self._prices.model_copy(update={"input": max(self._prices.input, self._prices.cached_input or 0.0)})
-        most = Usage(input=prompt_bytes + _TEMPLATE_TOKENS, output=max_tokens).cost(dearest)
-        with self._changed:
-            while self._spent() + sum(self._reserved) + most > self._limit:
-                if not self._reserved or stopped.is_set():
-                    raise self._over(most)
-                self._changed.wait(_LOOK_SECONDS)
-            self._reserved.append(most)
+        self.reserve(most, stopped)
         try:
             yield
         finally:
-            with self._changed:
-                self._reserved.remove(most)
-                self._changed.notify_all()
+            self.release(most)
 
-    def _spent(self) -> float:
-        assert self._prices is not None, "asked only where there is a limit"
-        return self._total.cost(self._prices)
+    def reserve(self, most: float, stopped: Event | None = None) -> None:
+        """Reserve an amount until `release`; without `stopped`, at once or not at all.
 
-    def _over(self, most: float) -> EngineError:
+        Raises:
+            SpendingLimit: it is more than is left.
+        """
+        with self._changed:
+            while not self._fits(most):
+                if stopped is None or stopped.is_set() or not self._in_flight:
+                    raise self._over(most)
+                self._changed.wait(_LOOK_SECONDS)
+            self._in_flight.append(most)
+
+    def keep(self, most: float) -> None:
+        """Reserve an amount for requests that are under way already, whether there is room or not."""
+        with self._changed:
+            self._in_flight.append(most)
+
+    def release(self, most: float) -> None:
+        """End a reservation."""
+        with self._changed:
+            self._in_flight.remove(most)
+            self._changed.notify_all()
+
+    def _fits(self, most: float) -> bool:
+        if self._prices is None or self._limit is None:
+            return True
+        return self._total.cost(self._prices) + sum(self._in_flight) + most <= self._limit
+
+    def _over(self, most: float) -> SpendingLimit:
         assert self._prices is not None and self._limit is not None, "there is a limit"
-        amounts = (self._spent(), most, self._limit)
+        amounts = (self._total.cost(self._prices), sum(self._in_flight) + most, self._limit)
         spent, bound, limit = (in_money(amount, self._prices.currency) for amount in amounts)
-        return EngineError(
-            f"{self._name}: {spent} spent, and the next request can cost {bound}, more than is left of engine.spending_limit {limit}; "
+        return SpendingLimit(
+            f"{self._name}: {spent} spent, and what comes next can cost {bound}, more than is left of engine.spending_limit {limit}; "
             "received responses are kept: raise the limit, then run again"
         )

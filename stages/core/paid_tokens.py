@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config.engines import EngineConfig
-from pipeline.generation.spending import Usage, in_money, ledger_file, raise_to, read_ledger
+from pipeline.generation.spending import Usage, in_money, ledger_file, raise_to, read_ledger, sum_of
 from stages.core.summaries import Spent
 from storage.mirror import DERIVED
 
@@ -51,7 +51,7 @@ def count_committed(asked: Asked, shards: Iterable[pa.Table | pa.RecordBatch]) -
     used = Usage()
     for shard in shards:
         prompt, completion = (int(pc.sum(shard[name]).as_py() or 0) for name in ("prompt_tokens", "completion_tokens"))
-        used = used.plus(Usage(shard.num_rows, prompt, 0, completion))
+        used = sum_of((used, Usage(shard.num_rows, prompt, 0, completion)))
     raise_to(ledger_file(asked.arrived), used)
 
 

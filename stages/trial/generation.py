@@ -1,7 +1,8 @@
 """Tries a generating model: opens its engine as the stage does, and lets it answer one prompt: `python -m stages.trial.generation ...`.
 
 The prompt is the stage's own: of the first training question that needs no hub, otherwise of a fixed question. The engine is the
-configured one, except that a server gets less time for retries: a trial is to say that a server is down, not to wait until it is up.
+configured one, except that a server is asked at once, never in a batch, and gets less time for retries: a trial is to say that a server is
+down, not to wait until it is up.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def ask(run: RunConfig, stage: str) -> Outcome:
         # The stage reserves room for a whole answer, so a prompt that leaves none is rejected here too.
         room, limit = who.decoding.max_tokens, engine.max_context
         check_lengths(load_tokenizer(model), [(question.id, who.prompt)], model.dialogue, room, limit)
-    engine = engine.model_copy(update={"retry_seconds": min(engine.retry_seconds, _RETRY_SECONDS)})
+    engine = engine.model_copy(update={"retry_seconds": min(engine.retry_seconds, _RETRY_SECONDS), "batches": False})
     few = replace(who.decoding, max_tokens=min(TOKENS, who.decoding.max_tokens))
     began = time.monotonic()
     with open_engine(engine, model) as opened:

@@ -126,6 +126,19 @@ def test_doctor_and_plan_name_the_preset_and_ask_for_its_encoder(tmp_path: Path,
     assert "preset" not in CliRunner().invoke(app, ["plan", str(write_config(tmp_path, run_tree))]).output
 
 
+def test_doctor_and_plan_say_what_a_batch_holds(tmp_path: Path, run_tree: dict[str, Any]) -> None:
+    server = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "served_model": "m", "batches": True}
+    tree = {**run_tree, "sampling": {"engine": server, "questions_per_shard": 100, "samples": 2}}
+    planned = CliRunner().invoke(app, ["plan", str(write_config(tmp_path, tree))])
+    assert planned.exit_code == 0, planned.output
+    assert (
+        "batches: one has a shard's 1,600 requests of the teacher (100 questions x 8 perspectives x 2 samples)"
+        in planned.output
+    )
+    assert "raise sampling.questions_per_shard" in planned.output
+    assert "batches" not in CliRunner().invoke(app, ["plan", str(write_config(tmp_path, run_tree))]).output
+
+
 def test_more_ranks_or_cards_than_available_are_refused(run: RunConfig) -> None:
     checks = list(capacity_checks(_with(run, ranks=4), CARDS))
     assert named(checks, "training").state == "fail"

@@ -31,3 +31,8 @@ def test_every_engine_of_a_run_is_found(run_tree: dict[str, Any]) -> None:
         "synthesis.engine": none,
         "evaluation.engine": none,
     }
+
+
+def test_only_a_server_has_batches() -> None:
+    with pytest.raises(ValidationError, match="batches: only a server has them; set kind to openai"):
+        EngineConfig(batches=True)

@@ -17,7 +17,7 @@ from pipeline.config.models import ServedModel
 from pipeline.errors import EngineError
 from pipeline.generation.engine import Completion, Decoding
 from pipeline.generation.open_engine import open_engine
-from pipeline.generation.spending import NOTHING, Spending, Usage, in_money, ledger_file, raise_to, read_ledger
+from pipeline.generation.spending import NOTHING, Spending, Usage, in_money, ledger_file, raise_to, read_ledger, sum_of
 from tests.support.fake_teacher import Asked, Fault, reply, serve
 
 PRICES = Prices(currency="USD", input=2.0, cached_input=0.5, output=10.0)
@@ -30,9 +30,7 @@ def config(url: str = "http://127.0.0.1:1/v1", **changes: Any) -> EngineConfig:
 
 @given(st.lists(usages, max_size=20))
 def test_costs_add_up(found: list[Usage]) -> None:
-    total = NOTHING
-    for one in found:
-        total = total.plus(one)
+    total = sum_of(found)
     assert total.requests == len(found)
     assert total.cost(PRICES) == pytest.approx(sum(one.cost(PRICES) for one in found))
     assert Usage(1, 10**6, 250_000, 10**6).cost(PRICES) == pytest.approx(0.75 * 2 + 0.25 * 0.5 + 10)
@@ -45,10 +43,10 @@ def test_the_ledger_outlives_the_process(tmp_path: Path, found: list[Usage]) -> 
     for one in found:
         Spending(config(), arrived).add(one)
     total = read_ledger(ledger_file(arrived))
-    assert total == Usage(*map(sum, zip(*found, strict=True)))
+    assert total == sum_of(found)
     raise_to(ledger_file(arrived), Usage(1, 1, 0, 0))
     assert read_ledger(ledger_file(arrived)) == total
-    more = total.plus(Usage(2, 5, 0, 7))
+    more = sum_of((total, Usage(2, 5, 0, 7)))
     raise_to(ledger_file(arrived), more)
     assert read_ledger(ledger_file(arrived)) == more
 
@@ -74,7 +72,7 @@ def test_the_limit_is_never_passed_whatever_is_in_flight(found: list[Usage], lim
             if usage is None:
                 return
             try:
-                with spending.reserved(usage.input, usage.output, stopped):
+                with spending.reserved(spending.bound(usage.input, usage.output), stopped):
                     spending.add(usage)
             except EngineError as error:
                 refused.append(str(error))
@@ -106,7 +104,7 @@ def test_a_stage_ends_before_the_limit_and_goes_on_when_it_is_raised(tmp_path: P
             with open_engine(settings, ServedModel(served=True, chat=False), tmp_path / "arrived.jsonl") as engine:
                 return engine.generate(prompts, list(range(40)), Decoding(0.7, 1.0, 16))
 
-    said = r"0\.00\d\d USD spent, and the next request can cost 0\.00\d\d USD, more than is left of engine\.spending_limit 0\.0015 USD"
+    said = r"0\.00\d\d USD spent, and what comes next can cost 0\.00\d\d USD, more than is left of engine\.spending_limit 0\.0015 USD"
     with pytest.raises(EngineError, match=said):
         generate(0.0015)
     ledger = read_ledger(ledger_file(tmp_path / "arrived.jsonl"))

@@ -16,6 +16,7 @@ from stages.sampling import stage as sampling
 from storage.artifact import Artifact, Draft
 from storage.mirror import DERIVED
 from tests.support.artifacts import write_artifact
+from tests.support.fake_batches import Provider, provide
 from tests.support.fake_teacher import Asked, Fault, serve
 from tests.support.questions.tables import training_table
 from tests.support.runs import tree_of
@@ -167,6 +168,33 @@ def test_no_request_of_an_unfinished_shard_is_paid_twice(tmp_path: Path, tiny_mo
     assert resumed.table("samples") == whole.table("samples")
     assert paid == wanted, "each request once, in both processes together"
     assert not list((tmp_path / "resumed").glob(f"sampling/*.scratch/{DERIVED}/*"))
+
+
+def test_batches_that_are_left_and_fetched_give_the_rows_of_the_ordinary_engine(
+    tmp_path: Path, tiny_model: Path, questions: Artifact
+) -> None:
+    def write(prompt: str, seed: int) -> str:
+        return f"The answer is \\boxed{{{seed % 10}}}."
+
+    server: dict[str, Any] = {"kind": "openai", "served_model": "simulated"}
+    with serve(write) as url:
+        whole = sampled(tmp_path / "whole", tiny_model, questions, 4, base_url=url, **server)
+    provider, ended = Provider(write=write), 0
+    with provide(provider) as url:
+        while True:
+            try:
+                found = sampled(
+                    tmp_path / "batches", tiny_model, questions, 4, base_url=url, batches=True, batch_hours=0, **server
+                )
+                break
+            except EngineError as error:
+                assert (error.exit_code, "run again to fetch" in str(error)) == (1, True)
+                ended += 1
+                assert ended < 50
+    assert found.table("samples") == whole.table("samples")
+    assert set(provider.paid.values()) == {1}
+    assert ended >= 2, "the samples of the first try, and those of the second"
+    assert not list((tmp_path / "batches").glob(f"sampling/*.scratch/{DERIVED}/*"))
 
 
 def test_an_empty_answer_is_unparsed_and_retried_with_another_seed(
