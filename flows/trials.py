@@ -44,7 +44,7 @@ def trials_of(run: RunConfig) -> Iterator[Trial | Check]:
         yield Check("try teacher", "ok", f"nothing to try: rationales are imported from {given.path}")
     else:
         engine = run.sampling.engine
-        what = f"the model at {engine.base_url}" if not engine.in_process else f"the teacher in {engine.kind}"
+        what = f"the model at {engine.where}" if not engine.in_process else f"the teacher in {engine.kind}"
         yield Trial("try teacher", f"{what}, sampling.engine", "generation", "sampling")
     synthesis, evaluation = run.synthesis.engine, run.evaluation.engine
     yield Trial("try student", f"the student in {synthesis.kind}, synthesis.engine", "generation", "synthesis")

@@ -103,7 +103,7 @@ def _sampling(run: RunConfig) -> Iterator[Check]:
     if given is not None:
         yield Check("sampling", "ok", f"no sampling: rationales are imported from {given.path}")
     elif not settings.in_process:
-        yield Check("sampling", "ok", f"done by the server at {settings.base_url}")
+        yield Check("sampling", "ok", f"done by the server at {settings.where}")
     elif judge is not None and settings.kind == judge.engine.kind == "vllm":
         both = settings.gpu_memory_utilization + judge.engine.gpu_memory_utilization
         if both > 1:

@@ -40,8 +40,9 @@ class _WholeTexts:
 def _opened(config: EngineConfig, model: Teacher, arrived: Path | None, told: Told) -> Iterator[Engine]:
     if config.kind == "openai":
         from pipeline.generation.openai_engine import open_openai
+        from pipeline.generation.several_servers import open_several
 
-        with open_openai(config, model.dialogue, arrived, told) as engine:
+        with (open_several if len(config.addresses) > 1 else open_openai)(config, model.dialogue, arrived, told) as engine:
             yield engine
         return
     assert isinstance(model, LocalModel | HubModel), (

@@ -50,11 +50,20 @@ _OVER_THE_CONTEXT: Final = re.compile(
 """Matches the messages of vLLM, OpenAI, SGLang, llama.cpp and TGI that a prompt is too long."""
 
 
-class _OpenAIEngine:
+class OpenAIEngine:
+    """The engine on one server. `elsewhere`: another server can be asked (`pipeline/generation/several_servers.py`)."""
+
     def __init__(
-        self, config: EngineConfig, turns: Turns | None, arrived: AnswerJournal | None, told: Told, in_time: InTime
+        self,
+        config: EngineConfig,
+        turns: Turns | None,
+        arrived: AnswerJournal | None,
+        told: Told,
+        in_time: InTime,
+        elsewhere: bool = False,
     ) -> None:
         self._config = config
+        self._elsewhere = elsewhere
         self._told = told
         self._turns = turns
         self._arrived = arrived
@@ -65,7 +74,7 @@ class _OpenAIEngine:
         self.pool = ThreadPoolExecutor(config.connections)
         self.in_time = in_time
         self.client = AsyncOpenAI(
-            base_url=config.base_url,
+            base_url=str(config.base_url),
             api_key=self._key,
             max_retries=0,
             timeout=None,
@@ -74,8 +83,9 @@ class _OpenAIEngine:
         )
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+        """One completion per prompt, in order."""
         there = self._arrived.read() if self._arrived is not None else {}
-        futures = [self.pool.submit(self._one, *asked, decoding, there) for asked in zip(prompts, seeds, strict=True)]
+        futures = [self.pool.submit(self.one, *asked, decoding, there) for asked in zip(prompts, seeds, strict=True)]
         try:
             for future in as_completed(futures):  # the first permanent failure stops all
                 future.result()
@@ -93,7 +103,8 @@ class _OpenAIEngine:
         self.stopped.set()
         self.pool.shutdown(cancel_futures=True)
 
-    def _one(self, prompt: Prompt, seed: int, decoding: Decoding, there: dict[str, Completion]) -> Completion:
+    def one(self, prompt: Prompt, seed: int, decoding: Decoding, there: dict[str, Completion]) -> Completion:
+        """The completion of one prompt, unless it is `there`."""
         key = key_of(prompt, seed, decoding)
         if key in there:
             return there[key]
@@ -220,6 +231,17 @@ class _OpenAIEngine:
         )
         return None
 
+    def require_the_model(self) -> None:
+        """Ask which models are served.
+
+        Raises:
+            EngineRefused, EngineError: as `open_openai`.
+        """
+        config, served = self._config, self.served()
+        if served is not None and config.served_model not in served:
+            names = ", ".join(served[:10])
+            raise EngineRefused(f"{config.base_url}: serves {names}, not {config.served_model!r}; correct engine.served_model")
+
     def patiently(self, request: Callable[[], T]) -> T:
         """Executes a request, retrying transient failures.
 
@@ -233,13 +255,14 @@ class _OpenAIEngine:
                 raise EngineError(f"{self._config.base_url}: request cancelled, because another request failed; run again")
             return request()
 
-        again = retrying(self._config.retry_seconds, self.stopped, self._say)
+        again = retrying(self._config.retry_seconds, self.stopped, self._say, self._elsewhere)
         try:
             return again(attempt)
         except (APIStatusError, APIConnectionError, MalformedReply, ErrorInReply) as error:
             raise self._explained(error, again.statistics.get("attempt_number", 1)) from error
 
-    def _reason(self, error: BaseException) -> str:
+    def reason(self, error: BaseException) -> str:
+        """What an error says, in one line and without the key."""
         cause = f" ({error.__cause__})" if isinstance(error, APIConnectionError) and error.__cause__ else ""
         body = getattr(error, "body", None)
         detail = (
@@ -251,7 +274,7 @@ class _OpenAIEngine:
         error = state.outcome.exception() if state.outcome is not None else None
         if error is not None and time.monotonic() - self._said >= _QUIET_SECONDS:
             self._said = time.monotonic()
-            print(f"{self._config.base_url}: {self._reason(error)}; retrying in {state.upcoming_sleep:.1f} s", flush=True)
+            print(f"{self._config.base_url}: {self.reason(error)}; retrying in {state.upcoming_sleep:.1f} s", flush=True)
 
     def _explained(
         self, error: APIStatusError | APIConnectionError | MalformedReply | ErrorInReply, attempts: int
@@ -262,7 +285,7 @@ class _OpenAIEngine:
             return EngineRefused(
                 f"{settings.base_url}: API key rejected ({status}); set {settings.key_variable} to a valid key"
             )
-        said = f"{settings.base_url}: {self._reason(error)}"
+        said = f"{settings.base_url}: {self.reason(error)}"
         if status == 404:
             return EngineRefused(f"{said}; correct engine.served_model, {settings.served_model!r}, or engine.base_url")
         if isinstance(error, APIStatusError | ErrorInReply) and quota_exhausted(error):
@@ -283,9 +306,20 @@ class _OpenAIEngine:
 
 
 @contextmanager
-def open_openai(
-    config: EngineConfig, turns: Turns | None, arrived: Path | None, told: Told = untold
-) -> Iterator[_OpenAIEngine]:
+def connected(
+    config: EngineConfig, turns: Turns | None, arrived: AnswerJournal | None, told: Told = untold, elsewhere: bool = False
+) -> Iterator[OpenAIEngine]:
+    """The engine on the one server at `config.base_url`, which has not been asked anything yet."""
+    with (
+        deadlines(config.request_seconds, str(config.base_url)) as in_time,
+        closing(OpenAIEngine(config, turns, arrived, told, in_time, elsewhere)) as engine,
+        engine.pool,
+    ):
+        yield engine
+
+
+@contextmanager
+def open_openai(config: EngineConfig, turns: Turns | None, arrived: Path | None, told: Told = untold) -> Iterator[OpenAIEngine]:
     """Connects to `config.base_url`; `arrived` is the journal of responses that are in no committed shard yet.
 
     Raises:
@@ -293,15 +327,8 @@ def open_openai(
         EngineError: the server cannot be reached.
     """
     journal = None if arrived is None else AnswerJournal(arrived)
-    with (
-        deadlines(config.request_seconds, str(config.base_url)) as in_time,
-        closing(_OpenAIEngine(config, turns, journal, told, in_time)) as engine,
-        engine.pool,
-    ):
-        served = engine.served()
-        if served is not None and config.served_model not in served:
-            names = ", ".join(served[:10])
-            raise EngineRefused(f"{config.base_url}: serves {names}, not {config.served_model!r}; correct engine.served_model")
+    with connected(config, turns, journal, told) as engine:
+        engine.require_the_model()
         try:
             yield engine
         except BaseException:
