@@ -56,6 +56,8 @@ class EngineConfig(Frozen):
     """vLLM only: end the stage after this many seconds without a step."""
     tensor_parallel: int = runtime(1, ge=1)
     """vLLM only: number of GPUs that share the model."""
+    replicas: int = runtime(1, ge=1)
+    """vLLM only: copies of the model that answer side by side, each on `tensor_parallel` GPUs; on a CPU no more than it has cores."""
     gpu_memory_utilization: float = runtime(0.9, gt=0, le=1)
     """vLLM on a GPU: share of the GPU's memory."""
     kv_cache_gib: float = runtime(1.0, gt=0)
@@ -69,6 +71,11 @@ class EngineConfig(Frozen):
     def in_process(self) -> bool:
         """Whether the model runs here, so that its folder and tokenizer are at hand; a server has both elsewhere."""
         return self.kind != "openai"
+
+    @property
+    def cards(self) -> int:
+        """GPUs that vLLM takes."""
+        return self.tensor_parallel * self.replicas
 
     @property
     def addresses(self) -> tuple[str, ...]:

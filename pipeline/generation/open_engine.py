@@ -50,6 +50,11 @@ def _opened(config: EngineConfig, model: Teacher, arrived: Path | None, told: To
     )
     # Each engine's library takes seconds to import; only the chosen one is.
     match config.kind:
+        case "vllm" if config.replicas > 1:
+            from pipeline.generation.vllm_replicas import open_replicas
+
+            with open_replicas(config, model, arrived, told) as engine:
+                yield engine
         case "vllm":
             from pipeline.generation.vllm_engine import open_vllm
 

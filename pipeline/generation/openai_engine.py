@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, NamedTuple, TypeVar, get_args
 
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient
 from tenacity import RetryCallState
@@ -50,8 +50,16 @@ _OVER_THE_CONTEXT: Final = re.compile(
 """Matches the messages of vLLM, OpenAI, SGLang, llama.cpp and TGI that a prompt is too long."""
 
 
+class OwnServer(NamedTuple):
+    """A server that this process has started (`vllm_replicas.py`): its key, how it takes a prompt, and more settings of every request."""
+
+    key: str
+    tokens: Callable[[Prompt], list[int]]
+    settings: Mapping[str, Any]
+
+
 class OpenAIEngine:
-    """The engine on one server. `elsewhere`: another server can be asked (`pipeline/generation/several_servers.py`)."""
+    """The engine on one server. `elsewhere`: another server can be asked (`several_servers.py`). `own`: it is this process's own."""
 
     def __init__(
         self,
@@ -61,13 +69,15 @@ class OpenAIEngine:
         told: Told,
         in_time: InTime,
         elsewhere: bool = False,
+        own: OwnServer | None = None,
     ) -> None:
         self._config = config
         self._elsewhere = elsewhere
+        self._own = own
         self._told = told
         self._turns = turns
         self._arrived = arrived
-        self._key = os.environ.get(config.key_variable) or "none"
+        self._key = own.key if own is not None else os.environ.get(config.key_variable) or "none"
         self._said = -_QUIET_SECONDS
         self._renamed: dict[str, str] = {name: other or "" for name, other in (config.parameters or {}).items()}
         self.stopped = Event()
@@ -79,7 +89,8 @@ class OpenAIEngine:
             max_retries=0,
             timeout=None,
             default_headers={"Accept-Encoding": ENCODINGS},
-            http_client=DefaultAsyncHttpxClient(event_hooks={"response": [bounded_body]}),
+            # The way to a server of this process's own is through no proxy.
+            http_client=DefaultAsyncHttpxClient(event_hooks={"response": [bounded_body]}, trust_env=own is None),
         )
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
@@ -109,6 +120,7 @@ class OpenAIEngine:
         if key in there:
             return there[key]
         settings: dict[str, Any] = {
+            **(self._own.settings if self._own is not None else {}),
             "model": self._config.served_model,
             "temperature": decoding.temperature,
             "top_p": decoding.top_p,
@@ -183,7 +195,8 @@ class OpenAIEngine:
         # In the body as they are: servers know more parameters, and other names, than the client.
         if self._turns is None:
             create = self.client.completions.with_raw_response.create
-            request = partial(create, model=model, prompt=plain_text(prompt), extra_body=settings)
+            asked = plain_text(prompt) if self._own is None else self._own.tokens(prompt)
+            request = partial(create, model=model, prompt=asked, extra_body=settings)
         else:
             turns: Any = messages(prompt, self._turns)
             if self._turns.template is not None:
@@ -307,12 +320,17 @@ class OpenAIEngine:
 
 @contextmanager
 def connected(
-    config: EngineConfig, turns: Turns | None, arrived: AnswerJournal | None, told: Told = untold, elsewhere: bool = False
+    config: EngineConfig,
+    turns: Turns | None,
+    arrived: AnswerJournal | None,
+    told: Told = untold,
+    elsewhere: bool = False,
+    own: OwnServer | None = None,
 ) -> Iterator[OpenAIEngine]:
     """The engine on the one server at `config.base_url`, which has not been asked anything yet."""
     with (
         deadlines(config.request_seconds, str(config.base_url)) as in_time,
-        closing(OpenAIEngine(config, turns, arrived, told, in_time, elsewhere)) as engine,
+        closing(OpenAIEngine(config, turns, arrived, told, in_time, elsewhere, own)) as engine,
         engine.pool,
     ):
         yield engine

@@ -29,7 +29,7 @@ from pipeline.config.models import Turns
 from pipeline.errors import EngineError, EngineRefused
 from pipeline.generation.answer_journal import AnswerJournal
 from pipeline.generation.engine import Completion, Decoding, Told, untold
-from pipeline.generation.openai_engine import OpenAIEngine, connected
+from pipeline.generation.openai_engine import OpenAIEngine, OwnServer, connected
 from pipeline.generation.retry import asked_to_wait, nobody_listens
 from pipeline.generation.server_reply import ErrorInReply, MalformedReply
 from pipeline.prompt_rendering import Prompt
@@ -75,7 +75,9 @@ def _passes(error: BaseException) -> bool:
     return isinstance(error, EngineError) and not isinstance(error, EngineRefused) and not unusable
 
 
-class _SeveralServers:
+class SeveralServers:
+    """The engine over all addresses."""
+
     def __init__(self, config: EngineConfig, servers: Sequence[_Server], journal: AnswerJournal | None) -> None:
         self._connections, self._budget = config.connections, config.retry_seconds
         self._servers = servers
@@ -90,6 +92,7 @@ class _SeveralServers:
         self._probing: list[Thread] = []
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+        """One completion per prompt, in order."""
         there = self._journal.read() if self._journal is not None else {}
         requests = [_Request(prompt, seed, decoding, there) for prompt, seed in zip(prompts, seeds, strict=True)]
         with self._changed:
@@ -130,7 +133,7 @@ class _SeveralServers:
 
     def give_up(self) -> None:
         """Cancels requests that have not been sent; waits for running ones and keeps their responses."""
-        self._end(EngineError("request cancelled, because another request failed; run again"))
+        self.end(EngineError("request cancelled, because another request failed; run again"))
         for server in self._servers:
             server.engine.pool.shutdown(cancel_futures=True)
 
@@ -189,14 +192,14 @@ class _SeveralServers:
             self._leave_out(server, reason)
         up = [one for one in self._servers if one.up]
         if up and now - request.failing_since >= self._budget and request.failed_at.issuperset(up):
-            self._end(
+            self.end(
                 EngineError(
                     f"{server.address}: {reason}; no address answers this request within engine.retry_seconds {self._budget:g}; received "
                     "responses are kept: run again when the servers have recovered"
                 )
             )
 
-    def _end(self, failure: EngineError) -> None:
+    def end(self, failure: EngineError) -> None:
         """Ends everything that waits; what is in flight comes to its end."""
         with self._changed:
             if self._failure is None:
@@ -240,7 +243,7 @@ class _SeveralServers:
             if self._none_since is None or time.monotonic() - self._none_since < self._budget:
                 return self._ended.is_set()
             every = "; ".join(f"{server.address}: {server.reason}" for server in self._servers)
-            self._end(
+            self.end(
                 EngineError(
                     f"no address is left ({every}) for engine.retry_seconds {self._budget:g}; received responses are kept: run again when "
                     "a server has recovered"
@@ -260,7 +263,7 @@ class _SeveralServers:
                 return
             server.reason = server.probe.reason(error if isinstance(error, EngineRefused) else error.__cause__ or error)
             if isinstance(error, EngineRefused) and not server.seen:
-                self._end(error)
+                self.end(error)
             if self._over():
                 return
 
@@ -281,9 +284,11 @@ class _SeveralServers:
 
 @contextmanager
 def open_several(
-    config: EngineConfig, turns: Turns | None, arrived: Path | None, told: Told = untold
-) -> Iterator[_SeveralServers]:
+    config: EngineConfig, turns: Turns | None, arrived: Path | None, told: Told = untold, own: OwnServer | None = None
+) -> Iterator[SeveralServers]:
     """Connects to all of `config.base_url`; `arrived` is the journal of responses that are in no committed shard yet.
+
+    `own`: the servers are this process's own.
 
     Raises:
         EngineRefused: a server rejects requests permanently or does not serve `config.served_model`.
@@ -299,9 +304,9 @@ def open_several(
             probed = asked.model_copy(
                 update={"retry_seconds": 0.0, "request_seconds": min(config.request_seconds, _PROBE_SECONDS)}
             )
-            engine = stack.enter_context(connected(asked, turns, journal, told, elsewhere=True))
-            servers.append(_Server(address, engine, stack.enter_context(connected(probed, turns, None))))
-        several = _SeveralServers(config, servers, journal)
+            engine = stack.enter_context(connected(asked, turns, journal, told, elsewhere=True, own=own))
+            servers.append(_Server(address, engine, stack.enter_context(connected(probed, turns, None, own=own))))
+        several = SeveralServers(config, servers, journal)
         stack.callback(several.close)
         try:
             several.start()
