@@ -103,7 +103,8 @@ def copies(model: LocalModel) -> Seen:
             without_key = error.code
         cores = [one for one, line in zip(family, commands, strict=True) if "EngineCore" in line]
         cores[0].kill()
-        opened.generate(PROMPTS, list(range(12)), SAMPLED)
+        while True:  # the other one may still answer
+            opened.generate(PROMPTS, list(range(12)), SAMPLED)
     _, left = psutil.wait_procs(family, timeout=30)
     return Seen(found, skipped, listening, commands, without_key, len(cores), str(raised.value), left)
 
