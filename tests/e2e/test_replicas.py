@@ -95,7 +95,7 @@ def copies(model: LocalModel) -> Seen:
         listening = [
             str(place.laddr.ip) for one in family for place in one.net_connections("inet") if place.status == psutil.CONN_LISTEN
         ]
-        port = next(found[1] for line in commands if (found := re.search(r"--port (\d+)", line)))
+        port = next(said[1] for line in commands if (said := re.search(r"--port (\d+)", line)))
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=30) as reply:
                 without_key = reply.status
