@@ -1,6 +1,6 @@
 """Runs one stage in a child process and watches its log, its progress and its exit.
 
-The child runs under `flows/process_guard.py` with its output piped to a log file, so that none of its processes outlives the caller. If
+The child runs under `pipeline/process_guard.py` with its output piped to a log file, so that none of its processes outlives the caller. If
 the stage exits for bad input, the same one-line error is raised here.
 """
 
@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from flows.process_guard import guarded
 from flows.terminal_door import visible
 from pipeline.config.run import RunConfig
 from pipeline.errors import BadInput, StageFailed
+from pipeline.process_guard import guarded
 from stages.core.plan import StagePlan
 from stages.core.process import FLOW_RUN_PAGE, progress_path, store_of
 from stages.core.progress import read_progress

@@ -1,7 +1,7 @@
 """Tries what a run's configuration names, one thing after the other: teacher, student, one training step (`stages/trial`).
 
-Each trial is a process of its own under `flows/process_guard.py`: memory of GPUs is freed with it, a crash costs no other trial, and at the
-time limit all of its processes are terminated. Everything is written to a temporary folder that is removed; of a failed trial, the last
+Each trial is a process of its own under `pipeline/process_guard.py`: memory of GPUs is freed with it, a crash costs no other trial, and at
+the time limit all of its processes are terminated. Everything is written to a temporary folder that is removed; of a failed trial, the last
 lines of its log are said.
 """
 
@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from flows.process_guard import guarded
 from flows.stage_process import child_environment
 from pipeline.capacity.machine import Check, State
 from pipeline.config.run import RunConfig
 from pipeline.config.training import Training
+from pipeline.process_guard import guarded
 from stages.trial.generation import loads_alike
 from stages.trial.outcome import Outcome, read_outcome
 from stages.trial.training_step import REMEDY
@@ -44,7 +44,7 @@ def trials_of(run: RunConfig) -> Iterator[Trial | Check]:
         yield Check("try teacher", "ok", f"nothing to try: rationales are imported from {given.path}")
     else:
         engine = run.sampling.engine
-        what = f"the model at {engine.base_url}" if not engine.in_process else f"the teacher in {engine.kind}"
+        what = f"the model at {engine.where}" if not engine.in_process else f"the teacher in {engine.kind}"
         yield Trial("try teacher", f"{what}, sampling.engine", "generation", "sampling")
     synthesis, evaluation = run.synthesis.engine, run.evaluation.engine
     yield Trial("try student", f"the student in {synthesis.kind}, synthesis.engine", "generation", "synthesis")

@@ -1,7 +1,7 @@
 """The temporary Prefect server of a command that runs a flow without a server of its own: each ends when the other does.
 
 Prefect would start such a server by itself, as a plain child: `kill -9` of the command leaves it behind, and if the server is killed, the
-command waits for two minutes. Here the server runs under `flows/process_guard.py`, which ends it with the command, and a thread of the
+command waits for two minutes. Here the server runs under `pipeline/process_guard.py`, which ends it with the command, and a thread of the
 command waits for its end. It is handed to Prefect as the server that Prefect would have started.
 """
 
@@ -21,10 +21,10 @@ import prefect
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
-from flows.process_guard import end_descendants, guarded
 from flows.stage_process import child_environment
 from flows.terminal_progress import console
 from pipeline.errors import ServerEnded
+from pipeline.process_guard import end_descendants, guarded
 
 POLL_SECONDS: Final = 0.1
 _REMEDY: Final = (

@@ -120,7 +120,7 @@ class Hours(NamedTuple):
 def hours(run: RunConfig, teacher: ModelShape, student: ModelShape, perspectives: int, card: float) -> Hours:
     """Upper bounds except for retried samples: every sample at maximum length, all rationales of every question kept."""
     sampled = 1000 * perspectives * run.sampling.samples * run.sampling.max_tokens
-    generated = 2 * teacher.parameters * sampled / (UTILISATION["generation"] * card * run.sampling.engine.tensor_parallel)
+    generated = 2 * teacher.parameters * sampled / (UTILISATION["generation"] * card * run.sampling.engine.cards)
     training = run.training
     trained = training.steps * training.questions_per_step * perspectives * training.max_length
     passes = 8 if training.gradient_checkpointing else 6

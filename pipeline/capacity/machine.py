@@ -7,6 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from pipeline.config.engines import EngineConfig
+from pipeline.errors import ConfigError
+
 GIB: Final = 1 << 30
 
 State = Literal["ok", "warn", "fail"]
@@ -43,6 +46,30 @@ def this_machine() -> Machine:
     return Machine(
         tuple((card.name, card.total_memory) for card in cards), psutil.virtual_memory().total, len(os.sched_getaffinity(0))
     )
+
+
+def too_many_replicas(engine: EngineConfig, gpus: int, cores: int) -> str | None:
+    """What is wrong if a machine is too small for `engine.replicas`: each copy of the model takes its own GPUs, or a core."""
+    if gpus and engine.cards > gpus:
+        return f"replicas {engine.replicas} with tensor_parallel {engine.tensor_parallel} need {engine.cards} GPUs, but there are {gpus}"
+    if not gpus and engine.replicas > cores:
+        return f"replicas {engine.replicas}, but there are no GPU and {cores} cores"
+    return None
+
+
+def require_room(engine: EngineConfig) -> None:
+    """Refuse more copies of a model than this machine has GPUs, or cores, for.
+
+    Raises:
+        ConfigError: it has too few.
+    """
+    if engine.kind != "vllm" or engine.replicas == 1:
+        return
+    import torch
+
+    wrong = too_many_replicas(engine, torch.cuda.device_count(), len(os.sched_getaffinity(0)))
+    if wrong is not None:
+        raise ConfigError(f"engine.{wrong}; lower engine.replicas or tensor_parallel")
 
 
 def disk(root: str, needed: int | None) -> Check:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pipeline.capacity.estimate import ModelShape, hours, peak, serving, shape_of_model, training_bytes, typical
 from pipeline.capacity.hub import hub_silence, is_offline
-from pipeline.capacity.machine import GIB, Check, Machine, State, disk, gib
+from pipeline.capacity.machine import GIB, Check, Machine, State, disk, gib, too_many_replicas
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import HubModel, LocalModel, Teacher, Weights
 from pipeline.config.run import RunConfig
@@ -75,6 +75,8 @@ def _training(run: RunConfig, student: ModelShape, machine: Machine, perspective
 def _engine(generator: Generator, shape: ModelShape, machine: Machine) -> Check:
     """Checks one model in vLLM; other engines allocate memory as needed."""
     name, settings = generator.name, generator.engine
+    if settings.replicas > 1 and (wrong := too_many_replicas(settings, len(machine.cards), machine.cores)) is not None:
+        return Check(name, "fail", wrong, f"lower {generator.field}.replicas or tensor_parallel")
     if machine.cards and settings.tensor_parallel > len(machine.cards):
         found = f"tensor_parallel {settings.tensor_parallel}, but {len(machine.cards)} GPUs"
         return Check(name, "fail", found, f"lower {generator.field}.tensor_parallel, or start Ray on several hosts")
@@ -103,7 +105,7 @@ def _sampling(run: RunConfig) -> Iterator[Check]:
     if given is not None:
         yield Check("sampling", "ok", f"no sampling: rationales are imported from {given.path}")
     elif not settings.in_process:
-        yield Check("sampling", "ok", f"done by the server at {settings.base_url}")
+        yield Check("sampling", "ok", f"done by the server at {settings.where}")
     elif judge is not None and settings.kind == judge.engine.kind == "vllm":
         both = settings.gpu_memory_utilization + judge.engine.gpu_memory_utilization
         if both > 1:

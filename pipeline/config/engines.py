@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 from pydantic import BaseModel, field_validator, model_validator
 
 from pipeline.config.models import JudgeField, ServedModel
-from pipeline.schema.fields import Address, Frozen, identity, runtime
+from pipeline.schema.fields import Addresses, Frozen, identity, runtime
 
 KEY_VARIABLES: Final = "MIND_KEY_VARIABLES"
 """Environment variable with the names of further variables that may hold an API key; part of the machine, never of a run."""
@@ -46,8 +46,9 @@ class EngineConfig(Frozen):
     """Data type of the weights; `auto` takes the checkpoint's. Not used by a server."""
     max_context: int = identity(2048, ge=16)
     """Longest prompt with its completion, in tokens."""
-    base_url: Address | None = runtime(None)
-    """Server only: its address, for example http://127.0.0.1:8000/v1."""
+    base_url: Addresses | None = runtime(None)
+    """Server only: its address, for example http://127.0.0.1:8000/v1, or a list of addresses of servers with the same model; each request
+    goes to whoever is free."""
     served_model: str | None = identity(None)
     """Server only: the model to ask for, as the server calls it."""
     answers_as: str | None = identity(None)
@@ -59,7 +60,7 @@ class EngineConfig(Frozen):
     key_variable: str = runtime("OPENAI_API_KEY")
     """Server only: environment variable that holds the API key; ends in _API_KEY, or is listed in the variable MIND_KEY_VARIABLES."""
     connections: int = runtime(32, ge=1)
-    """Server only: requests in flight."""
+    """Server only: requests in flight at each address."""
     request_seconds: float = runtime(600, gt=0)
     """Server only: seconds within which a request has to be answered completely, however slowly the answer arrives."""
     retry_seconds: float = runtime(1800, ge=0)
@@ -76,6 +77,8 @@ class EngineConfig(Frozen):
     """vLLM only: end the stage after this many seconds without a step."""
     tensor_parallel: int = runtime(1, ge=1)
     """vLLM only: number of GPUs that share the model."""
+    replicas: int = runtime(1, ge=1)
+    """vLLM only: copies of the model that answer side by side, each on `tensor_parallel` GPUs; on a CPU no more than it has cores."""
     gpu_memory_utilization: float = runtime(0.9, gt=0, le=1)
     """vLLM on a GPU: share of the GPU's memory."""
     kv_cache_gib: float = runtime(1.0, gt=0)
@@ -89,6 +92,21 @@ class EngineConfig(Frozen):
     def in_process(self) -> bool:
         """Whether the model runs here, so that its folder and tokenizer are at hand; a server has both elsewhere."""
         return self.kind != "openai"
+
+    @property
+    def cards(self) -> int:
+        """GPUs that vLLM takes."""
+        return self.tensor_parallel * self.replicas
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The servers' addresses, in the order of the configuration."""
+        return (self.base_url,) if isinstance(self.base_url, str) else self.base_url or ()
+
+    @property
+    def where(self) -> str:
+        """The servers' addresses in words."""
+        return ", ".join(self.addresses)
 
     @field_validator("key_variable")
     @classmethod
@@ -105,6 +123,8 @@ class EngineConfig(Frozen):
             raise ValueError("the openai engine needs base_url, for example http://127.0.0.1:8000/v1, and served_model")
         if self.batches and self.in_process:
             raise ValueError("batches: only a server has them; set kind to openai, or batches to false")
+        if self.batches and len(self.addresses) > 1:
+            raise ValueError("batches: a batch is at one server; give one base_url, or set batches to false")
         return self
 
     @model_validator(mode="after")
@@ -148,7 +168,7 @@ class Judge(Frozen):
 class Server(NamedTuple):
     """Where an engine sends its requests, and the environment variable whose value it sends."""
 
-    base_url: str | None
+    base_url: str | tuple[str, ...] | None
     key_variable: str
 
 

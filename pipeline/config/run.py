@@ -87,7 +87,7 @@ class RunConfig(Frozen):
             return sampled
         if answering.kind != "vllm" or sampled.kind != "vllm":
             return answering
-        cards = ("tensor_parallel", "gpu_memory_utilization", "kv_cache_gib", "max_sequences")
+        cards = ("tensor_parallel", "replicas", "gpu_memory_utilization", "kv_cache_gib", "max_sequences")
         return answering.model_copy(update={name: getattr(sampled, name) for name in cards})
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """The protocol of a text generation engine: prompts, seeds and decoding settings in, completions out.
 
-Three engines implement it: vLLM in process, an OpenAI-compatible server (asked at once or in batches), and plain transformers. Sampling,
-attempts and evaluation use the protocol alone, so they do not know which engine runs.
+Three engines implement it: vLLM, in this process or as several copies; OpenAI-compatible servers, asked at once or in batches; and plain
+transformers. Sampling, attempts and evaluation use the protocol alone, so they do not know which engine runs.
 """
 
 from __future__ import annotations

@@ -49,8 +49,9 @@ def _opened(config: EngineConfig, model: Teacher, arrived: Path | None, told: To
         check_none_under_way(arrived, None)
     if config.kind == "openai":
         from pipeline.generation.openai_engine import open_openai
+        from pipeline.generation.several_servers import open_several
 
-        with open_openai(config, model.dialogue, arrived, told) as engine:
+        with (open_several if len(config.addresses) > 1 else open_openai)(config, model.dialogue, arrived, told) as engine:
             yield engine
         return
     assert isinstance(model, LocalModel | HubModel), (
@@ -58,6 +59,11 @@ def _opened(config: EngineConfig, model: Teacher, arrived: Path | None, told: To
     )
     # Each engine's library takes seconds to import; only the chosen one is.
     match config.kind:
+        case "vllm" if config.replicas > 1:
+            from pipeline.generation.vllm_replicas import open_replicas
+
+            with open_replicas(config, model, arrived, told) as engine:
+                yield engine
         case "vllm":
             from pipeline.generation.vllm_engine import open_vllm
 

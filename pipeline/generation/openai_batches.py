@@ -503,7 +503,9 @@ def open_batches(
     with ExitStack() as stack:
         if arrived is None:
             arrived = Path(stack.enter_context(TemporaryDirectory(prefix="mind-batches-"))) / "arrived.jsonl"
-        check_none_under_way(arrived, config.base_url)
-        engine = _BatchEngine(config, turns, arrived, told, stack.enter_context(connected(config)))
+        check_none_under_way(arrived, config.addresses[0])
+        server = stack.enter_context(connected(config))
+        server.check_model()
+        engine = _BatchEngine(config, turns, arrived, told, server)
         stack.callback(engine.close)
         yield engine

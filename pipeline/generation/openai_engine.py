@@ -22,27 +22,37 @@ from pipeline.config.models import Turns
 from pipeline.errors import EngineRefused, PromptTooLong
 from pipeline.generation.answer_journal import AnswerJournal, key_of
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Told, untold
-from pipeline.generation.server_connection import ServerConnection, connected
+from pipeline.generation.server_connection import OwnServer, ServerConnection, connected
 from pipeline.generation.server_reply import usage_of
 from pipeline.generation.server_requests import ServerRequests, json_of
 from pipeline.generation.spending import Spending
 from pipeline.prompt_rendering import Prompt
 
 
-class _OpenAIEngine:
+class OpenAIEngine:
+    """The engine on one server. `own`: the server is this process's own."""
+
     def __init__(
-        self, config: EngineConfig, turns: Turns | None, arrived: Path | None, told: Told, server: ServerConnection
+        self,
+        config: EngineConfig,
+        turns: Turns | None,
+        arrived: AnswerJournal | None,
+        spending: Spending,
+        told: Told,
+        server: ServerConnection,
+        own: OwnServer | None = None,
     ) -> None:
         self._told = told
-        self._arrived = None if arrived is None else AnswerJournal(arrived)
-        self._spending = Spending(config, arrived)
-        self._server = server
-        self._requests = ServerRequests(config, turns)
+        self._arrived = arrived
+        self._spending = spending
+        self._requests = ServerRequests(config, turns, own)
+        self.server = server
         self.pool = ThreadPoolExecutor(config.connections)
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+        """One completion per prompt, in order."""
         there = self._arrived.read() if self._arrived is not None else {}
-        futures = [self.pool.submit(self._one, *asked, decoding, there) for asked in zip(prompts, seeds, strict=True)]
+        futures = [self.pool.submit(self.one, *asked, decoding, there) for asked in zip(prompts, seeds, strict=True)]
         try:
             for future in as_completed(futures):  # the first permanent failure stops all
                 future.result()
@@ -53,10 +63,11 @@ class _OpenAIEngine:
 
     def give_up(self) -> None:
         """Cancels requests that have not been sent; waits for running ones and keeps their responses."""
-        self._server.stopped.set()
+        self.server.stopped.set()
         self.pool.shutdown(cancel_futures=True)
 
-    def _one(self, prompt: Prompt, seed: int, decoding: Decoding, there: dict[str, Completion]) -> Completion:
+    def one(self, prompt: Prompt, seed: int, decoding: Decoding, there: dict[str, Completion]) -> Completion:
+        """The completion of one prompt, unless it is `there`."""
         key = key_of(prompt, seed, decoding)
         if key in there:
             return there[key]
@@ -76,36 +87,36 @@ class _OpenAIEngine:
         while True:
             body = self._requests.body(prompt, seed, decoding)
             try:
-                return self._server.patiently(partial(self._ask, body, decoding))
+                return self.server.patiently(partial(self._ask, body, decoding))
             except EngineRefused as error:
                 self._requests.adapt(error, body)
 
     def _ask(self, body: dict[str, Any], decoding: Decoding) -> Completion:
-        client = self._server.client
+        client = self.server.client
         create: Any = client.chat.completions if self._requests.chat else client.completions
         asked = {name: value for name, value in body.items() if name in ("model", "prompt", "messages")}
         # In the body as they are: servers know more parameters, and other names, than the client.
         settings = {name: value for name, value in body.items() if name not in asked}
         request = partial(create.with_raw_response.create, **asked, extra_body=settings)
         most = self._spending.bound(len(orjson.dumps(asked)), decoding.max_tokens)
-        with self._spending.reserved(most, self._server.stopped):
-            document = json_of(self._server.in_time(request).content)
+        with self._spending.reserved(most, self.server.stopped):
+            document = json_of(self.server.in_time(request).content)
             self._spending.add(usage_of(document))
         return self._requests.read(document, decoding)
 
 
 @contextmanager
-def open_openai(
-    config: EngineConfig, turns: Turns | None, arrived: Path | None, told: Told = untold
-) -> Iterator[_OpenAIEngine]:
+def open_openai(config: EngineConfig, turns: Turns | None, arrived: Path | None, told: Told = untold) -> Iterator[OpenAIEngine]:
     """Connects to `config.base_url`; `arrived` is the journal of responses that are in no committed shard yet.
 
     Raises:
         EngineRefused: the server rejects requests permanently or does not serve `config.served_model`.
         EngineError: the server cannot be reached.
     """
+    journal = None if arrived is None else AnswerJournal(arrived)
     with connected(config) as server:
-        engine = _OpenAIEngine(config, turns, arrived, told, server)
+        server.check_model()
+        engine = OpenAIEngine(config, turns, journal, Spending(config, arrived), told, server)
         with engine.pool:
             try:
                 yield engine

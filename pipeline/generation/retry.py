@@ -2,8 +2,8 @@
 
 The OpenAI client's own retries count attempts; the budget here is in seconds, so tenacity retries and the client does not. Transient
 errors: no connection or a broken one, a timeout, a busy server (429, unless the quota is exhausted), a server error (5xx). `Retry-After` is
-respected. An error that a server reports inside a reply of status 200 counts like its own status. A complete response without a usable
-completion was paid for, so it is requested at most three times.
+respected. Where another server can be asked, a refused connection is not retried. An error that a server reports inside a reply of status
+200 counts like its own status. A complete response without a usable completion was paid for, so it is requested at most three times.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from threading import Event
 from time import time
 from typing import Final
 
+from httpx2 import ConnectError
 from openai import APIConnectionError, APIStatusError
 from tenacity import (
     RetryCallState,
@@ -37,6 +38,11 @@ def quota_exhausted(error: APIStatusError | ErrorInReply) -> bool:
     return bool(error.code == "insufficient_quota")
 
 
+def nobody_listens(error: BaseException | None) -> bool:
+    """Whether no connection came about: refused, no way to the host, or no such host."""
+    return isinstance(error, APIConnectionError) and isinstance(error.__cause__, ConnectError)
+
+
 def passing(error: BaseException | None) -> bool:
     """Whether the same request may succeed later."""
     match error:
@@ -54,6 +60,10 @@ def _passes(state: RetryCallState) -> bool:
     return passing(error) and (not unusable or state.attempt_number < _TRIES_OF_UNUSABLE)
 
 
+def _passes_elsewhere(state: RetryCallState) -> bool:
+    return _passes(state) and not nobody_listens(state.outcome.exception() if state.outcome is not None else None)
+
+
 def retry_after_seconds(value: str | None) -> float:
     """Seconds to wait according to a `Retry-After` header; 0 if it is missing or invalid."""
     try:
@@ -66,19 +76,23 @@ def retry_after_seconds(value: str | None) -> float:
         return 0.0
 
 
+def asked_to_wait(error: BaseException | None) -> float:
+    """Seconds for which a server asks to be left alone."""
+    return retry_after_seconds(error.response.headers.get("retry-after") if isinstance(error, APIStatusError) else None)
+
+
 def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome is not None else None
-    header = error.response.headers.get("retry-after") if isinstance(error, APIStatusError) else None
-    return retry_after_seconds(header) + _BACKOFF(state)
+    return asked_to_wait(state.outcome.exception() if state.outcome is not None else None) + _BACKOFF(state)
 
 
-def retrying(budget_seconds: float, stopped: Event, say: Callable[[RetryCallState], None]) -> Retrying:
+def retrying(budget_seconds: float, stopped: Event, say: Callable[[RetryCallState], None], elsewhere: bool = False) -> Retrying:
     """A retrying caller: calls a function until it succeeds, fails permanently, or the budget would be exceeded.
 
-    `say` is called before every wait. `stopped` ends all waits. The last error is re-raised unchanged.
+    With `elsewhere`, another server can be asked. `say` is called before every wait. `stopped` ends all waits. The last error is re-raised
+    unchanged.
     """
     return Retrying(
-        retry=_passes,
+        retry=_passes_elsewhere if elsewhere else _passes,
         wait=_wait,
         stop=stop_any(stop_before_delay(budget_seconds), stop_when_event_set(stopped)),
         sleep=sleep_using_event(stopped),

@@ -10,11 +10,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
 from threading import Event
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient
 from tenacity import RetryCallState
@@ -24,6 +24,7 @@ from pipeline.errors import EngineError, EngineRefused, PromptTooLong
 from pipeline.generation.bounded_requests import ENCODINGS, bounded_body, deadlines
 from pipeline.generation.retry import quota_exhausted, retrying
 from pipeline.generation.server_reply import ErrorInReply, MalformedReply
+from pipeline.prompt_rendering import Prompt
 
 T = TypeVar("T")
 InTime = Callable[[Callable[[], Awaitable[Any]]], Any]
@@ -39,22 +40,35 @@ _OVER_THE_CONTEXT: Final = re.compile(
 """Matches the messages of vLLM, OpenAI, SGLang, llama.cpp and TGI that a prompt is too long."""
 
 
-class ServerConnection:
-    """The client, and what it does about failures. When `stopped` is set, nothing more is sent."""
+class OwnServer(NamedTuple):
+    """A server that this process has started (`vllm_replicas.py`): its key, how it takes a prompt, and more settings of every request."""
 
-    def __init__(self, config: EngineConfig, in_time: InTime) -> None:
+    key: str
+    tokens: Callable[[Prompt], list[int]]
+    settings: Mapping[str, Any]
+
+
+class ServerConnection:
+    """The client, and what it does about failures. When `stopped` is set, nothing more is sent.
+
+    `elsewhere`: another server can be asked (`several_servers.py`). `own`: the server is this process's own.
+    """
+
+    def __init__(self, config: EngineConfig, in_time: InTime, elsewhere: bool = False, own: OwnServer | None = None) -> None:
         self._config = config
-        self._key = os.environ.get(config.key_variable) or "none"
+        self._elsewhere = elsewhere
+        self._key = own.key if own is not None else os.environ.get(config.key_variable) or "none"
         self._said = -_QUIET_SECONDS
         self.stopped = Event()
         self.in_time = in_time
         self.client = AsyncOpenAI(
-            base_url=config.base_url,
+            base_url=str(config.base_url),
             api_key=self._key,
             max_retries=0,
             timeout=None,
             default_headers={"Accept-Encoding": ENCODINGS},
-            http_client=DefaultAsyncHttpxClient(event_hooks={"response": [bounded_body]}),
+            # The way to a server of this process's own is through no proxy.
+            http_client=DefaultAsyncHttpxClient(event_hooks={"response": [bounded_body]}, trust_env=own is None),
         )
 
     def close(self) -> None:
@@ -65,7 +79,8 @@ class ServerConnection:
         """Checks that the server lists the model, if it lists any.
 
         Raises:
-            EngineRefused: it serves others.
+            EngineRefused: it serves others, or rejects requests permanently.
+            EngineError: it cannot be reached.
         """
         config, served = self._config, self._served()
         if served is not None and config.served_model not in served:
@@ -102,7 +117,7 @@ class ServerConnection:
                 raise EngineError(f"{self._config.base_url}: request cancelled, because another request failed; run again")
             return request()
 
-        again = retrying(self._config.retry_seconds, self.stopped, self._say)
+        again = retrying(self._config.retry_seconds, self.stopped, self._say, self._elsewhere)
         try:
             return again(attempt)
         except (APIStatusError, APIConnectionError, MalformedReply, ErrorInReply) as error:
@@ -156,16 +171,10 @@ class ServerConnection:
 
 
 @contextmanager
-def connected(config: EngineConfig) -> Iterator[ServerConnection]:
-    """Connects to `config.base_url`.
-
-    Raises:
-        EngineRefused: the server rejects requests permanently or does not serve `config.served_model`.
-        EngineError: the server cannot be reached.
-    """
+def connected(config: EngineConfig, elsewhere: bool = False, own: OwnServer | None = None) -> Iterator[ServerConnection]:
+    """A connection to the one server at `config.base_url`, which has not been asked anything yet."""
     with (
         deadlines(config.request_seconds, str(config.base_url)) as in_time,
-        closing(ServerConnection(config, in_time)) as server,
+        closing(ServerConnection(config, in_time, elsewhere, own)) as server,
     ):
-        server.check_model()
         yield server

@@ -17,6 +17,7 @@ from pipeline.config.engines import EngineConfig, Parameter
 from pipeline.config.models import Turns
 from pipeline.errors import EngineRefused, PromptTooLong
 from pipeline.generation.engine import Completion, Decoding, until
+from pipeline.generation.server_connection import OwnServer
 from pipeline.generation.server_reply import MalformedReply, completion_of
 from pipeline.prompt_rendering import Prompt, messages, plain_text
 
@@ -37,9 +38,13 @@ def json_of(content: bytes) -> Any:
 
 
 class ServerRequests:
-    """Writes the bodies of requests and reads their replies; knows what the server has refused so far."""
+    """Writes the bodies of requests and reads their replies; knows what the server has refused so far.
 
-    def __init__(self, config: EngineConfig, turns: Turns | None) -> None:
+    `own`: the server is this process's own.
+    """
+
+    def __init__(self, config: EngineConfig, turns: Turns | None, own: OwnServer | None = None) -> None:
+        self._own = own
         self._config = config
         self._turns = turns
         self._renamed: dict[str, str] = {name: other or "" for name, other in (config.parameters or {}).items()}
@@ -52,6 +57,7 @@ class ServerRequests:
     def body(self, prompt: Prompt, seed: int, decoding: Decoding) -> dict[str, Any]:
         """The whole body of a request, with the server's names."""
         settings: dict[str, Any] = {
+            **(self._own.settings if self._own is not None else {}),
             "model": self._config.served_model,
             "temperature": decoding.temperature,
             "top_p": decoding.top_p,
@@ -66,7 +72,7 @@ class ServerRequests:
         taken = {self._renamed.get(name, name): value for name, value in settings.items()}
         taken.pop("", None)
         if self._turns is None:
-            return {**taken, "prompt": plain_text(prompt)}
+            return {**taken, "prompt": plain_text(prompt) if self._own is None else self._own.tokens(prompt)}
         taken["messages"] = messages(prompt, self._turns)
         if self._turns.template is not None:
             taken["chat_template_kwargs"] = self._turns.template

@@ -95,7 +95,7 @@ class Spending:
 
     def __init__(self, config: EngineConfig, arrived: Path | None) -> None:
         self._prices, self._limit = config.prices, config.spending_limit
-        self._name = str(config.base_url)
+        self._name = config.where
         self._path = None if arrived is None else ledger_file(arrived)
         self._total = NOTHING if self._path is None else read_ledger(self._path)
         self._in_flight: list[float] = []
@@ -136,7 +136,9 @@ class Spending:
         """
         with self._changed:
             while not self._fits(most):
-                if stopped is None or stopped.is_set() or not self._in_flight:
+                if stopped is not None and stopped.is_set():
+                    raise EngineError(f"{self._name}: request cancelled, because another request failed; run again")
+                if stopped is None or not self._in_flight:
                     raise self._over(most)
                 self._changed.wait(_LOOK_SECONDS)
             self._in_flight.append(most)

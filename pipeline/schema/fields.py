@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo
 from pydantic.functional_validators import AfterValidator
 
 from pipeline.errors import SECRET_KEY
@@ -77,6 +77,21 @@ def _address(text: str) -> str:
 
 Address = Annotated[str, AfterValidator(_address)]
 """An http address without a user, a password or a key in it."""
+
+
+def _different(addresses: tuple[str, ...]) -> str | tuple[str, ...]:
+    twice = next((one for number, one in enumerate(addresses) if one in addresses[:number]), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is given twice; name each server once")
+    return addresses if len(addresses) > 1 else addresses[0]
+
+
+Addresses = Annotated[
+    Annotated[Address, Tag("<one>")]
+    | Annotated[tuple[Address, ...], Field(min_length=1), AfterValidator(_different), Tag("<several>")],
+    Discriminator(lambda value: "<one>" if isinstance(value, str) else "<several>"),
+]
+"""One address, or a list of different ones; a list of one is that one."""
 
 
 def _locate(location: str, info: ValidationInfo) -> str:

@@ -22,7 +22,8 @@ def _model(source: Mapping[str, Any]) -> str:
 
 
 def _server(engine: Mapping[str, Any]) -> str:
-    return f"{engine['served_model']} at {engine['base_url']}"
+    given = engine["base_url"]
+    return f"{engine['served_model']} at {given if isinstance(given, str) else ', '.join(given)}"
 
 
 def _questions(source: Mapping[str, Any], folder: str | None) -> str:

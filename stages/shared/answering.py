@@ -20,6 +20,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.capacity.machine import require_room
 from pipeline.config.engines import EngineConfig
 from pipeline.config.evaluation import Evaluation
 from pipeline.config.models import HubModel, LocalModel, Teacher
@@ -144,13 +145,15 @@ def _prompt(asking: EvaluationTask, item: AskedItem, examples: bool) -> Prompt:
 
 
 def check_prompts(asking: EvaluationTask, models: Iterable[AnsweringModel]) -> None:
-    """Check prompt lengths before any model is loaded.
+    """Check prompt lengths, and that this machine has room for the models' replicas, before any model is loaded.
 
     Raises:
+        ConfigError: too few GPUs or cores for `engine.replicas`.
         QuestionError: a prompt leaves a model no room for an answer.
     """
     settings = asking.settings
     for model, engine in models:
+        require_room(engine)
         if not isinstance(model, LocalModel | HubModel):  # the server's tokenizer is not available here
             continue
         tokenizer = load_tokenizer(model)

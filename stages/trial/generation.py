@@ -34,7 +34,16 @@ _SHOWN: Final = 60
 _RETRY_SECONDS: Final = 20.0
 _FIXED: Final = Question(id="fixed", question="What is 12 + 30?", answer="42", answer_type="number")
 _ON_LOADING: Final = {
-    "vllm": ("kind", "dtype", "max_context", "tensor_parallel", "gpu_memory_utilization", "kv_cache_gib", "max_sequences"),
+    "vllm": (
+        "kind",
+        "dtype",
+        "max_context",
+        "tensor_parallel",
+        "replicas",
+        "gpu_memory_utilization",
+        "kv_cache_gib",
+        "max_sequences",
+    ),
     "transformers": ("kind", "dtype"),
     "openai": ("kind", "base_url", "served_model"),
 }

@@ -73,6 +73,10 @@ SERVED = {"kind": "openai", "base_url": "http://127.0.0.1:8000/v1", "served_mode
 FOREIGN = "http://203.0.113.7/v1"
 ELSEWHERE = [
     pytest.param(f"sampling.engine.base_url={FOREIGN}", "sampling.engine.base_url", id="the field"),
+    pytest.param(f"sampling.engine.base_url=[{FOREIGN}]", "sampling.engine.base_url", id="a list"),
+    pytest.param(
+        f"sampling.engine.base_url=['{SERVED['base_url']}', '{FOREIGN}']", "sampling.engine.base_url", id="a second address"
+    ),
     pytest.param("sampling.engine.key_variable=WANDB_API_KEY", "sampling.engine.key_variable", id="the key"),
     pytest.param(f"sampling.engine={json.dumps({**SERVED, 'base_url': FOREIGN})}", "sampling.engine.base_url", id="the engine"),
     pytest.param(f"sampling={{engine: {json.dumps({**SERVED, 'base_url': FOREIGN})}}}", "sampling.engine.base_url", id="its section"),
@@ -108,5 +112,5 @@ def test_changes_name_no_server_unless_the_machine_allows_it(
 
 def test_changes_beside_the_server_are_taken(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MIND_CHANGES_MAY_NAME_SERVERS", raising=False)
-    changes = ("sampling.engine.connections=3", f"sampling.engine.base_url={SERVED['base_url']}", "training.steps=2")
+    changes = ("sampling.engine.connections=3", f"sampling.engine.base_url=[{SERVED['base_url']}]", "training.steps=2")
     assert Job(config=str(served), changes=changes).load() == load_config(served, changes)

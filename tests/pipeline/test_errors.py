@@ -52,6 +52,10 @@ def test_an_address_with_a_secret_is_refused_without_showing_it(tmp_path: Path, 
         _refusal(tmp_path, run_tree, f"training.steps.x={address}"),
     ):
         assert SECRET not in message
+    engine = {"kind": "openai", "base_url": ["http://host/v1", address], "served_model": "m"}
+    message = _refusal(tmp_path, run_tree | {"sampling": {**run_tree.get("sampling", {}), "engine": engine}})
+    assert "sampling.engine.base_url.1: " in message
+    assert SECRET not in message
 
 
 @pytest.mark.parametrize("root", ROOTS)

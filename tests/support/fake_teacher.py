@@ -112,8 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _Server(ThreadingHTTPServer):
-    def __init__(self, write: Callable[[str, int], str], fault: Callable[[Asked], Fault | None]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, write: Callable[[str, int], str], fault: Callable[[Asked], Fault | None], port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.write = write
         self.fault = fault
 
@@ -123,13 +123,13 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def serve(
-    write: Callable[[str, int], str] = write, fault: Callable[[Asked], Fault | None] = lambda asked: None
+    write: Callable[[str, int], str] = write, fault: Callable[[Asked], Fault | None] = lambda asked: None, port: int = 0
 ) -> Iterator[str]:
     """The base URL of a running teacher; `write` makes a text from a prompt and a seed.
 
-    `fault` is asked before each answer with the request's document, which is empty for the list of models.
+    `fault` is asked before each answer with the request's document, which is empty for the list of models. `port` 0 is any free one.
     """
-    server = _Server(write, fault)
+    server = _Server(write, fault, port)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/v1"

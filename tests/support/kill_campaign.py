@@ -21,8 +21,8 @@ from typing import Any, Final
 
 import psutil
 
-from flows.process_guard import guarded
 from pipeline.config.run import RunConfig, load_config
+from pipeline.process_guard import guarded
 from stages.core.plan import plan
 from storage.artifact import Artifact
 from storage.store import Store
@@ -113,7 +113,7 @@ def _module(process: psutil.Process) -> str:
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return ""
     module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""
-    return f"{module} {rank}" if module != "flows.process_guard" else ""
+    return f"{module} {rank}" if module != "pipeline.process_guard" else ""
 
 
 def kill_after(guard: subprocess.Popen[bytes], victim: str, seconds: float) -> bool:

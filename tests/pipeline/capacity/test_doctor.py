@@ -146,6 +146,24 @@ def test_more_ranks_or_cards_than_available_are_refused(run: RunConfig) -> None:
     assert named(list(capacity_checks(wide, CARDS)), "sampling").state == "fail"
 
 
+def test_more_replicas_than_cards_or_cores_are_refused(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    _shaped(monkeypatch, teacher=10**9, student=10**9)
+
+    def found(machine: Machine, **engine: int) -> tuple[str, str]:
+        settings = run.evaluation.model_copy(update={"engine": EngineConfig(**engine)})  # type: ignore[arg-type]
+        check = named(list(capacity_checks(run.model_copy(update={"evaluation": settings}), machine)), "evaluation")
+        return check.state, check.found
+
+    no_cards = Machine((), CARDS.memory, 4)
+    assert found(CARDS, replicas=2)[0] == "ok"
+    assert found(CARDS, replicas=3) == ("fail", "replicas 3 with tensor_parallel 1 need 3 GPUs, but there are 2")
+    assert found(CARDS, replicas=2, tensor_parallel=2) == (
+        "fail", "replicas 2 with tensor_parallel 2 need 4 GPUs, but there are 2",
+    )  # fmt: skip
+    assert found(no_cards, replicas=5) == ("fail", "replicas 5, but there are no GPU and 4 cores")
+    assert "replicas" not in found(no_cards, replicas=4)[1]
+
+
 def test_ranks_of_other_hosts_need_no_card_here(run: RunConfig) -> None:
     def state(ranks: int) -> str:
         wide = _with(run, ranks=ranks, hosts=2, address="node1", port=29500)

@@ -20,6 +20,29 @@ def test_only_api_keys_are_sent_unless_the_machine_lists_more(monkeypatch: pytes
         EngineConfig(key_variable=name)
 
 
+def test_base_url_is_one_address_or_a_list_of_different_ones() -> None:
+    one, other = "http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"
+    for given, addresses in ((one, (one,)), ([one], (one,)), ([one, other], (one, other)), (None, ())):
+        engine = EngineConfig.model_validate({"base_url": given})
+        assert engine.addresses == addresses
+        assert EngineConfig.model_validate_json(engine.model_dump_json()) == engine
+    assert EngineConfig.model_validate({"base_url": [one]}) == EngineConfig(base_url=one)
+    for wrong, said in (
+        ([one, one], f"{one} is given twice"),
+        ([], "at least 1 item"),
+        ([one, "127.0.0.1:2"], "expected an address"),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            EngineConfig.model_validate({"base_url": wrong})
+
+
+def test_several_addresses_are_one_server_of_a_run(run_tree: dict[str, Any]) -> None:
+    addresses = ["http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"]
+    engine = {"kind": "openai", "base_url": addresses, "served_model": "m"}
+    run = RunConfig.model_validate({**run_tree, "sampling": {**run_tree.get("sampling", {}), "engine": engine}})
+    assert servers_of(run)["sampling.engine"] == Server(tuple(addresses), "OPENAI_API_KEY")
+
+
 def test_every_engine_of_a_run_is_found(run_tree: dict[str, Any]) -> None:
     server = {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "served_model": "m", "key_variable": "J_API_KEY"}
     judge = {"model": {"served": True}, "engine": server}

@@ -30,6 +30,10 @@ def served(run_tree: dict[str, Any]) -> dict[str, Any]:
 def test_a_served_teacher_is_named_by_its_server(served: dict[str, Any]) -> None:
     large = Origin("teacher", "large at http://127.0.0.1:8000/v1", None)
     assert found(sampling, served) == [large]
+    several = {**SERVER, "base_url": ["http://a:1/v1", "http://b:1/v1"]}
+    assert found(sampling, served | {"sampling": {"engine": several}}) == [
+        Origin("teacher", "large at http://a:1/v1, http://b:1/v1", None)
+    ]
     teacher, base = found(references, served)
     assert teacher == large
     assert (base.role, base.location) == ("base", served["student"]["path"])

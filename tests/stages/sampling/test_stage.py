@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +139,7 @@ def test_a_question_over_the_judge_context_is_refused_up_front(tmp_path: Path, t
         sampled(tmp_path / "judged", tiny_model, questions, 3, {"judge": judge})
 
 
-def from_server(root: Path, model: Path, read: Artifact, url: str) -> Artifact:
+def from_server(root: Path, model: Path, read: Artifact, url: str | list[str]) -> Artifact:
     return sampled(root, model, read, 7, kind="openai", base_url=url, served_model="simulated", connections=2)
 
 
@@ -195,6 +197,25 @@ def test_batches_that_are_left_and_fetched_give_the_rows_of_the_ordinary_engine(
     assert set(provider.paid.values()) == {1}
     assert ended >= 2, "the samples of the first try, and those of the second"
     assert not list((tmp_path / "batches").glob(f"sampling/*.scratch/{DERIVED}/*"))
+
+
+def test_two_servers_give_the_artifact_of_one(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
+    asked: list[set[str]] = [set(), set()]
+
+    def writer(number: int) -> Callable[[str, int], str]:
+        def write(prompt: str, seed: int) -> str:
+            asked[number].add(prompt)
+            time.sleep(0.02)
+            return f"{seed} The answer is \\boxed{{{seed % 10}}}."
+
+        return write
+
+    with serve(writer(0)) as one, serve(writer(1)) as other:
+        alone = from_server(tmp_path / "alone", tiny_model, questions, one)
+        asked[0].clear()
+        both = from_server(tmp_path / "both", tiny_model, questions, [one, other])
+    assert all(asked)
+    assert both.table("samples") == alone.table("samples")
 
 
 def test_an_empty_answer_is_unparsed_and_retried_with_another_seed(

@@ -1,4 +1,4 @@
-"""Runs one command and terminates all of its processes in the end: `python -m flows.process_guard PARENT COMMAND...`.
+"""Runs one command and terminates all of its processes in the end: `python -m pipeline.process_guard PARENT COMMAND...`.
 
 It sits between the caller and a process tree: a stage's, or a temporary server's. If the parent exits, if the guard is told to stop, or if
 the command ends, every descendant is terminated: SIGTERM, a grace period, SIGKILL. Orphans of the command become children of the guard
@@ -29,7 +29,7 @@ def guarded(*command: str) -> list[str]:
 
     It has this process's number, because this process may be killed before the guard can look at its parent.
     """
-    return [sys.executable, "-m", "flows.process_guard", str(os.getpid()), sys.executable, *command]
+    return [sys.executable, "-m", "pipeline.process_guard", str(os.getpid()), sys.executable, *command]
 
 
 def _end_with_parent() -> None:

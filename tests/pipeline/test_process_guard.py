@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.process_guard import guarded
+from pipeline.process_guard import guarded
 from tests.support.prefect.server import eventually, processes_with
 from tests.support.runs import REPOSITORY
 
