@@ -1,5 +1,4 @@
-"""Text generation behind one protocol, with three engines: vLLM in process, an OpenAI-compatible server (at once or in
-batches), plain transformers.
+"""Text generation behind one protocol: vLLM in this process or as several copies, plain transformers, and servers (`servers/`).
 
 Read `engine.py` first (the protocol), then `open_engine.py`.
 """

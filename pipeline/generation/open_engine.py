@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import HubModel, LocalModel, Teacher
-from pipeline.generation.batch_files import check_none_under_way
 from pipeline.generation.engine import Completion, Decoding, Engine, Told, untold
+from pipeline.generation.servers.batch_files import check_none_under_way
 from pipeline.model_thoughts import Marks, PromptEnd, prompt_end, whole_text
 from pipeline.prompt_rendering import Prompt
 
@@ -19,7 +19,7 @@ from pipeline.prompt_rendering import Prompt
 def open_engine(config: EngineConfig, model: Teacher, arrived: Path | None = None, told: Told = untold) -> Iterator[Engine]:
     """Start the configured engine on `model`; it ends with the block. Its texts have the thoughts that their prompts began.
 
-    `arrived` is the journal file for a server's replies that are in no committed shard yet (`pipeline/generation/answer_journal.py`).
+    `arrived` is the journal file for replies that are in no committed shard yet (`pipeline/generation/servers/answer_journal.py`).
     `told` is called with every text as soon as it is complete.
     """
     with _opened(config, model, arrived, told) as engine:
@@ -40,7 +40,7 @@ class _WholeTexts:
 @contextmanager
 def _opened(config: EngineConfig, model: Teacher, arrived: Path | None, told: Told) -> Iterator[Engine]:
     if config.kind == "openai" and config.batches:
-        from pipeline.generation.openai_batches import open_batches
+        from pipeline.generation.servers.openai_batches import open_batches
 
         with open_batches(config, model.dialogue, arrived, told) as batches:
             yield batches
@@ -48,8 +48,8 @@ def _opened(config: EngineConfig, model: Teacher, arrived: Path | None, told: To
     if arrived is not None:
         check_none_under_way(arrived, None)
     if config.kind == "openai":
-        from pipeline.generation.openai_engine import open_openai
-        from pipeline.generation.several_servers import open_several
+        from pipeline.generation.servers.openai_engine import open_openai
+        from pipeline.generation.servers.several_servers import open_several
 
         with (open_several if len(config.addresses) > 1 else open_openai)(config, model.dialogue, arrived, told) as engine:
             yield engine

@@ -39,8 +39,8 @@ from pipeline.config.engines import EngineConfig
 from pipeline.config.models import LocalModel, Weights
 from pipeline.errors import EngineError
 from pipeline.generation.engine import Completion, Decoding, Engine, Told, untold
-from pipeline.generation.server_connection import OwnServer
-from pipeline.generation.several_servers import SeveralServers, open_several
+from pipeline.generation.servers.connection import OwnServer
+from pipeline.generation.servers.several_servers import SeveralServers, open_several
 from pipeline.generation.vllm_engine import llm_settings
 from pipeline.model_folders import load_tokenizer
 from pipeline.model_thoughts import special_marks, without_other_tokens

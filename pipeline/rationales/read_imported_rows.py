@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from pipeline.config.rationales import ImportedRationales
 from pipeline.errors import QuestionError
-from pipeline.generation.server_reply import ended_by_itself
+from pipeline.generation.servers.reply import ended_by_itself
 from pipeline.grading.grade import conclusion
 from pipeline.grading.wording.thoughts import with_think_marks
 from pipeline.grading.wording.turns import special_token, without_end_marks

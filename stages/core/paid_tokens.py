@@ -1,7 +1,8 @@
 """What a stage's servers were paid for: in its summary, in its progress, and in the plan.
 
-The totals are those of the ledgers beside the answer journals (`pipeline/generation/spending.py`), which are on this machine only. A stage
-that resumes from shards of another machine raises them to the tokens of these shards; what that machine paid for beyond them is unknown.
+The totals are those of the ledgers beside the answer journals (`pipeline/generation/servers/spending.py`), which are on this machine only.
+A stage that resumes from shards of another machine raises them to the tokens of these shards; what that machine paid for beyond them is
+unknown.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config.engines import EngineConfig
-from pipeline.generation.spending import Usage, in_money, ledger_file, raise_to, read_ledger, sum_of
+from pipeline.generation.servers.spending import Usage, in_money, ledger_file, raise_to, read_ledger, sum_of
 from stages.core.summaries import Spent
 from storage.mirror import DERIVED
 

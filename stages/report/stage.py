@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from pipeline.config.run import RunConfig
-from pipeline.generation.spending import in_money
+from pipeline.generation.servers.spending import in_money
 from pipeline.perspectives.perspective import Perspective
 from pipeline.perspectives.run_perspectives import perspectives_of
 from pipeline.prompt_rendering import visible_to_teacher

@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from pipeline.config.rationales import ImportedRationales
 from pipeline.errors import QuestionError
-from pipeline.generation.answer_journal import rotate
 from pipeline.generation.engine import Completion
+from pipeline.generation.servers.answer_journal import rotate
 from pipeline.grading.grade import LETTERS
 from pipeline.prefetch import chunks
 from pipeline.questions.question import Question

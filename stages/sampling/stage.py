@@ -15,9 +15,9 @@ from typing import Final
 import pyarrow as pa
 
 from pipeline.config.models import HubModel, LocalModel
-from pipeline.generation.answer_journal import rotate
 from pipeline.generation.engine import Completion
 from pipeline.generation.open_engine import open_engine
+from pipeline.generation.servers.answer_journal import rotate
 from pipeline.model_folders import load_tokenizer
 from pipeline.prompt_rendering import student_prompt, teacher_prompt
 from pipeline.questions.question import Question

@@ -26,10 +26,10 @@ from pipeline.config.evaluation import Evaluation
 from pipeline.config.models import HubModel, LocalModel, Teacher
 from pipeline.config.prompts import Prompts
 from pipeline.errors import QuestionError
-from pipeline.generation.answer_journal import rotate
 from pipeline.generation.engine import Completion, Decoding, Engine
 from pipeline.generation.open_engine import open_engine
 from pipeline.generation.repetition import repetition
+from pipeline.generation.servers.answer_journal import rotate
 from pipeline.model_folders import load_tokenizer
 from pipeline.prefetch import chunks, prefetch
 from pipeline.prompt_rendering import Prompt, WorkedPrompt, stops, stops_with_examples, student_prompt

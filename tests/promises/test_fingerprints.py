@@ -73,6 +73,7 @@ def _others(value: Any, annotation: Any) -> list[Any]:
         ["formal", "planning"],
         "http://127.0.0.1:8000/v1",
         {"system": "Be brief."},
+        {"currency": "USD", "input": 1, "output": 4},
         {"rank": 4},
         {"count": 2},
         True,
@@ -106,13 +107,17 @@ ELSEWHERE = {("synthesis", "encoder"), ("sampling", "rationales")}
 """Sections with their own tests, below and in `tests/stages/sampling/test_match_imported_rationales.py`."""
 
 
+ONLY_OF_A_SERVER = ("batches", "spending_limit")
+"""Fields of an engine that are refused where no server answers; with a test below."""
+
+
 def _names(role: str) -> list[Any]:
     return [
         pytest.param(place, annotation, id=".".join(map(str, place)))
         for place, mine, annotation in LEAVES
         if mine == role and place not in LOCATIONS
         if place[-1] != "kind" or place[-2] == "engine" or place[-2] == "inertia"
-        if place not in ELSEWHERE
+        if place not in ELSEWHERE and place[-1] not in ONLY_OF_A_SERVER
     ]
 
 
@@ -140,6 +145,14 @@ def test_a_runtime_field_makes_no_stage_stale(tmp_path: Path, tiny_model: Path, 
     tree = _full(tiny_model)
     changed = _write_other(tmp_path, tree, place, annotation)
     assert _fingerprints(changed) == _fingerprints(write_config(tmp_path, tree))
+
+
+def test_how_a_server_is_asked_and_paid_makes_no_stage_stale(tmp_path: Path, tiny_model: Path) -> None:
+    tree = {**_full(tiny_model), "teacher": {"served": True}}
+    asked = {"kind": "openai", "base_url": "http://127.0.0.1:8000/v1", "served_model": "large"}
+    paid = {"batches": True, "batch_hours": 2, "prices": {"currency": "USD", "input": 1, "output": 4}, "spending_limit": 5}
+    plain, other = ({**tree, "sampling": {**tree["sampling"], "engine": engine}} for engine in (asked, {**asked, **paid}))
+    assert _fingerprints(write_config(tmp_path, plain)) == _fingerprints(write_config(tmp_path, other, "other.yaml"))
 
 
 @pytest.mark.parametrize(("place", "annotation"), _names("identity"))
@@ -293,6 +306,6 @@ def test_only_paths_and_their_kinds_are_excluded_above() -> None:
     tested = {tuple(item.values[0]) for role in ("runtime", "identity") for item in _names(role)}
     left = {place for place, _, _ in LEAVES} - tested
     kinds = {place for place in left if place[-1] == "kind"}
-    assert left - kinds == LOCATIONS | ELSEWHERE
+    assert {place for place in left - kinds if place[-1] not in ONLY_OF_A_SERVER} == LOCATIONS | ELSEWHERE
     assert all(FileSource.model_fields[name].json_schema_extra == {"role": "runtime"} for name in ("path",))
     assert HubSource.model_fields["folder"].json_schema_extra == {"role": "runtime"}

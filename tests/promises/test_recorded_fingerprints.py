@@ -18,7 +18,7 @@ from tests.support.runs import REPOSITORY
 
 RECORDED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("recorded_fingerprints.json").read_text())
 BUILD_RECIPES = {"miniature-build.yaml", "miniature-gpu-build.yaml"}
-NEEDS_BUILT_MODELS = {"miniature-gpu.yaml", "smollm2.yaml", "smollm2-gsm8k.yaml"}
+NEEDS_BUILT_MODELS = {"miniature-gpu.yaml", "science-smollm2.yaml", "smollm2.yaml", "smollm2-gsm8k.yaml"}
 
 
 @pytest.mark.parametrize("case", RECORDED.values(), ids=RECORDED)

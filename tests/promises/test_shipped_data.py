@@ -31,7 +31,7 @@ def test_every_question_has_a_rationale_of_every_perspective_and_nearly_all_are_
     assert sum(grade.outcome == Outcome.CORRECT for grade in found) == 4016
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*CONFIGS, "science-smollm2.yaml"])
 def test_no_trained_question_is_evaluated_and_no_dev_question_is_tested(name: str) -> None:
     questions = load_config(REPOSITORY / "configs" / name).questions
     train = [question for source in questions.train for question in load(source)]

@@ -11,9 +11,9 @@ from typing import Any
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import ServedModel
-from pipeline.generation.answer_journal import rotate
 from pipeline.generation.engine import Decoding, Engine
 from pipeline.generation.open_engine import open_engine
+from pipeline.generation.servers.answer_journal import rotate
 from pipeline.prefetch import chunks, prefetch
 from tests.support.fault_injection.sitecustomize import _install
 

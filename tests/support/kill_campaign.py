@@ -173,7 +173,7 @@ _KEYS: Final = {
     "references": ("items", ("model", "question_id")),
     "evaluation": ("items", ("model", "question_id")),
 }
-_MEASURED: Final = ("tokens_per_second", "seconds")
+_MEASURED: Final = ("tokens_per_second", "seconds", "spent")
 
 
 def _rows(artifact: Artifact, table: str, key: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,12 +15,13 @@ from pipeline.config.run import RunConfig
 from pipeline.errors import EngineError, QuestionError
 from pipeline.text_digests import seed_of
 from stages.core.progress import Progress
+from stages.core.summaries import SamplingSummary
 from stages.sampling import stage as sampling
 from storage.artifact import Artifact, Draft
 from storage.mirror import DERIVED
 from tests.support.artifacts import write_artifact
 from tests.support.fake_batches import Provider, provide
-from tests.support.fake_teacher import Asked, Fault, serve
+from tests.support.fake_teacher import Asked, Fault, reply, serve
 from tests.support.questions.tables import training_table
 from tests.support.runs import tree_of
 from tests.support.synthetic_artifacts import question
@@ -216,6 +218,48 @@ def test_two_servers_give_the_artifact_of_one(tmp_path: Path, tiny_model: Path, 
         both = from_server(tmp_path / "both", tiny_model, questions, [one, other])
     assert all(asked)
     assert both.table("samples") == alone.table("samples")
+
+
+def test_the_summary_says_what_the_server_was_paid_for(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
+    """Also what an earlier process paid, and what another machine did, as far as its shards say."""
+    server: dict[str, Any] = {"kind": "openai", "served_model": "simulated"}
+    prices = {"currency": "EUR", "input": 2.0, "output": 8.0}
+    with serve(lambda prompt, seed: "I do not know.") as url:
+        whole = sampled(tmp_path / "whole", tiny_model, questions, 3, base_url=url, prices=prices, **server)
+        resumed = sampled(tmp_path / "resumed", tiny_model, questions, 3, kept=whole, base_url=url, prices=prices, **server)
+        free = sampled(tmp_path / "free", tiny_model, questions, 3, base_url=url, **server)
+    rows = whole.table("samples").to_pylist()
+    tokens = sum(row["completion_tokens"] for row in rows)
+    counts = {"requests": len(rows), "input_tokens": 10 * len(rows), "cached_tokens": 0, "output_tokens": tokens}
+    cost = (10 * len(rows) * 2.0 + tokens * 8.0) / 1e6
+    assert (
+        whole.summary["spent"]
+        == resumed.summary["spent"]
+        == {"teacher": {**counts, "cost": pytest.approx(cost), "currency": "EUR"}}
+    )
+    assert free.summary["spent"] == {"teacher": counts}
+    assert SamplingSummary.of(whole).spent
+
+
+def test_truncated_samples_in_a_loop_are_counted_apart(tmp_path: Path, tiny_model: Path, questions: Artifact) -> None:
+    def write(prompt: str, seed: int) -> str:
+        return "I am not sure. Let me think again about it. " * 40 if seed % 2 else "First, the numbers are these: "
+
+    def cut(asked: Asked) -> Fault | None:
+        if not asked:
+            return None
+        said = reply(write(asked["prompt"], asked["seed"]))
+        said["choices"][0]["finish_reason"] = "length"
+        return Fault(body=json.dumps(said).encode())
+
+    with serve(fault=cut) as url:
+        found = sampled(tmp_path / "x", tiny_model, questions, 3, kind="openai", base_url=url, served_model="simulated")
+    rows = found.table("samples").to_pylist()
+    for name in ("formal", "planning"):
+        mine = [row for row in rows if row["perspective"] == name]
+        assert found.summary["outcomes"][name]["truncated"] == len(mine)
+        assert found.summary["looping"][name] == sum(row["seed"] % 2 for row in mine)
+        assert 0 < found.summary["looping"][name] < len(mine)
 
 
 def test_an_empty_answer_is_unparsed_and_retried_with_another_seed(

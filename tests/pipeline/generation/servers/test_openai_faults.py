@@ -21,10 +21,10 @@ import pytest
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import ServedModel
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
-from pipeline.generation.bounded_requests import LARGEST_REPLY_BYTES
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Engine
 from pipeline.generation.open_engine import open_engine
-from pipeline.generation.retry import retry_after_seconds
+from pipeline.generation.servers.bounded_requests import LARGEST_REPLY_BYTES
+from pipeline.generation.servers.retry import retry_after_seconds
 from tests.support.fake_teacher import Asked, Fault, reply, serve
 
 DECODING = Decoding(0.7, 1.0, 16)

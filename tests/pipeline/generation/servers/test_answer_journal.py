@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from pipeline.generation.answer_journal import AnswerJournal
 from pipeline.generation.engine import TOO_LONG, Completion
+from pipeline.generation.servers.answer_journal import AnswerJournal
 
 GOOD = Completion("text", "stop", 5, 9, -1.5)
 

@@ -17,7 +17,7 @@ from pipeline.config.models import ServedModel
 from pipeline.errors import EngineError
 from pipeline.generation.engine import Completion, Decoding
 from pipeline.generation.open_engine import open_engine
-from pipeline.generation.spending import NOTHING, Spending, Usage, in_money, ledger_file, raise_to, read_ledger, sum_of
+from pipeline.generation.servers.spending import NOTHING, Spending, Usage, in_money, ledger_file, raise_to, read_ledger, sum_of
 from tests.support.fake_teacher import Asked, Fault, reply, serve
 
 PRICES = Prices(currency="USD", input=2.0, cached_input=0.5, output=10.0)

@@ -21,9 +21,9 @@ from tenacity import RetryCallState
 
 from pipeline.config.engines import EngineConfig
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
-from pipeline.generation.bounded_requests import ENCODINGS, bounded_body, deadlines
-from pipeline.generation.retry import quota_exhausted, retrying
-from pipeline.generation.server_reply import ErrorInReply, MalformedReply
+from pipeline.generation.servers.bounded_requests import ENCODINGS, bounded_body, deadlines
+from pipeline.generation.servers.reply import ErrorInReply, MalformedReply
+from pipeline.generation.servers.retry import quota_exhausted, retrying
 from pipeline.prompt_rendering import Prompt
 
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """What a server is asked for one text, and how its reply is read: the same at once (`openai_engine.py`) and in batches.
 
 A response must name the requested model, or `answers_as`: a gateway that falls back to another model would mix two teachers. Replies are
-read as plain JSON (`server_reply.py`), because the client does not validate them. A server without log-probabilities, or with another name
+read as plain JSON (`reply.py`), because the client does not validate them. A server without log-probabilities, or with another name
 for `max_tokens`, is asked accordingly from its first refusal on.
 """
 
@@ -17,8 +17,8 @@ from pipeline.config.engines import EngineConfig, Parameter
 from pipeline.config.models import Turns
 from pipeline.errors import EngineRefused, PromptTooLong
 from pipeline.generation.engine import Completion, Decoding, until
-from pipeline.generation.server_connection import OwnServer
-from pipeline.generation.server_reply import MalformedReply, completion_of
+from pipeline.generation.servers.connection import OwnServer
+from pipeline.generation.servers.reply import MalformedReply, completion_of
 from pipeline.prompt_rendering import Prompt, messages, plain_text
 
 _OPTIONAL: Final = ("top_k", "min_p", "repetition_penalty", "presence_penalty", "reasoning_effort")

@@ -14,11 +14,12 @@ import pytest
 
 from pipeline.config.models import ServedModel
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
-from pipeline.generation import batch_files
-from pipeline.generation.answer_journal import batch_folders, rotate
-from pipeline.generation.bounded_requests import LARGEST_REPLY_BYTES
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Engine
 from pipeline.generation.open_engine import open_engine
+from pipeline.generation.servers import batch_files
+from pipeline.generation.servers.answer_journal import ANSWERS, AnswerJournal, batch_folders, key_of, rotate
+from pipeline.generation.servers.bounded_requests import LARGEST_REPLY_BYTES
+from pipeline.generation.servers.spending import SpendingLimit, Usage, ledger_file, read_ledger
 from tests.support.batch_client import config_of
 from tests.support.fake_batches import Document, Provider, failure, provide
 
@@ -278,3 +279,50 @@ def test_results_are_larger_than_a_reply_but_a_line_is_not(tmp_path: Path) -> No
         ):
             opened.generate(["another"], [1], DECODING)
     assert not json.loads((batch_folders(tmp_path / "two.jsonl")[0] / "record.json").read_text())["ended"]
+
+
+PRICED = {"prices": {"currency": "USD", "input": 1.0, "output": 5.0}}
+
+
+def test_what_a_batch_cost_is_counted_once(tmp_path: Path) -> None:
+    """Also if its results are read twice, because the first reading was cut off."""
+    provider, arrived = Provider(), tmp_path / "arrived.jsonl"
+    provider.hold.clear()
+    with provide(provider) as url:
+        with pytest.raises(EngineError, match="run again to fetch"):
+            ask(url, arrived, batch_hours=0, **PRICED)
+        (folder,) = batch_folders(arrived)
+        with engine(url, None, batches=False) as online:
+            first = online.generate(PROMPTS[:1], SEEDS[:1], DECODING)[0]
+        AnswerJournal(folder / ANSWERS).add(key_of(PROMPTS[0], SEEDS[0], DECODING), first)
+        provider.hold.set()
+        assert texts(ask(url, arrived, **PRICED)) == TEXTS
+        assert texts(ask(url, arrived, **PRICED)) == TEXTS
+    tokens = sum(len(text.split()) for text in TEXTS)
+    assert read_ledger(ledger_file(arrived)) == Usage(len(TEXTS), 10 * len(TEXTS), 0, tokens)
+
+
+def test_a_batch_that_could_cost_more_than_is_left_is_not_submitted(tmp_path: Path) -> None:
+    provider, arrived = Provider(), tmp_path / "arrived.jsonl"
+    with provide(provider) as url:
+        with pytest.raises(
+            SpendingLimit, match=r"0\.0000 USD spent, and what comes next can cost 0\.00\d\d USD.*raise the limit"
+        ):
+            ask(url, arrived, spending_limit=0.001, **PRICED)
+        assert not provider.paid
+        assert provider.requests["POST /v1/files"] == 0
+        assert texts(ask(url, arrived, spending_limit=0.1, **PRICED)) == TEXTS
+    assert provider.paid == ONCE
+
+
+def test_a_batch_waits_for_the_money_that_another_one_has_reserved(tmp_path: Path) -> None:
+    """There is room for one at a time: each costs less than it could, so both are done."""
+    provider, decoding = Provider(), Decoding(0.7, 0.9, 16)
+    with (
+        provide(provider) as url,
+        engine(url, tmp_path / "arrived.jsonl", spending_limit=0.009, **PRICED) as opened,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        found = [pool.submit(opened.generate, PROMPTS, [first + seed for seed in SEEDS], decoding) for first in (0, len(SEEDS))]
+        assert [len(one.result(timeout=60)) for one in found] == [len(PROMPTS)] * 2
+    assert set(provider.paid.values()) == {1}

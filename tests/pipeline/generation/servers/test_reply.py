@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import EngineRefused
 from pipeline.generation.engine import Completion
-from pipeline.generation.server_reply import ErrorInReply, MalformedReply, completion_of
+from pipeline.generation.servers.reply import ErrorInReply, MalformedReply, completion_of
 from pipeline.grading.grade import Outcome, grade
 
 SAID = "Add them. The answer is 7."

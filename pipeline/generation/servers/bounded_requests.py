@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 from httpx2 import AsyncByteStream, HTTPError, Request, Response
 from openai import APIConnectionError, APITimeoutError
 
-from pipeline.generation.server_reply import MalformedReply
+from pipeline.generation.servers.reply import MalformedReply
 
 T = TypeVar("T")
 

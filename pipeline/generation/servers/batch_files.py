@@ -20,7 +20,7 @@ from threading import Lock
 from typing import Any, Final
 
 from pipeline.errors import EngineRefused
-from pipeline.generation.answer_journal import (
+from pipeline.generation.servers.answer_journal import (
     ANSWERS,
     USED,
     AnswerJournal,

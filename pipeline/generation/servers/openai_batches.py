@@ -38,15 +38,15 @@ from openai import DefaultAsyncHttpxClient
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Turns
 from pipeline.errors import EngineError, EngineRefused, PromptTooLong
-from pipeline.generation.answer_journal import AnswerJournal, key_of
-from pipeline.generation.batch_files import Batch, check_none_under_way, digest_of, packed, read_batches, write_batch
-from pipeline.generation.bounded_requests import bounded_lines, lines_of
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Told, untold
-from pipeline.generation.retry import passing
-from pipeline.generation.server_connection import ServerConnection, connected
-from pipeline.generation.server_reply import ErrorInReply, MalformedReply, error_of, usage_of
-from pipeline.generation.server_requests import ServerRequests, json_of
-from pipeline.generation.spending import Spending, SpendingLimit, Usage, sum_of
+from pipeline.generation.servers.answer_journal import AnswerJournal, key_of
+from pipeline.generation.servers.batch_files import Batch, check_none_under_way, digest_of, packed, read_batches, write_batch
+from pipeline.generation.servers.bounded_requests import bounded_lines, lines_of
+from pipeline.generation.servers.connection import ServerConnection, connected
+from pipeline.generation.servers.reply import ErrorInReply, MalformedReply, error_of, usage_of
+from pipeline.generation.servers.requests import ServerRequests, json_of
+from pipeline.generation.servers.retry import passing
+from pipeline.generation.servers.spending import Spending, SpendingLimit, Usage, sum_of
 from pipeline.prompt_rendering import Prompt
 
 _TRIES: Final = 3

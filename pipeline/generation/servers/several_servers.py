@@ -27,13 +27,13 @@ from typing import Final
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Turns
 from pipeline.errors import EngineError, EngineRefused
-from pipeline.generation.answer_journal import AnswerJournal
 from pipeline.generation.engine import Completion, Decoding, Told, untold
-from pipeline.generation.openai_engine import OpenAIEngine
-from pipeline.generation.retry import asked_to_wait, nobody_listens
-from pipeline.generation.server_connection import OwnServer, ServerConnection, connected
-from pipeline.generation.server_reply import ErrorInReply, MalformedReply
-from pipeline.generation.spending import Spending, SpendingLimit
+from pipeline.generation.servers.answer_journal import AnswerJournal
+from pipeline.generation.servers.connection import OwnServer, ServerConnection, connected
+from pipeline.generation.servers.openai_engine import OpenAIEngine
+from pipeline.generation.servers.reply import ErrorInReply, MalformedReply
+from pipeline.generation.servers.retry import asked_to_wait, nobody_listens
+from pipeline.generation.servers.spending import Spending, SpendingLimit
 from pipeline.prompt_rendering import Prompt
 
 PATIENCE_SECONDS: Final = 10.0

@@ -121,7 +121,7 @@ def test_an_address_where_nobody_listens_is_left_out_after_a_line(capsys: pytest
 
 
 def test_a_server_that_only_fails_is_left_out_and_its_requests_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.generation.several_servers.PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr("pipeline.generation.servers.several_servers.PATIENCE_SECONDS", 1.0)
     healthy = Noted()
     with engine([Noted(Fault(500)), healthy]) as (opened, _):
         assert texts(opened) == TEXTS
@@ -131,7 +131,7 @@ def test_a_server_that_only_fails_is_left_out_and_its_requests_go_elsewhere(monk
 def test_a_request_that_one_server_cannot_answer_goes_to_another_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipeline.generation.several_servers.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("pipeline.generation.servers.several_servers.PATIENCE_SECONDS", 0.5)
     picky = [Noted(Fault(500), lambda asked, own=own: asked.get("prompt") == PROMPTS[own]) for own in (1, 2)]
     with engine(picky, slow=0.2) as (opened, _):
         assert texts(opened) == TEXTS
@@ -224,7 +224,7 @@ def test_a_server_that_comes_back_with_another_model_is_not_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = Noted(Fault(body=json.dumps({"data": [{"id": "smaller"}]}).encode()), lambda asked: not asked)
-    monkeypatch.setattr("pipeline.generation.several_servers._LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr("pipeline.generation.servers.several_servers._LONGEST_PAUSE", 0.2)
     with killable_teacher(0.0, tmp_path / "first") as first, killable_teacher(0.0, tmp_path / "second") as second:
         port = int(first.url.split(":")[2].split("/")[0])
         config = EngineConfig(kind="openai", base_url=(first.url, second.url), served_model="simulated", connections=2)

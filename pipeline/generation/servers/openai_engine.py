@@ -1,8 +1,8 @@
 """Generation engine for any OpenAI-compatible server, for example `vllm serve` on loopback.
 
 Each sample has its own seed and is therefore a request of its own; only failed requests are retried. Transient errors are retried;
-permanent errors, such as a rejected key, fail immediately with a one-line message (`server_connection.py`). What a request says and how its
-reply is read is in `server_requests.py`. What replies cost is counted, and can be limited (`spending.py`). An empty text is a valid
+permanent errors, such as a rejected key, fail immediately with a one-line message (`connection.py`). What a request says and how its
+reply is read is in `requests.py`. What replies cost is counted, and can be limited (`spending.py`). An empty text is a valid
 completion; it is graded `unparsed`, and sampling draws again with another seed.
 """
 
@@ -20,12 +20,12 @@ import orjson
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Turns
 from pipeline.errors import EngineRefused, PromptTooLong
-from pipeline.generation.answer_journal import AnswerJournal, key_of
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding, Told, untold
-from pipeline.generation.server_connection import OwnServer, ServerConnection, connected
-from pipeline.generation.server_reply import usage_of
-from pipeline.generation.server_requests import ServerRequests, json_of
-from pipeline.generation.spending import Spending
+from pipeline.generation.servers.answer_journal import AnswerJournal, key_of
+from pipeline.generation.servers.connection import OwnServer, ServerConnection, connected
+from pipeline.generation.servers.reply import usage_of
+from pipeline.generation.servers.requests import ServerRequests, json_of
+from pipeline.generation.servers.spending import Spending
 from pipeline.prompt_rendering import Prompt
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from pipeline.errors import EngineError, EngineRefused
 from pipeline.generation.engine import Completion
-from pipeline.generation.spending import Usage
+from pipeline.generation.servers.spending import Usage
 from pipeline.grading.wording.thoughts import END, START, with_think_marks
 
 _FINISHED: Final = frozenset(

@@ -14,7 +14,7 @@ from tests.support.fake_batches import Provider, provide
 
 EXPECTED = {prompt: f"{prompt} {seed}" for seed, prompt in enumerate(PROMPTS)}
 SERVER = get_context("forkserver")
-SERVER.set_forkserver_preload(["tests.support.batch_client", "pipeline.generation.openai_batches"])
+SERVER.set_forkserver_preload(["tests.support.batch_client", "pipeline.generation.servers.openai_batches"])
 
 
 def start(url: str, folder: Path, per_shard: int, kill: tuple[int, str] | None = None) -> int:

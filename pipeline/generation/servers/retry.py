@@ -26,7 +26,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from pipeline.generation.server_reply import ErrorInReply, MalformedReply
+from pipeline.generation.servers.reply import ErrorInReply, MalformedReply
 
 _PASSING: Final = frozenset({408, 409, 425, 429})
 _TRIES_OF_UNUSABLE: Final = 3
