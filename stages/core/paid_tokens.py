@@ -57,7 +57,7 @@ def count_committed(asked: Asked, shards: Iterable[pa.Table | pa.RecordBatch]) -
 
 
 def spent_on(models: Mapping[str, Asked]) -> dict[str, Spent] | None:
-    """What each server was paid for; None if none was asked."""
+    """What each server was paid for; None if there is none."""
     found = {
         name: priced(read_ledger(ledger_file(asked.arrived)), asked.engine)
         for name, asked in models.items()
@@ -89,7 +89,7 @@ def by_currency(spent: Iterable[Spent]) -> dict[str, float]:
     """Sums of what is priced, by currency."""
     found: dict[str, float] = {}
     for item in spent:
-        if item.cost is not None and item.currency is not None:
+        if item.requests and item.cost is not None and item.currency is not None:
             found[item.currency] = found.get(item.currency, 0.0) + item.cost
     return found
 
