@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.run import load_config
+from pipeline.generation.servers.spending import Usage, ledger_file, raise_to
 from stages.core.changes_and_cost import Explained, explain
+from stages.core.paid_tokens import journal_file
 from stages.core.plan import plan
+from stages.core.summaries import SamplingSummary
 from storage.catalogue import record_run
 from storage.store import open_store
 from tests.support.kill_campaign import CONFIG, STAGES, overrides
@@ -57,3 +60,33 @@ def test_the_time_of_a_training_with_adapters_is_unknown_and_so_is_that_of_later
     found = explained(root, "name=earlier", "training.lora={rank: 4}")
     assert all(change.field.startswith("config.training.lora") for change in found["training"].changes)
     assert [found[stage].expected for stage in ("training", "evaluation", "report")] == [None] * 3
+
+
+PRICES = "sampling.engine.prices={currency: USD, input: 2.0, output: 10.0}"
+
+
+def test_a_plan_states_what_a_server_is_expected_to_cost_at_the_prices_of_now(root: Path) -> None:
+    (digest,) = open_store(str(root)).fingerprints("sampling")
+    spent = SamplingSummary.of(open_store(str(root)).open("sampling", digest)).spent
+    assert spent is not None
+    assert (spent["teacher"].requests, spent["teacher"].cost) == (24 * 8, None)
+    found = explained(root, "name=earlier", "sampling.samples=2", PRICES)
+    twice = 2 * (spent["teacher"].input_tokens * 2.0 + spent["teacher"].output_tokens * 10.0) / 1e6
+    assert found["sampling"].expected is not None
+    assert found["sampling"].expected.cost == {"USD": pytest.approx(twice)}
+    assert {stage: item.paid for stage, item in found.items()} == {stage: {} for stage in STAGES}
+
+
+def test_a_plan_states_what_an_unfinished_stage_has_paid(root: Path) -> None:
+    changes = ("name=earlier", "sampling.samples=3", PRICES)
+    item = explained(root, *changes)["sampling"]
+    scratch = open_store(str(root)).folder("sampling", item.fingerprint).with_suffix(".scratch")
+    raise_to(ledger_file(journal_file(scratch, "teacher")), Usage(5, 1_000_000, 0, 1_000_000))
+    found = explained(root, *changes)["sampling"]
+    assert (found.state, found.paid) == ("resume", {"USD": pytest.approx(12.0)})
+
+
+def test_the_report_states_what_servers_were_asked_for(root: Path) -> None:
+    (page,) = root.glob("report/*/report.html")
+    table = page.read_text().partition('<table id="spent">')[2].partition("</table>")[0]
+    assert [mark in table for mark in ("<td>sampling</td>", ">teacher</td>", "<td>192</td>", "<td>–</td>")] == [True] * 4

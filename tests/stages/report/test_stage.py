@@ -60,7 +60,7 @@ def test_a_better_student_is_stated() -> None:
 def test_low_accuracy_and_ungraded_answers_are_stated() -> None:
     words = said(0.0, -0.1, 0.1, correct=1, wrong=59, unparsed=10, truncated=30)
     assert "almost nothing correctly: 1 of 100" in words
-    assert "40% of the student's answers could not be graded (10 unparsed, 30 truncated)" in words
+    assert "40% of the student's answers could not be graded (10 unparsed, 30 truncated, 0 of them in a loop)" in words
     assert "almost nothing" not in said(0.0, -0.1, 0.1)
 
 
