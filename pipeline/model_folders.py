@@ -30,6 +30,8 @@ _LARGE_BYTES: Final = 256 * 2**20
 _LARGEST_JSON_BYTES: Final = 256 * 2**20
 """Largest JSON file of a model folder that is read; the largest known tokenizer.json has 34 MB."""
 _GENERATION: Final = "generation_config.json"
+DECODING: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""Settings of sampling that generation_config.json and the `sampling` section have in common."""
 _PLAIN_SETTINGS: Final = frozenset(
     {
         "_from_model_config", "bos_token_id", "do_sample", "eos_token_id", "max_length", "pad_token_id", "repetition_penalty",
@@ -147,6 +149,15 @@ def _check_generation(folder: Path) -> None:
     except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise ModelError(f"{file}: {said}; correct it, or remove this setting, since MIND gives its own") from error
+
+
+def recommended_decoding(model: LocalModel) -> dict[str, float]:
+    """What a model's folder recommends for sampling it, by the names of `DECODING`; empty if it says nothing, or greedy."""
+    file = model.path / _GENERATION
+    settings = settings_of(file) if file.is_file() else {}
+    if settings.get("do_sample") is False:
+        return {}
+    return {name: settings[name] for name in DECODING if type(settings.get(name)) in (int, float)}
 
 
 def special_tokens(model: Teacher) -> frozenset[str]:

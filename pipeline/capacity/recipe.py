@@ -8,8 +8,10 @@ from functools import reduce
 from typing import Any, Final
 
 from pipeline.capacity.machine import Check
+from pipeline.config.models import LocalModel
 from pipeline.config.presets import leaves, preset_tree
 from pipeline.config.run import RunConfig
+from pipeline.model_folders import DECODING, recommended_decoding
 from pipeline.perspectives.run_perspectives import perspectives_of
 
 FEWEST_UPDATES: Final = 20
@@ -46,12 +48,30 @@ def _batch_checks(run: RunConfig) -> Iterator[Check]:
         )
 
 
+def _decoding_checks(run: RunConfig) -> Iterator[Check]:
+    """Offers the decoding that a local teacher's folder recommends, which is never taken by itself."""
+    if run.sampling.rationales is not None or not run.sampling.engine.in_process or not isinstance(run.teacher, LocalModel):
+        return
+    own = {name: getattr(run.sampling, name) for name in DECODING}
+    other = {name: value for name, value in recommended_decoding(run.teacher).items() if own[name] != value}
+    if other:
+        recommended = ", ".join(f"{name} {value:g}" for name, value in other.items())
+        here = ", ".join(f"no {name}" if own[name] is None else f"{name} {own[name]:g}" for name in other)
+        yield Check(
+            "teacher's decoding",
+            "ok",
+            f"its generation_config.json recommends {recommended}; this run has {here}",
+            f"to follow it: {' '.join(f'--set sampling.{name}={value:g}' for name, value in other.items())}",
+        )
+
+
 def recipe_checks(run: RunConfig) -> Iterator[Check]:
     """Names the preset and what the run sets otherwise; warns of a missing encoder, and of a MetaNet that cannot follow the student.
 
-    Says what a batch holds, where a server's batches are used.
+    Says what a batch holds, where a server's batches are used, and how the teacher's makers sample it, if otherwise.
     """
     yield from _batch_checks(run)
+    yield from _decoding_checks(run)
     if run.preset is not None:
         own = [name for name, value in leaves(preset_tree(run.preset)).items() if _value(run, name) != value]
         yield Check("preset", "ok", f"{run.preset}" + (f"; set otherwise in this run: {', '.join(own)}" if own else ""))
