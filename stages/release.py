@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pipeline.capacity.doctor import DISTRIBUTION
 from pipeline.errors import ConfigError, StageFailed, shown
@@ -28,11 +28,13 @@ from storage.store import Store
 
 CARD: Final = Path(__file__).with_name("release_card.md")
 CARD_FILE: Final = "README.md"
-_LICENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}")
+LICENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}")
+"""A licence's identifier; cards have it in their header as it is."""
 _GROUPS: Final = {"id": "in distribution", "ood": "out of distribution"}
 
 
-def _model_name(source: Mapping[str, Any]) -> str:
+def title_of(source: Mapping[str, Any]) -> str:
+    """A model's name without a folder of this machine."""
     if source.get("imported"):
         return "imported rationales"
     return str(source["name"]) if source.get("name") else Path(source["path"]).name
@@ -60,7 +62,7 @@ def _worse(summary: EvaluationSummary) -> list[str]:
     ]
 
 
-def _source(origin: Origin, source: Mapping[str, Any]) -> str:
+def source_of(origin: Origin, source: Mapping[str, Any]) -> str:
     """The source of questions, without local folders, and its licence if known."""
     location, separator, rest = origin.location.partition(", split")
     licence = licence_of(source)
@@ -108,13 +110,13 @@ def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None
         name=name,
         version=_version(),
         licence=licence,
-        base=_model_name(config["student"]),
+        base=title_of(config["student"]),
         base_on_hub=config["student"].get("name"),
-        teacher=served or _model_name(sampling["teacher"]),
+        teacher=served or title_of(sampling["teacher"]),
         prompts=config["prompts"],
         chat=config["student"]["chat"],
         turns={"system": None, "template": None, **(config["student"].get("turns") or {})},
-        questions=[_source(*item) for item in zip(origins_of_asked, asked, strict=True)],
+        questions=[source_of(*item) for item in zip(origins_of_asked, asked, strict=True)],
         for_evaluation_only=mine["questions"]["summary"]["trained_despite_evaluation_only"],
         kept=mine["synthesis"]["summary"]["kept"],
         training=config["training"],
@@ -152,7 +154,7 @@ def release(
         ArtifactMissing: the student or one of its ancestors does not exist.
         ArtifactError: one of them is not what its stage has written.
     """
-    if licence is not None and not _LICENCE.fullmatch(licence):
+    if licence is not None and not LICENCE.fullmatch(licence):
         raise ConfigError(
             f"--licence {shown(licence)!r}: expected an identifier such as apache-2.0; the card's header has it as it is"
         )
@@ -193,8 +195,8 @@ def release(
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def push(folder: Path, repository: str) -> str:
-    """Upload a released folder to a hub repository, created as private if it does not exist; returns its URL.
+def push(folder: Path, repository: str, kind: Literal["model", "dataset"] = "model") -> str:
+    """Upload a folder to a hub repository, created as private if it does not exist; returns its URL.
 
     Raises:
         StageFailed: the hub refuses or does not answer; the folder is kept.
@@ -206,8 +208,10 @@ def push(folder: Path, repository: str) -> str:
     disable_progress_bars()  # they steer the terminal, which `flows/terminal_door.py` does not let them
     hub = HfApi()
     try:
-        hub.create_repo(repository, private=True, exist_ok=True)
-        return str(hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="A student distilled with MIND"))
+        hub.create_repo(repository, private=True, exist_ok=True, repo_type=kind)
+        return str(
+            hub.upload_folder(repo_id=repository, folder_path=folder, repo_type=kind, commit_message=f"A {kind} made with MIND")
+        )
     except (HTTPError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise StageFailed(

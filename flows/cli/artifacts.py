@@ -364,6 +364,33 @@ def release(
             print(f"{push}: {send(folder, push)}")
 
 
+@app.command(name="export-data")
+def export_data(
+    run: Annotated[str, typer.Argument(help="a run's or pointer's name, for example latest or promoted")],
+    folder: Annotated[Path, typer.Argument(help="a new folder")],
+    root: Root = "artifacts",
+    form: Annotated[
+        str, typer.Option("--format", help="messages, prompt-completion, sharegpt or alpaca")
+    ] = "prompt-completion",
+    lines: Annotated[bool, typer.Option("--jsonl", help="JSON lines in place of Parquet")] = False,
+    licence: Annotated[str | None, typer.Option(help="the dataset's licence for its card, for example apache-2.0")] = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="also upload the folder to this hub repository of datasets")
+    ] = None,
+) -> None:
+    """Write a run's kept rationales as a dataset for other trainers, with their weights."""
+    with reported():
+        from stages.dataset_export import export_data as write
+        from stages.release import push as send
+        from storage.catalogue import stages_of
+
+        store = open_store(root)
+        rows = write(store, run, stages_of(store.backend, run), form, folder, lines, licence)
+        print(f"{folder}: {rows:,} rationales")
+        if push is not None:
+            print(f"{push}: {send(folder, push, 'dataset')}")
+
+
 @app.command(name="import")
 def import_(
     file: Annotated[Path, typer.Argument(help="a tar file written by `mind export`")],
