@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sqlite3
 from contextlib import closing, suppress
@@ -30,6 +31,8 @@ _LARGE_BYTES: Final = 256 * 2**20
 _LARGEST_JSON_BYTES: Final = 256 * 2**20
 """Largest JSON file of a model folder that is read; the largest known tokenizer.json has 34 MB."""
 _GENERATION: Final = "generation_config.json"
+_NEUTRAL: Final = {"repetition_penalty": 1.0, "top_k": -1}
+"""Values that mean the same as none, like 0."""
 DECODING: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """Settings of sampling that generation_config.json and the `sampling` section have in common."""
 _PLAIN_SETTINGS: Final = frozenset(
@@ -157,7 +160,10 @@ def recommended_decoding(model: LocalModel) -> dict[str, float]:
     settings = settings_of(file) if file.is_file() else {}
     if settings.get("do_sample") is False:
         return {}
-    return {name: settings[name] for name in DECODING if type(settings.get(name)) in (int, float)}
+    numbers = {name: settings[name] for name in DECODING if type(settings.get(name)) in (int, float)}
+    return {
+        name: value for name, value in numbers.items() if math.isfinite(value) and _NEUTRAL.get(name) != value and value > 0
+    }
 
 
 def special_tokens(model: Teacher) -> frozenset[str]:

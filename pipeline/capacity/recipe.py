@@ -53,15 +53,16 @@ def _decoding_checks(run: RunConfig) -> Iterator[Check]:
     if run.sampling.rationales is not None or not run.sampling.engine.in_process or not isinstance(run.teacher, LocalModel):
         return
     own = {name: getattr(run.sampling, name) for name in DECODING}
-    other = {name: value for name, value in recommended_decoding(run.teacher).items() if own[name] != value}
+    stated = recommended_decoding(run.teacher).items()
+    other = {name: value for name, value in stated if own[name] != value and not (name in ("top_p", "min_p") and value > 1)}
     if other:
-        recommended = ", ".join(f"{name} {value:g}" for name, value in other.items())
-        here = ", ".join(f"no {name}" if own[name] is None else f"{name} {own[name]:g}" for name in other)
+        recommended = ", ".join(f"{name} {value}" for name, value in other.items())
+        here = ", ".join(f"no {name}" if own[name] is None else f"{name} {own[name]}" for name in other)
         yield Check(
             "teacher's decoding",
             "ok",
             f"its generation_config.json recommends {recommended}; this run has {here}",
-            f"to follow it: {' '.join(f'--set sampling.{name}={value:g}' for name, value in other.items())}",
+            f"to follow it: {' '.join(f'--set sampling.{name}={value}' for name, value in other.items())}",
         )
 
 

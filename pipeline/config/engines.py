@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, field_validator, model_validator
 
@@ -125,6 +125,16 @@ class EngineConfig(Frozen):
             raise ValueError("batches: only a server has them; set kind to openai, or batches to false")
         if self.batches and len(self.addresses) > 1:
             raise ValueError("batches: a batch is at one server; give one base_url, or set batches to false")
+        return self
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> EngineConfig:
+        sent = [(self.parameters or {}).get(name, name) for name in get_args(Parameter)]
+        twice = next((name for name in sent if name is not None and sent.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"parameters: two are called {twice!r}, so that one would replace the other; give each its own name"
+            )
         return self
 
     @model_validator(mode="after")

@@ -15,7 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config.engines import EngineConfig
-from pipeline.generation.servers.spending import Usage, in_money, ledger_file, raise_to, read_ledger, sum_of
+from pipeline.generation.servers.spending import (
+    DamagedLedger,
+    Ledger,
+    Usage,
+    in_money,
+    ledger_file,
+    raise_to,
+    read_ledger,
+    sum_of,
+)
 from stages.core.summaries import Spent
 from storage.mirror import DERIVED
 
@@ -59,11 +68,17 @@ def count_committed(asked: Asked, shards: Iterable[pa.Table | pa.RecordBatch]) -
 def spent_on(models: Mapping[str, Asked]) -> dict[str, Spent] | None:
     """What each server was paid for; None if there is none."""
     found = {
-        name: priced(read_ledger(ledger_file(asked.arrived)), asked.engine)
-        for name, asked in models.items()
-        if not asked.engine.in_process
+        name: _spent(ledger_file(asked.arrived), asked.engine) for name, asked in models.items() if not asked.engine.in_process
     }
     return found or None
+
+
+def _spent(path: Path, engine: EngineConfig) -> Spent:
+    try:
+        found = read_ledger(path)
+    except DamagedLedger:  # told where it matters: where there is a limit
+        found = Ledger()
+    return priced(found.stated, engine).model_copy(update={"unanswered": found.lost.requests + found.in_flight.requests})
 
 
 def priced(usage: Usage, engine: EngineConfig) -> Spent:

@@ -86,6 +86,8 @@ class Spent(BaseModel):
     cached_tokens: int
     """Of the input tokens."""
     output_tokens: int
+    unanswered: int = 0
+    """Further requests that may have been paid for: their reply did not arrive whole, or states no numbers."""
     cost: float | None = None
     """At the prices of the run that finished the artifact; set only if there are any."""
     currency: str | None = None

@@ -17,7 +17,8 @@ COLUMNS: Final = ["model", "group", "set", "outcome", "repetition"]
 
 def is_looping(table: pa.Table | pa.RecordBatch) -> pa.BooleanArray:
     """Which rows are texts that did not end and repeat themselves, from `outcome` and `repetition`."""
-    return pc.and_(pc.equal(table["outcome"], Outcome.TRUNCATED.value), pc.greater(table["repetition"], LOOPING))
+    repeats = pc.greater(table["repetition"], pa.scalar(LOOPING, table["repetition"].type))
+    return pc.and_(pc.equal(table["outcome"], Outcome.TRUNCATED.value), pc.fill_null(repeats, False))
 
 
 def looping(tables: Iterable[pa.Table | pa.RecordBatch]) -> dict[str, dict[str, int]]:

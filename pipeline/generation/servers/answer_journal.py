@@ -56,6 +56,7 @@ def batch_folders(path: Path) -> list[Path]:
 def remove_batch(folder: Path) -> None:
     """Removes a batch's folder, at once for every reader."""
     gone = folder.with_suffix(_GONE)
+    shutil.rmtree(gone, ignore_errors=True)  # of a killed process
     folder.replace(gone)
     shutil.rmtree(gone, ignore_errors=True)
 

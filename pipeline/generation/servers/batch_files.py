@@ -29,6 +29,7 @@ from pipeline.generation.servers.answer_journal import (
     not_used,
     remove_batch,
 )
+from pipeline.generation.servers.spending import NOTHING, Usage
 
 MOST_REQUESTS: Final = 50_000
 """Most requests of a batch, as OpenAI has it."""
@@ -53,7 +54,8 @@ class Batch:
     """One batch. `keys`: of all its requests, and after its end of the answers that nobody has asked for in this process.
 
     `names`: of the parameters that its requests have. `failures`: why requests have no answer, by key. `found_ended`: another process
-    submitted it, and its end was found when it was looked for.
+    submitted it, and its end was found when it was looked for. `most`: what its requests can use together. `stated` and `lost`: what they
+    have used, as far as results say, and at most where they do not. `counted`: both are in the ledger.
     """
 
     folder: Path
@@ -65,6 +67,10 @@ class Batch:
     ended: bool = False
     found_ended: bool = False
     used: bool = False
+    most: Usage = NOTHING
+    stated: Usage = NOTHING
+    lost: Usage = NOTHING
+    counted: bool = False
     failures: dict[str, Exception] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
@@ -85,7 +91,10 @@ class Batch:
 
     def save(self) -> None:
         """Writes down where the batch is."""
-        said = {"url": self.url, "files": self.files, "id": self.id, "ended": self.ended}
+        said = {
+            "url": self.url, "files": self.files, "id": self.id, "ended": self.ended,
+            "most": self.most, "stated": self.stated, "lost": self.lost, "counted": self.counted,
+        }  # fmt: skip
         _write(self.folder / _RECORD, [json.dumps(said).encode()])
 
     def end(self, keep_input: bool) -> None:
@@ -120,11 +129,11 @@ def digest_of(lines: Iterable[bytes], number: int) -> str:
     return found.hexdigest()
 
 
-def write_batch(arrived: Path, digest: str, url: str, lines: list[bytes]) -> Batch:
+def write_batch(arrived: Path, digest: str, url: str, lines: list[bytes], most: Usage) -> Batch:
     """A batch that is on disk, and nowhere else."""
     folder = batches_folder(arrived) / digest
     folder.mkdir(parents=True, exist_ok=True)
-    batch = Batch(folder, url, set())
+    batch = Batch(folder, url, set(), most=most)
     _write(batch.input, (line + b"\n" for line in lines))
     batch.save()
     return _with_requests(batch)
@@ -150,7 +159,9 @@ def read_batches(arrived: Path) -> Iterator[Batch]:
         except FileNotFoundError:
             remove_batch(folder)
             continue
-        batch = Batch(folder, said["url"], set(), files=said["files"], id=said["id"], ended=said["ended"])
+        most, stated, lost = (Usage._make(said[name]) for name in ("most", "stated", "lost"))
+        marks = {name: said[name] for name in ("files", "id", "ended", "counted")}
+        batch = Batch(folder, said["url"], set(), most=most, stated=stated, lost=lost, **marks)
         not_used(folder)
         if batch.ended:
             batch.keys = set(batch.answers.read())

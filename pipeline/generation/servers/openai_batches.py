@@ -96,7 +96,7 @@ class _BatchEngine:
         self._server = server
         self._requests = ServerRequests(config, turns)
         self._spending = Spending(config, arrived)
-        self._reserved: dict[str, float] = {}
+        self._reserved: set[str] = set()
         self._downloads = server.client.with_options(
             http_client=DefaultAsyncHttpxClient(event_hooks={"response": [bounded_lines]})
         )
@@ -107,6 +107,42 @@ class _BatchEngine:
         self._submission = Lock()
         self._calls = Condition()
         self._called = self._waiting = 0
+        for batch in self._batches.values():
+            self._count_again(batch)
+
+    def _count_again(self, batch: Batch) -> None:
+        """Takes over what an earlier process has reserved for a batch, and counts what it had no time to count."""
+        if batch.counted:
+            return
+        self._spending.keep(batch.most)
+        self._reserved.add(batch.digest)
+        if batch.ended:
+            self._count(batch)
+        elif batch.id is None:  # reserved again when it is placed
+            self._release(batch)
+
+    def _finish(self, batch: Batch, decoding: Decoding) -> None:
+        """Ends a batch whose answers are all here; if the server has forgotten it, without knowing what they cost."""
+        with batch.lock:
+            try:
+                self._look_at(batch, decoding)
+            except EngineRefused:
+                batch.lost = batch.most
+                batch.end(keep_input=False)
+                self._count(batch)
+
+    def _count(self, batch: Batch) -> None:
+        """Puts what an ended batch has used into the ledger."""
+        if batch.digest in self._reserved:
+            self._reserved.remove(batch.digest)
+            self._spending.end(batch.most, batch.stated, batch.lost)
+        batch.counted = True
+        batch.save()
+
+    def _release(self, batch: Batch) -> None:
+        if batch.digest in self._reserved:
+            self._reserved.remove(batch.digest)
+            self._spending.end(batch.most)
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         keys = [key_of(prompt, seed, decoding) for prompt, seed in zip(prompts, seeds, strict=True)]
@@ -117,6 +153,10 @@ class _BatchEngine:
                 with self._submission:
                     under_way = self._under_way()  # before the journal is read: what ends meanwhile is in it
                     there = self._journal.read()
+                    for batch in under_way:  # a killed process had its answers, and no time to note its end
+                        if batch.id is not None and batch.keys <= there.keys():
+                            self._finish(batch, decoding)
+                    under_way = [batch for batch in under_way if not batch.ended]
                     missing = [key for key in asked if key not in there]
                     if not missing:
                         break
@@ -172,22 +212,25 @@ class _BatchEngine:
         for batch in under_way:
             if not batch.keys & asked.keys():
                 continue
-            if batch.id is None and not self._placed(batch, decoding, may_create=batch.keys <= asked.keys()):
-                del self._batches[batch.digest]
-                batch.drop()
-                continue
-            if batch.digest not in self._reserved:  # of an earlier process
-                self._reserved[batch.digest] = self._most(batch, decoding)
-                self._spending.keep(self._reserved[batch.digest])
+            if batch.id is None:
+                try:
+                    there = self._placed(batch, may_create=batch.keys <= asked.keys())
+                except SpendingLimit:  # its requests are asked for by another one below, if there is money
+                    there = False
+                if not there:
+                    del self._batches[batch.digest]
+                    batch.drop()
+                    continue
             mine.append(batch)
         taken = set().union(*(batch.keys for batch in mine))
         lines = (self._line(key, *one, decoding) for key, one in asked.items() if key not in taken)
         for pack in packed(lines):
             digest = next(name for number in count() if (name := digest_of(pack, number)) not in self._batches)
-            batch = write_batch(self._arrived, digest, self._url, pack)
+            most = self._spending.bound(sum(map(len, pack)), decoding.max_tokens, len(pack))
+            batch = write_batch(self._arrived, digest, self._url, pack, most)
             self._batches[digest] = batch
             try:
-                self._placed(batch, decoding)
+                self._placed(batch)
             except SpendingLimit:
                 del self._batches[digest]
                 batch.drop()
@@ -197,14 +240,11 @@ class _BatchEngine:
             mine.append(batch)
         return mine
 
-    def _most(self, batch: Batch, decoding: Decoding) -> float:
-        return self._spending.bound(batch.input.stat().st_size, decoding.max_tokens, len(batch.keys))
-
     def _line(self, key: str, prompt: Prompt, seed: int, decoding: Decoding) -> bytes:
         body = self._requests.body(prompt, seed, decoding)
         return orjson.dumps({"custom_id": key, "method": "POST", "url": self._endpoint, "body": body})
 
-    def _placed(self, batch: Batch, decoding: Decoding, may_create: bool = True) -> bool:
+    def _placed(self, batch: Batch, may_create: bool = True) -> bool:
         """Finds a batch at the server, or creates it there; whether it is there.
 
         Raises:
@@ -215,15 +255,16 @@ class _BatchEngine:
         if found is None:
             if not may_create:
                 return False
-            most = self._most(batch, decoding)
-            self._spending.reserve(most)
-            self._reserved[batch.digest] = most
+            self._spending.reserve(batch.most)
+            self._reserved.add(batch.digest)
             remedy = f"correct what it names in {batch.input}, or set engine.batches to false"
             batch.files.append(self._server.patiently(partial(self._uploaded, batch), remedy))
             batch.save()
             what, found = "submitted", self._server.patiently(self._creation(batch), remedy)
         else:
             what = "found"
+            self._spending.keep(batch.most)
+            self._reserved.add(batch.digest)
         batch.id = found["id"]
         batch.save()
         print(f"{self._url}: batch {batch.id}: {len(batch.keys):,} requests {what}", flush=True)
@@ -240,8 +281,8 @@ class _BatchEngine:
             if not isinstance(listed, list):
                 raise MalformedReply("malformed response (a list of batches without data)")
             for one in listed:
-                marks = _checked(one, "batch").get("metadata") or {}
-                if marks.get(_MARK) == batch.digest or one.get("input_file_id") in batch.files:
+                marks = _checked(one, "batch").get("metadata")
+                if (isinstance(marks, dict) and marks.get(_MARK) == batch.digest) or one.get("input_file_id") in batch.files:
                     return dict(one)
             if not listed or not page.get("has_more", True) or (last := listed[-1]["id"]) in seen:
                 return None
@@ -315,9 +356,9 @@ class _BatchEngine:
         self._server.stopped.wait(min(seconds, left))
 
     def _done(self) -> int:
-        return sum(self._count(batch, "completed") for batch in self._under_way())
+        return sum(self._counted_by_server(batch, "completed") for batch in self._under_way())
 
-    def _count(self, batch: Batch, name: str) -> int:
+    def _counted_by_server(self, batch: Batch, name: str) -> int:
         value = self._counts.get(batch.digest, {}).get(name)
         return value if isinstance(value, int) else 0
 
@@ -326,7 +367,10 @@ class _BatchEngine:
             return
         self._said = time.monotonic()
         batches = self._under_way()
-        number, failed = sum(len(batch.keys) for batch in batches), sum(self._count(batch, "failed") for batch in batches)
+        number, failed = (
+            sum(len(batch.keys) for batch in batches),
+            sum(self._counted_by_server(batch, "failed") for batch in batches),
+        )
         print(
             f"{self._url}: {len(batches)} batches under way: {self._done():,} of {number:,} requests done, {failed:,} failed",
             flush=True,
@@ -368,8 +412,7 @@ class _BatchEngine:
                 f"{self._url}: batch {batch.id} has the unknown status {status[:40]!r}; set engine.batches to false for this server"
             )
         batch.end(keep_input=status in _INVALID)
-        if (most := self._reserved.pop(batch.digest, None)) is not None:
-            self._spending.release(most)
+        self._count(batch)
         self._counts.pop(batch.digest, None)
         print(
             f"{self._url}: batch {batch.id}: {status}, {len(batch.keys):,} answers, {len(batch.failures):,} requests without one",
@@ -391,7 +434,7 @@ class _BatchEngine:
         return error if passing(error) else self._refusal(error, f"correct what it names in {batch.input}")
 
     def _fetch(self, batch: Batch, document: Mapping[str, Any], decoding: Decoding, remedy: str) -> None:
-        there, usages = set(batch.answers.read()), dict[str, Usage]()
+        there, usages = set(batch.answers.read()), dict[str, Usage | None]()
         for name in ("output_file_id", "error_file_id"):
             file = document.get(name)
             if not isinstance(file, str) or not file:
@@ -401,11 +444,13 @@ class _BatchEngine:
             except EngineRefused as error:
                 if not batch.found_ended or getattr(error.__cause__, "status_code", None) != 404:
                     raise  # else its answers are gone, and nothing here ever waited for them
-        self._spending.add(sum_of(usages.values()))
+        batch.stated = sum_of(used for used in usages.values() if used is not None)
+        silent, one = sum(used is None for used in usages.values()), max(1, len(usages))
+        batch.lost = Usage(silent, *(-(-count * silent // max(one, batch.most.requests)) for count in batch.most[1:]))
         for key in batch.keys - there - batch.failures.keys():
             batch.failures[key] = ErrorInReply(f"batch {batch.id} was {_status(document)} before this request had an answer")
 
-    def _take(self, batch: Batch, file: str, there: set[str], usages: dict[str, Usage], decoding: Decoding) -> None:
+    def _take(self, batch: Batch, file: str, there: set[str], usages: dict[str, Usage | None], decoding: Decoding) -> None:
         """Reads one file of results; answers go to the batch's journal, `there` has their keys, `usages` what each request used."""
         answers = batch.answers
         content = partial(self._downloads.files.with_streaming_response.content, file)

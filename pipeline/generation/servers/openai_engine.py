@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from openai import APIConnectionError, APIStatusError
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Turns
@@ -25,6 +26,7 @@ from pipeline.generation.servers.answer_journal import AnswerJournal, key_of
 from pipeline.generation.servers.connection import OwnServer, ServerConnection, connected
 from pipeline.generation.servers.reply import usage_of
 from pipeline.generation.servers.requests import ServerRequests, json_of
+from pipeline.generation.servers.retry import nobody_listens
 from pipeline.generation.servers.spending import Spending
 from pipeline.prompt_rendering import Prompt
 
@@ -98,10 +100,15 @@ class OpenAIEngine:
         # In the body as they are: servers know more parameters, and other names, than the client.
         settings = {name: value for name, value in body.items() if name not in asked}
         request = partial(create.with_raw_response.create, **asked, extra_body=settings)
-        most = self._spending.bound(len(orjson.dumps(asked)), decoding.max_tokens)
-        with self._spending.reserved(most, self.server.stopped):
-            document = json_of(self.server.in_time(request).content)
-            self._spending.add(usage_of(document))
+        with self._spending.request(len(orjson.dumps(asked)), decoding.max_tokens, self.server.stopped) as counted:
+            try:
+                document = json_of(self.server.in_time(request).content)
+            except (APIStatusError, APIConnectionError) as error:
+                if isinstance(error, APIStatusError) or nobody_listens(error):
+                    counted(None)
+                raise
+            if (used := usage_of(document)) is not None:
+                counted(used if used.requests else None)
         return self._requests.read(document, decoding)
 
 

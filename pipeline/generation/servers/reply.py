@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from pipeline.errors import EngineError, EngineRefused
 from pipeline.generation.engine import Completion
-from pipeline.generation.servers.spending import Usage
+from pipeline.generation.servers.spending import NOTHING, Usage
 from pipeline.grading.wording.thoughts import END, START, with_think_marks
 
 _FINISHED: Final = frozenset(
@@ -150,10 +150,18 @@ def _counts(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
     return prompt, answer
 
 
-def usage_of(document: Any) -> Usage:
-    """The tokens that a reply says it used, whatever else is in it; nothing where it does not say."""
+def usage_of(document: Any) -> Usage | None:
+    """The tokens that a reply says it used, whatever else is in it. None if it does not say; `NOTHING` for an error in place of a reply.
+
+    Tokens of thoughts that stand in the total alone count as output.
+    """
+    if isinstance(document, Mapping) and error_in(document) is not None:
+        return NOTHING
     usage = _usage(document)
-    prompt, answer = (count or 0 for count in _counts(usage))
+    prompt, answer = _counts(usage)
+    if prompt is None or answer is None:
+        return None
+    answer = max(answer, (_count(usage.get("total_tokens")) or 0) - prompt)
     cached = next((count for path in _CACHED if (count := _count(_at(usage, path))) is not None), 0)
     return Usage(1, prompt, min(cached, prompt), answer)
 

@@ -137,7 +137,7 @@ class SeveralServers:
         """Cancels requests that have not been sent; waits for running ones and keeps their responses."""
         self.end(EngineError("request cancelled, because another request failed; run again"))
         for server in self._servers:
-            server.engine.pool.shutdown(cancel_futures=True)
+            server.engine.pool.shutdown()  # what was handed over ends at once, since nothing more is sent
 
     def close(self) -> None:
         """Ends the search for addresses that were left out."""

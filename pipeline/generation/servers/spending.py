@@ -1,12 +1,14 @@
 """Counts the tokens that a server is paid for, and ends the stage before they cost more than the limit.
 
-The ledger is a file beside the answer journal with running totals. It is rewritten in place by one small write per reply, so a killed
-process loses at most the reply that it was reading. A reply counts as soon as its usage is read, also if its text is unusable: it is paid
-for all the same. A reply from the journal was counted when it arrived.
+The ledger is a file beside the answer journal with three sums: what replies said they used; the most that requests without a usable
+statement can have used (no reply came, or one without numbers); and the most that requests in flight can use. It is rewritten in place by
+one small write when a request is sent and when its reply is read. After a kill, what was in flight counts as the second kind. A reply
+counts also if its text is unusable: it is paid for all the same. A reply from the journal was counted when it arrived.
 
-The limit holds for requests in flight, too. Each reserves the most that it can cost: a token for every byte of its prompt, a margin for
-the chat template, and `max_tokens` of output. A request that does not fit waits until others have ended, which mostly cost less than they
-reserved. If none is in flight and it still does not fit, the stage ends.
+The limit holds for all three sums. A request reserves the most that it can cost: a token for every byte of its prompt, a margin for the
+chat template, and `max_tokens` of output. The margin grows with what replies state, so the first request is made alone. A request that
+does not fit waits until others have ended, which mostly cost less than they reserved. If none is in flight and it still does not fit, the
+stage ends.
 
 Our choices: the bound on a prompt's tokens, and that a server's own batch or night prices are given as the prices.
 """
@@ -14,7 +16,7 @@ Our choices: the bound on a prompt's tokens, and that a server's own batch or ni
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition, Event
@@ -33,8 +35,12 @@ class SpendingLimit(EngineError):
     """What comes next could cost more than is left."""
 
 
+class DamagedLedger(EngineError):
+    """A ledger that is none."""
+
+
 class Usage(NamedTuple):
-    """Requests that were answered, and their tokens. `cached` of the `input` tokens were in the server's prompt cache."""
+    """Requests, and their tokens. `cached` of the `input` tokens were in the server's prompt cache."""
 
     requests: int = 0
     input: int = 0
@@ -55,32 +61,61 @@ def sum_of(found: Iterable[Usage]) -> Usage:
     return Usage(*map(sum, zip(NOTHING, *found, strict=True)))
 
 
+def _without(one: Usage, other: Usage) -> Usage:
+    return Usage(*(mine - theirs for mine, theirs in zip(one, other, strict=True)))
+
+
+class Ledger(NamedTuple):
+    """What replies stated; the most that requests without a statement can have used; the most that those in flight can use."""
+
+    stated: Usage = NOTHING
+    lost: Usage = NOTHING
+    in_flight: Usage = NOTHING
+
+
 def ledger_file(arrived: Path) -> Path:
     """The ledger beside an answer journal."""
     return arrived.with_suffix(".spent")
 
 
-def read_ledger(path: Path) -> Usage:
-    """The totals in a ledger; `NOTHING` if there is none."""
+def read_ledger(path: Path) -> Ledger:
+    """The sums in a ledger; all zero if there is none.
+
+    Raises:
+        DamagedLedger: the file is none.
+    """
     try:
-        return Usage._make(map(int, path.read_bytes().split()))
-    except (OSError, ValueError, TypeError):
-        return NOTHING
+        found = [Usage._make(map(int, line.split())) for line in path.read_bytes().splitlines()]
+        ledger = Ledger._make(found)
+    except FileNotFoundError:
+        return Ledger()
+    except (OSError, ValueError, TypeError) as error:
+        raise DamagedLedger(_DAMAGED.format(path=path)) from error
+    if any(not 0 <= one.cached <= one.input or min(one) < 0 for one in ledger):
+        raise DamagedLedger(_DAMAGED.format(path=path))
+    return ledger
+
+
+_DAMAGED: Final = "{path}: what was paid so far cannot be read; remove the file to count anew, or write the sums into it"
 
 
 def raise_to(path: Path, floor: Usage) -> None:
-    """Raise the totals to what committed shards are known to have used: another machine may have written them."""
-    found = read_ledger(path)
-    raised = Usage(*map(max, zip(found, floor, strict=True)))
-    if raised != found:
-        _write(path, raised)
+    """Raise what replies stated to what committed shards are known to have used: another machine may have written them."""
+    try:
+        found = read_ledger(path)
+    except DamagedLedger:  # told where it matters
+        return
+    raised = Usage(*map(max, zip(found.stated, floor, strict=True)))
+    if raised != found.stated:
+        _write(path, found._replace(stated=raised))
 
 
-def _write(path: Path, totals: Usage) -> None:
+def _write(path: Path, ledger: Ledger) -> None:
+    lines = [b" ".join(b"%0*d" % (_DIGITS, count) for count in usage) + b"\n" for usage in ledger]
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
-        os.pwrite(file, b" ".join(b"%0*d" % (_DIGITS, count) for count in totals) + b"\n", 0)
+        os.pwrite(file, b"".join(lines), 0)
     finally:
         os.close(file)
 
@@ -90,78 +125,120 @@ def in_money(amount: float, currency: str) -> str:
     return f"{amount:,.2f} {currency}" if amount >= 1 else f"{amount:.4f} {currency}"
 
 
+Counted = Callable[[Usage | None], None]
+"""Called with what a reply states, or None if it was not paid for; not called if that is unknown."""
+
+
 class Spending:
-    """The totals of one engine, and the room that is left below its limit. Threads may use it at once."""
+    """The ledger of one engine, and the room that is left below its limit. Threads may use it at once.
+
+    Raises:
+        DamagedLedger: there is a limit, and what was paid so far cannot be read.
+    """
 
     def __init__(self, config: EngineConfig, arrived: Path | None) -> None:
         self._prices, self._limit = config.prices, config.spending_limit
         self._name = config.where
         self._path = None if arrived is None else ledger_file(arrived)
-        self._total = NOTHING if self._path is None else read_ledger(self._path)
-        self._in_flight: list[float] = []
         self._changed = Condition()
+        self._margin = _TEMPLATE_TOKENS
+        self._ledger = Ledger() if self._path is None else self._read(self._path)
 
-    def add(self, usage: Usage) -> None:
-        """Count one reply."""
-        with self._changed:
-            self._total = sum_of((self._total, usage))
-            if self._path is not None:
-                _write(self._path, self._total)
+    def _read(self, path: Path) -> Ledger:
+        try:
+            found = read_ledger(path)
+        except DamagedLedger:
+            if self._limit is not None:
+                raise
+            return Ledger()
+        return Ledger(found.stated, sum_of((found.lost, found.in_flight)))
 
-    def bound(self, prompt_bytes: int, max_tokens: int, requests: int = 1) -> float:
-        """The most that requests can cost together; 0 without a limit."""
-        if self._prices is None or self._limit is None:
-            return 0.0
-        dearest = self._prices.model_copy(update={"input": max(self._prices.input, self._prices.cached_input or 0.0)})
-        return Usage(input=prompt_bytes + requests * _TEMPLATE_TOKENS, output=requests * max_tokens).cost(dearest)
+    @property
+    def stated(self) -> Usage:
+        """What replies stated until now."""
+        return self._ledger.stated
+
+    def bound(self, prompt_bytes: int, max_tokens: int, requests: int = 1) -> Usage:
+        """The most that requests can use together."""
+        return Usage(requests, prompt_bytes + requests * self._margin, 0, requests * max_tokens)
 
     @contextmanager
-    def reserved(self, most: float, stopped: Event) -> Iterator[None]:
-        """Reserve an amount while the body runs, which counts its replies. Waits for room while others are in flight; `stopped` ends that.
+    def request(self, prompt_bytes: int, max_tokens: int, stopped: Event) -> Iterator[Counted]:
+        """One request: the body sends it, and calls what this yields. Waits for room while others are in flight; `stopped` ends that.
 
         Raises:
-            SpendingLimit: it is more than is left.
-        """
-        self.reserve(most, stopped)
-        try:
-            yield
-        finally:
-            self.release(most)
-
-    def reserve(self, most: float, stopped: Event | None = None) -> None:
-        """Reserve an amount until `release`; without `stopped`, at once or not at all.
-
-        Raises:
-            SpendingLimit: it is more than is left.
+            SpendingLimit: it could cost more than is left.
+            EngineError: `stopped` was set.
         """
         with self._changed:
-            while not self._fits(most):
-                if stopped is not None and stopped.is_set():
+            while not self._fits(most := self.bound(prompt_bytes, max_tokens)) or self._is_first_in_flight():
+                if stopped.is_set():
                     raise EngineError(f"{self._name}: request cancelled, because another request failed; run again")
-                if stopped is None or not self._in_flight:
+                if not self._ledger.in_flight.requests:
                     raise self._over(most)
                 self._changed.wait(_LOOK_SECONDS)
-            self._in_flight.append(most)
+            self._change(in_flight=most)
+        told: list[Usage | None] = []
+        try:
+            yield told.append
+        finally:
+            used = told[0] if told else NOTHING
+            if used is not None and used.requests:
+                self._margin = max(self._margin, used.input - prompt_bytes)
+            self.end(most, stated=used or NOTHING, lost=NOTHING if told else most)
 
-    def keep(self, most: float) -> None:
-        """Reserve an amount for requests that are under way already, whether there is room or not."""
-        with self._changed:
-            self._in_flight.append(most)
+    def reserve(self, most: Usage) -> None:
+        """Reserve room until `end`, at once or not at all.
 
-    def release(self, most: float) -> None:
-        """End a reservation."""
+        Raises:
+            SpendingLimit: it is more than is left.
+        """
         with self._changed:
-            self._in_flight.remove(most)
+            if not self._fits(most):
+                raise self._over(most)
+            self._change(in_flight=most)
+
+    def keep(self, most: Usage) -> None:
+        """Reserve room for requests that are under way already, whether there is any or not. An earlier process reserved it, too."""
+        with self._changed:
+            lost = Usage(*map(min, zip(self._ledger.lost, most, strict=True)))
+            self._change(in_flight=most, lost=_without(NOTHING, lost))
+
+    def end(self, most: Usage, stated: Usage = NOTHING, lost: Usage = NOTHING) -> None:
+        """End a reservation, with what replies stated, and the most that those without a statement can have used."""
+        with self._changed:
+            self._change(stated=stated, lost=lost, in_flight=_without(NOTHING, most))
             self._changed.notify_all()
 
-    def _fits(self, most: float) -> bool:
-        if self._prices is None or self._limit is None:
-            return True
-        return self._total.cost(self._prices) + sum(self._in_flight) + most <= self._limit
+    def add(self, stated: Usage) -> None:
+        """Count replies of which no reservation is known."""
+        with self._changed:
+            self._change(stated=stated)
 
-    def _over(self, most: float) -> SpendingLimit:
+    def _change(self, stated: Usage = NOTHING, lost: Usage = NOTHING, in_flight: Usage = NOTHING) -> None:
+        self._ledger = Ledger._make(map(sum_of, zip(self._ledger, (stated, lost, in_flight), strict=True)))
+        if self._path is not None:
+            _write(self._path, self._ledger)
+
+    def _is_first_in_flight(self) -> bool:
+        """Whether a request is in flight, and no reply has shown yet what the server adds to a prompt."""
+        return self._limit is not None and not self._ledger.stated.requests and bool(self._ledger.in_flight.requests)
+
+    def _fits(self, most: Usage) -> bool:
+        return self._limit is None or self._cost(sum_of((*self._ledger, most))) <= self._limit
+
+    def _cost(self, usage: Usage) -> float:
+        """At the dearest price of a token: what is bounded may cost as much."""
+        assert self._prices is not None, "a limit has prices"
+        stated = self._ledger.stated
+        rest = _without(usage, stated)
+        dearest = self._prices.model_copy(update={"input": max(self._prices.input, self._prices.cached_input or 0.0)})
+        return stated.cost(self._prices) + rest._replace(cached=0).cost(dearest)
+
+    def _over(self, most: Usage) -> SpendingLimit:
         assert self._prices is not None and self._limit is not None, "there is a limit"
-        amounts = (self._total.cost(self._prices), sum(self._in_flight) + most, self._limit)
+        known = self._cost(sum_of((self._ledger.stated, self._ledger.lost)))
+        amounts = (known, self._cost(sum_of((*self._ledger, most))) - known, self._limit)
         spent, bound, limit = (in_money(amount, self._prices.currency) for amount in amounts)
         return SpendingLimit(
             f"{self._name}: {spent} spent, and what comes next can cost {bound}, more than is left of engine.spending_limit {limit}; "

@@ -230,7 +230,13 @@ def test_the_summary_says_what_the_server_was_paid_for(tmp_path: Path, tiny_mode
         free = sampled(tmp_path / "free", tiny_model, questions, 3, base_url=url, **server)
     rows = whole.table("samples").to_pylist()
     tokens = sum(row["completion_tokens"] for row in rows)
-    counts = {"requests": len(rows), "input_tokens": 10 * len(rows), "cached_tokens": 0, "output_tokens": tokens}
+    counts = {
+        "requests": len(rows),
+        "input_tokens": 10 * len(rows),
+        "cached_tokens": 0,
+        "output_tokens": tokens,
+        "unanswered": 0,
+    }
     cost = (10 * len(rows) * 2.0 + tokens * 8.0) / 1e6
     assert (
         whole.summary["spent"]

@@ -19,7 +19,7 @@ from pipeline.generation.open_engine import open_engine
 from pipeline.generation.servers import batch_files
 from pipeline.generation.servers.answer_journal import ANSWERS, AnswerJournal, batch_folders, key_of, rotate
 from pipeline.generation.servers.bounded_requests import LARGEST_REPLY_BYTES
-from pipeline.generation.servers.spending import SpendingLimit, Usage, ledger_file, read_ledger
+from pipeline.generation.servers.spending import Ledger, SpendingLimit, Usage, ledger_file, read_ledger
 from tests.support.batch_client import config_of
 from tests.support.fake_batches import Document, Provider, failure, provide
 
@@ -299,7 +299,7 @@ def test_what_a_batch_cost_is_counted_once(tmp_path: Path) -> None:
         assert texts(ask(url, arrived, **PRICED)) == TEXTS
         assert texts(ask(url, arrived, **PRICED)) == TEXTS
     tokens = sum(len(text.split()) for text in TEXTS)
-    assert read_ledger(ledger_file(arrived)) == Usage(len(TEXTS), 10 * len(TEXTS), 0, tokens)
+    assert read_ledger(ledger_file(arrived)) == Ledger(Usage(len(TEXTS), 10 * len(TEXTS), 0, tokens))
 
 
 def test_a_batch_that_could_cost_more_than_is_left_is_not_submitted(tmp_path: Path) -> None:
@@ -326,3 +326,41 @@ def test_a_batch_waits_for_the_money_that_another_one_has_reserved(tmp_path: Pat
         found = [pool.submit(opened.generate, PROMPTS, [first + seed for seed in SEEDS], decoding) for first in (0, len(SEEDS))]
         assert [len(one.result(timeout=60)) for one in found] == [len(PROMPTS)] * 2
     assert set(provider.paid.values()) == {1}
+
+
+def test_a_batch_under_way_keeps_its_money_for_the_next_process(tmp_path: Path) -> None:
+    provider, arrived = Provider(), tmp_path / "arrived.jsonl"
+    provider.hold.clear()
+    settings = {"spending_limit": 0.009, "batch_hours": 0, **PRICED}
+    with provide(provider) as url:
+        with pytest.raises(EngineError, match="run again to fetch"):
+            ask(url, arrived, **settings)
+        with engine(url, arrived, **settings) as opened, pytest.raises(SpendingLimit):
+            opened.generate(PROMPTS, [seed + 100 for seed in SEEDS], DECODING)
+        provider.hold.set()
+        assert texts(ask(url, arrived, **{**settings, "batch_hours": None})) == TEXTS
+        with engine(url, arrived, **{**settings, "batch_hours": None}) as opened:
+            assert len(opened.generate(PROMPTS, [seed + 100 for seed in SEEDS], DECODING)) == len(PROMPTS)
+    assert set(provider.paid.values()) == {1}
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_batch_whose_answers_were_all_read_before_a_kill_ends_and_is_counted(tmp_path: Path, forgotten: bool) -> None:
+    provider, arrived = Provider(), tmp_path / "arrived.jsonl"
+    with provide(provider) as url:
+        with pytest.raises(EngineError, match="run again to fetch"):
+            ask(url, arrived, batch_hours=0, **PRICED)
+        (folder,) = batch_folders(arrived)
+        with engine(url, None, batches=False) as online:
+            answers = online.generate(PROMPTS, SEEDS, DECODING)
+        for prompt, seed, answer in zip(PROMPTS, SEEDS, answers, strict=True):
+            AnswerJournal(folder / ANSWERS).add(key_of(prompt, seed, DECODING), answer)
+        for batch in provider.batches.values():
+            batch["_steps"] = []  # it has ended
+        if forgotten:
+            provider.batches.clear()
+        assert texts(ask(url, arrived, **PRICED)) == TEXTS
+        ledger = read_ledger(ledger_file(arrived))
+        assert (ledger.stated.requests, ledger.lost.requests) == ((0, 12) if forgotten else (12, 0))
+        assert ledger.in_flight == Usage()
+        assert texts(ask(url, arrived, batches=False, **PRICED)) == TEXTS
