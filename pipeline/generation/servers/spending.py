@@ -210,11 +210,6 @@ class Spending:
             self._change(stated=stated, lost=lost, in_flight=_without(NOTHING, most))
             self._changed.notify_all()
 
-    def add(self, stated: Usage) -> None:
-        """Count replies of which no reservation is known."""
-        with self._changed:
-            self._change(stated=stated)
-
     def _change(self, stated: Usage = NOTHING, lost: Usage = NOTHING, in_flight: Usage = NOTHING) -> None:
         self._ledger = Ledger._make(map(sum_of, zip(self._ledger, (stated, lost, in_flight), strict=True)))
         if self._path is not None:

@@ -53,7 +53,7 @@ def test_the_ledger_outlives_the_process(tmp_path: Path, found: list[Usage]) -> 
     arrived = tmp_path / "arrived.jsonl"
     ledger_file(arrived).unlink(missing_ok=True)
     for one in found:
-        Spending(config(), arrived).add(one)
+        Spending(config(), arrived).end(NOTHING, stated=one)
     total = read_ledger(ledger_file(arrived)).stated
     assert total == sum_of(found)
     raise_to(ledger_file(arrived), Usage(1, 1, 0, 0))
@@ -74,7 +74,7 @@ def test_a_damaged_ledger_is_refused_where_there_is_a_limit(tmp_path: Path, cont
     ledger_file(arrived).write_bytes(content)
     with pytest.raises(DamagedLedger, match="what was paid so far cannot be read; remove the file to count anew"):
         Spending(config(spending_limit=1), arrived)
-    Spending(config(), arrived).add(Usage(1, 2, 0, 3))
+    Spending(config(), arrived).end(NOTHING, stated=Usage(1, 2, 0, 3))
     assert read_ledger(ledger_file(arrived)).stated == Usage(1, 2, 0, 3)
 
 
