@@ -107,12 +107,12 @@ def raise_to(path: Path, floor: Usage) -> None:
         return
     raised = Usage(*map(max, zip(found.stated, floor, strict=True)))
     if raised != found.stated:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, found._replace(stated=raised))
 
 
 def _write(path: Path, ledger: Ledger) -> None:
     lines = [b" ".join(b"%0*d" % (_DIGITS, count) for count in usage) + b"\n" for usage in ledger]
-    path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
         os.pwrite(file, b"".join(lines), 0)
@@ -145,6 +145,7 @@ class Spending:
         self._ledger = Ledger() if self._path is None else self._read(self._path)
 
     def _read(self, path: Path) -> Ledger:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             found = read_ledger(path)
         except DamagedLedger:
