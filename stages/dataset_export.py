@@ -30,7 +30,7 @@ from pipeline.config.training import Mixture
 from pipeline.errors import ConfigError, shown
 from pipeline.prompt_rendering import messages
 from stages.core.provenance import origins
-from stages.release import LICENCE, source_of, title_of
+from stages.release import check_licence, source_of, title_of
 from stages.shared.mapped_tables import by_question
 from stages.shared.pages import render_text
 from storage.artifact import Artifact
@@ -205,10 +205,7 @@ def export_data(
         ConfigError: the folder exists, the licence is no identifier, the run has no synthesis, or `form` does not fit its student.
         ArtifactMissing: an artifact no longer exists.
     """
-    if licence is not None and not LICENCE.fullmatch(licence):
-        raise ConfigError(
-            f"--licence {shown(licence)!r}: expected an identifier such as apache-2.0; the card's header has it as it is"
-        )
+    check_licence(licence)
     chosen = next((known for known in FORMATS if known == form), None)
     if chosen is None:
         raise ConfigError(f"--format {shown(form)!r}: unknown; use one of {', '.join(FORMATS)}")

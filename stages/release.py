@@ -28,9 +28,21 @@ from storage.store import Store
 
 CARD: Final = Path(__file__).with_name("release_card.md")
 CARD_FILE: Final = "README.md"
-LICENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}")
+_LICENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}")
 """A licence's identifier; cards have it in their header as it is."""
 _GROUPS: Final = {"id": "in distribution", "ood": "out of distribution"}
+
+
+def check_licence(licence: str | None) -> None:
+    """Refuse what is no licence's identifier, before anything is written.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if licence is not None and not _LICENCE.fullmatch(licence):
+        raise ConfigError(
+            f"--licence {shown(licence)!r}: expected an identifier such as apache-2.0; the card's header has it as it is"
+        )
 
 
 def title_of(source: Mapping[str, Any]) -> str:
@@ -154,10 +166,7 @@ def release(
         ArtifactMissing: the student or one of its ancestors does not exist.
         ArtifactError: one of them is not what its stage has written.
     """
-    if licence is not None and not LICENCE.fullmatch(licence):
-        raise ConfigError(
-            f"--licence {shown(licence)!r}: expected an identifier such as apache-2.0; the card's header has it as it is"
-        )
+    check_licence(licence)
     try:
         there = folder.exists()
     except OSError as error:

@@ -116,5 +116,7 @@ def in_words(amounts: Mapping[str, float]) -> str:
 
 def spent_so_far(models: Mapping[str, Asked]) -> str:
     """What was spent until now, for a line of progress; empty without prices."""
+    if not any(asked.engine.prices for asked in models.values()):  # called for every text
+        return ""
     said = in_words(by_currency((spent_on(models) or {}).values()))
     return f", {said}" if said else ""
