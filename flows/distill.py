@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 from prefect import flow
 from prefect.artifacts import (
@@ -24,6 +25,7 @@ from flows.result_tables import StageOutcome, say_stage
 from flows.run_records import fingerprints, record
 from flows.server.reports import report_link, report_place
 from flows.stage_task import end_tasks_of_earlier_processes, end_tasks_with_flow, run_stage
+from flows.tracking.following import followed
 from pipeline.config.run import RunConfig
 from stages.core.plan import plan
 from stages.core.process import store_of
@@ -90,18 +92,22 @@ def distill(job: Job) -> dict[str, float]:
 
 
 def run_all(config: RunConfig, elsewhere: bool = False) -> dict[str, StageOutcome]:
-    """Run every stage in order; the run is in the catalogue from the start."""
+    """Run every stage in order; the run is in the catalogue from the start. A stage that runs elsewhere is tracked there."""
     outcomes: dict[str, StageOutcome] = {}
     planned = plan(config)
     if not elsewhere:
         check_machine(config.training)  # before the teacher is paid for
+    tracked = nullcontext() if elsewhere else followed(config)
     record(config, planned, "running")
     try:
-        for name, fingerprint in fingerprints(planned).items():
-            state: State[float] = run_stage(name, fingerprint, config, elsewhere, return_state=True)  # type: ignore[assignment]
-            seconds = state.result()
-            outcomes[name] = StageOutcome(store_of(config).open(name, fingerprint), state.name == "Cached", seconds)
-            say_stage(name, outcomes[name])
+        with tracked as trackers:
+            for name, fingerprint in fingerprints(planned).items():
+                state: State[float] = run_stage(name, fingerprint, config, elsewhere, return_state=True)  # type: ignore[assignment]
+                seconds = state.result()
+                outcomes[name] = StageOutcome(store_of(config).open(name, fingerprint), state.name == "Cached", seconds)
+                say_stage(name, outcomes[name])
+                if trackers is not None:
+                    trackers.finished(outcomes[name].artifact)
     except BaseException as error:
         record(config, planned, "failed" if isinstance(error, Exception) else "stopped")
         raise

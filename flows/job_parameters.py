@@ -18,7 +18,8 @@ from pipeline.errors import ConfigError
 from pipeline.schema.fields import Frozen, RunName
 
 CHANGES_MAY_NAME_SERVERS: Final = "MIND_CHANGES_MAY_NAME_SERVERS"
-"""Environment variable of the machine that runs a job; 1: the changes of a job may set base_url and key_variable."""
+"""Environment variable of the machine that runs a job; 1: the changes of a job may set base_url, key_variable and the
+tracking server."""
 
 Assignment = Annotated[str, Field(pattern=r"^[a-z_][^=]*=")]
 """KEY=VALUE, as `override` takes it. A key begins with a field and may go on with a label with capitals and spaces; a value may be empty or
@@ -59,14 +60,21 @@ class Job(Frozen):
     def _require_the_files_servers(self, loaded: RunConfig) -> None:
         """Compare what is loaded with and without the changes, because a server can be set by its field, with its engine, by an anchor."""
         try:
-            own = servers_of(load_config(Path(self.config)))
+            file = load_config(Path(self.config))
         except ConfigError:  # the file is complete only with its changes, so it names no server
-            own = {}
+            file = None
+        own = {} if file is None else servers_of(file)
+        tracker = None if loaded.tracking.mlflow is None else loaded.tracking.mlflow.uri
+        if tracker is not None and (file is None or file.tracking.mlflow is None or file.tracking.mlflow.uri != tracker):
+            raise ConfigError(self._must_be_in_the_file("tracking.mlflow.uri"))
         for place, server in servers_of(loaded).items():
             before = own.get(place, Server(None, EngineConfig().key_variable))
             for field, value, expected in zip(Server._fields, server, before, strict=True):
                 if value != expected:
-                    raise ConfigError(
-                        f"{place}.{field}: the changes of a job must not set it; write it into {self.config}, or set "
-                        f"{CHANGES_MAY_NAME_SERVERS}=1 in the environment of the worker"
-                    )
+                    raise ConfigError(self._must_be_in_the_file(f"{place}.{field}"))
+
+    def _must_be_in_the_file(self, field: str) -> str:
+        return (
+            f"{field}: the changes of a job must not set it; write it into {self.config}, or set {CHANGES_MAY_NAME_SERVERS}=1 in the "
+            "environment of the worker"
+        )

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from flows.result_tables import StageOutcome
 from flows.stage_process import run_child
 from flows.terminal_progress import watching
+from flows.tracking.following import followed
 from pipeline.config.run import RunConfig
 from stages.core.plan import StagePlan, plan
 from stages.core.process import store_of
@@ -64,12 +65,14 @@ def run_one(config: RunConfig, name: str) -> StageOutcome:
     """
     store, stages = store_of(config), plan(config)
     planned = stages[name]
-    if store.exists(name, planned.fingerprint):
-        return StageOutcome(store.open(name, planned.fingerprint), True, 0.0)
-    require_inputs(store, planned)
-    record(config, stages, "running")
-    began = time.monotonic()
-    with watching(name) as show:
-        run_child(config, planned, show)
-    record_stage(config)
-    return StageOutcome(store.open(name, planned.fingerprint), False, time.monotonic() - began)
+    began, reused = time.monotonic(), store.exists(name, planned.fingerprint)
+    with followed(config) as trackers:
+        if not reused:
+            require_inputs(store, planned)
+            record(config, stages, "running")
+            with watching(name) as show:
+                run_child(config, planned, show)
+            record_stage(config)
+        artifact = store.open(name, planned.fingerprint)
+        trackers.finished(artifact)
+    return StageOutcome(artifact, reused, 0.0 if reused else time.monotonic() - began)

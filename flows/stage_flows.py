@@ -14,6 +14,7 @@ from pydantic import Field
 
 from flows.run_records import record_stage, require_inputs
 from flows.stage_task import end_tasks_of_earlier_processes, end_tasks_with_flow, run_stage
+from flows.tracking.following import followed
 from pipeline.config.run import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.schema.fields import RunName
@@ -43,8 +44,10 @@ def _stage(stage: str, run: str, root: str) -> State[Any]:
     config = recorded(run, root)
     planned = plan(config)[stage]
     require_inputs(store_of(config), planned)
-    state: State[float] = run_stage(stage, planned.fingerprint, config, return_state=True)  # type: ignore[assignment]
-    state.result()
+    with followed(config) as trackers:
+        state: State[float] = run_stage(stage, planned.fingerprint, config, return_state=True)  # type: ignore[assignment]
+        state.result()
+        trackers.finished(store_of(config).open(stage, planned.fingerprint))
     record_stage(config)
     return Completed(name=state.name or "Completed", message=state.message)
 

@@ -70,6 +70,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         from flows.result_tables import say_stage, show_result
         from flows.run_records import finished_outcomes, record
         from flows.stage_process import freeze_config, keep_interrupts
+        from flows.tracking.following import followed, require_trackers
         from stages.core.plan import plan as planned_stages
         from stages.core.process import store_of
         from stages.training.launcher import check_machine
@@ -81,11 +82,14 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         outcomes = finished_outcomes(loaded)
         if outcomes is not None and "PREFECT_API_URL" not in os.environ:
             # Nothing to run and no server to show it on: do not start one.
-            for name, outcome in outcomes.items():
-                say_stage(name, outcome)
+            with followed(loaded) as trackers:
+                for name, outcome in outcomes.items():
+                    say_stage(name, outcome)
+                    trackers.finished(outcome.artifact)
             record(loaded, planned, "done")
         else:
             check_machine(loaded.training)
+            require_trackers(loaded.tracking)
             freeze_config(loaded, planned["questions"])  # a root that cannot be written is rejected before a server starts
             from prefect import tags
 

@@ -21,6 +21,7 @@ from pipeline.config.prompts import Prompts
 from pipeline.config.questions import Panel, Questions
 from pipeline.config.sampling import Sampling
 from pipeline.config.synthesis import Objective, Synthesis
+from pipeline.config.tracking import Tracking
 from pipeline.config.training import Training
 from pipeline.errors import ConfigError
 from pipeline.schema.fields import FilePath, Frozen, Location, RunName, identity, runtime
@@ -64,6 +65,8 @@ class RunConfig(Frozen):
     """Joint training."""
     evaluation: Evaluation = identity(Evaluation())
     """Evaluation."""
+    tracking: Tracking = runtime(Tracking())
+    """Experiment trackers."""
 
     @model_validator(mode="after")
     def _one_server_one_model(self) -> RunConfig:

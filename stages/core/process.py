@@ -24,7 +24,7 @@ from pipeline.config.run import RunConfig, load_config
 from pipeline.errors import MindError, StageFailed
 from stages.core.peak_memory import Peak, watched_memory
 from stages.core.plan import StagePlan, plan, stage_module
-from stages.core.progress import Progress
+from stages.core.progress import Progress, measured_path
 from stages.core.summaries import Summary
 from storage.artifact import Artifact
 from storage.atomic import is_full
@@ -107,6 +107,7 @@ def run_stage(run: RunConfig, name: str, given: Mapping[str, str] = MappingProxy
             summary = stage_module(name).run(planned.config, inputs, draft, progress)
         artifact = store.commit(draft, _manifest(planned, summary, started, peak))
         progress.path.unlink(missing_ok=True)
+        measured_path(progress.path).unlink(missing_ok=True)
     print(f"{name}: wrote {artifact.folder}", flush=True)
     return artifact
 

@@ -23,6 +23,11 @@ _WINDOW_SECONDS: Final = 60.0
 """Tokens per second are those of the last minute."""
 
 
+def measured_path(progress: Path) -> Path:
+    """The file beside a progress file that a running training appends its steps to, for trackers."""
+    return progress.with_suffix(".measured")
+
+
 def read_progress(path: Path) -> dict[str, Any] | None:
     """The last progress that a stage wrote, or None."""
     try:
@@ -90,6 +95,11 @@ class Progress:
             self._texts += 1
             self._tokens.append((time.monotonic(), tokens))
             self.within(units, f"{self._texts:,} texts, {self._token_rate():,.0f} tokens/s{more}")
+
+    def measured(self, document: Mapping[str, Any]) -> None:
+        """Append what was measured at a step as a JSON line, for whoever watches; the log in the artifact has it too."""
+        with suppress(OSError), measured_path(self.path).open("a") as lines:
+            lines.write(json.dumps(document) + "\n")
 
     def rate(self) -> float:
         """Units per second that this process has finished since `start`, committed or not."""

@@ -38,7 +38,7 @@ from pipeline.student.token_losses import DTYPES, StudentLosses
 from pipeline.training.step import TrainingState, train_step
 from pipeline.training.student_engine import StudentEngine
 from pipeline.training.training_set import TrainingSet, held_out, training_subset
-from stages.core.progress import Progress
+from stages.core.progress import Progress, measured_path
 from stages.core.summaries import TrainingSummary
 from stages.training.checkpoint import VALID_CHECKPOINT, load_checkpoint, save_checkpoint
 from stages.training.export_student import export
@@ -224,6 +224,7 @@ def train(
     if main:
         _forget_log_after(draft, first)
         _check_log(draft, first)
+        measured_path(progress.path).unlink(missing_ok=True)  # an earlier process's steps
         progress.start("optimiser steps", training.steps, "steps", first)
     logs: list[dict[str, Any]] = []
     began, tokens, kept = time.monotonic(), 0, first
@@ -235,6 +236,7 @@ def train(
         logs.append({**log, "seconds": seconds, "tokens_per_second": log["tokens"] / seconds})
         tokens += log["tokens"]
         if main:
+            progress.measured({"step": step, "row": logs[-1], "perspectives": names})
             progress.advance(1, f"loss {log['loss']:.4f}, {tokens / (time.monotonic() - began):,.0f} tokens/s")
         if (step + 1) % training.checkpoint_every == 0 or step + 1 == training.steps:
             if main:

@@ -76,6 +76,8 @@ def _others(value: Any, annotation: Any) -> list[Any]:
         {"currency": "USD", "input": 1, "output": 4},
         {"rank": 4},
         {"count": 2},
+        {"mode": "offline"},
+        {"experiment": "other"},
         True,
         {
             "model": {"served": True},

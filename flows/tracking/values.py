@@ -1,0 +1,70 @@
+"""Names and values that trackers show: curves of a training, and the numbers of a stage's summary.
+
+Names follow transformers' trainer (`train/loss`, `train/learning_rate`, `train/grad_norm`); what is per perspective or per set has a
+group of its own. Characters that some tracker refuses are replaced.
+
+Axes: K perspectives.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from storage.artifact import Artifact
+from storage.atomic import read_parquet
+
+_RENAMED: Final = {"gradient_norm": "grad_norm"}
+_LISTS: Final = {"alpha_K": "weight", "losses_K": "student_loss", "coverage_K": "coverage"}
+_NOT_CURVES: Final = ("step",)
+_REFUSED: Final = re.compile(r"[^A-Za-z0-9_. -]+")
+
+
+def _part(text: str) -> str:
+    """A part of a name: never empty, never `.` or `..`."""
+    return _REFUSED.sub("_", text).strip(". ") or "_"
+
+
+def _numbers(named: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in named.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def step_values(row: Mapping[str, Any], perspectives: Sequence[str]) -> dict[str, float]:
+    """The values of one row of a training's log; what was not measured at this step is left out."""
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        if name in _LISTS:
+            found |= {f"{_LISTS[name]}/{_part(one)}": of_it for one, of_it in zip(perspectives, value or (), strict=False)}
+        elif name not in _NOT_CURVES:
+            found[f"train/{_RENAMED.get(name, name)}"] = value
+    return _numbers(found)
+
+
+def training_points(training: Artifact, after: int) -> Iterator[tuple[int, dict[str, float]]]:
+    """Step and values of every step after `after`, in order."""
+    for path in training.files("steps"):
+        steps = read_parquet(path)
+        names = json.loads(steps.schema.metadata[b"perspectives"])
+        for row in steps.to_pylist():
+            if row["step"] + 1 > after:
+                yield row["step"] + 1, step_values(row, names)
+
+
+def summary_values(stage: str, summary: Mapping[str, Any]) -> dict[str, float]:
+    """Every number in a stage's summary, named by its place, for example `evaluation/accuracy/student/group_id/accuracy`."""
+
+    def leaves(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+        if isinstance(value, Mapping):
+            for name, inner in value.items():
+                yield from leaves(inner, (*place, _part(str(name))))
+        else:
+            yield place, value
+
+    return _numbers({"/".join(place): value for place, value in leaves(summary, (stage,))})
