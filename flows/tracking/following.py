@@ -94,7 +94,7 @@ class _MeasuredLines:
             return []
         self._read += len(whole) + 1 if whole else 0
         documents = (json.loads(line) for line in whole.splitlines())
-        return [(said["step"] + 1, step_values(said["row"], said["perspectives"])) for said in documents]
+        return [(said["step"] + 1, step_values(said["row"], said["perspectives"], said["dev"])) for said in documents]
 
 
 @dataclass

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from pipeline.analysis.accuracy_numbers import dev_accuracies
 from storage.artifact import Artifact
 from storage.atomic import read_parquet
 
@@ -36,9 +37,9 @@ def _numbers(named: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def step_values(row: Mapping[str, Any], perspectives: Sequence[str]) -> dict[str, float]:
-    """The values of one row of a training's log; what was not measured at this step is left out."""
-    found: dict[str, Any] = {}
+def step_values(row: Mapping[str, Any], perspectives: Sequence[str], dev: Mapping[str, float]) -> dict[str, float]:
+    """The values of one row of a training's log, and its dev accuracies; what was not measured at this step is left out."""
+    found: dict[str, Any] = {f"dev/{_part(name)}": accuracy for name, accuracy in dev.items()}
     for name, value in row.items():
         if name in _LISTS:
             found |= {f"{_LISTS[name]}/{_part(one)}": of_it for one, of_it in zip(perspectives, value or (), strict=False)}
@@ -49,12 +50,17 @@ def step_values(row: Mapping[str, Any], perspectives: Sequence[str]) -> dict[str
 
 def training_points(training: Artifact, after: int) -> Iterator[tuple[int, dict[str, float]]]:
     """Step and values of every step after `after`, in order."""
+    scored: dict[int, list[dict[str, Any]]] = {}
+    for path in training.files("dev") if "dev" in training.summary else ():
+        for row in read_parquet(path).to_pylist():
+            scored.setdefault(row["step"], []).append(row)
     for path in training.files("steps"):
         steps = read_parquet(path)
         names = json.loads(steps.schema.metadata[b"perspectives"])
         for row in steps.to_pylist():
-            if row["step"] + 1 > after:
-                yield row["step"] + 1, step_values(row, names)
+            step = row["step"] + 1
+            if step > after:
+                yield step, step_values(row, names, dev_accuracies(scored[step]) if step in scored else {})
 
 
 def summary_values(stage: str, summary: Mapping[str, Any]) -> dict[str, float]:

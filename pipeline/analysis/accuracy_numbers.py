@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -61,3 +64,14 @@ class SampledAccuracy(BaseModel):
     majority: float
     majority_low: float
     majority_high: float
+
+
+ALL_SETS: Final = "all"
+"""The name of all dev sets together."""
+
+
+def dev_accuracies(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Accuracies from the rows of one evaluation while training (`stages/training/dev_scores.py`): by set, and over all sets together."""
+    rows = list(rows)
+    found = {str(row["set"]): float(row["correct"] / row["items"]) for row in rows}
+    return {**found, ALL_SETS: float(sum(row["correct"] for row in rows) / sum(row["items"] for row in rows))}

@@ -15,7 +15,7 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib.figure import Figure
 
-from pipeline.analysis.accuracy_numbers import Accuracy
+from pipeline.analysis.accuracy_numbers import ALL_SETS, Accuracy
 
 OKABE_ITO: Final = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999900", "#444444")
 MODEL_COLOURS: Final = {"base": "#999999", "student": "#0072B2", "teacher": "#E69F00"}
@@ -86,6 +86,21 @@ def losses_over_steps(log: Mapping[str, Sequence[float]]) -> Figure:
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("step")
         axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def dev_accuracy_over_steps(accuracy: Mapping[str, Sequence[float]], steps: Sequence[int], exported: int | None) -> Figure:
+    """Accuracy on each dev set, and over `all` of them, against the steps taken; a line marks the exported student if it was chosen."""
+    figure, axes = _figure()
+    for number, (name, values) in enumerate(accuracy.items()):
+        style = {"color": "#444444", "linewidth": 1.6} if name == ALL_SETS else {"color": colour_of(number), "linewidth": 0.9}
+        axes.plot(steps, np.array(values) * 100, marker=".", label=name, **style)
+    if exported is not None:
+        axes.axvline(exported, color="#999999", linestyle=":", label="exported")
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("optimiser step")
+    axes.set_ylabel("dev accuracy, %")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

@@ -104,6 +104,24 @@ class RunConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _dev_scores_are_of_dev_sets(self) -> RunConfig:
+        dev = self.training.dev
+        if dev is None:
+            return self
+        known = [item.name for item in self.questions.evaluation if item.use == "dev"]
+        if not known:
+            raise ValueError("training.dev: no set under questions.evaluation has use: dev; add one, or leave training.dev out")
+        unknown = next((name for name in dev.sets or () if name not in known), None)
+        if unknown is not None:
+            raise ValueError(f"training.dev.sets: {unknown!r} is no set with use: dev; those are {', '.join(known)}")
+        if "all" in known:
+            raise ValueError("training.dev: a set is called 'all', as all of them together are; give it another name")
+        metrics = [*(dev.sets or known), "all"]
+        if dev.keep_best is not None and dev.keep_best not in metrics:
+            raise ValueError(f"training.dev.keep_best: {dev.keep_best!r} is not answered; use one of {', '.join(metrics)}")
+        return self
+
+    @model_validator(mode="after")
     def _something_to_evaluate(self) -> RunConfig:
         if not any(item.use == self.evaluation.use for item in self.questions.evaluation):
             raise ValueError(f"evaluation.use is {self.evaluation.use!r} and no set under questions.evaluation has that use")

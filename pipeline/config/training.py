@@ -67,6 +67,23 @@ class Lora(Frozen):
     """Names of the adapted layers; all linear layers if left out."""
 
 
+class DevScores(Frozen):
+    """Answers of the student to dev questions while it trains, and the choice of the exported student by them."""
+
+    every: int = identity(ge=1)
+    """Steps between two evaluations; the base is evaluated before the first step, and the student after the last one."""
+    sets: tuple[str, ...] | None = identity(None, min_length=1)
+    """Sets with `use: dev` to answer; all of them if left out."""
+    items: int = identity(100, ge=1)
+    """Most questions of a set: its first ones."""
+    max_tokens: int = identity(256, ge=1)
+    """Longest answer, in tokens."""
+    keep_best: str | None = identity(None)
+    """Export the student of the step with the highest accuracy on this set, or on all of them (`all`); the last one if left out."""
+    rows: int = runtime(16, ge=1)
+    """Answers that are generated together on a rank."""
+
+
 class Training(Frozen):
     """Joint training of student and MetaNet."""
 
@@ -108,6 +125,8 @@ class Training(Frozen):
     """Share of the loss for the answer-only task, whose prompt is `prompts.answer` (for the step-by-step arm)."""
     lora: Lora | None = identity(None)
     """Train adapters only; the exported student has them merged."""
+    dev: DevScores | None = identity(None)
+    """Dev scores while training; none if left out."""
     zero_stage: Literal[0, 1, 2, 3] = runtime(2)
     """DeepSpeed ZeRO stage: what is partitioned over ranks."""
     offload: Literal["none", "optimizer", "all"] = runtime("none")
@@ -159,6 +178,14 @@ class Training(Frozen):
         if self.precision == "bf16" and self.zero_stage == 0:
             # Without ZeRO, DeepSpeed would step the bfloat16 weights themselves, which rounds small updates away.
             raise ValueError("precision bf16 needs zero_stage 1 or more, which keeps fp32 copies of the weights; set 1")
+        return self
+
+    @model_validator(mode="after")
+    def _answers_with_a_whole_student(self) -> Training:
+        if self.dev is not None and self.zero_stage == 3:
+            raise ValueError(
+                "dev: under zero_stage 3 no rank has a whole student to answer with; set zero_stage 2, or leave dev out"
+            )
         return self
 
     @model_validator(mode="after")

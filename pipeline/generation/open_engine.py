@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.config.engines import EngineConfig
-from pipeline.config.models import HubModel, LocalModel, Teacher
+from pipeline.config.models import HubModel, LocalModel, Teacher, Weights
 from pipeline.generation.engine import Completion, Decoding, Engine, Told, untold
 from pipeline.generation.servers.batch_files import check_none_under_way
 from pipeline.model_thoughts import Marks, PromptEnd, prompt_end, whole_text
@@ -24,6 +26,14 @@ def open_engine(config: EngineConfig, model: Teacher, arrived: Path | None = Non
     """
     with _opened(config, model, arrived, told) as engine:
         yield _WholeTexts(engine, prompt_end(model), model.thought_marks)
+
+
+def engine_on(network: Any, tokenizer: Any, model: Weights, batch: int) -> Engine:
+    """A transformers engine on a network in evaluation mode; the caller has checked the lengths of the prompts."""
+    from pipeline.generation.transformers_engine import TransformersEngine
+
+    engine = TransformersEngine(network, tokenizer, model, batch, sys.maxsize, untold)
+    return _WholeTexts(engine, prompt_end(model), model.thought_marks)
 
 
 class _WholeTexts:

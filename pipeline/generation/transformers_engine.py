@@ -28,7 +28,9 @@ _SHRINK: Final = 0.75
 """The batch shrinks when at most this share of its rows is unfinished, since shrinking copies the cache."""
 
 
-class _TransformersEngine:
+class TransformersEngine:
+    """Implements `Engine` on a loaded network."""
+
     def __init__(self, network: Any, tokenizer: Any, model: Weights, batch: int, context: int, told: Told) -> None:
         self._model = network
         self._told = told
@@ -169,9 +171,9 @@ def _choose(logits_V: torch.Tensor, generator: torch.Generator, decoding: Decodi
 
 
 @contextmanager
-def open_transformers(config: EngineConfig, model: Weights, told: Told = untold) -> Iterator[_TransformersEngine]:
+def open_transformers(config: EngineConfig, model: Weights, told: Told = untold) -> Iterator[TransformersEngine]:
     """Loads `model`, on a GPU if one is available."""
     tokenizer = load_tokenizer(model)
     network = load_causal_model(model, config.dtype)
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    yield _TransformersEngine(network, tokenizer, model, config.batch, config.max_context, told)
+    yield TransformersEngine(network, tokenizer, model, config.batch, config.max_context, told)

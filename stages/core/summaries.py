@@ -196,6 +196,12 @@ class TrainingSummary(Summary):
     """
     ranks: int
     zero_stage: int
+    dev: dict[str, float] | None = None
+    """Accuracy of the exported student on the dev sets, and over `all`; set only with `training.dev`."""
+    dev_seconds: float | None = None
+    """What the dev scores took."""
+    exported_step: int | None = None
+    """Steps that the exported student has taken; set only with `training.dev.keep_best`."""
 
 
 class ReportSummary(Summary):

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from pipeline.analysis.accuracy_numbers import dev_accuracies
 from pipeline.config.run import RunConfig
 from pipeline.generation.servers.spending import in_money
 from pipeline.perspectives.perspective import Perspective
@@ -158,6 +159,21 @@ def _teaching(config: Config, sampling: Artifact, out: Draft) -> dict[str, dict[
     return summarised(sums, [item.name for item in config.perspectives])
 
 
+def _dev_figure(training: Artifact) -> dict[str, Figure]:
+    """The dev scores while training, if there are any."""
+    from pipeline.analysis.report_plots import dev_accuracy_over_steps
+
+    summary = TrainingSummary.of(training)
+    if summary.dev is None:
+        return {}
+    by_step: dict[int, list[dict[str, Any]]] = {}
+    for row in training.table("dev").to_pylist():
+        by_step.setdefault(row["step"], []).append(row)
+    scores = [dev_accuracies(rows) for rows in by_step.values()]
+    named = {name: [of_step[name] for of_step in scores] for name in scores[0]}
+    return {"Dev accuracy over steps": dev_accuracy_over_steps(named, list(by_step), summary.exported_step)}
+
+
 def _figures(inputs: Mapping[str, Artifact], tokens: dict[str, int]) -> dict[str, Figure]:
     from pipeline.analysis import report_plots as plots
 
@@ -179,6 +195,7 @@ def _figures(inputs: Mapping[str, Artifact], tokens: dict[str, int]) -> dict[str
                 "MetaNet, L_meta": steps["loss_meta"].to_pylist(),
             }
         ),
+        **_dev_figure(inputs["training"]),
         "The student's loss on each perspective": plots.loss_by_perspective(dict(zip(names, per_perspective, strict=True))),
         "The teacher's samples": plots.outcomes_by_perspective(SamplingSummary.of(inputs["sampling"]).outcomes),
         "Token ledger": plots.token_ledger(tokens),

@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
+from pipeline.analysis.accuracy_numbers import ALL_SETS
 from pipeline.config.training import Training
 from pipeline.errors import BadInput, MindError, StageFailed
 from pipeline.metanet.inertia import InertiaState, filtered, observe
@@ -41,7 +42,7 @@ from pipeline.training.training_set import TrainingSet, held_out, training_subse
 from stages.core.progress import Progress, measured_path
 from stages.core.summaries import TrainingSummary
 from stages.training.checkpoint import VALID_CHECKPOINT, load_checkpoint, save_checkpoint
-from stages.training.export_student import export
+from stages.training.dev_scores import DevLog, open_dev_log
 from stages.training.files import are_written, open_training_set, wait_for_training_files, write_training_files
 from stages.training.launcher import REJECTION_FILE
 from stages.training.stage_config import Config
@@ -170,8 +171,8 @@ def _commit_log(draft: Path, logs: list[dict[str, Any]], step: int, names: list[
 
 
 def _forget_log_after(draft: Path, step: int) -> None:
-    for path in draft.glob("steps-*.parquet"):
-        if int(path.stem.removeprefix("steps-")) > step:
+    for path in (*draft.glob("steps-*.parquet"), *draft.glob("dev-*.parquet")):
+        if int(path.stem.rpartition("-")[2]) > step:
             path.unlink()
 
 
@@ -210,9 +211,15 @@ def check_finite(log: Mapping[str, Any], training: Training, kept: int) -> None:
 
 
 def train(
-    config: Config, synthesis: Artifact, draft: Path, scratch: Path, progress: Progress, mirror: Mirror | None = None
+    config: Config,
+    synthesis: Artifact,
+    draft: Path,
+    scratch: Path,
+    progress: Progress,
+    mirror: Mirror | None = None,
+    questions: Artifact | None = None,
 ) -> None:
-    """Take all steps from the last checkpoint on, and export the student."""
+    """Take all steps from the last checkpoint on, and export the student. `questions` has the dev sets, if there are dev scores."""
     tokenizer = load_tokenizer(config.student)
     data = load_training_set(config, synthesis, scratch, tokenizer)
     engine, config = start_engine(config, data)
@@ -226,6 +233,7 @@ def train(
         _check_log(draft, first)
         measured_path(progress.path).unlink(missing_ok=True)  # an earlier process's steps
         progress.start("optimiser steps", training.steps, "steps", first)
+    dev = open_dev_log(state, config, tokenizer, questions, draft, scratch, first)
     logs: list[dict[str, Any]] = []
     began, tokens, kept = time.monotonic(), 0, first
     for step in range(first, training.steps):
@@ -235,20 +243,25 @@ def train(
         seconds = time.monotonic() - at
         logs.append({**log, "seconds": seconds, "tokens_per_second": log["tokens"] / seconds})
         tokens += log["tokens"]
+        scores = dev.after(step + 1)
         if main:
-            progress.measured({"step": step, "row": logs[-1], "perspectives": names})
-            progress.advance(1, f"loss {log['loss']:.4f}, {tokens / (time.monotonic() - began):,.0f} tokens/s")
+            progress.measured({"step": step, "row": logs[-1], "perspectives": names, "dev": scores})
+            right = f", dev {scores[ALL_SETS]:.1%} right" if scores else ""
+            progress.advance(1, f"loss {log['loss']:.4f}, {tokens / (time.monotonic() - began):,.0f} tokens/s{right}")
         if (step + 1) % training.checkpoint_every == 0 or step + 1 == training.steps:
             if main:
                 _commit_log(draft, logs, step + 1, names)
+                dev.commit(step + 1)
             save_checkpoint(state, scratch, step + 1)
             kept = step + 1
+            if main:
+                dev.forget_other_students()
             if main and mirror is not None:
                 mirror.send_changes(last=VALID_CHECKPOINT)
             logs = []
-    export(state, config, draft / "student")
+    dev.export()
     if main:
-        _finish(config, state, draft, scratch)
+        _finish(config, state, draft, scratch, dev)
 
 
 def _lag(state: TrainingState) -> int | str | None:
@@ -264,7 +277,7 @@ def _lag(state: TrainingState) -> int | str | None:
     return f">{MOST_STEPS}" if steps is None else steps
 
 
-def _finish(config: Config, state: TrainingState, draft: Path, scratch: Path) -> None:
+def _finish(config: Config, state: TrainingState, draft: Path, scratch: Path, dev: DevLog) -> None:
     import pyarrow.parquet as pq
 
     training = config.training
@@ -285,6 +298,7 @@ def _finish(config: Config, state: TrainingState, draft: Path, scratch: Path) ->
         measured_lag_steps=_lag(state),
         ranks=state.ranks,
         zero_stage=training.zero_stage,
+        **dev.summary(),
     )
     write_bytes(scratch / "summary.json", summary.model_dump_json().encode())
 
@@ -308,9 +322,11 @@ def train_as(document: dict[str, Any]) -> None:
     there = document["mirror"]
     mirror = None if there is None else Mirror(ObjectStore(there["url"]), Path(there["root"]), there["name"])
     read = document["synthesis"]
-    synthesis = Store(Path(read["root"]), None if mirror is None else mirror.remote).open("synthesis", read["fingerprint"])
+    store = Store(Path(read["root"]), None if mirror is None else mirror.remote)
+    synthesis = store.open("synthesis", read["fingerprint"])
     config = Config.model_validate(document["config"])
-    train(config, synthesis, draft, scratch, Progress(Path(document["progress"]), "training"), mirror)
+    questions = None if config.training.dev is None else store.open("questions", document["questions"])
+    train(config, synthesis, draft, scratch, Progress(Path(document["progress"]), "training"), mirror, questions)
 
 
 def main() -> None:

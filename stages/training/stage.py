@@ -60,6 +60,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     document = {
         "config": config.model_dump(mode="json"),
         "synthesis": {"root": str(synthesis.root), "fingerprint": synthesis.fingerprint},
+        "questions": synthesis.manifest["inputs"].get("questions"),
         "draft": str(out.folder),
         "scratch": str(out.scratch),
         "progress": str(progress.path),

@@ -76,6 +76,7 @@ def _others(value: Any, annotation: Any) -> list[Any]:
         {"currency": "USD", "input": 1, "output": 4},
         {"rank": 4},
         {"count": 2},
+        {"every": 5},
         {"mode": "offline"},
         {"experiment": "other"},
         True,
@@ -164,6 +165,9 @@ def test_an_identity_field_makes_its_stage_and_later_ones_stale(
     tree = _full(tiny_model)
     if place == ("sampling", "reasoning_effort"):  # refused without a server
         tree["sampling"]["engine"] |= {"kind": "openai", "base_url": "http://127.0.0.1:8000/v1", "served_model": "model"}
+    if place == ("training", "dev"):  # refused without a dev set
+        sets = tree["questions"]["evaluation"]
+        sets.append({**sets[0], "name": "dev", "use": "dev"})
     changed = _fingerprints(_write_other(tmp_path, tree, place, annotation))
     plain = _fingerprints(write_config(tmp_path, tree))
     again = {name for name in ORDER if changed[name] != plain[name]}

@@ -55,7 +55,9 @@ def overrides(root: Path | str, teacher: str) -> tuple[str, ...]:
         f"root={root}",
         "questions.train=[{kind: miniature, family: dial, split: train, count: 24}]",
         "questions.evaluation=[{name: dial, group: id, source: {kind: miniature, family: dial, split: test, count: 12}},"
-        " {name: lift, group: ood, source: {kind: miniature, family: lift, split: test, count: 8}}]",
+        " {name: lift, group: ood, source: {kind: miniature, family: lift, split: test, count: 8}},"
+        " {name: dial-dev, group: id, use: dev, source: {kind: miniature, family: dial, split: dev, count: 6}},"
+        " {name: lift-dev, group: ood, use: dev, source: {kind: miniature, family: lift, split: dev, count: 3}}]",
         f"sampling.engine={{kind: openai, base_url: '{teacher}', served_model: simulated}}",
         "sampling.questions_per_shard=2",
         "sampling.tries=1",
@@ -68,6 +70,7 @@ def overrides(root: Path | str, teacher: str) -> tuple[str, ...]:
         "training.questions_per_step=4",
         "training.questions_per_micro_batch=2",
         "training.checkpoint_every=2",
+        "training.dev={every: 3, max_tokens: 32, keep_best: all}",
         f"evaluation.engine={own}",
         "evaluation.items_per_shard=4",
         "evaluation.max_tokens=32",
@@ -173,7 +176,7 @@ _KEYS: Final = {
     "references": ("items", ("model", "question_id")),
     "evaluation": ("items", ("model", "question_id")),
 }
-_MEASURED: Final = ("tokens_per_second", "seconds", "spent")
+_MEASURED: Final = ("tokens_per_second", "seconds", "dev_seconds", "spent")
 
 
 def _rows(artifact: Artifact, table: str, key: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -191,13 +194,14 @@ def compare(stage: str, undisturbed: Store, killed: Store) -> None:
     if stage in _KEYS:
         assert _rows(one, *_KEYS[stage]) == _rows(other, *_KEYS[stage])
     elif stage == "training":
-        steps = [artifact.table("steps").to_pylist() for artifact in (one, other)]
-        for mine, theirs in zip(*steps, strict=True):
-            assert {k: v for k, v in mine.items() if k not in _MEASURED} == {
-                k: v for k, v in theirs.items() if k not in _MEASURED
-            }
+        for table in ("steps", "dev"):
+            rows = [artifact.table(table).to_pylist() for artifact in (one, other)]
+            for mine, theirs in zip(*rows, strict=True):
+                assert {k: v for k, v in mine.items() if k not in _MEASURED} == {
+                    k: v for k, v in theirs.items() if k not in _MEASURED
+                }
         differ = {name for name, digest in _hashes(one).items() if _hashes(other)[name] != digest}
-        assert all(name.startswith("steps-") for name in differ), differ
+        assert all(name.startswith(("steps-", "dev-")) for name in differ), differ
     elif stage == "report":
         assert _hashes(one).keys() == _hashes(other).keys()
     else:

@@ -1,4 +1,4 @@
-"""Trackers get every step once, whatever was killed, and cannot end a run. The trackers are the real ones, on files or behind closed ports."""
+"""Trackers get every step once, whatever was killed, and cannot end a run. They are the real ones, on files or behind closed ports."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from pipeline.errors import ConfigError
 from stages.core.plan import plan
 from stages.core.process import progress_path, store_of
 from stages.core.progress import Progress, measured_path
+from stages.training.dev_scores import DEV
 from stages.training.rank import STEPS
 from storage.artifact import Artifact
 from tests.support.summaries import complete
@@ -46,7 +47,8 @@ def _mlflow(root: Path) -> dict[str, list[tuple[int, float]]]:
     client = MlflowClient(f"sqlite:///{root}/tracking/mlflow/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("mind").experiment_id])
     return {
-        tag: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, tag)] for tag in run.data.metrics
+        tag: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, tag)]
+        for tag in run.data.metrics
     }
 
 
@@ -87,6 +89,11 @@ def _row(step: int) -> dict[str, Any]:
     return {"step": step, "loss": 1 / (step + 1), "gradient_norm": 2.0 * step, "loss_meta": None, "alpha_K": [0.75, 0.25]}
 
 
+def _dev(step: int) -> dict[str, float]:
+    """Dev scores after every fourth step."""
+    return {"sums": 0.5, "all": 0.5} if step % 4 == 3 else {}
+
+
 def _train(run: RunConfig, first: int, last: int) -> None:
     """What a process of the training does that resumes after `first` steps."""
     path = progress_path(store_of(run), plan(run)["training"])
@@ -94,7 +101,7 @@ def _train(run: RunConfig, first: int, last: int) -> None:
     measured_path(path).unlink(missing_ok=True)
     progress = Progress(path, "training")
     for step in range(first, last):
-        progress.measured({"step": step, "row": _row(step), "perspectives": NAMES})
+        progress.measured({"step": step, "row": _row(step), "perspectives": NAMES, "dev": _dev(step)})
 
 
 def _trained(run: RunConfig, steps: int) -> Artifact:
@@ -103,7 +110,9 @@ def _trained(run: RunConfig, steps: int) -> Artifact:
     with store.draft("training", planned.fingerprint) as draft:
         table = pa.Table.from_pylist([_row(step) for step in range(steps)], schema=STEPS)
         draft.write_shard("steps", table.replace_schema_metadata({b"perspectives": json.dumps(NAMES).encode()}))
-        return store.commit(draft, {"summary": complete("training", {})})
+        dev = [{"step": step + 1, "set": "sums", "items": 4, "correct": 2} for step in range(steps) if _dev(step)]
+        draft.write_shard("dev", pa.Table.from_pylist(dev, schema=DEV))
+        return store.commit(draft, {"summary": complete("training", {"dev": {"sums": 0.5, "all": 0.5}})})
 
 
 def _wait_until_sent(root: Path) -> None:
@@ -137,6 +146,7 @@ def test_a_resumed_training_continues_its_curves_without_doubled_steps(resumed: 
     assert curves["train/loss"] == [(step, pytest.approx(1 / step)) for step in range(1, 13)]
     assert curves["train/grad_norm"] == [(step, 2.0 * (step - 1)) for step in range(1, 13)]
     assert [value for _, value in curves["weight/formal"]] == [0.75] * 12
+    assert curves["dev/sums"] == curves["dev/all"] == [(4, 0.5), (8, 0.5), (12, 0.5)]
 
 
 @READERS
@@ -195,17 +205,17 @@ def test_what_a_tracker_missed_is_sent_by_the_next_run(tmp_path: Path) -> None:
 
 def test_a_tracker_without_its_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match=r"tracking.wandb: the package wandb is not installed; .*\[wandb\]"):
-        with followed(_run(tmp_path, "tracking.wandb={mode: offline}")):
-            pass
+    run = _run(tmp_path, "tracking.wandb={mode: offline}")
+    with pytest.raises(ConfigError, match=r"tracking.wandb: the package wandb is not installed; .*\[wandb\]"), followed(run):
+        pass
 
 
 def test_weights_and_biases_without_a_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match="tracking.wandb: there is no key; set WANDB_API_KEY"):
-        with followed(_run(tmp_path, "tracking.wandb={}")):
-            pass
+    run = _run(tmp_path, "tracking.wandb={}")
+    with pytest.raises(ConfigError, match=r"tracking\.wandb: there is no key; set WANDB_API_KEY"), followed(run):
+        pass
 
 
 @pytest.mark.parametrize(
