@@ -30,6 +30,8 @@ _MEMORY: Final = _memory()
 _LARGE_BYTES: Final = 256 * 2**20
 _LARGEST_JSON_BYTES: Final = 256 * 2**20
 """Largest JSON file of a model folder that is read; the largest known tokenizer.json has 34 MB."""
+ADAPTER: Final = "adapter"
+"""Folder inside a LoRA student's folder with the adapters alone, in peft's form; the student's own weights have them merged."""
 _GENERATION: Final = "generation_config.json"
 _NEUTRAL: Final = {"repetition_penalty": 1.0, "top_k": -1}
 """Values that mean the same as none, like 0."""

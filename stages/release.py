@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from pipeline.capacity.doctor import DISTRIBUTION
 from pipeline.errors import ConfigError, StageFailed, shown
+from pipeline.model_folders import ADAPTER
 from pipeline.questions.named_benchmarks import licence_of
 from stages.core.provenance import Origin, origins
 from stages.core.summaries import EvaluationSummary
@@ -30,6 +31,7 @@ CARD: Final = Path(__file__).with_name("release_card.md")
 CARD_FILE: Final = "README.md"
 _LICENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}")
 """A licence's identifier; cards have it in their header as it is."""
+_OF_THE_MODEL: Final = ("config.json", "generation_config.json", "model.safetensors.index.json")
 _GROUPS: Final = {"id": "in distribution", "ood": "out of distribution"}
 
 
@@ -97,8 +99,8 @@ def is_evaluated(store: Store, stages: Mapping[str, str]) -> bool:
     return bool(store.manifest("evaluation", stages["evaluation"])["inputs"]["training"] == stages["training"])
 
 
-def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None) -> bytes:
-    """The model card of a run's student.
+def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None, adapter: bool = False) -> bytes:
+    """The model card of a run's student, or of its adapters.
 
     Raises:
         ArtifactMissing: an ancestor of the student no longer exists.
@@ -133,6 +135,8 @@ def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None
         kept=mine["synthesis"]["summary"]["kept"],
         training=config["training"],
         lora=config["training"].get("lora"),
+        adapter=adapter,
+        exported_step=mine["training"]["summary"].get("exported_step"),
         evaluated=evaluated,
         worse=_worse(summary) if summary else [],
         rows=_rows(summary) if summary else [],
@@ -140,11 +144,28 @@ def card(store: Store, name: str, stages: Mapping[str, str], licence: str | None
     )
 
 
-def _is_release(folder: Path, student: Path, text: bytes) -> bool:
+def _files(student: Path, adapter: bool) -> dict[str, Path]:
+    """What a release contains besides its card, by name: the whole student, or its adapters and tokenizer.
+
+    Raises:
+        ConfigError: there are no adapters.
+    """
+    whole = {path.name: path for path in student.iterdir() if path.is_file()}
+    if not adapter:
+        return whole
+    adapters = student / ADAPTER
+    if not adapters.is_dir():
+        raise ConfigError(
+            "--adapter: this student has no adapters: they are there if training.lora is set; leave --adapter out for the whole student"
+        )
+    tokenizer = {name: path for name, path in whole.items() if path.suffix != ".safetensors" and name not in _OF_THE_MODEL}
+    return {**tokenizer, **{path.name: path for path in adapters.iterdir()}}
+
+
+def _is_release(folder: Path, files: Mapping[str, Path], text: bytes) -> bool:
     """Whether a folder is an unchanged result of `release`."""
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {CARD_FILE}
-    files = [str(path.relative_to(student)) for path in student.rglob("*") if path.is_file()]
-    same = names == set(files) and filecmp.cmpfiles(student, folder, files)[0] == files
+    same = names == set(files) and all(filecmp.cmp(path, folder / name, shallow=False) for name, path in files.items())
     return same and (folder / CARD_FILE).is_file() and (folder / CARD_FILE).read_bytes() == text
 
 
@@ -156,13 +177,17 @@ def release(
     folder: Path,
     again: bool = False,
     unevaluated: bool = False,
+    adapter: bool = False,
 ) -> None:
     """Write the student with its card into a new folder, atomically. With `again`, an existing folder with identical content is accepted.
+
+    With `adapter`, the folder has a LoRA student's adapters and tokenizer in peft's form, without the base's weights.
 
     The files' modes follow the umask, like those of any new file: safetensors writes files that only their owner can read.
 
     Raises:
-        ConfigError: the folder exists, the licence is no identifier, or the student was not evaluated and `unevaluated` is not given.
+        ConfigError: the folder exists, the licence is no identifier, the student was not evaluated and `unevaluated` is not given, or it
+            has no adapters.
         ArtifactMissing: the student or one of its ancestors does not exist.
         ArtifactError: one of them is not what its stage has written.
     """
@@ -181,25 +206,26 @@ def release(
             f"{name}: its student training/{stages['training']} was not evaluated; `mind run` or `mind stage evaluation` with its "
             "configuration and its --set evaluates it (or another one takes the run's name), or give --unevaluated"
         )
+    files = _files(student, adapter)
     try:
-        text = card(store, name, stages, licence)
+        text = card(store, name, stages, licence, adapter)
     except (KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
             f"{name}: the manifest of its student or of an ancestor is incomplete ({error}); import them again, or run their stages again"
         ) from error
     if there:
-        if not _is_release(folder, student, text):
+        if not _is_release(folder, files, text):
             raise ConfigError(f"{folder}: already exists and differs from this release; give a new folder")
         return
     aside = folder.with_name(f".{folder.name}.partial")
     try:
         with writing(folder):
             shutil.rmtree(aside, ignore_errors=True)
-            shutil.copytree(student, aside, copy_function=shutil.copyfile)
+            aside.mkdir(parents=True)
+            for file, path in files.items():
+                shutil.copyfile(path, aside / file)
             (aside / CARD_FILE).write_bytes(text)
             aside.rename(folder)
-    except shutil.Error as error:  # copytree's, with a line for every file
-        raise ConfigError(f"{folder}: cannot be written ({error.args[0][0][2]}); give another folder") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

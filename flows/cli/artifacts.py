@@ -350,6 +350,7 @@ def release(
         str | None, typer.Option(metavar="OWNER/NAME", help="also upload the folder to this hub repository")
     ] = None,
     unevaluated: Annotated[bool, typer.Option("--unevaluated", help="accept a student that was not evaluated")] = False,
+    adapter: Annotated[bool, typer.Option("--adapter", help="the LoRA adapters alone, for peft and vLLM")] = False,
 ) -> None:
     """Write a run's evaluated student with its model card into a folder that vLLM can serve."""
     with reported():
@@ -358,8 +359,8 @@ def release(
         from storage.catalogue import stages_of
 
         store = open_store(root)
-        write(store, run, stages_of(store.backend, run), licence, folder, push is not None, unevaluated)
-        print(f"{folder}: vllm serve {folder}")
+        write(store, run, stages_of(store.backend, run), licence, folder, push is not None, unevaluated, adapter)
+        print(f"{folder}: {'its model card says how to load it' if adapter else f'vllm serve {folder}'}")
         if push is not None:
             print(f"{push}: {send(folder, push)}")
 

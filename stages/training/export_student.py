@@ -1,4 +1,4 @@
-"""Exports the trained student as a transformers folder: gathered under ZeRO-3, with LoRA adapters merged into its layers."""
+"""Exports the trained student as a transformers folder: gathered under ZeRO-3, with LoRA adapters merged into its layers and beside it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.model_folders import load_tokenizer
-from pipeline.student.lora import merged
+from pipeline.model_folders import ADAPTER, load_tokenizer
+from pipeline.student.lora import adapted_base, merged, save_adapter
 from pipeline.training.step import TrainingState
 from stages.training.stage_config import Config
 
@@ -43,7 +43,9 @@ def export(state: TrainingState, config: Config, folder: Path) -> None:
     student, lora = engine.module.student, config.training.lora
     weights = {name.removeprefix("student."): value for name, value in states.items()}
     if lora is not None:
-        save(merged(config.student, lora, weights), aside)
+        adapted = adapted_base(config.student, lora, weights)
+        save_adapter(adapted, config.student, aside / ADAPTER)
+        save(merged(adapted), aside)
     else:
         if student.config.tie_word_embeddings:
             weights = {name: value for name, value in weights.items() if not name.startswith("lm_head.")}

@@ -13,16 +13,30 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner, Result
 
 from flows.cli.app import app
+from pipeline.config.run import load_config
+from pipeline.model_folders import ADAPTER
 from pipeline.questions.named_benchmarks import NamedSource
 from stages.release import card
 from storage.catalogue import read_runs, record_run, stages_of
 from storage.store import Store, open_store
-from tests.support.kill_campaign import CONFIG, STAGES, overrides
+from tests.support.kill_campaign import (
+    CONFIG,
+    STAGES,
+    copy_inputs,
+    overrides,
+    start_stage,
+    wait_for_end,
+    write_stage_config,
+)
+from tests.support.runs import REPOSITORY
+
+MINIATURE_STUDENT = REPOSITORY / "pipeline" / "miniature" / "models" / "student"
 
 
 def release(root: Path, folder: Path, *words: str) -> Result:
@@ -55,6 +69,44 @@ def test_the_released_student_equals_the_trained_one_and_loads(released: Path, r
     model, tokenizer = AutoModelForCausalLM.from_pretrained(released), AutoTokenizer.from_pretrained(released)
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     assert model.generate(**tokenizer("Question: 1+1?", return_tensors="pt"), max_new_tokens=4).shape[1] > 4
+
+
+@pytest.fixture(scope="module")
+def adapted(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with a student that was trained with LoRA, recorded in the catalogue."""
+    root = tmp_path_factory.mktemp("adapted")
+    changes = ("training.lora={rank: 2, alpha: 4}", "training.dev=null", "training.steps=2", "training.learning_rate=1e-2")
+    run = load_config(CONFIG, (*overrides(root, "http://127.0.0.1:9/v1"), *changes))
+    copy_inputs(undisturbed, root, run, "training")
+    config = write_stage_config(run)
+    assert wait_for_end(start_stage("training", config), config) == 0
+    store = open_store(str(root))
+    stages = {stage: store.fingerprints(stage)[0] for stage in ("questions", "sampling", "synthesis", "training")}
+    record_run(store.backend, "small", stages, {}, "done")
+    return root
+
+
+def test_released_adapters_on_the_base_are_the_released_student(adapted: Path, tmp_path: Path) -> None:
+    for words in (("--adapter",), ()):
+        answer = release(adapted, tmp_path / f"released{len(words)}", "--unevaluated", *words)
+        assert answer.exit_code == 0, answer.output
+    adapter, whole = tmp_path / "released1", tmp_path / "released0"
+    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    tokens = tokenizer("Question: 1+1?", return_tensors="pt")["input_ids"]
+    base = AutoModelForCausalLM.from_pretrained(MINIATURE_STUDENT, dtype=torch.float32)
+    found = PeftModel.from_pretrained(base, adapter)(tokens).logits
+    assert (found - AutoModelForCausalLM.from_pretrained(whole)(tokens).logits).abs().max() < 1e-5
+    assert not (adapter / "model.safetensors").exists() and not (whole / ADAPTER).exists()
+    text = (adapter / "README.md").read_text()
+    assert "library_name: peft" in text and "--enable-lora --max-lora-rank 2" in text
+    assert "LoRA of rank 2, merged" in (whole / "README.md").read_text()
+
+
+def test_adapters_of_a_student_without_any_are_refused(root: Path, tmp_path: Path) -> None:
+    answer = release(root, tmp_path / "student", "--adapter")
+    assert answer.exit_code == 2
+    assert "--adapter: this student has no adapters" in " ".join(answer.output.split())
+    assert not (tmp_path / "student").exists()
 
 
 def test_the_card_has_results_data_and_lineage_and_no_local_path(released: Path, root: Path) -> None:

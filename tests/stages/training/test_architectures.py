@@ -12,11 +12,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 
 from pipeline.config.run import RunConfig, load_config
-from pipeline.model_folders import check_weights
+from pipeline.model_folders import ADAPTER, check_weights
 from stages.core.plan import plan
 from stages.core.process import store_of
 from tests.support import experiment
@@ -168,6 +169,26 @@ def test_lora_changes_only_the_linear_layers_within_its_rank(trained: Path, vari
             assert 0 < int(torch.linalg.matrix_rank(change, atol=1e-6)) <= RANK
         else:
             assert not change.any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_base_with_the_exported_adapters_has_the_logits_of_the_merged_student(
+    folders: dict[str, Path], family: str
+) -> None:
+    student = folders[family] / "lora" / "draft" / "student"
+    base = AutoModelForCausalLM.from_pretrained(folders[family] / "student", dtype=torch.float32)
+    tokens = torch.arange(1, 40)[None]
+    untrained = base(tokens).logits
+    adapted = PeftModel.from_pretrained(base, student / ADAPTER)(tokens).logits
+    merged = AutoModelForCausalLM.from_pretrained(student, dtype=torch.float32)(tokens).logits
+    assert (adapted - merged).abs().max() < 1e-5 < (adapted - untrained).abs().max()
+
+
+def test_adapters_are_the_same_files_after_a_failure_and_name_no_path(trained: Path) -> None:
+    one, other = (trained / variant / "draft" / "student" / ADAPTER for variant in ("lora", "lora-struck"))
+    assert (one / "adapter_config.json").read_bytes() == (other / "adapter_config.json").read_bytes()
+    assert json.loads((one / "adapter_config.json").read_text())["base_model_name_or_path"] == "student"
+    assert sorted(path.name for path in one.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
 
 
 @pytest.mark.parametrize("variant", ["lora", "lora-zero3", "decayed"])
