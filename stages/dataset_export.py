@@ -4,8 +4,8 @@ The folder has `train.parquet` or `train.jsonl`, a card (template: `stages/datas
 LLaMA-Factory finds the columns. Texts are those that the student was trained on. All rationales are right; wrong ones are not kept.
 
 A weight is α of the method at the end of training (by the trained MetaNet, or by the baseline's rule), and 0 where the question's selection
-leaves the rationale out; weights of a question sum to 1. It is null without a training, and for arms whose weights are random or follow
-losses that were not stored.
+leaves the rationale out, or the training its perspective; weights of a question sum to 1. It is null without a training, and for ablations
+whose weights are random or come from a table of losses.
 
 Shards are read and written one at a time.
 
@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config.models import Turns
 from pipeline.config.synthesis import MetaNetShape, Objective
-from pipeline.config.training import Mixture
+from pipeline.config.training import Training
 from pipeline.errors import ConfigError, shown
 from pipeline.prompt_rendering import messages
 from stages.core.provenance import origins
@@ -95,38 +95,53 @@ def schema_of(form: Format, chat: bool) -> pa.Schema:
     return pa.schema([*fields[form], *_COMMON])
 
 
-def weigher(synthesis: Artifact, training: Artifact | None) -> Callable[[pa.Table], dict[tuple[str, str], float]] | None:
-    """A function from a shard of features to its rationales' weights, by question and perspective; None if they are unknown."""
+Weigher = Callable[[pa.Table, list[Row]], dict[tuple[str, str], float]]
+"""From a shard's features and rationales to the weights of the rationales, by question and perspective."""
+
+
+def weigher(synthesis: Artifact, training: Artifact | None) -> Weigher | None:
+    """The weights of a training; None if they are unknown."""
     import torch
     from safetensors.torch import load_file
 
+    from pipeline.metanet.inertia import targets
     from pipeline.metanet.network import MetaNet
     from pipeline.metanet.selection_and_weights import select_and_weigh
 
     if training is None:
         return None
     settings = training.manifest["config"]
-    mixture, objective = (
-        Mixture.model_validate(settings["training"]["mixture"]),
-        Objective.model_validate(settings["objective"]),
-    )
+    trained = Training.model_validate(settings["training"])
+    mixture, objective = trained.mixture, Objective.model_validate(settings["objective"])
     names = [item["name"] for item in synthesis.manifest["config"]["perspectives"]]
-    if mixture.order != "scored" or mixture.draw is not None or mixture.weights not in ("metanet", "uniform"):
+    if mixture.order != "scored" or mixture.draw is not None or mixture.weights == "table":
         return None
     if [item["name"] for item in settings["perspectives"]] != names:
         return None
-    weights = load_file(training.path("metanet.safetensors"))
+    own_K = torch.tensor([trained.perspectives is None or name in trained.perspectives for name in names])
+    width = next(synthesis.batches("features", ["feature_F"], 1)).schema.field("feature_F").type.list_size
+    metanet = MetaNet(len(names), width, MetaNetShape.model_validate(settings["metanet"])).eval()
+    metanet.load_state_dict(load_file(training.path("metanet.safetensors")))
 
-    def weighed(shard: pa.Table) -> dict[tuple[str, str], float]:
+    @torch.no_grad()
+    def weighed(shard: pa.Table, rows: list[Row]) -> dict[tuple[str, str], float]:
         ids, features_QKF, mask_QK = by_question(shard, names)
-        scores_QK = torch.zeros(mask_QK.shape).masked_fill(~mask_QK, float("-inf"))
+        mask_QK = mask_QK & own_K
+        numbers = {question_id: q for q, question_id in enumerate(ids)}
+        places = [(numbers[row["question_id"]], names.index(row["perspective"])) for row in rows]
+        scores_QK = torch.zeros(mask_QK.shape)
         if mixture.weights == "metanet":
-            metanet = MetaNet(len(names), features_QKF.shape[-1], MetaNetShape.model_validate(settings["metanet"])).eval()
-            metanet.load_state_dict(weights)
-            with torch.no_grad():
-                scores_QK = metanet(features_QKF, mask_QK)[0]
+            scores_QK = metanet(features_QKF, mask_QK)[0]
+        elif mixture.weights == "static":
+            losses_QK = torch.zeros(mask_QK.shape)
+            for place, row in zip(places, rows, strict=True):
+                losses_QK[place] = row["base_loss"]
+            scores_QK = targets(losses_QK, mask_QK, objective.target)
+        scores_QK = scores_QK.masked_fill(~mask_QK, float("-inf"))
         alpha_QK = select_and_weigh(scores_QK, mask_QK, mixture, objective.temperature, torch.Generator()).alpha_QK
-        return {(ids[q], names[k]): float(alpha_QK[q, k]) for q, k in mask_QK.nonzero().tolist()}
+        return {
+            (row["question_id"], row["perspective"]): float(alpha_QK[place]) for place, row in zip(places, rows, strict=True)
+        }
 
     return weighed
 
@@ -135,7 +150,7 @@ def _tables(synthesis: Artifact, training: Artifact | None, form: Format, turns:
     weighed = weigher(synthesis, training)
     for texts, features in zip(synthesis.files("rationales"), synthesis.files("features"), strict=True):
         rows = read_parquet(texts).to_pylist()
-        weights = weighed(read_parquet(features)) if weighed is not None and rows else {}
+        weights = weighed(read_parquet(features), rows) if weighed is not None and rows else {}
         yield [
             {
                 **_texts(form, row["prompt"], row["rationale"], turns),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections import defaultdict
@@ -11,13 +12,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from pipeline.config.models import LocalModel, Turns
 from pipeline.errors import ConfigError
 from pipeline.model_folders import load_tokenizer
-from pipeline.prompt_rendering import rationale_tokens
-from stages.dataset_export import _COMMON, FORMATS, Format, _texts, export_data, schema_of
+from pipeline.prompt_rendering import prompt_tokens, rationale_tokens
+from stages.dataset_export import _COMMON, FORMATS, Format, _texts, export_data, schema_of, weigher
 from storage.artifact import Artifact
+from storage.atomic import read_parquet
 from storage.store import Store, open_store
 from tests.support.kill_campaign import STAGES
 from tests.support.runs import REPOSITORY
@@ -64,6 +67,59 @@ def test_weights_of_a_question_sum_to_one_and_some_rationales_are_left_out(store
         sums[row["question_id"]] += row["weight"]
     assert list(sums.values()) == pytest.approx([1.0] * len(sums), abs=1e-5)
     assert 0 < sum(row["weight"] == 0 for row in rows) < len(rows)
+
+
+def _weights(store: Store, changes: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """Rows of the exported dataset as if the training had had other settings."""
+    training = store.open("training", _stages(store)["training"])
+    settings = copy.deepcopy(training.manifest["config"])
+    for section, change in changes.items():
+        settings["training"][section] = {**settings["training"][section], **change} if isinstance(change, dict) else change
+    weighed = weigher(_synthesis(store), Artifact(training.folder, {**training.manifest, "config": settings}, None))
+    rows = _synthesis(store).table("rationales").to_pylist()
+    assert weighed is not None
+    shares = {}
+    for texts, features in zip(_synthesis(store).files("rationales"), _synthesis(store).files("features"), strict=True):
+        shares |= weighed(read_parquet(features), read_parquet(texts).to_pylist())
+    return [{**row, "weight": shares[row["question_id"], row["perspective"]]} for row in rows]
+
+
+def test_fixed_weights_prefer_what_the_base_finds_likely(store: Store, tmp_path: Path) -> None:
+    by_question: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in _weights(store, {"mixture": {"weights": "static"}}, tmp_path):
+        by_question[row["question_id"]].append(row)
+    for rows in by_question.values():
+        likely = sorted(rows, key=lambda row: row["base_loss"])
+        assert [row["weight"] for row in likely] == sorted((row["weight"] for row in rows), reverse=True)
+        assert sum(row["weight"] for row in rows) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_training_on_some_perspectives_gives_the_others_no_weight(store: Store, tmp_path: Path) -> None:
+    rows = _weights(store, {"perspectives": ["formal", "planning"]}, tmp_path)
+    assert {row["perspective"] for row in rows if row["weight"] > 0} == {"formal", "planning"}
+
+
+def test_a_step_of_another_trainer_takes_the_exported_rows_as_they_are(store: Store, tmp_path: Path) -> None:
+    from datasets import load_dataset
+    from transformers import AutoModelForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    export_data(store, "run", _stages(store), "prompt-completion", tmp_path / "out")
+    rows = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache")).select(range(8))
+    tokenizer = load_tokenizer(STUDENT)
+    settings = SFTConfig(
+        output_dir=str(tmp_path / "trl"), max_steps=1, per_device_train_batch_size=8, learning_rate=1e-3, max_length=None,
+        use_cpu=True, bf16=False, gradient_checkpointing=False, report_to=[], save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(STUDENT.path), args=settings, train_dataset=rows, processing_class=tokenizer
+    )
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train()
+    assert any(not torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
+    for mine, theirs in zip(rows, trainer.train_dataset, strict=True):
+        tokens = [*prompt_tokens(tokenizer, mine["prompt"], None), *rationale_tokens(tokenizer, mine["completion"])]
+        assert theirs["input_ids"] == tokens
 
 
 def test_without_a_training_weights_are_unknown(store: Store, tmp_path: Path) -> None:
