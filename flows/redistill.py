@@ -33,7 +33,7 @@ from pipeline.config.run import RunConfig
 from stages import promotion
 from stages.core.plan import plan
 from stages.core.process import store_of
-from stages.promotion import STUDENT, settle, why_not
+from stages.promotion import STUDENT, check_policy, settle, why_not
 from storage.artifact import Artifact
 
 
@@ -91,6 +91,7 @@ def redistill(
             name="Skipped", message=f"began {_hours_late():.1f} h after its scheduled time; the next scheduled run replaces it"
         )
     config = job.load()
+    check_policy(config, policy)
     store, planned = store_of(config), plan(config)
     nothing = why_not(store, planned[STUDENT].fingerprint)
     if nothing is not None:

@@ -17,11 +17,13 @@ import orjson
 from pipeline.analysis.accuracy_numbers import PairedChange
 from pipeline.analysis.promotion_rule import Decision, Policy, decide
 from pipeline.config.run import RunConfig
+from pipeline.errors import ConfigError
 from stages.core.plan import plan
 from stages.core.process import store_of
 from stages.core.summaries import EvaluationSummary
 from stages.shared.answering import items_digest
 from stages.shared.compare_accuracy import COUNTED, compare_students
+from stages.shared.draws import DRAWS_COUNTED, compare_draws
 from storage.artifact import Artifact
 from storage.catalogue import point, read_pointer
 from storage.documents import RecordedDecision, Target, parse_decision
@@ -87,7 +89,7 @@ def _asked(store: Store, evaluation: Artifact) -> dict[str, Any]:
     return {"version": identity["version"], **how, "what": items_digest(questions, how["evaluation"]["use"])}
 
 
-def compare(config: RunConfig, incumbent: Mapping[str, str], evaluate: Evaluate) -> dict[str, PairedChange]:
+def compare(config: RunConfig, incumbent: Mapping[str, str], evaluate: Evaluate, sampled: bool) -> dict[str, PairedChange]:
     """Candidate − incumbent by group and set, on identical items; `evaluate` lets the incumbent answer them if it has not yet."""
     store = store_of(config)
     candidate = store.open("evaluation", plan(config)["evaluation"].fingerprint)
@@ -95,26 +97,51 @@ def compare(config: RunConfig, incumbent: Mapping[str, str], evaluate: Evaluate)
     if answered is not None and store.exists("evaluation", answered):
         before = store.open("evaluation", answered)
         if _asked(store, before) == _asked(store, candidate):
-            return _compared(before, candidate, config)
-    return _compared(evaluate({STUDENT: incumbent[STUDENT]}), candidate, config)
+            return _compared(before, candidate, sampled)
+    return _compared(evaluate({STUDENT: incumbent[STUDENT]}), candidate, sampled)
 
 
-def _compared(before: Artifact, after: Artifact, config: RunConfig) -> dict[str, PairedChange]:
-    theirs, ours = before.batches("items", COUNTED), after.batches("items", COUNTED)
-    changes = compare_students(theirs, ours)
+def _compared(before: Artifact, after: Artifact, sampled: bool) -> dict[str, PairedChange]:
+    if sampled:
+        theirs, ours = (artifact.batches("draws", DRAWS_COUNTED) for artifact in (before, after))
+        changes = compare_draws((theirs, "student"), (ours, "student"))
+    else:
+        changes = compare_students(before.batches("items", COUNTED), after.batches("items", COUNTED))
     assert changes is not None, "both evaluations have identical items"
     return changes
 
 
+def check_policy(config: RunConfig, policy: Policy) -> None:
+    """Refuse a policy that the run's evaluation cannot serve, before anything runs.
+
+    Raises:
+        ConfigError: it compares sampled answers, and there are none.
+    """
+    if policy.sampled and config.evaluation.draws is None:
+        raise ConfigError(
+            "evaluation.draws: sampled answers are to be compared, and there are none; set draws, for example {count: 8}"
+        )
+
+
 def judge(config: RunConfig, policy: Policy, evaluate: Evaluate) -> tuple[Decision, str | None]:
-    """The decision on a finished candidate, and the student that it was compared with (None: its own base)."""
+    """The decision on a finished candidate, and the student that it was compared with (None: its own base).
+
+    Raises:
+        ConfigError: the policy compares sampled answers, and the run has none.
+    """
+    check_policy(config, policy)
     store = store_of(config)
     evaluation = EvaluationSummary.of(store.open("evaluation", plan(config)["evaluation"].fingerprint))
     ood = [name for group, name in evaluation.sets if group == "ood"]
     incumbent = read_pointer(store.backend, PROMOTED)
     if incumbent is None:
-        return decide(evaluation.student_against_base, ood, policy), None
-    return decide(compare(config, incumbent["stages"], evaluate), ood, policy), student_of(incumbent)
+        changes = evaluation.drawn_against_base if policy.sampled else evaluation.student_against_base
+        if changes is None:
+            raise ArtifactError(
+                "the evaluation was made by an earlier version, which did not compare sampled answers; remove it and run again"
+            )
+        return decide(changes, ood, policy), None
+    return decide(compare(config, incumbent["stages"], evaluate, policy.sampled), ood, policy), student_of(incumbent)
 
 
 def settle(config: RunConfig, decision: Decision, incumbent: str | None) -> dict[str, Any]:

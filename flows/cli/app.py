@@ -127,6 +127,9 @@ def redistill(
     config: ConfigFile,
     overrides: Overrides = None,
     margin: Annotated[float, typer.Option(help="accepted loss of in-distribution accuracy; 0.02 is 2 points")] = 0.02,
+    sampled: Annotated[
+        bool, typer.Option("--sampled", help="compare pass@1 over sampled answers (evaluation.draws), not greedy ones")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be done or decided; change nothing")] = False,
 ) -> None:
     """Distil a candidate if an input changed, and promote it if it is not worse than the promoted student."""
@@ -146,7 +149,7 @@ def redistill(
         os.environ[CHANGES_MAY_NAME_SERVERS] = "1"  # who types a command owns this environment
         job = Job(config=str(config.resolve()), changes=tuple(overrides or ()))
         with tags("mind"):  # as deployments have; automations look for it
-            state = flow(job, Policy(margin=margin), dry_run, return_state=True)
+            state = flow(job, Policy(margin=margin, sampled=sampled), dry_run, return_state=True)
         if state.is_failed() or state.is_crashed():
             state.result()
         print(f"{state.name}: {state.message}")

@@ -1,8 +1,9 @@
 """Decides whether a candidate student replaces the incumbent, from both students' answers to identical items.
 
 In distribution: non-inferiority. The lower end of the paired 95 % interval of candidate − incumbent must be above −margin. Out of
-distribution: no significant loss. Among the sets on which the candidate is below the incumbent, none may have a p-value below alpha in
-McNemar's exact test, Holm-corrected over all out-of-distribution sets. Our choice; the paper has no such step.
+distribution: no significant loss. Among the sets on which the candidate is below the incumbent, none may have a p-value below alpha
+(McNemar's exact test, or that of `sampled_change` for sampled answers), Holm-corrected over all out-of-distribution sets. Our choice; the
+paper has no such step.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ class Policy(Frozen):
 
     margin: float = runtime(
         0.02, ge=0, le=1, description="accepted loss of accuracy in distribution; 0.02 is 2 percentage points"
+    )
+    sampled: bool = runtime(
+        False,
+        description="compare pass@1 over sampled answers (evaluation.draws) in place of greedy answers, for students that think",
     )
     alpha: float = runtime(0.05, gt=0, lt=1, description="significance level of a loss out of distribution, after correction")
 

@@ -7,6 +7,7 @@ is nothing to say about others: intervals and p-values then hold for that traine
 
 - `wilson`, `mcnemar`: the proportion and the exact test of one trained model.
 - `accuracy_interval`, `change_interval`, `change_p`: an accuracy, a change and its p-value, for other seeds and other items.
+- `sampled_change`: a change in pass@1 over sampled answers and its p-value, for other items and draws, of two trained models.
 - `interval_from_parts`: the same from means and variances, where the answers are not at hand.
 - `jackknife`: the standard error of any figure over questions, for these models.
 - `holm` corrects for multiple arms; `detectable_difference` gives the smallest difference that a benchmark of a given size can detect.
@@ -35,7 +36,7 @@ degrees of freedom 87 to 92 % with two seeds, because seeds that agree by chance
 A limit: seed means are taken as about normal; near 90 % correct with seeds that spread by 10 points, an accuracy's interval covers 89 to
 92 %.
 
-Axes: S seeds, N items, U units (in `jackknife`), B rows, G points of a grid.
+Axes: S seeds, N items, C draws, U units (in `jackknife`), B rows, G points of a grid.
 """
 
 from __future__ import annotations
@@ -177,6 +178,24 @@ class Tested(NamedTuple):
 
     interval: Interval
     p: float
+
+
+def sampled_change(before_NC: NDArray[np.bool_], after_NC: NDArray[np.bool_]) -> Tested:
+    """Mean of after − before in pass@1, with its 95 % interval and p-value for other items and other draws.
+
+    Item n of both is paired; its C draws are nested in it, so the variance between the items' mean changes contains that of the draws. Two
+    items are added to the centre and to the variance, one gained and one lost in every draw, as above; with one draw of each it is
+    `change_interval` of one seed. The numbers of draws may differ. With fewer than two items the interval is (-1, 1) and p is 1.
+
+    Raises:
+        ValueError: the numbers of items differ.
+    """
+    if len(before_NC) != len(after_NC):
+        raise ValueError(f"{len(before_NC)} and {len(after_NC)} items: before and after need the same items")
+    change_SN = (after_NC.mean(1) - before_NC.mean(1))[None]
+    interval = _interval(change_SN, (1, -1), -1.0)
+    p = 1.0 if len(before_NC) < 2 else _p_value(_parts(change_SN, (1, -1)), 1, len(before_NC) + 2)
+    return Tested(interval, p)
 
 
 def interval_from_parts(values_S: Sequence[float], items_variance: float, items: int) -> Tested:

@@ -127,6 +127,8 @@ class EvaluationSummary(AnswersSummary):
     student_against_base: dict[str, PairedChange]
     forgetting: dict[str, float]
     """Base accuracy minus student accuracy, by out-of-distribution set."""
+    drawn_against_base: dict[str, PairedChange] | None = None
+    """The student's change in pass@1 over sampled answers; set only with `evaluation.draws`."""
 
 
 class SamplingSummary(Summary):

@@ -80,16 +80,18 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
     score(asking, models, out, progress)
 
     from stages.shared.compare_accuracy import COUNTED, summarise
-    from stages.shared.draws import summarise_draws
+    from stages.shared.draws import DRAWS_COUNTED, compare_draws, summarise_draws
     from stages.shared.further_measurements import measured_student
     from stages.shared.looping import COLUMNS, looping
 
     tables = chain(references.batches("items", COUNTED), out.shards("items", COUNTED))
     asked = ReferencesSummary.of(references)
     found = summarise(tables, tuple(asked.accuracy))
-    drawn = None
+    drawn = drawn_against_base = None
     if settings.draws is not None:
-        drawn = {**(asked.drawn or {}), **summarise_draws(out, ("student",), settings.draws.count)}
+        drawn = {**(asked.drawn or {}), **summarise_draws(out, ("student",))}
+        base, draws = references.batches("draws", DRAWS_COUNTED), out.shards("draws", DRAWS_COUNTED)
+        drawn_against_base = compare_draws((base, "base"), (draws, "student"))
     return EvaluationSummary(
         accuracy=found.accuracy,
         sets=found.sets,
@@ -100,5 +102,6 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         looping={**asked.looping, **looping(out.shards("items", COLUMNS))},
         spent=spent.spent,
         drawn=drawn,
+        drawn_against_base=drawn_against_base,
         further=measured_student(settings, references.batches, out.shards, asked.further or {}),
     )

@@ -112,7 +112,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         tokens_per_second=spent.tokens_per_second,
         looping=looping(out.shards("items", COLUMNS)),
         spent=spent.spent,
-        drawn=None if draws is None else summarise_draws(out, tuple(models), draws.count),
+        drawn=None if draws is None else summarise_draws(out, tuple(models)),
         further=measured_references(config.evaluation, out.shards, tuple(models), tuple(likely)),
         asked=items_digest(asking.questions, config.evaluation.use),
     )

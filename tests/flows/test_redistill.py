@@ -14,6 +14,7 @@ from flows.redistill import judge
 from flows.run_records import fingerprints
 from pipeline.analysis.promotion_rule import Policy
 from pipeline.config.run import RunConfig
+from pipeline.errors import ConfigError
 from stages.core.plan import plan
 from stages.core.process import run_stage, store_of
 from stages.evaluation import stage as evaluation
@@ -117,6 +118,23 @@ def test_the_policy_sets_the_margin(world: World) -> None:
     candidate = world.evaluated(2e-4, lambda item: next(lost, None) is None)  # three of two hundred
     assert not judge(candidate, Policy(margin=0.01))[0].promote
     assert judge(candidate, Policy(margin=0.2))[0].promote
+
+
+def test_a_policy_on_sampled_answers_decides_by_them(world: World) -> None:
+    drawing = World({**world.tree, "evaluation": {"draws": {"count": 2}}})
+    first = drawing.evaluated(1e-4, none)  # sampled: all right
+    assert judge(first, Policy(sampled=True))[0].promote
+    settle(first, *judge(first, Policy(sampled=True)))
+    candidate = drawing.evaluated(2e-4, every)  # sampled: none right
+    assert judge(candidate, Policy())[0].promote
+    decision, _ = judge(candidate, Policy(sampled=True))
+    assert not decision.promote
+    assert decision.figures["changes"]["group:id"]["change"] == -1.0
+
+
+def test_a_policy_on_sampled_answers_needs_some(world: World) -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.draws: sampled answers are to be compared, and there are none"):
+        judge(world.evaluated(1e-4, every), Policy(sampled=True))
 
 
 def test_an_outdated_evaluation_is_repeated_but_references_are_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from stages.core.plan import StagePlan
 from stages.core.summaries import EvaluationSummary, ReferencesSummary, Summary
 from stages.shared import answering
 from stages.shared.compare_accuracy import COUNTED, accuracies, summarise
+from stages.shared.draws import DRAWS_COUNTED, compare_draws
 from storage.artifact import Artifact
 from storage.store import Store
 
@@ -26,12 +27,27 @@ def evaluation_items(questions: Artifact) -> list[Item]:
 
 
 def commit_evaluation(store: Store, planned: Mapping[str, StagePlan], right: Callable[[Item], bool]) -> Artifact:
-    """An evaluation in which base and teacher are always wrong and the student is correct where `right` says so."""
+    """An evaluation in which base and teacher are always wrong and the student is correct where `right` says so.
+
+    Sampled answers, if the run has them, are right the other way round.
+    """
     items = evaluation_items(store.open("questions", planned["questions"].fingerprint))
     references = _references(store, planned, items)
     students = _answers("student", items, right)
     summary = summarise([references.table("items", COUNTED), students.select(COUNTED)], ("base", "teacher"))
+    drawn = None
+    if planned["evaluation"].config.evaluation.draws is not None:  # type: ignore[attr-defined]
+        drawn = _drawn("student", items, lambda item: not right(item))
+        base = [_drawn("base", items, lambda item: False).select(DRAWS_COUNTED)]
+        more = {"drawn_against_base": compare_draws((base, "base"), ([drawn.select(DRAWS_COUNTED)], "student"))}
+        return _commit(store, planned["evaluation"], students, {**summary._asdict(), **more}, drawn)
     return _commit(store, planned["evaluation"], students, summary._asdict())
+
+
+def _drawn(model: str, items: list[Item], right: Callable[[Item], bool]) -> pa.Table:
+    """Two equal draws of each item."""
+    rows = [{**_row(model, item, right(item)), "repeats": "", "sample_index": index} for item in items for index in range(2)]
+    return pa.Table.from_pylist(rows, schema=answering.DRAWN)
 
 
 def _references(store: Store, planned: Mapping[str, StagePlan], items: list[Item]) -> Artifact:
@@ -44,9 +60,13 @@ def _references(store: Store, planned: Mapping[str, StagePlan], items: list[Item
     return _commit(store, mine, table, {**accuracies([table.select(COUNTED)], ("base", "teacher"))._asdict(), "asked": digest})
 
 
-def _commit(store: Store, planned: StagePlan, items: pa.Table, summary: dict[str, Any]) -> Artifact:
+def _commit(
+    store: Store, planned: StagePlan, items: pa.Table, summary: dict[str, Any], drawn: pa.Table | None = None
+) -> Artifact:
     with store.draft(planned.name, planned.fingerprint) as draft:
         draft.write_shard("items", items)
+        if drawn is not None:
+            draft.write_shard("draws", drawn)
         return store.commit(
             draft,
             {
