@@ -1,4 +1,4 @@
-"""Exports a run's evaluation items as lm-evaluation-harness tasks, and compares lm-eval's answers with ours item by item.
+"""Exports a run's evaluation items as tasks of lm-evaluation-harness and lighteval, and compares lm-eval's answers with ours item by item.
 
 There is one task per evaluation set. Its items are the run's own, in order, with the exact text that a model reads, including the special
 tokens of a chat template; lm-eval is therefore run without `--apply_chat_template`. Its grading uses lm-eval's own filters only: the last
@@ -25,8 +25,10 @@ from pipeline.grading.grade import Outcome
 from pipeline.model_folders import load_tokenizer
 from pipeline.prompt_rendering import rendered, stops, student_prompt
 from stages.shared.answering import EvaluationTask, items
+from stages.shared.pages import render_text
 from storage.artifact import Artifact
 
+LIGHTEVAL: Final = Path(__file__).with_name("lighteval_tasks.txt")
 _INSIDE: Final = r"(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\])*\})*\})*\})*"
 _BOXED: Final = rf"(?s)\\boxed\s*\{{({_INSIDE})\}}"
 """Braces inside the box are balanced to a depth of three, which a regular expression can still express."""
@@ -71,7 +73,7 @@ def _task(run: RunConfig, name: str, path: Path, stop: tuple[str, ...]) -> dict[
 
 
 def export(run: RunConfig, questions: Artifact, model: Weights, folder: Path) -> dict[str, int]:
-    """Write tasks and items, rendered with the model's tokenizer, into a new folder, atomically.
+    """Write tasks and items, rendered with the model's tokenizer, into a new folder, atomically. lighteval's tasks are one module there.
 
     Returns the number of items of each set.
 
@@ -89,11 +91,16 @@ def export(run: RunConfig, questions: Artifact, model: Weights, folder: Path) ->
         prompt = rendered(tokenizer, student_prompt(run.prompts, item.question), model.dialogue)
         row = {"question_id": item.question.id, "set": item.set, "prompt": prompt, "gold": item.question.answer}
         counts[item.set] = counts.get(item.set, 0) + 1
-        with (aside / f"{item.set}.jsonl").open("a", encoding="utf-8") as lines:
+        path = aside / item.set / "test.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(row) + "\n")
     for name in counts:
-        text = yaml.safe_dump(_task(run, name, (folder / f"{name}.jsonl").resolve(), stop), sort_keys=False)
+        text = yaml.safe_dump(_task(run, name, (folder / name / "test.jsonl").resolve(), stop), sort_keys=False)
         (aside / f"{name}.yaml").write_text(text)
+    most = run.evaluation.max_tokens
+    module = render_text(LIGHTEVAL, boxed=_BOXED, tag=tag(run), max_tokens=most, stop=list(stop), sets=list(counts))
+    (aside / "lighteval_tasks.py").write_bytes(module)
     aside.rename(folder)
     return counts
 

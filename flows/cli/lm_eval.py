@@ -41,7 +41,7 @@ def export(
     model: Model = "student",
     overrides: Overrides = None,
 ) -> None:
-    """Write the run's evaluation items as lm-eval tasks, and print the command that evaluates them."""
+    """Write the run's evaluation items as tasks of lm-eval and lighteval, and print the commands that evaluate them."""
     with reported():
         from stages import lm_eval
 
@@ -55,6 +55,13 @@ def export(
         print(
             f"lm_eval --model hf --model_args pretrained={asked.location}{revision},dtype={run.evaluation.engine.dtype} "
             f"--include_path {out} --tasks {lm_eval.tag(run)} --batch_size 16 --log_samples --output_path {out / 'results'}"
+        )
+        tasks = ",".join(f"{lm_eval.tag(run)}_{name}|0" for name in counts)
+        print("or, with lighteval,")
+        print(
+            f"lighteval accelerate model_name={asked.location}{revision},dtype={run.evaluation.engine.dtype},batch_size=16,"
+            f"override_chat_template=False '{tasks}' --custom-tasks {out / 'lighteval_tasks.py'} --output-dir {out / 'results'} "
+            "--save-details"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_an_exported_item_has_the_prompt_tokens_of_the_run(tmp_path: Path, chat:
     tokenizer = load_tokenizer(model)
     known = {item.id: item for item in from_table(questions.table("questions"))}
     for name in ("dial", "lift"):
-        rows = [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
+        rows = [json.loads(line) for line in (out / name / "test.jsonl").read_text().splitlines()]
         assert {row["set"] for row in rows} == {name}
         for row in rows:
             item = known[row["question_id"]]
@@ -50,12 +51,24 @@ def test_an_exported_item_has_the_prompt_tokens_of_the_run(tmp_path: Path, chat:
             assert asked == prompt_tokens(tokenizer, student_prompt(run.prompts, item), model.dialogue)
             assert row["gold"] == item.answer
         task = yaml.safe_load((out / f"{name}.yaml").read_text())
-        assert task["dataset_kwargs"]["data_files"]["test"] == str((out / f"{name}.jsonl").resolve())
+        assert task["dataset_kwargs"]["data_files"]["test"] == str((out / name / "test.jsonl").resolve())
         until = [] if chat else ["\n\nQuestion:"]
         assert task["generation_kwargs"] == {"until": until, "do_sample": False, "temperature": 0.0, "max_gen_toks": 33}
         assert (task["task"], task["tag"]) == (f"mind_small_{name}", ["mind_small"])
+    module = ast.parse((out / "lighteval_tasks.py").read_text())
+    values = {node.value for node in ast.walk(module) if isinstance(node, ast.Constant)}
+    assert {lm_eval._BOXED, "mind_small_", "dial", "lift", 33, *until} <= values
     with pytest.raises(ConfigError, match="already exists; give a new folder"):
         lm_eval.export(run, questions, model, out)
+
+
+def test_the_items_are_read_by_datasets_as_lighteval_reads_them(tmp_path: Path, tiny_model: Path) -> None:
+    from datasets import load_dataset
+
+    model, questions = LocalModel(path=tiny_model, chat=False), write_questions(tmp_path)
+    lm_eval.export(run_of(tiny_model, False), questions, model, tmp_path / "out")
+    found = load_dataset(str(tmp_path / "out" / "dial"), "default", cache_dir=str(tmp_path / "cache"))
+    assert list(found) == ["test"] and len(found["test"]) == ITEMS
 
 
 CASES = {
