@@ -113,7 +113,16 @@ def test_a_file_with_fences_of_its_own_is_one_block() -> None:
 def test_a_broken_link_fails_the_build(link: str, tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "docs", tmp_path / "docs")
     for entry in REPOSITORY.iterdir():
-        if entry.name in ("mkdocs.yml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "scripts", "pipeline", "configs", "examples"):
+        if entry.name in (
+            "mkdocs.yml",
+            "README.md",
+            "CONTRIBUTING.md",
+            "CHANGELOG.md",
+            "scripts",
+            "pipeline",
+            "configs",
+            "examples",
+        ):
             (tmp_path / entry.name).symlink_to(entry)
     with (tmp_path / "docs" / "gpus.md").open("a") as document:
         document.write(f"\n[broken]({link})\n")
