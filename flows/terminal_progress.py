@@ -24,9 +24,9 @@ _LINE_SECONDS: Final = 10.0
 
 
 def _rest(found: Mapping[str, Any]) -> str:
-    """The note, and the time left, which is unknown while nothing is finished."""
+    """The time left, which is unknown while nothing is finished, and the note; a narrow terminal cuts what is last."""
     left = found["seconds_left"]
-    return ", ".join(filter(None, (found["note"], "" if left is None else f"{in_words(left)} left")))
+    return ", ".join(filter(None, ("" if left is None else f"{in_words(left)} left", found["note"])))
 
 
 def in_words(seconds: float) -> str:
@@ -81,7 +81,7 @@ def watching(stage: str) -> Iterator[OnProgress]:
         return
     columns: tuple[ProgressColumn, ...] = (
         TextColumn("{task.description}", markup=False, table_column=_one_line()),
-        BarColumn(bar_width=12),
+        BarColumn(bar_width=8),
         TimeElapsedColumn(),
         TextColumn("{task.fields[count]}", table_column=_one_line()),
         TextColumn("{task.fields[rest]}", style="dim", markup=False, table_column=_one_line(1)),

@@ -38,7 +38,7 @@ def test_a_line_is_printed_only_when_something_changed(capsys: pytest.CaptureFix
     slower = {**some, "note": "12 texts, 90 tokens/s", "seconds_left": 200.0}
     assert lines_of(capsys, [*waiting, (60.0, some), (75.0, slower), (90.0, slower)]) == [
         "references  10 s: answers, 0/320 items",
-        "references  1 min 00 s: answers, 12/320 items, 12 texts, 130 tokens/s, 1 min 39 s left",
+        "references  1 min 00 s: answers, 12/320 items, 1 min 39 s left, 12 texts, 130 tokens/s",
     ]
 
 
@@ -105,7 +105,7 @@ def test_in_a_terminal_of_80_columns_one_line_is_drawn_again_and_is_gone_at_the_
     assert len(drawn) > 4
     assert all(len(line) <= 80 for line in drawn)
     assert any(
-        re.search(r"sampling    teacher's rationales .* 0:00:0\d (40|80|120|160|200|240|280)/320 items 1,234 texts", line)
+        re.search(r"sampling    teacher's rationales .* 0:00:0\d (40|80|120|160|200|240|280)/320 items 1 min 20 s left", line)
         for line in drawn
     ), drawn
     assert "\x1b[1A" not in raw.replace("\x1b[1A\x1b[2K", ""), "only its own line is ever cleared"
