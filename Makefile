@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 
 STUDENT := models/SmolLM2-135M-Instruct
 
-.PHONY: demo real test fast e2e lint docs soak bench-storage bench-growth bench-grading bench-prefect clean
+.PHONY: demo real test fast e2e lint docs docs-site soak bench-storage bench-growth bench-grading bench-prefect clean
 
 demo: $(READY)
 	@$(BIN)/mind run configs/miniature.yaml
@@ -53,6 +53,9 @@ endif
 
 docs: $(READY)
 	@$(BIN)/python -m scripts.reference_docs
+
+docs-site: $(READY)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict && echo "site/index.html; for the search: python -m http.server --directory site"
 
 # Long tests and benchmarks, not part of `make test`.
 soak: $(READY)

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any, Final, TextIO, cast
+from typing import IO, Any, Final, TextIO, cast
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.segment import Segment
@@ -65,8 +65,23 @@ class _Hook(RenderHook):
         return [_Shown(item) for item in renderables]
 
 
+class _Console(Console):
+    """Writes behind every door. Rich looks behind one stream, but while it draws a line again it puts its own before the door."""
+
+    @property
+    def file(self) -> IO[str]:
+        found = super().file
+        while isinstance(found, _Door):
+            found = found.rich_proxied_file
+        return found
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
+
+
 def door_console(width: int) -> Console:
     """A console at the door, as wide as the terminal; `width` without one."""
-    made = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=width)
+    made = _Console(highlight=False) if sys.stdout.isatty() else _Console(highlight=False, width=width)
     made.push_render_hook(_Hook())
     return made

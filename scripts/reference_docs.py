@@ -152,7 +152,11 @@ def commands() -> str:
     command = [str(typer), "flows.cli.app", "utils", "docs", "--name", "mind", "--title", "Command reference"]
     environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
     written = subprocess.run(command, cwd=DOCS.parent, env=environment, capture_output=True, text=True, check=True).stdout
-    head = "# Command reference\n\nAll commands with their arguments and options. Generated from the code by `make docs`; do not edit.\n"
+    head = (
+        "# Command reference\n\nAll commands with their arguments and options. Generated from the code by `make docs`; do not edit.\n\n"
+        "The shell completes commands and options with the Tab key after `mind --install-completion` (bash, zsh, fish, PowerShell) and in\n"
+        "a new terminal. `mind --show-completion` prints the script that it would install.\n"
+    )
     return html.unescape(written).replace("# Command reference\n", head, 1).rstrip() + "\n"
 
 

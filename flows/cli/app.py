@@ -19,7 +19,7 @@ from flows.cli import list_sources as cli_sources
 from flows.cli import lm_eval as cli_lm_eval
 from flows.cli import server as cli_server
 from flows.cli import show_prompt as cli_prompts
-from flows.cli.formatting import AsJson, duration, print_json, print_table, reported, size
+from flows.cli.formatting import DATA, EXPERIMENTS, RUN, AsJson, duration, print_json, print_table, reported, size
 from flows.prefect_settings import prefect_home
 from pipeline import miniature as world
 from pipeline.config.models import LocalModel
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="MIND: distil a student from a teacher's rationales in eight perspectives.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-miniature = typer.Typer(help="The offline miniature models.", no_args_is_help=True)
-app.add_typer(cli_artifacts.app)
-app.add_typer(cli_prompts.app)
+miniature = typer.Typer(help="Train the miniature models again.", no_args_is_help=True)
+# `mind --help` shows the groups in the order of their first commands.
 app.add_typer(cli_start.app)
-app.add_typer(cli_gguf.app)
-app.add_typer(cli_sources.app)
 app.add_typer(cli_server.app)
-app.add_typer(miniature, name="miniature")
-app.add_typer(cli_bench.app, name="bench")
-app.add_typer(cli_lm_eval.app, name="lm-eval")
+app.add_typer(cli_prompts.app)
+app.add_typer(cli_sources.app)
+app.add_typer(cli_gguf.app)
+app.add_typer(miniature, name="miniature", rich_help_panel=DATA)
+app.add_typer(cli_artifacts.app)
+app.add_typer(cli_bench.app, name="bench", rich_help_panel=EXPERIMENTS)
+app.add_typer(cli_lm_eval.app, name="lm-eval", rich_help_panel=EXPERIMENTS)
 
 ConfigFile = Annotated[Path, typer.Argument(help="a run's YAML file, for example configs/miniature.yaml")]
 Overrides = Annotated[
@@ -62,9 +62,12 @@ def _hints(run: RunConfig) -> list[str]:
     return []
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def run(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Run the whole distillation; finished stages are reused, unfinished ones resumed."""
+    """Run the whole distillation, or what is missing of it.
+
+    Finished stages are reused, unfinished ones resumed.
+    """
     with reported():
         loaded = _load(config, overrides)
         from flows.result_tables import say_stage, show_result
@@ -106,7 +109,7 @@ def run(config: ConfigFile, overrides: Overrides = None) -> None:
         show_result(outcomes, _hints(loaded))
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def stage(name: str, config: ConfigFile, overrides: Overrides = None) -> None:
     """Run one stage; its input stages must be done."""
     with reported():
@@ -122,7 +125,7 @@ def stage(name: str, config: ConfigFile, overrides: Overrides = None) -> None:
         say_stage(name, run_one(loaded, name))
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def redistill(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -132,7 +135,10 @@ def redistill(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be done or decided; change nothing")] = False,
 ) -> None:
-    """Distil a candidate if an input changed, and promote it if it is not worse than the promoted student."""
+    """Distil again if an input changed; promote if it is not worse.
+
+    The candidate is compared with the promoted student on identical items.
+    """
     with reported():
         loaded = _load(config, overrides)
         from stages.core.process import store_of
@@ -155,9 +161,12 @@ def redistill(
         print(f"{state.name}: {state.message}")
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Check the configuration and show what would run, why, and the expected cost; loads no model."""
+    """Check the configuration; show what would run, why, its cost.
+
+    Loads no model.
+    """
     with reported():
         loaded = _load(config, overrides)
         from dataclasses import asdict
@@ -223,7 +232,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def join(
     config: ConfigFile,
     host: Annotated[int, typer.Option(help="this host's number, from 1; the first host, 0, runs the stage itself")],
@@ -245,7 +254,10 @@ def build(
     items: Annotated[int, typer.Option(help="dev questions per family for the model cards' results")] = 200,
     overrides: Overrides = None,
 ) -> None:
-    """Train the miniature tokenizer, teacher and base student from scratch (about an hour on two cores)."""
+    """Train the miniature tokenizer, teacher and student from scratch.
+
+    About an hour on two cores.
+    """
     with reported():
         from pipeline.miniature.build import build as build_models
         from pipeline.miniature.build import load_recipe

@@ -17,7 +17,7 @@ import typer
 from rich.text import Text
 from rich.tree import Tree
 
-from flows.cli.formatting import AsJson, console, duration, print_json, print_table, reported, size
+from flows.cli.formatting import DATA, KEEP, LOOK, AsJson, console, duration, print_json, print_table, reported, size
 from pipeline.errors import ConfigError, shown
 from storage.documents import Pointer, Run
 from storage.errors import ArtifactError
@@ -73,13 +73,13 @@ def _state(store: Store, run: Run) -> str:
     return "interrupted"
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def status(
     root: Root = "artifacts",
     limit: Annotated[int, typer.Option(help="number of runs to show, newest first; 0 for all")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the runs under an artifact root, newest first, and the pointers."""
+    """List the runs of an artifact root, newest first, and pointers."""
     with reported():
         from storage.catalogue import pointers, read_runs, run_names
 
@@ -121,7 +121,7 @@ def _marks(run: Run, pointers: Mapping[str, Pointer]) -> list[str]:
     return [name for name, item in pointers.items() if item["run"] == run["name"] and _student(item) == _student(run)]
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def show(artifact: Reference, root: Root = "artifacts", as_json: AsJson = False) -> None:
     """Show one artifact: its files, inputs, provenance and summary."""
     with reported():
@@ -154,14 +154,17 @@ def _leaves(summary: dict[str, Any]) -> list[tuple[str, Any]]:
     return shown if len(leaves) <= 60 else [*shown, ("...", f"{len(leaves) - 60} more values; --json has all")]
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def diff(
     old: Annotated[str, typer.Argument(metavar="A", help="an artifact, or a run for its student")],
     new: Annotated[str, typer.Argument(metavar="B", help="another of the same stage")],
     root: Root = "artifacts",
     as_json: AsJson = False,
 ) -> None:
-    """Show the fields and inputs in which two artifacts of one stage differ, including those of their ancestors and external inputs."""
+    """Show the fields and inputs in which two artifacts differ.
+
+    Both are of one stage; those of their ancestors and external inputs are included.
+    """
     with reported():
         from storage.lineage import Change, differences
 
@@ -187,9 +190,9 @@ def diff(
             print_table(("stage", "field", "A", "B"), rows)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def lineage(artifact: Reference, root: Root = "artifacts", as_json: AsJson = False) -> None:
-    """Show an artifact's ancestors, down to question files and models."""
+    """Show an artifact's ancestors, down to data files and models."""
     with reported():
         from stages.core.provenance import origins
         from storage.lineage import ancestors
@@ -228,7 +231,7 @@ def lineage(artifact: Reference, root: Root = "artifacts", as_json: AsJson = Fal
         console().print(whole)
 
 
-@app.command()
+@app.command(rich_help_panel=KEEP)
 def verify(
     artifacts: Annotated[
         list[str] | None, typer.Argument(metavar="[ARTIFACT]...", help="artifacts to verify; default: all")
@@ -236,7 +239,10 @@ def verify(
     root: Root = "artifacts",
     as_json: AsJson = False,
 ) -> None:
-    """Re-hash, count and open every file of an artifact; check that its student can be loaded."""
+    """Check every file of an artifact, and that its student loads.
+
+    Files are hashed again, counted and opened.
+    """
     with reported():
         from pipeline.model_folders import check_weights
         from stages.core.plan import ORDER
@@ -263,9 +269,12 @@ def verify(
             raise ArtifactError("; ".join(lines) + f"; remove {', '.join(damaged)} and run again, or import an intact copy")
 
 
-@app.command()
+@app.command(rich_help_panel=KEEP)
 def promote(run: str, root: Root = "artifacts") -> None:
-    """Point `promoted` to a finished run; `mind gc` keeps it and its earlier versions."""
+    """Point `promoted` to a finished run.
+
+    `mind gc` keeps it and its earlier versions.
+    """
     with reported():
         from storage.catalogue import point, read_run
 
@@ -277,9 +286,12 @@ def promote(run: str, root: Root = "artifacts") -> None:
         print(f"promoted: {run}, {STUDENT}/{found['stages'][STUDENT]}")
 
 
-@app.command()
+@app.command(rich_help_panel=KEEP)
 def rollback(root: Root = "artifacts") -> None:
-    """Point `promoted` to the previous version; re-distillation does not promote the current one again."""
+    """Point `promoted` to the previous version.
+
+    Re-distillation does not promote the current one again.
+    """
     with reported():
         from stages.promotion import rollback as roll_back
 
@@ -287,9 +299,12 @@ def rollback(root: Root = "artifacts") -> None:
         print(f"promoted: {before['run']}, {STUDENT}/{before['stages'][STUDENT]}")
 
 
-@app.command()
+@app.command(rich_help_panel=KEEP)
 def forget(run: str, root: Root = "artifacts") -> None:
-    """Remove a run from the catalogue, so that `mind gc` may remove artifacts that only it reaches."""
+    """Remove a run from the catalogue.
+
+    `mind gc` may then remove the artifacts that only it reaches.
+    """
     with reported():
         from storage.catalogue import forget_run
 
@@ -297,7 +312,7 @@ def forget(run: str, root: Root = "artifacts") -> None:
         print(f"{run}: forgotten; `mind gc` removes what only it reached")
 
 
-@app.command()
+@app.command(rich_help_panel=KEEP)
 def gc(
     root: Root = "artifacts",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be removed; remove nothing")] = False,
@@ -325,7 +340,7 @@ def gc(
             )
 
 
-@app.command()
+@app.command(rich_help_panel=KEEP)
 def export(artifact: Reference, file: Annotated[Path, typer.Argument(help="the tar file")], root: Root = "artifacts") -> None:
     """Write an artifact and all its ancestors to one tar file."""
     with reported():
@@ -336,7 +351,7 @@ def export(artifact: Reference, file: Annotated[Path, typer.Argument(help="the t
         print(f"{file}: {len(names)} artifacts, {size(file.stat().st_size)}")
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def release(
     run: Annotated[str, typer.Argument(help="a run's or pointer's name, for example latest or promoted")],
     folder: Annotated[
@@ -352,7 +367,10 @@ def release(
     unevaluated: Annotated[bool, typer.Option("--unevaluated", help="accept a student that was not evaluated")] = False,
     adapter: Annotated[bool, typer.Option("--adapter", help="the LoRA adapters alone, for peft and vLLM")] = False,
 ) -> None:
-    """Write a run's evaluated student with its model card into a folder that vLLM can serve."""
+    """Write a run's student and its model card to a folder for vLLM.
+
+    Only an evaluated student, unless --unevaluated is given.
+    """
     with reported():
         from stages.release import push as send
         from stages.release import release as write
@@ -365,7 +383,7 @@ def release(
             print(f"{push}: {send(folder, push)}")
 
 
-@app.command(name="export-data")
+@app.command(name="export-data", rich_help_panel=DATA)
 def export_data(
     run: Annotated[str, typer.Argument(help="a run's or pointer's name, for example latest or promoted")],
     folder: Annotated[Path, typer.Argument(help="a new folder")],
@@ -379,7 +397,10 @@ def export_data(
         str | None, typer.Option(metavar="OWNER/NAME", help="also upload the folder to this hub repository of datasets")
     ] = None,
 ) -> None:
-    """Write a run's kept rationales as a dataset for other trainers, with their weights."""
+    """Write a run's kept rationales as a dataset for other trainers.
+
+    Each row has its weight.
+    """
     with reported():
         from stages.dataset_export import export_data as write
         from stages.release import push as send
@@ -392,13 +413,16 @@ def export_data(
             print(f"{push}: {send(folder, push, 'dataset')}")
 
 
-@app.command(name="import")
+@app.command(name="import", rich_help_panel=KEEP)
 def import_(
     file: Annotated[Path, typer.Argument(help="a tar file written by `mind export`")],
     root: Root = "artifacts",
     name: Annotated[str | None, typer.Option(help="the run's name in the catalogue; default: the file's name")] = None,
 ) -> None:
-    """Add the artifacts of a tar file after checking every file, and a run in the catalogue that keeps them."""
+    """Add the artifacts of a tar file, after checking every file.
+
+    A run in the catalogue keeps them.
+    """
     with reported():
         from storage.archive import contents
         from storage.archive import import_ as import_from

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound=BaseModel)
 
-app = typer.Typer(help="Experiments that compare arms, and speed benchmarks.", no_args_is_help=True)
+app = typer.Typer(help="Compare whole ways to train, and measure speed.", no_args_is_help=True)
 
 
 def _experiment(config: Path, overrides: list[str] | None, use: str, **fields: Any) -> Experiment:
@@ -71,7 +71,10 @@ def science(
     workers: Annotated[int, typer.Option(help="parallel processes, one per core", min=1)] = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Train every arm with every seed, skipping finished runs, and compare the arms on identical items."""
+    """Train every arm with every seed, and compare the arms.
+
+    Finished runs are skipped. The arms are compared on identical items.
+    """
     with reported():
         from flows.stage_process import freeze_config
         from pipeline.config.run import load_config
@@ -141,7 +144,10 @@ def phase(
     workers: Annotated[int, typer.Option(help="parallel processes, one per core", min=1)] = 2,
     as_json: AsJson = False,
 ) -> None:
-    """Repeat the experiment with every student and number of questions, to find where MIND's advantage starts and ends."""
+    """Find where MIND's advantage starts and ends.
+
+    Repeats the experiment with every student and number of questions.
+    """
     with reported():
         experiment = _experiment(config, overrides, use, seeds=seeds, arms=tuple(arms.split(",")), workers=workers)
         from flows.experiments.compare_arms import runs_of
@@ -203,7 +209,10 @@ def latent(
     questions: Annotated[int, typer.Option(help="number of questions whose rationales are read", min=10)] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Test whether students distinguish perspectives: base, specialists, uniform and MIND on the same rationales, with controls."""
+    """Test whether students distinguish perspectives.
+
+    Base, specialists, uniform and MIND read the same rationales, with controls.
+    """
     with reported():
         experiment = _experiment(config, overrides, use)
         from flows.experiments.compare_arms import folder_of
@@ -228,7 +237,10 @@ def speed(
     threads: Annotated[int, typer.Option(help="PyTorch threads in training", min=1)] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Measure speed as ratios of implementations that do the same work in alternation."""
+    """Measure speed as ratios of implementations.
+
+    They do the same work in alternation.
+    """
     with reported():
         from stages.speed.bench import SpeedRow, bench
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import orjson
 import typer
@@ -16,6 +16,13 @@ from rich.text import Text
 from flows.terminal_door import at_the_door, door_console, visible
 from pipeline.errors import MindError, redacted
 from storage.errors import StorageError
+
+RUN: Final = "Run"
+LOOK: Final = "Look"
+DATA: Final = "Data and models"
+KEEP: Final = "Keep and move"
+EXPERIMENTS: Final = "Experiments"
+"""Groups of commands in `mind --help`."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.formatting import reported
+from flows.cli.formatting import DATA, reported
 
 app = typer.Typer(add_completion=False)
 
@@ -22,7 +22,7 @@ class Precision(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
-@app.command(name="import-gguf")
+@app.command(name="import-gguf", rich_help_panel=DATA)
 def import_gguf(
     file: Annotated[Path, typer.Argument(help="a GGUF file of a Llama- or Qwen-shaped model")],
     out: Annotated[Path, typer.Argument(help="the new model folder")],
@@ -30,7 +30,10 @@ def import_gguf(
         Precision.FLOAT32
     ),
 ) -> None:
-    """Write a model folder (safetensors, fast tokenizer, chat template) from a GGUF file, and check it by a probe."""
+    """Write a model folder from a GGUF file.
+
+    It has safetensors, a fast tokenizer and the chat template, and is checked by a probe.
+    """
     # Everything here runs on the CPU; otherwise DeepSpeed, which transformers imports, warns that it found nothing else.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if not sys.stderr.isatty():

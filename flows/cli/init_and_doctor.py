@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
-from flows.cli.formatting import AsJson, print_json, print_table, reported
+from flows.cli.formatting import RUN, AsJson, print_json, print_table, reported
 from pipeline.capacity.machine import Check
 from pipeline.config.run import RunConfig, load_config
 from pipeline.errors import ConfigError, MindError
@@ -23,7 +23,7 @@ app = typer.Typer(add_completion=False)
 _NOT_TRIED: Final = Check("try", "warn", "nothing was tried, because a check failed", "correct what failed, then run again")
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def doctor(
     config: Annotated[
         Path | None, typer.Argument(help="a run's YAML file: its models, memory and time are checked too")
@@ -35,7 +35,10 @@ def doctor(
     minutes: Annotated[float, typer.Option(help="with --try: time limit of each of the three", min=0.01)] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Check packages, GPUs, memory, disk and the hub, and whether they meet a configuration's needs; loads no model without --try."""
+    """Check this machine, and whether it meets a run's needs.
+
+    Packages, GPUs, memory, disk and the hub. Loads no model without --try.
+    """
     with reported():
         from pipeline.capacity.doctor import all_checks, worst
 
@@ -73,7 +76,7 @@ def _several(answer: str | None) -> list[str]:
     return [part.strip() for part in (answer or "").split(",") if part.strip()]
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def init(
     file: Annotated[Path, typer.Argument(help="the configuration file to write, for example run.yaml")],
     teacher: Annotated[str | None, typer.Option(help='a folder, a hub name@revision, or "ADDRESS MODEL" of a server')] = None,
@@ -84,15 +87,29 @@ def init(
     ] = None,
     outside: Annotated[str, typer.Option(help="files or benchmarks to evaluate on out of distribution; optional")] = "",
     gpus: Annotated[int | None, typer.Option(help="number of GPUs; default: those of this machine", min=0)] = None,
+    miniature: Annotated[
+        bool, typer.Option("--miniature", help="write the demo with its tiny models; nothing else is asked for")
+    ] = False,
 ) -> None:
-    """Write a first configuration from five answers, given as options or asked for in the terminal."""
-    with reported():
-        from pipeline.config.starter import StarterAnswers, starter
+    """Write a first configuration from five answers, or the demo's.
 
+    Answers are given as options or asked for in the terminal.
+    """
+    with reported():
         if file.exists():
             raise ConfigError(f"{file}: already exists; give a new file")
         if not file.parent.is_dir():
             raise ConfigError(f"{file}: no such folder {file.parent}; create it, or give another file")
+        if miniature:
+            if any((teacher, student, train, evaluate, outside, gpus is not None)):
+                raise ConfigError("--miniature: has its own models and questions; give it without the other options")
+            from pipeline.miniature.demo import demo_config
+
+            file.write_text(demo_config())
+            print(f"{file}: written; next: mind run {file} (about five minutes), or mind plan {file}")
+            return
+        from pipeline.config.starter import StarterAnswers, starter
+
         answers = StarterAnswers(
             name=file.stem,
             teacher=_asked(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.formatting import AsJson, print_json, print_table, reported
+from flows.cli.formatting import DATA, AsJson, print_json, print_table, reported
 from pipeline.config.run import load_config
 from pipeline.questions.named_benchmarks import Benchmark, NamedSource, Source, entries, evaluation_only
 from pipeline.questions.sources import FileSource, HubSource, MiniatureSource
@@ -18,12 +18,12 @@ _WIDE = ("why", "about", "citation", "tasks")
 """Columns that are too wide for a table; shown in JSON only."""
 
 
-@app.command()
+@app.command(rich_help_panel=DATA)
 def sources(
     config: Annotated[Path | None, typer.Argument(help="a run's YAML file, to list the sources that it reads")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the named benchmarks or, with a run's file, the sources that the run reads."""
+    """List the named benchmarks, or the sources that a run reads."""
     with reported():
         rows = [_known(name, entry) for name, entry in entries().items()] if config is None else _read_by(config)
         if as_json:

@@ -14,7 +14,7 @@ from pipeline.config.run import RunConfig, load_config
 if TYPE_CHECKING:
     from storage.artifact import Artifact
 
-app = typer.Typer(help="Cross-check of a run's items with lm-evaluation-harness.", no_args_is_help=True)
+app = typer.Typer(help="Cross-check a run's items with lm-evaluation-harness.", no_args_is_help=True)
 
 ConfigFile = Annotated[Path, typer.Argument(help="a run's YAML file")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field")]
@@ -41,7 +41,10 @@ def export(
     model: Model = "student",
     overrides: Overrides = None,
 ) -> None:
-    """Write the run's evaluation items as tasks of lm-eval and lighteval, and print the commands that evaluate them."""
+    """Write the run's evaluation items as tasks of lm-eval and lighteval.
+
+    Prints the commands that evaluate them.
+    """
     with reported():
         from stages import lm_eval
 
@@ -73,7 +76,10 @@ def compare(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare lm-eval's answers with the run's own: the number of equal verdicts, and the cause of each different one."""
+    """Compare lm-eval's answers with the run's own.
+
+    Shows the number of equal verdicts, and the cause of each different one.
+    """
     with reported():
         from stages import lm_eval
 

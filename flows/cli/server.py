@@ -6,30 +6,36 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.formatting import reported
+from flows.cli.formatting import LOOK, RUN, reported
 from pipeline.errors import ConfigError
 
 app = typer.Typer(add_completion=False)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def deploy(
     minutes: Annotated[float, typer.Option(help="how long to wait for the server's first answer", min=0)] = 5,
 ) -> None:
-    """Register pools and deployments with the Prefect server of PREFECT_API_URL, as soon as it answers; may be repeated."""
+    """Register pools and deployments with a Prefect server.
+
+    The server is that of PREFECT_API_URL; the command waits until it answers, and may be repeated.
+    """
     with reported():
         from flows.server.deployments import register
 
         register(minutes * 60, lambda line: print(line, flush=True))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def reports(
     roots: Annotated[list[str] | None, typer.Argument(metavar="ROOT", help="artifact roots; default: artifacts")] = None,
     host: Annotated[str, typer.Option(help="the address to listen on; 0.0.0.0 for all of this machine's")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="the port to listen on", min=0, max=65535)] = 4280,
 ) -> None:
-    """Serve the reports of artifact roots, and nothing else of them, until Ctrl-C; Prefect's pages link to MIND_REPORTS_URL."""
+    """Serve the reports of artifact roots in a browser, until Ctrl-C.
+
+    Nothing else of the roots is served. Prefect's pages link to MIND_REPORTS_URL.
+    """
     with reported():
         from flows.server.reports import REPORTS_URL, report_server
         from storage.store import open_store

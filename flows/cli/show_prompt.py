@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.text import Text
 
-from flows.cli.formatting import console, reported
+from flows.cli.formatting import LOOK, console, reported
 from pipeline.config.models import HubModel, LocalModel, Weights
 from pipeline.config.run import RunConfig, load_config
 
@@ -106,14 +106,17 @@ def _row(run: RunConfig, row: TokenRow, tokenizer: Any, origin: str) -> None:
     )
 
 
-@app.command("show-prompt")
+@app.command("show-prompt", rich_help_panel=LOOK)
 def show_prompt(
     config: Annotated[Path, typer.Argument(help="a run's YAML file")],
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a field")] = None,
     question: Annotated[str | None, typer.Option(help="a training question's id; default: the first")] = None,
     perspective: Annotated[str | None, typer.Option(help="the perspective to show; default: the first")] = None,
 ) -> None:
-    """Show the prompts and the training row of one question, and which tokens carry loss."""
+    """Show the prompts and the training row of one question.
+
+    Also which tokens carry loss.
+    """
     with reported():
         from pipeline.errors import ConfigError
         from pipeline.model_folders import check_model, load_tokenizer

@@ -53,12 +53,16 @@ def register(seconds: float, say: Callable[[str], None]) -> None:
     """Wait for the configured server, then create the pools that are missing, and register the deployments.
 
     Raises:
-        ConfigError: no server is configured, or it does not answer.
+        ConfigError: no server is configured, or it does not answer; MIND was not installed from a checkout.
         StageFailed: Prefect refuses the deployments.
     """
     url = get_current_settings().api.url
     if not url:
         raise ConfigError("PREFECT_API_URL: not set; set it to the server's address, for example http://127.0.0.1:4200/api")
+    if not (HOME / "prefect.yaml").is_file():
+        raise ConfigError(
+            f"{HOME / 'prefect.yaml'}: no such file; deployments run from a checkout of the repository: install it with pip install -e ."
+        )
     wait_for_server(url, seconds)
     with get_client(sync_client=True) as client:
         for pool in POOLS:

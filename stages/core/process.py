@@ -47,8 +47,14 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    here = Path(__file__).parent
-    answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    """The commit of the repository that this code is a checkout of; None for an installed package, or where git is not installed."""
+    home = Path(__file__).parents[2]
+    if not (home / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=home, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
     return answer.stdout.strip() or None
 
 
