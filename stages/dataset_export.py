@@ -8,15 +8,13 @@ leaves the rationale out; weights of a question sum to 1. It is null without a t
 losses that were not stored.
 
 Shards are read and written one at a time.
-
-Axes: Q questions of a shard, K perspectives.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -25,13 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.models import Turns
-from pipeline.config.synthesis import MetaNetShape, Objective
-from pipeline.config.training import Mixture
 from pipeline.errors import ConfigError, shown
 from pipeline.prompt_rendering import messages
 from stages.core.provenance import origins
 from stages.release import check_licence, source_of, title_of
-from stages.shared.mapped_tables import by_question
+from stages.shared.metanet_weights import weigher
 from stages.shared.pages import render_text
 from storage.artifact import Artifact
 from storage.atomic import read_parquet, writing
@@ -95,44 +91,8 @@ def schema_of(form: Format, chat: bool) -> pa.Schema:
     return pa.schema([*fields[form], *_COMMON])
 
 
-def weigher(synthesis: Artifact, training: Artifact | None) -> Callable[[pa.Table], dict[tuple[str, str], float]] | None:
-    """A function from a shard of features to its rationales' weights, by question and perspective; None if they are unknown."""
-    import torch
-    from safetensors.torch import load_file
-
-    from pipeline.metanet.network import MetaNet
-    from pipeline.metanet.selection_and_weights import select_and_weigh
-
-    if training is None:
-        return None
-    settings = training.manifest["config"]
-    mixture, objective = (
-        Mixture.model_validate(settings["training"]["mixture"]),
-        Objective.model_validate(settings["objective"]),
-    )
-    names = [item["name"] for item in synthesis.manifest["config"]["perspectives"]]
-    if mixture.order != "scored" or mixture.draw is not None or mixture.weights not in ("metanet", "uniform"):
-        return None
-    if [item["name"] for item in settings["perspectives"]] != names:
-        return None
-    weights = load_file(training.path("metanet.safetensors"))
-
-    def weighed(shard: pa.Table) -> dict[tuple[str, str], float]:
-        ids, features_QKF, mask_QK = by_question(shard, names)
-        scores_QK = torch.zeros(mask_QK.shape).masked_fill(~mask_QK, float("-inf"))
-        if mixture.weights == "metanet":
-            metanet = MetaNet(len(names), features_QKF.shape[-1], MetaNetShape.model_validate(settings["metanet"])).eval()
-            metanet.load_state_dict(weights)
-            with torch.no_grad():
-                scores_QK = metanet(features_QKF, mask_QK)[0]
-        alpha_QK = select_and_weigh(scores_QK, mask_QK, mixture, objective.temperature, torch.Generator()).alpha_QK
-        return {(ids[q], names[k]): float(alpha_QK[q, k]) for q, k in mask_QK.nonzero().tolist()}
-
-    return weighed
-
-
 def _tables(synthesis: Artifact, training: Artifact | None, form: Format, turns: Turns | None) -> Iterator[list[Row]]:
-    weighed = weigher(synthesis, training)
+    weighed = None if training is None else weigher(synthesis, training, training.path("metanet.safetensors"))
     for texts, features in zip(synthesis.files("rationales"), synthesis.files("features"), strict=True):
         rows = read_parquet(texts).to_pylist()
         weights = weighed(read_parquet(features)) if weighed is not None and rows else {}
@@ -140,7 +100,7 @@ def _tables(synthesis: Artifact, training: Artifact | None, form: Format, turns:
             {
                 **_texts(form, row["prompt"], row["rationale"], turns),
                 **{name: row[name] for name in ("question_id", "perspective", "answer")},
-                "weight": weights.get((row["question_id"], row["perspective"])),
+                "weight": weights[row["question_id"], row["perspective"]].weight if weights else None,
             }
             for row in rows
         ]

@@ -1,0 +1,75 @@
+"""Scores and weights of kept rationales by one state of MetaNet: that of its warm-up, or the trained one.
+
+A weight is α of the method, 0 where the question's selection leaves the rationale out; weights of a question sum to 1. Training stores no
+weights of single questions, so those between its start and its end are not known.
+
+Axes: Q questions of a shard, K perspectives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from pipeline.config.synthesis import MetaNetShape, Objective
+from pipeline.config.training import Mixture
+from stages.shared.mapped_tables import by_question
+from storage.artifact import Artifact
+
+
+class Weighed(NamedTuple):
+    """MetaNet's score, None where the weights do not follow one, and the weight α."""
+
+    score: float | None
+    weight: float
+
+
+Weigh = Callable[[pa.Table], dict[tuple[str, str], Weighed]]
+"""From a shard of features to the weights of its rationales, by question and perspective."""
+
+
+def weigher(synthesis: Artifact, training: Artifact, metanet_file: Path) -> Weigh | None:
+    """Weighs as `training` does, with the MetaNet of a file; None for arms whose weights are random or follow losses not stored."""
+    import torch
+    from safetensors.torch import load_file
+
+    from pipeline.metanet.network import MetaNet
+    from pipeline.metanet.selection_and_weights import select_and_weigh
+
+    settings = training.manifest["config"]
+    mixture, objective = (
+        Mixture.model_validate(settings["training"]["mixture"]),
+        Objective.model_validate(settings["objective"]),
+    )
+    names = [item["name"] for item in synthesis.manifest["config"]["perspectives"]]
+    if mixture.order != "scored" or mixture.draw is not None or mixture.weights not in ("metanet", "uniform"):
+        return None
+    if [item["name"] for item in settings["perspectives"]] != names:
+        return None
+    scored, weights = mixture.weights == "metanet", load_file(metanet_file)
+    wanted = settings["training"].get("perspectives")
+    wanted_K = torch.tensor([wanted is None or name in wanted for name in names])
+
+    def weighed(shard: pa.Table) -> dict[tuple[str, str], Weighed]:
+        ids, features_QKF, there_QK = by_question(shard, names)
+        mask_QK = there_QK & wanted_K
+        scores_QK = torch.zeros(mask_QK.shape).masked_fill(~mask_QK, float("-inf"))
+        if scored:
+            metanet = MetaNet(len(names), features_QKF.shape[-1], MetaNetShape.model_validate(settings["metanet"])).eval()
+            metanet.load_state_dict(weights)
+            with torch.no_grad():
+                scores_QK = metanet(features_QKF, mask_QK)[0]
+        alpha_QK = select_and_weigh(scores_QK, mask_QK, mixture, objective.temperature, torch.Generator()).alpha_QK
+        alpha_QK = alpha_QK.masked_fill(~mask_QK, 0.0)
+        return {
+            (ids[q], names[k]): Weighed(
+                float(scores_QK[q, k]) if scored and mask_QK[q, k] else None,
+                float(alpha_QK[q, k]),
+            )
+            for q, k in there_QK.nonzero().tolist()
+        }
+
+    return weighed
