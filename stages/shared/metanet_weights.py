@@ -9,6 +9,7 @@ Axes: Q questions of a shard, K perspectives.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,15 +54,19 @@ def weigher(synthesis: Artifact, training: Artifact, metanet_file: Path) -> Weig
     wanted = settings["training"].get("perspectives")
     wanted_K = torch.tensor([wanted is None or name in wanted for name in names])
 
+    @cache
+    def metanet(features: int) -> MetaNet:
+        made = MetaNet(len(names), features, MetaNetShape.model_validate(settings["metanet"])).eval()
+        made.load_state_dict(weights)
+        return made
+
     def weighed(shard: pa.Table) -> dict[tuple[str, str], Weighed]:
         ids, features_QKF, there_QK = by_question(shard, names)
         mask_QK = there_QK & wanted_K
         scores_QK = torch.zeros(mask_QK.shape).masked_fill(~mask_QK, float("-inf"))
         if scored:
-            metanet = MetaNet(len(names), features_QKF.shape[-1], MetaNetShape.model_validate(settings["metanet"])).eval()
-            metanet.load_state_dict(weights)
             with torch.no_grad():
-                scores_QK = metanet(features_QKF, mask_QK)[0]
+                scores_QK = metanet(features_QKF.shape[-1])(features_QKF, mask_QK)[0]
         alpha_QK = select_and_weigh(scores_QK, mask_QK, mixture, objective.temperature, torch.Generator()).alpha_QK
         alpha_QK = alpha_QK.masked_fill(~mask_QK, 0.0)
         return {

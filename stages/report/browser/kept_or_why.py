@@ -8,7 +8,8 @@ same as another rationale, or over the limit of questions.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
 from pipeline.config.synthesis import Synthesis
@@ -56,13 +57,22 @@ def verdicts(rows: Sequence[Row], kept: Collection[str], rate: float | None, rul
     settings, names = rules.settings, [item.name for item in rules.perspectives]
     right = [row["outcome"] == Outcome.CORRECT for row in rows]
     formed = [fits and _has_form(row, rules) for fits, row in zip(right, rows, strict=True)]
-    texts = [_text(row, names, settings) if fits else None for fits, row in zip(formed, rows, strict=True)]
-    first: dict[str, int] = {}
-    for number in sorted(range(len(rows)), key=lambda number: rows[number]["sample_index"]):
-        if texts[number] is not None:
-            first.setdefault(rows[number]["perspective"], number)
-    usable = {name: str(texts[first[name]]) for name in names if name in first}
-    distinct = _distinct(usable, kept, settings.duplicate_jaccard)
+
+    @cache
+    def text(number: int) -> str | None:
+        """The rationale that a sample makes, None if it makes none."""
+        found = first_right([rows[number]], names, settings.thoughts).get(rows[number]["question_id"], {})
+        return next(iter(found.values()), None)
+
+    first = {}
+    for name in names:
+        mine = [number for number, row in enumerate(rows) if formed[number] and row["perspective"] == name]
+        mine.sort(key=lambda number: rows[number]["sample_index"])
+        # A text is costly to make: a kept one is not made unless another sample could be it.
+        known = mine if name in kept and len(mine) == 1 else [number for number in mine if text(number) is not None]
+        if known:
+            first[name] = known[0]
+    distinct = _distinct({name: partial(text, number) for name, number in first.items()}, kept, settings.duplicate_jaccard)
     state = _question(rows, right, distinct, kept, rate, rules)
 
     def said(number: int) -> str:
@@ -73,10 +83,8 @@ def verdicts(rows: Sequence[Row], kept: Collection[str], rate: float | None, rul
             return QUESTION_LEFT_OUT
         if not formed[number]:
             return NOT_THE_FORM
-        if texts[number] is None:
-            return NOT_ENDED
-        if first[name] != number:
-            return NOT_FIRST
+        if first.get(name) != number:
+            return NOT_ENDED if text(number) is None else NOT_FIRST
         if name not in distinct:
             return NEARLY_THE_SAME
         if state != KEPT:
@@ -93,21 +101,16 @@ def _has_form(row: Row, rules: Rules) -> bool:
     return form is None or form.fits(reasoning(row["text"], rules.settings.thoughts))
 
 
-def _text(row: Row, names: Sequence[str], settings: Synthesis) -> str | None:
-    """The rationale that a sample makes, None if it makes none."""
-    for rationales in first_right([row], names, settings.thoughts).values():
-        return next(iter(rationales.values()), None)
-    return None
-
-
-def _distinct(usable: Mapping[str, str], kept: Collection[str], threshold: float) -> Collection[str]:
+def _distinct(usable: Mapping[str, Callable[[], str | None]], kept: Collection[str], threshold: float) -> Collection[str]:
     """Perspectives whose rationale is no near-duplicate of an earlier one. Where some are kept, the others are compared with these."""
     if not kept:
-        return drop_duplicates(usable, threshold)
+        return drop_duplicates({name: str(text()) for name, text in usable.items()}, threshold)
     found = []
-    for number, name in enumerate(usable):
-        before = {other: usable[other] for other in list(usable)[:number] if other in kept}
-        if name in kept or name in drop_duplicates({**before, name: usable[name]}, threshold):
+    for number, (name, text) in enumerate(usable.items()):
+        before = list(usable)[:number]
+        if name in kept or name in drop_duplicates(
+            {**{other: str(usable[other]()) for other in before if other in kept}, name: str(text())}, threshold
+        ):
             found.append(name)
     return found
 

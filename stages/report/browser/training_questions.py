@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,9 +23,11 @@ from stages.core.summaries import SynthesisSummary
 from stages.report.browser.choice import clipped
 from stages.report.browser.kept_or_why import Rules, verdicts
 from stages.report.browser.losses import Losses, Measured
-from stages.shared.metanet_weights import Weigh, Weighed, weigher
 from storage.artifact import Artifact
 from storage.atomic import read_parquet
+
+if TYPE_CHECKING:
+    from stages.shared.metanet_weights import Weigh, Weighed
 
 _COLUMNS: Final = [*SAMPLE, "repetition", "rule", "completion_tokens"]
 _OF_ONE: Final = 4
@@ -105,6 +107,8 @@ def training_parts(
     inputs: Mapping[str, Artifact], perspectives: Sequence[Perspective], chosen: frozenset[int]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """(id, what the page shows beside the question itself) of every chosen training question."""
+    from stages.shared.metanet_weights import weigher
+
     sampling, synthesis, training = (inputs[name] for name in ("sampling", "synthesis", "training"))
     names = [item.name for item in perspectives]
     rates, rules = _rates(synthesis, chosen), _rules(synthesis, perspectives)
