@@ -28,10 +28,11 @@ from pipeline.text_digests import digest
 from stages.core.summaries import EvaluationSummary
 from stages.report.browser.choice import MOST, Choice, choose, clipped
 from stages.report.browser.evaluation_questions import answer_parts, answered
-from stages.report.browser.joined import Joined, open_joined
+from stages.report.browser.joined import Joined, add_part, add_question, entries, open_joined
 from stages.report.browser.training_questions import TRAIN, sampled, training_parts
 from stages.shared.pages import render
 from storage.artifact import Artifact, Draft
+from storage.mirror import DERIVED
 
 PAGE_BYTES: Final = 10_000_000
 """Largest data of one page. It is opened and searched without a noticeable wait, and fits a mail."""
@@ -91,18 +92,20 @@ def write_browser(
     sets = _sets(train, evaluated, EvaluationSummary.of(inputs["evaluation"]))
     info = {"sets": sets, "perspectives": [item.name for item in perspectives]}
     script, allowed = SCRIPT.read_text(), policy()
-    with open_joined(out.scratch / "samples.sqlite") as joined:
+    folder = out.scratch / DERIVED
+    folder.mkdir(exist_ok=True)
+    with open_joined(folder / "samples.sqlite") as joined:
         _add_questions(inputs, train.every, evaluated.every, sets, joined)
         for question_id, found in training_parts(inputs, perspectives, train.every):
-            joined.add_part(question_id, "training", found)
+            add_part(joined, question_id, "training", found)
         for question_id, model, answer in answer_parts(inputs, evaluated.every):
-            joined.add_part(question_id, model, answer)
-        pages = cut([(number, len(escaped(entry))) for number, entry in joined.entries()], most)
-        entries = (entry for _, entry in joined.entries())
+            add_part(joined, question_id, model, answer)
+        pages = cut([(number, len(escaped(entry))) for number, entry in entries(joined)], most)
+        every = (entry for _, entry in entries(joined))
         if not pages:
-            return Browser(_data(info, entries), [], sets, script, allowed)
+            return Browser(_data(info, every), [], sets, script, allowed)
         for place, page in enumerate(pages):
-            data = _data(info, islice(entries, page.last - page.first + 1))
+            data = _data(info, islice(every, page.last - page.first + 1))
             around = [pages[near] if 0 <= near < len(pages) else None for near in (place - 1, place + 1)]
             browser = Browser(data, pages, sets, script, allowed)
             out.write_bytes(page.file, render(PAGE, browser=browser, page=page, around=around))
@@ -125,9 +128,9 @@ def cut(sizes: Sequence[tuple[int, int]], most: int) -> list[Page]:
     return pages
 
 
-def _data(info: Mapping[str, Any], entries: Iterable[bytes]) -> str:
+def _data(info: Mapping[str, Any], questions: Iterable[bytes]) -> str:
     """The data of a page, safe in a script element."""
-    parts = [escaped(orjson.dumps(info))[:-1], b',"entries":[', b",".join(map(escaped, entries)), b"]}"]
+    parts = [escaped(orjson.dumps(info))[:-1], b',"entries":[', b",".join(map(escaped, questions)), b"]}"]
     return b"".join(parts).decode()
 
 
@@ -163,4 +166,4 @@ def _add_questions(
                 "task": question.task,
                 "repeats": other,
             }
-            joined.add_question(0 if role == TRAIN else numbers[name], place, question.id, about)
+            add_question(joined, 0 if role == TRAIN else numbers[name], place, question.id, about)

@@ -71,7 +71,7 @@ def written(root: Path, most: int = browse.PAGE_BYTES, **run: Any) -> tuple[Brow
     config, inputs = browsable_run(root, **run)
     with Store(root).draft("report", "0" * 16) as draft:
         found = write_browser(inputs, config.perspectives, draft, most)
-        assert [path.name for path in draft.scratch.iterdir()] == []
+        assert [*draft.scratch.rglob("*.*")] == []
         return found, draft.folder
 
 
