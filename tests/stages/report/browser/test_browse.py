@@ -193,3 +193,16 @@ def test_every_perspective_and_outcome_of_a_question_is_there(tmp_path: Path) ->
     again = [one for one in texts if one.get("sample") == 1]
     assert again
     assert all(one["why"] == "kept" for one in again)
+
+
+def test_questions_held_out_and_perspectives_left_out_have_no_loss_of_training(tmp_path: Path) -> None:
+    changes = ("training.hold_out=0.3", 'training.perspectives=["formal","planning"]')
+    data = json.loads(written(tmp_path, changes=changes)[0].data)
+    names = data["perspectives"]
+    states = Counter(entry["training"]["state"] for entry in data["entries"][:20])
+    assert states == {"kept": 14, "kept, but held out of training": 6}
+    for entry in data["entries"][:20]:
+        for one in entry["training"]["rationales"]:
+            if one["why"] == "kept" and names[one["perspective"]] not in ("formal", "planning"):
+                assert one["last_loss"] is None
+                assert one["weights"] == [0.0, 0.0]
