@@ -27,13 +27,16 @@ class Losses:
     def __init__(self, training: Artifact, names: Sequence[str], questions: int) -> None:
         from safetensors import safe_open
 
-        from pipeline.training.training_set import held_out
-
         config: Mapping[str, Any] = training.manifest["config"]
         settings = config["training"]
         self._names = names
         self._wanted = set(names if settings.get("perspectives") is None else settings["perspectives"])
-        self._out_N = held_out(questions, settings.get("hold_out", 0.0), config["seed"])
+        self._out_N: Any = None
+        if settings.get("hold_out"):
+            # Not at the top: it brings transformers, which takes longer to load than the rest of the stage to run.
+            from pipeline.training.training_set import held_out
+
+            self._out_N = held_out(questions, settings["hold_out"], config["seed"])
         self._file: Any = safe_open(training.path("inertia.safetensors"), "np")
         self._asked = self._row = 0
 
@@ -42,7 +45,7 @@ class Losses:
 
         `kept` are the perspectives of its rationales.
         """
-        out = bool(self._out_N[self._asked])
+        out = self._out_N is not None and bool(self._out_N[self._asked])
         self._asked += 1
         if out or self._wanted.isdisjoint(kept):
             return out, {}
