@@ -8,15 +8,13 @@ leaves the rationale out, or the training its perspective; weights of a question
 whose weights are random or come from a table of losses.
 
 Shards are read and written one at a time.
-
-Axes: Q questions of a shard, K perspectives.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -25,13 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.models import Turns
-from pipeline.config.synthesis import MetaNetShape, Objective
-from pipeline.config.training import Training
 from pipeline.errors import ConfigError, shown
 from pipeline.prompt_rendering import messages
 from stages.core.provenance import origins
 from stages.release import check_licence, source_of, title_of
-from stages.shared.mapped_tables import by_question
+from stages.shared.metanet_weights import weigher
 from stages.shared.pages import render_text
 from storage.artifact import Artifact
 from storage.atomic import read_parquet, writing
@@ -95,67 +91,17 @@ def schema_of(form: Format, chat: bool) -> pa.Schema:
     return pa.schema([*fields[form], *_COMMON])
 
 
-Weigher = Callable[[pa.Table, list[Row]], dict[tuple[str, str], float]]
-"""From a shard's features and rationales to the weights of the rationales, by question and perspective."""
-
-
-def weigher(synthesis: Artifact, training: Artifact | None) -> Weigher | None:
-    """The weights of a training; None if they are unknown."""
-    import torch
-    from safetensors.torch import load_file
-
-    from pipeline.metanet.inertia import targets
-    from pipeline.metanet.network import MetaNet
-    from pipeline.metanet.selection_and_weights import select_and_weigh
-
-    if training is None:
-        return None
-    settings = training.manifest["config"]
-    trained = Training.model_validate(settings["training"])
-    mixture, objective = trained.mixture, Objective.model_validate(settings["objective"])
-    names = [item["name"] for item in synthesis.manifest["config"]["perspectives"]]
-    if mixture.order != "scored" or mixture.draw is not None or mixture.weights == "table":
-        return None
-    if [item["name"] for item in settings["perspectives"]] != names:
-        return None
-    own_K = torch.tensor([trained.perspectives is None or name in trained.perspectives for name in names])
-    width = next(synthesis.batches("features", ["feature_F"], 1)).schema.field("feature_F").type.list_size
-    metanet = MetaNet(len(names), width, MetaNetShape.model_validate(settings["metanet"])).eval()
-    metanet.load_state_dict(load_file(training.path("metanet.safetensors")))
-
-    @torch.no_grad()
-    def weighed(shard: pa.Table, rows: list[Row]) -> dict[tuple[str, str], float]:
-        ids, features_QKF, mask_QK = by_question(shard, names)
-        mask_QK = mask_QK & own_K
-        numbers = {question_id: q for q, question_id in enumerate(ids)}
-        places = [(numbers[row["question_id"]], names.index(row["perspective"])) for row in rows]
-        scores_QK = torch.zeros(mask_QK.shape)
-        if mixture.weights == "metanet":
-            scores_QK = metanet(features_QKF, mask_QK)[0]
-        elif mixture.weights == "static":
-            losses_QK = torch.zeros(mask_QK.shape)
-            for place, row in zip(places, rows, strict=True):
-                losses_QK[place] = row["base_loss"]
-            scores_QK = targets(losses_QK, mask_QK, objective.target)
-        scores_QK = scores_QK.masked_fill(~mask_QK, float("-inf"))
-        alpha_QK = select_and_weigh(scores_QK, mask_QK, mixture, objective.temperature, torch.Generator()).alpha_QK
-        return {
-            (row["question_id"], row["perspective"]): float(alpha_QK[place]) for place, row in zip(places, rows, strict=True)
-        }
-
-    return weighed
-
-
 def _tables(synthesis: Artifact, training: Artifact | None, form: Format, turns: Turns | None) -> Iterator[list[Row]]:
-    weighed = weigher(synthesis, training)
+    weighed = None if training is None else weigher(synthesis, training, training.path("metanet.safetensors"))
     for texts, features in zip(synthesis.files("rationales"), synthesis.files("features"), strict=True):
         rows = read_parquet(texts).to_pylist()
-        weights = weighed(read_parquet(features), rows) if weighed is not None and rows else {}
+        losses = {(row["question_id"], row["perspective"]): row["base_loss"] for row in rows}
+        weights = weighed(read_parquet(features), losses) if weighed is not None and rows else {}
         yield [
             {
                 **_texts(form, row["prompt"], row["rationale"], turns),
                 **{name: row[name] for name in ("question_id", "perspective", "answer")},
-                "weight": weights.get((row["question_id"], row["perspective"])),
+                "weight": weights[row["question_id"], row["perspective"]].weight if weights else None,
             }
             for row in rows
         ]

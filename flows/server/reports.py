@@ -1,8 +1,9 @@
 """Serves reports over HTTP, and makes the links to them on Prefect's pages.
 
 A browser opens no file from another page, and least of all one of another machine. So `mind reports` serves the reports of one root or of
-several, and nothing else of them; the workers learn its address from `MIND_REPORTS_URL`. Reports are single pages without scripts, and are
-served with a policy that forbids everything else.
+several, and nothing else of them; the workers learn its address from `MIND_REPORTS_URL`. A report is a page, or one with pages of samples
+beside it. They are served with a policy that allows the script of this version's browser of samples, by its digest, and forbids everything
+else: what a page says of itself is not asked, because an imported artifact may say anything.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
+from stages.report.browser.browse import policy
 from storage.artifact import Artifact
 from storage.errors import StorageError
 from storage.store import Store
@@ -22,10 +24,10 @@ from storage.store import Store
 REPORTS_URL: Final = "MIND_REPORTS_URL"
 """Environment variable of the machine that runs a flow: the address at which browsers reach `mind reports`."""
 REPORT: Final = "report.html"
-_PATH: Final = re.compile(r"/([0-9a-f]{16})/report\.html")
+_PATH: Final = re.compile(r"/([0-9a-f]{16})/(report\.html|samples-[0-9]{4,6}\.html)")
 _HEADERS: Final = {
     "Content-Type": "text/html; charset=utf-8",
-    "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'",
+    "Content-Security-Policy": f"{policy()}; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
@@ -46,12 +48,12 @@ def report_place(report: Artifact) -> str:
 
 
 def _page(stores: Sequence[Store], path: str) -> bytes | None:
-    """The report of a request's path, or None."""
+    """The report of a request's path, or a page of its samples, or None."""
     found = _PATH.fullmatch(path)
     for store in stores if found else ():
         assert found is not None
         try:
-            page = store.open("report", found[1]).path(REPORT)
+            page = store.open("report", found[1]).path(found[2])
         except StorageError:
             continue
         if page.is_file() and not page.is_symlink():

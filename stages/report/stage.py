@@ -1,7 +1,8 @@
 """Stage 7: writes one self-contained HTML report of the run, and its plots as PNG.
 
-The page needs no network and no script. It states negative results plainly: a student below its base, forgetting, answers that could not
-be parsed. Template: `stages/report/report.html`. Also writes `forms-*.parquet`: whether each sample has the requested form.
+The page needs no network, and only its browser of samples a script (`stages/report/browser/`). It states negative results plainly: a
+student below its base, forgetting, answers that could not be parsed. Template: `stages/report/report.html`. Also writes
+`forms-*.parquet`: whether each sample has the requested form, and pages `samples-*.html` if the samples do not fit into the report's page.
 
 Axes: K perspectives.
 """
@@ -31,6 +32,7 @@ from stages.core.summaries import (
     SynthesisSummary,
     TrainingSummary,
 )
+from stages.report.browser.browse import ASSETS, write_browser
 from stages.report.other_measures import certain_losses, other_findings, titles
 from stages.report.sample_quality import Sums, add, forms_of, summarised
 from stages.shared.pages import STYLE, embedded, png, render
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME: Final = "report"
-VERSION: Final = 8
+VERSION: Final = 9
 INPUTS: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation")
 TEMPLATE: Final = Path(__file__).with_name("report.html")
 _GROUPS: Final = {"id": "In distribution", "ood": "Out of distribution"}
@@ -66,8 +68,9 @@ def config_of(run: RunConfig) -> Config:
 
 
 def outside(config: Config) -> dict[str, str]:
-    """Digests of the template and the style sheet, which the page depends on."""
-    return {"template": file_digest(TEMPLATE), "style": file_digest(STYLE)}
+    """Digests of the templates, style sheets and script, which the pages depend on."""
+    files = {"template": TEMPLATE, "style": STYLE, **ASSETS}
+    return {role: file_digest(path) for role, path in files.items()}
 
 
 def check(config: Config) -> None:
@@ -207,7 +210,7 @@ def _figures(inputs: Mapping[str, Artifact], tokens: dict[str, int]) -> dict[str
 
 
 def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Progress) -> ReportSummary:
-    """Draw the plots, render the page, write both."""
+    """Draw the plots, write the samples, render the page."""
     summaries = {name: artifact.summary for name, artifact in inputs.items()}
     tokens = ledger(
         SamplingSummary.of(inputs["sampling"]), SynthesisSummary.of(inputs["synthesis"]), TrainingSummary.of(inputs["training"])
@@ -225,6 +228,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         progress.advance(1)
     page = render(
         TEMPLATE,
+        browser=write_browser(inputs, config.perspectives, out),
         descriptions=config.descriptions,
         findings=said,
         images=images,

@@ -1,4 +1,4 @@
-"""Renders self-contained HTML pages from templates, without network or scripts: shared style inlined, figures embedded as PNG."""
+"""Renders self-contained HTML pages from templates, without network: shared style inlined, figures embedded as PNG."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ from pipeline.config.models import LocalModel, Turns
 from pipeline.errors import ConfigError
 from pipeline.model_folders import load_tokenizer
 from pipeline.prompt_rendering import prompt_tokens, rationale_tokens
-from stages.dataset_export import _COMMON, FORMATS, Format, _texts, export_data, schema_of, weigher
+from stages.dataset_export import _COMMON, FORMATS, Format, _texts, export_data, schema_of
+from stages.shared.metanet_weights import weigher
 from storage.artifact import Artifact
 from storage.atomic import read_parquet
 from storage.store import Store, open_store
@@ -75,13 +76,15 @@ def _weights(store: Store, changes: dict[str, Any], folder: Path) -> list[dict[s
     settings = copy.deepcopy(training.manifest["config"])
     for section, change in changes.items():
         settings["training"][section] = {**settings["training"][section], **change} if isinstance(change, dict) else change
-    weighed = weigher(_synthesis(store), Artifact(training.folder, {**training.manifest, "config": settings}, None))
+    changed = Artifact(training.folder, {**training.manifest, "config": settings}, None)
+    weighed = weigher(_synthesis(store), changed, training.path("metanet.safetensors"))
     rows = _synthesis(store).table("rationales").to_pylist()
     assert weighed is not None
+    losses = {(row["question_id"], row["perspective"]): row["base_loss"] for row in rows}
     shares = {}
-    for texts, features in zip(_synthesis(store).files("rationales"), _synthesis(store).files("features"), strict=True):
-        shares |= weighed(read_parquet(features), read_parquet(texts).to_pylist())
-    return [{**row, "weight": shares[row["question_id"], row["perspective"]]} for row in rows]
+    for features in _synthesis(store).files("features"):
+        shares |= weighed(read_parquet(features), losses)
+    return [{**row, "weight": shares[row["question_id"], row["perspective"]].weight} for row in rows]
 
 
 def test_fixed_weights_prefer_what_the_base_finds_likely(store: Store, tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from flows.server.reports import report_link, report_place, report_server
+from stages.report.browser.browse import policy
 from storage.artifact import Artifact
 from storage.store import Store
 
 PAGE = b"<!doctype html><p>questions and answers</p>"
+SAMPLES = b"<!doctype html><p>more of them</p>"
 FINGERPRINTS = ("0123456789abcdef", "fedcba9876543210")
 
 
@@ -21,6 +23,7 @@ def commit(root: Path, stage: str, fingerprint: str) -> Artifact:
     store = Store(root)
     with store.draft(stage, fingerprint) as draft:
         (draft.folder / "report.html").write_bytes(PAGE)
+        (draft.folder / "samples-0001.html").write_bytes(SAMPLES)
         (draft.folder / "accuracy.png").write_bytes(b"png")
         return store.commit(draft, {"summary": {}})
 
@@ -47,12 +50,13 @@ def asked(port: int, path: str, method: str = "GET") -> tuple[int, bytes, http.c
     return answer.status, answer.read(), answer.headers
 
 
-def test_the_reports_of_every_root_are_served_without_rights(port: int) -> None:
+def test_the_reports_of_every_root_are_served_with_one_script_allowed(port: int) -> None:
     for fingerprint in FINGERPRINTS:
         status, page, headers = asked(port, f"/{fingerprint}/report.html")
         assert (status, page) == (200, PAGE)
         assert headers["Content-Type"].startswith("text/html")
-        assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert headers["Content-Security-Policy"] == f"{policy()}; frame-ancestors 'none'"
+        assert asked(port, f"/{fingerprint}/samples-0001.html")[:2] == (200, SAMPLES)
 
 
 def test_a_damaged_report_is_not_served(port: int, reports: list[Artifact], tmp_path: Path) -> None:
@@ -68,7 +72,8 @@ def test_a_damaged_report_is_not_served(port: int, reports: list[Artifact], tmp_
 @pytest.mark.parametrize(
     "path",
     ["/", "/report.html", f"/{FINGERPRINTS[0]}", f"/{FINGERPRINTS[0]}/", f"/{FINGERPRINTS[0]}/accuracy.png",
-     f"/{FINGERPRINTS[0]}/manifest.json", f"/{FINGERPRINTS[0]}/report.html/", "/0123456789abcdee/report.html",
+     f"/{FINGERPRINTS[0]}/manifest.json", f"/{FINGERPRINTS[0]}/report.html/", f"/{FINGERPRINTS[0]}/samples-0002.html",
+     f"/{FINGERPRINTS[0]}/samples-1.html", f"/{FINGERPRINTS[0]}/samples.sqlite", "/0123456789abcdee/report.html",
      "/../report/0123456789abcdef/report.html", f"/..%2freport%2f{FINGERPRINTS[0]}/report.html", "/training/x/report.html"],
 )  # fmt: skip
 def test_nothing_else_is_served(port: int, path: str) -> None:
