@@ -1,8 +1,8 @@
 # %% [markdown]
 # # The demo step by step
 #
-# The whole distillation in the miniature world, one stage after the other. It has an eighth of the demo's questions and a sixth of its
-# training steps, so that it takes about a minute. Each stage writes an artifact, and each cell looks into one.
+# The whole distillation in the miniature world, one stage after the other. It has a tenth of the demo's questions, all of one
+# kind, and few training steps at a high rate, so that it takes about a minute. Each stage writes an artifact, and each cell looks into one.
 
 # %%
 from collections import Counter
@@ -25,23 +25,20 @@ FOLDER.mkdir(exist_ok=True)
 # %%
 file = FOLDER / "demo.yaml"
 file.write_text(demo_config())
-FAMILIES = ("dial", "belt", "wheel", "clock")
-groups = [*((name, "id") for name in FAMILIES), ("lift", "ood"), ("tram", "ood")]
-sets = [
-    f"{{name: {name}, group: {group}, source: {{kind: miniature, family: {name}, split: test, count: 12, seed: 1}}}}"
-    for name, group in groups
-]
 engine = "{kind: transformers, dtype: float32, max_context: 512}"
 changes = (
     "name=step-by-step",
-    f"questions.train=[{', '.join(f'{{kind: miniature, family: {name}, split: train, count: 12}}' for name in FAMILIES)}]",
-    f"questions.evaluation=[{', '.join(sets)}]",
+    "questions.train=[{kind: miniature, family: dial, split: train, count: 40}]",
+    "questions.evaluation=["
+    "{name: dial, group: id, source: {kind: miniature, family: dial, split: test, count: 40, seed: 1}},"
+    "{name: lift, group: ood, source: {kind: miniature, family: lift, split: test, count: 20, seed: 1}}]",
     *(f"{stage}.engine={engine}" for stage in ("sampling", "synthesis", "evaluation")),
     "sampling.tries=1",
-    "training.steps=50",
+    "training.steps=40",
     "training.ranks=1",
     "training.questions_per_step=8",
     "training.questions_per_micro_batch=8",
+    "training.learning_rate=1.0e-3",
 )
 run = load_config(file, changes)
 
@@ -111,7 +108,8 @@ print("the student's folder has", ", ".join(sorted(path.name for path in student
 # %% [markdown]
 # ## Evaluation and report
 #
-# The student answers the same questions as base and teacher; tests are paired.
+# The student answers the same questions as base and teacher; tests are paired. It is better at what it was taught and forgets the rest:
+# forty questions of one kind are too few. The whole demo has 400 of four kinds.
 
 # %%
 evaluation = run_one(run, "evaluation").artifact

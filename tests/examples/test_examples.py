@@ -67,13 +67,13 @@ def test_the_demo_step_by_step(steps: str, folder: Path) -> None:
 def test_reading_artifacts(steps: str, folder: Path) -> None:
     said = printed("read_artifacts.py", folder)
     assert len(re.findall(r"^\w+ +\d+ files, +\d+ rows$", said, re.MULTILINE)) == 7
-    assert "list<element: double> 50 steps" in said
+    assert "list<element: double> 40 steps" in said
     weights = re.search(r"weights at the last step: (\{.*\})", said)
     assert weights is not None
     assert sum(ast.literal_eval(weights[1]).values()) == pytest.approx(1, abs=0.05)
-    assert len(re.findall(r"│ (?:formal|socratic|planning) +│ +48 │ +(?:1\.0|0\.\d+) │", said)) == 3, said
+    assert len(re.findall(r"│ (?:formal|socratic|planning) +│ +40 │ +(?:1\.0|0\.\d+) │", said)) == 3, said
     items = [int(count) for count in re.findall(r"│ +(?:true|false) +│ +(?:true|false) +│ +(\d+) │", said)]
-    assert sum(items) == 6 * 12
+    assert sum(items) == 40 + 20
 
 
 @pytest.mark.e2e
