@@ -20,6 +20,8 @@ from storage.atomic import read_parquet
 
 _RENAMED: Final = {"gradient_norm": "grad_norm"}
 _LISTS: Final = {"alpha_K": "weight", "losses_K": "student_loss", "coverage_K": "coverage"}
+_FIGURES: Final = ("accuracy", "change", "pass_at_1")
+"""The value among the fields of a figure (`pipeline/analysis/accuracy_numbers.py`)."""
 _NOT_CURVES: Final = ("step",)
 _REFUSED: Final = re.compile(r"[^A-Za-z0-9_. -]+")
 
@@ -64,10 +66,17 @@ def training_points(training: Artifact, after: int) -> Iterator[tuple[int, dict[
 
 
 def summary_values(stage: str, summary: Mapping[str, Any]) -> dict[str, float]:
-    """Every number in a stage's summary, named by its place, for example `evaluation/accuracy/student/group_id/accuracy`."""
+    """The numbers in a stage's summary, named by their places, for example `evaluation/accuracy/student/group_id`.
+
+    Of a figure with its interval and counts only the value is shown; the report has the rest.
+    """
 
     def leaves(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
         if isinstance(value, Mapping):
+            shown = next((name for name in _FIGURES if isinstance(value.get(name), int | float)), None)
+            if shown is not None:
+                yield place, value[shown]
+                return
             for name, inner in value.items():
                 yield from leaves(inner, (*place, _part(str(name))))
         else:
