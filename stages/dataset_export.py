@@ -13,7 +13,6 @@ Shards are read and written one at a time.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -30,7 +29,7 @@ from stages.release import check_licence, source_of, title_of
 from stages.shared.metanet_weights import weigher
 from stages.shared.pages import render_text
 from storage.artifact import Artifact
-from storage.atomic import read_parquet, writing
+from storage.atomic import new_folder, read_parquet
 from storage.documents import Manifest
 from storage.lineage import ancestors
 from storage.store import Store
@@ -185,17 +184,10 @@ def export_data(
         raise ConfigError(
             f"--format {form}: the student reads plain text (chat: false), and this format has turns of a chat; use prompt-completion"
         )
-    aside = folder.with_name(f".{folder.name}.partial")
-    try:
-        with writing(folder):
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-            rows = _write(aside, _tables(synthesis, training, chosen, turns), schema_of(chosen, turns is not None), lines)
-            line = ancestors(store, "synthesis", synthesis.fingerprint)
-            (aside / "README.md").write_bytes(_card(name, line, chosen, lines, rows, licence))
-            info = {"mind": {"file_name": f"train.{'jsonl' if lines else 'parquet'}", **_INFO[chosen]}}
-            (aside / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n")
-            aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with new_folder(folder) as aside:
+        rows = _write(aside, _tables(synthesis, training, chosen, turns), schema_of(chosen, turns is not None), lines)
+        line = ancestors(store, "synthesis", synthesis.fingerprint)
+        (aside / "README.md").write_bytes(_card(name, line, chosen, lines, rows, licence))
+        info = {"mind": {"file_name": f"train.{'jsonl' if lines else 'parquet'}", **_INFO[chosen]}}
+        (aside / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n")
     return rows

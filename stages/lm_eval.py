@@ -9,7 +9,6 @@ batching, dtype) or because the same text was graded differently; the cause is r
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from pipeline.prompt_rendering import rendered, stops, student_prompt
 from stages.shared.answering import EvaluationTask, items
 from stages.shared.pages import render_text
 from storage.artifact import Artifact
+from storage.atomic import new_folder
 
 LIGHTEVAL: Final = Path(__file__).with_name("lighteval_tasks.txt")
 _INSIDE: Final = r"(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\]|\{(?:\\.|[^{}\\])*\})*\})*\})*"
@@ -82,26 +82,23 @@ def export(run: RunConfig, questions: Artifact, model: Weights, folder: Path) ->
     """
     if folder.exists():
         raise ConfigError(f"{folder}: already exists; give a new folder")
-    aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     tokenizer, stop = load_tokenizer(model), stops(run.prompts, run.prompts.question, model)
     counts: dict[str, int] = {}
-    for item in items(EvaluationTask(questions, run.prompts, run.evaluation)):
-        prompt = rendered(tokenizer, student_prompt(run.prompts, item.question), model.dialogue)
-        row = {"question_id": item.question.id, "set": item.set, "prompt": prompt, "gold": item.question.answer}
-        counts[item.set] = counts.get(item.set, 0) + 1
-        path = aside / item.set / "test.jsonl"
-        path.parent.mkdir(exist_ok=True)
-        with path.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(row) + "\n")
-    for name in counts:
-        text = yaml.safe_dump(_task(run, name, (folder / name / "test.jsonl").resolve(), stop), sort_keys=False)
-        (aside / f"{name}.yaml").write_text(text)
-    most = run.evaluation.max_tokens
-    module = render_text(LIGHTEVAL, boxed=_BOXED, tag=tag(run), max_tokens=most, stop=list(stop), sets=list(counts))
-    (aside / "lighteval_tasks.py").write_bytes(module)
-    aside.rename(folder)
+    with new_folder(folder) as aside:
+        for item in items(EvaluationTask(questions, run.prompts, run.evaluation)):
+            prompt = rendered(tokenizer, student_prompt(run.prompts, item.question), model.dialogue)
+            row = {"question_id": item.question.id, "set": item.set, "prompt": prompt, "gold": item.question.answer}
+            counts[item.set] = counts.get(item.set, 0) + 1
+            path = aside / item.set / "test.jsonl"
+            path.parent.mkdir(exist_ok=True)
+            with path.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(row) + "\n")
+        for name in counts:
+            text = yaml.safe_dump(_task(run, name, (folder / name / "test.jsonl").resolve(), stop), sort_keys=False)
+            (aside / f"{name}.yaml").write_text(text)
+        most = run.evaluation.max_tokens
+        module = render_text(LIGHTEVAL, boxed=_BOXED, tag=tag(run), max_tokens=most, stop=list(stop), sets=list(counts))
+        (aside / "lighteval_tasks.py").write_bytes(module)
     return counts
 
 

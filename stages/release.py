@@ -22,7 +22,7 @@ from stages.core.provenance import Origin, origins
 from stages.core.summaries import EvaluationSummary
 from stages.shared.compare_accuracy import WITHOUT_REPEATS
 from stages.shared.pages import render_text
-from storage.atomic import writing
+from storage.atomic import new_folder
 from storage.errors import ArtifactError
 from storage.lineage import ancestors
 from storage.store import Store
@@ -217,17 +217,10 @@ def release(
         if not _is_release(folder, files, text):
             raise ConfigError(f"{folder}: already exists and differs from this release; give a new folder")
         return
-    aside = folder.with_name(f".{folder.name}.partial")
-    try:
-        with writing(folder):
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-            for file, path in files.items():
-                shutil.copyfile(path, aside / file)
-            (aside / CARD_FILE).write_bytes(text)
-            aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with new_folder(folder) as aside:
+        for file, path in files.items():
+            shutil.copyfile(path, aside / file)
+        (aside / CARD_FILE).write_bytes(text)
 
 
 def push(folder: Path, repository: str, kind: Literal["model", "dataset"] = "model") -> str:

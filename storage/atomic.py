@@ -47,6 +47,24 @@ def writing(where: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `folder` when the block ends; nothing is left of it if the block fails.
+
+    Raises:
+        DiskFull, RootNotWritable: as `writing`.
+    """
+    aside = folder.with_name(f".{folder.name}.partial")
+    try:
+        with writing(folder):
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            yield aside
+            aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def is_full(folder: Path) -> bool:
     """Whether the disk of a folder has less than `FULL_BYTES` left."""
     return shutil.disk_usage(folder).free < FULL_BYTES

@@ -79,7 +79,6 @@ class PerspectiveSet:
     """The kept rationales of one question, by perspective."""
 
     question_id: str
-    pass_rate: float | None
     rationales: dict[str, str]
 
 
@@ -123,7 +122,7 @@ def curate(
         elif last is not None and place(question_id, seed) > last:
             counts["over_max_questions"] += 1
         else:
-            sets.append(PerspectiveSet(question_id, rate, kept))
+            sets.append(PerspectiveSet(question_id, kept))
     counts["kept_questions"] = len(sets)
     counts["kept_rationales"] = sum(len(item.rationales) for item in sets)
     return Curation(sets, counts)

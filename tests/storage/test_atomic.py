@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage import atomic
-from storage.atomic import is_readable, parquet_batches, read_parquet, replace_file, write_bytes, write_parquet
+from storage.atomic import is_readable, new_folder, parquet_batches, read_parquet, replace_file, write_bytes, write_parquet
 from storage.errors import ArtifactError, Damaged, DiskFull, RootNotWritable
 
 
@@ -173,3 +173,18 @@ def test_a_disk_error_becomes_one_line_with_a_remedy(tmp_path: Path, number: int
     with pytest.raises(kind, match=f"{tmp_path}: {message}"):
         replace_file(tmp_path / "file", fail)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_new_folder_appears_whole(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "deep" / "out") as aside:
+        (aside / "file").write_text("content")
+        assert not (tmp_path / "deep" / "out").exists()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
+    assert (tmp_path / "deep" / "out" / "file").read_text() == "content"
+
+
+def test_of_a_new_folder_that_fails_nothing_is_left(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "out") as aside:
+        (aside / "file").write_text("content")
+        _ = 1 / 0
+    assert list(tmp_path.iterdir()) == []
