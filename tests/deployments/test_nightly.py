@@ -24,7 +24,8 @@ NIGHTLY = "redistill/nightly"
 WORSE = "training.learning_rate=1.1e-4"
 OTHER_ITEMS = (
     "questions.evaluation=[{name: dial, group: id, source: {kind: miniature, family: dial, split: test, count: 9, seed: 5}},"
-    " {name: lift, group: ood, source: {kind: miniature, family: lift, split: test, count: 6, seed: 5}}]"
+    " {name: lift, group: ood, source: {kind: miniature, family: lift, split: test, count: 6, seed: 5}},"
+    " {name: dial-dev, group: id, use: dev, source: {kind: miniature, family: dial, split: dev, count: 6}}]"
 )
 
 
