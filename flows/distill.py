@@ -25,7 +25,7 @@ from flows.result_tables import StageOutcome, say_stage
 from flows.run_records import fingerprints, record
 from flows.server.reports import report_link, report_place
 from flows.stage_task import end_tasks_of_earlier_processes, end_tasks_with_flow, run_stage
-from flows.tracking.following import followed
+from flows.tracking.following import Followed, followed
 from pipeline.config.run import RunConfig
 from stages.core.plan import plan
 from stages.core.process import store_of
@@ -97,7 +97,7 @@ def run_all(config: RunConfig, elsewhere: bool = False) -> dict[str, StageOutcom
     planned = plan(config)
     if not elsewhere:
         check_machine(config.training)  # before the teacher is paid for
-    tracked = nullcontext() if elsewhere else followed(config)
+    tracked = nullcontext(Followed([])) if elsewhere else followed(config)
     record(config, planned, "running")
     try:
         with tracked as trackers:
@@ -106,8 +106,7 @@ def run_all(config: RunConfig, elsewhere: bool = False) -> dict[str, StageOutcom
                 seconds = state.result()
                 outcomes[name] = StageOutcome(store_of(config).open(name, fingerprint), state.name == "Cached", seconds)
                 say_stage(name, outcomes[name])
-                if trackers is not None:
-                    trackers.finished(outcomes[name].artifact)
+                trackers.finished(outcomes[name].artifact)
     except BaseException as error:
         record(config, planned, "failed" if isinstance(error, Exception) else "stopped")
         raise

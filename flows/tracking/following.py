@@ -43,7 +43,6 @@ _LOOK_SECONDS: Final = 1.0
 _AGAIN_SECONDS: Final = 60.0
 _WAIT_SECONDS: Final = 30.0
 _WAIT_AFTER_FAILURE_SECONDS: Final = 5.0
-_PACKAGES: Final = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 
 
 def _opener(name: str) -> Opener:
@@ -63,9 +62,9 @@ def require_trackers(tracking: Tracking) -> None:
         ConfigError: a package is missing, or Weights & Biases has no key.
     """
     for name in tracking.wanted:
-        if importlib.util.find_spec(_PACKAGES[name]) is None:
+        if importlib.util.find_spec(name) is None:
             raise ConfigError(
-                f"tracking.{name}: the package {_PACKAGES[name]} is not installed; install the extra: pip install 'mind-distill[{name}]'"
+                f"tracking.{name}: the package {name} is not installed; install the extra: pip install 'mind-distill[{name}]'"
             )
     if tracking.wandb is not None and tracking.wandb.mode == "online":
         from flows.tracking.to_wandb import has_key

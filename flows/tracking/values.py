@@ -22,7 +22,6 @@ _RENAMED: Final = {"gradient_norm": "grad_norm"}
 _LISTS: Final = {"alpha_K": "weight", "losses_K": "student_loss", "coverage_K": "coverage"}
 _FIGURES: Final = ("accuracy", "change", "pass_at_1")
 """The value among the fields of a figure (`pipeline/analysis/accuracy_numbers.py`)."""
-_NOT_CURVES: Final = ("step",)
 _REFUSED: Final = re.compile(r"[^A-Za-z0-9_. -]+")
 
 
@@ -45,24 +44,21 @@ def step_values(row: Mapping[str, Any], perspectives: Sequence[str], dev: Mappin
     for name, value in row.items():
         if name in _LISTS:
             found |= {f"{_LISTS[name]}/{_part(one)}": of_it for one, of_it in zip(perspectives, value or (), strict=False)}
-        elif name not in _NOT_CURVES:
+        elif name != "step":
             found[f"train/{_RENAMED.get(name, name)}"] = value
     return _numbers(found)
 
 
 def training_points(training: Artifact, after: int) -> Iterator[tuple[int, dict[str, float]]]:
     """Step and values of every step after `after`, in order."""
-    scored: dict[int, list[dict[str, Any]]] = {}
-    for path in training.files("dev") if "dev" in training.summary else ():
-        for row in read_parquet(path).to_pylist():
-            scored.setdefault(row["step"], []).append(row)
+    scores = dev_accuracies(training.table("dev").to_pylist()) if "dev" in training.summary else {}
     for path in training.files("steps"):
         steps = read_parquet(path)
         names = json.loads(steps.schema.metadata[b"perspectives"])
         for row in steps.to_pylist():
             step = row["step"] + 1
             if step > after:
-                yield step, step_values(row, names, dev_accuracies(scored[step]) if step in scored else {})
+                yield step, step_values(row, names, scores.get(step, {}))
 
 
 def summary_values(stage: str, summary: Mapping[str, Any]) -> dict[str, float]:

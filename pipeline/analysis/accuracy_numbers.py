@@ -70,8 +70,15 @@ ALL_SETS: Final = "all"
 """The name of all dev sets together."""
 
 
-def dev_accuracies(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Accuracies from the rows of one evaluation while training (`stages/training/dev_scores.py`): by set, and over all sets together."""
-    rows = list(rows)
-    found = {str(row["set"]): float(row["correct"] / row["items"]) for row in rows}
-    return {**found, ALL_SETS: float(sum(row["correct"] for row in rows) / sum(row["items"] for row in rows))}
+def dev_accuracies(rows: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
+    """Accuracies by step from the rows of `stages/training/dev_scores.py`: of each set, and of all sets together."""
+    by_step: dict[int, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_step.setdefault(row["step"], []).append(row)
+    return {
+        step: {
+            **{str(row["set"]): float(row["correct"] / row["items"]) for row in of_step},
+            ALL_SETS: float(sum(row["correct"] for row in of_step) / sum(row["items"] for row in of_step)),
+        }
+        for step, of_step in by_step.items()
+    }

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pipeline.analysis.accuracy_numbers import dev_accuracies
 from pipeline.config.run import RunConfig
@@ -169,12 +169,9 @@ def _dev_figure(training: Artifact) -> dict[str, Figure]:
     summary = TrainingSummary.of(training)
     if summary.dev is None:
         return {}
-    by_step: dict[int, list[dict[str, Any]]] = {}
-    for row in training.table("dev").to_pylist():
-        by_step.setdefault(row["step"], []).append(row)
-    scores = [dev_accuracies(rows) for rows in by_step.values()]
-    named = {name: [of_step[name] for of_step in scores] for name in scores[0]}
-    return {"Dev accuracy over steps": dev_accuracy_over_steps(named, list(by_step), summary.exported_step)}
+    scores = dev_accuracies(training.table("dev").to_pylist())
+    named = {name: [of_step[name] for of_step in scores.values()] for name in summary.dev}
+    return {"Dev accuracy over steps": dev_accuracy_over_steps(named, list(scores), summary.exported_step)}
 
 
 def _figures(inputs: Mapping[str, Artifact], tokens: dict[str, int]) -> dict[str, Figure]:

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -130,11 +130,7 @@ def dev_scores(
 
 def best_step(rows: Iterable[dict[str, Any]], name: str) -> int | None:
     """The first step with the highest accuracy on a set; the base is no candidate. None if nothing was trained yet."""
-    by_step: dict[int, list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["step"] > 0:
-            by_step.setdefault(row["step"], []).append(row)
-    scores = {step: dev_accuracies(of_step)[name] for step, of_step in by_step.items()}
+    scores = {step: of_step[name] for step, of_step in dev_accuracies(rows).items() if step > 0}
     return max(scores, key=lambda step: (scores[step], -step), default=None)
 
 
@@ -149,8 +145,11 @@ class DevLog:
     draft: Path
     scratch: Path
     rows: list[dict[str, Any]]
-    """Those of all evaluations."""
-    _committed: int
+    """Those of all evaluations; at first those that are committed."""
+    _committed: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._committed = len(self.rows)
 
     def after(self, step: int) -> dict[str, float]:
         """Evaluate the student if it is time after `step` steps; its accuracies, or nothing."""
@@ -161,7 +160,7 @@ class DevLog:
         self.rows += scored
         if step > 0 and self.best == step:
             self._keep(step)
-        return dev_accuracies(scored)
+        return dev_accuracies(scored)[step]
 
     def _keep(self, step: int) -> None:
         export(self.state, self.config, self._folder(step))
@@ -203,7 +202,7 @@ class DevLog:
             return {}
         exported = self.best or self.config.training.steps
         return {
-            "dev": dev_accuracies(row for row in self.rows if row["step"] == exported),
+            "dev": dev_accuracies(self.rows)[exported],
             "dev_seconds": round(sum({row["step"]: row["seconds"] for row in self.rows}.values()), 1),
             "exported_step": self.best,
         }
@@ -226,7 +225,7 @@ def open_dev_log(
         asked = dev_questions(config, questions, tokenizer, context)
     logged = (row for path in sorted(draft.glob("dev-*.parquet")) for row in read_parquet(path).to_pylist())
     rows = [row for row in logged if row["step"] <= first]  # another rank may not have removed later ones yet
-    log = DevLog(state, config, tokenizer, asked, draft, scratch, rows, len(rows))
+    log = DevLog(state, config, tokenizer, asked, draft, scratch, rows)
     if first == 0:
         log.after(0)
     return log
