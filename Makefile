@@ -24,11 +24,11 @@ lint: $(READY)
 	$(BIN)/mypy
 
 fast: $(READY)
-	$(BIN)/pytest -m "not e2e" --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m "not e2e and not soak" --numprocesses 2 --dist loadfile
 
 # Run sequentially: these tests kill, stop and time processes that use both cores.
 e2e: $(READY)
-	$(BIN)/pytest -m e2e
+	$(BIN)/pytest -m "e2e and not soak"
 
 $(READY): $(LOCK) pyproject.toml
 	@echo "setting up $(VENV) from $(LOCK); this takes about three minutes, once"
@@ -59,6 +59,7 @@ docs-site: $(READY)
 
 # Long tests and benchmarks, not part of `make test`.
 soak: $(READY)
+	$(BIN)/pytest -m soak
 	@folder=$$(mktemp -d) && $(BIN)/python -m tests.support.kill_campaign --kills 200 --folder $$folder; code=$$?; rm -rf $$folder; exit $$code
 
 bench-storage: $(READY)

@@ -51,6 +51,7 @@ def waiting(new_job: NewJob) -> Job:
     return new_job("sampling").with_changes("sampling.engine.base_url=http://127.0.0.1:9/v1")
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("automations")
 def test_a_living_run_stays_and_dead_ones_get_their_end(prefect: Prefect, waiting: Job) -> None:
     run = prefect.start("distill/full", waiting.parameters, **BEATING)

@@ -9,7 +9,7 @@ import pytest
 from tests.support.prefect.jobs import NewJob
 from tests.support.prefect.server import WAIT_SECONDS, Prefect, processes_with
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.soak]
 
 
 def test_two_concurrent_runs_never_sample_at_the_same_time(prefect: Prefect, new_job: NewJob) -> None:

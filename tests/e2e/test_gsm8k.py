@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.end_to_end import Run, mind
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.soak]
 
 
 def test_a_gsm8k_run_completes_and_the_report_states_low_accuracy(tmp_path: Path) -> None:

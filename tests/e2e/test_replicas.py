@@ -26,7 +26,7 @@ from pipeline.model_folders import load_tokenizer
 from pipeline.questions.procedural import ask, distinct
 from tests.support.runs import REPOSITORY
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.soak]
 
 STUDENT = LocalModel(path=REPOSITORY / "pipeline" / "miniature" / "models" / "student", chat=False)
 PROMPTS = [f"Question: {ask(problem)}\nSolution:\n" for problem in distinct("dial", "dev", 12, seed=0)]

@@ -40,7 +40,7 @@ def remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 
 
-@pytest.mark.parametrize(("stage", "room"), [("sampling", 60), ("training", 2500)])
+@pytest.mark.parametrize(("stage", "room"), [("sampling", 60), pytest.param("training", 2500, marks=pytest.mark.soak)])
 def test_a_full_disk_is_reported_and_work_resumes_with_space(
     stage: str, room: int, undisturbed: Path, teacher: str, tmp_path: Path
 ) -> None:
@@ -70,7 +70,7 @@ def test_a_read_only_root_is_refused(undisturbed: Path, teacher: str, tmp_path: 
         assert "Traceback" not in answer.stderr
 
 
-@pytest.mark.parametrize("stage", ["sampling", "training"])
+@pytest.mark.parametrize("stage", ["sampling", pytest.param("training", marks=pytest.mark.soak)])
 def test_a_root_that_turns_read_only_is_named_and_work_resumes(
     stage: str, undisturbed: Path, teacher: str, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from pipeline.config.run import load_config
 from storage.store import Store, open_store
 from tests.support.kill_campaign import CONFIG, STAGES, compare, overrides, start_stage, wait_for_end, write_stage_config
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.soak]
 
 KILLS = {
     "questions": ("stages.questions - 5 after",),

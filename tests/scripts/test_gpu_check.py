@@ -64,6 +64,7 @@ def _errors(rows: dict[str, dict[str, Any]]) -> dict[str, str]:
     return {case: row["figures"]["error"] for case, row in rows.items() if "error" in row["figures"]}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("part", ["machine", "miniature-fp32", "packing", "zero", "memory", "profile"])
 def test_each_part_needs_only_what_the_machine_has_and_what_is_carried(checked: Rows, part: str) -> None:
     assert checked[part]
@@ -71,6 +72,7 @@ def test_each_part_needs_only_what_the_machine_has_and_what_is_carried(checked: 
     assert not [case for case, row in checked[part].items() if row["good"] is False]
 
 
+@pytest.mark.soak
 def test_every_form_is_timed_and_only_what_is_not_carried_here_is_missing(checked: Rows) -> None:
     timed = {case for case, row in checked["speed"].items() if "ms" in row["figures"]}
     forms = {
@@ -83,6 +85,7 @@ def test_every_form_is_timed_and_only_what_is_not_carried_here_is_missing(checke
     assert all("trl" in error for error in _errors(checked["speed"]).values())
 
 
+@pytest.mark.soak
 def test_the_miniature_is_run_to_its_accuracies(checked: Rows) -> None:
     cases = checked["miniature-fp32"]
     assert {f"{group} {model}" for group in ("id", "ood") for model in ("base", "student", "teacher")} < set(cases)

@@ -34,6 +34,7 @@ def test_nothing_is_loaded_if_a_check_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.soak
 def test_all_is_well_with_vllm_and_two_ranks(tmp_path: Path) -> None:
     changes = changes_of(tmp_path / "root", "sampling.engine.kind=vllm", "training.ranks=2")
     answer = doctor("--try", "--json", *_set(changes))

@@ -274,7 +274,9 @@ def test_recorded_rationales_of_strategy_qa_are_imported(tmp_path: Path, tiny_mo
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("labelled", [True, False], ids=["labelled", "clustered"])
+@pytest.mark.parametrize(
+    "labelled", [pytest.param(True, id="labelled", marks=pytest.mark.soak), pytest.param(False, id="clustered")]
+)
 def test_imported_rationales_train_a_student(tmp_path: Path, labelled: bool) -> None:
     """Texts in four styles for 30 of 40 questions, through synthesis and two training steps of the miniature student."""
     student = REPOSITORY / "pipeline/miniature/models/student"
