@@ -25,7 +25,10 @@ KEPT_BY_PAPER: Final = 1.8 / 3.2
 SPECIALIST: Final = "single-"
 """Name prefix of the arms that train on one perspective only."""
 
-Kind = Literal["mind", "baseline", "ablation"]
+SOFT_TARGETS: Final = "synthesis.teacher_top_k"
+"""The field that arms with soft targets change; the teacher of such an arm can be asked for its distributions."""
+
+Kind = Literal["mind", "baseline", "ablation", "extension"]
 
 
 class Arm(NamedTuple):
@@ -57,6 +60,11 @@ def _taking(rationales: float, volume: Volume) -> dict[str, Any]:
     room = 1.05 * volume.micro_batch * volume.kept / rationales  # a twentieth more, for the rounding of `per_step`
     micro = max(size for size in range(1, per_step + 1) if per_step % size == 0 and size <= max(1, room))
     return {"training.questions_per_step": per_step, "training.questions_per_micro_batch": micro}
+
+
+def _soft(share: float, kind: str) -> dict[str, Any]:
+    """Soft targets as fields of an arm."""
+    return {SOFT_TARGETS.replace(".", "__"): 32, "training__soft_targets": {"share": share, "divergence": {"kind": kind}}}
 
 
 _UNIFORM: Final = {"training.mixture.weights": "uniform", "training.mixture.beta": 0.0, "training.consistency.weight": 0.0}
@@ -95,6 +103,15 @@ def arms(volume: Volume, perspectives: Sequence[str], copied: str) -> tuple[Arm,
         uniform("uniform", "all perspectives, equal weights", every),
         uniform(f"copies-{copied}", f"{every} samples of one perspective, {copied}, equal weights", every,
                 only_perspectives=[copied], perspective_copies=every, synthesis__duplicate_jaccard=1.0),
+        uniform("shortest", "rejection sampling: the shortest correct rationale of each question", 1,
+                training__mixture__weights="shortest", training__mixture__beta=1.0, training__mixture__min_kept=1,
+                training__mixture__min_effective=1.0, training__mixture__draw=1),
+        uniform("forward-kl", "all perspectives, equal weights; KL to the teacher's distributions in place of its text", every,
+                **_soft(1.0, "forward_kl")),
+        uniform("supervised-gkd", "all perspectives, equal weights; the divergence of GKD, β = 0.5, on the teacher's texts", every,
+                **_soft(1.0, "jensen_shannon")),
+        arm("mind-soft", "MIND; half of a rationale's loss is KL to the teacher's distributions", "extension",
+            **_soft(0.5, "forward_kl")),
         arm("random-weights", "MIND's weights randomly permuted", "ablation", training__mixture__order="shuffled"),
         arm("inverted", "MIND's scores with inverted sign", "ablation", training__mixture__order="inverted"),
         arm("static", "weights from the base student's losses", "ablation", training__mixture__weights="static"),

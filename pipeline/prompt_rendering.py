@@ -95,11 +95,11 @@ def likelihood_prompt(prompts: Prompts, question: Question) -> str:
     return render(prompts.likelihood or LIKELIHOOD, question=question.question, choices=lettered)
 
 
-def teacher_prompt(prompts: Prompts, question: Question, perspective: Perspective) -> str:
-    """The teacher's prompt for one perspective."""
+def teacher_prompt(prompts: Prompts, question: str, perspective: Perspective) -> str:
+    """The teacher's prompt for one perspective; `question` is the question's text."""
     return render(
         prompts.perspective,
-        question=question.text,
+        question=question,
         perspective=perspective.called or perspective.name,
         instruction=perspective.instruction,
     )
@@ -138,7 +138,7 @@ def check_prompts(prompts: Prompts, perspectives: tuple[Perspective, ...], reade
     probe = Question(id="probe", question="?", answer="", answer_type="text")
     render(prompts.answer, prompt=student_prompt(prompts, probe))
     for perspective in perspectives:
-        teacher_prompt(prompts, probe, perspective)
+        teacher_prompt(prompts, probe.text, perspective)
     marks = special_tokens(reader)
     for name in ("question", "perspective", "answer"):
         for mark in sorted(mark for mark in marks if mark in getattr(prompts, name)):

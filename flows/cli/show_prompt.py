@@ -138,7 +138,7 @@ def show_prompt(
         read_here = run.sampling.engine.in_process and run.sampling.rationales is None
         if read_here and isinstance(run.teacher, LocalModel | HubModel):
             check_model(run.teacher, "teacher")
-            _prompt(run.teacher, run, teacher_prompt(run.prompts, asked, shown), f"teacher, {shown.name}")
+            _prompt(run.teacher, run, teacher_prompt(run.prompts, asked.text, shown), f"teacher, {shown.name}")
         tokenizer = load_tokenizer(run.student)
         warning = check_end_of_turn(tokenizer, run.student)
         prompt = prompt_tokens(tokenizer, student_prompt(run.prompts, asked), run.student.dialogue)

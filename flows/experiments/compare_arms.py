@@ -24,7 +24,8 @@ from flows.run_records import record
 from flows.stage_process import watch
 from flows.stage_task import run_stage
 from flows.terminal_progress import watching
-from pipeline.baselines_and_ablations import KEPT, Arm, Volume, arms
+from pipeline.baselines_and_ablations import KEPT, SOFT_TARGETS, Arm, Volume, arms
+from pipeline.config.models import ImportedModel
 from pipeline.config.run import RunConfig, load_config
 from pipeline.errors import ConfigError
 from pipeline.perspectives.run_perspectives import perspectives_of
@@ -82,10 +83,14 @@ def chosen_arms(experiment: Experiment) -> tuple[Arm, ...]:
     for name in (*(experiment.arms or ()), experiment.against):
         if name not in known:
             raise ConfigError(f"arm {name!r}: unknown; use one of {', '.join(known)}")
-    # Imported rationales cannot be sampled again.
-    possible = (name for name in known if base.sampling.rationales is None or not name.startswith("copies-"))
-    wanted = experiment.arms or tuple(possible)
+    wanted = experiment.arms or tuple(name for name, arm in known.items() if _possible(base, arm))
     return tuple(arm for name, arm in known.items() if name in {*wanted, experiment.against})
+
+
+def _possible(base: RunConfig, arm: Arm) -> bool:
+    """Imported rationales cannot be sampled again, and their teacher cannot be asked."""
+    asks_teacher = SOFT_TARGETS in arm.changes and isinstance(base.teacher, ImportedModel)
+    return not asks_teacher and (base.sampling.rationales is None or not arm.name.startswith("copies-"))
 
 
 def runs_of(experiment: Experiment) -> list[ArmRun]:

@@ -11,6 +11,7 @@ from pipeline.capacity.machine import Check
 from pipeline.config.models import LocalModel
 from pipeline.config.presets import leaves, preset_tree
 from pipeline.config.run import RunConfig
+from pipeline.config.soft_targets import BYTES_OF_TOKEN
 from pipeline.model_folders import DECODING, recommended_decoding
 from pipeline.perspectives.run_perspectives import perspectives_of
 
@@ -69,9 +70,15 @@ def _decoding_checks(run: RunConfig) -> Iterator[Check]:
 def recipe_checks(run: RunConfig) -> Iterator[Check]:
     """Names the preset and what the run sets otherwise; warns of a missing encoder, and of a MetaNet that cannot follow the student.
 
-    Says what a batch holds, where a server's batches are used, and how the teacher's makers sample it, if otherwise.
+    Says what a batch holds, where a server's batches are used, how large soft targets are, and how the teacher's makers sample it, if
+    otherwise.
     """
     yield from _batch_checks(run)
+    if (top_k := run.synthesis.teacher_top_k) is not None:
+        size = (
+            f"{top_k} likely tokens of each take {top_k * BYTES_OF_TOKEN:,} MB per million trained tokens, before compression"
+        )
+        yield Check("soft targets", "ok", size)
     yield from _decoding_checks(run)
     if run.preset is not None:
         own = [name for name, value in leaves(preset_tree(run.preset)).items() if _value(run, name) != value]

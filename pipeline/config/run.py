@@ -104,6 +104,25 @@ class RunConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _soft_targets_have_a_source(self) -> RunConfig:
+        if self.synthesis.teacher_top_k is None:
+            if self.training.soft_targets is not None:
+                raise ValueError("training.soft_targets: there are none; set synthesis.teacher_top_k, for example to 32")
+            return self
+        if isinstance(self.teacher, ImportedModel):
+            raise ValueError(
+                "synthesis.teacher_top_k: an imported teacher cannot be asked for its distributions; give the teacher's path or hub name, "
+                "or leave teacher_top_k out"
+            )
+        engine = self.sampling.engine
+        if engine.batches or engine.prices is not None:
+            raise ValueError(
+                "synthesis.teacher_top_k: only a vLLM server of your own gives log-probabilities of given tokens, without batches and "
+                "prices; remove sampling.engine.batches and prices, or leave teacher_top_k out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _dev_scores_are_of_dev_sets(self) -> RunConfig:
         dev = self.training.dev
         if dev is None:

@@ -80,5 +80,8 @@ class Synthesis(Frozen):
     """Learning rate of the warm-up."""
     batch_questions: int = identity(32, ge=1)
     """Questions per warm-up batch."""
+    teacher_top_k: int | None = identity(None, ge=1)
+    """Soft targets: the teacher's log-probabilities of this many most likely tokens, at every token of a kept rationale; `sampling.engine`
+    measures them, and teacher and student must have the same vocabulary. None are measured if left out."""
     forward_rows: int = runtime(32, ge=1)
     """Rationales per forward pass when losses and features are measured: whole questions, so one question may have more."""

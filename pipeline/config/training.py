@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from pipeline.config.soft_targets import SoftTargets
 from pipeline.schema.fields import Frozen, identity, runtime
 
 
@@ -25,8 +26,9 @@ class Inertia(Frozen):
 class Mixture(Frozen):
     """Selection of rationales and their mixture weights α."""
 
-    weights: Literal["metanet", "table", "static", "uniform"] = identity("metanet")
-    """Source of the scores: MetaNet; filtered losses without a network; the base student's losses; or none, with equal weights."""
+    weights: Literal["metanet", "table", "static", "uniform", "shortest"] = identity("metanet")
+    """Source of the scores: MetaNet; filtered losses without a network; the base student's losses; none, with equal weights; or the
+    negative lengths, so that β = 1 keeps the shortest rationale."""
     order: Literal["scored", "inverted", "shuffled"] = identity("scored")
     """Use the scores as they are, inverted, or shuffled among a question's rationales (ablations)."""
     beta: float = identity(0.3, ge=0, le=1)
@@ -125,6 +127,9 @@ class Training(Frozen):
     """Share of the loss for the answer-only task, whose prompt is `prompts.answer` (for the step-by-step arm)."""
     lora: Lora | None = identity(None)
     """Train adapters only; the exported student has them merged."""
+    soft_targets: SoftTargets | None = identity(None)
+    """Learn from the teacher's distributions over the next token as well, as `synthesis.teacher_top_k` measures them; text alone if left
+    out."""
     dev: DevScores | None = identity(None)
     """Dev scores while training; none if left out."""
     zero_stage: Literal[0, 1, 2, 3] = runtime(2)

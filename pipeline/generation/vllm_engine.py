@@ -107,8 +107,8 @@ def llm_settings(config: EngineConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def open_vllm(config: EngineConfig, model: Weights, told: Told = untold) -> Iterator[_VllmEngine]:
-    """Starts vLLM on `model`.
+def running_llm(config: EngineConfig, model: Weights, **more: Any) -> Iterator[LLM]:
+    """vLLM on `model`; `more` are further settings of it.
 
     Raises:
         EngineError: vLLM could not start.
@@ -127,15 +127,28 @@ def open_vllm(config: EngineConfig, model: Weights, told: Told = untold) -> Iter
             model=model.location,
             revision=model.revision,
             trust_remote_code=False,
-            **llm_settings(config),
+            **llm_settings(config) | more,
         )
     except (RuntimeError, ValueError, OSError) as error:
         # The first line of pydantic's message only counts errors.
         reason = (error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)).splitlines()[0]
         raise EngineError(f"vLLM could not start on {model.location}: {reason}; see the stage's log") from error
-    driver = Driver(llm, config.stall_seconds, lambda output: told(_completion(output)))
     try:
-        yield _VllmEngine(llm, driver, model)
+        yield llm
     finally:
-        driver.stop()
         llm.llm_engine.engine_core.shutdown()
+
+
+@contextmanager
+def open_vllm(config: EngineConfig, model: Weights, told: Told = untold) -> Iterator[_VllmEngine]:
+    """Starts vLLM on `model`.
+
+    Raises:
+        EngineError: vLLM could not start.
+    """
+    with running_llm(config, model) as llm:
+        driver = Driver(llm, config.stall_seconds, lambda output: told(_completion(output)))
+        try:
+            yield _VllmEngine(llm, driver, model)
+        finally:
+            driver.stop()

@@ -141,7 +141,7 @@ def _sums(model: StudentLosses, form: Form, rows: list[TokenRow], pad: int) -> l
     spans, device = rationale_spans(rows), model.student.device
     by_rows = form.packing == "rows"
     item = batch(rows, spans, pad) if form.packing == "none" else packed(rows, spans, [0] * len(rows), pad, by_rows=by_rows)
-    losses_P, _ = losses_of(model, item, torch.zeros(0, dtype=torch.long), device)
+    losses_P = losses_of(model, item, torch.zeros(0, dtype=torch.long), device).losses_P
     found: list[float] = (-sum_by_row(losses_P.double(), item.row_P.to(device), len(rows))).tolist()
     return found
 

@@ -4,6 +4,9 @@ L_SFT is Σ_k α_k · (mean cross-entropy over the tokens of r_k). L_cons is Σ_
 distribution at each answer token given rationale k. Both are per question. The batch loss is the mean over the questions of the *global*
 batch, so the gradient does not depend on the split into ranks and micro-batches.
 
+With soft targets, a share of each rationale's cross-entropy in L_SFT is replaced by its divergence to the teacher
+(`teacher_divergence.py`), under the same weights α_k (our choice).
+
 Axes: P wanted positions, A answer positions, V vocabulary, K perspectives (kept rationales of one question).
 """
 
@@ -94,6 +97,10 @@ class StudentLoss(NamedTuple):
     total: Tensor
     sft: Tensor
     consistency: Tensor
+    rationales: Tensor
+    """The part of L_SFT that is Σ α_k · (mean cross-entropy over the tokens of r_k)."""
+    soft: Tensor
+    """Σ α_k · (mean divergence to the teacher over the tokens of r_k); zero without soft targets."""
 
 
 def student_loss(
@@ -106,14 +113,21 @@ def student_loss(
     answer_weight: float,
     consistency_weight: float,
     divergence: str,
+    soft_B: Tensor | None = None,
+    soft_share: float = 0.0,
 ) -> StudentLoss:
     """L_total = L_SFT + λ·L_cons, summed over the questions of a micro-batch.
 
     `losses_B` and `alpha_B` are the loss and weight of each kept rationale, `answer_losses_Q` those of the answer-only task (empty if its
-    weight is 0), `answer_logits` (K, A, V) and `answer_alpha` (K,) the answer logits and weights of each question's rationales.
+    weight is 0), `answer_logits` (K, A, V) and `answer_alpha` (K,) the answer logits and weights of each question's rationales, `soft_B`
+    the divergence to the teacher on each rationale, which is `soft_share` of its loss.
     """
-    sft = (1 - answer_weight) * (alpha_B * losses_B).sum() + answer_weight * answer_losses_Q.sum()
+    rationales, soft = (alpha_B * losses_B).sum(), losses_B.new_zeros(())
+    learnt = sft = (1 - answer_weight) * rationales + answer_weight * answer_losses_Q.sum()
+    if soft_B is not None:
+        soft = (alpha_B * soft_B).sum()
+        learnt = sft + (1 - answer_weight) * soft_share * (soft - rationales)
     agreement = losses_B.new_zeros(())
     for logits_KAV, alpha_K in zip(answer_logits, answer_alpha, strict=True):
         agreement = agreement + consistency(logits_KAV, alpha_K, divergence)
-    return StudentLoss(sft + consistency_weight * agreement, sft, agreement)
+    return StudentLoss(learnt + consistency_weight * agreement, sft, agreement, rationales, soft)

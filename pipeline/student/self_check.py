@@ -141,7 +141,7 @@ def _is_projection(student: Any, row: TokenRow) -> bool:
 def _losses(student: Any, own_head: bool, item: Batch) -> list[Tensor]:
     """Token losses of each row of a batch, on the CPU."""
     model = StudentLosses(student, own_head=own_head)
-    losses_P, _ = losses_of(model, item, torch.zeros(0, dtype=torch.long), student.device)
+    losses_P = losses_of(model, item, torch.zeros(0, dtype=torch.long), student.device).losses_P
     return list(torch.split(losses_P.cpu(), torch.bincount(item.row_P).tolist()))
 
 

@@ -4,8 +4,8 @@ A micro-batch has three kinds of rows, in this order: the kept rationales; the r
 context rows, from which L_cons reads the answer before the rationale states it. `MicroBatch` keeps the indices of each kind, so that the
 loss sees tensors over rationales and questions only.
 
-Axes: Q questions of a step, K perspectives, B kept rationales of the micro-batch, R rows that are trained on, P wanted positions, A answer
-positions, V vocabulary.
+Axes: Q questions of a step, K perspectives, B kept rationales of the micro-batch, R rows that are trained on, P wanted positions, J
+positions with soft targets, A answer positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pipeline.config.training import Training
 from pipeline.student.batch import Batch, TokenRow, batch, rationale_spans
 from pipeline.student.objective import rationale_losses, real_losses
 from pipeline.student.shared_prefix_packing import packed
+from pipeline.student.teacher_divergence import TopTokens
 from pipeline.student.token_losses import losses_of
 from pipeline.training.student_engine import StudentEngine
 from pipeline.training.training_set import TrainingSet
@@ -44,6 +45,8 @@ class MicroBatch:
     """Number of rows of the answer-only task: one per question, or none."""
     answers: list[AnswerPositions]
     """Per question: where L_cons reads answer distributions; empty without that term."""
+    soft: TopTokens | None = None
+    """Soft targets at the positions of the kept rationales, which are the first wanted ones."""
 
     @property
     def left_out(self) -> int:
@@ -60,6 +63,8 @@ class MicroBatchLosses(NamedTuple):
     """Mean cross-entropy of each answer-only row; empty without that task."""
     real_B: Tensor
     """L_real of each kept rationale, without gradient."""
+    soft_B: Tensor | None
+    """Mean divergence to the teacher on each kept rationale, if there are soft targets."""
     answer_logits: list[Tensor]
     """Per question: logits at the answer positions of its agreeing rationales, each (rationales, A, V)."""
     tokens: int
@@ -103,7 +108,8 @@ def assemble(data: TrainingSet, config: Training, index_Q: Tensor, kept_QK: Tens
     for q in local if term.weight > 0 else ():
         agreeing = _largest_group([(b, rationales[b].answer_tokens) for b, (question, _) in enumerate(pairs) if question == q])
         answers.append(AnswerPositions(agreeing, [answer_of(b) for b in agreeing]))
-    return MicroBatch(together(data, config.packing, rows, spans, questions), pairs, len(answer_only), answers)
+    soft = None if config.soft_targets is None else data.soft_targets([(int(index_Q[q]), k) for q, k in pairs])
+    return MicroBatch(together(data, config.packing, rows, spans, questions), pairs, len(answer_only), answers, soft)
 
 
 def _largest_group(answers: list[tuple[int, list[int]]]) -> list[int]:
@@ -121,7 +127,7 @@ def forward(engine: StudentEngine, micro: MicroBatch, hardest: float) -> MicroBa
     """The student's forward pass on a micro-batch; `hardest` is the share of tokens that L_real averages."""
     device, rationales = engine.device, len(micro.pairs)
     wanted_A = torch.tensor([p for answer in micro.answers for span in answer.positions for p in span], dtype=torch.long)
-    tokens_P, logits_AV = losses_of(engine, micro.batch, wanted_A, device)
+    tokens_P, logits_AV, soft_J = losses_of(engine, micro.batch, wanted_A, device, micro.soft)
     trained = rationales + micro.answer_rows
     # Context rows follow the trained ones: they only give answer distributions. Counted on the host, so that it need not wait.
     many = int((micro.batch.row_P < trained).sum())
@@ -134,6 +140,7 @@ def forward(engine: StudentEngine, micro: MicroBatch, hardest: float) -> MicroBa
         losses_R[:rationales],
         losses_R[rationales:],
         real_R[:rationales],
+        None if micro.soft is None else rationale_losses(soft_J, row_P[: len(soft_J)], rationales),
         [part_AV.view(len(answer.positions), -1, part_AV.shape[-1]) for part_AV, answer in logits],
         many,
     )

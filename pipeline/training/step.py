@@ -72,7 +72,7 @@ def metanet_rate(config: Training, step: int) -> float:
 
 
 def scores(state: TrainingState, index_Q: Tensor) -> Tensor:
-    """Scores (Q, K) of a step's rationales: MetaNet's, or computed directly from losses for mixtures without MetaNet."""
+    """Scores (Q, K) of a step's rationales: MetaNet's, or for mixtures without MetaNet directly from losses or lengths."""
     mask_QK, objective, data = state.data.mask_NK[index_Q], state.objective, state.data
     match state.config.mixture.weights:
         case "table":
@@ -81,6 +81,8 @@ def scores(state: TrainingState, index_Q: Tensor) -> Tensor:
             return targets(data.base_losses_NK[index_Q], mask_QK, objective.target)
         case "uniform":
             return torch.zeros(mask_QK.shape)
+        case "shortest":
+            return (-data.lengths(index_Q)).masked_fill(~mask_QK, -math.inf)
     with torch.no_grad():
         return _metanet_scores(state, index_Q).cpu()
 
@@ -129,7 +131,9 @@ def _note(losses_QK: Tensor, pairs: Sequence[tuple[int, int]], measured_B: Tenso
 def _micro_batch(state: TrainingState, index_Q: Tensor, kept_QK: Tensor, local: range) -> MicroBatch:
     """A micro-batch, ready to be copied to the device."""
     micro = assemble(state.data, state.config, index_Q, kept_QK, local)
-    return replace(micro, batch=pinned(micro.batch)) if state.engine.device.type == "cuda" else micro
+    if state.engine.device.type != "cuda":
+        return micro
+    return replace(micro, batch=pinned(micro.batch), soft=None if micro.soft is None else pinned(micro.soft))
 
 
 def metanet_step(state: TrainingState, index_Q: Tensor, step: int) -> float:
@@ -170,7 +174,7 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
     own = range(state.rank * share, (state.rank + 1) * share)
     # What a step measures stays on the device until its end; reading a value there would make the host wait for the GPU.
     losses_QK = torch.zeros(weights.alpha_QK.shape, device=device)
-    sums = torch.zeros(4, device=device)
+    sums = torch.zeros(6, device=device)
     seen_QK = weights.kept_QK.clone()
     follows_losses = config.mixture.weights in ("metanet", "table")
     probing = step % config.probe_every == 0 and follows_losses
@@ -189,14 +193,16 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
         loss = student_loss(
             read.losses_B, alpha_B, read.answer_losses_Q, read.answer_logits, answer_alpha, answer_weight=config.answer_weight,
             consistency_weight=config.consistency.weight, divergence=config.consistency.divergence,
+            soft_B=read.soft_B, soft_share=0.0 if config.soft_targets is None else config.soft_targets.share,
         )  # fmt: skip
         state.engine.backward(loss.total * (state.ranks / questions), scale_wrt_gas=False)
         # `engine.step` clears the gradients; they are complete only before the last call.
         if config.zero_stage == 0 and local.stop == own.stop:
             norm = _plain_norm(state)
         state.engine.step()
+        measured = (loss.sft, loss.consistency, loss.rationales, loss.soft)
         counts = (sums.new_full((), count) for count in (read.tokens, micro.left_out))
-        sums += torch.stack([loss.sft.detach(), loss.consistency.detach(), *counts])
+        sums += torch.stack([*(part.detach() for part in measured), *counts])
 
     losses_QK, sums = _over_ranks(state, losses_QK, sums)
     meta = 0.0
@@ -246,12 +252,17 @@ def _log(
     sums: Tensor,
     meta: float,
 ) -> dict[str, Any]:
-    questions = state.config.questions_per_step
-    sft, agreement = float(sums[0]) / questions, float(sums[1]) / questions
+    config = state.config
+    sft, agreement, rationales, soft = (float(part) / config.questions_per_step for part in sums[:4])
+    loss, extra = sft + config.consistency.weight * agreement, {}
+    if config.soft_targets is not None:
+        loss += (1 - config.answer_weight) * config.soft_targets.share * (soft - rationales)
+        extra = {"loss_soft": soft}
     counted_K = seen_QK.sum(0)
     return {
         "step": step,
-        "loss": sft + state.config.consistency.weight * agreement,
+        "loss": loss,
+        **extra,
         "loss_sft": sft,
         "loss_consistency": agreement,
         "loss_meta": meta,
@@ -264,8 +275,8 @@ def _log(
         "effective_number": float(effective_number(weights.alpha_QK).mean()),
         "temperature": float(weights.temperature_Q.mean()),
         "widened": int(weights.widened_Q.sum()),
-        "tokens": int(sums[2]),
-        "outside_consistency": int(sums[3]),
+        "tokens": int(sums[4]),
+        "outside_consistency": int(sums[5]),
         "learning_rate": rate,
         "metanet_learning_rate": state.metanet_optimizer.param_groups[0]["lr"],
     }

@@ -4,11 +4,12 @@ A `TrainingSet` stores all rows (`pipeline/student/batch.py`) in a few flat tens
 the part of its own questions.
 
 Axes: Q questions of a step, N questions of the set, K perspectives, F features, T tokens; 2 and 5 are sizes: two row kinds
-(rationale row, context row) and the five fields of a row's address (`ADDRESS_FIELDS`).
+(rationale row, context row) and the five fields of a row's address (`ADDRESS_FIELDS`). C the teacher's most likely tokens of a position.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,7 @@ from pipeline.rationales.conclusion import before_conclusion
 from pipeline.rationales.thoughts import fitted
 from pipeline.student.batch import TokenRow
 from pipeline.student.table_view import TableView
+from pipeline.student.teacher_divergence import TopTokens
 from pipeline.text_tokens import text_tokens
 
 if TYPE_CHECKING:
@@ -87,12 +89,21 @@ def address_of(row: TokenRow, offset: int) -> tuple[int, int, int, int, int]:
 
 
 @dataclass(frozen=True)
+class SoftTargetTable:
+    """The teacher's most likely tokens at every trained token of every rationale: `ids_TC` and `logprobs_TC`, from row `offsets_NK` on."""
+
+    ids_TC: Tensor
+    logprobs_TC: Tensor
+    offsets_NK: Tensor | TableView
+
+
+@dataclass(frozen=True)
 class TrainingSet:
     """All data that joint training reads, for N questions and K perspectives.
 
     `tokens_T` are the concatenated tokens of all rows. `addresses_NK25` are the addresses of each rationale's row (0) and context row (1).
     `answers_N5` are the addresses of the second task's rows, if any. `mask_NK` is False for missing rationales. `base_losses_NK` are the
-    base student's losses.
+    base student's losses. `soft` are the soft targets, if the loss has any.
     """
 
     tokens_T: Tensor
@@ -102,6 +113,7 @@ class TrainingSet:
     base_losses_NK: Tensor
     pad: int
     answers_N5: Tensor | TableView | None = None
+    soft: SoftTargetTable | None = None
 
     def __len__(self) -> int:
         return len(self.mask_NK)
@@ -118,6 +130,21 @@ class TrainingSet:
         """The row of the second task."""
         assert self.answers_N5 is not None, "the second task has a weight, but its rows are missing"
         return self._row(self.answers_N5[question])
+
+    def lengths(self, index_Q: Tensor) -> Tensor:
+        """Trained tokens of each rationale (Q, K), fp32; zero where there is none."""
+        address_QK5 = self.addresses_NK25[index_Q][:, :, 0]
+        return (address_QK5[..., 1] - address_QK5[..., 2]).float()
+
+    def soft_targets(self, rationales: Sequence[tuple[int, int]]) -> TopTokens:
+        """Soft targets of the rationales (question, perspective), one after the other."""
+        assert self.soft is not None, "the loss has soft targets, but they are missing"
+        places = []
+        for question, perspective in rationales:
+            _, length, start, _, _ = self.addresses_NK25[question][perspective, 0].tolist()
+            first = int(self.soft.offsets_NK[question][perspective])
+            places.append(slice(first, first + length - start))
+        return TopTokens(*(torch.cat([of[here] for here in places]) for of in (self.soft.ids_TC, self.soft.logprobs_TC)))
 
     def longest_rows(self) -> list[TokenRow]:
         """The rows of the question with the longest one, longest first; of questions with several rationales, if there are any."""
@@ -167,6 +194,7 @@ def training_subset(data: TrainingSet, wanted_K: Tensor, out_N: Tensor, least: i
         mask_NK=mask_NK[index_N],
         base_losses_NK=data.base_losses_NK[index_N],
         answers_N5=None if data.answers_N5 is None else TableView(data.answers_N5, index_N),
+        soft=None if data.soft is None else replace(data.soft, offsets_NK=TableView(data.soft.offsets_NK, index_N)),
     )
 
 

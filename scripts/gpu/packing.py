@@ -63,7 +63,7 @@ def _form(shape: Shape, data: TrainingSet, packing: str, device: torch.device, d
     rows = _rows(data)
     questions = [n for n in range(len(data)) for _ in range(PERSPECTIVES)]
     item = together(data, packing, rows, rationale_spans(rows), questions)
-    tokens_P, _ = losses_of(StudentLosses(student), item, torch.zeros(0, dtype=torch.long), device)
+    tokens_P = losses_of(StudentLosses(student), item, torch.zeros(0, dtype=torch.long), device).losses_P
     losses = rationale_losses(tokens_P, item.row_P.to(device), len(rows))
     losses.mean().backward()  # type: ignore[no-untyped-call]
     return losses.detach().double().cpu(), _gradient(student)

@@ -193,6 +193,7 @@ def _figures(inputs: Mapping[str, Artifact], tokens: dict[str, int]) -> dict[str
                 "student, L_SFT": steps["loss_sft"].to_pylist(),
                 "consistency, L_cons": steps["loss_consistency"].to_pylist(),
                 "MetaNet, L_meta": steps["loss_meta"].to_pylist(),
+                **({"teacher, divergence": steps["loss_soft"].to_pylist()} if "loss_soft" in steps.column_names else {}),
             }
         ),
         **_dev_figure(inputs["training"]),

@@ -66,7 +66,7 @@ def graded_row(
 
 
 def _sample(engine: Engine, config: Config, asked: list[tuple[Question, Perspective, int]]) -> Iterator[dict[str, Any]]:
-    prompts = [teacher_prompt(config.prompts, question, perspective) for question, perspective, _ in asked]
+    prompts = [teacher_prompt(config.prompts, question.text, perspective) for question, perspective, _ in asked]
     seeds = [seed_of(config.seed, question.id, item.name, index) for question, item, index in asked]
     stop = stops(config.prompts, config.prompts.perspective, config.teacher)
     decoding = replace(sampling_decoding(config.sampling), stop=stop)

@@ -50,7 +50,9 @@ def _check_prompts(config: Config, questions: Callable[[], Iterable[Question]]) 
     settings, prompts = config.sampling, config.prompts
     if settings.engine.in_process and isinstance(config.teacher, LocalModel | HubModel):
         asked = (
-            (question.id, teacher_prompt(prompts, question, item)) for question in questions() for item in config.perspectives
+            (question.id, teacher_prompt(prompts, question.text, item))
+            for question in questions()
+            for item in config.perspectives
         )
         tokenizer, turns = load_tokenizer(config.teacher), config.teacher.dialogue
         check_lengths(tokenizer, asked, turns, settings.max_tokens, settings.engine.max_context)

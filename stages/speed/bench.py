@@ -21,13 +21,16 @@ WANTED: Final = {
     "MetaNet, share of a step": "≤ 0.03",
     "memory of the objective, chunked / whole": "≤ 0.4",
     "memory of the objective with L_cons, chunked / whole": "≤ 0.4",
+    "memory of the objective with soft targets, chunked / whole": "≤ 0.4",
+    "scores of all texts / sampling them, in time": "≤ 0.1",
+    "step with soft targets / without, in time": "≤ 1.15",
     "sampling stage / bare vLLM": "≥ 0.97",
     "question first / perspective first, long questions": "≥ 1.3",
     "vLLM / generate": "≥ 1.2",
     "our vLLM engine / lm-eval's": "≥ 1",
 }
 Say = Callable[[str], None]
-QUESTIONS: Final = {"sampling": 200, "evaluation": 300}
+QUESTIONS: Final = {"sampling": 200, "evaluation": 300, "soft-targets": 40}
 
 
 class SpeedRow(NamedTuple):
@@ -63,6 +66,12 @@ def _evaluation(folder: Path, repeats: int, threads: int, say: Say) -> list[Spee
     return [_row(*item) for item in evaluation.measure(QUESTIONS["evaluation"], repeats, say).items()]
 
 
+def _soft_targets(folder: Path, repeats: int, threads: int, say: Say) -> list[SpeedRow]:
+    from stages.speed import soft_targets
+
+    return [_row(*item) for item in soft_targets.measure(QUESTIONS["soft-targets"], repeats, say).items()]
+
+
 def _training(folder: Path, repeats: int, threads: int, say: Say) -> list[SpeedRow]:
     from stages.speed import training
 
@@ -80,7 +89,13 @@ def _training(folder: Path, repeats: int, threads: int, say: Say) -> list[SpeedR
 
 
 # Each imports its own libraries when called, since that takes seconds.
-SUBJECTS: Final = {"memory": _memory, "sampling": _sampling, "evaluation": _evaluation, "training": _training}
+SUBJECTS: Final = {
+    "memory": _memory,
+    "sampling": _sampling,
+    "evaluation": _evaluation,
+    "training": _training,
+    "soft-targets": _soft_targets,
+}
 
 
 def bench(what: Sequence[str], repeats: int, threads: int, say: Say) -> list[SpeedRow]:

@@ -1,7 +1,7 @@
 """Memory of the objective at the vocabulary size of real models: peak of its forward and backward pass, chunked or whole.
 
-Measures L_SFT alone, and with L_cons between all eight rationales of a question. Each form runs in its own process, because a process does
-not return freed memory: `python -m stages.speed.memory chunked with-L_cons`. Linux only, because it reads /proc.
+Measures L_SFT alone, with L_cons between all eight rationales of a question, and with soft targets. Each form runs in its own process,
+because a process does not return freed memory: `python -m stages.speed.memory chunked with-L_cons`. Linux only, because it reads /proc.
 
 Axes: K rationales, P wanted positions, A answer positions, V vocabulary.
 """
@@ -21,7 +21,11 @@ TOKENS: Final = 2048
 RATIONALES: Final = 8
 ANSWER: Final = 8
 """Tokens of an answer."""
-OBJECTIVES: Final = {"the objective": "L_SFT", "the objective with L_cons": "with-L_cons"}
+LIKELY: Final = 32
+"""The teacher's most likely tokens of each position."""
+OBJECTIVES: Final = {
+    "the objective": "L_SFT", "the objective with L_cons": "with-L_cons", "the objective with soft targets": "with-soft-targets"
+}  # fmt: skip
 _HOME: Final = Path(__file__).parents[2]
 
 
@@ -61,6 +65,7 @@ def objective_pass(
     from pipeline.student.batch import TokenRow, batch, rationale_spans
     from pipeline.student.objective import consistency
     from pipeline.student.token_losses import StudentLosses, losses_of
+    from stages.speed.workload import random_targets
 
     config = Qwen2Config(
         vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=1,
@@ -76,10 +81,11 @@ def objective_pass(
     item = batch(rows, rationale_spans(rows), 0)
     asked_KA = torch.arange(RATIONALES)[:, None] * length + torch.arange(length - ANSWER, length) - 1
     asked_A = asked_KA.flatten() if terms == "with-L_cons" else torch.zeros(0, dtype=torch.long)
+    soft = random_targets(len(item.labels_P), LIKELY, vocabulary) if terms == "with-soft-targets" else None
 
     def work() -> None:
-        losses_P, logits_AV = losses_of(model, item, asked_A, torch.device(device))
-        loss = losses_P.mean()
+        losses_P, logits_AV, soft_J = losses_of(model, item, asked_A, torch.device(device), soft)
+        loss = losses_P.mean() if soft is None else (losses_P + soft_J).mean()
         if len(asked_A):
             alpha_K = torch.full((RATIONALES,), 1 / RATIONALES, device=device)
             loss = loss + consistency(logits_AV.view(-1, ANSWER, vocabulary), alpha_K, Consistency().divergence)

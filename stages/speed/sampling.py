@@ -85,7 +85,7 @@ def measure(folder: Path, questions: int, repeats: int, say: Callable[[str], Non
     with open_engine(settings.engine, config.teacher) as engine:
 
         def bare() -> float:
-            prompts = [teacher_prompt(PROMPTS, question, item) for question, item in pairs]
+            prompts = [teacher_prompt(PROMPTS, question.text, item) for question, item in pairs]
             seeds = [seed_of(0, question.id, item.name, 0) for question, item in pairs]
             return sum(completion.completion_tokens for completion in engine.generate(prompts, seeds, decoding))
 

@@ -16,6 +16,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from pipeline.student.batch import TokenRow
+from pipeline.student.teacher_divergence import TopTokens
 from pipeline.training.training_set import ADDRESS_FIELDS, TrainingSet, address_of
 
 FEATURES: Final = 64
@@ -78,6 +79,14 @@ def make_set(questions: int, perspectives: int, lengths: Lengths, vocabulary: in
     features_NKF[..., 0] = losses_NK
     mask_NK = torch.ones(questions, perspectives, dtype=torch.bool)
     return TrainingSet(torch.tensor(tokens), addresses_NK25, features_NKF, mask_NK, losses_NK, 0)
+
+
+def random_targets(positions: int, likely: int, vocabulary: int) -> TopTokens:
+    """Random soft targets of some positions."""
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(0, vocabulary, (positions, 1), generator=generator)
+    logprobs = torch.log_softmax(torch.randn(positions, 2 * likely, generator=generator), -1)[:, :likely]
+    return TopTokens((first + torch.arange(likely)) % vocabulary, logprobs)
 
 
 def _row(prompt: list[int], rationale: list[int]) -> TokenRow:

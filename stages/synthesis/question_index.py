@@ -1,4 +1,4 @@
-"""Looks up prompt, answer and difficulty of a question by id, for the synthesis stage.
+"""Looks up prompt, answer, text and difficulty of a question by id, for the synthesis stage.
 
 Samples may come in another order than questions, so the two cannot be read side by side, and millions of prompts do not fit into memory.
 They are stored in an SQLite file in the draft's scratch folder, written atomically. Indices are built after all rows are inserted, by
@@ -22,12 +22,13 @@ class IndexedQuestion(NamedTuple):
 
     prompt: str
     answer: str
+    text: str
     pass_rate: float | None
     """None where no attempts were needed."""
 
 
-def write_index(path: Path, questions: Iterable[tuple[str, str, str]], rates: Iterable[tuple[str, float]] | None) -> None:
-    """Write questions as (id, prompt, answer) and difficulties as (id, pass rate), each in any order; None if nothing was attempted.
+def write_index(path: Path, questions: Iterable[tuple[str, str, str, str]], rates: Iterable[tuple[str, float]] | None) -> None:
+    """Write questions as (id, prompt, answer, text) and difficulties as (id, pass rate), each in any order; None if nothing was attempted.
 
     Raises:
         ArtifactError: the numbers of questions and difficulties differ.
@@ -37,9 +38,9 @@ def write_index(path: Path, questions: Iterable[tuple[str, str, str]], rates: It
         with closing(sqlite3.connect(temporary)) as file:
             # An unfinished file is discarded, so no rollback journal is needed.
             file.execute("PRAGMA journal_mode = OFF")
-            file.execute("CREATE TABLE question (id TEXT, prompt TEXT, answer TEXT)")
+            file.execute("CREATE TABLE question (id TEXT, prompt TEXT, answer TEXT, text TEXT)")
             file.execute("CREATE TABLE difficulty (id TEXT, pass_rate REAL)")
-            asked = file.executemany("INSERT INTO question VALUES (?, ?, ?)", questions).rowcount
+            asked = file.executemany("INSERT INTO question VALUES (?, ?, ?, ?)", questions).rowcount
             attempted = file.executemany("INSERT INTO difficulty VALUES (?, ?)", rates or ()).rowcount
             if rates is not None and asked != attempted:
                 raise ArtifactError(f"synthesis: {attempted} of {asked} questions have attempts; run the stage again")
@@ -67,7 +68,7 @@ def look_up(lookup: QuestionIndex, question_ids: Iterable[str]) -> dict[str, Ind
         ArtifactError: a question does not exist.
     """
     found = {}
-    select = "SELECT prompt, answer, pass_rate FROM question LEFT JOIN difficulty USING (id) WHERE id = ?"
+    select = "SELECT prompt, answer, text, pass_rate FROM question LEFT JOIN difficulty USING (id) WHERE id = ?"
     for question_id in question_ids:
         row = lookup.execute(select, (question_id,)).fetchone()
         if row is None:

@@ -4,13 +4,14 @@
    `keep_easy: 1.0`, which keeps all questions, there are no attempts.
 2. Correct, distinct rationales are kept; easy questions are down-sampled; the number of questions may be limited
    (`stages/synthesis/selection.py`).
-3. Features of every kept rationale, and the base student's loss on it, are measured (`stages/synthesis/measurement.py`).
+3. Features of every kept rationale, and the base student's loss on it, are measured (`stages/synthesis/measurement.py`). With
+   `teacher_top_k`, so is what the teacher says of its tokens (`stages/synthesis/soft_targets.py`).
 4. MetaNet is warmed up on those losses; its scores and preferences are written per question (`stages/synthesis/metanet_scores.py`).
 
 Steps 2 and 3 process one shard of samples at a time and commit the results under the same shard number. A kill therefore loses at most one
-shard, and the result does not depend on when it happened. Writes `rationales-*.parquet` and `features-*.parquet` (a row per question and
-perspective, in the same order), `sets-*.parquet` (a row per question: mask, scores, π, fused vector), `metanet.safetensors`, and the
-attempts, if any.
+shard, and the result does not depend on when it happened. Writes `rationales-*.parquet`, `features-*.parquet` and, if wanted,
+`soft_targets-*.parquet` (a row per question and perspective, in the same order), `sets-*.parquet` (a row per question: mask, scores, π,
+fused vector), `metanet.safetensors`, and the attempts, if any.
 
 Axes: B rationales, F features, K perspectives.
 """
@@ -25,7 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from pipeline.config.models import WeightsField
+from pipeline.config.engines import EngineConfig
+from pipeline.config.models import TeacherField, WeightsField
 from pipeline.config.prompts import Prompts
 from pipeline.config.run import RunConfig
 from pipeline.config.synthesis import Objective, Synthesis
@@ -44,6 +46,7 @@ from stages.core.summaries import SamplingSummary, SynthesisSummary
 from stages.shared.finished_questions import finished_questions, training_questions
 from stages.synthesis.attempts import pass_rates, sample_attempts
 from stages.synthesis.question_index import QuestionIndex, look_up, mean_pass_rate, open_index, write_index
+from stages.synthesis.soft_targets import Source, check_soft_targets, measure_soft_targets
 from storage.artifact import Artifact, Draft
 from storage.atomic import read_parquet
 from storage.errors import ArtifactError
@@ -70,6 +73,9 @@ class Config(Frozen):
     max_length: int = identity()
     precision: Literal["fp32", "bf16"] = identity()
     seed: int = identity()
+    teacher: TeacherField | None = identity(None)
+    """Set only with `synthesis.teacher_top_k`, and so is its engine."""
+    teacher_engine: EngineConfig | None = identity(None)
 
 
 def config_of(run: RunConfig) -> Config:
@@ -84,12 +90,16 @@ def config_of(run: RunConfig) -> Config:
         max_length=run.training.max_length,
         precision=run.training.precision,
         seed=run.seed,
+        teacher=None if run.synthesis.teacher_top_k is None else run.teacher,
+        teacher_engine=None if run.synthesis.teacher_top_k is None else run.sampling.engine,
     )
 
 
 def outside(config: Config) -> dict[str, str]:
-    """Content digest of the base student, and of the encoder if it is another model."""
+    """Content digest of the base student, of the encoder if it is another model, and of the teacher if it is asked."""
     found = {"student": model_content(config.student)}
+    if config.teacher is not None:
+        found["teacher"] = model_content(config.teacher)
     if config.synthesis.encoder is not None:
         found["encoder"] = model_content(config.synthesis.encoder)
     return found
@@ -106,6 +116,9 @@ def check(config: Config) -> None:
     if config.synthesis.encoder is not None:
         check_model(config.synthesis.encoder, "synthesis.encoder")
     check_prompts(config.prompts, config.perspectives, config.student)
+    if config.teacher is not None:
+        check_model(config.teacher, "teacher")
+        check_soft_targets(config.teacher, config.student)
 
 
 QuestionStream = Callable[[], Iterator[Question]]
@@ -121,9 +134,9 @@ def _lookup(config: Config, questions: QuestionStream, out: Draft) -> Path:
     """The lookup file of the questions; written if it does not exist."""
     from stages.shared.mapped_tables import derived
 
-    path = derived(out.scratch) / "questions.sqlite"
+    path = derived(out.scratch) / "question-index.sqlite"
     if not path.exists():
-        asked = ((item.id, student_prompt(config.prompts, item), item.answer) for item in questions())
+        asked = ((item.id, student_prompt(config.prompts, item), item.answer, item.text) for item in questions())
         write_index(path, asked, pass_rates(out) if _attempted(config) else None)
     return path
 
@@ -191,6 +204,20 @@ def _measure(config: Config, sampling: Artifact, lookup: QuestionIndex, out: Dra
         progress.advance(1, f"{counts['kept_rationales']} kept")
 
 
+def _ask_teacher(config: Config, shards: int, lookup: QuestionIndex, out: Draft, progress: Progress) -> None:
+    """Measure the soft targets, if there are to be any."""
+    top_k = config.synthesis.teacher_top_k
+    if top_k is None or config.teacher is None or config.teacher_engine is None:
+        return
+    perspectives = {item.name: item for item in config.perspectives}
+    source = Source(config.teacher, config.teacher_engine, config.prompts, perspectives, config.student, top_k)
+
+    def texts(question_ids: Iterable[str]) -> dict[str, str]:
+        return {question_id: item.text for question_id, item in look_up(lookup, question_ids).items()}
+
+    measure_soft_targets(source, shards, texts, out, progress)
+
+
 def _counted(out: Draft, questions: int) -> dict[str, int]:
     """Samples and questions dropped by each rule, over all shards, which must cover all questions."""
     total = Counter[str]()
@@ -227,6 +254,7 @@ def run(config: Config, inputs: Mapping[str, Artifact], out: Draft, progress: Pr
         counts = _counted(out, total)
         print(f"{NAME}: " + ", ".join(f"{name} {count}" for name, count in counts.items()), flush=True)
         _refuse_nothing(counts, config.synthesis.min_perspectives)
+        _ask_teacher(config, len(inputs["sampling"].files("samples")), lookup, out, progress)
 
         from stages.synthesis.metanet_scores import warm_up_metanet, write_sets
 

@@ -21,16 +21,27 @@ import torch
 from pipeline.model_thoughts import thought_form
 from pipeline.prompt_rendering import prompt_tokens, render
 from pipeline.student.batch import TokenRow
-from pipeline.training.training_set import ADDRESS_FIELDS, TrainingSet, address_of, answer_row, context_row, make_row
+from pipeline.training.training_set import (
+    ADDRESS_FIELDS,
+    SoftTargetTable,
+    TrainingSet,
+    address_of,
+    answer_row,
+    context_row,
+    make_row,
+)
 from stages.core.summaries import SynthesisSummary
 from stages.shared.mapped_tables import Piece, blank, derived, mapped, numbered, write_table
 from stages.training.stage_config import Config
 from storage.artifact import Artifact
 from storage.atomic import sync_file, write_bytes
+from storage.errors import ArtifactError
 from storage.mirror import DERIVED
 
 _SHAPE: Final = "shape.json"
 _ROWS: Final = 1024
+_SOFT_ROWS: Final = 64
+"""Rows of soft targets at once: a rationale of 1,000 tokens has 256 KB with 32 likely tokens each."""
 
 
 def _rows(config: Config, tokenizer: Any, piece: Piece) -> Iterator[list[TokenRow]]:
@@ -81,6 +92,37 @@ def _write_answers(config: Config, synthesis: Artifact, tokenizer: Any, offset: 
     return offset
 
 
+def _write_soft_targets(synthesis: Artifact, names: Sequence[str], folder: Path) -> tuple[int, int]:
+    """Write `soft_ids.i32`, `soft_logprobs.f32` and `soft_offsets.i64`; returns the numbers of tokens and of likely tokens of each.
+
+    Raises:
+        ArtifactError: a rationale has another number of soft targets than of trained tokens.
+    """
+    questions, offset, top_k = SynthesisSummary.of(synthesis).kept_questions, 0, 0
+    size = (questions, len(names))
+    places = np.memmap(folder / "places.i64", np.int64, "r", shape=(*size, 2, ADDRESS_FIELDS))
+    offsets = blank(folder / "soft_offsets.i64", size, np.int64)
+    with (folder / "soft_ids.i32").open("wb") as ids, (folder / "soft_logprobs.f32").open("wb") as logprobs:
+        for piece, (n_B, k_B) in numbered(synthesis.batches("soft_targets", rows=_SOFT_ROWS), names, questions):
+            counts = piece["token_TC"].value_lengths().to_pylist()
+            for n, k, count in zip(n_B, k_B, counts, strict=True):
+                if count != places[n, k, 0, 1] - places[n, k, 0, 2]:
+                    raise ArtifactError(
+                        f"{synthesis.name}: {count} soft targets for {places[n, k, 0, 1] - places[n, k, 0, 2]} tokens of question {n}, "
+                        f"{names[k]}; run synthesis again"
+                    )
+                offsets[n, k] = offset
+                offset += count
+            for file, column, kind in ((ids, "token_TC", np.int32), (logprobs, "logprob_TC", np.float32)):
+                rows = piece[column].flatten()
+                top_k = rows.type.list_size
+                file.write(np.asarray(rows.flatten().to_numpy(), kind).tobytes())
+    offsets.flush()
+    for name in ("soft_ids.i32", "soft_logprobs.f32", "soft_offsets.i64"):
+        sync_file(folder / name)
+    return offset, top_k
+
+
 def write_training_files(config: Config, synthesis: Artifact, tokenizer: Any, scratch: Path) -> None:
     """Write all files, replacing leftovers of a killed process."""
     folder, names = derived(scratch), [item.name for item in config.perspectives]
@@ -96,7 +138,9 @@ def write_training_files(config: Config, synthesis: Artifact, tokenizer: Any, sc
     write_table(folder / "features.f32", features, "feature_F", (*size, width))
     for name in ("tokens.i32", "places.i64"):
         sync_file(folder / name)
+    soft = _write_soft_targets(synthesis, names, folder) if config.training.soft_targets is not None else None
     shape = {
+        "soft": soft,
         "questions": size[0],
         "perspectives": size[1],
         "features": width,
@@ -132,4 +176,13 @@ def open_training_set(scratch: Path, pad: int) -> TrainingSet:
         base_losses_NK=mapped(folder / "losses.f32", size),
         pad=pad,
         answers_N5=mapped(folder / "answers.i64", (size[0], ADDRESS_FIELDS), torch.int64) if shape["answers"] else None,
+        soft=None if shape["soft"] is None else _open_soft_targets(folder, size, tuple(shape["soft"])),
+    )
+
+
+def _open_soft_targets(folder: Path, size: tuple[int, int], soft: tuple[int, int]) -> SoftTargetTable:
+    return SoftTargetTable(
+        mapped(folder / "soft_ids.i32", soft, torch.int32),
+        mapped(folder / "soft_logprobs.f32", soft),
+        mapped(folder / "soft_offsets.i64", size, torch.int64),
     )

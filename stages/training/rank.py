@@ -74,6 +74,11 @@ STEPS: Final = pa.schema(
 )
 
 
+def step_schema(training: Training) -> pa.Schema:
+    """Columns of the steps' log; with soft targets, the divergence to the teacher is one more."""
+    return STEPS if training.soft_targets is None else STEPS.append(pa.field("loss_soft", pa.float64()))
+
+
 def load_training_set(config: Config, synthesis: Artifact, scratch: Path, tokenizer: Any) -> TrainingSet:
     """Tokens, features and base losses of all kept rationales, from files that rank 0 writes if they do not exist."""
     if dist.is_initialized() and dist.get_rank():
@@ -139,7 +144,8 @@ def engine_of(training: Training, student: Any, seed: int, own_head: bool = Fals
         # Reentrant checkpointing computes no gradient behind frozen embeddings.
         student.gradient_checkpointing_enable({"use_reentrant": False})
     student.train()
-    model = StudentLosses(student, own_head=own_head)
+    divergence = None if training.soft_targets is None else training.soft_targets.divergence
+    model = StudentLosses(student, own_head=own_head, divergence=divergence)
     optimizer = torch.optim.AdamW(
         parameter_groups(model, training.weight_decay), lr=training.learning_rate, betas=(0.9, 0.95),
         fused=torch.cuda.is_available() and training.offload == "none",  # one kernel for all parameters
@@ -164,8 +170,8 @@ def start_training_state(config: Config, data: TrainingSet, engine: StudentEngin
     return TrainingState(training, config.objective, data, engine, metanet, optimizer, inertia, config.seed, rank, ranks)
 
 
-def _commit_log(draft: Path, logs: list[dict[str, Any]], step: int, names: list[str]) -> None:
-    table = pa.Table.from_pylist(logs, schema=STEPS)
+def _commit_log(draft: Path, logs: list[dict[str, Any]], step: int, names: list[str], training: Training) -> None:
+    table = pa.Table.from_pylist(logs, schema=step_schema(training))
     table = table.replace_schema_metadata({b"perspectives": json.dumps(names).encode()})
     write_parquet(draft / f"steps-{step:06d}.parquet", table)
 
@@ -250,7 +256,7 @@ def train(
             progress.advance(1, f"loss {log['loss']:.4f}, {tokens / (time.monotonic() - began):,.0f} tokens/s{right}")
         if (step + 1) % training.checkpoint_every == 0 or step + 1 == training.steps:
             if main:
-                _commit_log(draft, logs, step + 1, names)
+                _commit_log(draft, logs, step + 1, names, training)
                 dev.commit(step + 1)
             save_checkpoint(state, scratch, step + 1)
             kept = step + 1

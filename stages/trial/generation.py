@@ -83,7 +83,7 @@ def asking_of(run: RunConfig, stage: str, question: Question) -> Asking:
     """What `stage` (sampling, synthesis or evaluation) asks its model about a question."""
     if stage == "sampling":
         config, settings = sampling_config(run), run.sampling
-        prompt = teacher_prompt(config.prompts, question, config.perspectives[0])
+        prompt = teacher_prompt(config.prompts, question.text, config.perspectives[0])
         return Asking(run.teacher, settings.engine, "sampling.engine", prompt, sampling_decoding(settings))
     prompt = student_prompt(run.prompts, question)
     if stage == "synthesis":

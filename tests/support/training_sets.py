@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.student.batch import TokenRow
-from pipeline.training.training_set import ADDRESS_FIELDS, TrainingSet, address_of
+from pipeline.training.training_set import ADDRESS_FIELDS, SoftTargetTable, TrainingSet, address_of
 
 
 def set_of(
@@ -17,6 +17,7 @@ def set_of(
     mask_NK: Tensor,
     losses_NK: Tensor,
     pad: int,
+    soft: SoftTargetTable | None = None,
 ) -> TrainingSet:
     tokens: list[int] = []
     addresses_NK25 = torch.zeros(*mask_NK.shape, 2, ADDRESS_FIELDS, dtype=torch.int64)
@@ -24,4 +25,4 @@ def set_of(
         for number, row in enumerate(pair):
             addresses_NK25[n, k, number] = torch.tensor(address_of(row, len(tokens)))
             tokens += row.tokens
-    return TrainingSet(torch.tensor(tokens), addresses_NK25, features_NKF, mask_NK, losses_NK, pad)
+    return TrainingSet(torch.tensor(tokens), addresses_NK25, features_NKF, mask_NK, losses_NK, pad, soft=soft)

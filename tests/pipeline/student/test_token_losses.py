@@ -22,7 +22,7 @@ def _found(
     model: StudentLosses, rows: list[TokenRow], asked_A: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
     item = batch(rows, rationale_spans(rows), 0)
-    losses_P, logits_AV = losses_of(model, item, asked_A, torch.device("cpu"))
+    losses_P, logits_AV, _ = losses_of(model, item, asked_A, torch.device("cpu"))
     model.zero_grad()
     (losses_P.mean() + logits_AV.square().mean()).backward()  # type: ignore[no-untyped-call]
     return losses_P.detach(), logits_AV.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]

@@ -177,3 +177,14 @@ def test_probes_measure_without_dropout_and_training_goes_on_with_it() -> None:
     assert all(part.training for part in module.modules())
     assert torch.allclose(seen_QK[~kept_QK], exact_QK[~kept_QK], rtol=1e-4)
     assert not torch.allclose(seen_QK[kept_QK], exact_QK[kept_QK], rtol=1e-4), "the student has no dropout to test with"
+
+
+def test_the_shortest_rationale_of_a_question_is_chosen() -> None:
+    state = _state("none", 2, mixture=Mixture(weights="shortest", beta=1.0, min_kept=1, min_effective=1.0, draw=1))
+    state.data.mask_NK[0, :3] = False
+    index_Q = torch.arange(len(state.data))
+    kept_QK = choose(state, index_Q, 0).kept_QK
+    for n in range(len(state.data)):
+        lengths = {k: len(state.data.row(n, k).tokens) for k in state.data.mask_NK[n].nonzero()[:, 0].tolist()}
+        (k,) = kept_QK[n].nonzero()[:, 0].tolist()
+        assert lengths[k] == min(lengths.values())

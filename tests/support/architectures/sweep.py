@@ -162,7 +162,7 @@ def reference(model: Any) -> Result:
 
 def trained(wrapped: StudentLosses, item: Batch) -> Result:
     """The way of training: a batch through `StudentLosses`."""
-    tokens_P, _ = losses_of(wrapped, item, torch.zeros(0, dtype=torch.long), torch.device("cpu"))
+    tokens_P = losses_of(wrapped, item, torch.zeros(0, dtype=torch.long), torch.device("cpu")).losses_P
     return result(wrapped.student, rationale_losses(tokens_P, item.row_P, len(QUESTION)))
 
 
