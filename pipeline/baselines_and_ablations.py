@@ -25,8 +25,8 @@ KEPT_BY_PAPER: Final = 1.8 / 3.2
 SPECIALIST: Final = "single-"
 """Name prefix of the arms that train on one perspective only."""
 
-SOFT_TARGETS: Final = "synthesis.teacher_top_k"
-"""The field that arms with soft targets change; the teacher of such an arm can be asked for its distributions."""
+ASKS_TEACHER: Final = ("synthesis.teacher_top_k", "training.on_policy")
+"""Fields of arms whose teacher is asked for its distributions, which an imported one cannot be."""
 
 Kind = Literal["mind", "baseline", "ablation", "extension"]
 
@@ -64,7 +64,13 @@ def _taking(rationales: float, volume: Volume) -> dict[str, Any]:
 
 def _soft(share: float, kind: str) -> dict[str, Any]:
     """Soft targets as fields of an arm."""
-    return {SOFT_TARGETS.replace(".", "__"): 32, "training__soft_targets": {"share": share, "divergence": {"kind": kind}}}
+    return {"synthesis__teacher_top_k": 32, "training__soft_targets": {"share": share, "divergence": {"kind": kind}}}
+
+
+def _on_policy(share: float, kind: str) -> dict[str, Any]:
+    """On-policy distillation as fields of an arm, with the engine of the shipped experiment's attempts."""
+    engine = {"kind": "transformers", "dtype": "float32", "batch": 64}
+    return {"training__on_policy": {"share": share, "divergence": {"kind": kind}, "max_tokens": 160, "engine": engine}}
 
 
 _UNIFORM: Final = {"training.mixture.weights": "uniform", "training.mixture.beta": 0.0, "training.consistency.weight": 0.0}
@@ -110,6 +116,11 @@ def arms(volume: Volume, perspectives: Sequence[str], copied: str) -> tuple[Arm,
                 **_soft(1.0, "forward_kl")),
         uniform("supervised-gkd", "all perspectives, equal weights; the divergence of GKD, β = 0.5, on the teacher's texts", every,
                 **_soft(1.0, "jensen_shannon")),
+        uniform("on-policy", "own texts only: reverse KL to the teacher at every token that the student writes", 1,
+                training__mixture__draw=1, **_on_policy(1.0, "reverse_kl")),
+        uniform("gkd", "GKD: its divergence, β = 0.5, half on own texts and half on the teacher's", every,
+                **_soft(1.0, "jensen_shannon"), **_on_policy(0.5, "jensen_shannon")),
+        arm("mind-on-policy", "MIND; half of the loss is reverse KL on own texts", "extension", **_on_policy(0.5, "reverse_kl")),
         arm("mind-soft", "MIND; half of a rationale's loss is KL to the teacher's distributions", "extension",
             **_soft(0.5, "forward_kl")),
         arm("random-weights", "MIND's weights randomly permuted", "ablation", training__mixture__order="shuffled"),

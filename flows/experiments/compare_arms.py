@@ -24,7 +24,7 @@ from flows.run_records import record
 from flows.stage_process import watch
 from flows.stage_task import run_stage
 from flows.terminal_progress import watching
-from pipeline.baselines_and_ablations import KEPT, SOFT_TARGETS, Arm, Volume, arms
+from pipeline.baselines_and_ablations import ASKS_TEACHER, KEPT, Arm, Volume, arms
 from pipeline.config.models import ImportedModel
 from pipeline.config.run import RunConfig, load_config
 from pipeline.errors import ConfigError
@@ -89,7 +89,7 @@ def chosen_arms(experiment: Experiment) -> tuple[Arm, ...]:
 
 def _possible(base: RunConfig, arm: Arm) -> bool:
     """Imported rationales cannot be sampled again, and their teacher cannot be asked."""
-    asks_teacher = SOFT_TARGETS in arm.changes and isinstance(base.teacher, ImportedModel)
+    asks_teacher = any(field in arm.changes for field in ASKS_TEACHER) and isinstance(base.teacher, ImportedModel)
     return not asks_teacher and (base.sampling.rationales is None or not arm.name.startswith("copies-"))
 
 

@@ -123,6 +123,19 @@ class RunConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _on_policy_has_a_teacher(self) -> RunConfig:
+        policy = self.training.on_policy
+        if policy is None:
+            return self
+        if isinstance(self.teacher, ImportedModel):
+            raise ValueError("training.on_policy: an imported teacher cannot score; give the teacher's path or hub name")
+        if isinstance(self.teacher, ServedModel) and policy.engine.in_process:
+            raise ValueError(
+                "training.on_policy.engine: the teacher is served; set kind openai with its base_url and served_model"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _dev_scores_are_of_dev_sets(self) -> RunConfig:
         dev = self.training.dev
         if dev is None:

@@ -1,10 +1,15 @@
-"""How the student learns from the teacher's distributions over the next token, beside the teacher's text (soft targets)."""
+"""How the student learns from the teacher's distributions over the next token: on the teacher's texts (soft targets), and on its own
+(on-policy distillation).
+"""
 
 from __future__ import annotations
 
 from typing import Final, Literal
 
-from pipeline.schema.fields import Frozen, identity
+from pydantic import model_validator
+
+from pipeline.config.engines import EngineConfig
+from pipeline.schema.fields import Frozen, identity, runtime
 
 BYTES_OF_TOKEN: Final = 8
 """Bytes of one likely token of a soft target: an id and a log-probability."""
@@ -27,3 +32,38 @@ class SoftTargets(Frozen):
     """Share of a rationale's loss that is the divergence to the teacher; the rest is the cross-entropy of its text."""
     divergence: Divergence = identity(Divergence())
     """The divergence."""
+
+
+class OnPolicy(Frozen):
+    """On-policy distillation: the student writes, the teacher scores every token, and the divergence between both is minimised."""
+
+    share: float = identity(gt=0, le=1)
+    """Share λ of the loss that is on the student's own texts; the rest is on the recorded rationales."""
+    every: int = identity(1, ge=1)
+    """Steps between two rounds of writing; a round writes for the questions of all steps up to the next one."""
+    texts: int = identity(1, ge=1)
+    """Texts of a question."""
+    max_tokens: int = identity(256, ge=1)
+    """Longest text, in tokens; a text that is cut off is learnt from as far as it goes."""
+    temperature: float = identity(1.0, gt=0)
+    """Sampling temperature of the texts."""
+    top_k: int = identity(32, ge=1)
+    """The teacher's most likely tokens of a position that are told apart; all others are one outcome."""
+    divergence: Divergence = identity(Divergence(kind="reverse_kl"))
+    """The divergence."""
+    engine: EngineConfig = identity(EngineConfig(kind="transformers"))
+    """Engine of the teacher: transformers, in each rank, or a server of vLLM."""
+    rows: int = runtime(16, ge=1)
+    """Texts that are written together on a rank."""
+
+    @model_validator(mode="after")
+    def _teacher_is_beside_the_student(self) -> OnPolicy:
+        if self.engine.kind == "vllm":
+            raise ValueError(
+                "engine: vLLM would need the memory that the student trains in; use transformers, or a server of vLLM (kind openai)"
+            )
+        if self.engine.batches or self.engine.prices is not None:
+            raise ValueError(
+                "engine: the teacher scores at every step, so it is a vLLM server of your own; remove batches and prices"
+            )
+        return self

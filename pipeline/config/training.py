@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from pipeline.config.soft_targets import SoftTargets
+from pipeline.config.soft_targets import OnPolicy, SoftTargets
 from pipeline.schema.fields import Frozen, identity, runtime
 
 
@@ -130,6 +130,8 @@ class Training(Frozen):
     soft_targets: SoftTargets | None = identity(None)
     """Learn from the teacher's distributions over the next token as well, as `synthesis.teacher_top_k` measures them; text alone if left
     out."""
+    on_policy: OnPolicy | None = identity(None)
+    """Learn from the teacher's scores of the student's own texts as well; from recorded rationales alone if left out."""
     dev: DevScores | None = identity(None)
     """Dev scores while training; none if left out."""
     zero_stage: Literal[0, 1, 2, 3] = runtime(2)
@@ -190,6 +192,18 @@ class Training(Frozen):
         if self.dev is not None and self.zero_stage == 3:
             raise ValueError(
                 "dev: under zero_stage 3 no rank has a whole student to answer with; set zero_stage 2, or leave dev out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _writes_with_a_whole_student(self) -> Training:
+        if self.on_policy is None:
+            return self
+        if self.zero_stage == 3:
+            raise ValueError("on_policy: under zero_stage 3 no rank has a whole student to write with; set zero_stage 2")
+        if self.on_policy.max_tokens >= self.max_length:
+            raise ValueError(
+                f"on_policy.max_tokens {self.on_policy.max_tokens}: leaves no room for a prompt in max_length {self.max_length}; lower it"
             )
         return self
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from transformers import DynamicCache
@@ -26,6 +27,14 @@ from pipeline.prompt_rendering import Prompt, prompt_tokens
 
 _SHRINK: Final = 0.75
 """The batch shrinks when at most this share of its rows is unfinished, since shrinking copies the cache."""
+
+
+class _Written(NamedTuple):
+    """Generated tokens, whether they ended by themselves, and their log-probability if it was wanted."""
+
+    tokens: list[int]
+    ended: bool
+    logprob: float
 
 
 class TransformersEngine:
@@ -68,24 +77,49 @@ class TransformersEngine:
     def _generate(self, prompts: Sequence[Prompt], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
         ids = [prompt_tokens(self._tokenizer, prompt, self._turns) for prompt in prompts]
         completions: dict[int, Completion] = {}
-        by_length: dict[int, list[int]] = {}
-        for index, tokens in enumerate(ids):
-            by_length.setdefault(len(tokens), []).append(index)
-        for length, indices in by_length.items():
+        for rows in self._batches(ids):
+            length = len(ids[rows[0]])
             if decoding.skip_long and length + decoding.max_tokens > self._context:
-                completions |= dict.fromkeys(indices, TOO_LONG)
+                completions |= dict.fromkeys(rows, TOO_LONG)
                 continue
-            for first in range(0, len(indices), self._batch):
-                rows = indices[first : first + self._batch]
-                tokens_BT = torch.tensor([ids[row] for row in rows], device=self._model.device)
-                for row, completion in zip(rows, self._batched(tokens_BT, [seeds[r] for r in rows], decoding), strict=True):
-                    completions[row] = completion
-                    self._told(completion)
+            for row, text in zip(rows, self._written(rows, ids, seeds, decoding), strict=True):
+                completions[row] = Completion(
+                    text=until(self._text(self._without_end(text.tokens)), decoding.stop),
+                    finish_reason="stop" if text.ended else "length",
+                    prompt_tokens=length,
+                    completion_tokens=len(text.tokens),
+                    cumulative_logprob=text.logprob if decoding.likelihood else None,
+                )
+                self._told(completions[row])
         return [completions[index] for index in range(len(ids))]
 
+    def write(self, prompts: Sequence[list[int]], seeds: Sequence[int], decoding: Decoding) -> list[list[int]]:
+        """The tokens of one text per prompt, with the end token if it has one; prompts are tokens too. A text ends at the context."""
+        found: dict[int, list[int]] = {}
+        with self._lock:
+            for rows in self._batches(prompts):
+                most = min(decoding.max_tokens, self._context - len(prompts[rows[0]]))
+                texts = self._written(rows, prompts, seeds, replace(decoding, max_tokens=most))
+                found |= {row: text.tokens for row, text in zip(rows, texts, strict=True)}
+        return [found[index] for index in range(len(prompts))]
+
+    def _batches(self, prompts: Sequence[list[int]]) -> Iterator[list[int]]:
+        """Numbers of prompts of equal length, which need no padding."""
+        by_length: dict[int, list[int]] = {}
+        for index, tokens in enumerate(prompts):
+            by_length.setdefault(len(tokens), []).append(index)
+        for indices in by_length.values():
+            yield from (indices[first : first + self._batch] for first in range(0, len(indices), self._batch))
+
+    def _written(
+        self, rows: Sequence[int], prompts: Sequence[list[int]], seeds: Sequence[int], decoding: Decoding
+    ) -> list[_Written]:
+        tokens_BT = torch.tensor([prompts[row] for row in rows], device=self._model.device)
+        return self._batched(tokens_BT, [seeds[row] for row in rows], decoding)
+
     @torch.no_grad()
-    def _batched(self, tokens_BT: torch.Tensor, seeds: list[int], decoding: Decoding) -> list[Completion]:
-        rows, prompt_length = tokens_BT.shape
+    def _batched(self, tokens_BT: torch.Tensor, seeds: list[int], decoding: Decoding) -> list[_Written]:
+        rows = len(tokens_BT)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         cache, step_BT = DynamicCache(), tokens_BT
         produced: list[list[int]] = [[] for _ in range(rows)]
@@ -113,16 +147,7 @@ class TransformersEngine:
                 cache.batch_select_indices(kept.to(tokens_BT.device))
                 batch, chosen_B = [batch[place] for place in open_B], chosen_B[kept]
             step_BT = chosen_B.to(tokens_BT.device)[:, None]
-        return [
-            Completion(
-                text=until(self._text(self._without_end(produced[row])), decoding.stop),
-                finish_reason="stop" if ended[row] else "length",
-                prompt_tokens=prompt_length,
-                completion_tokens=len(produced[row]),
-                cumulative_logprob=logprobs[row] if decoding.likelihood else None,
-            )
-            for row in range(rows)
-        ]
+        return [_Written(*text) for text in zip(produced, ended, logprobs, strict=True)]
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -16,7 +16,8 @@ N and M blocks of tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -176,3 +177,17 @@ def block_mask(ends_BT: Tensor) -> BlockMask:
 def _listed(blocks_B1NM: Tensor) -> tuple[Tensor, Tensor]:
     """Number of key blocks per query block, and the block numbers with the visible ones first (FlexAttention's format)."""
     return blocks_B1NM.sum(-1).int(), blocks_B1NM.int().sort(dim=-1, descending=True, stable=True).indices.int()
+
+
+@contextmanager
+def own_attention(student: Any) -> Iterator[None]:
+    """The model's own attention inside the block, in which it writes: packed rows have no cache."""
+    packed = student.config._attn_implementation
+    if packed not in (ROWS, "flex_attention"):
+        yield
+        return
+    student.set_attn_implementation("sdpa" if student._supports_sdpa else "eager")
+    try:
+        yield
+    finally:
+        student.set_attn_implementation(packed)

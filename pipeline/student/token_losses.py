@@ -38,12 +38,11 @@ class StudentLosses(nn.Module):
     in one piece: scales, caps and layers around its projection are applied by its own code (`pipeline/student/self_check.py` decides).
     """
 
-    def __init__(self, student: Any, most: int = 1 << 26, own_head: bool = False, divergence: Divergence | None = None) -> None:
+    def __init__(self, student: Any, most: int = 1 << 26, own_head: bool = False) -> None:
         super().__init__()
         self.student = student
         self.most = most
         self.own_head = own_head
-        self.divergence = divergence or Divergence()
 
     def forward(
         self,
@@ -57,6 +56,7 @@ class StudentLosses(nn.Module):
         reads: tuple[RowGather, ...] | None = None,
         soft_ids_JC: Tensor | None = None,
         soft_logprobs_JC: Tensor | None = None,
+        divergence: Divergence | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Cross-entropy (P,) at the wanted positions, fp32; logits (A, V) at the wanted positions with indices `asked_A`; and the
         divergence to the teacher (J,) at the first J wanted positions, fp32: those that have soft targets.
@@ -67,20 +67,21 @@ class StudentLosses(nn.Module):
             more = {"position_ids": positions_BT, **({"attention_mask": block_mask(ends_BT)} if flex else {"reads": reads})}
         if soft_ids_JC is None or soft_logprobs_JC is None:
             soft_ids_JC, soft_logprobs_JC = labels_P.new_zeros(0, 1), torch.zeros(0, 1, device=labels_P.device)
+        divergence = divergence or Divergence()
         if self.own_head:
             logits_PV = own_logits(self.student, tokens_BT, line_P, column_P, more)
-            losses_P, soft_J = self._read(logits_PV, labels_P, soft_ids_JC, soft_logprobs_JC)
+            losses_P, soft_J = self._read(logits_PV, labels_P, soft_ids_JC, soft_logprobs_JC, divergence)
             return losses_P, logits_PV[asked_A], soft_J
         hidden_PD = self.student.base_model(input_ids=tokens_BT, use_cache=False, **more).last_hidden_state[line_P, column_P]
         many = self._chunks(len(hidden_PD), hidden_PD.device)
         if many == 1:
             logits_PV = self._logits(hidden_PD)
-            losses_P, soft_J = self._read(logits_PV, labels_P, soft_ids_JC, soft_logprobs_JC)
+            losses_P, soft_J = self._read(logits_PV, labels_P, soft_ids_JC, soft_logprobs_JC, divergence)
             return losses_P, logits_PV[asked_A], soft_J
         parts = [torch.tensor_split(whole, many) for whole in (hidden_PD, labels_P)]
         cuts = list(accumulate(len(part) for part in parts[0]))[:-1]
         parts += [torch.tensor_split(whole, cuts) for whole in (soft_ids_JC, soft_logprobs_JC)]
-        found = [checkpoint(self._losses, *chunk, use_reentrant=False) for chunk in zip(*parts, strict=True)]
+        found = [checkpoint(self._losses, *chunk, divergence, use_reentrant=False) for chunk in zip(*parts, strict=True)]
         losses_P, soft_J = (torch.cat(pieces) for pieces in zip(*found, strict=True))
         return losses_P, self._logits(hidden_PD[asked_A]), soft_J
 
@@ -97,7 +98,9 @@ class StudentLosses(nn.Module):
         logits_PV: Tensor = self.student.get_output_embeddings()(hidden_PD)
         return logits_PV
 
-    def _read(self, logits_PV: Tensor, labels_P: Tensor, ids_JC: Tensor, logprobs_JC: Tensor) -> tuple[Tensor, Tensor]:
+    def _read(
+        self, logits_PV: Tensor, labels_P: Tensor, ids_JC: Tensor, logprobs_JC: Tensor, divergence: Divergence
+    ) -> tuple[Tensor, Tensor]:
         """Cross-entropy (P,), and the divergence (J,) at the first J positions."""
         soft = len(ids_JC)
         if not soft:
@@ -105,12 +108,14 @@ class StudentLosses(nn.Module):
             return losses_P, losses_P[:0]
         teacher = TopTokens(ids_JC.long(), logprobs_JC)
         if soft == len(labels_P):
-            return soft_losses(logits_PV, labels_P, teacher, self.divergence)
-        losses_J, soft_J = soft_losses(logits_PV[:soft], labels_P[:soft], teacher, self.divergence)
+            return soft_losses(logits_PV, labels_P, teacher, divergence)
+        losses_J, soft_J = soft_losses(logits_PV[:soft], labels_P[:soft], teacher, divergence)
         return torch.cat([losses_J, token_losses(logits_PV[soft:], labels_P[soft:])]), soft_J
 
-    def _losses(self, hidden_PD: Tensor, labels_P: Tensor, ids_JC: Tensor, logprobs_JC: Tensor) -> tuple[Tensor, Tensor]:
-        return self._read(self._logits(hidden_PD), labels_P, ids_JC, logprobs_JC)
+    def _losses(
+        self, hidden_PD: Tensor, labels_P: Tensor, ids_JC: Tensor, logprobs_JC: Tensor, divergence: Divergence
+    ) -> tuple[Tensor, Tensor]:
+        return self._read(self._logits(hidden_PD), labels_P, ids_JC, logprobs_JC, divergence)
 
 
 def own_logits(model: Any, tokens_BT: Tensor, line_P: Tensor, column_P: Tensor, more: Mapping[str, Any]) -> Tensor:
@@ -139,16 +144,21 @@ class ReadLosses(NamedTuple):
 
 
 def losses_of(
-    model: Callable[..., Any], item: Batch, asked_A: Tensor, device: torch.device, soft: TopTokens | None = None
+    model: Callable[..., Any],
+    item: Batch,
+    asked_A: Tensor,
+    device: torch.device,
+    soft: TopTokens | None = None,
+    divergence: Divergence | None = None,
 ) -> ReadLosses:
     """The losses of a batch through `model` (a `StudentLosses`, possibly wrapped by DeepSpeed); `asked_A` are the positions whose logits
-    are wanted, and `soft` the soft targets of the first positions.
+    are wanted, and `soft` the soft targets of the first positions, with their `divergence`.
     """
     wanted = (
         item.tokens_BT, item.line_P, item.column_P, item.labels_P, asked_A, item.positions_BT, item.ends_BT, item.reads,
-        *(soft or ()),
+        *(soft or (None, None)),
     )  # fmt: skip
-    return ReadLosses(*model(*_each(wanted, partial(Tensor.to, device=device, non_blocking=True))))
+    return ReadLosses(*model(*_each(wanted, partial(Tensor.to, device=device, non_blocking=True)), divergence))
 
 
 @contextmanager

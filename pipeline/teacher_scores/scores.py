@@ -14,14 +14,19 @@ Axes: T tokens of a text, C the teacher's most likely tokens of a position.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.models import Weights
+from pipeline.config.models import HubModel, LocalModel, Teacher, Weights
 from pipeline.errors import ConfigError, ModelError
-from pipeline.prompt_rendering import Prompt
+from pipeline.model_folders import load_tokenizer
+from pipeline.model_thoughts import prompt_end, thought_form
+from pipeline.prompt_rendering import Prompt, end_token
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Given(NamedTuple):
@@ -46,23 +51,35 @@ class TeacherScores(Protocol):
         ...
 
 
-def check_same_vocabulary(teacher: Weights, student: Weights) -> None:
-    """The teacher's token ids must mean the student's tokens.
+def check_scores(teacher: Teacher, student: Weights, field: str) -> None:
+    """Refuse a teacher whose distributions would not be about the student's tokens; a server's vocabulary shows in its first reply.
 
     Raises:
-        ConfigError: they do not.
+        ConfigError: its token ids mean other tokens, or its prompts do something else about thoughts. `field` asked for scores.
     """
-    from pipeline.model_folders import load_tokenizer
+    own = load_tokenizer(student)
+    if isinstance(teacher, LocalModel | HubModel):
+        one, other = load_tokenizer(teacher).get_vocab(), own.get_vocab()
+        if one != other:
+            differing = min(token for token in one.keys() | other.keys() if one.get(token) != other.get(token))
+            raise ConfigError(
+                f"{field}: teacher and student have different vocabularies of {len(one)} and {len(other)} tokens, for example "
+                f"{differing[:40]!r} is number {one.get(differing)} and {other.get(differing)}; use a student with the teacher's "
+                f"tokenizer, or leave {field} out"
+            )
+    theirs, mine = prompt_end(teacher), thought_form(own, student).before
+    if theirs != mine:
+        raise ConfigError(
+            f"{field}: the end of the teacher's prompt leaves thoughts {theirs}, that of the student's {mine}, so the teacher would read "
+            "the student's rows as something else; set turns.template of both to the same (for example {enable_thinking: false}), or "
+            f"leave {field} out"
+        )
 
-    one, other = (load_tokenizer(model).get_vocab() for model in (teacher, student))
-    if one == other:
-        return
-    differing = min((token for token in one.keys() | other.keys() if one.get(token) != other.get(token)), key=str)
-    raise ConfigError(
-        f"synthesis.teacher_top_k: teacher and student have different vocabularies of {len(one)} and {len(other)} tokens, for example "
-        f"{differing[:40]!r} is number {one.get(differing)} and {other.get(differing)}; use a student with the teacher's tokenizer, or "
-        "leave teacher_top_k out"
-    )
+
+def end_tokens(teacher: Teacher, student: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """The end tokens of teacher and student; a server's is taken to be the student's."""
+    own = load_tokenizer(teacher) if isinstance(teacher, LocalModel | HubModel) else student
+    return end_token(own), end_token(student)
 
 
 def in_students_words(found: Scores, ends: tuple[int, int], vocabulary: int) -> Scores:
@@ -74,8 +91,8 @@ def in_students_words(found: Scores, ends: tuple[int, int], vocabulary: int) -> 
     ids_TC = found.ids_TC
     if int(ids_TC.max(initial=0)) >= vocabulary:
         raise ModelError(
-            f"synthesis.teacher_top_k: the teacher finds token {int(ids_TC.max())} likely, but the student has {vocabulary} tokens; lower "
-            "teacher_top_k, or leave it out"
+            f"the teacher finds token {int(ids_TC.max())} likely, but the student has {vocabulary} tokens; lower "
+            "top_k, or use a teacher whose head has the tokenizer's size"
         )
     mine, theirs = ends
     if mine != theirs:

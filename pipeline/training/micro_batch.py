@@ -10,6 +10,7 @@ positions with soft targets, A answer positions, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.config.soft_targets import Divergence
 from pipeline.config.training import Training
 from pipeline.student.batch import Batch, TokenRow, batch, rationale_spans
 from pipeline.student.objective import rationale_losses, real_losses
@@ -34,6 +36,22 @@ class AnswerPositions(NamedTuple):
     positions: list[range]
 
 
+class OwnText(NamedTuple):
+    """A text that the student has written about a question q of the step, and what the teacher says of its tokens."""
+
+    question: int
+    row: TokenRow
+    soft: TopTokens
+
+
+class OwnBatch(NamedTuple):
+    """Own texts as a batch, with their soft targets."""
+
+    batch: Batch
+    soft: TopTokens
+    texts: int
+
+
 @dataclass(frozen=True)
 class MicroBatch:
     """Rows as a batch, and which row is which."""
@@ -47,6 +65,10 @@ class MicroBatch:
     """Per question: where L_cons reads answer distributions; empty without that term."""
     soft: TopTokens | None = None
     """Soft targets at the positions of the kept rationales, which are the first wanted ones."""
+    divergence: Divergence | None = None
+    """The divergence to them."""
+    own: OwnBatch | None = None
+    """The student's own texts about the same questions."""
 
     @property
     def left_out(self) -> int:
@@ -109,7 +131,18 @@ def assemble(data: TrainingSet, config: Training, index_Q: Tensor, kept_QK: Tens
         agreeing = _largest_group([(b, rationales[b].answer_tokens) for b, (question, _) in enumerate(pairs) if question == q])
         answers.append(AnswerPositions(agreeing, [answer_of(b) for b in agreeing]))
     soft = None if config.soft_targets is None else data.soft_targets([(int(index_Q[q]), k) for q, k in pairs])
-    return MicroBatch(together(data, config.packing, rows, spans, questions), pairs, len(answer_only), answers, soft)
+    divergence = None if config.soft_targets is None else config.soft_targets.divergence
+    return MicroBatch(
+        together(data, config.packing, rows, spans, questions), pairs, len(answer_only), answers, soft, divergence
+    )
+
+
+def assemble_own(data: TrainingSet, packing: str, texts: Sequence[OwnText]) -> OwnBatch:
+    """The student's own texts as a batch."""
+    rows = [text.row for text in texts]
+    batch = together(data, packing, rows, rationale_spans(rows), [text.question for text in texts])
+    soft = TopTokens(*(torch.cat(parts) for parts in zip(*(text.soft for text in texts), strict=True)))
+    return OwnBatch(batch, soft, len(rows))
 
 
 def _largest_group(answers: list[tuple[int, list[int]]]) -> list[int]:
@@ -127,7 +160,7 @@ def forward(engine: StudentEngine, micro: MicroBatch, hardest: float) -> MicroBa
     """The student's forward pass on a micro-batch; `hardest` is the share of tokens that L_real averages."""
     device, rationales = engine.device, len(micro.pairs)
     wanted_A = torch.tensor([p for answer in micro.answers for span in answer.positions for p in span], dtype=torch.long)
-    tokens_P, logits_AV, soft_J = losses_of(engine, micro.batch, wanted_A, device, micro.soft)
+    tokens_P, logits_AV, soft_J = losses_of(engine, micro.batch, wanted_A, device, micro.soft, micro.divergence)
     trained = rationales + micro.answer_rows
     # Context rows follow the trained ones: they only give answer distributions. Counted on the host, so that it need not wait.
     many = int((micro.batch.row_P < trained).sum())
@@ -144,3 +177,10 @@ def forward(engine: StudentEngine, micro: MicroBatch, hardest: float) -> MicroBa
         [part_AV.view(len(answer.positions), -1, part_AV.shape[-1]) for part_AV, answer in logits],
         many,
     )
+
+
+def own_losses(engine: StudentEngine, own: OwnBatch, divergence: Divergence) -> Tensor:
+    """Mean divergence to the teacher over the tokens of each own text (texts,), with gradient."""
+    none = torch.zeros(0, dtype=torch.long)
+    soft_J = losses_of(engine, own.batch, none, engine.device, own.soft, divergence).soft_J
+    return rationale_losses(soft_J, own.batch.row_P.to(engine.device, non_blocking=True), own.texts)

@@ -16,7 +16,7 @@ micro-batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -36,7 +36,7 @@ from pipeline.prefetch import prefetch
 from pipeline.student.batch import rationale_spans
 from pipeline.student.objective import student_loss
 from pipeline.student.token_losses import evaluating, measure_batch, pinned
-from pipeline.training.micro_batch import MicroBatch, assemble, forward, together
+from pipeline.training.micro_batch import MicroBatch, OwnText, assemble, assemble_own, forward, own_losses, together
 from pipeline.training.student_engine import StudentEngine
 from pipeline.training.training_set import TrainingSet, questions_of_step
 
@@ -55,6 +55,8 @@ class TrainingState:
     seed: int
     rank: int
     ranks: int
+    own_texts: Callable[[int], list[OwnText]] | None = None
+    """With on-policy distillation: the own texts of this rank's questions of a step."""
 
 
 def learning_rate(config: Training, step: int) -> float:
@@ -128,12 +130,21 @@ def _note(losses_QK: Tensor, pairs: Sequence[tuple[int, int]], measured_B: Tenso
     losses_QK[q_B, k_B] = measured_B
 
 
-def _micro_batch(state: TrainingState, index_Q: Tensor, kept_QK: Tensor, local: range) -> MicroBatch:
+def _micro_batch(state: TrainingState, index_Q: Tensor, kept_QK: Tensor, texts: Sequence[OwnText], local: range) -> MicroBatch:
     """A micro-batch, ready to be copied to the device."""
     micro = assemble(state.data, state.config, index_Q, kept_QK, local)
+    mine = [text for text in texts if text.question in local]
+    if mine:
+        micro = replace(micro, own=assemble_own(state.data, state.config.packing, mine))
     if state.engine.device.type != "cuda":
         return micro
-    return replace(micro, batch=pinned(micro.batch), soft=None if micro.soft is None else pinned(micro.soft))
+    soft, own = micro.soft, micro.own
+    return replace(
+        micro,
+        batch=pinned(micro.batch),
+        soft=None if soft is None else pinned(soft),
+        own=None if own is None else own._replace(batch=pinned(own.batch), soft=pinned(own.soft)),
+    )
 
 
 def metanet_step(state: TrainingState, index_Q: Tensor, step: int) -> float:
@@ -174,7 +185,7 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
     own = range(state.rank * share, (state.rank + 1) * share)
     # What a step measures stays on the device until its end; reading a value there would make the host wait for the GPU.
     losses_QK = torch.zeros(weights.alpha_QK.shape, device=device)
-    sums = torch.zeros(6, device=device)
+    sums = torch.zeros(7, device=device)
     seen_QK = weights.kept_QK.clone()
     follows_losses = config.mixture.weights in ("metanet", "table")
     probing = step % config.probe_every == 0 and follows_losses
@@ -182,11 +193,12 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
         _probe(state, index_Q, data.mask_NK[index_Q] & ~weights.kept_QK, losses_QK, own)
         seen_QK = data.mask_NK[index_Q]
     norm: Tensor | None = None
+    texts = state.own_texts(step) if state.own_texts is not None else []
     parts = (
         own[first : first + config.questions_per_micro_batch] for first in range(0, share, config.questions_per_micro_batch)
     )
     # The next micro-batch is assembled while the student processes the current one.
-    for local, micro in prefetch(partial(_micro_batch, state, index_Q, weights.kept_QK), parts):
+    for local, micro in prefetch(partial(_micro_batch, state, index_Q, weights.kept_QK, texts), parts):
         read = forward(state.engine, micro, state.objective.hardest)
         _note(losses_QK, micro.pairs, read.real_B)
         alpha_B, answer_alpha = answer_weights(micro, weights.alpha_QK, device)
@@ -195,12 +207,13 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
             consistency_weight=config.consistency.weight, divergence=config.consistency.divergence,
             soft_B=read.soft_B, soft_share=0.0 if config.soft_targets is None else config.soft_targets.share,
         )  # fmt: skip
-        state.engine.backward(loss.total * (state.ranks / questions), scale_wrt_gas=False)
+        total, on_own_texts = _with_own_texts(state, loss.total, micro)
+        state.engine.backward(total * (state.ranks / questions), scale_wrt_gas=False)
         # `engine.step` clears the gradients; they are complete only before the last call.
         if config.zero_stage == 0 and local.stop == own.stop:
             norm = _plain_norm(state)
         state.engine.step()
-        measured = (loss.sft, loss.consistency, loss.rationales, loss.soft)
+        measured = (loss.sft, loss.consistency, loss.rationales, loss.soft, on_own_texts)
         counts = (sums.new_full((), count) for count in (read.tokens, micro.left_out))
         sums += torch.stack([*(part.detach() for part in measured), *counts])
 
@@ -216,6 +229,18 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
         "coverage_K": data.mask_NK[index_Q].float().mean(0).tolist(),
         "gradient_norm": float(kept_norm) if kept_norm is not None else None if norm is None else float(norm),
     }
+
+
+def _with_own_texts(state: TrainingState, recorded: Tensor, micro: MicroBatch) -> tuple[Tensor, Tensor]:
+    """The loss with its share on own texts, and that loss alone, both summed over the questions; without own texts the latter is zero.
+
+    A question's is the mean over its texts, as a rationale's is the mean over its tokens.
+    """
+    policy = state.config.on_policy
+    if policy is None or micro.own is None:
+        return recorded, recorded.new_zeros(())
+    own = own_losses(state.engine, micro.own, policy.divergence).sum() / policy.texts
+    return (1 - policy.share) * recorded + policy.share * own, own
 
 
 def answer_weights(micro: MicroBatch, alpha_QK: Tensor, device: torch.device) -> tuple[Tensor, list[Tensor]]:
@@ -253,11 +278,14 @@ def _log(
     meta: float,
 ) -> dict[str, Any]:
     config = state.config
-    sft, agreement, rationales, soft = (float(part) / config.questions_per_step for part in sums[:4])
+    sft, agreement, rationales, soft, own = (float(part) / config.questions_per_step for part in sums[:5])
     loss, extra = sft + config.consistency.weight * agreement, {}
     if config.soft_targets is not None:
         loss += (1 - config.answer_weight) * config.soft_targets.share * (soft - rationales)
         extra = {"loss_soft": soft}
+    if config.on_policy is not None:
+        loss = (1 - config.on_policy.share) * loss + config.on_policy.share * own
+        extra |= {"loss_own": own}
     counted_K = seen_QK.sum(0)
     return {
         "step": step,
@@ -275,8 +303,8 @@ def _log(
         "effective_number": float(effective_number(weights.alpha_QK).mean()),
         "temperature": float(weights.temperature_Q.mean()),
         "widened": int(weights.widened_Q.sum()),
-        "tokens": int(sums[4]),
-        "outside_consistency": int(sums[5]),
+        "tokens": int(sums[5]),
+        "outside_consistency": int(sums[6]),
         "learning_rate": rate,
         "metanet_learning_rate": state.metanet_optimizer.param_groups[0]["lr"],
     }

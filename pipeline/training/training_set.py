@@ -114,6 +114,8 @@ class TrainingSet:
     pad: int
     answers_N5: Tensor | TableView | None = None
     soft: SoftTargetTable | None = None
+    numbers_N: Tensor | None = None
+    """Number of each question in the synthesis; None if they are all of it, in order."""
 
     def __len__(self) -> int:
         return len(self.mask_NK)
@@ -194,6 +196,7 @@ def training_subset(data: TrainingSet, wanted_K: Tensor, out_N: Tensor, least: i
         mask_NK=mask_NK[index_N],
         base_losses_NK=data.base_losses_NK[index_N],
         answers_N5=None if data.answers_N5 is None else TableView(data.answers_N5, index_N),
+        numbers_N=index_N,
         soft=None if data.soft is None else replace(data.soft, offsets_NK=TableView(data.soft.offsets_NK, index_N)),
     )
 

@@ -47,6 +47,8 @@ NAME: Final = "report"
 VERSION: Final = 9
 INPUTS: Final = ("questions", "references", "sampling", "synthesis", "training", "evaluation")
 TEMPLATE: Final = Path(__file__).with_name("report.html")
+_FROM_TEACHER: Final = {"loss_soft": "soft targets, D", "loss_own": "own texts, D"}
+"""Losses of trainings that learn from the teacher's distributions."""
 _GROUPS: Final = {"id": "In distribution", "ood": "Out of distribution"}
 
 
@@ -193,7 +195,7 @@ def _figures(inputs: Mapping[str, Artifact], tokens: dict[str, int]) -> dict[str
                 "student, L_SFT": steps["loss_sft"].to_pylist(),
                 "consistency, L_cons": steps["loss_consistency"].to_pylist(),
                 "MetaNet, L_meta": steps["loss_meta"].to_pylist(),
-                **({"teacher, divergence": steps["loss_soft"].to_pylist()} if "loss_soft" in steps.column_names else {}),
+                **{title: steps[name].to_pylist() for name, title in _FROM_TEACHER.items() if name in steps.column_names},
             }
         ),
         **_dev_figure(inputs["training"]),

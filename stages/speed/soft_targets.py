@@ -17,7 +17,6 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import LocalModel
-from pipeline.config.soft_targets import Divergence
 from pipeline.generation.vllm_engine import running_llm
 from pipeline.generation.vllm_thread import Driver
 from pipeline.model_folders import load_tokenizer
@@ -87,7 +86,7 @@ def steps(repeats: int, say: Callable[[str], None], layers: int = 24, hidden: in
     rows = [TokenRow(list(range(n, n + 1 + _TOKENS)), 1, (2, 3)) for n in range(_ROWS)]
     item, none = batch(rows, rationale_spans(rows), 0), torch.zeros(0, dtype=torch.long)
     soft = random_targets(len(item.labels_P), LIKELY, VOCABULARY)
-    model = StudentLosses(student, divergence=Divergence())
+    model = StudentLosses(student)
 
     def once(with_targets: bool) -> Once:
         def work() -> float:

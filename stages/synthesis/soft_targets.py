@@ -14,15 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config.engines import EngineConfig
-from pipeline.config.models import HubModel, LocalModel, Teacher, Weights
+from pipeline.config.models import Teacher, Weights
 from pipeline.config.prompts import Prompts
-from pipeline.errors import ConfigError
 from pipeline.model_folders import load_tokenizer
-from pipeline.model_thoughts import prompt_end, thought_form
+from pipeline.model_thoughts import thought_form
 from pipeline.perspectives.perspective import Perspective
-from pipeline.prompt_rendering import end_token, rationale_tokens, teacher_prompt
+from pipeline.prompt_rendering import rationale_tokens, teacher_prompt
 from pipeline.teacher_scores.open_scores import open_scores
-from pipeline.teacher_scores.scores import Given, Scores, TeacherScores, check_same_vocabulary, in_students_words
+from pipeline.teacher_scores.scores import Given, Scores, TeacherScores, end_tokens, in_students_words
 from stages.core.progress import Progress
 from storage.artifact import Draft
 from storage.atomic import read_parquet
@@ -32,23 +31,6 @@ if TYPE_CHECKING:
 
 _AT_ONCE: Final = 64
 """Rationales that are scored between two reports of progress."""
-
-
-def check_soft_targets(teacher: Teacher, student: Weights) -> None:
-    """Refuse a teacher whose distributions would not be about the student's rows; a server's vocabulary shows in its first reply.
-
-    Raises:
-        ConfigError: another vocabulary, or a prompt that does something else about thoughts.
-    """
-    if isinstance(teacher, LocalModel | HubModel):
-        check_same_vocabulary(teacher, student)
-    theirs, mine = prompt_end(teacher), thought_form(load_tokenizer(student), student).before
-    if theirs != mine:
-        raise ConfigError(
-            f"synthesis.teacher_top_k: the end of the teacher's prompt leaves thoughts {theirs}, that of the student's {mine}, so the "
-            "teacher would read the student's rows as something else; set turns.template of both to the same (for example "
-            "{enable_thinking: false}), or leave teacher_top_k out"
-        )
 
 
 class Source(NamedTuple):
@@ -112,8 +94,7 @@ def _scored(
         )
         for row in rows
     ]
-    own = load_tokenizer(source.teacher) if isinstance(source.teacher, LocalModel | HubModel) else tokenizer
-    ends = (end_token(own), end_token(tokenizer))
+    ends = end_tokens(source.teacher, tokenizer)
     return [in_students_words(found, ends, len(tokenizer)) for found in scores.score(given, source.top_k)]
 
 

@@ -40,13 +40,14 @@ from pipeline.questions.question import Question
 from pipeline.rationales.curation import SAMPLE, place
 from pipeline.schema.fields import Frozen, identity
 from pipeline.student_folder import check_student
+from pipeline.teacher_scores.scores import check_scores
 from pipeline.text_digests import digest
 from stages.core.progress import Progress
 from stages.core.summaries import SamplingSummary, SynthesisSummary
 from stages.shared.finished_questions import finished_questions, training_questions
 from stages.synthesis.attempts import pass_rates, sample_attempts
 from stages.synthesis.question_index import QuestionIndex, look_up, mean_pass_rate, open_index, write_index
-from stages.synthesis.soft_targets import Source, check_soft_targets, measure_soft_targets
+from stages.synthesis.soft_targets import Source, measure_soft_targets
 from storage.artifact import Artifact, Draft
 from storage.atomic import read_parquet
 from storage.errors import ArtifactError
@@ -118,7 +119,7 @@ def check(config: Config) -> None:
     check_prompts(config.prompts, config.perspectives, config.student)
     if config.teacher is not None:
         check_model(config.teacher, "teacher")
-        check_soft_targets(config.teacher, config.student)
+        check_scores(config.teacher, config.student, "synthesis.teacher_top_k")
 
 
 QuestionStream = Callable[[], Iterator[Question]]

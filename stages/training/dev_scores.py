@@ -12,8 +12,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -29,7 +28,7 @@ from pipeline.generation.open_engine import engine_on
 from pipeline.grading.grade import Outcome
 from pipeline.prompt_rendering import prompt_tokens, stops, student_prompt
 from pipeline.questions.question import Question, from_table, grades
-from pipeline.student.attention import ROWS
+from pipeline.student.attention import own_attention
 from pipeline.student.token_losses import evaluating
 from pipeline.training.step import TrainingState
 from stages.training.export_student import export
@@ -83,20 +82,6 @@ def dev_questions(config: Config, questions: Artifact, tokenizer: Any, context: 
     return found
 
 
-@contextmanager
-def _plain_attention(student: Any) -> Iterator[None]:
-    """The model's own attention inside the block: packed rows have no cache."""
-    packed = student.config._attn_implementation
-    if packed not in (ROWS, "flex_attention"):
-        yield
-        return
-    student.set_attn_implementation("sdpa" if student._supports_sdpa else "eager")
-    try:
-        yield
-    finally:
-        student.set_attn_implementation(packed)
-
-
 def dev_scores(
     state: TrainingState, config: Config, tokenizer: Any, asked: Sequence[DevQuestion], step: int
 ) -> list[dict[str, Any]]:
@@ -105,7 +90,7 @@ def dev_scores(
     assert wanted is not None, "asked for with dev scores only"
     mine = list(asked)[state.rank :: state.ranks]
     decoding = Decoding(0.0, 1.0, wanted.max_tokens, stop=stops(config.prompts, config.prompts.question, config.student))
-    with evaluating(student), _plain_attention(student):
+    with evaluating(student), own_attention(student):
         engine = engine_on(student, tokenizer, config.student, wanted.rows)
         said = engine.generate([student_prompt(config.prompts, item.question) for item in mine], [0] * len(mine), decoding)
     graded = grades(

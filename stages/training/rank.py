@@ -45,6 +45,7 @@ from stages.training.checkpoint import VALID_CHECKPOINT, load_checkpoint, save_c
 from stages.training.dev_scores import DevLog, open_dev_log
 from stages.training.files import are_written, open_training_set, wait_for_training_files, write_training_files
 from stages.training.launcher import REJECTION_FILE
+from stages.training.own_texts import own_texts
 from stages.training.stage_config import Config
 from storage.artifact import Artifact
 from storage.atomic import read_parquet, write_bytes, write_parquet
@@ -75,8 +76,12 @@ STEPS: Final = pa.schema(
 
 
 def step_schema(training: Training) -> pa.Schema:
-    """Columns of the steps' log; with soft targets, the divergence to the teacher is one more."""
-    return STEPS if training.soft_targets is None else STEPS.append(pa.field("loss_soft", pa.float64()))
+    """Columns of the steps' log: more with soft targets and own texts."""
+    found = STEPS if training.soft_targets is None else STEPS.append(pa.field("loss_soft", pa.float64()))
+    names = () if training.on_policy is None else ("loss_own", "seconds_writing", "seconds_scoring")
+    for name in names:
+        found = found.append(pa.field(name, pa.float64()))
+    return found
 
 
 def load_training_set(config: Config, synthesis: Artifact, scratch: Path, tokenizer: Any) -> TrainingSet:
@@ -144,8 +149,7 @@ def engine_of(training: Training, student: Any, seed: int, own_head: bool = Fals
         # Reentrant checkpointing computes no gradient behind frozen embeddings.
         student.gradient_checkpointing_enable({"use_reentrant": False})
     student.train()
-    divergence = None if training.soft_targets is None else training.soft_targets.divergence
-    model = StudentLosses(student, own_head=own_head, divergence=divergence)
+    model = StudentLosses(student, own_head=own_head)
     optimizer = torch.optim.AdamW(
         parameter_groups(model, training.weight_decay), lr=training.learning_rate, betas=(0.9, 0.95),
         fused=torch.cuda.is_available() and training.offload == "none",  # one kernel for all parameters
@@ -242,29 +246,32 @@ def train(
     dev = open_dev_log(state, config, tokenizer, questions, draft, scratch, first)
     logs: list[dict[str, Any]] = []
     began, tokens, kept = time.monotonic(), 0, first
-    for step in range(first, training.steps):
-        at = time.monotonic()
-        log = train_step(state, step)
-        check_finite(log, training, kept)
-        seconds = time.monotonic() - at
-        logs.append({**log, "seconds": seconds, "tokens_per_second": log["tokens"] / seconds})
-        tokens += log["tokens"]
-        scores = dev.after(step + 1)
-        if main:
-            progress.measured({"step": step, "row": logs[-1], "perspectives": names, "dev": scores})
-            right = f", dev {scores[ALL_SETS]:.1%} right" if scores else ""
-            progress.advance(1, f"loss {log['loss']:.4f}, {tokens / (time.monotonic() - began):,.0f} tokens/s{right}")
-        if (step + 1) % training.checkpoint_every == 0 or step + 1 == training.steps:
+    with own_texts(state, config, tokenizer, synthesis, draft, first) as own:
+        state.own_texts = own
+        for step in range(first, training.steps):
+            at = time.monotonic()
+            log = train_step(state, step)
+            check_finite(log, training, kept)
+            seconds = time.monotonic() - at
+            spent = {} if own is None else {f"seconds_{name}": value for name, value in own.seconds.items()}
+            logs.append({**log, **spent, "seconds": seconds, "tokens_per_second": log["tokens"] / seconds})
+            tokens += log["tokens"]
+            scores = dev.after(step + 1)
             if main:
-                _commit_log(draft, logs, step + 1, names, training)
-                dev.commit(step + 1)
-            save_checkpoint(state, scratch, step + 1)
-            kept = step + 1
-            if main:
-                dev.forget_other_students()
-            if main and mirror is not None:
-                mirror.send_changes(last=VALID_CHECKPOINT)
-            logs = []
+                progress.measured({"step": step, "row": logs[-1], "perspectives": names, "dev": scores})
+                right = f", dev {scores[ALL_SETS]:.1%} right" if scores else ""
+                progress.advance(1, f"loss {log['loss']:.4f}, {tokens / (time.monotonic() - began):,.0f} tokens/s{right}")
+            if (step + 1) % training.checkpoint_every == 0 or step + 1 == training.steps:
+                if main:
+                    _commit_log(draft, logs, step + 1, names, training)
+                    dev.commit(step + 1)
+                save_checkpoint(state, scratch, step + 1)
+                kept = step + 1
+                if main:
+                    dev.forget_other_students()
+                if main and mirror is not None:
+                    mirror.send_changes(last=VALID_CHECKPOINT)
+                logs = []
     dev.export()
     if main:
         _finish(config, state, draft, scratch, dev)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from pipeline.config.models import LocalModel, WeightsField
+from pipeline.config.models import LocalModel, TeacherField, WeightsField
 from pipeline.config.prompts import Prompts
 from pipeline.config.run import RunConfig
 from pipeline.config.synthesis import MetaNetShape, Objective
 from pipeline.config.training import Training
 from pipeline.errors import ConfigError, ModelError
-from pipeline.model_folders import context_length, model_content
+from pipeline.model_folders import check_model, context_length, model_content
 from pipeline.perspectives.perspective import Perspective, without_forms
 from pipeline.perspectives.run_perspectives import perspectives_of
 from pipeline.prompt_rendering import visible_to_teacher
 from pipeline.schema.fields import Frozen, identity
 from pipeline.student_folder import check_student
+from pipeline.teacher_scores.scores import check_scores
 
 
 class Config(Frozen):
@@ -26,6 +27,8 @@ class Config(Frozen):
     objective: Objective = identity()
     metanet: MetaNetShape = identity()
     seed: int = identity()
+    teacher: TeacherField | None = identity(None)
+    """Set only with `training.on_policy`."""
 
 
 def config_of(run: RunConfig) -> Config:
@@ -38,17 +41,22 @@ def config_of(run: RunConfig) -> Config:
         objective=run.objective,
         metanet=run.synthesis.metanet,
         seed=run.seed,
+        teacher=None if run.training.on_policy is None else run.teacher,
     )
 
 
 def outside(config: Config) -> dict[str, str]:
-    """Content digest of the base student."""
-    return {"student": model_content(config.student)}
+    """Content digest of the base student, and of the teacher if it is asked."""
+    found = {"student": model_content(config.student)}
+    return found if config.teacher is None else {**found, "teacher": model_content(config.teacher)}
 
 
 def check(config: Config) -> None:
     """Check the model folder, the maximum row length, and the names of perspectives."""
     check_student(config.student)
+    if config.teacher is not None:
+        check_model(config.teacher, "teacher")
+        check_scores(config.teacher, config.student, "training.on_policy")
     known = [item.name for item in config.perspectives]
     for name in config.training.perspectives or ():
         if name not in known:

@@ -62,7 +62,7 @@ def test_arms_with_fewer_rationales_per_question_see_more_questions(name: str, r
 
 def test_arms_with_soft_targets_share_one_synthesis() -> None:
     soft = [arm.name for arm in ARMS if _run(arm.name).training.soft_targets is not None]
-    assert soft == ["forward-kl", "supervised-gkd", "mind-soft"]
+    assert soft == ["forward-kl", "supervised-gkd", "gkd", "mind-soft"]
     assert len({repr(identity_fields(_run(name).synthesis)) for name in soft}) == 1
 
 

@@ -106,9 +106,15 @@ def _value(tree: Tree, place: Place) -> Any:
 LEAVES = list(_leaves(RunConfig.model_validate(tree_of(Path("model")))))
 LOCATIONS = {("teacher", "path"), ("student", "path"), ("perspectives",)}
 """Paths: their content counts, which the tests below check."""
-ELSEWHERE = {("synthesis", "encoder"), ("sampling", "rationales"), ("synthesis", "teacher_top_k"), ("training", "soft_targets")}
-"""Sections with their own tests, below, in `tests/stages/sampling/test_match_imported_rationales.py` and in
-`tests/stages/synthesis/test_soft_targets.py`."""
+ELSEWHERE = {
+    ("synthesis", "encoder"),
+    ("sampling", "rationales"),
+    ("synthesis", "teacher_top_k"),
+    ("training", "soft_targets"),
+    ("training", "on_policy"),
+}
+"""Sections with their own tests, below, in `tests/stages/sampling/test_match_imported_rationales.py`,
+`tests/stages/synthesis/test_soft_targets.py` and `tests/stages/training/test_own_texts.py`."""
 
 
 ONLY_OF_A_SERVER = ("batches", "spending_limit")

@@ -176,7 +176,7 @@ _KEYS: Final = {
     "references": ("items", ("model", "question_id")),
     "evaluation": ("items", ("model", "question_id")),
 }
-_MEASURED: Final = ("tokens_per_second", "seconds", "dev_seconds", "spent")
+_MEASURED: Final = ("tokens_per_second", "seconds", "dev_seconds", "spent", "seconds_writing", "seconds_scoring")
 
 
 def _rows(artifact: Artifact, table: str, key: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -194,7 +194,7 @@ def compare(stage: str, undisturbed: Store, killed: Store) -> None:
     if stage in _KEYS:
         assert _rows(one, *_KEYS[stage]) == _rows(other, *_KEYS[stage])
     elif stage == "training":
-        for table in ("steps", "dev"):
+        for table in {name.rpartition("-")[0] for name in _hashes(one)} & {"steps", "dev"}:
             rows = [artifact.table(table).to_pylist() for artifact in (one, other)]
             for mine, theirs in zip(*rows, strict=True):
                 assert {k: v for k, v in mine.items() if k not in _MEASURED} == {

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.config.models import LocalModel
 from pipeline.errors import ConfigError, ModelError
-from pipeline.teacher_scores.scores import Given, Scores, check_same_vocabulary, in_students_words
+from pipeline.teacher_scores.scores import Given, Scores, check_scores, in_students_words
 from pipeline.teacher_scores.transformers_scores import TransformersScores
 
 
@@ -54,13 +54,13 @@ def test_the_teachers_end_token_stands_for_the_students() -> None:
 
 def test_a_likely_token_beyond_the_students_vocabulary_is_refused() -> None:
     found = Scores(np.array([[7]], np.int32), np.zeros((1, 1), np.float32))
-    with pytest.raises(ModelError, match="teacher finds token 7 likely, but the student has 7 tokens; lower teacher_top_k"):
+    with pytest.raises(ModelError, match="teacher finds token 7 likely, but the student has 7 tokens; lower top_k"):
         in_students_words(found, (1, 1), 7)
 
 
 def test_another_vocabulary_is_refused_with_a_token_that_differs(tiny_model: Path, tmp_path: Path) -> None:
     student = LocalModel(path=tiny_model, chat=False)
-    check_same_vocabulary(student, student)
+    check_scores(student, student, "synthesis.teacher_top_k")
     other = shutil.copytree(tiny_model, tmp_path / "other")
     document = json.loads((other / "tokenizer.json").read_text())
     words = document["model"]["vocab"]
@@ -68,4 +68,4 @@ def test_another_vocabulary_is_refused_with_a_token_that_differs(tiny_model: Pat
     words[one], words[two] = words[two], words[one]
     (other / "tokenizer.json").write_text(json.dumps(document))
     with pytest.raises(ConfigError, match=r"different vocabularies of .* for example .* is number"):
-        check_same_vocabulary(LocalModel(path=other, chat=False), student)
+        check_scores(LocalModel(path=other, chat=False), student, "synthesis.teacher_top_k")
