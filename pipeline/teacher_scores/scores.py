@@ -51,13 +51,16 @@ class TeacherScores(Protocol):
         ...
 
 
-def check_scores(teacher: Teacher, student: Weights, field: str) -> None:
+def check_scores(teacher: Teacher, student: Weights, field: str, top_k: int) -> None:
     """Refuse a teacher whose distributions would not be about the student's tokens; a server's vocabulary shows in its first reply.
 
     Raises:
-        ConfigError: its token ids mean other tokens, or its prompts do something else about thoughts. `field` asked for scores.
+        ConfigError: `top_k` is more than the student has, its token ids mean other tokens, or its prompts do something else about
+            thoughts. `field` asked for scores.
     """
     own = load_tokenizer(student)
+    if top_k > len(own):
+        raise ConfigError(f"{field}: {top_k} likely tokens, but the student has only {len(own)}; lower it")
     if isinstance(teacher, LocalModel | HubModel):
         one, other = load_tokenizer(teacher).get_vocab(), own.get_vocab()
         if one != other:

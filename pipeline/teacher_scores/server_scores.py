@@ -22,7 +22,6 @@ from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Teacher, Turns
 from pipeline.errors import EngineRefused
 from pipeline.generation.servers.connection import ServerConnection, connected
-from pipeline.generation.servers.reply import MalformedReply
 from pipeline.generation.servers.requests import json_of
 from pipeline.prompt_rendering import Prompt, messages, plain_text
 from pipeline.teacher_scores.scores import Given, Scores
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _REMEDY: Final = (
-    "soft targets need a server of vLLM, started with --max-logprobs of at least synthesis.teacher_top_k; start one, or leave "
-    "teacher_top_k out"
+    "a teacher's scores need a server of vLLM, started with --max-logprobs of at least synthesis.teacher_top_k and "
+    "training.on_policy.top_k; start one, or leave these out"
 )
 
 
@@ -102,15 +101,15 @@ class ServerScores:
             best = [entry for entry in ranked if entry[0] <= top_k]
             ids_TC[row], logprobs_TC[row] = [token for _, token, _ in best], [logprob for *_, logprob in best]
         if not np.isfinite(logprobs_TC).all() or (logprobs_TC > 1e-3).any():
-            raise MalformedReply("malformed response (a log-probability is no number, or positive)")
+            raise ValueError("a log-probability is no number, or positive")
         return Scores(ids_TC, logprobs_TC)
 
     def _check_token(self, given: int, named: Any) -> None:
         mine = self._student.decode([given])
         if isinstance(named, str) and named.isascii() and mine.isascii() and named.strip() and named.strip() != mine.strip():
             raise EngineRefused(
-                f"{self._config.base_url}: token {given} is {named[:40]!r} there and {mine[:40]!r} for the student; soft targets "
-                "need a teacher with the student's vocabulary: use one, or leave synthesis.teacher_top_k out"
+                f"{self._config.base_url}: token {given} is {named[:40]!r} there and {mine[:40]!r} for the student; scores "
+                "need a teacher with the student's vocabulary: use one, or leave synthesis.teacher_top_k and training.on_policy out"
             )
 
 

@@ -29,8 +29,9 @@ _STEP_TOKENS: Final = 2048
 class VllmScores:
     """Implements `TeacherScores` on a running vLLM."""
 
-    def __init__(self, tokenizer: Any, driver: Driver, model: Weights) -> None:
+    def __init__(self, tokenizer: Any, driver: Driver, model: Weights, context: int) -> None:
         self._driver = driver
+        self._context = context
         self._tokenizer = tokenizer
         self._turns = model.dialogue
 
@@ -40,6 +41,12 @@ class VllmScores:
         settings = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=top_k, flat_logprobs=True, detokenize=False)
         prompts = (prompt_tokens(self._tokenizer, one.prompt, self._turns) for one in given)
         requests = [{"prompt_token_ids": [*prompt, *one.text]} for prompt, one in zip(prompts, given, strict=True)]
+        longest = max((len(one["prompt_token_ids"]) for one in requests), default=0)
+        if longest >= self._context:
+            raise EngineError(
+                f"a prompt with the text to score has {longest} tokens, and the teacher's engine holds {self._context - 1}; raise its "
+                "max_context, or lower training.max_length"
+            )
         outputs = self._driver.outputs(requests, [settings] * len(requests))
         return [_scores(output.prompt_logprobs, len(one.text), top_k) for output, one in zip(outputs, given, strict=True)]
 
@@ -69,6 +76,6 @@ def open_vllm_scores(config: EngineConfig, model: Weights, top_k: int) -> Iterat
     with running_llm(config, model, **more) as llm:
         driver = Driver(llm, config.stall_seconds)
         try:
-            yield VllmScores(llm.get_tokenizer(), driver, model)
+            yield VllmScores(llm.get_tokenizer(), driver, model, config.max_context)
         finally:
             driver.stop()

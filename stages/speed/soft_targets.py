@@ -57,7 +57,7 @@ def scores_and_sampling(questions: int, repeats: int, say: Callable[[str], None]
 
     def score() -> float:
         given = [Given(prompt, rationale_tokens(tokenizer, text)) for prompt, text in zip(prompts, texts, strict=True)]
-        VllmScores(tokenizer, driver, teacher).score(given, LIKELY)
+        VllmScores(tokenizer, driver, teacher, ENGINE.max_context).score(given, LIKELY)
         return 1.0
 
     with running_llm(ENGINE, teacher, max_logprobs=LIKELY) as llm:

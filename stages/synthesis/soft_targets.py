@@ -7,11 +7,13 @@ Axes: T trained tokens of a rationale, C the teacher's most likely tokens of a p
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Teacher, Weights
@@ -107,6 +109,10 @@ def measure_soft_targets(
     if not missing:
         return
     tokenizer = load_tokenizer(source.student)
+    if torch.cuda.is_available():
+        # What the base student has left in PyTorch's cache would be missing to vLLM, whose core is another process.
+        gc.collect()
+        torch.cuda.empty_cache()
     with open_scores(source.engine, source.teacher, tokenizer, source.top_k) as scores:
         for number in missing:
             shard = read_parquet(

@@ -117,9 +117,9 @@ def check(config: Config) -> None:
     if config.synthesis.encoder is not None:
         check_model(config.synthesis.encoder, "synthesis.encoder")
     check_prompts(config.prompts, config.perspectives, config.student)
-    if config.teacher is not None:
+    if config.teacher is not None and config.synthesis.teacher_top_k is not None:
         check_model(config.teacher, "teacher")
-        check_scores(config.teacher, config.student, "synthesis.teacher_top_k")
+        check_scores(config.teacher, config.student, "synthesis.teacher_top_k", config.synthesis.teacher_top_k)
 
 
 QuestionStream = Callable[[], Iterator[Question]]

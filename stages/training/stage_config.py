@@ -54,9 +54,9 @@ def outside(config: Config) -> dict[str, str]:
 def check(config: Config) -> None:
     """Check the model folder, the maximum row length, and the names of perspectives."""
     check_student(config.student)
-    if config.teacher is not None:
+    if config.teacher is not None and config.training.on_policy is not None:
         check_model(config.teacher, "teacher")
-        check_scores(config.teacher, config.student, "training.on_policy")
+        check_scores(config.teacher, config.student, "training.on_policy", config.training.on_policy.top_k)
     known = [item.name for item in config.perspectives]
     for name in config.training.perspectives or ():
         if name not in known:

@@ -60,7 +60,9 @@ def test_a_likely_token_beyond_the_students_vocabulary_is_refused() -> None:
 
 def test_another_vocabulary_is_refused_with_a_token_that_differs(tiny_model: Path, tmp_path: Path) -> None:
     student = LocalModel(path=tiny_model, chat=False)
-    check_scores(student, student, "synthesis.teacher_top_k")
+    check_scores(student, student, "synthesis.teacher_top_k", 32)
+    with pytest.raises(ConfigError, match=r"100000 likely tokens, but the student has only \d+; lower it"):
+        check_scores(student, student, "synthesis.teacher_top_k", 100_000)
     other = shutil.copytree(tiny_model, tmp_path / "other")
     document = json.loads((other / "tokenizer.json").read_text())
     words = document["model"]["vocab"]
@@ -68,4 +70,4 @@ def test_another_vocabulary_is_refused_with_a_token_that_differs(tiny_model: Pat
     words[one], words[two] = words[two], words[one]
     (other / "tokenizer.json").write_text(json.dumps(document))
     with pytest.raises(ConfigError, match=r"different vocabularies of .* for example .* is number"):
-        check_scores(LocalModel(path=other, chat=False), student, "synthesis.teacher_top_k")
+        check_scores(LocalModel(path=other, chat=False), student, "synthesis.teacher_top_k", 32)
