@@ -76,7 +76,7 @@ def test_reasons_add_up_to_the_counts_of_synthesis(case: str) -> None:
     tokenizer = load_tokenizer(STUDENT)
     student = Student(tokenizer, None, 120, thought_form(tokenizer, STUDENT))
     rates = {name: 1.0 if name.startswith("easy") else 0.25 for name in QUESTIONS}
-    asked = {name: IndexedQuestion("Question: 3+2?\nSolution:\n", "5", rate) for name, rate in rates.items()}
+    asked = {name: IndexedQuestion("Question: 3+2?\nSolution:\n", "5", "3+2?", rate) for name, rate in rates.items()}
     table = pa.Table.from_pylist([one for rows in QUESTIONS.values() for one in rows])
 
     def selected(last: bytes | None) -> tuple[dict[str, list[str]], dict[str, int]]:
