@@ -47,7 +47,6 @@ from stages.core.summaries import SamplingSummary, SynthesisSummary
 from stages.shared.finished_questions import finished_questions, training_questions
 from stages.synthesis.attempts import pass_rates, sample_attempts
 from stages.synthesis.question_index import QuestionIndex, look_up, mean_pass_rate, open_index, write_index
-from stages.synthesis.soft_targets import Source, measure_soft_targets
 from storage.artifact import Artifact, Draft
 from storage.atomic import read_parquet
 from storage.errors import ArtifactError
@@ -210,6 +209,8 @@ def _ask_teacher(config: Config, shards: int, lookup: QuestionIndex, out: Draft,
     top_k = config.synthesis.teacher_top_k
     if top_k is None or config.teacher is None or config.teacher_engine is None:
         return
+    from stages.synthesis.soft_targets import Source, measure_soft_targets
+
     perspectives = {item.name: item for item in config.perspectives}
     source = Source(config.teacher, config.teacher_engine, config.prompts, perspectives, config.student, top_k)
 
