@@ -54,7 +54,10 @@ def trials_of(run: RunConfig) -> Iterator[Trial | Check]:
     training = run.training
     here, total = training.ranks // training.hosts, training.ranks
     ranks = f"this host's {here} of {total} ranks" if here < total else "1 rank" if total == 1 else f"{total} ranks"
-    yield Trial("try training", f"one training step on {ranks}, zero_stage {training.zero_stage}", "training_step")
+    what = f"one training step on {ranks}, zero_stage {training.zero_stage}"
+    if training.on_policy is not None:
+        what += ", on texts that the student writes and the teacher scores"
+    yield Trial("try training", what, "training_step")
 
 
 def root_cause(lines: list[str]) -> str | None:

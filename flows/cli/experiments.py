@@ -68,6 +68,9 @@ def science(
             help="rationales of a question that the method keeps with this configuration; arms are matched in rationales"
         ),
     ] = KEPT,
+    match: Annotated[
+        str, typer.Option(help="steps, or compute: arms then cost the same in all, by the finished series matched in steps")
+    ] = "steps",
     workers: Annotated[int, typer.Option(help="parallel processes, one per core", min=1)] = 2,
     as_json: AsJson = False,
 ) -> None:
@@ -85,7 +88,7 @@ def science(
         freeze_config(base, plan(base)["questions"])
         experiment = _experiment(
             config, overrides, use, seeds=seeds, arms=tuple(arms.split(",")) if arms else None, against=against,
-            copied=copied, kept=kept, workers=workers,
+            copied=copied, kept=kept, match=match, workers=workers,
         )  # fmt: skip
         from flows.experiments.compare_arms import folder_of, runs_of
         from flows.experiments.compare_arms import science as flow
@@ -101,14 +104,21 @@ def science(
         rows = sorted(found["arms"], key=lambda row: -row["id"]["mean"])
         print()
         print_table(
-            ("arm", "seeds", "in distribution", "out of distribution", "tokens", "s"),
+            ("arm", "seeds", "in distribution", "out of distribution", "tokens", "TFLOP", "s"),
             (
-                (row["arm"], str(len(row["seeds"])), in_points(row["id"]), in_points(row["ood"]), f"{row['tokens']:,.0f}",
-                 f"{row['seconds_training'] + row['seconds_evaluation']:.0f}")
+                (
+                    row["arm"],
+                    str(len(row["seeds"])),
+                    in_points(row["id"]),
+                    in_points(row["ood"]),
+                    f"{row['tokens']:,.0f}",
+                    f"{row['compute'] / 1e12:.3g}",
+                    f"{row['seconds_training'] + row['seconds_evaluation']:.0f}",
+                )
                 for row in rows
             ),
-            right=("tokens", "s"),
-        )  # fmt: skip
+            right=("tokens", "TFLOP", "s"),
+        )
         undistilled = found["base"]
         print(
             f"\nbase: {undistilled['id'] * 100:.1f} in, {undistilled['ood'] * 100:.1f} out of distribution; changes are against {against}"

@@ -34,6 +34,7 @@ from stages.core.plan import StagePlan, plan
 from stages.core.process import store_of
 from stages.experiments.claims import in_points
 from stages.experiments.comparison import Finished, write
+from stages.experiments.total_compute import steps_of_equal_compute, total_compute
 from storage.atomic import write_bytes
 
 SHARED: Final = ("questions", "references", "sampling", "synthesis")
@@ -51,6 +52,10 @@ class Experiment(Frozen):
     copied: str | None = Field(None, description="the perspective of the arm with repeated samples; default: the first")
     kept: float = Field(
         KEPT, gt=0, description="rationales of a question that the method keeps; arms are matched in rationales"
+    )
+    match: Literal["steps", "compute"] = Field(
+        "steps",
+        description="what arms have in common: optimiser steps, or total compute, by the finished series matched in steps",
     )
     workers: int = Field(2, ge=1, description="parallel processes; one per core")
 
@@ -96,21 +101,44 @@ def _possible(base: RunConfig, arm: Arm) -> bool:
 def runs_of(experiment: Experiment) -> list[ArmRun]:
     """All runs: every arm of the first seed, then of the next."""
     path = Path(experiment.config)
-    name, wanted = base_of(experiment).name, chosen_arms(experiment)
+    base, wanted, suffix = base_of(experiment), chosen_arms(experiment), _SUFFIX[experiment.match]
+    lengths = _lengths(experiment, base, wanted)
     found = []
     for seed in range(experiment.seeds):
         for arm in wanted:
-            own = (f"seed={seed}", f"evaluation.use={experiment.use}", f"name={name}-{arm.name}-{seed}")
+            own = (
+                f"seed={seed}", f"evaluation.use={experiment.use}", f"name={base.name}-{arm.name}-{seed}{suffix}",
+                f"training.steps={lengths[arm.name]}",
+            )  # fmt: skip
             assignments = (*experiment.changes, *arm.assignments(), *own)
             config = load_config(path, assignments)
             found.append(ArmRun(arm, seed, assignments, config, plan(config)))
     return found
 
 
+_SUFFIX: Final = {"steps": "", "compute": "-compute"}
+
+
+def _lengths(experiment: Experiment, base: RunConfig, wanted: Sequence[Arm]) -> dict[str, int]:
+    """Steps by arm.
+
+    Raises:
+        ConfigError: arms are to be matched in compute, and the series with their costs is missing.
+    """
+    steps = base.training.steps
+    if experiment.match == "steps":
+        return {arm.name: steps for arm in wanted}
+    file = folder_of(experiment.model_copy(update={"match": "steps"})) / "arms.json"
+    if not file.exists():
+        raise ConfigError(f"{file}: not found; run the same arms without --match compute first, which measures their costs")
+    series = json.loads(file.read_bytes())
+    return {arm.name: steps_of_equal_compute(series, arm.name, experiment.against, steps) for arm in wanted}
+
+
 def folder_of(experiment: Experiment) -> Path:
     """The folder of the results, under the artifact root."""
     base = base_of(experiment)
-    return store_of(base).root / "science" / f"{base.name}-{experiment.use}"
+    return store_of(base).root / "science" / f"{base.name}-{experiment.use}{_SUFFIX[experiment.match]}"
 
 
 def finished_runs(runs: Sequence[ArmRun]) -> Iterator[Finished]:
@@ -118,8 +146,10 @@ def finished_runs(runs: Sequence[ArmRun]) -> Iterator[Finished]:
     for run in runs:
         store, planned = store_of(run.config), run.planned
         if store.exists("evaluation", planned["evaluation"].fingerprint):
-            opened = (store.open(name, planned[name].fingerprint) for name in ("references", "training", "evaluation"))
-            yield Finished(run.arm, run.seed, *opened)
+            names = ("references", "sampling", "synthesis", "training", "evaluation")
+            opened = {name: store.open(name, planned[name].fingerprint) for name in names}
+            compute = total_compute(run.config, opened)
+            yield Finished(run.arm, run.seed, opened["references"], opened["training"], opened["evaluation"], compute)
 
 
 THREADS: Final[Any] = ThreadPoolTaskRunner(max_workers=64)

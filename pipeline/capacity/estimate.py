@@ -23,6 +23,8 @@ LOGITS: Final = 3 * 4 * (1 << 26)
 """Bytes of one chunk of fp32 logits, their softmax and their gradient (`pipeline/student/token_losses.py`)."""
 TYPICAL: Final = 0.25
 """Tokens of a typical micro-batch, as a share of the most that it can have: rows share their prompts, rationales are short (our choice)."""
+MOST_LOGITS: Final = 1 << 27
+"""Maximum number of logits of a forward pass of the teacher that scores, unless a single row has more."""
 PROCESS: Final = 5 << 27
 """Bytes of a rank before it loads anything: Python, torch and DeepSpeed (0.5 GiB of main memory), and buffers."""
 _PEAK: Final = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12, "4090": 165e12}
@@ -30,7 +32,9 @@ _BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class ModelShape(NamedTuple):
-    """Size of a causal language model; `cached` is the number of values that one token adds to the key-value cache."""
+    """Size of a causal language model; `cached` is the number of values that one token adds to the key-value cache, `linear` the sum of the
+    widths of its linear layers.
+    """
 
     parameters: int
     linear: int
@@ -39,6 +43,7 @@ class ModelShape(NamedTuple):
     heads: int
     cached: int
     dtype: str
+    vocabulary: int
 
 
 def shape_of_model(model: Weights) -> ModelShape:
@@ -63,7 +68,7 @@ def shape_of_model(model: Weights) -> ModelShape:
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     cached = 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * width
     parameters = sum({id(value): value.numel() for value in network.parameters()}.values())
-    return ModelShape(parameters, linear, config.num_hidden_layers, config.hidden_size, heads, cached, dtype)
+    return ModelShape(parameters, linear, config.num_hidden_layers, config.hidden_size, heads, cached, dtype, config.vocab_size)
 
 
 def typical(parts: dict[str, int]) -> dict[str, int]:
@@ -71,8 +76,13 @@ def typical(parts: dict[str, int]) -> dict[str, int]:
     return {**parts, "activations": int(TYPICAL * parts["activations"])}
 
 
-def training_bytes(shape: ModelShape, training: Training, perspectives: int) -> dict[str, int]:
-    """A bound of the bytes that one rank needs, by purpose; offloaded parts are summed under `host`."""
+def training_bytes(
+    shape: ModelShape, training: Training, perspectives: int, teacher: ModelShape | None = None
+) -> dict[str, int]:
+    """A bound of the bytes that one rank needs, by purpose; offloaded parts are summed under `host`.
+
+    `teacher` is the one that scores the student's own texts in each rank.
+    """
     size = 4 if training.precision == "fp32" else 2
     learning = shape.parameters if training.lora is None else training.lora.rank * shape.linear
     # In bf16, DeepSpeed keeps an fp32 master copy and accumulates gradients in fp32.
@@ -86,7 +96,26 @@ def training_bytes(shape: ModelShape, training: Training, perspectives: int) -> 
     tokens = training.questions_per_micro_batch * perspectives * training.max_length
     of_layer = 17 * size * shape.hidden
     layers = shape.layers * size * shape.hidden + of_layer if training.gradient_checkpointing else shape.layers * of_layer
-    return {**parts, "activations": tokens * layers, "logits": LOGITS, "process": PROCESS, **({"host": host} if host else {})}
+    parts |= {
+        "activations": tokens * layers,
+        "logits": LOGITS,
+        "process": PROCESS,
+        **_own_texts_bytes(shape, training, teacher),
+    }
+    return {**parts, **({"host": host} if host else {})}
+
+
+def _own_texts_bytes(shape: ModelShape, training: Training, teacher: ModelShape | None) -> dict[str, int]:
+    """What on-policy distillation adds: the key-value cache of the texts that are written together, and the teacher with its logits."""
+    policy = training.on_policy
+    if policy is None:
+        return {}
+    found = {"own texts": policy.rows * training.max_length * shape.cached * (4 if training.precision == "fp32" else 2)}
+    if teacher is not None:
+        written = min(policy.engine.batch * policy.max_tokens * teacher.vocabulary, MOST_LOGITS)
+        size = _BYTES[teacher.dtype if policy.engine.dtype == "auto" else policy.engine.dtype]
+        found["teacher"] = size * teacher.parameters + 3 * 4 * written
+    return found
 
 
 class ServingMemory(NamedTuple):

@@ -52,8 +52,8 @@ def _bounded(name: str, estimate: float, bound: float, room: float, said: str, r
     return found._replace(state="warn") if found.state == "ok" and bound > room else found
 
 
-def _training(run: RunConfig, student: ModelShape, machine: Machine, perspectives: int) -> Check:
-    parts = training_bytes(student, run.training, perspectives)
+def _training(run: RunConfig, student: ModelShape, teacher: ModelShape | None, machine: Machine, perspectives: int) -> Check:
+    parts = training_bytes(student, run.training, perspectives, teacher)
     host = parts.pop("host", 0)
     bound, expected = sum(parts.values()), typical(parts)
     total = sum(expected.values())
@@ -65,6 +65,8 @@ def _training(run: RunConfig, student: ModelShape, machine: Machine, perspective
             "training", "fail", f"{ranks} ranks on a host, but {len(machine.cards)} GPUs", "lower training.ranks, or add hosts"
         )
     remedy = "lower questions_per_micro_batch, set gradient_checkpointing, raise zero_stage, set offload, or train with lora"
+    if teacher is not None:
+        remedy += ", or serve the teacher of training.on_policy (engine.kind openai)"
     found = f"estimate {gib(total)} {where} ({said})" + (f"; {gib(host)} of host memory" if host else "")
     found += f"; bound {gib(bound)}, if every rationale is kept and as long as max_length"
     if machine.cards:
@@ -126,6 +128,10 @@ def capacity_checks(run: RunConfig, machine: Machine) -> Iterator[Check]:
         found = shapes.setdefault(generator.model, _shape(generator.role, generator.model))
         if isinstance(found, ModelShape) and generator.engine.kind == "vllm":
             yield _engine(generator, found, machine)
+    policy = run.training.on_policy
+    beside = policy is not None and policy.engine.in_process
+    if beside and isinstance(run.teacher, LocalModel | HubModel):
+        shapes.setdefault(run.teacher, _shape("teacher", run.teacher))
     teacher, student = shapes.get(run.teacher), shapes[run.student]
     for model, found in shapes.items():
         # That the hub does not answer is said once per model, by its own check.
@@ -135,7 +141,7 @@ def capacity_checks(run: RunConfig, machine: Machine) -> Iterator[Check]:
         yield disk(run.root, None)
         return
     many = len(perspectives_of(run))
-    yield _training(run, student, machine, many)
+    yield _training(run, student, teacher if beside and isinstance(teacher, ModelShape) else None, machine, many)
     card = peak(machine.cards[0][0]) if machine.cards else None
     if card is None or not isinstance(teacher, ModelShape):
         yield Check(

@@ -20,6 +20,7 @@ from pipeline.config.presets import with_preset
 from pipeline.config.prompts import Prompts
 from pipeline.config.questions import Panel, Questions
 from pipeline.config.sampling import Sampling
+from pipeline.config.soft_targets import check_scores_tokens
 from pipeline.config.synthesis import Objective, Synthesis
 from pipeline.config.tracking import Tracking
 from pipeline.config.training import Training
@@ -114,12 +115,7 @@ class RunConfig(Frozen):
                 "synthesis.teacher_top_k: an imported teacher cannot be asked for its distributions; give the teacher's path or hub name, "
                 "or leave teacher_top_k out"
             )
-        engine = self.sampling.engine
-        if engine.batches or engine.prices is not None:
-            raise ValueError(
-                "synthesis.teacher_top_k: only a vLLM server of your own gives log-probabilities of given tokens, without batches and "
-                "prices; remove sampling.engine.batches and prices, or leave teacher_top_k out"
-            )
+        check_scores_tokens(self.sampling.engine, "synthesis.teacher_top_k: sampling.engine")
         return self
 
     @model_validator(mode="after")

@@ -25,6 +25,18 @@ class Divergence(Frozen):
     """`jensen_shannon` only: the teacher's share of the mixture; towards 0 it is like forward_kl, towards 1 like reverse_kl."""
 
 
+def check_scores_tokens(engine: EngineConfig, field: str) -> None:
+    """Refuse an engine of the teacher that does not score given tokens.
+
+    Raises:
+        ValueError: the engine is a provider's, with batches or prices.
+    """
+    if engine.batches or engine.prices is not None:
+        raise ValueError(
+            f"{field}: the teacher scores given tokens, which only a vLLM server of your own does; remove batches and prices"
+        )
+
+
 class SoftTargets(Frozen):
     """Soft targets as a part of the training's loss; `synthesis.teacher_top_k` measures them."""
 
@@ -62,8 +74,5 @@ class OnPolicy(Frozen):
             raise ValueError(
                 "engine: vLLM would need the memory that the student trains in; use transformers, or a server of vLLM (kind openai)"
             )
-        if self.engine.batches or self.engine.prices is not None:
-            raise ValueError(
-                "engine: the teacher scores at every step, so it is a vLLM server of your own; remove batches and prices"
-            )
+        check_scores_tokens(self.engine, "engine")
         return self

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 
+from pipeline.capacity.estimate import MOST_LOGITS
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import Weights
 from pipeline.model_folders import load_causal_model, load_tokenizer
@@ -19,9 +20,6 @@ from pipeline.prompt_rendering import pad_token, prompt_tokens
 from pipeline.student.batch import TokenRow, batch, rationale_spans
 from pipeline.student.token_losses import own_logits
 from pipeline.teacher_scores.scores import Given, Scores
-
-_MOST: Final = 1 << 27
-"""Maximum number of logits of a forward pass, unless a single row has more."""
 
 
 class TransformersScores:
@@ -47,7 +45,7 @@ class TransformersScores:
         vocabulary, few, logits = self._network.config.get_text_config().vocab_size, list[int](), 0
         for n in sorted(range(len(rows)), key=lambda n: len(rows[n].tokens)):
             more = (len(rows[n].tokens) - rows[n].start) * vocabulary
-            if few and (len(few) == self._rows or logits + more > _MOST):
+            if few and (len(few) == self._rows or logits + more > MOST_LOGITS):
                 yield few
                 few, logits = [], 0
             few, logits = [*few, n], logits + more

@@ -71,6 +71,11 @@ class MicroBatch:
     """The student's own texts about the same questions."""
 
     @property
+    def tokens(self) -> int:
+        """Number of tokens that pass the network, with prompts and padding."""
+        return self.batch.tokens_BT.numel() + (0 if self.own is None else self.own.batch.tokens_BT.numel())
+
+    @property
     def left_out(self) -> int:
         """Number of kept rationales that have no part in L_cons, because they spell their answer otherwise."""
         return len(self.pairs) - sum(len(answer.rationales) for answer in self.answers) if self.answers else 0

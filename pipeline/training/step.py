@@ -106,11 +106,12 @@ def choose(state: TrainingState, index_Q: Tensor, step: int) -> MixtureWeights:
     return select_and_weigh(scores_QK, mask_QK, state.config.mixture, state.objective.temperature, random)
 
 
-def _probe(state: TrainingState, index_Q: Tensor, skipped_QK: Tensor, losses_QK: Tensor, local: range) -> None:
-    """Measures the student's loss on rationales that are not trained on in this step, without gradient."""
+def _probe(state: TrainingState, index_Q: Tensor, skipped_QK: Tensor, losses_QK: Tensor, local: range) -> int:
+    """Measures the student's loss on rationales that are not trained on in this step, without gradient; returns the tokens it read."""
     pairs = [(q, k) for q in local for k in skipped_QK[q].nonzero()[:, 0].tolist()]
     # Under ZeRO-3 every rank must run the same number of forward passes; a rank without work repeats one of its rows.
     filler = [(local[0], int(state.data.mask_NK[index_Q[local[0]]].nonzero()[0, 0]))]
+    tokens = 0
     chunk = math.ceil(len(pairs or filler) / math.ceil(len(local) / state.config.questions_per_micro_batch))
     for first in range(0, len(local), state.config.questions_per_micro_batch):
         number = first // state.config.questions_per_micro_batch
@@ -118,10 +119,12 @@ def _probe(state: TrainingState, index_Q: Tensor, skipped_QK: Tensor, losses_QK:
         mine = asked or filler
         rows = [state.data.row(int(index_Q[q]), k) for q, k in mine]
         item = together(state.data, state.config.packing, rows, rationale_spans(rows), [q for q, _ in mine])
+        tokens += item.tokens_BT.numel()
         with evaluating(state.engine.module):
             measured_B = measure_batch(state.engine, item, len(rows), state.engine.device, state.objective.hardest)
         if asked:
             _note(losses_QK, asked, measured_B)
+    return tokens
 
 
 def _note(losses_QK: Tensor, pairs: Sequence[tuple[int, int]], measured_B: Tensor) -> None:
@@ -185,12 +188,13 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
     own = range(state.rank * share, (state.rank + 1) * share)
     # What a step measures stays on the device until its end; reading a value there would make the host wait for the GPU.
     losses_QK = torch.zeros(weights.alpha_QK.shape, device=device)
-    sums = torch.zeros(7, device=device)
+    sums = torch.zeros(9, device=device)
     seen_QK = weights.kept_QK.clone()
     follows_losses = config.mixture.weights in ("metanet", "table")
     probing = step % config.probe_every == 0 and follows_losses
+    probed = 0
     if probing:
-        _probe(state, index_Q, data.mask_NK[index_Q] & ~weights.kept_QK, losses_QK, own)
+        probed = _probe(state, index_Q, data.mask_NK[index_Q] & ~weights.kept_QK, losses_QK, own)
         seen_QK = data.mask_NK[index_Q]
     norm: Tensor | None = None
     texts = state.own_texts(step) if state.own_texts is not None else []
@@ -214,7 +218,8 @@ def train_step(state: TrainingState, step: int) -> dict[str, Any]:
             norm = _plain_norm(state)
         state.engine.step()
         measured = (loss.sft, loss.consistency, loss.rationales, loss.soft, on_own_texts)
-        counts = (sums.new_full((), count) for count in (read.tokens, micro.left_out))
+        counts = (sums.new_full((), count) for count in (read.tokens, micro.left_out, micro.tokens, probed))
+        probed = 0
         sums += torch.stack([*(part.detach() for part in measured), *counts])
 
     losses_QK, sums = _over_ranks(state, losses_QK, sums)
@@ -305,6 +310,8 @@ def _log(
         "widened": int(weights.widened_Q.sum()),
         "tokens": int(sums[5]),
         "outside_consistency": int(sums[6]),
+        "tokens_passed": int(sums[7]),
+        "tokens_probed": int(sums[8]),
         "learning_rate": rate,
         "metanet_learning_rate": state.metanet_optimizer.param_groups[0]["lr"],
     }

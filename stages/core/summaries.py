@@ -183,6 +183,11 @@ class TrainingSummary(Summary):
 
     steps: int
     tokens_trained: int
+    """Tokens with a loss."""
+    tokens_passed: int
+    """Tokens that passed the student forward and backward, with prompts and padding."""
+    tokens_probed: int
+    """Tokens that passed it forward alone, to measure rationales that were not trained on."""
     tokens_per_second: float
     last_loss: float
     """Mean of L_total over the last ten steps."""

@@ -32,6 +32,7 @@ from pipeline.baselines_and_ablations import Arm
 from pipeline.grading.grade import Outcome
 from stages.core.summaries import EvaluationSummary, TrainingSummary
 from stages.experiments.claims import claims
+from stages.experiments.total_compute import Compute
 from stages.shared.pages import embedded, png, render
 from storage.artifact import Artifact
 from storage.atomic import write_bytes, write_parquet
@@ -52,6 +53,7 @@ class Finished(NamedTuple):
     references: Artifact
     training: Artifact
     evaluation: Artifact
+    compute: Compute
 
 
 def _rights(items: pa.Table) -> tuple[Correctness, dict[str, list[str]]]:
@@ -173,7 +175,7 @@ def _interval(after_SN: NDArray[np.bool_], base_N: NDArray[np.bool_]) -> dict[st
 
 
 def _cost(mine: Sequence[Finished]) -> dict[str, float]:
-    """Means over seeds of steps, tokens, kept rationales and seconds."""
+    """Means over seeds of steps, tokens, kept rationales, seconds, and floating point operations by purpose."""
 
     def mean(values: Sequence[float]) -> float:
         return sum(values) / len(values)
@@ -184,6 +186,8 @@ def _cost(mine: Sequence[Finished]) -> dict[str, float]:
         "tokens": mean([item.tokens_trained for item in trained]),
         "kept": mean([item.mean_kept for item in trained]),
         "effective": mean([item.mean_effective_number for item in trained]),
+        "compute": mean([run.compute.total for run in mine]),
+        **{f"compute_{name}": mean([getattr(run.compute, name) for run in mine]) for name in Compute._fields},
         "seconds_training": mean([run.training.manifest["timing"]["seconds"] for run in mine]),
         "seconds_evaluation": mean([run.evaluation.manifest["timing"]["seconds"] for run in mine]),
     }

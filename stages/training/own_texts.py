@@ -160,8 +160,10 @@ def _own_text(row: Mapping[str, Any]) -> OwnText:
     return OwnText(row["question"], TokenRow(tokens, start, (start, start)), soft)
 
 
-def _prompts(state: TrainingState, synthesis: Artifact, names: list[str], steps: int) -> dict[int, str]:
-    """The prompts of the questions that the steps take, by their numbers in the training set."""
+def prompts_of(state: TrainingState, synthesis: Artifact, names: list[str], steps: int) -> dict[int, str]:
+    """The prompts of the questions that the steps take, by their numbers in the training set; none without on-policy distillation."""
+    if state.config.on_policy is None:
+        return {}
     data, per_step = state.data, state.config.questions_per_step
     wanted = {int(n) for step in range(steps) for n in questions_of_step(step, len(data), per_step, state.seed)}
     mine = {n if data.numbers_N is None else int(data.numbers_N[n]): n for n in wanted}
@@ -176,9 +178,11 @@ def _prompts(state: TrainingState, synthesis: Artifact, names: list[str], steps:
 
 @contextmanager
 def own_texts(
-    state: TrainingState, config: Config, tokenizer: Any, synthesis: Artifact, draft: Path, first: int
+    state: TrainingState, config: Config, tokenizer: Any, prompts: Mapping[int, str], draft: Path, first: int
 ) -> Iterator[OwnTexts | None]:
     """The own texts from step `first` on, with the teacher beside the student inside the block; None without on-policy distillation.
+
+    `prompts` are those of the questions, by their numbers in the training set; the texts are committed to the folder `draft`.
 
     Raises:
         EngineError: the teacher cannot be loaded or reached.
@@ -187,8 +191,6 @@ def own_texts(
     if policy is None or config.teacher is None:
         yield None
         return
-    names = [item.name for item in config.perspectives]
-    prompts = _prompts(state, synthesis, names, config.training.steps)
     with open_scores(policy.engine, config.teacher, tokenizer, policy.top_k) as scores:
         found = OwnTexts(state, config, policy, tokenizer, scores, prompts, draft)
         found.forget_rounds_from(first)

@@ -24,7 +24,7 @@ from stages.training.stage_config import outside as outside
 from storage.artifact import Artifact, Draft
 
 NAME: Final = "training"
-VERSION: Final = 4
+VERSION: Final = 5
 INPUTS: Final = ("synthesis",)
 
 

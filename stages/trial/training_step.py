@@ -1,7 +1,8 @@
 """Tries the training: one optimiser step as configured, started as the stage starts it: `python -m stages.trial.training_step ...`.
 
 Launcher, engine, student, objective and step are those of the stage `training`; only the rows are made up (`longest_rows.py`), and the step
-has one micro-batch per rank. A training on several hosts is tried with the ranks of one.
+has one micro-batch per rank. With on-policy distillation the student writes, and the teacher is loaded beside it or asked, as in the stage.
+A training on several hosts is tried with the ranks of one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from pipeline.config.run import RunConfig
@@ -33,7 +35,9 @@ def on_this_host(config: Config) -> Config:
     training = config.training
     ranks = training.ranks // training.hosts
     alone = {"hosts": 1, "address": None} if training.hosts > 1 else {}
-    smaller = {"ranks": ranks, "questions_per_step": ranks * training.questions_per_micro_batch}
+    smaller: dict[str, Any] = {"ranks": ranks, "questions_per_step": ranks * training.questions_per_micro_batch}
+    if training.on_policy is not None:
+        smaller["on_policy"] = training.on_policy.model_copy(update={"every": 1})
     return config.model_copy(update={"training": training.model_copy(update={**alone, **smaller})})
 
 
@@ -67,6 +71,7 @@ def take_step(config: Config) -> Outcome | None:
     from pipeline.model_folders import load_tokenizer
     from pipeline.prompt_rendering import pad_token
     from pipeline.training.step import train_step
+    from stages.training.own_texts import own_texts
     from stages.training.rank import start_engine, start_training_state
     from stages.trial.longest_rows import longest_rows
 
@@ -74,10 +79,13 @@ def take_step(config: Config) -> Outcome | None:
     data = longest_rows(config, len(tokenizer), pad_token(tokenizer))
     engine, config = start_engine(config, data)
     state = start_training_state(config, data, engine, None)
-    began = time.monotonic()
-    log = train_step(state, 0)
-    seconds = time.monotonic() - began
-    peak = _peak(engine)
+    rows = (data.row(n, int(data.mask_NK[n].nonzero()[0, 0])) for n in range(len(data)))
+    prompts = {n: tokenizer.decode(row.tokens[: row.start]) for n, row in enumerate(rows)}
+    with TemporaryDirectory() as folder, own_texts(state, config, tokenizer, prompts, Path(folder), 0) as state.own_texts:
+        began = time.monotonic()
+        log = train_step(state, 0)
+        seconds = time.monotonic() - began
+        peak = _peak(engine)
     attention = engine.module.student.config._attn_implementation
     longest = max(int(data.addresses_NK25[n][:, 0, 1].max()) for n in range(len(data)))
     return None if state.rank else seen(log, seconds, longest, peak, attention)

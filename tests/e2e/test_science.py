@@ -70,7 +70,7 @@ def test_after_a_kill_every_student_is_trained_once(done: tuple[Path, dict[str, 
 
 def test_the_table_and_the_page_have_every_arm(done: tuple[Path, dict[str, int], str]) -> None:
     root, _, said = done
-    (folder,) = (root / "science").iterdir()
+    folder = root / "science" / "science-dev"
     found = json.loads((folder / "arms.json").read_text())
     assert {row["arm"]: row["seeds"] for row in found["arms"]} == {"mind": [0, 1], "uniform": [0, 1]}
     items = pq.read_table(folder / "items.parquet")
@@ -85,6 +85,27 @@ def test_a_repeated_experiment_trains_nothing(done: tuple[Path, dict[str, int], 
     before = trained(root)
     assert mind(*arguments(root)).returncode == 0
     assert trained(root) == before
+
+
+def test_arms_of_equal_compute_take_other_steps(done: tuple[Path, dict[str, int], str]) -> None:
+    root, _, _ = done
+    answer = mind(*arguments(root), "--match", "compute")
+    assert answer.returncode == 0, answer.stderr[-4000:]
+    series = [json.loads((folder / "arms.json").read_text())["arms"] for folder in sorted((root / "science").iterdir())]
+    (_, before), (mind_, uniform) = (
+        [next(row for row in rows if row["arm"] == name) for name in ("mind", "uniform")] for rows in series
+    )
+    assert before["steps"] == mind_["steps"] == 3
+    assert before["compute"] != mind_["compute"]
+    of_step = uniform["compute_training"] / uniform["steps"]
+    assert uniform["compute"] == pytest.approx(mind_["compute"], abs=0.75 * of_step)  # steps are whole, and differ in length
+    assert mind_["compute_sampling"] > 0
+
+
+def test_equal_compute_needs_the_series_of_equal_steps(tmp_path: Path) -> None:
+    answer = mind(*arguments(tmp_path), "--match", "compute")
+    assert answer.returncode == 2
+    assert "run the same arms without --match compute first" in answer.stderr
 
 
 def test_an_unknown_arm_is_refused_in_one_line(done: tuple[Path, dict[str, int], str]) -> None:

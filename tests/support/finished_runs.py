@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.baselines_and_ablations import Arm
 from stages.experiments.comparison import Finished
+from stages.experiments.total_compute import Compute
 from stages.shared.answering import SCHEMA
 from storage.artifact import Artifact
 from storage.store import open_store
@@ -52,5 +53,5 @@ def finished_runs(root: Path) -> list[Finished]:
             place = 1 + 10 * number + seed
             trained = answered_artifact(root, "training", place, "", lambda group, n: False, training)
             answered = answered_artifact(root, "evaluation", place, "student", rights[name](seed), accuracy)
-            made.append(Finished(arm, seed, base, trained, answered))
+            made.append(Finished(arm, seed, base, trained, answered, Compute(4e12, 0, 1e12, 2e12 * (1 + number), 0)))
     return made

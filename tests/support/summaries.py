@@ -26,8 +26,8 @@ _EMPTY: dict[str, dict[str, Any]] = {
     },
     "training": {
         **dict.fromkeys((
-            "steps", "tokens_trained", "tokens_per_second", "last_loss", "mean_kept", "mean_effective_number", "widened",
-            "zero_stage",
+            "steps", "tokens_trained", "tokens_passed", "tokens_probed", "tokens_per_second", "last_loss", "mean_kept",
+            "mean_effective_number", "widened", "zero_stage",
         ), 0),
         "ranks": 1, "inertia": "none",
     },

@@ -22,6 +22,7 @@ from pipeline.capacity.memory_check import capacity_checks
 from pipeline.config.engines import EngineConfig, Judge
 from pipeline.config.rationales import ImportedRationales
 from pipeline.config.run import RunConfig, load_config
+from pipeline.config.soft_targets import OnPolicy
 from tests.support.runs import REPOSITORY, write_config
 
 GIB = 1 << 30
@@ -177,7 +178,7 @@ def _shaped(monkeypatch: pytest.MonkeyPatch, **parameters: int) -> None:
     monkeypatch.setattr(
         "pipeline.capacity.memory_check.shape_of_model",
         lambda model: ModelShape(
-            parameters["student" if model.chat else "teacher"], 1 << 20, 80, 8192, 12, 163_840, "bfloat16"
+            parameters["student" if model.chat else "teacher"], 1 << 20, 80, 8192, 12, 163_840, "bfloat16", 1 << 17
         ),
     )
 
@@ -230,6 +231,19 @@ def test_a_training_whose_bound_alone_does_not_fit_is_a_warning(run: RunConfig) 
         assert found.state == state
         assert found.found.startswith("estimate ")
         assert "; bound " in found.found
+
+
+def test_a_teacher_that_does_not_fit_beside_the_student_is_refused(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    _shaped(monkeypatch, teacher=72 * 10**9, student=10**9)
+    run = run.model_copy(update={"student": run.student.model_copy(update={"chat": True})})
+    here = {"share": 0.5, "engine": {"kind": "transformers"}}
+    served = {"share": 0.5, "engine": {"kind": "openai", "base_url": "http://127.0.0.1:1/v1", "served_model": "teacher"}}
+    for policy, state in ((None, "ok"), (here, "fail"), (served, "ok")):
+        on_policy = None if policy is None else OnPolicy.model_validate(policy)
+        small = _with(run, ranks=1, questions_per_micro_batch=1, max_length=64, on_policy=on_policy)
+        found = named(list(capacity_checks(small, CARDS)), "training")
+        assert found.state == state
+        assert ("serve the teacher" in found.remedy) is (policy is here)
 
 
 def test_training_hours_are_estimated_for_known_cards(run: RunConfig) -> None:

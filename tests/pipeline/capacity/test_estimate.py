@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, Gemma3Config, Qwen2Config
 
-from pipeline.capacity.estimate import LOGITS, ModelShape, serving, shape_of_model, training_bytes
+from pipeline.capacity.estimate import LOGITS, MOST_LOGITS, ModelShape, serving, shape_of_model, training_bytes
 from pipeline.config.engines import EngineConfig
 from pipeline.config.models import LocalModel
+from pipeline.config.soft_targets import OnPolicy
 from pipeline.config.training import Lora, Training
 from pipeline.model_folders import check_weights
 
-QWEN = ModelShape(1_543_714_304, 1_000_000, 28, 1536, 12, 2 * 28 * 2 * 128, "bfloat16")
+QWEN = ModelShape(1_543_714_304, 1_000_000, 28, 1536, 12, 2 * 28 * 2 * 128, "bfloat16", 151_936)
 STATES = ("weights", "gradients", "optimiser")
 
 
@@ -79,6 +80,16 @@ def test_lora_and_gradient_checkpointing_need_less_memory() -> None:
     checkpointed = training_bytes(QWEN, training(gradient_checkpointing=True), 8)
     assert checkpointed["activations"] < plain["activations"] / 8
     assert plain["logits"] == checkpointed["logits"] == LOGITS
+
+
+def test_the_teacher_of_own_texts_is_beside_the_student() -> None:
+    policy = OnPolicy(share=0.5, max_tokens=512, rows=8, engine=EngineConfig(kind="transformers", batch=4))
+    alone, both = (training_bytes(QWEN, training(on_policy=policy), 8, teacher) for teacher in (None, QWEN))
+    cache = 8 * training().max_length * QWEN.cached * 2
+    assert alone == {**training_bytes(QWEN, training(), 8), "own texts": cache}
+    assert both == {**alone, "teacher": 2 * QWEN.parameters + 12 * MOST_LOGITS}
+    short = training(on_policy=policy.model_copy(update={"max_tokens": 16}))
+    assert training_bytes(QWEN, short, 8, QWEN)["teacher"] == 2 * QWEN.parameters + 12 * 4 * 16 * QWEN.vocabulary
 
 
 def test_tensor_parallel_divides_a_served_model() -> None:

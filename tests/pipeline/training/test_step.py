@@ -188,3 +188,18 @@ def test_the_shortest_rationale_of_a_question_is_chosen() -> None:
         lengths = {k: len(state.data.row(n, k).tokens) for k in state.data.mask_NK[n].nonzero()[:, 0].tolist()}
         (k,) = kept_QK[n].nonzero()[:, 0].tolist()
         assert lengths[k] == min(lengths.values())
+
+
+@pytest.mark.parametrize("packing", ["none", "rows"])
+def test_the_log_counts_the_tokens_that_pass_the_network(packing: str) -> None:
+    state = _state(packing, 2, engine=PlainEngine, mixture=Mixture(beta=1.0))
+    seen: Counter[bool] = Counter()
+
+    def count(_module: Any, given: tuple[Tensor, ...], _found: Tensor) -> None:
+        seen[torch.is_grad_enabled()] += given[0].numel()
+
+    state.engine.module.student.get_input_embeddings().register_forward_hook(count)
+    log = train_step(state, 0)
+    assert (log["tokens_passed"], log["tokens_probed"]) == (seen[True], seen[False])
+    assert log["tokens_probed"] > 0
+    assert log["tokens_passed"] > log["tokens"]

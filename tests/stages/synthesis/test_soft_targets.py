@@ -129,7 +129,7 @@ def test_a_change_makes_its_stage_stale_and_none_before(tmp_path: Path, change: 
         (("synthesis.teacher_top_k=null",), r"training.soft_targets: there are none; set synthesis.teacher_top_k"),
         (
             ("sampling.engine={kind: openai, base_url: 'http://127.0.0.1:9/v1', served_model: t, batches: true}",),
-            "synthesis.teacher_top_k: only a vLLM server of your own gives log-probabilities of given tokens",
+            "synthesis.teacher_top_k: sampling.engine: the teacher scores given tokens, which only a vLLM server of your own does",
         ),
         (("training.soft_targets={share: 0}",), "training.soft_targets.share"),
         (("training.soft_targets={share: 1, divergence: {kind: jensen_shannon, beta: 1}}",), "divergence.beta"),

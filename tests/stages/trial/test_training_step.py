@@ -36,6 +36,15 @@ def test_a_step_is_taken_with_everything_that_is_configured(tmp_path: Path) -> N
     assert not (tmp_path / "root").exists()
 
 
+def test_the_student_writes_and_the_teacher_scores_in_the_tried_step(tmp_path: Path) -> None:
+    policy = "training.on_policy={share: 0.5, every: 100, max_tokens: 8, engine: {kind: transformers}}"
+    outcome = tried(tmp_path, miniature(tmp_path / "root", policy))
+    assert outcome.remedy == "", outcome
+    (tmp_path / "outcome.json").unlink()
+    missing = miniature(tmp_path / "root", policy, f"teacher.path={tmp_path}/nothing")
+    assert "no such model folder" in tried(tmp_path, missing).found
+
+
 def test_an_error_of_a_rank_is_the_outcome_with_its_remedy(tmp_path: Path) -> None:
     outcome = tried(tmp_path, miniature(tmp_path / "root", "training.ranks=2", "training.lora={targets: [nothing]}"))
     assert outcome.found == "training.lora.targets: nothing: the student has no such layers"
