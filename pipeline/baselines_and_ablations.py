@@ -67,10 +67,18 @@ def _soft(share: float, kind: str) -> dict[str, Any]:
     return {"synthesis__teacher_top_k": 32, "training__soft_targets": {"share": share, "divergence": {"kind": kind}}}
 
 
-def _on_policy(share: float, kind: str) -> dict[str, Any]:
+def _on_policy(share: float, kind: str, after: float = 0.0) -> dict[str, Any]:
     """On-policy distillation as fields of an arm, with the engine of the shipped experiment's attempts."""
     engine = {"kind": "transformers", "dtype": "float32", "batch": 64}
-    return {"training__on_policy": {"share": share, "divergence": {"kind": kind}, "max_tokens": 160, "engine": engine}}
+    return {
+        "training__on_policy": {
+            "share": share,
+            "after": after,
+            "divergence": {"kind": kind},
+            "max_tokens": 160,
+            "engine": engine,
+        }
+    }
 
 
 _UNIFORM: Final = {"training.mixture.weights": "uniform", "training.mixture.beta": 0.0, "training.consistency.weight": 0.0}
@@ -121,6 +129,8 @@ def arms(volume: Volume, perspectives: Sequence[str], copied: str) -> tuple[Arm,
         uniform("gkd", "GKD: its divergence, β = 0.5, half on own texts and half on the teacher's", every,
                 **_soft(1.0, "jensen_shannon"), **_on_policy(0.5, "jensen_shannon")),
         arm("mind-on-policy", "MIND; half of the loss is reverse KL on own texts", "extension", **_on_policy(0.5, "reverse_kl")),
+        arm("mind-then-on-policy", "MIND for the first half of the steps, then own texts only", "extension",
+            **_on_policy(1.0, "reverse_kl", after=0.5)),
         arm("mind-soft", "MIND; half of a rationale's loss is KL to the teacher's distributions", "extension",
             **_soft(0.5, "forward_kl")),
         arm("random-weights", "MIND's weights randomly permuted", "ablation", training__mixture__order="shuffled"),

@@ -51,6 +51,8 @@ class OnPolicy(Frozen):
 
     share: float = identity(gt=0, le=1)
     """Share λ of the loss that is on the student's own texts; the rest is on the recorded rationales."""
+    after: float = identity(0.0, ge=0, lt=1)
+    """Share of the steps that are on recorded rationales alone, before the first own texts."""
     every: int = identity(1, ge=1)
     """Steps between two rounds of writing; a round writes for the questions of all steps up to the next one."""
     texts: int = identity(1, ge=1)
@@ -67,6 +69,10 @@ class OnPolicy(Frozen):
     """Engine of the teacher: transformers, in each rank, or a server of vLLM."""
     rows: int = runtime(16, ge=1)
     """Texts that are written together on a rank."""
+
+    def first_step(self, steps: int) -> int:
+        """The step with the first own texts, of a training of `steps` steps."""
+        return round(self.after * steps)
 
     @model_validator(mode="after")
     def _teacher_is_beside_the_student(self) -> OnPolicy:

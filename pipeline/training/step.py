@@ -242,7 +242,7 @@ def _with_own_texts(state: TrainingState, recorded: Tensor, micro: MicroBatch) -
     A question's is the mean over its texts, as a rationale's is the mean over its tokens.
     """
     policy = state.config.on_policy
-    if policy is None or micro.own is None:
+    if policy is None or micro.own is None:  # also before the first own texts
         return recorded, recorded.new_zeros(())
     own = own_losses(state.engine, micro.own, policy.divergence).sum() / policy.texts
     return (1 - policy.share) * recorded + policy.share * own, own
@@ -289,7 +289,8 @@ def _log(
         loss += (1 - config.answer_weight) * config.soft_targets.share * (soft - rationales)
         extra = {"loss_soft": soft}
     if config.on_policy is not None:
-        loss = (1 - config.on_policy.share) * loss + config.on_policy.share * own
+        share = config.on_policy.share if step >= config.on_policy.first_step(config.steps) else 0.0
+        loss = (1 - share) * loss + share * own
         extra |= {"loss_own": own}
     counted_K = seen_QK.sum(0)
     return {

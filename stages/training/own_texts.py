@@ -90,6 +90,8 @@ class OwnTexts:
     _rows: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self, step: int) -> list[OwnText]:
+        if step < self.policy.first_step(self.config.training.steps):
+            return []
         first = step - step % self.policy.every
         self.seconds = dict.fromkeys(self.seconds, 0.0)
         if first != self._round:
@@ -112,7 +114,8 @@ class OwnTexts:
         """The texts of the rank's questions of a round's steps."""
         state, settings = self.state, self.config.training
         share = settings.questions_per_step // state.ranks
-        for step in range(first, min(first + self.policy.every, settings.steps)):
+        begin = max(first, self.policy.first_step(settings.steps))
+        for step in range(begin, min(first + self.policy.every, settings.steps)):
             index_Q = questions_of_step(step, len(state.data), settings.questions_per_step, state.seed)
             for q in range(state.rank * share, (state.rank + 1) * share):
                 n = int(index_Q[q])

@@ -94,6 +94,17 @@ def test_a_training_killed_within_a_round_goes_on_with_its_texts(undisturbed: Pa
     compare("training", Store(training.root), Store(tmp_path / "root"))
 
 
+def test_own_texts_begin_after_their_share_of_the_steps(undisturbed: Path, training: Artifact, tmp_path: Path) -> None:
+    late = _trained(undisturbed, _run(tmp_path / "root", ON_POLICY.replace("share: 0.5", "share: 0.5, after: 0.5")))
+    assert {row["step"] for row in _texts(late)} == {3, 4, 5}
+    rows = late.table("steps").to_pylist()
+    weight = _run(training.root).training.consistency.weight
+    for row in rows[:3]:
+        assert row["loss"] == pytest.approx(row["loss_sft"] + weight * row["loss_consistency"], rel=1e-5)
+        assert (row["loss_own"], row["seconds_writing"]) == (0, 0)
+    assert all(row["loss_own"] > 0 for row in rows[3:])
+
+
 def test_two_ranks_write_the_same_texts_and_have_the_same_losses(undisturbed: Path, training: Artifact, tmp_path: Path) -> None:
     two = _trained(undisturbed, _run(tmp_path / "root", "training.ranks=2"))
     written = [sorted((row["step"], row["question"], row["text"]) for row in _texts(of)) for of in (training, two)]
