@@ -49,6 +49,8 @@ PARTS: Final = {
     "zero": Part("zero", "", 150, False),
     "memory": Part("memory", "", 30, True),
     "profile": Part("profiling", "", 80, True),
+    "teacher": Part("teacher", "", 75, True),
+    "long": Part("long", "", 75, True),
     "speed": Part("speed", "", 300, True),
 }
 """In the order of their start; without a GPU only the limit of the whole check holds."""

@@ -244,7 +244,7 @@ def latent(
 def speed(
     what: Annotated[
         str, typer.Option(help="parts to measure, separated by commas")
-    ] = "memory,sampling,evaluation,training,soft-targets",
+    ] = "memory,sampling,evaluation,training,soft-targets,on-policy",
     repeats: Annotated[int, typer.Option(help="alternating repeats", min=1)] = 5,
     threads: Annotated[int, typer.Option(help="PyTorch threads in training", min=1)] = 1,
     as_json: AsJson = False,

@@ -72,6 +72,12 @@ def _soft_targets(folder: Path, repeats: int, threads: int, say: Say) -> list[Sp
     return [_row(*item) for item in soft_targets.measure(QUESTIONS["soft-targets"], repeats, say).items()]
 
 
+def _on_policy(folder: Path, repeats: int, threads: int, say: Say) -> list[SpeedRow]:
+    from stages.speed import own_texts
+
+    return [_row(*item) for item in own_texts.measure(repeats, say).items()]
+
+
 def _training(folder: Path, repeats: int, threads: int, say: Say) -> list[SpeedRow]:
     from stages.speed import training
 
@@ -95,6 +101,7 @@ SUBJECTS: Final = {
     "evaluation": _evaluation,
     "training": _training,
     "soft-targets": _soft_targets,
+    "on-policy": _on_policy,
 }
 
 

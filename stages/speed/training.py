@@ -74,7 +74,7 @@ class PlainEngine:
         self.module: Any = model
         self.clip = clip
         self.device = next(model.parameters()).device
-        self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0, fused=True)
 
     def __call__(self, *inputs: Any) -> Any:
         return self.module(*inputs)

@@ -56,7 +56,7 @@ def _check(python: Path, folder: Path, *arguments: str) -> tuple[int, Rows]:
 @pytest.fixture(scope="module")
 def checked(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Rows:
     """The rows of a whole check."""
-    parts = ("machine", "miniature-fp32", "packing", "zero", "memory", "profile", "speed")
+    parts = ("machine", "miniature-fp32", "packing", "zero", "memory", "profile", "teacher", "long", "speed")
     return _check(python, tmp_path_factory.mktemp("check"), "--only", *parts)[1]
 
 
@@ -65,7 +65,7 @@ def _errors(rows: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("part", ["machine", "miniature-fp32", "packing", "zero", "memory", "profile"])
+@pytest.mark.parametrize("part", ["machine", "miniature-fp32", "packing", "zero", "memory", "profile", "teacher", "long"])
 def test_each_part_needs_only_what_the_machine_has_and_what_is_carried(checked: Rows, part: str) -> None:
     assert checked[part]
     assert not _errors(checked[part])
