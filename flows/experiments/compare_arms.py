@@ -141,11 +141,15 @@ def folder_of(experiment: Experiment) -> Path:
     return store_of(base).root / "science" / f"{base.name}-{experiment.use}{_SUFFIX[experiment.match]}"
 
 
+def _is_finished(run: ArmRun) -> bool:
+    return store_of(run.config).exists("evaluation", run.planned["evaluation"].fingerprint)
+
+
 def finished_runs(runs: Sequence[ArmRun]) -> Iterator[Finished]:
     """The runs whose evaluation exists."""
     for run in runs:
         store, planned = store_of(run.config), run.planned
-        if store.exists("evaluation", planned["evaluation"].fingerprint):
+        if _is_finished(run):
             names = ("references", "sampling", "synthesis", "training", "evaluation")
             opened = {name: store.open(name, planned[name].fingerprint) for name in names}
             compute = total_compute(run.config, opened)
@@ -179,7 +183,7 @@ def run_missing(runs: Sequence[ArmRun], config: str, workers: int, folder: Path)
     """
     for run in runs:
         record(run.config, run.planned, "running")
-    if len(list(finished_runs(runs))) < len(runs):
+    if not all(map(_is_finished, runs)):
         sampled: dict[tuple[str, str], ArmRun] = {}
         for run in runs:
             sampled.setdefault((run.planned["references"].fingerprint, run.planned["sampling"].fingerprint), run)

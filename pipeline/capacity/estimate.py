@@ -72,8 +72,8 @@ def shape_of_model(model: Weights) -> ModelShape:
 
 
 def typical(parts: dict[str, int]) -> dict[str, int]:
-    """What is expected of the parts of a bound (`training_bytes`): fewer activations, since few rows are as long as they may be."""
-    return {**parts, "activations": int(TYPICAL * parts["activations"])}
+    """What is expected of the parts of a bound (`training_bytes`): less for rows and texts, since few are as long as they may be."""
+    return {name: int(TYPICAL * count) if name in ("activations", "own texts") else count for name, count in parts.items()}
 
 
 def training_bytes(
@@ -93,7 +93,8 @@ def training_bytes(
     }
     offloaded = {"none": [], "optimizer": ["optimiser"], "all": ["optimiser", "weights"]}[training.offload]
     host = sum(parts.pop(name) for name in offloaded)
-    tokens = training.questions_per_micro_batch * perspectives * training.max_length
+    texts = perspectives + (0 if training.on_policy is None else training.on_policy.texts)
+    tokens = training.questions_per_micro_batch * texts * training.max_length
     of_layer = 17 * size * shape.hidden
     layers = shape.layers * size * shape.hidden + of_layer if training.gradient_checkpointing else shape.layers * of_layer
     parts |= {
@@ -106,13 +107,15 @@ def training_bytes(
 
 
 def _own_texts_bytes(shape: ModelShape, training: Training, teacher: ModelShape | None) -> dict[str, int]:
-    """What on-policy distillation adds: the key-value cache of the texts that are written together, and the teacher with its logits."""
+    """What on-policy distillation adds: cache and prompts' logits of texts that are written together, and the teacher with its logits."""
     policy = training.on_policy
     if policy is None:
         return {}
-    found = {"own texts": policy.rows * training.max_length * shape.cached * (4 if training.precision == "fp32" else 2)}
+    size, prompts = 4 if training.precision == "fp32" else 2, training.max_length - policy.max_tokens
+    found = {"own texts": size * policy.rows * (training.max_length * shape.cached + prompts * shape.vocabulary)}
     if teacher is not None:
-        written = min(policy.engine.batch * policy.max_tokens * teacher.vocabulary, MOST_LOGITS)
+        text = policy.max_tokens * teacher.vocabulary
+        written = max(text, min(policy.engine.batch * text, MOST_LOGITS))
         size = _BYTES[teacher.dtype if policy.engine.dtype == "auto" else policy.engine.dtype]
         found["teacher"] = size * teacher.parameters + 3 * 4 * written
     return found

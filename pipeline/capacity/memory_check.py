@@ -152,7 +152,8 @@ def capacity_checks(run: RunConfig, machine: Machine) -> Iterator[Check]:
         yield Check(
             "time",
             "ok",
-            f"bound {took.sampling:.1f} h to sample 1,000 questions, {took.training:.1f} h to train, if texts have full length",
+            f"bound {took.sampling:.1f} h to sample 1,000 questions, {took.training:.1f} h to train, if texts have full length"
+            + (", without what own texts take" if policy is not None else ""),
         )
     # Two checkpoints (one while the next is written) and two students.
     yield disk(run.root, 2 * 16 * student.parameters + 2 * 4 * student.parameters)

@@ -72,7 +72,7 @@ class OnPolicy(Frozen):
 
     def first_step(self, steps: int) -> int:
         """The step with the first own texts, of a training of `steps` steps."""
-        return round(self.after * steps)
+        return min(round(self.after * steps), steps - 1)
 
     @model_validator(mode="after")
     def _teacher_is_beside_the_student(self) -> OnPolicy:

@@ -19,8 +19,9 @@ from stages.training.rank import engine_of, start_training_state
 
 TOKENS: Final = 16_384
 """Of the rationale; the question has a thirty-second of them more."""
-STEPS: Final = 4
-"""The first one is not counted: it compiles."""
+WARM: Final = 2
+"""Steps that are not counted: FlexAttention is compiled in the first, and again for any length in the second."""
+STEPS: Final = WARM + 3
 
 
 def figures_of(given: Options, name: str, packing: str, checkpointing: bool) -> dict[str, Any]:
@@ -45,12 +46,12 @@ def figures_of(given: Options, name: str, packing: str, checkpointing: bool) -> 
         trained.append(train_step(state, step)["tokens"])
         wait(given.device)
         took.append(time.perf_counter() - began)
-    seconds = statistics.median(took[1:])
+    seconds = statistics.median(took[WARM:])
     memory = {"gib": torch.cuda.max_memory_allocated() / 2**30} if given.cuda else {}
     return {
         "ms": 1000 * seconds,
-        "tokens": round(statistics.mean(trained)),
-        "tokens_s": round(sum(trained[1:]) / sum(took[1:])),
+        "tokens": round(statistics.mean(trained[WARM:])),
+        "tokens_s": round(sum(trained[WARM:]) / sum(took[WARM:])),
         **memory,
     }
 

@@ -3,8 +3,10 @@
 A token costs a model of N parameters 2N floating point operations forward and 4N backward (Kaplan et al. 2020, arXiv:2001.08361, without
 the pairs of attention); with LoRA the backward pass computes 2N for activations and two per trained parameter. Counted is what the arm
 needs: the teacher's samples of its perspectives with their prompts, and its scores; the base student's pass that gives features and base
-losses, if the arm uses them; the training with its probes; texts that the student writes. Not counted: evaluation, MetaNet (two per cent of
-a step) and recomputed activations. A served teacher's size is unknown, and imported rationales have no teacher; both count as nothing.
+losses, if the arm uses them; the training with its probes; texts that the student writes. An arm on own texts alone needs no samples.
+Counted, though it has no weight: its pass over recorded rationales, which a step takes anyhow. Not counted: evaluation, MetaNet (two per
+cent of a step), recomputed activations, the base student's attempts, and the features of another encoder. A served teacher's size is
+unknown, and imported rationales have no teacher; both count as nothing.
 
 Prompts have as many tokens per character as rationales. Of a mixture of experts all experts are counted.
 
@@ -27,6 +29,7 @@ from pipeline.errors import ConfigError
 from stages.core.summaries import TrainingSummary
 from storage.artifact import Artifact
 
+_NOTHING: Final = ModelShape(0, 0, 0, 0, 0, 0, "float32", 0)
 USE_LOSSES: Final = ("metanet", "table", "static")
 """Mixture weights that need the base student's losses or features."""
 
@@ -56,25 +59,27 @@ PER_STEP: Final = ("training", "own_texts")
 
 
 @cache
-def _shape(model: Weights) -> ModelShape:
-    """The shape of a model, which all runs of a comparison share."""
-    return shape_of_model(model)
+def _shape(model: Weights) -> ModelShape | None:
+    """The shape of a model, which all runs of a comparison share; None if its configuration is no longer available."""
+    try:
+        return shape_of_model(model)
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def total_compute(run: RunConfig, artifacts: Mapping[str, Artifact]) -> Compute:
-    """The compute of a finished run, from its artifacts by stage (sampling, synthesis, training).
-
-    Raises:
-        OSError: a model's configuration is not available.
-    """
+    """The compute of a finished run, from its artifacts by stage (sampling, synthesis, training); nan if a model is not available."""
     settings, trained = run.training, TrainingSummary.of(artifacts["training"])
-    student = _shape(run.student)
-    teacher = _shape(run.teacher).parameters if isinstance(run.teacher, LocalModel | HubModel) else 0
+    student, asked = _shape(run.student), _shape(run.teacher) if isinstance(run.teacher, LocalModel | HubModel) else _NOTHING
+    if student is None or asked is None:
+        return Compute(*(float("nan") for _ in Compute._fields))
+    teacher = asked.parameters
     learning = student.parameters if settings.lora is None else settings.lora.rank * student.linear
     kept = artifacts["synthesis"].table("rationales", ["question_id", "perspective", "prompt", "rationale", "tokens"])
     samples = artifacts["sampling"].table("samples", ["perspective", "prompt_tokens", "completion_tokens"])
     if settings.perspectives is not None:
-        samples = samples.filter(pc.field("perspective").isin(list(settings.perspectives)))
+        mine = pc.field("perspective").isin(list(settings.perspectives))
+        samples, kept = samples.filter(mine), kept.filter(mine)
     sampled = sum(pc.sum(samples[name]).as_py() or 0 for name in ("prompt_tokens", "completion_tokens"))
     tokens = pc.sum(kept["tokens"]).as_py() or 0
     characters = [len(text) for text in kept["prompt"].to_pylist()]
@@ -86,8 +91,10 @@ def total_compute(run: RunConfig, artifacts: Mapping[str, Artifact]) -> Compute:
     if settings.on_policy is not None:
         texts = artifacts["training"].table("own_texts", ["prompt_tokens", "tokens"])
         own = sum(pc.sum(pc.list_value_length(texts[name])).as_py() or 0 for name in texts.column_names)
+    policy = settings.on_policy
+    unread = policy is not None and policy.share == 1 and policy.first_step(settings.steps) == 0
     return Compute(
-        sampling=2.0 * teacher * sampled,
+        sampling=0.0 if unread else 2.0 * teacher * sampled,
         scores=2.0 * teacher * scored,
         features=2.0 * student.parameters * (tokens + shared) * (settings.mixture.weights in USE_LOSSES),
         training=trained.tokens_passed * (4.0 * student.parameters + 2.0 * learning)
@@ -106,6 +113,15 @@ def steps_of_equal_compute(series: Mapping[str, Any], arm: str, against: str, st
     for name in (arm, against):
         if name not in rows:
             raise ConfigError(f"--match compute: the series matched in steps has no arm {name!r}; run it without --match first")
+        if rows[name].get("compute") is None:
+            raise ConfigError(
+                f"--match compute: the cost of arm {name!r} is unknown; run it without --match first, with its models"
+            )
+        if rows[name]["steps"] != steps:
+            taken = f"{rows[name]['steps']:g} steps, not {steps}"
+            raise ConfigError(
+                f"--match compute: in the series matched in steps, arm {name!r} took {taken}; run it again with these"
+            )
     each: float = sum(rows[arm][f"compute_{purpose}"] for purpose in PER_STEP)
     left: float = rows[against]["compute"] - (rows[arm]["compute"] - each)
     if left <= 0:

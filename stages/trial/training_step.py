@@ -36,8 +36,11 @@ def on_this_host(config: Config) -> Config:
     ranks = training.ranks // training.hosts
     alone = {"hosts": 1, "address": None} if training.hosts > 1 else {}
     smaller: dict[str, Any] = {"ranks": ranks, "questions_per_step": ranks * training.questions_per_micro_batch}
-    if training.on_policy is not None:
-        smaller["on_policy"] = training.on_policy.model_copy(update={"every": 1})
+    policy = training.on_policy
+    if policy is not None:
+        # A round that writes as many texts together as one of the run may.
+        every = min(policy.every, math.ceil(policy.rows / (training.questions_per_micro_batch * policy.texts)))
+        smaller["on_policy"] = policy.model_copy(update={"every": every, "after": 0.0})
     return config.model_copy(update={"training": training.model_copy(update={**alone, **smaller})})
 
 
@@ -61,6 +64,8 @@ def seen(log: dict[str, Any], seconds: float, longest: int, peak: str, attention
     """The outcome of a step from its log record."""
     loss, norm = log["loss"], log["gradient_norm"]
     said = f"loss {loss:.4f}, gradient norm " + ("not recorded" if norm is None else f"{norm:.4f}")
+    if "loss_own" in log:
+        said += f", on own texts {log['loss_own']:.4f}"
     if not math.isfinite(loss) or (norm is not None and not math.isfinite(norm)):
         return Outcome(f"{said}: not finite", "check the student's weights; if they are sound, set training.precision to fp32")
     return Outcome(f"one step of {seconds:.1f} s, longest row {longest} tokens: {said}; peak {peak}; attention {attention}")

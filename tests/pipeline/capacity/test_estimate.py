@@ -83,13 +83,19 @@ def test_lora_and_gradient_checkpointing_need_less_memory() -> None:
 
 
 def test_the_teacher_of_own_texts_is_beside_the_student() -> None:
-    policy = OnPolicy(share=0.5, max_tokens=512, rows=8, engine=EngineConfig(kind="transformers", batch=4))
-    alone, both = (training_bytes(QWEN, training(on_policy=policy), 8, teacher) for teacher in (None, QWEN))
-    cache = 8 * training().max_length * QWEN.cached * 2
-    assert alone == {**training_bytes(QWEN, training(), 8), "own texts": cache}
+    policy = OnPolicy(share=0.5, texts=2, max_tokens=512, rows=8, engine=EngineConfig(kind="transformers", batch=4))
+    without, alone, both = (
+        training_bytes(QWEN, training(on_policy=own), 8, teacher)
+        for own, teacher in ((None, None), (policy, None), (policy, QWEN))
+    )
+    length = training().max_length
+    assert alone["activations"] == without["activations"] * (8 + policy.texts) // 8
+    assert alone["own texts"] == 2 * 8 * (length * QWEN.cached + (length - 512) * QWEN.vocabulary)
     assert both == {**alone, "teacher": 2 * QWEN.parameters + 12 * MOST_LOGITS}
-    short = training(on_policy=policy.model_copy(update={"max_tokens": 16}))
-    assert training_bytes(QWEN, short, 8, QWEN)["teacher"] == 2 * QWEN.parameters + 12 * 4 * 16 * QWEN.vocabulary
+    for tokens, texts in ((16, 4), (1500, 1)):  # one long text may have more logits than are computed at once otherwise
+        other = training(on_policy=policy.model_copy(update={"max_tokens": tokens}))
+        logits = texts * tokens * QWEN.vocabulary
+        assert training_bytes(QWEN, other, 8, QWEN)["teacher"] == 2 * QWEN.parameters + 12 * logits
 
 
 def test_tensor_parallel_divides_a_served_model() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config.models import LocalModel, ServedModel
 from pipeline.config.run import RunConfig, load_config
+from pipeline.config.soft_targets import OnPolicy
 from pipeline.errors import ConfigError
 from pipeline.model_folders import load_causal_model
 from stages.core.summaries import SynthesisSummary, TrainingSummary
@@ -63,6 +65,28 @@ def test_the_teacher_is_counted_for_the_perspectives_of_the_arm(run: RunConfig, 
     assert total_compute(served, artifacts).sampling == 0, "its size is unknown"
 
 
+class WithOwnTexts(Artifact):
+    """A training with one own text of three tokens, prompt included."""
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        own = pa.table({"prompt_tokens": [[1, 2]], "tokens": [[3]]})
+        return own if name == "own_texts" else super().table(name, columns)
+
+
+def test_an_arm_on_own_texts_alone_needs_no_samples(run: RunConfig, artifacts: dict[str, Artifact]) -> None:
+    assert isinstance(run.student, LocalModel) and isinstance(run.teacher, LocalModel)
+    training = WithOwnTexts(artifacts["training"].folder, artifacts["training"].manifest)
+
+    def found(**policy: float) -> Compute:
+        changed = _with(run, on_policy=OnPolicy.model_validate({"share": 1.0, **policy}))
+        return total_compute(changed, {**artifacts, "training": training})
+
+    assert found().sampling == 0
+    assert found(after=0.5).sampling == found(share=0.5).sampling > 0
+    sizes = sum(load_causal_model(model, "float32").num_parameters() for model in (run.student, run.teacher))
+    assert found().own_texts == 2 * sizes * 3
+
+
 COSTS = st.floats(1e9, 1e15)
 
 
@@ -71,7 +95,12 @@ def test_with_its_steps_an_arm_costs_what_the_other_does(
     before: float, each: float, sampling: float, training: float, own: float, steps: int
 ) -> None:
     def row(name: str, found: Compute) -> dict[str, Any]:
-        return {"arm": name, "compute": found.total, **{f"compute_{key}": value for key, value in found._asdict().items()}}
+        return {
+            "arm": name,
+            "steps": float(steps),
+            "compute": found.total,
+            **{f"compute_{key}": value for key, value in found._asdict().items()},
+        }
 
     arm = Compute(before, 0, 0, each * steps, 0)
     mind = Compute(before + sampling, 0, 0, training, own)
@@ -80,12 +109,18 @@ def test_with_its_steps_an_arm_costs_what_the_other_does(
     assert before + number * each == pytest.approx(mind.total, abs=max(0.5 * each, each if number == 1 else 0), rel=1e-9)
 
 
-def test_an_arm_without_costs_or_too_dear_before_its_first_step_is_refused() -> None:
+def test_an_arm_without_costs_or_with_other_steps_or_too_dear_before_its_first_step_is_refused() -> None:
     rows = [
-        {"arm": "dear", "compute": 9.0, "compute_training": 1.0, "compute_own_texts": 0.0},
-        {"arm": "mind", "compute": 7.0, "compute_training": 5.0, "compute_own_texts": 0.0},
+        {"arm": "old", "steps": 10.0},
+        {"arm": "short", "steps": 5.0, "compute": 1.0},
+        {"arm": "dear", "steps": 10.0, "compute": 9.0, "compute_training": 1.0, "compute_own_texts": 0.0},
+        {"arm": "mind", "steps": 10.0, "compute": 7.0, "compute_training": 5.0, "compute_own_texts": 0.0},
     ]
-    with pytest.raises(ConfigError, match=r"arm 'dear' costs more before its first step than 'mind'"):
-        steps_of_equal_compute({"arms": rows}, "dear", "mind", 10)
-    with pytest.raises(ConfigError, match=r"no arm 'new'; run it without --match first"):
-        steps_of_equal_compute({"arms": rows}, "new", "mind", 10)
+    for arm, said in (
+        ("dear", "arm 'dear' costs more before its first step than 'mind'"),
+        ("new", "no arm 'new'; run it without --match first"),
+        ("old", "the cost of arm 'old' is unknown"),
+        ("short", "arm 'short' took 5 steps, not 10"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            steps_of_equal_compute({"arms": rows}, arm, "mind", 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,9 +38,11 @@ def test_a_step_is_taken_with_everything_that_is_configured(tmp_path: Path) -> N
 
 
 def test_the_student_writes_and_the_teacher_scores_in_the_tried_step(tmp_path: Path) -> None:
-    policy = "training.on_policy={share: 0.5, every: 100, max_tokens: 8, engine: {kind: transformers}}"
+    policy = "training.on_policy={share: 0.5, every: 100, after: 0.9, max_tokens: 8, engine: {kind: transformers}}"
     outcome = tried(tmp_path, miniature(tmp_path / "root", policy))
     assert outcome.remedy == "", outcome
+    said = re.search(r"on own texts (\d+\.\d+)", outcome.found)
+    assert said is not None and float(said[1]) > 0
     (tmp_path / "outcome.json").unlink()
     missing = miniature(tmp_path / "root", policy, f"teacher.path={tmp_path}/nothing")
     assert "no such model folder" in tried(tmp_path, missing).found
