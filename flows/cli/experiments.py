@@ -69,7 +69,7 @@ def science(
         ),
     ] = KEPT,
     match: Annotated[
-        str, typer.Option(help="steps, or compute: arms then cost the same in all, by the finished series matched in steps")
+        str, typer.Option(help="steps, or compute: arms then cost the same in all, by the finished runs matched in steps")
     ] = "steps",
     workers: Annotated[int, typer.Option(help="parallel processes, one per core", min=1)] = 2,
     as_json: AsJson = False,

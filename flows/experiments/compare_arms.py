@@ -34,7 +34,7 @@ from stages.core.plan import StagePlan, plan
 from stages.core.process import store_of
 from stages.experiments.claims import in_points
 from stages.experiments.comparison import Finished, write
-from stages.experiments.total_compute import steps_of_equal_compute, total_compute
+from stages.experiments.total_compute import Compute, steps_of_equal_compute, total_compute
 from storage.atomic import write_bytes
 
 SHARED: Final = ("questions", "references", "sampling", "synthesis")
@@ -55,7 +55,7 @@ class Experiment(Frozen):
     )
     match: Literal["steps", "compute"] = Field(
         "steps",
-        description="what arms have in common: optimiser steps, or total compute, by the finished series matched in steps",
+        description="what arms have in common: optimiser steps, or total compute, by the runs matched in steps",
     )
     workers: int = Field(2, ge=1, description="parallel processes; one per core")
 
@@ -123,16 +123,20 @@ def _lengths(experiment: Experiment, base: RunConfig, wanted: Sequence[Arm]) -> 
     """Steps by arm.
 
     Raises:
-        ConfigError: arms are to be matched in compute, and the series with their costs is missing.
+        ConfigError: arms are to be matched in compute, and one has no finished run with this configuration's steps.
     """
     steps = base.training.steps
     if experiment.match == "steps":
         return {arm.name: steps for arm in wanted}
-    file = folder_of(experiment.model_copy(update={"match": "steps"})) / "arms.json"
-    if not file.exists():
-        raise ConfigError(f"{file}: not found; run the same arms without --match compute first, which measures their costs")
-    series = json.loads(file.read_bytes())
-    return {arm.name: steps_of_equal_compute(series, arm.name, experiment.against, steps) for arm in wanted}
+    costs: dict[str, list[Compute]] = {arm.name: [] for arm in wanted}
+    for run in finished_runs(runs_of(experiment.model_copy(update={"match": "steps"}))):
+        costs[run.arm.name].append(run.compute)
+    if missing := [name for name, found in costs.items() if not found]:
+        raise ConfigError(
+            f"--match compute: no finished run of {', '.join(missing)} with these settings; run them without --match first, which "
+            "measures their costs"
+        )
+    return {name: steps_of_equal_compute(name, found, costs[experiment.against], steps) for name, found in costs.items()}
 
 
 def folder_of(experiment: Experiment) -> Path:

@@ -16,9 +16,10 @@ steps. That needs the costs of a series that is matched in steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import pyarrow.compute as pc
 
@@ -103,29 +104,18 @@ def total_compute(run: RunConfig, artifacts: Mapping[str, Artifact]) -> Compute:
     )
 
 
-def steps_of_equal_compute(series: Mapping[str, Any], arm: str, against: str, steps: int) -> int:
-    """Steps with which an arm costs as much in all as `against` does with its own, by a finished series (`arms.json`) of `steps` steps.
+def steps_of_equal_compute(arm: str, mine: Sequence[Compute], others: Sequence[Compute], steps: int) -> int:
+    """Steps with which an arm costs what another one does in all; `mine` and `others` are the costs of both in runs of `steps` steps.
 
     Raises:
-        ConfigError: the series has no such arm, or the arm costs more before its first step.
+        ConfigError: the arm costs more before its first step, or a cost is unknown.
     """
-    rows = {row["arm"]: row for row in series["arms"]}
-    for name in (arm, against):
-        if name not in rows:
-            raise ConfigError(f"--match compute: the series matched in steps has no arm {name!r}; run it without --match first")
-        if rows[name].get("compute") is None:
-            raise ConfigError(
-                f"--match compute: the cost of arm {name!r} is unknown; run it without --match first, with its models"
-            )
-        if rows[name]["steps"] != steps:
-            taken = f"{rows[name]['steps']:g} steps, not {steps}"
-            raise ConfigError(
-                f"--match compute: in the series matched in steps, arm {name!r} took {taken}; run it again with these"
-            )
-    each: float = sum(rows[arm][f"compute_{purpose}"] for purpose in PER_STEP)
-    left: float = rows[against]["compute"] - (rows[arm]["compute"] - each)
-    if left <= 0:
+    each: float = sum(getattr(run, purpose) for run in mine for purpose in PER_STEP) / len(mine)
+    left: float = sum(run.total for run in others) / len(others) - (sum(run.total for run in mine) / len(mine) - each)
+    if math.isnan(left):
         raise ConfigError(
-            f"--match compute: arm {arm!r} costs more before its first step than {against!r} in all; leave it out"
+            f"--match compute: the cost of arm {arm!r} is unknown, because a model of it is not available; restore it"
         )
+    if left <= 0:
+        raise ConfigError(f"--match compute: arm {arm!r} costs more before its first step than the other in all; leave it out")
     return max(1, round(steps * left / each))

@@ -105,7 +105,14 @@ def test_arms_of_equal_compute_take_other_steps(done: tuple[Path, dict[str, int]
 def test_equal_compute_needs_the_series_of_equal_steps(tmp_path: Path) -> None:
     answer = mind(*arguments(tmp_path), "--match", "compute")
     assert answer.returncode == 2
-    assert "run the same arms without --match compute first" in answer.stderr
+    assert "no finished run of mind, uniform with these settings; run them without --match first" in answer.stderr
+
+
+def test_costs_of_other_settings_are_not_taken(done: tuple[Path, dict[str, int], str]) -> None:
+    root, _, _ = done
+    answer = mind(*arguments(root), "--set", "training.steps=4", "--match", "compute")
+    assert answer.returncode == 2
+    assert "no finished run of mind, uniform with these settings" in answer.stderr
 
 
 def test_an_unknown_arm_is_refused_in_one_line(done: tuple[Path, dict[str, int], str]) -> None:

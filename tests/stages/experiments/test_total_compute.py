@@ -94,33 +94,23 @@ COSTS = st.floats(1e9, 1e15)
 def test_with_its_steps_an_arm_costs_what_the_other_does(
     before: float, each: float, sampling: float, training: float, own: float, steps: int
 ) -> None:
-    def row(name: str, found: Compute) -> dict[str, Any]:
-        return {
-            "arm": name,
-            "steps": float(steps),
-            "compute": found.total,
-            **{f"compute_{key}": value for key, value in found._asdict().items()},
-        }
-
     arm = Compute(before, 0, 0, each * steps, 0)
     mind = Compute(before + sampling, 0, 0, training, own)
-    number = steps_of_equal_compute({"arms": [row("arm", arm), row("mind", mind)]}, "arm", "mind", steps)
+    number = steps_of_equal_compute("arm", [arm], [mind], steps)
     assert number >= 1
     assert before + number * each == pytest.approx(mind.total, abs=max(0.5 * each, each if number == 1 else 0), rel=1e-9)
 
 
-def test_an_arm_without_costs_or_with_other_steps_or_too_dear_before_its_first_step_is_refused() -> None:
-    rows = [
-        {"arm": "old", "steps": 10.0},
-        {"arm": "short", "steps": 5.0, "compute": 1.0},
-        {"arm": "dear", "steps": 10.0, "compute": 9.0, "compute_training": 1.0, "compute_own_texts": 0.0},
-        {"arm": "mind", "steps": 10.0, "compute": 7.0, "compute_training": 5.0, "compute_own_texts": 0.0},
-    ]
+def test_several_runs_count_by_their_mean() -> None:
+    runs = [Compute(0, 0, 0, training, 0) for training in (1.0, 3.0)]
+    assert steps_of_equal_compute("arm", runs, [Compute(2, 0, 2, 4, 0)], 10) == 40
+
+
+def test_an_arm_of_unknown_cost_or_too_dear_before_its_first_step_is_refused() -> None:
+    mind, unknown = Compute(2, 0, 0, 5, 0), Compute(*(float("nan") for _ in Compute._fields))
     for arm, said in (
-        ("dear", "arm 'dear' costs more before its first step than 'mind'"),
-        ("new", "no arm 'new'; run it without --match first"),
-        ("old", "the cost of arm 'old' is unknown"),
-        ("short", "arm 'short' took 5 steps, not 10"),
+        (Compute(8, 0, 0, 1, 0), "costs more before its first step"),
+        (unknown, "the cost of arm 'arm' is unknown"),
     ):
         with pytest.raises(ConfigError, match=said):
-            steps_of_equal_compute({"arms": rows}, arm, "mind", 10)
+            steps_of_equal_compute("arm", [arm], [mind], 10)
