@@ -93,10 +93,10 @@ def test_released_adapters_on_the_base_are_the_released_student(adapted: Path, t
     adapter, whole = tmp_path / "released1", tmp_path / "released0"
     tokenizer = AutoTokenizer.from_pretrained(adapter)
     tokens = tokenizer("Question: 1+1?", return_tensors="pt")["input_ids"]
+    # In float64, so that only the rounding of the merged weights is compared, and not that of two forward passes.
     base = AutoModelForCausalLM.from_pretrained(MINIATURE_STUDENT, dtype=torch.float32)
-    found = PeftModel.from_pretrained(base, adapter)(tokens).logits
-    merged = AutoModelForCausalLM.from_pretrained(whole)(tokens).logits
-    torch.testing.assert_close(found, merged, rtol=1e-5, atol=1e-5)
+    found = PeftModel.from_pretrained(base, adapter).double()(tokens).logits
+    assert (found - AutoModelForCausalLM.from_pretrained(whole).double()(tokens).logits).abs().max() < 1e-5
     assert not (adapter / "model.safetensors").exists() and not (whole / ADAPTER).exists()
     text = (adapter / "README.md").read_text()
     assert "library_name: peft" in text and "--enable-lora --max-lora-rank 2" in text
